@@ -1,0 +1,79 @@
+"""Every environment variable that distgrad reads, in one frozen dataclass.
+
+Nothing else in the package looks at ``os.environ`` for a setting of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["Environment", "read"]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The variables as values; ``None`` where a variable is not set.
+
+    Attributes:
+        rank: ``RANK``, this process's place among all ranks, from 0.
+        world_size: ``WORLD_SIZE``, the number of ranks of the job.
+        local_rank: ``LOCAL_RANK``, its place among the ranks of its host.
+        local_world_size: ``LOCAL_WORLD_SIZE``, the number of ranks on its host.
+        node_rank: ``NODE_RANK``, the place of its host among the hosts.
+        backend: ``DISTGRAD_BACKEND``, the communicator that ``dg.comm.init()`` takes when none is named.
+        supervisor: ``DISTGRAD_SUPERVISOR``, where the launcher listens for its ranks (``host:port``).
+        job_secret: ``DISTGRAD_JOB_SECRET``, what a rank shows the launcher to be let in.
+        timeout_s: ``DISTGRAD_TIMEOUT``, seconds after which a collective gives up.
+        keep_memory: ``DISTGRAD_KEEP_MEMORY``, whether large freed arrays stay with the process ("0" turns
+            it off; see ``distgrad.backend.memory``).
+    """
+
+    rank: int | None = None
+    world_size: int | None = None
+    local_rank: int | None = None
+    local_world_size: int | None = None
+    node_rank: int | None = None
+    backend: str | None = None
+    supervisor: str | None = None
+    job_secret: str | None = None
+    timeout_s: float = 300.0
+    keep_memory: bool = True
+
+
+def _number(variables: Mapping[str, str], name: str) -> int | None:
+    text = variables.get(name)
+    if text is None or text == "":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"environment: {name} must be a whole number, got {text!r}; unset or correct it") from None
+
+
+def read(variables: Mapping[str, str] | None = None) -> Environment:
+    """Read the settings from ``variables`` (default: the process's environment).
+
+    Raises:
+        ValueError: a number that does not parse, with the variable's name and value.
+    """
+    if variables is None:
+        variables = os.environ
+    timeout = variables.get("DISTGRAD_TIMEOUT") or "300"
+    try:
+        timeout_s = float(timeout)
+    except ValueError:
+        raise ValueError(f"environment: DISTGRAD_TIMEOUT must be seconds, got {timeout!r}") from None
+    return Environment(
+        rank=_number(variables, "RANK"),
+        world_size=_number(variables, "WORLD_SIZE"),
+        local_rank=_number(variables, "LOCAL_RANK"),
+        local_world_size=_number(variables, "LOCAL_WORLD_SIZE"),
+        node_rank=_number(variables, "NODE_RANK"),
+        backend=variables.get("DISTGRAD_BACKEND") or None,
+        supervisor=variables.get("DISTGRAD_SUPERVISOR") or None,
+        job_secret=variables.get("DISTGRAD_JOB_SECRET") or None,
+        timeout_s=timeout_s,
+        keep_memory=variables.get("DISTGRAD_KEEP_MEMORY", "1") != "0",
+    )

@@ -1,0 +1,105 @@
+"""Every exception that distgrad raises.
+
+::
+
+    DistgradError
+    ├── ShapeError (ValueError)          shapes that do not fit together
+    ├── AxisError (ValueError, IndexError)   an axis that the array does not have
+    ├── DTypeError (TypeError)           a dtype that an operation does not take
+    ├── DeviceError (ValueError)         arrays on different devices, or a device that is not there
+    ├── GraphError (RuntimeError)        a graph that cannot be differentiated (freed, no gradient, wrong leaf)
+    │   └── InPlaceError                 a value that backward needs was changed in place
+    ├── StateDictError (KeyError)        keys or shapes that differ between a file and a module
+    ├── DataError (ValueError)           a data file or sample that is missing, truncated or of another kind
+    ├── CommError (RuntimeError)         communication between ranks
+    │   ├── CommMismatchError            ranks issued different collectives
+    │   ├── CommTimeoutError (TimeoutError)  a collective passed its deadline
+    │   └── RankFailedError              another rank died or left
+    ├── LaunchError (RuntimeError)       ranks that could not be started or that ended badly
+    └── MissingDependencyError (ImportError)   an optional package that is not installed
+
+A message says where, what was expected, what came, and what to do next::
+
+    linear: x is [32, 128] but weight expects in_features=64; pass x with last axis 64
+"""
+
+__all__ = [
+    "AxisError",
+    "CommError",
+    "CommMismatchError",
+    "CommTimeoutError",
+    "DTypeError",
+    "DataError",
+    "DeviceError",
+    "DistgradError",
+    "GraphError",
+    "InPlaceError",
+    "LaunchError",
+    "MissingDependencyError",
+    "RankFailedError",
+    "ShapeError",
+    "StateDictError",
+]
+
+
+class DistgradError(Exception):
+    """The root: ``except dg.DistgradError`` catches whatever distgrad itself reports."""
+
+
+class ShapeError(DistgradError, ValueError):
+    """Shapes that do not fit together."""
+
+
+class AxisError(DistgradError, ValueError, IndexError):
+    """An axis that the array does not have."""
+
+
+class DTypeError(DistgradError, TypeError):
+    """A dtype that an operation does not take."""
+
+
+class DeviceError(DistgradError, ValueError):
+    """Arrays on different devices, or a device that is not there."""
+
+
+class GraphError(DistgradError, RuntimeError):
+    """A graph that cannot be differentiated."""
+
+
+class InPlaceError(GraphError):
+    """A value that the backward pass needs was changed in place."""
+
+
+class StateDictError(DistgradError, KeyError):
+    """Keys or shapes that differ between a state dict and a module."""
+
+    def __str__(self) -> str:  # KeyError would show the message quoted, on one line
+        return str(self.args[0]) if self.args else ""
+
+
+class DataError(DistgradError, ValueError):
+    """A data file or sample that is missing, truncated or of another kind."""
+
+
+class CommError(DistgradError, RuntimeError):
+    """Communication between ranks failed."""
+
+
+class CommMismatchError(CommError):
+    """Ranks issued different collectives, or the same one with different arguments."""
+
+
+class CommTimeoutError(CommError, TimeoutError):
+    """A collective passed its deadline."""
+
+
+class RankFailedError(CommError):
+    """Another rank died or left while this one waited for it."""
+
+
+class LaunchError(DistgradError, RuntimeError):
+    """Ranks that could not be started, or that ended badly."""
+
+
+class MissingDependencyError(DistgradError, ImportError):
+    """An optional package that is not installed; the message holds the install command."""

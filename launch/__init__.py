@@ -1,0 +1,1 @@
+"""Start ranks and watch them."""
