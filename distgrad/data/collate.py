@@ -1,0 +1,105 @@
+"""Samples become batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.tensor import Tensor
+from distgrad.data.dataset import Subset, TensorDataset
+from distgrad.errors import DataError
+
+__all__ = ["default_collate", "fetch"]
+
+_DTYPES = {bool: np.bool_, int: np.int64, float: np.float32}
+
+
+def default_collate(batch: Sequence[Any]) -> Any:
+    """Put samples of one structure together, arrays along a new axis 0.
+
+    Tensors, arrays and numbers become a Tensor ``[len(batch), ...]`` (Python floats float32, ints int64);
+    tuples and lists become a list of collated columns, a named tuple or dict keeps its kind, and strings stay
+    a list.
+
+    Args:
+        batch: the samples, at least one.
+
+    Returns:
+        The structure of a sample with batches at its leaves.
+
+    Raises:
+        DataError: the samples differ in structure or shape, or hold something that has no batch.
+    """
+    first = batch[0]
+    if isinstance(first, Tensor):
+        return _stack([sample._data for sample in batch])
+    if isinstance(first, (np.ndarray, np.generic)):
+        return _stack(batch)
+    if type(first) in _DTYPES:
+        return Tensor(np.asarray(batch, dtype=_DTYPES[type(first)]))
+    if isinstance(first, (str, bytes)):
+        return list(batch)
+    if isinstance(first, Mapping):
+        _check_alike("keys", [sorted(map(str, sample)) for sample in batch])
+        return {key: default_collate([sample[key] for sample in batch]) for key in first}
+    if isinstance(first, Sequence):
+        _check_alike("length", [len(sample) for sample in batch])
+        columns = [default_collate(column) for column in zip(*batch, strict=True)]
+        return type(first)(*columns) if hasattr(first, "_fields") else columns
+    raise DataError(
+        f"default_collate: expected tensors, arrays, numbers, strings, or tuples, lists and dicts of them, "
+        f"got {type(first).__name__}; pass a collate_fn that puts such samples together"
+    )
+
+
+def fetch(dataset: Any, indices: Sequence[Any], collate_fn: Callable[[list[Any]], Any]) -> Any:
+    """Read the samples at ``indices`` as one batch.
+
+    A :class:`TensorDataset`, also under a :class:`Subset`, is indexed once for the whole batch. An empty
+    batch has the structure and dtypes of any other, with zero rows.
+
+    Args:
+        dataset: what to read, with at least one sample.
+        indices: which samples; may be empty.
+        collate_fn: puts samples together.
+    """
+    while type(dataset) is Subset:  # exactly: a subclass may give other samples
+        indices = dataset.indices[np.asarray(indices, dtype=np.intp)]
+        dataset = dataset.dataset
+    if type(dataset) is TensorDataset and collate_fn is default_collate:
+        rows = np.asarray(indices, dtype=np.intp)
+        arrays = (t._data if isinstance(t, Tensor) else t for t in dataset.tensors)
+        return [Tensor(array[rows]) for array in arrays]
+    if len(indices) == 0:
+        return _without_rows(collate_fn([dataset[0]]))
+    return collate_fn([dataset[index] for index in indices])
+
+
+def _stack(arrays: Sequence[Any]) -> Tensor:
+    _check_alike("shape", [array.shape for array in arrays])
+    return Tensor(np.stack(arrays))
+
+
+def _check_alike(what: str, values: list[Any]) -> None:
+    for place, value in enumerate(values):
+        if value != values[0]:
+            raise DataError(
+                f"default_collate: expected samples of one {what}, got {values[0]} at place 0 of the "
+                f"batch and {value} at place {place}; pad or cut them in the dataset, or pass a collate_fn"
+            )
+
+
+def _without_rows(batch: Any) -> Any:
+    """The batch with its leaves cut to zero rows."""
+    if isinstance(batch, Mapping):
+        return {key: _without_rows(value) for key, value in batch.items()}
+    if isinstance(batch, (tuple, list)) and not any(isinstance(leaf, (str, bytes)) for leaf in batch):
+        columns = [_without_rows(value) for value in batch]
+        return type(batch)(*columns) if hasattr(batch, "_fields") else type(batch)(columns)
+    if isinstance(batch, Tensor):
+        return Tensor(batch._data[:0])
+    if isinstance(batch, list) or getattr(batch, "ndim", 0) > 0:
+        return batch[:0]
+    return batch

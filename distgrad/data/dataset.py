@@ -1,0 +1,107 @@
+"""Datasets: what has a length and gives a sample for an index."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.tensor import Tensor
+from distgrad.backend.rng import Generator, default_generator
+from distgrad.errors import ShapeError
+
+__all__ = ["Dataset", "Subset", "TensorDataset", "random_split"]
+
+
+class Dataset(ABC):
+    """The base of datasets; whatever has ``__getitem__`` and ``__len__`` serves as well."""
+
+    @abstractmethod
+    def __getitem__(self, index: Any) -> Any:
+        """Return one sample."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+
+class TensorDataset(Dataset):
+    """Arrays of equal length; sample i is the tuple of their rows i.
+
+    Args:
+        tensors: tensors or arrays, ``[n, ...]`` each.
+
+    Raises:
+        ShapeError: none is given, one has no axis, or their lengths differ.
+    """
+
+    def __init__(self, *tensors: Tensor | np.ndarray) -> None:
+        shapes = [tuple(tensor.shape) for tensor in tensors]
+        if len({shape[:1] for shape in shapes}) != 1 or shapes[0] == ():
+            raise ShapeError(
+                f"TensorDataset: expected one or more tensors of equal length along axis 0, "
+                f"got shapes {shapes}; pass tensors with one row a sample"
+            )
+        self.tensors = tensors
+
+    def __getitem__(self, index: Any) -> tuple[Any, ...]:
+        return tuple(tensor[index] for tensor in self.tensors)
+
+    def __len__(self) -> int:
+        return int(self.tensors[0].shape[0])
+
+
+class Subset(Dataset):
+    """Some samples of a dataset, in a given order.
+
+    Args:
+        dataset: where the samples come from.
+        indices: which of them, int ``[m]``.
+    """
+
+    def __init__(self, dataset: Any, indices: Sequence[int] | np.ndarray) -> None:
+        self.dataset = dataset
+        self.indices = np.asarray(indices, dtype=np.intp)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[int(self.indices[index])]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def random_split(
+    dataset: Any, lengths: Sequence[int | float], generator: Generator | None = None
+) -> list[Subset]:
+    """Cut a dataset at random into parts that do not overlap.
+
+    Args:
+        dataset: what to cut.
+        lengths: numbers of samples that sum to the dataset's length, or fractions that sum to 1: each
+            rounds down, and the samples left over go to the first parts, one each.
+        generator: where the random numbers come from (default: the one that ``dg.manual_seed`` seeds).
+
+    Returns:
+        One subset a length.
+
+    Raises:
+        ValueError: the lengths do not sum to the dataset's length or to 1, or one is negative.
+    """
+    n = len(dataset)
+    counts = list(lengths)
+    if math.isclose(sum(lengths), 1.0):
+        counts = [math.floor(n * fraction) for fraction in lengths]
+        for part in range(n - sum(counts)):
+            counts[part % len(counts)] += 1
+    if sum(counts) != n or min(counts, default=0) < 0:
+        raise ValueError(
+            f"random_split: expected lengths that sum to {n}, the dataset's length, or to 1, "
+            f"got {list(lengths)}; correct them"
+        )
+    order = (default_generator if generator is None else generator).permutation(n)
+    ends = accumulate(counts)
+    return [Subset(dataset, order[end - count : end]) for count, end in zip(counts, ends, strict=True)]

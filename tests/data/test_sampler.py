@@ -1,0 +1,138 @@
+"""Samplers: orders, and that ranks share every epoch out exactly."""
+
+from itertools import chain
+
+import numpy as np
+import pytest
+
+from distgrad.backend.rng import Generator
+from distgrad.data.sampler import BatchSampler, DistributedSampler, RandomSampler, SequentialSampler
+
+LENGTHS = [0, 1, 2, 7, 30, 31, 100]
+SIZES = [1, 2, 3, 5]
+
+
+def steps_of(
+    n: int, size: int, batch_size: int, *, drop_last: bool = False, **options
+) -> list[list[list[int]]]:
+    """``[rank][step]`` → indices."""
+    samplers = [DistributedSampler(range(n), num_replicas=size, rank=rank, **options) for rank in range(size)]
+    return [list(BatchSampler(sampler, batch_size, drop_last)) for sampler in samplers]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("n", LENGTHS)
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_every_sample_goes_to_exactly_one_rank(n, size, shuffle):
+    samplers = [DistributedSampler(range(n), size, rank, shuffle) for rank in range(size)]
+    drawn = [list(sampler) for sampler in samplers]
+    assert sorted(chain.from_iterable(drawn)) == list(range(n))
+    assert [len(part) for part in drawn] == [len(sampler) for sampler in samplers]
+    assert max(map(len, drawn)) - min(map(len, drawn)) <= 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("n", LENGTHS)
+@pytest.mark.parametrize("batch_size", [1, 4, 7])
+def test_ranks_take_the_same_number_of_balanced_batches(n, size, batch_size):
+    ranks = steps_of(n, size, batch_size)
+    assert {len(steps) for steps in ranks} == {-(-n // (batch_size * size))}
+    for step in zip(*ranks, strict=True):
+        counts = [len(batch) for batch in step]
+        assert max(counts) - min(counts) <= 1
+        assert sum(counts) >= size or min(counts) == 0
+        assert sum(counts) > 0
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("n", LENGTHS)
+def test_the_batches_of_a_step_are_one_process_batch_of_the_global_size(n, size):
+    global_batch_size = 30  # a multiple of every size
+    alone = steps_of(n, 1, global_batch_size, seed=3)[0]
+    together = steps_of(n, size, global_batch_size // size, seed=3)
+    for whole, parts in zip(alone, zip(*together, strict=True), strict=True):
+        dealt = [parts[place % size][place // size] for place in range(len(whole))]
+        assert dealt == whole
+        assert sum(map(len, parts)) == len(whole)
+
+
+def test_a_rank_with_no_sample_left_gets_an_empty_batch():
+    ranks = steps_of(13, 3, 4, shuffle=False)
+    assert [steps[-1] for steps in ranks] == [[12], [], []]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("n", LENGTHS)
+def test_drop_last_leaves_only_full_batches_and_the_same_number_of_them(n, size):
+    for steps in steps_of(n, size, 4, drop_last=True):
+        assert len(steps) == n // (4 * size)
+        assert all(len(batch) == 4 for batch in steps)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("n", LENGTHS)
+def test_the_samplers_own_drop_last_evens_the_ranks_out(n, size):
+    samplers = [DistributedSampler(range(n), size, rank, drop_last=True) for rank in range(size)]
+    drawn = [list(sampler) for sampler in samplers]
+    assert {len(part) for part in drawn} == {n // size} == {len(sampler) for sampler in samplers}
+    assert len(set(chain.from_iterable(drawn))) == n // size * size
+    assert {sampler.total_size for sampler in samplers} == {n // size * size}
+
+
+def test_the_order_follows_seed_and_epoch():
+    def order(seed: int, epoch: int) -> list[int]:
+        sampler = DistributedSampler(range(50), 1, 0, seed=seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    orders = {(seed, epoch): order(seed, epoch) for seed in (0, 1, 7) for epoch in (0, 1, 2)}
+    assert len({tuple(drawn) for drawn in orders.values()}) == len(orders)
+    assert order(7, 2) == orders[7, 2]
+    assert list(range(50)) not in orders.values()
+
+
+def test_the_default_is_one_rank_where_no_world_was_made():
+    assert list(DistributedSampler(range(5), shuffle=False)) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("num_replicas", "rank"), [(2, 2), (2, -1), (0, 0), (-1, 0)])
+def test_a_rank_outside_the_world_is_rejected(num_replicas, rank):
+    with pytest.raises(ValueError, match=rf"rank={rank} and num_replicas={num_replicas}"):
+        DistributedSampler(range(5), num_replicas, rank)
+
+
+def test_random_sampler_permutes_anew_each_epoch_and_repeats_from_its_seed():
+    sampler = RandomSampler(range(20), generator=Generator(5))
+    first, second = list(sampler), list(sampler)
+    assert sorted(first) == sorted(second) == list(range(20))
+    assert first != second
+    assert list(RandomSampler(range(20), generator=Generator(5))) == first
+
+
+def test_random_sampler_with_num_samples():
+    assert len(list(RandomSampler(range(20), num_samples=6, generator=Generator(1)))) == 6
+    drawn = list(RandomSampler(range(4), num_samples=10, generator=Generator(1)))
+    assert sorted(drawn[:4]) == sorted(drawn[4:8]) == [0, 1, 2, 3]
+    assert len(drawn) == 10
+    drawn = list(RandomSampler(range(4), replacement=True, num_samples=100, generator=Generator(1)))
+    assert len(drawn) == 100
+    assert set(drawn) == {0, 1, 2, 3}
+    assert list(RandomSampler([], generator=Generator(1))) == []
+    assert list(RandomSampler([], replacement=True, generator=Generator(1))) == []
+
+
+@pytest.mark.parametrize(("data", "num_samples"), [(range(3), -1), ([], 2)])
+def test_random_sampler_rejects(data, num_samples):
+    with pytest.raises(ValueError, match=f"num_samples={num_samples} from a dataset of {len(data)}"):
+        RandomSampler(data, num_samples=num_samples)
+
+
+def test_batch_sampler_takes_any_sized_iterable():
+    assert list(BatchSampler(SequentialSampler("abcde"), 2, drop_last=False)) == [[0, 1], [2, 3], [4]]
+    assert list(BatchSampler(["x", "y", "z"], 2, drop_last=True)) == [["x", "y"]]
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.0, True, None, np.float32(2)])
+def test_batch_sampler_rejects(batch_size):
+    with pytest.raises(ValueError, match="batch_size must be a positive whole number"):
+        BatchSampler([0], batch_size, drop_last=False)
