@@ -26,6 +26,11 @@ class Environment:
         supervisor: ``DISTGRAD_SUPERVISOR``, where the launcher listens for its ranks (``host:port``).
         job_secret: ``DISTGRAD_JOB_SECRET``, what a rank shows the launcher to be let in.
         timeout_s: ``DISTGRAD_TIMEOUT``, seconds after which a collective gives up.
+        check_collectives: ``DISTGRAD_CHECK_COLLECTIVES``, how many collectives of each group the ranks
+            compare before data moves: a number, ``every`` or ``off``.
+        mpi_size: the number of ranks that an MPI launcher says it has started (``PMI_SIZE``,
+            ``OMPI_COMM_WORLD_SIZE``).
+        slurm_size: ``SLURM_STEP_NUM_TASKS``, the number of tasks that ``srun`` has started.
         keep_memory: ``DISTGRAD_KEEP_MEMORY``, whether large freed arrays stay with the process ("0" turns
             it off; see ``distgrad.backend.memory``).
     """
@@ -39,6 +44,9 @@ class Environment:
     supervisor: str | None = None
     job_secret: str | None = None
     timeout_s: float = 300.0
+    check_collectives: float = 1000
+    mpi_size: int | None = None
+    slurm_size: int | None = None
     keep_memory: bool = True
 
 
@@ -49,7 +57,20 @@ def _number(variables: Mapping[str, str], name: str) -> int | None:
     try:
         return int(text)
     except ValueError:
-        raise ValueError(f"environment: {name} must be a whole number, got {text!r}; unset or correct it") from None
+        raise ValueError(
+            f"environment: {name} must be a whole number, got {text!r}; unset or correct it"
+        ) from None
+
+
+def _check_collectives(variables: Mapping[str, str]) -> float:
+    text = variables.get("DISTGRAD_CHECK_COLLECTIVES") or "1000"
+    if text in ("every", "off"):
+        return float("inf") if text == "every" else 0
+    if not text.isdecimal():
+        raise ValueError(
+            f"environment: DISTGRAD_CHECK_COLLECTIVES must be 'every', 'off' or a whole number, got {text!r}"
+        )
+    return int(text)
 
 
 def read(variables: Mapping[str, str] | None = None) -> Environment:
@@ -65,6 +86,7 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         timeout_s = float(timeout)
     except ValueError:
         raise ValueError(f"environment: DISTGRAD_TIMEOUT must be seconds, got {timeout!r}") from None
+    mpi_size = _number(variables, "PMI_SIZE")
     return Environment(
         rank=_number(variables, "RANK"),
         world_size=_number(variables, "WORLD_SIZE"),
@@ -75,5 +97,8 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         supervisor=variables.get("DISTGRAD_SUPERVISOR") or None,
         job_secret=variables.get("DISTGRAD_JOB_SECRET") or None,
         timeout_s=timeout_s,
+        check_collectives=_check_collectives(variables),
+        mpi_size=mpi_size if mpi_size is not None else _number(variables, "OMPI_COMM_WORLD_SIZE"),
+        slurm_size=_number(variables, "SLURM_STEP_NUM_TASKS"),
         keep_memory=variables.get("DISTGRAD_KEEP_MEMORY", "1") != "0",
     )

@@ -1,1 +1,30 @@
-"""TODO"""
+"""Groups of ranks and their collectives.
+
+::
+
+    import numpy as np, distgrad as dg
+
+    comm = dg.comm.init()             # one rank, or all that distgrad run, mpirun or srun started
+    x = np.full(4, comm.rank, np.float32)
+    comm.all_reduce(x)                # in place, the same bits on every rank
+    work = comm.all_reduce(x, op="mean", async_op=True)
+    work.wait()                       # meanwhile the communication thread was at work
+
+Backends: ``single`` (one rank), ``threads`` (:class:`ThreadWorld`: N ranks in one process), ``mpi``.
+"""
+
+from distgrad.comm.base import Communicator
+from distgrad.comm.registry import BACKENDS, finalize, get_world, init, is_initialized
+from distgrad.comm.threads import ThreadWorld
+from distgrad.comm.work import Work
+
+__all__ = [
+    "BACKENDS",
+    "Communicator",
+    "ThreadWorld",
+    "Work",
+    "finalize",
+    "get_world",
+    "init",
+    "is_initialized",
+]

@@ -1,0 +1,455 @@
+"""The communicator: an ordered group of ranks and what they can do together.
+
+Every verb lives here once. It checks what it is given, numbers the call, keeps it for error reports, has the
+ranks agree that they all issued the same call, and hands flat arrays to the backend, which only moves them.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distgrad.comm.calls import Call
+from distgrad.comm.transport import Transport
+from distgrad.errors import CommError, CommMismatchError, DTypeError, ShapeError
+
+__all__ = ["REDUCTIONS", "Communicator"]
+
+REDUCTIONS = ("sum", "mean", "min", "max", "prod")
+_PAGE_BYTES = 4096
+_HEADER_BYTES = 128  # what a message is, as text, before its bytes
+
+
+class Communicator(Transport):
+    """An ordered group of ranks that exchange NumPy arrays.
+
+    Every rank of the group issues the same collectives in the same order, from one thread of its program at a
+    time. A verb blocks, or, with ``async_op=True``, returns a :class:`Work` and runs on the communication
+    thread behind the calls before it. Arrays are C-contiguous; an array given to an unfinished collective is
+    not touched until it ends. Reductions give the same bits on every rank.
+
+    Attributes:
+        backend: the backend's name.
+        rank: this process's place in the group, from 0.
+        size: number of ranks.
+        group: the group's name in error reports.
+        topology: which rank runs on which host.
+    """
+
+    backend: str
+
+    def __repr__(self) -> str:
+        return f"<{self.backend} communicator '{self.group}': rank {self.rank} of {self.size}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def local_rank(self) -> int:
+        """This rank's place among the group's ranks on its host, from 0."""
+        return self.topology.local_rank(self.rank)
+
+    @property
+    def local_size(self) -> int:
+        """Number of the group's ranks on this rank's host."""
+        return self.topology.local_size(self.rank)
+
+    def all_reduce(self, x: NDArray[Any], op: str = "sum", async_op: bool = False) -> Any:
+        """Replace ``x`` on every rank by the reduction over all ranks.
+
+        ``x = x_0 op x_1 op ... op x_{size-1}``, element by element; ``mean`` divides the sum by ``size``.
+
+        Collective: yes; blocks: unless ``async_op``.
+
+        Args:
+            x: numbers of equal shape and dtype on every rank; overwritten. Booleans take min (and), max (or)
+                and prod (and).
+            op: ``sum``, ``mean``, ``min``, ``max`` or ``prod``. With NaN among the elements, min and max are
+                undefined.
+            async_op: return a :class:`Work` at once.
+
+        Returns:
+            ``x``, or the Work that returns it.
+        """
+        flat = _flat_numbers("all_reduce", x, op)
+        _check_writeable("all_reduce", "x", x)
+
+        def body() -> NDArray[Any]:
+            self._reduce(flat, op)
+            return x
+
+        return self._issue(Call("all_reduce", x.dtype, x.shape, _option("op", op, "sum")), body, async_op)
+
+    def reduce_scatter(self, x: NDArray[Any], op: str = "sum", async_op: bool = False) -> Any:
+        """Reduce over all ranks and keep this rank's part: ``y_r = x_0[r] op ... op x_{size-1}[r]``.
+
+        Collective: yes; blocks: unless ``async_op``.
+
+        Args:
+            x: ``[size, ...]`` numbers, of equal shape and dtype on every rank; left as they are.
+            op: as for :meth:`all_reduce`.
+            async_op: return a :class:`Work` at once.
+
+        Returns:
+            The part, of shape ``x.shape[1:]``, or the Work that returns it.
+        """
+        flat = _flat_numbers("reduce_scatter", x, op)
+        self._check_parts("reduce_scatter", x)
+
+        def body() -> NDArray[Any]:
+            part = np.empty(x.shape[1:], x.dtype)
+            out = _flat_numbers("reduce_scatter", part, op)
+            self._reduce_scatter(flat.reshape(self.size, -1), out, "sum" if op == "mean" else op)
+            self._divide(out, op)
+            return part
+
+        return self._issue(Call("reduce_scatter", x.dtype, x.shape, _option("op", op, "sum")), body, async_op)
+
+    def broadcast(self, x: NDArray[Any], root: int = 0, async_op: bool = False) -> Any:
+        """Replace ``x`` on every rank by the root's.
+
+        Collective: yes; blocks: unless ``async_op``.
+
+        Args:
+            x: of equal shape and dtype on every rank; overwritten, except on the root.
+            root: the rank that sends.
+            async_op: return a :class:`Work` at once.
+
+        Returns:
+            ``x``, or the Work that returns it.
+        """
+        flat = _flat_bytes("broadcast", "x", x)
+        self._check_rank("broadcast", "root", root)
+        if self.rank != root:
+            _check_writeable("broadcast", "x", x)
+
+        def body() -> NDArray[Any]:
+            self._broadcast(flat, root)
+            return x
+
+        return self._issue(Call("broadcast", x.dtype, x.shape, _option("root", root, 0)), body, async_op)
+
+    def all_gather(self, x: NDArray[Any], async_op: bool = False) -> Any:
+        """Collect every rank's ``x`` on every rank: ``y[r] = x_r``.
+
+        Collective: yes; blocks: unless ``async_op``.
+
+        Args:
+            x: of equal shape and dtype on every rank.
+            async_op: return a :class:`Work` at once.
+
+        Returns:
+            ``y``, of shape ``[size, *x.shape]``, or the Work that returns it.
+        """
+        flat = _flat_bytes("all_gather", "x", x)
+
+        def body() -> NDArray[Any]:
+            out = np.empty((self.size, *x.shape), x.dtype)
+            self._all_gather(flat, self._rows(out))
+            return out
+
+        return self._issue(Call("all_gather", x.dtype, x.shape), body, async_op)
+
+    def all_to_all(self, x: NDArray[Any], async_op: bool = False) -> Any:
+        """Send part ``i`` to rank ``i`` and receive a part of each: ``y[i] = x_i[rank]``.
+
+        Collective: yes; blocks: unless ``async_op``.
+
+        Args:
+            x: ``[size, ...]``, of equal shape and dtype on every rank.
+            async_op: return a :class:`Work` at once.
+
+        Returns:
+            ``y``, of the shape of ``x``, or the Work that returns it.
+        """
+        _flat_bytes("all_to_all", "x", x)
+        self._check_parts("all_to_all", x)
+
+        def body() -> NDArray[Any]:
+            out = np.empty_like(x)
+            self._all_to_all(self._rows(x), self._rows(out))
+            return out
+
+        return self._issue(Call("all_to_all", x.dtype, x.shape), body, async_op)
+
+    def gather(self, x: NDArray[Any], root: int = 0, async_op: bool = False) -> Any:
+        """Collect every rank's ``x`` on the root: ``y[r] = x_r``.
+
+        Collective: yes; blocks: unless ``async_op``.
+
+        Args:
+            x: of equal shape and dtype on every rank.
+            root: the rank that receives.
+            async_op: return a :class:`Work` at once.
+
+        Returns:
+            ``y``, of shape ``[size, *x.shape]``, on the root and None elsewhere; or the Work that returns it.
+        """
+        flat = _flat_bytes("gather", "x", x)
+        self._check_rank("gather", "root", root)
+
+        def body() -> NDArray[Any] | None:
+            out = np.empty((self.size, *x.shape), x.dtype) if self.rank == root else None
+            self._gather(flat, None if out is None else self._rows(out), root)
+            return out
+
+        return self._issue(Call("gather", x.dtype, x.shape, _option("root", root, 0)), body, async_op)
+
+    def scatter(
+        self, out: NDArray[Any], x: NDArray[Any] | None = None, root: int = 0, async_op: bool = False
+    ) -> Any:
+        """Send part ``r`` of the root's ``x`` to rank ``r``: ``out_r = x[r]``.
+
+        Collective: yes; blocks: unless ``async_op``.
+
+        Args:
+            out: receives the part; of equal shape and dtype on every rank.
+            x: ``[size, *out.shape]`` on the root, None elsewhere.
+            root: the rank that sends.
+            async_op: return a :class:`Work` at once.
+
+        Returns:
+            ``out``, or the Work that returns it.
+        """
+        flat = _flat_bytes("scatter", "out", out)
+        _check_writeable("scatter", "out", out)
+        self._check_rank("scatter", "root", root)
+        if (x is not None) != (self.rank == root):
+            raise CommError(
+                f"scatter: x must be given on the root, rank {root}, alone; rank {self.rank} gave "
+                f"{'none' if x is None else 'one'}"
+            )
+        if x is not None:
+            _flat_bytes("scatter", "x", x)
+            if x.shape != (self.size, *out.shape) or x.dtype != out.dtype:
+                raise ShapeError(
+                    f"scatter: x must be {out.dtype}{[self.size, *out.shape]} for out of {out.dtype}"
+                    f"{list(out.shape)}, got {x.dtype}{list(x.shape)}"
+                )
+
+        def body() -> NDArray[Any]:
+            self._scatter(None if x is None else self._rows(x), flat, root)
+            return out
+
+        return self._issue(Call("scatter", out.dtype, out.shape, _option("root", root, 0)), body, async_op)
+
+    def send(self, x: NDArray[Any], dest: int, tag: int = 0, async_op: bool = False) -> Any:
+        """Send a copy of ``x`` to one rank; does not wait for the receiver.
+
+        Collective: no; blocks: until ``x`` is copied and the calls before it are over.
+
+        Args:
+            x: what to send.
+            dest: the rank that receives it.
+            tag: from 0; a receiver asks for messages of one tag, which arrive in the order of sending.
+            async_op: return a :class:`Work` at once.
+        """
+        flat = _flat_bytes("send", "x", x)
+        self._check_rank("send", "dest", dest)
+        call = Call("send", x.dtype, x.shape, f"dest={dest}, tag={tag}")
+
+        def body() -> None:
+            header = f"{x.dtype}[{', '.join(map(str, x.shape))}]".encode().ljust(_HEADER_BYTES)
+            self._send(np.concatenate([np.frombuffer(header, np.uint8), flat]), dest, tag)
+
+        return self._issue(call, body, async_op, everyone=False)
+
+    def recv(self, x: NDArray[Any], source: int, tag: int = 0, async_op: bool = False) -> Any:
+        """Replace ``x`` by the next message that ``source`` sent with this tag.
+
+        Collective: no; blocks: unless ``async_op``.
+
+        Args:
+            x: of the shape and dtype that was sent; overwritten.
+            source: the rank that sends it.
+            tag: the tag it was sent with.
+            async_op: return a :class:`Work` at once.
+
+        Returns:
+            ``x``, or the Work that returns it.
+
+        Raises:
+            CommMismatchError: the message has another shape or dtype; it is consumed.
+        """
+        flat = _flat_bytes("recv", "x", x)
+        _check_writeable("recv", "x", x)
+        self._check_rank("recv", "source", source)
+        call = Call("recv", x.dtype, x.shape, f"source={source}, tag={tag}")
+
+        def body() -> NDArray[Any]:
+            message = self._recv(source, tag)
+            sent = message[:_HEADER_BYTES].tobytes().decode().rstrip()
+            expected = f"{x.dtype}[{', '.join(map(str, x.shape))}]"
+            if sent != expected:
+                raise CommMismatchError(
+                    f"recv, group '{self.group}': rank {self.rank} expected {expected} from rank {source} "
+                    f"with tag {tag}, which sent {sent}; send and receive the same shape and dtype"
+                )
+            flat[:] = message[_HEADER_BYTES:]
+            return x
+
+        return self._issue(call, body, async_op, everyone=False)
+
+    def barrier(self, async_op: bool = False) -> Any:
+        """Wait until every rank has come here.
+
+        Collective: yes; blocks: unless ``async_op``.
+        """
+        return self._issue(Call("barrier"), self._barrier, async_op)
+
+    def all_gather_object(self, obj: Any) -> list[Any]:
+        """Collect every rank's object on every rank, by pickle; for small things.
+
+        Collective: yes; blocks: yes.
+
+        Returns:
+            The objects in the order of the ranks, all of them copies.
+        """
+        return self._issue(Call("all_gather_object"), lambda: self._exchange_objects(obj), False)
+
+    def broadcast_object(self, obj: Any = None, root: int = 0) -> Any:
+        """Return a copy of the root's object on every rank, by pickle; for small things.
+
+        Collective: yes; blocks: yes.
+
+        Args:
+            obj: what the root sends; ignored elsewhere.
+            root: the rank that sends.
+        """
+        self._check_rank("broadcast_object", "root", root)
+
+        pickled = pickle.dumps(obj) if self.rank == root else b""
+
+        def body() -> Any:
+            length = np.array([len(pickled)])
+            self._broadcast(length.view(np.uint8), root)
+            data = np.frombuffer(bytearray(pickled.ljust(length[0])), np.uint8)
+            self._broadcast(data, root)
+            return pickle.loads(data.tobytes())
+
+        return self._issue(Call("broadcast_object", options=_option("root", root, 0)), body, False)
+
+    def split(self, color: int | None, key: int = 0, group: str | None = None) -> Communicator | None:
+        """Make groups of the ranks that give equal colors.
+
+        Collective: yes; blocks: yes.
+
+        Args:
+            color: which group this rank joins; None joins none.
+            key: ranks of a group are ordered by key, then by their rank here.
+            group: the new group's name in error reports; by default ``PARENT/COLOR``.
+
+        Returns:
+            The communicator of this rank's group, or None.
+        """
+
+        def body() -> Communicator | None:
+            entries = self._exchange_objects((color, key))
+            colors = sorted({entry[0] for entry in entries if entry[0] is not None})
+            members = [r for r, entry in enumerate(entries) if entry[0] == color]
+            members.sort(key=lambda r: entries[r][1])  # stable: equal keys stay in the order of the ranks
+            name = group if group is not None else f"{self.group}/{color}"
+            return self._split(None if color is None else colors.index(color), members, name)
+
+        return self._issue(Call("split"), body, False)
+
+    def allocate(self, nbytes: int) -> NDArray[np.uint8]:
+        """Zeroed host memory, page aligned, from where this communicator reduces fastest.
+
+        Collective: yes, with equal ``nbytes`` on every rank; blocks: no.
+
+        Args:
+            nbytes: bytes, from 0.
+
+        Returns:
+            ``[nbytes]``; other dtypes are views of it.
+        """
+        memory = np.zeros(nbytes + _PAGE_BYTES, np.uint8)
+        start = -memory.ctypes.data % _PAGE_BYTES
+        return memory[start : start + nbytes]
+
+    def close(self) -> None:
+        """Finish what was issued and end the communication thread, for this group and all split from it.
+
+        Collective: no; blocks: until the calls that were issued are over.
+        """
+        self.family.thread.close(self.family.timeout_s)
+
+    def _reduce(self, flat: NDArray[Any], op: str) -> None:
+        self._all_reduce(flat, "sum" if op == "mean" else op)
+        self._divide(flat, op)
+
+    def _divide(self, flat: NDArray[Any], op: str) -> None:
+        if op == "mean":
+            np.divide(flat, self.size, out=flat)
+
+    def _rows(self, x: NDArray[Any]) -> NDArray[np.uint8]:
+        """The bytes of ``x`` as one row a rank."""
+        return (
+            _flat_bytes("rows", "x", x).reshape(self.size, -1)
+            if x.size
+            else np.empty((self.size, 0), np.uint8)
+        )
+
+    def _check_rank(self, verb: str, name: str, rank: int) -> None:
+        if not 0 <= rank < self.size:
+            raise CommError(f"{verb}: {name} must be a rank from 0 to {self.size - 1}, got {rank}")
+
+    def _check_parts(self, verb: str, x: NDArray[Any]) -> None:
+        if x.ndim == 0 or x.shape[0] != self.size:
+            raise ShapeError(f"{verb}: x must have one part a rank, [{self.size}, ...], got {list(x.shape)}")
+
+
+def _option(name: str, value: object, default: object) -> str:
+    """How an option stands in a call's text: not at all if it is the default."""
+    return "" if value == default else f"{name}={value}"
+
+
+def _flat(verb: str, name: str, x: NDArray[Any]) -> NDArray[Any]:
+    if not isinstance(x, np.ndarray):
+        raise DTypeError(
+            f"{verb}: {name} must be a NumPy array, got {type(x).__name__}; pass np.asarray({name})"
+        )
+    if not x.flags.c_contiguous:
+        raise ShapeError(
+            f"{verb}: {name} must be C-contiguous, got shape {list(x.shape)} with strides {list(x.strides)}; "
+            f"pass np.ascontiguousarray({name})"
+        )
+    return x.reshape(-1)
+
+
+def _flat_bytes(verb: str, name: str, x: NDArray[Any]) -> NDArray[np.uint8]:
+    """The bytes of ``x``, as a view."""
+    flat = _flat(verb, name, x)
+    if x.dtype.hasobject:
+        raise DTypeError(f"{verb}: {name} must hold plain numbers, got {x.dtype}; use all_gather_object")
+    return flat.view(np.uint8)
+
+
+def _flat_numbers(verb: str, x: NDArray[Any], op: str) -> NDArray[Any]:
+    """The elements of ``x`` as the backends reduce them: booleans as bytes of 0 and 1."""
+    flat = _flat(verb, "x", x)
+    if op not in REDUCTIONS:
+        raise CommError(f"{verb}: op must be one of {', '.join(REDUCTIONS)}, got {op!r}")
+    kind = x.dtype.kind
+    if kind not in "fiub" or x.dtype.itemsize > 8 or not x.dtype.isnative:
+        raise DTypeError(
+            f"{verb}: x must be float16, float32, float64, an integer or bool in native byte order, "
+            f"got {x.dtype}"
+        )
+    if (kind == "b" and op in ("sum", "mean")) or (kind in "iu" and op == "mean"):
+        raise DTypeError(
+            f"{verb}: {op} does not take {x.dtype}; convert x, for example by x.astype(np.float32)"
+        )
+    return flat.view(np.uint8) if kind == "b" else flat
+
+
+def _check_writeable(verb: str, name: str, x: NDArray[Any]) -> None:
+    if not x.flags.writeable:
+        raise CommError(f"{verb}: {name} is overwritten, but is read-only; pass a copy")

@@ -1,0 +1,100 @@
+"""The record of a rank's calls: what was called, in which order, from which line."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections import deque
+from collections.abc import Iterable
+
+import numpy as np
+
+__all__ = ["Call", "CallLog"]
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_RING = 32
+
+
+class Call:
+    """One call of a communicator's verb.
+
+    Attributes:
+        number: its place among the group's collectives, from 0; -1 for ``send`` and ``recv``, which only some
+            of the ranks issue.
+        site: file and line of the caller, the innermost one outside distgrad.
+    """
+
+    __slots__ = ("dtype", "number", "options", "shape", "site", "verb")
+
+    def __init__(
+        self,
+        verb: str,
+        dtype: np.dtype | None = None,
+        shape: tuple[int, ...] = (),
+        options: str = "",
+    ) -> None:
+        self.verb = verb
+        self.dtype = dtype
+        self.shape = shape
+        self.options = options
+        self.number = -1
+        self.site: tuple[str, int] = ("?", 0)
+
+    def __str__(self) -> str:
+        array = "" if self.dtype is None else f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+        return f"{self.verb}({', '.join(filter(None, (array, self.options)))})"
+
+    @property
+    def name(self) -> str:
+        """``#417 all_reduce``, or the verb alone where there is no number."""
+        return self.verb if self.number < 0 else f"#{self.number} {self.verb}"
+
+    @property
+    def place(self) -> str:
+        """``train.py:31``, as Python's tracebacks would find it."""
+        return f"{self.site[0]}:{self.site[1]}"
+
+    def fingerprint(self) -> int:
+        """A positive 62-bit number that is equal on two ranks if, and only if, they issued the same call."""
+        digest = hashlib.blake2b(str(self).encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little") >> 2
+
+
+class CallLog:
+    """Numbers a group's calls and keeps the last 32 of them for error reports."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._last: deque[Call] = deque(maxlen=_RING)
+
+    def add(self, call: Call, *, numbered: bool = True) -> None:
+        """Keep ``call`` with its number and its caller's line."""
+        if numbered:
+            call.number = self.count
+            self.count += 1
+        call.site = _caller()
+        self._last.append(call)
+
+    def before(self, call: Call) -> str:
+        """The collective before ``call``: ``#416 all_gather``, or ``none``."""
+        previous = [other for other in self._last if 0 <= other.number < call.number]
+        return previous[-1].name if previous else "none"
+
+    def report(self, rank: int) -> str:
+        """The last calls, oldest first, a line each."""
+        lines = [f"  {call.name.split()[0]} {call} at {call.place}" for call in self._last]
+        return f"Last calls of rank {rank}:\n" + "\n".join(lines)
+
+
+def _caller() -> tuple[str, int]:
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def name_ranks(ranks: Iterable[int]) -> str:
+    """``rank 3``, or ``ranks 1, 2``."""
+    numbers = sorted(ranks)
+    return f"rank{'s' if len(numbers) != 1 else ''} {', '.join(map(str, numbers))}"

@@ -1,0 +1,160 @@
+"""How a call gets through: numbered, agreed on by all ranks, carried out in order, explained if it fails."""
+
+from __future__ import annotations
+
+import abc
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distgrad import env
+from distgrad.comm.calls import Call, CallLog
+from distgrad.comm.topology import Topology
+from distgrad.comm.work import CommunicationThread
+from distgrad.errors import CommError, CommMismatchError, CommTimeoutError, RankFailedError
+
+__all__ = ["Family", "Transport"]
+
+
+class Family:
+    """What a communicator shares with everything that is split from it.
+
+    Attributes:
+        thread: carries out the collectives of all of them, in one order.
+        timeout_s: seconds after which a collective gives up; None takes ``DISTGRAD_TIMEOUT``.
+        check_calls: how many collectives of each group are compared between the ranks before data moves; None
+            takes ``DISTGRAD_CHECK_COLLECTIVES``.
+        failure: the error after which the ranks may be out of step and nothing more is sent.
+    """
+
+    def __init__(self, name: str, timeout_s: float | None = None, check_calls: float | None = None) -> None:
+        settings = env.read()
+        self.thread = CommunicationThread(name)
+        self.timeout_s = settings.timeout_s if timeout_s is None else timeout_s
+        self.check_calls = settings.check_collectives if check_calls is None else check_calls
+        self.failure: BaseException | None = None
+
+
+class Transport(abc.ABC):
+    """What a backend writes, and what carries the verbs of :class:`distgrad.comm.base.Communicator` to it.
+
+    A backend gets flat arrays: numbers for reductions, bytes for everything else. Where it waits for other
+    ranks it raises CommTimeoutError past the family's deadline and RankFailedError if one cannot come any
+    more, each saying only whom it waited for; the call, the group and the last calls are added here.
+    """
+
+    def __init__(self, rank: int, size: int, group: str, topology: Topology, family: Family) -> None:
+        self.rank = rank
+        self.size = size
+        self.group = group
+        self.topology = topology
+        self.family = family
+        self.log = CallLog()
+
+    def _issue(self, call: Call, body: Callable[[], Any], async_op: bool, *, everyone: bool = True) -> Any:
+        """Number ``call`` and carry ``body`` out, here or on the communication thread."""
+        self.log.add(call, numbered=everyone)
+        thread = self.family.thread
+        if not async_op and not thread.busy():
+            return self._perform(call, body)
+        work = thread.submit(lambda: self._perform(call, body), f"{call.name}, group '{self.group}'")
+        return work if async_op else work.wait()
+
+    def _perform(self, call: Call, body: Callable[[], Any]) -> Any:
+        family = self.family
+        if family.failure is not None:
+            raise CommError(
+                f"{call.name}, group '{self.group}': nothing can be sent after an earlier call failed on "
+                f"rank {self.rank} ({family.failure}); end the program"
+            ) from family.failure
+        try:
+            if 0 <= call.number < family.check_calls:
+                self._agree(call)
+            return body()
+        except CommMismatchError:  # found before data moved, so the ranks are still in step
+            raise
+        except (CommTimeoutError, RankFailedError) as error:
+            family.failure = type(error)(
+                f"{'' if call.number < 0 else 'collective '}{call.name}, group '{self.group}': rank "
+                f"{self.rank} called {call} and {error}\n{self.log.report(self.rank)}"
+            )
+            raise family.failure from error.__cause__
+        except Exception as error:
+            family.failure = error
+            raise
+
+    def _agree(self, call: Call) -> None:
+        """Raise CommMismatchError on every rank unless all of them issued the same call."""
+        mark = call.fingerprint()
+        extremes = np.array([mark, -mark])
+        self._all_reduce(extremes, "max")
+        if extremes[0] == -extremes[1]:
+            return
+        entries = self._exchange_objects((str(call), call.place))
+        first = {text: r for r, (text, _) in reversed(list(enumerate(entries)))}
+        calls = sorted(first.items(), key=lambda item: item[1])
+        raise CommMismatchError(
+            f"collective #{call.number}, group '{self.group}': "
+            + ", ".join(f"rank {r} called {text}" for text, r in calls)
+            + "; every rank must issue the same calls in the same order. "
+            + f"Last agreed: {self.log.before(call)}\n"
+            + "\n".join(f"  rank {r} at {entries[r][1]}" for _, r in calls)
+        )
+
+    def _exchange_objects(self, obj: Any) -> list[Any]:
+        """Every rank's object, by pickle: the lengths first, then all of them padded to the longest."""
+        data = pickle.dumps(obj)
+        lengths = np.empty(self.size, np.int64)
+        self._all_gather(np.array([len(data)]).view(np.uint8), lengths.view(np.uint8).reshape(self.size, 8))
+        row = np.zeros(lengths.max(), np.uint8)
+        row[: len(data)] = np.frombuffer(data, np.uint8)
+        rows = np.empty((self.size, row.size), np.uint8)
+        self._all_gather(row, rows)
+        return [pickle.loads(rows[r, : lengths[r]].tobytes()) for r in range(self.size)]
+
+    @abc.abstractmethod
+    def _all_reduce(self, x: NDArray[Any], op: str) -> None:
+        """Reduce the flat ``x`` in place: sum, min, max or prod, with the same bits on every rank."""
+
+    @abc.abstractmethod
+    def _reduce_scatter(self, x: NDArray[Any], out: NDArray[Any], op: str) -> None:
+        """Reduce row ``rank`` of ``x``, ``[size, n]``, into ``out``, ``[n]``."""
+
+    @abc.abstractmethod
+    def _broadcast(self, x: NDArray[np.uint8], root: int) -> None:
+        """Replace the flat bytes ``x`` by the root's."""
+
+    @abc.abstractmethod
+    def _all_gather(self, x: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+        """Collect the flat bytes ``x`` into the rows of ``out``, ``[size, x.size]``."""
+
+    @abc.abstractmethod
+    def _all_to_all(self, x: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+        """Send the rows of ``x`` and receive the rows of ``out``, both ``[size, n]``."""
+
+    @abc.abstractmethod
+    def _gather(self, x: NDArray[np.uint8], out: NDArray[np.uint8] | None, root: int) -> None:
+        """Collect the flat bytes ``x`` into the rows of the root's ``out``."""
+
+    @abc.abstractmethod
+    def _scatter(self, x: NDArray[np.uint8] | None, out: NDArray[np.uint8], root: int) -> None:
+        """Send the rows of the root's ``x`` to the ranks' flat ``out``."""
+
+    @abc.abstractmethod
+    def _send(self, message: NDArray[np.uint8], dest: int, tag: int) -> None:
+        """Hand ``message`` over, which is the backend's own from now on; must not wait for the receiver."""
+
+    @abc.abstractmethod
+    def _recv(self, source: int, tag: int) -> NDArray[np.uint8]:
+        """Wait for the next message of that source and tag."""
+
+    @abc.abstractmethod
+    def _barrier(self) -> None:
+        """Return when every rank has come."""
+
+    @abc.abstractmethod
+    def _split(self, color: int | None, members: list[int], group: str) -> Any:
+        """Make the communicator of ``members``, ranks of this group in the new order; None for color None."""

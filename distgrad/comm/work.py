@@ -1,0 +1,136 @@
+"""A collective under way, and the thread that carries collectives out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+from distgrad.errors import CommError, CommTimeoutError
+
+__all__ = ["CommunicationThread", "Work"]
+
+
+class Work:
+    """A collective that was issued with ``async_op=True``.
+
+    Attributes:
+        started_s: ``time.perf_counter()`` at which the communication thread took it up, None before.
+        ended_s: ``time.perf_counter()`` at which it was complete or had failed, None before.
+    """
+
+    __slots__ = ("_body", "_error", "_name", "_over", "_result", "ended_s", "started_s")
+
+    def __init__(self, body: Callable[[], Any], name: str) -> None:
+        self._body: Callable[[], Any] | None = body
+        self._name = name
+        self._over = threading.Event()
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self.started_s: float | None = None
+        self.ended_s: float | None = None
+
+    def done(self) -> bool:
+        """Whether it is over, well or badly; ``wait`` then returns at once.
+
+        Collective: no; blocks: no.
+        """
+        return self._over.is_set()
+
+    def wait(self, timeout: float | None = None) -> Any:
+        """Wait until the collective is complete.
+
+        Collective: no; blocks: yes.
+
+        Args:
+            timeout: seconds to wait; None leaves it to the collective's own deadline.
+
+        Returns:
+            What the same call would have returned with ``async_op=False``.
+
+        Raises:
+            CommTimeoutError: it is still under way after ``timeout`` seconds; it goes on, and a later
+                ``wait`` may see its end.
+            Exception: whatever the collective raised.
+        """
+        if not self._over.wait(timeout):
+            raise CommTimeoutError(
+                f"wait: {self._name} was expected to end within {timeout} s and is still under way; "
+                "wait again, or longer"
+            )
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def run(self) -> None:
+        """Carry the collective out, up to :meth:`release`; the communication thread calls both."""
+        assert self._body is not None
+        self.started_s = time.perf_counter()
+        try:
+            self._result = self._body()
+        except BaseException as error:  # raised again in wait(), in the thread that asked for it
+            self._error = error
+        self.ended_s = time.perf_counter()
+        self._body = None  # lets go of the arrays
+
+    def release(self) -> None:
+        """Let those go on who wait."""
+        self._over.set()
+
+
+class CommunicationThread:
+    """Carries out the collectives of one rank, in the order in which they were submitted.
+
+    A communicator and everything split from it share one, so that there is a single order over all groups.
+    The first submission starts the thread. One thread of the program at a time submits.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._queue: SimpleQueue[Work | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._num_submitted = 0  # written by the submitting side alone
+        self._num_ended = 0  # written by the thread alone
+        self._closed = False
+
+    def busy(self) -> bool:
+        """Whether anything that was submitted is not over yet."""
+        return self._num_submitted != self._num_ended
+
+    def submit(self, body: Callable[[], Any], name: str) -> Work:
+        """Queue ``body`` behind everything that was submitted before."""
+        if self._closed:
+            raise CommError(f"{name}: the communicator is closed; issue collectives before close()")
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
+            self._thread.start()
+        work = Work(body, name)
+        self._num_submitted += 1
+        self._queue.put(work)
+        return work
+
+    def close(self, timeout: float) -> None:
+        """Finish what was submitted and end the thread.
+
+        Raises:
+            CommTimeoutError: it is still busy after ``timeout`` seconds.
+        """
+        self._closed = True
+        if self._thread is None:
+            return
+        self._queue.put(None)
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            raise CommTimeoutError(
+                f"close: {self._name} has {self._num_submitted - self._num_ended} collectives under way "
+                f"after {timeout} s; wait for every Work before close()"
+            )
+        self._thread = None
+
+    def _serve(self) -> None:
+        while (work := self._queue.get()) is not None:
+            work.run()
+            self._num_ended += 1  # before the release: whoever waited finds the thread idle
+            work.release()
