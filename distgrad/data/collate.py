@@ -66,7 +66,7 @@ def fetch(dataset: Any, indices: Sequence[Any], collate_fn: Callable[[list[Any]]
         collate_fn: puts samples together.
     """
     while type(dataset) is Subset:  # exactly: a subclass may give other samples
-        indices = dataset.indices[np.asarray(indices, dtype=np.intp)]
+        indices = dataset.indices[np.asarray(indices, dtype=np.intp)].tolist()
         dataset = dataset.dataset
     if type(dataset) is TensorDataset and collate_fn is default_collate:
         rows = np.asarray(indices, dtype=np.intp)

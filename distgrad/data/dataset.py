@@ -92,7 +92,7 @@ def random_split(
         ValueError: the lengths do not sum to the dataset's length or to 1, or one is negative.
     """
     n = len(dataset)
-    counts = list(lengths)
+    counts = [int(length) for length in lengths]
     if math.isclose(sum(lengths), 1.0):
         counts = [math.floor(n * fraction) for fraction in lengths]
         for part in range(n - sum(counts)):

@@ -111,6 +111,7 @@ class DistributedSampler(Sampler):
 
     Raises:
         ValueError: ``num_replicas`` is not positive or ``rank`` is outside 0..R−1.
+        CommError: one of the two is left out, and ``dg.comm.init()`` was not called.
     """
 
     def __init__(

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from distgrad.backend.rng import Generator
+from distgrad.comm import registry
+from distgrad.comm.threads import ThreadWorld
 from distgrad.data.sampler import BatchSampler, DistributedSampler, RandomSampler, SequentialSampler
+from distgrad.errors import CommError
 
 LENGTHS = [0, 1, 2, 7, 30, 31, 100]
 SIZES = [1, 2, 3, 5]
@@ -91,8 +94,16 @@ def test_the_order_follows_seed_and_epoch():
     assert list(range(50)) not in orders.values()
 
 
-def test_the_default_is_one_rank_where_no_world_was_made():
-    assert list(DistributedSampler(range(5), shuffle=False)) == [0, 1, 2, 3, 4]
+@pytest.mark.parametrize("size", SIZES)
+def test_the_default_is_the_calling_rank_of_the_world(size):
+    drawn = ThreadWorld(size).run(lambda world: list(DistributedSampler(range(7), shuffle=False)))
+    assert drawn == [list(range(rank, 7, size)) for rank in range(size)]
+
+
+def test_without_a_world_the_default_is_an_error_that_says_what_to_call(monkeypatch):
+    monkeypatch.setattr(registry, "_world", None)
+    with pytest.raises(CommError, match=r"call dg\.comm\.init\(\) first"):
+        DistributedSampler(range(5))
 
 
 @pytest.mark.parametrize(("num_replicas", "rank"), [(2, 2), (2, -1), (0, 0), (-1, 0)])

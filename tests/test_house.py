@@ -1,0 +1,428 @@
+"""The rules that hold the house together, read from its syntax trees, and its import time."""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# A file imports from lower floors, and from files that stand before it in its own room.
+FLOORS = [
+    {"": "errors env trace"},
+    {
+        "backend": "device streams memory rng numpy cupy",
+        "profiler": "timeline summary memory report",
+        "launch": "plan hosts rank process ssh mpirun slurm logs supervise __main__",
+    },
+    {
+        "autograd": "primitive modes graph tensor dispatch"
+        " ops.rules ops.elementwise ops.reduce ops.shape ops.index ops.linalg ops.conv ops.pool ops.norm"
+        " ops.attention ops.loss ops.random methods functional gradcheck",
+        "comm": "calls work topology transport base single threads store shm mpi nccl registry",
+    },
+    {
+        "nn": "parameter module",
+        "optim": "optimizer",
+        "data": "dataset collate sampler loader mnist",
+    },
+    {"parallel": "buckets compress reducer ddp exact batchnorm sharded"},
+    {"": "cli"},
+]
+PLACES = {
+    ".".join(filter(None, ("distgrad", room, file))): (floor, room, place)
+    for floor, rooms in enumerate(FLOORS)
+    for room, files in rooms.items()
+    for place, file in enumerate(files.split())
+}
+
+# Third-party modules, and the only places that may import them.
+GUESTS = {
+    "numpy": r"distgrad\.(backend|autograd|comm|nn|optim|data|parallel|profiler|cli)\b.*",
+    "mpi4py": r"distgrad\.comm\.mpi",
+    "cupy": r"distgrad\.backend\.cupy",
+    "numba": r"distgrad\.backend\.kernels\..*",
+    "click": r"distgrad\.cli",
+    "tqdm": r"distgrad\.cli",
+}
+LAZY = ("cupy", "mpi4py", "numba")  # what `import distgrad` must not load
+MAX_FILE_LINES = 500
+MAX_FUNCTION_LINES = 50
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def read_package() -> dict[str, str]:
+    """Source by module name; a package's own file is called ``….__init__``."""
+    sources = {}
+    for top, name in ((ROOT / "distgrad", "distgrad"), (ROOT / "launch", "distgrad.launch")):
+        for path in sorted(top.rglob("*.py")):
+            sources[".".join((name, *path.relative_to(top).with_suffix("").parts))] = path.read_text()
+    return sources
+
+
+SOURCES = read_package()
+
+
+# -- floors
+
+
+def imports(name: str, tree: ast.AST, modules: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Line and full name of everything imported, inside functions and by ``import_module("…")`` too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = name.split(".")[: -node.level] if node.level else []
+            source = ".".join([*parts, *filter(None, [node.module])])
+            for alias in node.names:
+                inner = f"{source}.{alias.name}"
+                yield node.lineno, inner if inner in modules else source
+        elif isinstance(node, ast.Call) and re.search(
+            r"\b(import_module|__import__)$", ast.unparse(node.func)
+        ):
+            yield from ((node.lineno, arg.value) for arg in node.args[:1] if isinstance(arg, ast.Constant))
+
+
+def check_floors(sources: dict[str, str]) -> list[str]:
+    """What breaks the floor plan, one sentence each."""
+    wrong = []
+    for name, text in sources.items():
+        is_package = name.endswith(".__init__")
+        if name not in PLACES and not is_package:
+            wrong.append(f"{name} has no place in FLOORS")
+            continue
+        for line, target in dict.fromkeys(imports(name, ast.parse(text), sources)):
+            problem = check_import(name, target, sources)
+            if problem:
+                wrong.append(f"{name}:{line} imports {target}: {problem}")
+    return wrong
+
+
+def check_import(name: str, target: str, sources: dict[str, str]) -> str | None:
+    """Why ``name`` must not import ``target``; None if it may."""
+    guest = target.split(".")[0]
+    if guest != "distgrad":
+        if guest in sys.stdlib_module_names:
+            return None
+        allowed = GUESTS.get(guest)
+        if allowed is None:
+            return "not among the packages that distgrad builds on"
+        return None if re.fullmatch(allowed, name) else f"only {allowed} may"
+    if name.endswith(".__init__"):
+        room = name.removesuffix(".__init__")
+        return None if target.startswith(room + ".") else "a package re-exports its own files only"
+    if target not in PLACES:
+        return "goes through a package" if f"{target}.__init__" in sources else "stands nowhere"
+    (floor, room, place), (below, other_room, other_place) = PLACES[name], PLACES[target]
+    if below < floor or (floor == below and room == other_room and other_place < place):
+        return None
+    return "stands on a higher floor, in another room of this floor, or later in this room"
+
+
+def test_the_floor_plan_holds():
+    assert SOURCES.keys() >= {"distgrad.__init__", "distgrad.errors", "distgrad.launch.__init__"}
+    wrong = check_floors(SOURCES)
+    assert not wrong, "\n".join(wrong)
+
+
+PLANTED_IMPORTS = [
+    ("distgrad.data.loader", "import distgrad.parallel.ddp", "higher floor"),
+    ("distgrad.data.loader", "def f():\n    from distgrad.parallel.ddp import DDP", "higher floor"),
+    ("distgrad.data.loader", "from distgrad.nn.module import Module", "another room"),
+    ("distgrad.data.dataset", "from distgrad.data.loader import DataLoader", "later in this room"),
+    ("distgrad.data.dataset", "from distgrad.data import loader", "later in this room"),
+    ("distgrad.data.dataset", "from . import loader", "later in this room"),
+    ("distgrad.data.dataset", "import importlib\nimportlib.import_module('distgrad.cli')", "higher floor"),
+    ("distgrad.data.loader", "from distgrad.data import DataLoader", "goes through a package"),
+    ("distgrad.data.loader", "import distgrad as dg", "goes through a package"),
+    ("distgrad.data.loader", "from distgrad import tensor", "goes through a package"),
+    ("distgrad.data.loader", "from ..comm import get_world", "goes through a package"),
+    ("distgrad.data.loader", "import distgrad.attic", "stands nowhere"),
+    ("distgrad.data.loader", "from mpi4py import MPI", "may"),
+    ("distgrad.backend.numpy", "def f():\n    import cupy.cuda", "may"),
+    ("distgrad.autograd.dispatch", "if True:\n    import numba", "may"),
+    ("distgrad.launch.plan", "import numpy", "may"),
+    ("distgrad.data.loader", "import torch", "builds on"),
+    ("distgrad.data.__init__", "from distgrad.comm.registry import get_world", "re-exports its own"),
+    ("distgrad.data.attic", "", "no place in FLOORS"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "problem"), PLANTED_IMPORTS)
+def test_a_planted_import_is_caught(name, text, problem):
+    sources = dict.fromkeys(
+        [*PLACES, "distgrad.__init__", "distgrad.data.__init__", "distgrad.comm.__init__"], ""
+    )
+    assert check_floors(sources) == []
+    (found,) = check_floors({**sources, name: text})
+    assert found.startswith(name)
+    assert problem in found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import os, json\nimport numpy as np",
+        "from distgrad import env, errors",
+        "import distgrad.errors",
+        "from distgrad.comm.registry import get_world",
+        "from distgrad.data import dataset",
+        "from .dataset import Subset",
+    ],
+)
+def test_a_permitted_import_passes(text):
+    assert check_floors({**dict.fromkeys(PLACES, ""), "distgrad.data.loader": text}) == []
+
+
+# -- sizes, stubs, docstrings
+
+
+def functions(
+    tree: ast.AST, inside: tuple[ast.AST, ...] = ()
+) -> Iterator[tuple[tuple[ast.AST, ...], Function]]:
+    """Every function with the nodes that it stands in, outermost first."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, Function):
+            yield inside, node
+        yield from functions(node, (*inside, node))
+
+
+def num_lines(function: Function) -> int:
+    """Lines from ``def`` to the end, without the docstring."""
+    first = function.body[0]
+    has_docstring = ast.get_docstring(function, clean=False) is not None
+    docstring = first.end_lineno - first.lineno + 1 if has_docstring else 0
+    return function.end_lineno - function.lineno + 1 - docstring
+
+
+def is_declaration(inside: tuple[ast.AST, ...], function: Function) -> bool:
+    """Whether the body stands for one that is elsewhere: abstract, overload, Protocol, TYPE_CHECKING."""
+    marks = {ast.unparse(mark).split(".")[-1] for mark in function.decorator_list}
+    classes = [node for node in inside if isinstance(node, ast.ClassDef)]
+    bases = {ast.unparse(base).split("[")[0].split(".")[-1] for node in classes for base in node.bases}
+    guards = {ast.unparse(node.test) for node in inside if isinstance(node, ast.If)}
+    return bool(marks & {"abstractmethod", "overload"}) or "Protocol" in bases or "TYPE_CHECKING" in guards
+
+
+def check_sizes(sources: dict[str, str]) -> list[str]:
+    """Files and functions that are too long."""
+    wrong = [
+        f"{name} has {lines} lines, over {MAX_FILE_LINES}"
+        for name, text in sources.items()
+        if (lines := len(text.splitlines())) > MAX_FILE_LINES
+    ]
+    for name, text in sources.items():
+        for _, function in functions(ast.parse(text)):
+            if num_lines(function) > MAX_FUNCTION_LINES:
+                lines = num_lines(function)
+                wrong.append(
+                    f"{name}:{function.lineno} {function.name} has {lines} lines, over {MAX_FUNCTION_LINES}"
+                )
+    return wrong
+
+
+def check_stubs(sources: dict[str, str]) -> list[str]:
+    """Promises in the place of code."""
+    wrong = []
+    for name, text in sources.items():
+        for number, line in enumerate(text.splitlines(), 1):
+            if re.search(r"\b(TODO|FIXME|XXX|HACK)\b", line):
+                wrong.append(f"{name}:{number} leaves work undone: {line.strip()}")
+        for inside, function in functions(ast.parse(text)):
+            if is_declaration(inside, function):
+                continue
+            body = [ast.unparse(statement) for statement in function.body]
+            overrides = bool(inside) and isinstance(inside[-1], ast.ClassDef) and bool(inside[-1].bases)
+            if body == ["..."] or (body == ["pass"] and not overrides):  # an override may have nothing to do
+                wrong.append(f"{name}:{function.lineno} {function.name} has no body")
+            raised = (
+                ast.unparse(node.exc)
+                for node in ast.walk(function)
+                if isinstance(node, ast.Raise) and node.exc
+            )
+            if any(error.startswith("NotImplementedError") for error in raised):
+                wrong.append(f"{name}:{function.lineno} {function.name} is not implemented")
+    return wrong
+
+
+def documented_args(docstring: str) -> list[str]:
+    """The names that the ``Args:`` section describes."""
+    _, found, section = inspect.cleandoc(docstring).partition("\nArgs:\n")
+    section = re.split(r"\n\S", section)[0] if found else ""
+    heads = re.findall(r"^    (\S[^:]*):", section, flags=re.MULTILINE)
+    return [name.strip().lstrip("*`").rstrip("`") for head in heads for name in head.split(",")]
+
+
+def signature_args(node: Function | ast.ClassDef, classes: dict[str, ast.ClassDef]) -> set[str]:
+    """Arguments of a function; of a class, those of ``__init__`` and its annotated fields, bases too."""
+    if isinstance(node, Function):
+        args = node.args
+        plain = [*args.posonlyargs, *args.args, *args.kwonlyargs, *filter(None, (args.vararg, args.kwarg))]
+        return {arg.arg for arg in plain}
+    names = set()
+    for part in ancestry(node, classes):
+        for child in part.body:
+            if isinstance(child, ast.AnnAssign) and isinstance(child.target, ast.Name):
+                names.add(child.target.id)
+            elif isinstance(child, Function) and child.name in ("__init__", "__new__"):
+                names |= signature_args(child, classes)
+    return names
+
+
+def ancestry(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Iterator[ast.ClassDef]:
+    """The class, then the package's classes that it descends from."""
+    yield node
+    for base in node.bases:
+        found = classes.get(ast.unparse(base).split("[")[0].split(".")[-1])
+        if found is not None and found is not node:
+            yield from ancestry(found, classes)
+
+
+def marked_name(function: Function) -> str:
+    """The function's name, then its decorators."""
+    return " ".join([function.name, *map(ast.unparse, function.decorator_list)])
+
+
+def public_nodes(tree: ast.Module) -> Iterator[tuple[Function | ast.ClassDef, ast.ClassDef | None]]:
+    """Public functions and classes, and public methods with their class; setters speak for their property."""
+    for node in tree.body:
+        if isinstance(node, (Function, ast.ClassDef)) and not node.name.startswith("_"):
+            yield node, None
+            for child in node.body if isinstance(node, ast.ClassDef) else []:
+                if isinstance(child, Function) and not re.search(r"^_|\.setter|overload", marked_name(child)):
+                    yield child, node
+
+
+def check_docstrings(sources: dict[str, str]) -> list[str]:
+    """Public things without a docstring, and arguments described that do not exist."""
+    trees = {name: ast.parse(text) for name, text in sources.items()}
+    classes = {n.name: n for tree in trees.values() for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
+    wrong = [f"{name} has no docstring" for name, tree in trees.items() if not ast.get_docstring(tree)]
+    for name, tree in trees.items():
+        for node, owner in public_nodes(tree):
+            where = f"{name}:{node.lineno} {node.name}"
+            docstring = ast.get_docstring(node)
+            if docstring is None:
+                inherited = owner is not None and any(
+                    isinstance(child, Function) and child.name == node.name and ast.get_docstring(child)
+                    for base in ancestry(owner, classes)
+                    for child in base.body
+                )
+                wrong += [] if inherited else [f"{where} has no docstring"]
+            else:
+                unknown = set(documented_args(docstring)) - signature_args(node, classes)
+                wrong += [f"{where} describes {arg!r}, which it does not take" for arg in sorted(unknown)]
+    return wrong
+
+
+@pytest.mark.parametrize("check", [check_sizes, check_stubs, check_docstrings])
+def test_the_package_keeps_house(check):
+    wrong = check(SOURCES)
+    assert not wrong, "\n".join(wrong)
+
+
+LONG_FUNCTION = "def f():\n" + "    x = 1\n" * MAX_FUNCTION_LINES
+PLANTED_SLOPPINESS = [
+    (check_sizes, "x = 1\n" * (MAX_FILE_LINES + 1), "501 lines"),
+    (check_sizes, LONG_FUNCTION, "f has 51 lines"),
+    (check_sizes, "class A:\n" + re.sub("(?m)^", "    ", LONG_FUNCTION.strip()), "f has 51 lines"),
+    (check_stubs, "x = 1  # TODO: the rest", "leaves work undone"),
+    (check_stubs, "def f():\n    pass", "f has no body"),
+    (check_stubs, "class A:\n    def f(self):\n        pass", "f has no body"),
+    (check_stubs, "class A(B):\n    def f(self):\n        ...", "f has no body"),
+    (check_stubs, 'def f():\n    "Later."\n    raise NotImplementedError("later")', "f is not implemented"),
+    (check_docstrings, "", "has no docstring"),
+    (check_docstrings, '"Doc."\ndef f(): return 1', "f has no docstring"),
+    (check_docstrings, '"Doc."\nclass A:\n    "Doc."\n    def f(self): return 1', "f has no docstring"),
+    (
+        check_docstrings,
+        '"Doc."\ndef f(x):\n    """Doc.\n\n    Args:\n        y: it.\n    """',
+        "describes 'y'",
+    ),
+    (
+        check_docstrings,
+        '"Doc."\ndef f(x):\n    """Doc.\n\n    Args:\n        x, y: they.\n    """',
+        "describes 'y'",
+    ),
+    (
+        check_docstrings,
+        '"Doc."\nclass A:\n    """Doc.\n\n    Args:\n        y: it.\n    """',
+        "describes 'y'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("check", "text", "problem"), PLANTED_SLOPPINESS)
+def test_planted_sloppiness_is_caught(check, text, problem):
+    (found,) = check({"distgrad.data.attic": text})
+    assert problem in found
+
+
+def test_what_is_in_order_passes():
+    text = '''"""Doc."""
+from typing import Protocol
+
+class Base(Protocol):
+    """Doc.
+
+    Args:
+        width: pixels.
+    """
+    width: int
+
+    def area(self) -> int:
+        """Doc."""
+        ...
+
+class Child(Base):
+    """Doc.
+
+    Args:
+        width, height: pixels.
+        *rest: more: than one.
+            side: no argument, being deeper.
+
+    Returns:
+        nothing: of note.
+    """
+    def __init__(self, height, *rest):
+        self.height = height
+
+    def area(self):
+        return self.width * self.height
+
+    def _private(self):
+        return NotImplemented
+
+    def _nothing_to_do(self):
+        pass
+'''
+    for check in (check_sizes, check_stubs, check_docstrings):
+        assert check({"distgrad.data.attic": text}) == []
+
+
+# -- importing
+
+
+def run_python(code: str) -> str:
+    """What a fresh interpreter prints."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT).stdout
+
+
+def test_import_loads_no_accelerator_mpi_or_compiler():
+    code = "import sys, distgrad; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    loaded = run_python(code).split()
+    assert "distgrad" in loaded
+    assert not set(loaded) & set(LAZY)
+
+
+def test_import_takes_less_than_0_3_s():
+    code = "import time; start = time.perf_counter(); import distgrad; print(time.perf_counter() - start)"
+    times_s = [float(run_python(code)) for _ in range(7)]  # the first compiles; the others compete for cores
+    assert min(times_s) < 0.3, times_s
