@@ -379,7 +379,7 @@ class Communicator(Transport):
 
         Collective: no; blocks: until the calls that were issued are over.
         """
-        self.family.thread.close(self.family.timeout_s)
+        self.family.close()
 
     def _reduce(self, flat: NDArray[Any], op: str) -> None:
         self._all_reduce(flat, "sum" if op == "mean" else op)

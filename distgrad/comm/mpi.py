@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -12,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distgrad.comm.base import Communicator
+from distgrad.comm.calls import CallLog, name_ranks
 from distgrad.comm.topology import Topology, host_name
 from distgrad.comm.transport import Family
-from distgrad.errors import CommError, CommTimeoutError, MissingDependencyError
+from distgrad.errors import CommError, CommTimeoutError, MissingDependencyError, RankFailedError
 
 try:
     from mpi4py import MPI
@@ -29,6 +33,10 @@ __all__ = ["MPICommunicator", "connect"]
 _OPS = {"sum": MPI.SUM, "min": MPI.MIN, "max": MPI.MAX, "prod": MPI.PROD}
 _SPIN_S = 200e-6  # small messages are through by then; sleeping would double their time
 _SLEEP_S = (50e-6, 500e-6)  # first and longest
+_LISTEN_S = 0.5  # how often a rank that waits looks for news of the others
+_ANSWER_S = 2.0  # how long a rank that gives up waits to hear where the others are
+_hooked = False
+_FORWARD_S = 0.2  # mpiexec drops output that it has not forwarded when the job is aborted
 _PIECE_BYTES = 1 << 28  # bounds the library's temporary copies, and keeps counts far below 2**31
 
 
@@ -45,27 +53,117 @@ def connect(timeout_s: float | None = None, check_calls: float | None = None) ->
     if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
         raise CommError(
             f"comm.init: MPI must be initialised with MPI_THREAD_MULTIPLE (level {MPI.THREAD_MULTIPLE}), got "
-            f"level {MPI.Query_thread()}; leave mpi4py.rc.thread_level at 'multiple', or import distgrad first"
+            f"{MPI.Query_thread()}; leave mpi4py.rc.thread_level at 'multiple', or import distgrad first"
         )
     _abort_on_exception()
     handle = MPI.COMM_WORLD.Dup()
     topology = Topology(tuple(handle.allgather(host_name())))
-    family = Family("distgrad communication", timeout_s, check_calls)
-    return MPICommunicator(handle, "world", topology, family)
+    _unlink_segments()
+    return MPICommunicator(
+        handle, "world", topology, _MPIFamily(timeout_s, check_calls), range(handle.Get_size())
+    )
 
 
 def _abort_on_exception() -> None:
+    global _hooked
+    if _hooked:
+        return
+    _hooked = True
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         previous(kind, error, trace)
-        rank = MPI.COMM_WORLD.Get_rank()
-        print(f"distgrad: rank {rank} ended by {kind.__name__}, so the whole job ends", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        MPI.COMM_WORLD.Abort(1)
+        _abort(f"ended by {kind.__name__}")
 
     sys.excepthook = hook
+
+
+def _unlink_segments() -> None:
+    """Take the names of MPICH's shared memory away, now that every rank has mapped it.
+
+    MPICH does so at its end, and a killed job leaves the segments behind; without names they go with the last
+    process.
+    """
+    maps = Path("/proc/self/maps")
+    for name in set(re.findall(r"/dev/shm/mpich_shm_\w+$", maps.read_text(), re.M)) if maps.exists() else ():
+        Path(name).unlink(missing_ok=True)
+
+
+def _abort(why: str) -> None:
+    print(f"distgrad: rank {MPI.COMM_WORLD.Get_rank()} {why}, so the whole job ends", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    time.sleep(_FORWARD_S)
+    MPI.COMM_WORLD.Abort(1)
+    os._exit(1)  # MPICH's Abort may return before the launcher's signal arrives
+
+
+class _MPIFamily(Family):
+    """The ranks' news of each other: a rank that leaves says so, and one that waits answers where it is.
+
+    MPI itself tells nobody that a rank has ended its program or is elsewhere. Ranks are those of the world.
+
+    Attributes:
+        sending: requests of sends that may not be received yet; a request keeps its message.
+        logs: the call log of every group of this rank, by a name that all its ranks know it by.
+        left: for every rank that has left, how many collectives of each group it had issued.
+        answers: where the ranks are that were asked.
+    """
+
+    def __init__(self, timeout_s: float | None, check_calls: float | None) -> None:
+        super().__init__("distgrad communication", timeout_s, check_calls)
+        self.sending: list[Any] = []
+        self.logs: dict[str, CallLog] = {}
+        self.left: dict[int, dict[str, int]] = {}
+        self.answers: dict[int, str] = {}
+        self._line = MPI.COMM_WORLD.Dup()
+        self._closed = False
+
+    def listen(self, here: str) -> None:
+        """Take in the others' news, and answer with ``here`` who asks."""
+        while self._line.Iprobe():
+            status = MPI.Status()
+            kind, content = self._line.recv(status=status)
+            source = status.Get_source()
+            if kind == "ask":
+                self.tell("answer", here, source)
+            else:
+                (self.left if kind == "left" else self.answers)[source] = content
+
+    def tell(self, kind: str, content: Any, rank: int) -> None:
+        """Send news without waiting."""
+        self.sending.append(self._line.isend((kind, content), rank))
+
+    def locate(self, ranks: Sequence[int], here: str) -> str:
+        """Ask where ``ranks`` are, for an error report."""
+        others = [rank for rank in ranks if rank != self._line.Get_rank()]
+        self.answers.clear()
+        for rank in others:
+            self.tell("ask", None, rank)
+        deadline_s = time.monotonic() + _ANSWER_S
+        while time.monotonic() < deadline_s and not set(others) <= set(self.answers):
+            self.listen(here)
+            time.sleep(_SLEEP_S[1])
+        lines = [
+            f"rank {rank}: {self.answers.get(rank, 'no answer, so in no collective')}" for rank in others
+        ]
+        return "; ".join(lines)
+
+    def close(self) -> None:
+        """Finish what was issued, and wait for all ranks to come here, as MPI's own end does by spinning."""
+        if self._closed:
+            return
+        self._closed = True
+        super().close()
+        if self.failure is not None:  # MPI cannot end in order while an operation is pending
+            _abort(f"ended after a failure in communication ({type(self.failure).__name__})")
+        counts = {name: log.count for name, log in self.logs.items()}
+        others = set(range(self._line.Get_size())) - {self._line.Get_rank()}
+        for rank in others:
+            self.tell("left", counts, rank)
+        while not others <= set(self.left) or not MPI.Request.Testall(self.sending):
+            self.listen("at the end of its program")
+            time.sleep(_SLEEP_S[1])
 
 
 class MPICommunicator(Communicator):
@@ -76,36 +174,54 @@ class MPICommunicator(Communicator):
     """
 
     backend = "mpi"
+    family: _MPIFamily
 
-    def __init__(self, handle: Any, group: str, topology: Topology, family: Family) -> None:
+    def __init__(
+        self,
+        handle: Any,
+        group: str,
+        topology: Topology,
+        family: _MPIFamily,
+        ranks: Sequence[int],
+        name: str = "",
+    ) -> None:
         super().__init__(handle.Get_rank(), handle.Get_size(), group, topology, family)
         self._handle = handle
-        self._sending: list[Any] = []
-
-    def close(self) -> None:
-        """Finish what was issued and end the communication thread, for this group and all split from it."""
-        super().close()
-        for request in self._sending:
-            self._complete(request)
-        self._sending = []
+        self._ranks = ranks  # in the world
+        self._name = name
+        family.logs[name] = self.log
 
     def _complete(self, request: Any) -> None:
-        self._poll(request.Test)
+        self._poll(request.Test, self._late)
 
-    def _poll(self, test: Callable[[], Any]) -> Any:
+    def _late(self) -> list[int]:
+        """The ranks of the world that left before the collective that is being carried out."""
+        left, number = self.family.left, self._call.number
+        return [rank for rank in self._ranks if rank in left and left[rank].get(self._name, 0) <= number]
+
+    def _poll(self, test: Callable[[], Any], find_gone: Callable[[], list[int]]) -> Any:
         """Call ``test`` until it returns something true, which is returned."""
         if result := test():
             return result
+        family, here = self.family, f"in {self._call.name}, group '{self.group}', at {self._call.place}"
         start_s = time.monotonic()
+        listen_s = start_s + _LISTEN_S
         sleep_s, longest_s = _SLEEP_S
         while not (result := test()):
-            passed_s = time.monotonic() - start_s
-            if passed_s < _SPIN_S:
+            now_s = time.monotonic()
+            if now_s - start_s < _SPIN_S:
                 continue
-            if passed_s > self.family.timeout_s:
+            if now_s > listen_s:
+                if gone := find_gone():  # heard of in the last round, so its last messages are here by now
+                    raise RankFailedError(
+                        f"waited for {name_ranks(gone)} of the world, which ended without it"
+                    )
+                family.listen(here)
+                listen_s = now_s + _LISTEN_S
+            if now_s - start_s > family.timeout_s:
                 raise CommTimeoutError(
-                    f"waited {self.family.timeout_s} s for the other ranks; look for a rank that skipped this "
-                    "call or is stuck"
+                    f"waited {family.timeout_s} s for the other ranks; look for a rank that skipped this "
+                    f"call or is stuck. In the world, {family.locate(self._ranks, here)}"
                 )
             time.sleep(sleep_s)
             sleep_s = min(1.5 * sleep_s, longest_s)
@@ -136,12 +252,17 @@ class MPICommunicator(Communicator):
         self._complete(self._handle.Iscatter(x, out, root))
 
     def _send(self, message: NDArray[np.uint8], dest: int, tag: int) -> None:
-        self._sending = [request for request in self._sending if not request.Test()]
-        self._sending.append(self._handle.Isend(message, dest, tag))  # keeps the message until it is sent
+        sending = self.family.sending
+        sending[:] = [request for request in sending if not request.Test()]
+        sending.append(self._handle.Isend(message, dest, tag))
 
     def _recv(self, source: int, tag: int) -> NDArray[np.uint8]:
         status = MPI.Status()
-        matched = self._poll(lambda: self._handle.Improbe(source, tag, status))
+        sender = self._ranks[source]
+        matched = self._poll(
+            lambda: self._handle.Improbe(source, tag, status),
+            lambda: [sender] if sender in self.family.left else [],
+        )
         message = np.empty(status.Get_count(MPI.BYTE), np.uint8)
         self._complete(matched.Irecv(message))
         return message
@@ -154,4 +275,6 @@ class MPICommunicator(Communicator):
         handle = self._handle.Split(MPI.UNDEFINED if color is None else color, key)
         if color is None:
             return None
-        return MPICommunicator(handle, group, self.topology.select(members), self.family)
+        ranks = [self._ranks[r] for r in members]
+        name = f"{self._name}/{self._call.number}.{color}"
+        return MPICommunicator(handle, group, self.topology.select(members), self.family, ranks, name)

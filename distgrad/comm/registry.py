@@ -90,8 +90,8 @@ def _likely_cause(name: str, source: str) -> str:
         return "every rank would train alone; leave the backend out, or start one rank"
     if source == "SLURM_STEP_NUM_TASKS":
         return (
-            "srun and the MPI library do not know each other; start with srun --mpi=pmi2 (MPICH, Intel MPI) or "
-            "--mpi=pmix (Open MPI)"
+            "srun and the MPI library do not know each other; start with srun --mpi=pmi2 "
+            "(MPICH, Intel MPI) or --mpi=pmix (Open MPI)"
         )
     return (
         "the launcher is likely of another MPI than the library that mpi4py loads; start with the mpiexec "

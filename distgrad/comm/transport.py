@@ -37,6 +37,10 @@ class Family:
         self.check_calls = settings.check_collectives if check_calls is None else check_calls
         self.failure: BaseException | None = None
 
+    def close(self) -> None:
+        """Finish what was issued and end the communication thread."""
+        self.thread.close(self.timeout_s)
+
 
 class Transport(abc.ABC):
     """What a backend writes, and what carries the verbs of :class:`distgrad.comm.base.Communicator` to it.
@@ -54,6 +58,8 @@ class Transport(abc.ABC):
         self.family = family
         self.log = CallLog()
 
+        self._call: Call  # the one that is being carried out
+
     def _issue(self, call: Call, body: Callable[[], Any], async_op: bool, *, everyone: bool = True) -> Any:
         """Number ``call`` and carry ``body`` out, here or on the communication thread."""
         self.log.add(call, numbered=everyone)
@@ -70,6 +76,7 @@ class Transport(abc.ABC):
                 f"{call.name}, group '{self.group}': nothing can be sent after an earlier call failed on "
                 f"rank {self.rank} ({family.failure}); end the program"
             ) from family.failure
+        self._call = call
         try:
             if 0 <= call.number < family.check_calls:
                 self._agree(call)
