@@ -1,0 +1,268 @@
+"""Differentiation: ``backward`` and ``grad``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.dispatch import as_array, namespace, namespaces, numpy_namespace, retained_names
+from distgrad.autograd.graph import Leaf, Node, run_backward
+from distgrad.autograd.modes import set_grad_enabled
+from distgrad.autograd.tensor import Tensor, make_tensor
+from distgrad.errors import DTypeError, GraphError, ShapeError
+
+__all__ = ["backward", "grad"]
+
+
+def _surplus_axes(
+    g_shape: tuple[int, ...], shape: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes of a gradient that broadcasting added, and those that it lengthened from 1.
+
+    Raises:
+        ShapeError: a gradient whose shape cannot come from broadcasting ``shape``.
+    """
+    added = len(g_shape) - len(shape)
+    lengthened = tuple(
+        i + added for i, n in enumerate(shape) if added >= 0 and n == 1 and g_shape[i + added] != 1
+    )
+    if added < 0 or any(n != g_shape[i + added] for i, n in enumerate(shape) if i + added not in lengthened):
+        raise ShapeError(f"the gradient is {list(g_shape)} but the input is {list(shape)}")
+    return tuple(range(added)), lengthened
+
+
+class ArrayArithmetic:
+    """Gradients as plain arrays: they are not differentiated again."""
+
+    def namespace(self, g: Any) -> Any:
+        """The array's own backend; NumPy's scalars, which small sums turn into, are NumPy's."""
+        return namespaces.get(g.__class__, numpy_namespace)
+
+    def unpack(self, node: Node) -> tuple[Any, ...]:
+        """The saved arrays as they are."""
+        return node.saved or ()
+
+    def add(self, x: Any, y: Any) -> Any:
+        """The sum, in new memory: either may be shared with another path."""
+        return x + y
+
+    def fit(self, g: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Sum over what broadcasting added, and convert."""
+        if g.shape != shape:
+            added, lengthened = _surplus_axes(g.shape, shape)
+            if added or lengthened:
+                g = self.namespace(g).sum(g, axis=added + lengthened).reshape(shape)
+        return g if g.dtype == dtype else g.astype(dtype)
+
+    def zeros(self, meta: tuple[Any, Any], like: Any) -> Any:
+        """Zeros for an output that nothing used."""
+        return self.namespace(like).zeros(meta[0], dtype=meta[1])
+
+    def tensor(self, g: Any) -> Tensor:
+        """Wrap for a hook."""
+        return Tensor(as_array(g))
+
+    def value(self, g: Any) -> Any:
+        """Unwrap what a hook returned."""
+        return g._data if isinstance(g, Tensor) else g
+
+    def accumulate(self, leaf: Leaf, g: Any) -> None:
+        """Write into the leaf's buffer, or add to what is there."""
+        if leaf.grad is not None:
+            leaf.grad._data += g
+            leaf.grad.changed("backward")
+        elif leaf.buffer is not None:
+            leaf.buffer[...] = g
+            leaf.grad = Tensor(leaf.buffer)
+        else:
+            leaf.grad = Tensor(as_array(g).copy())
+
+
+class TensorArithmetic:
+    """Gradients as tensors: they can be differentiated again."""
+
+    def namespace(self, g: Any) -> Any:
+        """The Tensor namespace."""
+        return namespace
+
+    def unpack(self, node: Node) -> tuple[Any, ...]:
+        """Saved arrays as tensors with their place in the graph."""
+        record = node.op
+        out: list[Any] = []
+        for name, value in zip(retained_names(record), node.saved or (), strict=True):
+            if value is None or name in record.attributes:
+                out.append(value)
+            elif name == "y":
+                out.append(make_tensor(value, node))
+            elif name not in record.inputs:
+                out.append(value)
+            elif record.variadic:
+                out.append(tuple(make_tensor(v, e) for v, e in zip(value, node.edges, strict=True)))
+            elif isinstance(value, int | float | complex):
+                out.append(value)
+            else:
+                out.append(make_tensor(value, node.edges[record.inputs.index(name)]))
+        return tuple(out)
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        """The recorded sum."""
+        return namespace.add(x, y)
+
+    def fit(self, g: Tensor, shape: tuple[int, ...], dtype: Any) -> Tensor:
+        """Sum over what broadcasting added, and convert."""
+        if g.shape != shape:
+            added, lengthened = _surplus_axes(g.shape, shape)
+            if added or lengthened:
+                g = namespace.reshape(namespace.sum(g, axis=added + lengthened), shape)
+        return g if g.dtype == dtype else namespace.astype(g, dtype)
+
+    def zeros(self, meta: tuple[Any, Any], like: Tensor) -> Tensor:
+        """Zeros for an output that nothing used."""
+        return Tensor(namespaces[like._data.__class__].zeros(meta[0], dtype=meta[1]))
+
+    def tensor(self, g: Tensor) -> Tensor:
+        """As it is."""
+        return g
+
+    def value(self, g: Any) -> Any:
+        """As it is."""
+        return g
+
+    def accumulate(self, leaf: Leaf, g: Tensor) -> None:
+        """Add to what is there, as a new tensor with its graph."""
+        leaf.grad = g if leaf.grad is None else namespace.add(leaf.grad, g)
+
+
+def _seeds(
+    outputs: Sequence[Tensor], gradients: Sequence[Any], where: str, create_graph: bool
+) -> list[tuple[Any, Any]]:
+    """(node, gradient) of each output."""
+    seeds = []
+    for output, gradient in zip(outputs, gradients, strict=True):
+        if output._node is None:
+            raise GraphError(f"{where}: the tensor does not require a gradient and has no graph")
+        if gradient is None:
+            if output.size != 1:
+                raise ShapeError(
+                    f"{where}: a gradient must be given for a tensor of shape {list(output.shape)}; "
+                    "without one the tensor must have one element"
+                )
+            gradient = Tensor(np.ones(output.shape, dtype=output.dtype))
+        if not isinstance(gradient, Tensor):
+            raise DTypeError(f"{where}: gradient must be a Tensor, got {type(gradient).__name__}")
+        if gradient.shape != output.shape:
+            raise ShapeError(
+                f"{where}: gradient is {list(gradient.shape)} but the tensor is {list(output.shape)}"
+            )
+        value = gradient if create_graph else gradient._data
+        if gradient.dtype != output.dtype:
+            value = value.astype(output.dtype)
+        seeds.append((output._node, value))
+    return seeds
+
+
+def backward(
+    tensors: Tensor | Sequence[Tensor],
+    grad_tensors: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Tensor | Sequence[Tensor] | None = None,
+) -> None:
+    """Add the gradients of ``tensors`` to the ``grad`` of the leaves that they were computed from.
+
+    Args:
+        tensors: one tensor or several.
+        grad_tensors: a gradient for each, of its shape; None where the tensor has one element (a loss).
+        retain_graph: keep the graph for another call; None means only if ``create_graph``.
+        create_graph: record the gradients' own computation, so that they can be differentiated.
+        inputs: the leaves to accumulate into; None means all.
+
+    Raises:
+        GraphError: a tensor without a graph, or a graph that was freed.
+        ShapeError: a gradient that does not fit its tensor.
+    """
+    outputs = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    gradients = [grad_tensors] * len(outputs) if grad_tensors is None else grad_tensors
+    gradients = [gradients] if isinstance(gradients, Tensor) else gradients
+    wanted = None
+    if inputs is not None:
+        wanted = dict.fromkeys(_targets([inputs] if isinstance(inputs, Tensor) else inputs, "backward"))
+    with set_grad_enabled(create_graph):
+        run_backward(
+            _seeds(outputs, gradients, "backward", create_graph),
+            TensorArithmetic() if create_graph else ArrayArithmetic(),
+            retain_graph=create_graph if retain_graph is None else retain_graph,
+            wanted=wanted,
+        )
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+) -> tuple[Any, ...]:
+    """The gradients of ``outputs`` with respect to ``inputs``; nothing is added to any ``grad``.
+
+    Args:
+        outputs: one tensor or several.
+        inputs: one tensor or several, leaves or results.
+        grad_outputs: as ``grad_tensors`` of :func:`backward`.
+        retain_graph, create_graph: as in :func:`backward`.
+        allow_unused: return None for an input that the outputs do not depend on, instead of an error.
+
+    Returns:
+        One gradient an input.
+
+    Raises:
+        GraphError: an input that is not in the graph.
+    """
+    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    gradients = [grad_outputs] * len(outputs) if grad_outputs is None else grad_outputs
+    gradients = [gradients] if isinstance(gradients, Tensor) else gradients
+    targets = _targets(inputs, "grad")
+    wanted: dict[Any, Any] = dict.fromkeys(targets)
+    arithmetic = TensorArithmetic() if create_graph else ArrayArithmetic()
+    with set_grad_enabled(create_graph):
+        run_backward(
+            _seeds(outputs, gradients, "grad", create_graph),
+            arithmetic,
+            retain_graph=create_graph if retain_graph is None else retain_graph,
+            wanted=wanted,
+            accumulate=False,
+        )
+    out = []
+    for place, target in enumerate(targets):
+        g = wanted[target]
+        if g is None and not allow_unused:
+            raise GraphError(
+                f"grad: the outputs do not depend on input {place}; pass allow_unused=True to get None for it"
+            )
+        out.append(None if g is None else arithmetic.tensor(g))
+    return tuple(out)
+
+
+def _targets(inputs: Sequence[Tensor], where: str) -> list[Any]:
+    for place, tensor in enumerate(inputs):
+        if tensor._node is None:
+            raise GraphError(f"{where}: input {place} does not require a gradient")
+    return [tensor._node for tensor in inputs]
+
+
+def _backward_method(
+    self: Tensor,
+    gradient: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Any = None,
+) -> None:
+    """Add the gradient of this tensor to its leaves; see :func:`distgrad.autograd.backward`."""
+    backward(self, gradient, retain_graph, create_graph, inputs)
+
+
+Tensor.backward = _backward_method  # type: ignore[method-assign]

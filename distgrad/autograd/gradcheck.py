@@ -1,0 +1,127 @@
+"""Gradients against finite differences.
+
+Each check projects on random directions: for f, an input direction v and an output weight u, backward gives
+u·(J v) and finite differences give u·(f(x + εv) − f(x − εv)) / 2ε. One number tests the whole Jacobian with
+probability one, at the cost of two calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.functional import grad
+from distgrad.autograd.tensor import Tensor
+from distgrad.errors import DTypeError, GraphError
+
+__all__ = ["gradcheck", "gradgradcheck"]
+
+_STEP = 1e-6
+
+
+def _outputs(function: Callable[..., Any], inputs: Sequence[Any]) -> list[Tensor]:
+    out = function(*inputs)
+    outs = [out] if isinstance(out, Tensor) else list(out)
+    return [o for o in outs if o.dtype.kind == "f"]
+
+
+def _differentiable(inputs: Sequence[Any]) -> list[int]:
+    chosen = [i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
+    for i in chosen:
+        if inputs[i].dtype != np.float64:
+            raise DTypeError(f"gradcheck: input {i} must be float64, got {inputs[i].dtype}")
+    if not chosen:
+        raise GraphError("gradcheck: no input requires a gradient")
+    return chosen
+
+
+def gradcheck(
+    function: Callable[..., Any],
+    inputs: Sequence[Any],
+    *,
+    eps: float = _STEP,
+    atol: float = 1e-6,
+    rtol: float = 1e-5,
+    directions: int = 2,
+    seed: int = 0,
+    raise_exception: bool = True,
+) -> bool:
+    """Compare the gradients of ``function`` with central differences.
+
+    Args:
+        function: takes ``inputs``, returns a tensor or several.
+        inputs: its arguments; those that require a gradient must be float64.
+        eps: the difference's step.
+        atol, rtol: how far apart the two may be.
+        directions: random directions tried for each input.
+        seed: of the directions.
+        raise_exception: raise instead of returning False.
+
+    Raises:
+        GraphError: gradients that differ, with input, numbers and tolerance.
+    """
+    rng = np.random.default_rng(seed)
+    for place in _differentiable(inputs):
+        for _ in range(directions):
+            outs = _outputs(function, inputs)
+            weights = [rng.standard_normal(out.shape) for out in outs]
+            direction = rng.standard_normal(inputs[place].shape)
+            (g,) = grad(outs, inputs[place], [Tensor(w) for w in weights], allow_unused=True)
+            exact = 0.0 if g is None else float(np.sum(g.numpy() * direction))
+            numeric = (
+                _shifted(function, inputs, place, direction, eps, weights)
+                - _shifted(function, inputs, place, direction, -eps, weights)
+            ) / (2 * eps)
+            if not np.isclose(exact, numeric, atol=atol, rtol=rtol):
+                if raise_exception:
+                    raise GraphError(
+                        f"gradcheck: input {place} {list(inputs[place].shape)}: backward gives {exact!r}, "
+                        f"differences give {numeric!r} (atol={atol}, rtol={rtol}); the gradient is wrong, "
+                        "or the function has a kink or a jump there"
+                    )
+                return False
+    return True
+
+
+def _shifted(
+    function: Callable[..., Any],
+    inputs: Sequence[Any],
+    place: int,
+    direction: np.ndarray,
+    step: float,
+    weights: list[np.ndarray],
+) -> float:
+    """The weighted sum of the outputs with one input moved."""
+    moved = list(inputs)
+    moved[place] = Tensor(inputs[place]._data + step * direction, requires_grad=True)
+    outs = _outputs(function, moved)
+    return float(np.sum([np.sum(out._data * w) for out, w in zip(outs, weights, strict=True)]))
+
+
+def gradgradcheck(
+    function: Callable[..., Any], inputs: Sequence[Any], *, seed: int = 0, **options: Any
+) -> bool:
+    """Compare the gradients of the gradients of ``function`` with central differences.
+
+    The gradient is itself a function of the inputs and of the output's gradient; it goes through
+    :func:`gradcheck` with respect to both. Arguments, result and errors are those of :func:`gradcheck`.
+    """
+    chosen = _differentiable(inputs)
+    rng = np.random.default_rng(seed + 1)
+    weights = [
+        Tensor(rng.standard_normal(out.shape), requires_grad=True) for out in _outputs(function, inputs)
+    ]
+
+    def gradient(*arguments: Any) -> list[Tensor]:
+        xs, ws = arguments[: len(inputs)], arguments[len(inputs) :]
+        outs = _outputs(function, xs)
+        wanted = [xs[i] for i in chosen]
+        gs = grad(outs, wanted, ws, create_graph=True, allow_unused=True)
+        return [
+            x * 0.0 if g is None else g if g.requires_grad else g + x * 0.0
+            for g, x in zip(gs, wanted, strict=True)
+        ]
+
+    return gradcheck(gradient, [*inputs, *weights], seed=seed, **options)

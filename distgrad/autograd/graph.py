@@ -1,0 +1,387 @@
+"""The graph that operations leave behind, and its walk from the outputs to the leaves.
+
+Every recorded operation is a :class:`Node` that points to the nodes of its inputs; a leaf that wants a
+gradient is a :class:`Leaf`. Nodes are numbered as they are made, so an operation's number is above those of
+its inputs, and going down the numbers visits each node after all its users.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from distgrad.errors import GraphError, InPlaceError, ShapeError
+
+__all__ = ["Arithmetic", "Leaf", "Node", "Observer", "OutputNode", "next_number", "run_backward"]
+
+next_number = itertools.count().__next__
+
+#: A version cell is [number of in-place changes, where the last one was made]; views share it.
+Cell = list[Any]
+
+
+class Node:
+    """One recorded operation.
+
+    Attributes:
+        op: its primitive (or a user's function with the same ``name`` and ``backward``).
+        number: creation order.
+        edges: for each input its Node or Leaf, None where no gradient is wanted.
+        metas: for each input its shape and dtype.
+        saved: what the vjps need; None once the graph is freed.
+        versions: (cell, number at saving) of the saved arrays.
+        line: (code, instruction) of the call, for messages.
+        hooks: functions of the output's gradient, or None.
+        retained: takes the output's gradient (``retain_grad``), or None.
+        outputs: for several outputs their shapes and dtypes, else None.
+    """
+
+    __slots__ = (
+        "edges",
+        "hooks",
+        "line",
+        "metas",
+        "number",
+        "op",
+        "outputs",
+        "retained",
+        "saved",
+        "versions",
+    )
+
+    op: Any
+    number: int
+    edges: tuple[Any, ...]
+    metas: tuple[Any, ...]
+    saved: tuple[Any, ...] | None
+    versions: tuple[Any, ...]
+    line: Any
+    hooks: list[Callable[..., Any]] | None
+    outputs: tuple[Any, ...] | None
+    retained: Any
+
+    def __init__(
+        self, op: Any, edges: tuple[Any, ...], metas: tuple[Any, ...], saved: tuple[Any, ...]
+    ) -> None:
+        self.op = op
+        self.number = next_number()
+        self.edges = edges
+        self.metas = metas
+        self.saved = saved
+        self.versions = ()
+        self.line = None
+        self.hooks = None
+        self.outputs = None
+        self.retained = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.op.name}>"
+
+
+class OutputNode(Node):
+    """One output of an operation with several: hands its gradient to the operation's node."""
+
+    __slots__ = ("index",)
+
+    index: int
+
+    def __init__(self, parent: Node, index: int) -> None:
+        super().__init__(parent.op, (parent,), (), ())
+        self.index = index
+
+
+class Observer(Protocol):
+    """Watches gradients become ready (a data-parallel reducer does)."""
+
+    def backward_started(self, leaves: set[Leaf]) -> None:
+        """The watched leaves that this backward pass reaches."""
+
+    def gradient_ready(self, leaf: Leaf) -> None:
+        """The leaf's ``grad`` holds all that this backward pass adds to it."""
+
+    def backward_ended(self) -> None:
+        """All gradients are in."""
+
+
+class Leaf:
+    """A tensor that a user made and wants the gradient of.
+
+    Attributes:
+        grad: the gradient tensor, or None.
+        buffer: an array (a slice of a flat buffer) that the gradient is written into, or None.
+        hooks: functions of the gradient, run before it is added to ``grad``.
+        post_hooks: functions of the tensor, run after.
+        observer: is told when the gradient is ready.
+        tensor: weak reference to the tensor.
+    """
+
+    __slots__ = ("__weakref__", "buffer", "grad", "hooks", "number", "observer", "post_hooks", "tensor")
+
+    def __init__(self, tensor: Any) -> None:
+        self.grad: Any = None
+        self.buffer: Any = None
+        self.hooks: list[Callable[..., Any]] | None = None
+        self.post_hooks: list[Callable[..., Any]] | None = None
+        self.observer: Observer | None = None
+        self.tensor = weakref.ref(tensor)
+        self.number = -1
+
+
+class Arithmetic(Protocol):
+    """How gradients are computed: on arrays, or on tensors when they are to be differentiated again."""
+
+    def namespace(self, g: Any) -> Any:
+        """The ``xp`` that vjps are called with."""
+
+    def unpack(self, node: Node) -> tuple[Any, ...]:
+        """The node's saved values."""
+
+    def add(self, x: Any, y: Any) -> Any:
+        """The sum of two gradients."""
+
+    def fit(self, g: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+        """A gradient brought to its input's shape (broadcasting undone) and dtype."""
+
+    def zeros(self, meta: tuple[Any, Any], like: Any) -> Any:
+        """The gradient of an output that nothing used."""
+
+    def tensor(self, g: Any) -> Any:
+        """The gradient as hooks see it."""
+
+    def value(self, g: Any) -> Any:
+        """The reverse of :meth:`tensor`."""
+
+    def accumulate(self, leaf: Leaf, g: Any) -> None:
+        """Add a gradient to a leaf's."""
+
+
+def run_backward(
+    roots: Iterable[tuple[Any, Any]],
+    arithmetic: Arithmetic,
+    *,
+    retain_graph: bool,
+    wanted: dict[Any, Any] | None = None,
+    accumulate: bool = True,
+) -> None:
+    """Walk from ``roots`` to the leaves.
+
+    Args:
+        roots: (Node or Leaf, gradient) pairs.
+        arithmetic: how gradients are computed.
+        retain_graph: keep what the nodes saved, for another walk.
+        wanted: Nodes and Leaves whose gradient is asked for; on return it holds the gradients. None: all
+            leaves.
+        accumulate: whether leaves' ``grad`` take part (``backward``) or not (``grad``).
+    """
+    roots = list(roots)
+    order, uses = _collect([target for target, _ in roots])
+    needed = None if wanted is None else _needed(order, wanted)
+    for target, _ in roots:
+        uses[target] = uses.get(target, 0) + 1
+    walk = _Walk(arithmetic, retain_graph, wanted, needed, accumulate, uses)
+    observers = walk.start() if accumulate else []
+    for target, g in roots:
+        walk.receive(target, g)
+    for node in order:
+        walk.visit(node)
+    for observer in observers:
+        observer.backward_ended()
+
+
+def _collect(targets: list[Any]) -> tuple[list[Node], dict[Any, int]]:
+    """All nodes below ``targets``, users before inputs, and how many edges lead to each leaf."""
+    seen: set[Any] = set()
+    uses: dict[Any, int] = {}
+    stack = [target for target in targets if target.__class__ is not Leaf]
+    nodes: list[Node] = []
+    seen.update(stack)
+    stack = list(seen)
+    while stack:
+        node = stack.pop()
+        nodes.append(node)
+        for target in node.edges:
+            if target is None:
+                continue
+            if target.__class__ is Leaf:
+                uses[target] = uses.get(target, 0) + 1
+            elif target not in seen:
+                seen.add(target)
+                stack.append(target)
+    nodes.sort(key=_number, reverse=True)
+    return nodes, uses
+
+
+def _number(node: Node) -> int:
+    return node.number
+
+
+def _needed(order: list[Node], wanted: dict[Any, Any]) -> set[Any]:
+    """The nodes that lead to a wanted one."""
+    needed = set(wanted)
+    for node in reversed(order):
+        if any(target in needed for target in node.edges):
+            needed.add(node)
+    return needed
+
+
+class _Walk:
+    """The state of one backward pass."""
+
+    def __init__(
+        self,
+        arithmetic: Arithmetic,
+        retain_graph: bool,
+        wanted: dict[Any, Any] | None,
+        needed: set[Any] | None,
+        accumulate: bool,
+        uses: dict[Any, int],
+    ) -> None:
+        self.arithmetic = arithmetic
+        self.retain_graph = retain_graph
+        self.wanted = wanted
+        self.needed = needed
+        self.accumulate = accumulate
+        self.uses = uses
+        self.grads: dict[Any, Any] = {}
+
+    def start(self) -> list[Observer]:
+        """Tell the observers which of their leaves are reached."""
+        reached: dict[int, tuple[Observer, set[Leaf]]] = {}
+        for leaf in self.uses:
+            if leaf.__class__ is not Leaf:
+                continue
+            if leaf.observer is not None and (self.needed is None or leaf in self.needed):
+                reached.setdefault(id(leaf.observer), (leaf.observer, set()))[1].add(leaf)
+        for observer, leaves in reached.values():
+            observer.backward_started(leaves)
+        return [observer for observer, _ in reached.values()]
+
+    def receive(self, target: Any, g: Any) -> None:
+        """One gradient arrives at a node or leaf; None where the path gave none."""
+        if target.__class__ is Leaf:
+            self.uses[target] -= 1
+            if g is not None:
+                before = self.grads.get(target)
+                self.grads[target] = g if before is None else self.arithmetic.add(before, g)
+            if self.uses[target] == 0:
+                self.finish(target)
+            return
+        if g is not None:
+            before = self.grads.get(target)
+            self.grads[target] = g if before is None else self.arithmetic.add(before, g)
+
+    def finish(self, leaf: Leaf) -> None:
+        """A leaf has all its gradients."""
+        if self.needed is not None and leaf not in self.needed:
+            self.grads.pop(leaf, None)
+            return
+        g = self.grads.pop(leaf, None)
+        if g is not None and leaf.hooks:
+            g = self.hooked(leaf.hooks, g)
+        if self.wanted is not None and leaf in self.wanted:
+            self.wanted[leaf] = g
+        if self.accumulate:
+            if g is not None:
+                self.arithmetic.accumulate(leaf, g)
+                if leaf.post_hooks:
+                    tensor = leaf.tensor()
+                    for hook in tuple(leaf.post_hooks):
+                        hook(tensor)
+            if leaf.observer is not None:
+                leaf.observer.gradient_ready(leaf)
+
+    def hooked(self, hooks: list[Callable[..., Any]], g: Any) -> Any:
+        for hook in tuple(hooks):
+            changed = hook(self.arithmetic.tensor(g))
+            if changed is not None:
+                g = self.arithmetic.value(changed)
+        return g
+
+    def visit(self, node: Node) -> None:
+        """Turn the gradient of a node's output into those of its inputs."""
+        g = self.grads.pop(node, None)
+        if g is not None and node.hooks:
+            g = self.hooked(node.hooks, g)
+        if self.wanted is not None and node in self.wanted:
+            self.wanted[node] = g
+        if g is not None and node.retained is not None:
+            node.retained(self.arithmetic.tensor(g))
+        if node.__class__ is OutputNode:
+            self.hand_up(node, g)
+            return
+        edges = node.edges
+        if self.needed is not None:
+            edges = tuple(t if t in self.needed else None for t in edges)
+        if g is None or not any(edges):
+            gradients: Any = (None,) * len(edges)
+        else:
+            gradients = self.differentiate(node, g, edges)
+        for target, gradient in zip(node.edges, gradients, strict=True):
+            if target is not None:
+                self.receive(target, gradient)
+        if not self.retain_graph:
+            node.saved = None
+
+    def hand_up(self, node: Any, g: Any) -> None:
+        parent = node.edges[0]
+        if g is not None:
+            slots = self.grads.setdefault(parent, [None] * len(parent.outputs))
+            slots[node.index] = g
+
+    def differentiate(self, node: Node, g: Any, edges: tuple[Any, ...]) -> list[Any]:
+        """Call the node's vjps and bring their results to the inputs' shapes and dtypes."""
+        if node.saved is None:
+            raise GraphError(
+                f"backward: the graph of {describe(node)} was freed by an earlier backward; "
+                "pass retain_graph=True to that one, or run forward again"
+            )
+        for version in node.versions:
+            if version is not None and version[0][0] != version[1]:
+                raise changed_in_place(node, version[0])
+        arithmetic = self.arithmetic
+        if node.outputs is not None:
+            like = next(part for part in g if part is not None)
+            g = tuple(
+                arithmetic.zeros(meta, like) if part is None else part
+                for part, meta in zip(g, node.outputs, strict=True)
+            )
+            like_xp = arithmetic.namespace(like)
+        else:
+            like_xp = arithmetic.namespace(g)
+        try:
+            gradients = node.op.backward(like_xp, g, arithmetic.unpack(node), edges)
+        except Exception as error:
+            error.add_note(f"in backward of {describe(node)}")
+            raise
+        fitted = []
+        for gradient, meta in zip(gradients, node.metas, strict=True):
+            if gradient is not None and (gradient.shape != meta[0] or gradient.dtype is not meta[1]):
+                try:
+                    gradient = arithmetic.fit(gradient, *meta)
+                except ShapeError as error:
+                    raise ShapeError(f"backward of {describe(node)}: {error}") from None
+            fitted.append(gradient)
+        return fitted
+
+
+def describe(node: Node) -> str:
+    """The operation's name and the line that called it, as far as it is known."""
+    if node.line is None:
+        return str(node.op.name)
+    code, instruction = node.line
+    line = None
+    for start, end, number in code.co_lines():
+        if start <= instruction < end:
+            line = number
+    return f"{node.op.name} ({code.co_filename}:{line})"
+
+
+def changed_in_place(node: Node, cell: Cell) -> InPlaceError:
+    """The error for a saved array that is not what it was."""
+    where = f" at {cell[1]}" if len(cell) > 1 and cell[1] else ""
+    return InPlaceError(
+        f"backward: {describe(node)} saved an array that was changed in place{where}; "
+        "change a copy instead, or make the change after backward"
+    )

@@ -1,0 +1,403 @@
+"""Operations an element at a time: arithmetic, powers, exponentials, comparisons."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.dispatch import Array, primitive
+from distgrad.autograd.ops.rules import broadcast_shape, same_shape
+from distgrad.autograd.primitive import Reject, Sample
+from distgrad.errors import DTypeError, ShapeError
+
+UNARY = [Sample(((3, 4),)), Sample(((),), note="no axes"), Sample(((0, 3),), note="empty")]
+BINARY = [
+    Sample(((3, 4), (3, 4))),
+    Sample(((3, 1), (4,)), note="broadcast"),
+    Sample(((2, 3), ()), note="no axes"),
+    Sample(((0, 3), (3,)), note="empty"),
+]
+_MISFIT = Reject(((3, 4), (3,)), ShapeError, "broadcast")
+
+
+# -- arithmetic
+
+
+@primitive(math="y = x1 + x2", shape=broadcast_shape, samples=BINARY, rejects=[_MISFIT])
+def add(xp: Any, x1: Array, x2: Array, /) -> Array:
+    """Sum of two arrays."""
+    return xp.add(x1, x2)
+
+
+@add.vjp("x1")
+def _(xp: Any, g: Array) -> Array:
+    return g
+
+
+@add.vjp("x2")
+def _(xp: Any, g: Array) -> Array:
+    return g
+
+
+@primitive(math="y = x1 - x2", shape=broadcast_shape, dtypes="numeric", samples=BINARY, rejects=[_MISFIT])
+def subtract(xp: Any, x1: Array, x2: Array, /) -> Array:
+    """Difference of two arrays."""
+    return xp.subtract(x1, x2)
+
+
+@subtract.vjp("x1")
+def _(xp: Any, g: Array) -> Array:
+    return g
+
+
+@subtract.vjp("x2")
+def _(xp: Any, g: Array) -> Array:
+    return -g
+
+
+@primitive(math="y = x1 x2", shape=broadcast_shape, samples=BINARY, rejects=[_MISFIT])
+def multiply(xp: Any, x1: Array, x2: Array, /) -> Array:
+    """Product of two arrays, an element at a time."""
+    return xp.multiply(x1, x2)
+
+
+@multiply.vjp("x1")
+def _(xp: Any, g: Array, x2: Array) -> Array:
+    return g * x2
+
+
+@multiply.vjp("x2")
+def _(xp: Any, g: Array, x1: Array) -> Array:
+    return g * x1
+
+
+@primitive(math="y = x1 / x2", shape=broadcast_shape, domain=(0.5, 2.0), samples=BINARY, rejects=[_MISFIT])
+def divide(xp: Any, x1: Array, x2: Array, /) -> Array:
+    """Quotient of two arrays."""
+    return xp.divide(x1, x2)
+
+
+@divide.vjp("x1")
+def _(xp: Any, g: Array, x2: Array) -> Array:
+    return g / x2
+
+
+@divide.vjp("x2")
+def _(xp: Any, g: Array, x1: Array, x2: Array) -> Array:
+    return -g * x1 / (x2 * x2)
+
+
+@primitive(
+    math="y = x1 ^ x2",
+    shape=broadcast_shape,
+    dtypes="numeric",
+    domain=(0.5, 2.0),
+    samples=[
+        *BINARY,
+        Sample((np.array([-1.5, 0.0, 2.0]), 2), note="a number"),
+        Sample((np.array([-1.5, 0.0, 2.0]), 0), note="the zeroth power"),
+    ],
+    rejects=[_MISFIT],
+)
+def pow(xp: Any, x1: Array, x2: Array, /) -> Array:
+    """``x1`` to the power of ``x2``."""
+    return xp.pow(x1, x2)
+
+
+@pow.vjp("x1")
+def _(xp: Any, g: Array, x1: Array, x2: Array) -> Array:
+    if isinstance(x2, int | float):
+        return g * (x2 * x1 ** (x2 - 1)) if x2 != 0 else g * 0.0
+    zero = x2 == 0  # 0 · x^(−1) has no value at x = 0
+    return g * xp.where(zero, 0.0, x2 * x1 ** xp.where(zero, 1.0, x2 - 1))
+
+
+@pow.vjp("x2")
+def _(xp: Any, g: Array, x1: Array, y: Array) -> Array:
+    if isinstance(x1, int | float):
+        return g * y * float(np.log(x1)) if x1 > 0 else g * 0.0
+    return g * y * xp.where(x1 > 0, xp.log(xp.where(x1 > 0, x1, 1.0)), 0.0)
+
+
+@primitive(math="y = -x", shape=same_shape, dtypes="numeric", samples=UNARY)
+def negative(xp: Any, x: Array, /) -> Array:
+    """The array with its sign turned."""
+    return xp.negative(x)
+
+
+@negative.vjp("x")
+def _(xp: Any, g: Array) -> Array:
+    return -g
+
+
+@primitive(math="y = |x|", shape=same_shape, dtypes="numeric", samples=UNARY)
+def abs(xp: Any, x: Array, /) -> Array:
+    """Absolute value; the gradient at 0 is 0."""
+    return xp.abs(x)
+
+
+@abs.vjp("x")
+def _(xp: Any, g: Array, x: Array) -> Array:
+    return g * xp.sign(x)
+
+
+@primitive(math="y = x²", shape=same_shape, dtypes="numeric", samples=UNARY)
+def square(xp: Any, x: Array, /) -> Array:
+    """The square."""
+    return xp.square(x)
+
+
+@square.vjp("x")
+def _(xp: Any, g: Array, x: Array) -> Array:
+    return g * (2.0 * x)
+
+
+@primitive(math="y = √x", shape=same_shape, dtypes="floating-point", domain=(0.2, 2.0), samples=UNARY)
+def sqrt(xp: Any, x: Array, /) -> Array:
+    """The square root."""
+    return xp.sqrt(x)
+
+
+@sqrt.vjp("x")
+def _(xp: Any, g: Array, y: Array) -> Array:
+    return g * 0.5 / y
+
+
+@primitive(math="y = 1 / x", shape=same_shape, dtypes="floating-point", domain=(0.5, 2.0), samples=UNARY)
+def reciprocal(xp: Any, x: Array, /) -> Array:
+    """One over the array."""
+    return xp.reciprocal(x)
+
+
+@reciprocal.vjp("x")
+def _(xp: Any, g: Array, y: Array) -> Array:
+    return -g * (y * y)
+
+
+# -- exponentials
+
+
+@primitive(
+    math="y = e^x",
+    shape=same_shape,
+    dtypes="floating-point",
+    samples=UNARY,
+    rejects=[Reject((np.arange(3),), DTypeError, "x must be floating-point, got int64")],
+)
+def exp(xp: Any, x: Array, /) -> Array:
+    """The exponential."""
+    return xp.exp(x)
+
+
+@exp.vjp("x")
+def _(xp: Any, g: Array, y: Array) -> Array:
+    return g * y
+
+
+@primitive(math="y = e^x - 1", shape=same_shape, dtypes="floating-point", samples=UNARY)
+def expm1(xp: Any, x: Array, /) -> Array:
+    """The exponential less one, exact near 0."""
+    return xp.expm1(x)
+
+
+@expm1.vjp("x")
+def _(xp: Any, g: Array, y: Array) -> Array:
+    return g * (y + 1.0)
+
+
+@primitive(math="y = log x", shape=same_shape, dtypes="floating-point", domain=(0.2, 2.0), samples=UNARY)
+def log(xp: Any, x: Array, /) -> Array:
+    """The natural logarithm."""
+    return xp.log(x)
+
+
+@log.vjp("x")
+def _(xp: Any, g: Array, x: Array) -> Array:
+    return g / x
+
+
+@primitive(
+    math="y = log(1 + x)", shape=same_shape, dtypes="floating-point", domain=(-0.5, 2.0), samples=UNARY
+)
+def log1p(xp: Any, x: Array, /) -> Array:
+    """The natural logarithm of one plus the array, exact near 0."""
+    return xp.log1p(x)
+
+
+@log1p.vjp("x")
+def _(xp: Any, g: Array, x: Array) -> Array:
+    return g / (1.0 + x)
+
+
+@primitive(math="y = sin x", shape=same_shape, dtypes="floating-point", samples=UNARY)
+def sin(xp: Any, x: Array, /) -> Array:
+    """The sine."""
+    return xp.sin(x)
+
+
+@sin.vjp("x")
+def _(xp: Any, g: Array, x: Array) -> Array:
+    return g * xp.cos(x)
+
+
+@primitive(math="y = cos x", shape=same_shape, dtypes="floating-point", samples=UNARY)
+def cos(xp: Any, x: Array, /) -> Array:
+    """The cosine."""
+    return xp.cos(x)
+
+
+@cos.vjp("x")
+def _(xp: Any, g: Array, x: Array) -> Array:
+    return -g * xp.sin(x)
+
+
+@primitive(math="y = tanh x", shape=same_shape, dtypes="floating-point", samples=UNARY)
+def tanh(xp: Any, x: Array, /) -> Array:
+    """The hyperbolic tangent."""
+    return xp.tanh(x)
+
+
+@tanh.vjp("x")
+def _(xp: Any, g: Array, y: Array) -> Array:
+    return g * (1.0 - y * y)
+
+
+@primitive(
+    math="y = 1 / (1 + e^(-x))",
+    shape=same_shape,
+    dtypes="real floating-point",
+    samples=[*UNARY, Sample((np.array([-800.0, 0.0, 800.0]),), note="tails", grad=False)],
+)
+def sigmoid(xp: Any, x: Array, /) -> Array:
+    """The logistic function."""
+    return 0.5 + 0.5 * xp.tanh(0.5 * x)  # exp(-x) would overflow for x << 0
+
+
+@sigmoid.vjp("x")
+def _(xp: Any, g: Array, y: Array) -> Array:
+    return g * (y * (1.0 - y))
+
+
+@primitive(math="y = max(x, 0)", shape=same_shape, dtypes="real numeric", samples=UNARY)
+def relu(xp: Any, x: Array, /) -> Array:
+    """The rectifier; the gradient at 0 is 0."""
+    return xp.maximum(x, 0)
+
+
+@relu.vjp("x")
+def _(xp: Any, g: Array, y: Array) -> Array:
+    return g * (y > 0)
+
+
+# -- choosing
+
+
+@primitive(
+    math="y = max(x1, x2)", shape=broadcast_shape, dtypes="real numeric", samples=BINARY, rejects=[_MISFIT]
+)
+def maximum(xp: Any, x1: Array, x2: Array, /) -> Array:
+    """The larger of two arrays; where they are equal each gets half of the gradient."""
+    return xp.maximum(x1, x2)
+
+
+@maximum.vjp("x1")
+def _(xp: Any, g: Array, x1: Array, x2: Array) -> Array:
+    return g * (0.5 * (x1 > x2) + 0.5 * (x1 >= x2))
+
+
+@maximum.vjp("x2")
+def _(xp: Any, g: Array, x1: Array, x2: Array) -> Array:
+    return g * (0.5 * (x2 > x1) + 0.5 * (x2 >= x1))
+
+
+@primitive(
+    math="y = min(x1, x2)", shape=broadcast_shape, dtypes="real numeric", samples=BINARY, rejects=[_MISFIT]
+)
+def minimum(xp: Any, x1: Array, x2: Array, /) -> Array:
+    """The smaller of two arrays; where they are equal each gets half of the gradient."""
+    return xp.minimum(x1, x2)
+
+
+@minimum.vjp("x1")
+def _(xp: Any, g: Array, x1: Array, x2: Array) -> Array:
+    return g * (0.5 * (x1 < x2) + 0.5 * (x1 <= x2))
+
+
+@minimum.vjp("x2")
+def _(xp: Any, g: Array, x1: Array, x2: Array) -> Array:
+    return g * (0.5 * (x2 < x1) + 0.5 * (x2 <= x1))
+
+
+@primitive(
+    math="y = x1 where condition, else x2",
+    shape=broadcast_shape,
+    samples=[
+        Sample((np.array([[True, False, True]]), (2, 3), (2, 3))),
+        Sample((np.array([[True], [False]]), (2, 3), ()), note="broadcast"),
+    ],
+)
+def where(xp: Any, condition: Array, x1: Array, x2: Array, /) -> Array:
+    """Elements of ``x1`` where ``condition`` holds, of ``x2`` elsewhere."""
+    return xp.where(condition, x1, x2)
+
+
+@where.vjp("x1")
+def _(xp: Any, g: Array, condition: Array) -> Array:
+    return xp.where(condition, g, 0.0)
+
+
+@where.vjp("x2")
+def _(xp: Any, g: Array, condition: Array) -> Array:
+    return xp.where(condition, 0.0, g)
+
+
+# -- no gradient
+
+
+@primitive(math="y = sign of x", shape=same_shape, dtypes="numeric", samples=UNARY)
+def sign(xp: Any, x: Array, /) -> Array:
+    """−1, 0 or 1."""
+    return xp.sign(x)
+
+
+@primitive(math="y = x1 == x2", shape=broadcast_shape, result="bool", samples=BINARY)
+def equal(xp: Any, x1: Array, x2: Array, /) -> Array:
+    """Whether elements are equal."""
+    return xp.equal(x1, x2)
+
+
+@primitive(math="y = x1 != x2", shape=broadcast_shape, result="bool", samples=BINARY)
+def not_equal(xp: Any, x1: Array, x2: Array, /) -> Array:
+    """Whether elements differ."""
+    return xp.not_equal(x1, x2)
+
+
+@primitive(math="y = x1 < x2", shape=broadcast_shape, dtypes="real numeric", result="bool", samples=BINARY)
+def less(xp: Any, x1: Array, x2: Array, /) -> Array:
+    """Whether elements of the first are smaller."""
+    return xp.less(x1, x2)
+
+
+@primitive(math="y = x1 <= x2", shape=broadcast_shape, dtypes="real numeric", result="bool", samples=BINARY)
+def less_equal(xp: Any, x1: Array, x2: Array, /) -> Array:
+    """Whether elements of the first are smaller or equal."""
+    return xp.less_equal(x1, x2)
+
+
+@primitive(math="y = x1 > x2", shape=broadcast_shape, dtypes="real numeric", result="bool", samples=BINARY)
+def greater(xp: Any, x1: Array, x2: Array, /) -> Array:
+    """Whether elements of the first are larger."""
+    return xp.greater(x1, x2)
+
+
+@primitive(math="y = x1 >= x2", shape=broadcast_shape, dtypes="real numeric", result="bool", samples=BINARY)
+def greater_equal(xp: Any, x1: Array, x2: Array, /) -> Array:
+    """Whether elements of the first are larger or equal."""
+    return xp.greater_equal(x1, x2)
+
+
+@primitive(math="y = whether x is finite", shape=same_shape, dtypes="numeric", result="bool", samples=UNARY)
+def isfinite(xp: Any, x: Array, /) -> Array:
+    """Whether elements are neither infinite nor NaN."""
+    return xp.isfinite(x)

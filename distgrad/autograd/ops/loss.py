@@ -1,0 +1,104 @@
+"""Softmax and the losses built on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.dispatch import Array, primitive
+from distgrad.autograd.ops.rules import Shape, same_shape
+from distgrad.autograd.primitive import Reject, Sample
+from distgrad.errors import DTypeError, ShapeError
+
+_SAMPLES = [
+    Sample(((3, 4),)),
+    Sample(((2, 3, 4),), {"axis": 1}),
+    Sample((np.array([[800.0, 0.0, -800.0]]),), note="tails", grad=False),
+]
+
+
+@primitive(math="y = e^x / Σ e^x", shape=same_shape, dtypes="real floating-point", samples=_SAMPLES)
+def softmax(xp: Any, x: Array, /, *, axis: int = -1) -> Array:
+    """Exponentials that sum to one along an axis."""
+    e = xp.exp(x - xp.max(x, axis=axis, keepdims=True))
+    e /= xp.sum(e, axis=axis, keepdims=True)
+    return e
+
+
+@softmax.vjp("x")
+def _(xp: Any, g: Array, y: Array, axis: int) -> Array:
+    weighted = g * y
+    return weighted - y * xp.sum(weighted, axis=axis, keepdims=True)
+
+
+@primitive(math="y = x - log Σ e^x", shape=same_shape, dtypes="real floating-point", samples=_SAMPLES)
+def log_softmax(xp: Any, x: Array, /, *, axis: int = -1) -> Array:
+    """Logarithm of the softmax, without its over- and underflow."""
+    shifted = x - xp.max(x, axis=axis, keepdims=True)
+    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
+
+
+@log_softmax.vjp("x")
+def _(xp: Any, g: Array, y: Array, axis: int) -> Array:
+    return g - xp.exp(y) * xp.sum(g, axis=axis, keepdims=True)
+
+
+def check_classes(where: str, logits: Shape, target: Any) -> None:
+    """Targets must be whole numbers, one a row of logits, that name a class.
+
+    Raises:
+        ShapeError: rows and targets differ in number.
+        DTypeError: targets that are no integers.
+        IndexError: a class outside 0 … C−1.
+    """
+    if len(logits) != 2 or tuple(target.shape) != logits[:1]:
+        raise ShapeError(
+            f"{where}: logits are {list(logits)} and target {list(target.shape)}; expected [N, C] and [N]"
+        )
+    if target.dtype.kind not in "iu":
+        raise DTypeError(f"{where}: target must hold class numbers (integers), got {target.dtype}")
+    if target.size and (target.min() < 0 or target.max() >= logits[1]):
+        bad = target[(target < 0) | (target >= logits[1])][0]
+        raise IndexError(f"{where}: target holds class {bad}, but logits have {logits[1]} classes")
+
+
+_TARGET = np.array([1, 0, 3])
+
+
+@primitive(
+    math="y[n] = log Σ_c e^logits[n, c] - logits[n, target[n]]",
+    shape=lambda logits, target: logits[:1],
+    dtypes="real floating-point",
+    samples=[
+        Sample(((3, 4),), {"target": _TARGET}),
+        Sample(((0, 4),), {"target": _TARGET[:0]}, note="empty"),
+        Sample((np.array([[800.0, -800.0]]),), {"target": _TARGET[:1]}, note="tails", grad=False),
+    ],
+    rejects=[
+        Reject(((3, 4),), ShapeError, "expected [N, C] and [N]", {"target": _TARGET[:2]}),
+        Reject(((3, 4),), DTypeError, "class numbers", {"target": np.ones(3)}),
+        Reject(((3, 3),), IndexError, "holds class 3", {"target": _TARGET}),
+    ],
+)
+def softmax_cross_entropy(xp: Any, logits: Array, /, *, target: Any) -> Array:
+    """Cross entropy of each row's softmax with a class.
+
+    Args:
+        logits: ``[N, C]``.
+        target: class numbers, an integer array ``[N]``.
+
+    Returns:
+        ``[N]``, in nats.
+    """
+    check_classes("softmax_cross_entropy", logits.shape, target)
+    top = xp.max(logits, axis=1, keepdims=True)
+    total = xp.log(xp.sum(xp.exp(logits - top), axis=1)) + top[:, 0]
+    return total - logits[xp.arange(logits.shape[0]), target]
+
+
+@softmax_cross_entropy.vjp("logits")
+def _(xp: Any, g: Array, logits: Array, target: Any) -> Array:
+    g = xp.expand_dims(g, axis=1)
+    picked = (np.arange(logits.shape[0]), target)
+    return xp.softmax(logits, axis=1) * g - xp.put_zeros(g[:, 0], picked, logits.shape)

@@ -1,0 +1,135 @@
+"""Reductions over axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+from distgrad.autograd.dispatch import Array, primitive
+from distgrad.autograd.ops.rules import Axis, count_over, reduced_shape, restore_axes
+from distgrad.autograd.primitive import Reject, Sample
+from distgrad.errors import AxisError
+
+_SAMPLES = [
+    Sample(((3, 4),)),
+    Sample(((3, 4),), {"axis": 1}),
+    Sample(((2, 3, 4),), {"axis": (0, -1), "keepdims": True}),
+    Sample(((),), note="no axes"),
+]
+_EMPTY = Sample(((0, 3),), {"axis": 0}, note="empty")
+_REJECTS = [Reject(((3, 4),), AxisError, "axis 2", {"axis": 2})]
+
+
+@primitive(math="y = Σ x", shape=reduced_shape, samples=[*_SAMPLES, _EMPTY], rejects=_REJECTS)
+def sum(xp: Any, x: Array, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Array:
+    """Sum over axes.
+
+    Args:
+        x: any shape.
+        axis: the axes to sum over; None means all.
+        dtype: of the result; None means that of ``x``, or the default integer for small integers.
+        keepdims: keep the axes summed over, with length 1.
+    """
+    return xp.sum(x, axis=axis, dtype=dtype, keepdims=keepdims)
+
+
+@sum.vjp("x")
+def _(xp: Any, g: Array, x_shape: Any, axis: Axis, keepdims: bool) -> Array:
+    return restore_axes(xp, g, x_shape, axis, keepdims)
+
+
+@primitive(
+    math="y = Σ x / n", shape=reduced_shape, dtypes="floating-point", samples=_SAMPLES, rejects=_REJECTS
+)
+def mean(xp: Any, x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
+    """Mean over axes; of no elements it is NaN, as NumPy's and PyTorch's."""
+    count = count_over(x.shape, axis)
+    return xp.sum(x, axis=axis, keepdims=keepdims) * (1.0 / count if count else float("nan"))
+
+
+@mean.vjp("x")
+def _(xp: Any, g: Array, x_shape: Any, axis: Axis, keepdims: bool) -> Array:
+    count = count_over(x_shape, axis)
+    return restore_axes(xp, g * (1.0 / count if count else float("nan")), x_shape, axis, keepdims)
+
+
+def _shared_evenly(xp: Any, g: Array, x: Array, y: Array, axis: Axis, keepdims: bool) -> Array:
+    """The gradient of an extremum, split evenly among the elements that reach it."""
+    hit = x == restore_axes(xp, y, x.shape, axis, keepdims)
+    count = xp.sum(hit, axis=axis, keepdims=True)
+    return hit * (restore_axes(xp, g, x.shape, axis, keepdims) / count)
+
+
+@primitive(math="y = max x", shape=reduced_shape, dtypes="real numeric", samples=_SAMPLES, rejects=_REJECTS)
+def max(xp: Any, x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
+    """Largest element over axes; elements that tie share the gradient evenly."""
+    return xp.max(x, axis=axis, keepdims=keepdims)
+
+
+@max.vjp("x")
+def _(xp: Any, g: Array, x: Array, y: Array, axis: Axis, keepdims: bool) -> Array:
+    return _shared_evenly(xp, g, x, y, axis, keepdims)
+
+
+@primitive(math="y = min x", shape=reduced_shape, dtypes="real numeric", samples=_SAMPLES, rejects=_REJECTS)
+def min(xp: Any, x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
+    """Smallest element over axes; elements that tie share the gradient evenly."""
+    return xp.min(x, axis=axis, keepdims=keepdims)
+
+
+@min.vjp("x")
+def _(xp: Any, g: Array, x: Array, y: Array, axis: Axis, keepdims: bool) -> Array:
+    return _shared_evenly(xp, g, x, y, axis, keepdims)
+
+
+@primitive(
+    math="y = Σ (x - mean x)² / (n - correction)",
+    shape=reduced_shape,
+    dtypes="real floating-point",
+    samples=[*_SAMPLES[:3], Sample(((3, 4),), {"axis": 0, "correction": 1})],
+    rejects=_REJECTS,
+)
+def var(xp: Any, x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
+    """Variance over axes.
+
+    Args:
+        x: any shape.
+        axis: the axes to reduce over; None means all.
+        correction: taken from the count in the divisor: 0 for a population, 1 for a sample.
+        keepdims: keep the axes reduced over, with length 1.
+    """
+    return xp.var(x, axis=axis, correction=correction, keepdims=keepdims)
+
+
+@var.vjp("x")
+def _(xp: Any, g: Array, x: Array, axis: Axis, correction: float, keepdims: bool) -> Array:
+    scale = 2.0 / (count_over(x.shape, axis) - correction)
+    deviation = x - xp.mean(x, axis=axis, keepdims=True)
+    return restore_axes(xp, g, x.shape, axis, keepdims) * (scale * deviation)
+
+
+# -- no gradient
+
+
+@primitive(
+    math="y = index of the largest x",
+    dtypes="real numeric",
+    result="int64",
+    samples=[Sample(((3, 4),)), Sample(((3, 4),), {"axis": 1, "keepdims": True})],
+    rejects=_REJECTS,
+)
+def argmax(xp: Any, x: Array, /, *, axis: int | None = None, keepdims: bool = False) -> Array:
+    """Index of the largest element, the first of several; into the flattened array for ``axis=None``."""
+    return xp.argmax(x, axis=axis, keepdims=keepdims)
+
+
+@primitive(math="y = ∀ x", shape=reduced_shape, result="bool", samples=_SAMPLES, rejects=_REJECTS)
+def all(xp: Any, x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
+    """Whether all elements are true (not 0)."""
+    return xp.all(x, axis=axis, keepdims=keepdims)
+
+
+@primitive(math="y = ∃ x", shape=reduced_shape, result="bool", samples=_SAMPLES, rejects=_REJECTS)
+def any(xp: Any, x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
+    """Whether any element is true (not 0)."""
+    return xp.any(x, axis=axis, keepdims=keepdims)

@@ -1,0 +1,91 @@
+"""Shape rules, and the few helpers that several families' gradients share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from distgrad.errors import AxisError, ShapeError
+
+__all__ = [
+    "Axis",
+    "Shape",
+    "broadcast_shape",
+    "count_over",
+    "normalize_axes",
+    "pairs",
+    "reduced_shape",
+    "restore_axes",
+    "same_shape",
+]
+
+Shape = tuple[int, ...]
+Axis = int | tuple[int, ...] | None
+
+
+def same_shape(x: Shape, **attributes: Any) -> Shape:
+    """The output has the input's shape."""
+    return x
+
+
+def broadcast_shape(*shapes: Shape | None, **attributes: Any) -> Shape:
+    """The output has the shape that the inputs broadcast to."""
+    return np.broadcast_shapes(*[shape for shape in shapes if shape is not None])
+
+
+def normalize_axes(axis: int | Sequence[int] | None, ndim: int, where: str) -> tuple[int, ...]:
+    """Axes as sorted non-negative numbers; None means all.
+
+    Raises:
+        AxisError: an axis outside −ndim … ndim−1, or one named twice.
+    """
+    if axis is None:
+        return tuple(range(ndim))
+    axes = (axis,) if isinstance(axis, int | np.integer) else tuple(axis)
+    out = []
+    for each in axes:
+        if not -ndim <= each < ndim:
+            raise AxisError(f"{where}: axis {each} is outside an array with {ndim} axes")
+        out.append(int(each) % ndim)
+    if len(set(out)) != len(out):
+        raise AxisError(f"{where}: axis {axis} names an axis twice")
+    return tuple(sorted(out))
+
+
+def reduced_shape(x: Shape, *, axis: Any = None, keepdims: bool = False, **attributes: Any) -> Shape:
+    """The output lacks the axes reduced over, or has length 1 there."""
+    axes = normalize_axes(axis, len(x), "shape")
+    if keepdims:
+        return tuple(1 if i in axes else n for i, n in enumerate(x))
+    return tuple(n for i, n in enumerate(x) if i not in axes)
+
+
+def restore_axes(xp: Any, g: Any, x_shape: Shape, axis: Any, keepdims: bool) -> Any:
+    """Broadcast a reduction's result (or its gradient) back over the input's shape."""
+    if axis is not None and not keepdims:
+        g = xp.reshape(g, reduced_shape(x_shape, axis=axis, keepdims=True))
+    return xp.broadcast_to(g, x_shape)
+
+
+def count_over(x_shape: Shape, axis: Any) -> int:
+    """How many elements are reduced into one."""
+    if axis is None:
+        return math.prod(x_shape)
+    return math.prod(x_shape[i] for i in normalize_axes(axis, len(x_shape), "count"))
+
+
+def pairs(value: int | Sequence[int], count: int, where: str, name: str) -> tuple[int, ...]:
+    """One number a spatial axis, from one number for all or a sequence of them.
+
+    Raises:
+        ShapeError: a sequence of another length.
+    """
+    if isinstance(value, int | np.integer):
+        return (int(value),) * count
+    values = tuple(int(each) for each in value)
+    if len(values) != count:
+        raise ShapeError(f"{where}: {name} needs {count} numbers, one a spatial axis, got {value}")
+    return values

@@ -1,0 +1,185 @@
+"""What is known about one operation, in one record.
+
+A primitive's formula takes ``xp`` (the array module), then its array inputs (positional-only, as in the array
+API standard; ``*arrays`` for a sequence of them; a default of None makes one optional), then its attributes::
+
+    @primitive(math="y = log(1 + exp(beta x)) / beta", shape=same_shape, dtypes="real floating-point",
+               samples=[Sample(((3, 4),)), Sample(((),), {"beta": 2.0})])
+    def softplus(xp, x, /, *, beta=1.0): ...
+
+    @softplus.vjp("x")
+    def _(xp, g, x, beta): ...
+
+The vjp's parameter names say what backward needs, and nothing else is kept: an input, the output ``y``, an
+attribute, ``x_shape`` or ``x_dtype`` of an input, or ``needs`` (which of the named inputs want a gradient).
+One formula serves both orders: ``xp`` is the array module, or the Tensor namespace when the gradient itself
+is to be differentiated.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["REGISTRY", "Primitive", "Reject", "Sample", "Vjp"]
+
+#: dtype characters that each category of the array API standard holds (NumPy's codes; E is bfloat16).
+DTYPE_CHARS = {
+    "all": "?bhilqBHILQefdEFD",
+    "numeric": "bhilqBHILQefdEFD",
+    "real numeric": "bhilqBHILQefdE",
+    "floating-point": "efdEFD",
+    "real floating-point": "efdE",
+    "integer": "bhilqBHILQ",
+    "integer or boolean": "?bhilqBHILQ",
+    "boolean": "?",
+    "complex floating-point": "FD",
+}
+
+#: Every primitive by its public name.
+REGISTRY: dict[str, Primitive] = {}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Inputs on which a primitive is tested.
+
+    Args:
+        args: one entry an input: a shape (random numbers from the primitive's domain), an array (taken as
+            it is; a floating one is differentiated), None, or for a sequence input a list of those.
+        attributes: keyword arguments.
+        note: what is special about it.
+        grad: whether its gradient is checked (False where the function has a kink or saturates).
+        domain: (low, high) of the random numbers, where the primitive's own does not fit.
+    """
+
+    args: tuple[Any, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+    grad: bool = True
+    domain: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Reject:
+    """Inputs that a primitive refuses.
+
+    Args:
+        args: as in :class:`Sample`.
+        error: the exception's class.
+        message: text that its message holds.
+        attributes: keyword arguments.
+    """
+
+    args: tuple[Any, ...]
+    error: type[Exception]
+    message: str
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Vjp:
+    """A vector-Jacobian product: the gradient of some inputs from the gradient of the output.
+
+    Args:
+        inputs: the inputs whose gradients it returns (a tuple of them if there is more than one).
+        function: ``function(xp, g, **names)``.
+        names: what it needs, from its signature.
+    """
+
+    inputs: tuple[str, ...]
+    function: Callable[..., Any]
+    names: tuple[str, ...]
+
+
+@dataclass
+class Primitive:
+    """The record of one operation; see the module's docstring.
+
+    Attributes:
+        name: public name.
+        formula: ``formula(xp, *inputs, **attributes)`` on arrays.
+        math: the formula as text.
+        source: author, venue, year, where there is one.
+        shape: the output's shape from the inputs' shapes and the attributes.
+        dtypes: category of dtypes that the inputs may have (a key of ``DTYPE_CHARS``).
+        result: ``"promote"``, or the name of the dtype that always comes out.
+        view: whether the output may share memory with the first input.
+        outputs: number of outputs; 0 means a tuple whose length depends on the inputs.
+        domain: (low, high) of the samples' random numbers; None means standard normal.
+        samples, rejects: what the tests are generated from.
+        inputs: names of the array inputs; ``variadic`` if the only one is a sequence.
+        optional: the inputs that may be None.
+        attributes: names of the attributes, in order.
+        vjps: by input name.
+    """
+
+    name: str
+    formula: Callable[..., Any]
+    math: str
+    source: str = ""
+    shape: Callable[..., Any] | None = None
+    dtypes: str = "all"
+    result: str = "promote"
+    view: bool = False
+    outputs: int = 1
+    domain: tuple[float, float] | None = None
+    samples: Sequence[Sample] = ()
+    rejects: Sequence[Reject] = ()
+    inputs: tuple[str, ...] = ()
+    optional: frozenset[str] = frozenset()
+    variadic: bool = False
+    attributes: tuple[str, ...] = ()
+    vjps: dict[str, Vjp] = field(default_factory=dict)
+    backward: Callable[..., Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtypes not in DTYPE_CHARS:
+            raise TypeError(f"primitive {self.name}: dtypes={self.dtypes!r} is none of {sorted(DTYPE_CHARS)}")
+        parameters = list(inspect.signature(self.formula).parameters.values())
+        if not parameters or parameters[0].name != "xp":
+            raise TypeError(f"primitive {self.name}: the formula's first parameter must be xp")
+        inputs, attributes, optional = [], [], set()
+        for parameter in parameters[1:]:
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                self.variadic = True
+                inputs.append(parameter.name)
+            elif parameter.kind is parameter.POSITIONAL_ONLY:
+                inputs.append(parameter.name)
+                if parameter.default is None:
+                    optional.add(parameter.name)
+            else:
+                attributes.append(parameter.name)
+        if self.variadic and len(inputs) != 1:
+            raise TypeError(f"primitive {self.name}: a sequence must be the only input, got {inputs}")
+        reserved = {"xp", "g", "y", "needs"} & {*inputs, *attributes}
+        if reserved:
+            raise TypeError(
+                f"primitive {self.name}: parameter names {sorted(reserved)} have a meaning in vjps"
+            )
+        self.inputs, self.attributes, self.optional = tuple(inputs), tuple(attributes), frozenset(optional)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether any input has a gradient."""
+        return bool(self.vjps)
+
+    def add_vjp(self, inputs: tuple[str, ...], function: Callable[..., Any]) -> None:
+        """Register the gradient of ``inputs``; unknown names fail here, at import."""
+        names = tuple(inspect.signature(function).parameters)
+        if names[:2] != ("xp", "g"):
+            raise TypeError(f"vjp of {self.name}: the first parameters must be xp and g, got {names[:2]}")
+        known = {"y", "needs", *self.inputs, *self.attributes}
+        known |= {f"{name}_{kind}" for name in self.inputs for kind in ("shape", "dtype")}
+        for name in (*inputs, *names[2:]):
+            if name not in (self.inputs if name in inputs else known):
+                raise TypeError(
+                    f"vjp of {self.name}: {name!r} is neither an input, y, needs nor an attribute"
+                )
+        record = Vjp(inputs, function, names[2:])
+        for name in inputs:
+            if name in self.vjps:
+                raise TypeError(f"vjp of {self.name}: {name!r} has a gradient already")
+            self.vjps[name] = record

@@ -1,0 +1,291 @@
+"""The tensor: an array, and the place in the graph that it came from.
+
+Operators and methods are attached in ``methods.py``, once the operations that they call exist.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from distgrad.autograd.graph import Leaf, Node
+from distgrad.backend.device import CPU, Device
+from distgrad.errors import DTypeError, GraphError
+
+__all__ = ["FLOATING", "RemovableHandle", "Tensor", "constant", "make_tensor"]
+
+FLOATING = "efdE"
+_NUMBERS = (int, float, complex, bool)
+
+
+class RemovableHandle:
+    """What registering a hook returns; ``remove()`` takes the hook away again."""
+
+    def __init__(self, hooks: list[Any], hook: Any) -> None:
+        self._hooks = hooks
+        self._hook = hook
+
+    def remove(self) -> None:
+        """Take the hook away; a second call does nothing."""
+        if self._hook in self._hooks:
+            self._hooks.remove(self._hook)
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
+
+class Tensor:
+    """An n-dimensional array whose operations can be differentiated.
+
+    Make one with ``dg.tensor``, ``dg.asarray``, ``dg.zeros`` and the like; the constructor wraps an existing
+    array without a copy.
+
+    Args:
+        data: a NumPy or CuPy array.
+        requires_grad: whether ``backward`` shall leave a gradient in ``grad``.
+    """
+
+    __slots__ = ("__weakref__", "_data", "_leaf", "_node", "_version")
+
+    _data: Any
+    _node: Any  # Node of the operation that made it; Leaf of one that wants a gradient; None of a constant
+    _leaf: Leaf | None
+    _version: list[Any]
+
+    def __init__(self, data: Any, requires_grad: bool = False) -> None:
+        self._data = data
+        self._version = [0]
+        self._node = None
+        self._leaf = None
+        if requires_grad:
+            self.requires_grad_()
+
+    # -- what it is
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes."""
+        return self._data.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements."""
+        return self._data.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self._data.ndim
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self._data.size
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return self._data.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self._data.nbytes
+
+    @property
+    def device(self) -> Device:
+        """Where the elements lie."""
+        return CPU
+
+    # -- its place in the graph
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether operations on it are recorded."""
+        return self._node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.requires_grad_(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Ask for a gradient, or stop asking; returns the tensor.
+
+        Raises:
+            DTypeError: a dtype that is not real floating-point.
+            GraphError: switching it off on the result of an operation.
+        """
+        if requires_grad:
+            if self._node is None:
+                if self._data.dtype.char not in FLOATING:
+                    raise DTypeError(
+                        f"requires_grad_: gradients need a real floating dtype, got {self.dtype}; "
+                        "convert with .astype(dg.float32) first"
+                    )
+                self._node = self.leaf_state()
+        elif self._node is not None:
+            if not self.is_leaf:
+                raise GraphError(
+                    f"requires_grad_: cannot switch off on the result of {self._node.op.name}; use detach()"
+                )
+            self._node = None
+        return self
+
+    def leaf_state(self) -> Leaf:
+        """The gradient's home, made when first asked for."""
+        if self._leaf is None:
+            self._leaf = Leaf(self)
+        return self._leaf
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it was made by the user rather than by a recorded operation."""
+        return not isinstance(self._node, Node)
+
+    @property
+    def grad_fn(self) -> Node | None:
+        """The node of the operation that made it; None for a leaf."""
+        return self._node if isinstance(self._node, Node) else None
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that ``backward`` left here; None before."""
+        return None if self._leaf is None else self._leaf.grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise DTypeError(f"grad: expected a Tensor or None, got {type(value).__name__}")
+            if value.shape != self.shape or value.dtype != self.dtype:
+                raise GraphError(
+                    f"grad: expected {self.dtype}{list(self.shape)}, got {value.dtype}{list(value.shape)}"
+                )
+        self.leaf_state().grad = value
+
+    def detach(self) -> Tensor:
+        """The same elements, in the same memory, outside the graph."""
+        out = Tensor(self._data)
+        out._version = self._version
+        return out
+
+    @property
+    def data(self) -> Tensor:
+        """The same elements outside the graph; assigning replaces the elements."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        array = value._data if isinstance(value, Tensor) else value
+        if array.shape != self.shape or array.dtype != self.dtype:
+            raise GraphError(
+                f"data: expected {self.dtype}{list(self.shape)}, got {array.dtype}{list(array.shape)}"
+            )
+        self._data = array
+        self.changed("data")
+
+    def changed(self, where: str) -> None:
+        """Note that the elements were changed in place, so that backward can tell."""
+        cell = self._version
+        cell[:] = [cell[0] + 1, where]
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of an operation's result in ``grad`` too.
+
+        Raises:
+            GraphError: a tensor that needs no gradient.
+        """
+        if self._node is None:
+            raise GraphError("retain_grad: the tensor needs no gradient")
+        if isinstance(self._node, Node):
+            reference = weakref.ref(self)
+
+            def retain(g: Tensor) -> None:
+                tensor = reference()
+                if tensor is not None:
+                    tensor.grad = g
+
+            self._node.retained = retain
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+        """Call ``hook(gradient)`` in backward; what it returns, unless None, takes the gradient's place.
+
+        Raises:
+            GraphError: a tensor that needs no gradient.
+        """
+        if self._node is None:
+            raise GraphError("register_hook: the tensor needs no gradient")
+        if self._node.hooks is None:
+            self._node.hooks = []
+        self._node.hooks.append(hook)
+        return RemovableHandle(self._node.hooks, hook)
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> RemovableHandle:
+        """Call ``hook(tensor)`` once its ``grad`` is complete.
+
+        Raises:
+            GraphError: the result of an operation.
+        """
+        if not self.is_leaf or self._node is None:
+            raise GraphError("register_post_accumulate_grad_hook: only for leaves that require a gradient")
+        leaf = self.leaf_state()
+        if leaf.post_hooks is None:
+            leaf.post_hooks = []
+        leaf.post_hooks.append(hook)
+        return RemovableHandle(leaf.post_hooks, hook)
+
+    if TYPE_CHECKING:  # attached by methods.py; tests/autograd/test_methods.py holds the two together
+
+        def backward(
+            self,
+            gradient: Any = None,
+            retain_graph: bool | None = None,
+            create_graph: bool = False,
+            inputs: Any = None,
+        ) -> None: ...
+
+        def __getattr__(self, name: str) -> Any: ...
+        def __add__(self, other: Any) -> Tensor: ...
+        def __radd__(self, other: Any) -> Tensor: ...
+        def __sub__(self, other: Any) -> Tensor: ...
+        def __rsub__(self, other: Any) -> Tensor: ...
+        def __mul__(self, other: Any) -> Tensor: ...
+        def __rmul__(self, other: Any) -> Tensor: ...
+        def __truediv__(self, other: Any) -> Tensor: ...
+        def __rtruediv__(self, other: Any) -> Tensor: ...
+        def __matmul__(self, other: Any) -> Tensor: ...
+        def __pow__(self, other: Any) -> Tensor: ...
+        def __neg__(self) -> Tensor: ...
+        def __getitem__(self, key: Any) -> Tensor: ...
+        def __float__(self) -> float: ...
+        def __int__(self) -> int: ...
+        def __len__(self) -> int: ...
+
+
+def make_tensor(data: Any, node: Any = None) -> Tensor:
+    """A tensor around an array, with its place in the graph."""
+    out = Tensor(data)
+    out._node = node
+    return out
+
+
+def constant(value: Any, where: str, name: str) -> Any:
+    """What a formula gets for an argument that is no Tensor: an array as it is, a Python number as it is.
+
+    Raises:
+        DTypeError: anything else.
+    """
+    if value.__class__ is np.ndarray or isinstance(value, _NUMBERS):
+        return value
+    if isinstance(value, np.ndarray | np.generic):  # a subclass, or a scalar that knows its dtype
+        return np.asarray(value)
+    raise DTypeError(
+        f"{where}: {name} must be a Tensor, an array or a number, got {type(value).__name__}; "
+        "convert with dg.asarray first"
+    )

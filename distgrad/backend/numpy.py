@@ -1,0 +1,65 @@
+"""The NumPy backend: the namespace ``xp`` that every formula is written against, on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from distgrad import env
+from distgrad.backend.memory import keep_freed_memory
+
+__all__ = ["Namespace", "numpy_namespace"]
+
+if env.read().keep_memory:
+    keep_freed_memory()
+
+
+class Namespace:
+    """Array functions by name: a backend's own, and beside them the formulas of what it lacks.
+
+    Formulas and gradients take it as ``xp``. In a gradient of a gradient its place is taken by the Tensor
+    namespace, which has the same names.
+    """
+
+    def __init__(self, name: str, array_type: type, functions: dict[str, Any]) -> None:
+        self.__dict__.update(functions)
+        self.__name__ = name
+        self.array_type = array_type
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"namespace {self.__name__!r} has no function {name!r}")
+
+    def __repr__(self) -> str:
+        return f"<namespace {self.__name__}>"
+
+    def add_formula(self, name: str, formula: Callable[..., Any]) -> None:
+        """Make a primitive's formula callable as ``xp.name(...)``, unless the backend has that name."""
+        if name not in self.__dict__:
+
+            def bound(*args: Any, **kwargs: Any) -> Any:
+                return formula(self, *args, **kwargs)
+
+            self.__dict__[name] = bound
+
+
+def _sum(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Any:
+    return np.add.reduce(x, axis, dtype, None, keepdims)  # np.sum's own call, less its wrappers
+
+
+def _add_at(x: np.ndarray, indices: Any, values: Any) -> np.ndarray:
+    """``x[indices] += values`` with repeated indices added up, in place; returns x."""
+    np.add.at(x, indices, values)
+    return x
+
+
+def _copyto(x: np.ndarray, values: Any) -> np.ndarray:
+    np.copyto(x, values, casting="same_kind")
+    return x
+
+
+_functions = {name: value for name, value in vars(np).items() if not name.startswith("_")}
+_functions |= {"sum": _sum, "add_at": _add_at, "copyto": _copyto}
+
+numpy_namespace = Namespace("numpy", np.ndarray, _functions)
