@@ -23,7 +23,7 @@ FLOORS = [
     {
         "autograd": "primitive modes graph tensor dispatch"
         " ops.rules ops.elementwise ops.reduce ops.shape ops.index ops.linalg ops.conv ops.pool ops.norm"
-        " ops.attention ops.loss ops.random methods functional gradcheck",
+        " ops.attention ops.loss ops.random creation methods functional gradcheck",
         "comm": "calls work topology transport base single threads store shm mpi nccl registry",
     },
     {
@@ -32,7 +32,7 @@ FLOORS = [
         "data": "dataset collate sampler loader mnist",
     },
     {"parallel": "buckets compress reducer ddp exact batchnorm sharded"},
-    {"": "cli"},
+    {"": "cli __main__"},
 ]
 PLACES = {
     ".".join(filter(None, ("distgrad", room, file))): (floor, room, place)
@@ -43,7 +43,7 @@ PLACES = {
 
 # Third-party modules, and the only places that may import them.
 GUESTS = {
-    "numpy": r"distgrad\.(backend|autograd|comm|nn|optim|data|parallel|profiler|cli)\b.*",
+    "numpy": r"distgrad\.(__init__|backend|autograd|comm|nn|optim|data|parallel|profiler|cli)\b.*",
     "mpi4py": r"distgrad\.comm\.mpi",
     "cupy": r"distgrad\.backend\.cupy",
     "numba": r"distgrad\.backend\.kernels\..*",
