@@ -33,6 +33,7 @@ class Environment:
         slurm_size: ``SLURM_STEP_NUM_TASKS``, the number of tasks that ``srun`` has started.
         keep_memory: ``DISTGRAD_KEEP_MEMORY``, whether large freed arrays stay with the process ("0" turns
             it off; see ``distgrad.backend.memory``).
+        no_color: ``NO_COLOR``, whether the user wants no colours (https://no-color.org).
     """
 
     rank: int | None = None
@@ -48,6 +49,7 @@ class Environment:
     mpi_size: int | None = None
     slurm_size: int | None = None
     keep_memory: bool = True
+    no_color: bool = False
 
 
 def _number(variables: Mapping[str, str], name: str) -> int | None:
@@ -101,4 +103,5 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         mpi_size=mpi_size if mpi_size is not None else _number(variables, "OMPI_COMM_WORLD_SIZE"),
         slurm_size=_number(variables, "SLURM_STEP_NUM_TASKS"),
         keep_memory=variables.get("DISTGRAD_KEEP_MEMORY", "1") != "0",
+        no_color=bool(variables.get("NO_COLOR")),
     )

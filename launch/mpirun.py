@@ -1,0 +1,130 @@
+"""Start ranks through the MPI library's own starter, and clear away what a killed MPI job leaves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from distgrad.errors import MissingDependencyError
+
+from . import rank as rank_file
+
+__all__ = ["Starter", "remove_segments", "starter"]
+
+_SEGMENT_FOLDER = Path("/dev/shm")
+_SEGMENT_PREFIXES = ("mpich_shm_", "mpich_vci_")
+
+
+@dataclass(frozen=True)
+class Starter:
+    """How the ranks of a job are started.
+
+    Attributes:
+        command: the program and its arguments, complete.
+        environment: what the program is started with.
+        note: what the user should know about the choice; empty if nothing.
+    """
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    note: str = ""
+
+
+def starter(world_size: int, target: tuple[str, ...], environment: Mapping[str, str]) -> Starter:
+    """Choose how to start ``world_size`` ranks of ``target`` on this machine.
+
+    One rank is started directly and needs no MPI. More are started by the ``mpiexec`` that stands beside this
+    Python, so that it belongs to the MPI library that this environment's mpi4py loads.
+
+    Args:
+        world_size: number of ranks.
+        target: script and arguments, or ``-m``, module and arguments.
+        environment: the variables for the ranks.
+
+    Raises:
+        MissingDependencyError: no ``mpiexec`` was found.
+    """
+    program = (sys.executable, rank_file.__file__)
+    if world_size == 1:
+        # Inside a rank of some other MPI job, this rank would take itself for that one.
+        alone = {name: value for name, value in environment.items() if not name.startswith(("PMI_", "PMIX_"))}
+        return Starter((*program, "RANK", *target), {**alone, "RANK": "0"})
+    mpiexec, note = _find_mpiexec(environment)
+    # Without automatic cleanup mpiexec leaves it to the supervisor to end the others, which then knows who
+    # was first. The fork launcher and the named host keep Hydra from asking a batch system where to go.
+    options = ("-launcher", "fork", "-hosts", "localhost", "-disable-auto-cleanup", "-n", str(world_size))
+    return Starter((mpiexec, *options, *program, "PMI_RANK", *target), environment, note)
+
+
+def _find_mpiexec(environment: Mapping[str, str]) -> tuple[str, str]:
+    """The path of mpiexec, and a note if it is not this environment's own."""
+    # An installer puts console scripts beside the interpreter; a resolved link would lead out of a venv.
+    folder = os.path.dirname(sys.executable)
+    beside = shutil.which("mpiexec", path=folder)
+    if beside is not None:
+        return beside, ""
+    elsewhere = shutil.which("mpiexec", path=environment.get("PATH"))
+    if elsewhere is None:
+        raise MissingDependencyError(
+            f"launch: more than one rank needs mpiexec, and there is none in {folder} nor on PATH; "
+            'run: pip install "distgrad[mpi]"'
+        )
+    return elsewhere, (
+        f"launch: using {elsewhere} from PATH, as {folder} has no mpiexec; if ranks do not find each other, "
+        'run: pip install "distgrad[mpi]"'
+    )
+
+
+def remove_segments(since_s: float) -> list[str]:
+    """Remove the shared-memory files that MPICH ranks left when they were killed; return their names.
+
+    Their names say nothing of the job. A file is garbage if it is this user's, was made after the job began,
+    and no process of this machine has it open or mapped: MPICH closes a segment only after it has mapped it,
+    so looking for descriptors first and for maps second misses no user of it.
+
+    Args:
+        since_s: when the job began, in seconds of ``time.time()``.
+    """
+    garbage = set()
+    for prefix in _SEGMENT_PREFIXES:
+        for path in _SEGMENT_FOLDER.glob(f"{prefix}*"):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue
+            if status.st_uid == os.getuid() and status.st_ctime >= since_s:
+                garbage.add(str(path))
+    if not garbage:
+        return []
+    garbage -= _opened() | _mapped()
+    for name in garbage:
+        Path(name).unlink(missing_ok=True)
+    return sorted(garbage)
+
+
+def _opened() -> set[str]:
+    """The files that processes of this machine have open, as far as this user may see."""
+    names = set()
+    for folder in Path("/proc").glob("[0-9]*/fd"):
+        try:
+            for link in os.scandir(folder):
+                names.add(os.readlink(link.path))
+        except OSError:  # another user's, or it has just ended
+            continue
+    return names
+
+
+def _mapped() -> set[str]:
+    """The files of the segment folder that processes of this machine have mapped."""
+    names = set()
+    for path in Path("/proc").glob("[0-9]*/maps"):
+        try:
+            lines = path.read_text(errors="replace").splitlines()
+        except OSError:
+            continue
+        names |= {line.split(maxsplit=5)[-1] for line in lines if f" {_SEGMENT_FOLDER}/" in line}
+    return names

@@ -1,0 +1,33 @@
+"""How a process ended, in words."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+__all__ = ["exit_code", "explain"]
+
+_REASONS = {
+    signal.SIGKILL: "likely out of memory, or killed from outside",
+    signal.SIGSEGV: "invalid memory access in native code",
+    signal.SIGBUS: "memory that could not be had, often a full /dev/shm",
+    signal.SIGABRT: "native code gave up",
+    signal.SIGFPE: "invalid arithmetic in native code",
+    signal.SIGILL: "an instruction that this processor lacks",
+    signal.SIGXCPU: "the limit of processor time was reached",
+}
+
+
+def exit_code(status: int) -> int:
+    """The code that a shell would show for an ``os.waitpid`` status: 128 + number for a signal."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def explain(code: int) -> str:
+    """What an exit code above 128 usually means, as ``NAME: reason``; empty for any other code."""
+    try:
+        number = signal.Signals(code - 128)
+    except ValueError:
+        return ""
+    return f"{number.name}: {_REASONS[number]}" if number in _REASONS else number.name

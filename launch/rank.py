@@ -1,0 +1,342 @@
+"""One rank on its host: the watcher between the launcher and the user's script.
+
+The launcher runs this file by its path, not as a module: the script then finds an interpreter into which
+nothing of distgrad has been imported, and a rank costs no more than the start of Python. For the same reason
+this file needs the standard library alone, and the launcher takes the format of the frames from here.
+
+Three processes make a rank. They are forks of one interpreter, so that each costs a millisecond::
+
+    stub      what mpiexec started; waits, and passes the exit status on. If mpiexec kills what it started
+              (MPI_Abort makes it do so), the two others stay, and the launcher still learns what happened.
+    watcher   holds the line to the launcher, relays the output, delivers signals, kills the rank's whole
+              process group when the script ends or when the launcher is gone.
+    script    the user's script as ``__main__``, at the head of a process group of its own.
+
+Usage: ``python rank.py VARIABLE script.py ARGS...`` or ``python rank.py VARIABLE -m module ARGS...``, where
+the environment variable named VARIABLE holds this process's rank.
+"""
+
+from __future__ import annotations
+
+import enum
+import faulthandler
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+STACKS_SIGNAL = signal.SIGRTMAX - 2  # a rank answers with the Python stacks of all its threads, and goes on
+CHUNK_BYTES = 1 << 16
+CONNECT_TIMEOUT_S = 30.0
+_HEADER = struct.Struct("!BI")
+
+
+class Frame(enum.IntEnum):
+    """What a message on the line between a rank and the launcher holds."""
+
+    HELLO = 1  # JSON {secret, rank, host}: the rank's first
+    START = 2  # JSON {name: value}: the launcher's answer, variables of this rank's environment
+    STDOUT = 3  # bytes as the script wrote them
+    STDERR = 4
+    FAILED = 5  # JSON {code, traceback}: an exception that nothing caught
+    ENDED = 6  # JSON {status}: the script's status as os.waitpid gives it: the rank's last
+    SIGNAL = 7  # JSON {number}: for the rank's process group
+
+
+def pack(kind: Frame, payload: bytes | dict[str, Any]) -> bytes:
+    """One message, ready to be sent."""
+    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    return _HEADER.pack(kind, len(body)) + body
+
+
+class FrameReader:
+    """Messages out of a stream of bytes that arrives in pieces.
+
+    Args:
+        limit_bytes: the longest message that is accepted.
+    """
+
+    def __init__(self, limit_bytes: int = 1 << 26) -> None:
+        self.limit_bytes = limit_bytes
+        self._pending = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[Frame, bytes]]:
+        """Yield every message that ``data`` completes.
+
+        Raises:
+            ValueError: what came is not a message, or longer than the limit.
+        """
+        self._pending += data
+        while len(self._pending) >= _HEADER.size:
+            kind, length = _HEADER.unpack_from(self._pending)
+            if length > self.limit_bytes:
+                raise ValueError(
+                    f"launch: message of {length} bytes, at most {self.limit_bytes} are accepted"
+                )
+            end = _HEADER.size + length
+            if len(self._pending) < end:
+                return
+            body = bytes(self._pending[_HEADER.size : end])
+            del self._pending[:end]
+            yield Frame(kind), body
+
+
+def kill_marked(secret: str) -> int:
+    """Kill every process of this machine that carries ``secret`` in its environment; return how many.
+
+    A process that left its rank's process group still has the environment it was started with. The pid file
+    descriptor is opened before the look, so the signal reaches the process that was looked at and no other.
+    """
+    marker = b"DISTGRAD_JOB_SECRET=" + secret.encode()
+    killed = 0
+    for name in os.listdir("/proc"):
+        if not name.isdecimal() or int(name) == os.getpid():
+            continue
+        try:
+            descriptor = os.pidfd_open(int(name))
+        except OSError:
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:
+                if marker not in file.read().split(b"\0"):
+                    continue
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            killed += 1
+        except OSError:  # another user's, or it has just ended
+            continue
+        finally:
+            os.close(descriptor)
+    return killed
+
+
+def _die_with_parent(parent: int) -> None:
+    """Ask the kernel to kill this process when ``parent`` dies, also by SIGKILL."""
+    import ctypes
+
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:  # it died before the kernel was asked
+        os._exit(1)
+
+
+def _load_script(path: str) -> tuple[types.CodeType, dict[str, Any]]:
+    """The code of the file ``path`` and the attributes of its ``__main__``."""
+    with open(path, "rb") as file:
+        code = compile(file.read(), path, "exec", dont_inherit=True)
+    return code, {"__file__": path, "__spec__": None, "__package__": None, "__cached__": None}
+
+
+def _load_module(name: str) -> tuple[types.CodeType, dict[str, Any]]:
+    """The code that ``python -m name`` would run and the attributes of its ``__main__``."""
+    import importlib.util
+
+    spec = importlib.util.find_spec(name)
+    if spec is not None and spec.submodule_search_locations is not None:
+        spec = importlib.util.find_spec(f"{name}.__main__")
+    get_code = getattr(spec and spec.loader, "get_code", None)
+    code = get_code(spec.name) if spec is not None and get_code is not None else None
+    if spec is None or code is None:
+        raise ModuleNotFoundError(f"launch: -m {name}: no module of that name that can be run", name=name)
+    attributes = {"__file__": spec.origin, "__spec__": spec, "__package__": spec.parent}
+    return code, {**attributes, "__loader__": spec.loader, "__cached__": spec.cached}
+
+
+def _report(error: BaseException, failures: int) -> NoReturn:
+    """Tell the watcher about an exception that nothing caught, and leave.
+
+    What was registered with atexit still runs. Threads are not waited for, and MPI is not finalized: both may
+    stand still for ever once this rank has left the others.
+    """
+    import atexit
+    import ctypes
+    import traceback
+
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    error.__traceback__ = trace
+    text = "".join(traceback.format_exception(error))
+    code = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    os.write(failures, pack(Frame.FAILED, {"code": code, "traceback": text[-CHUNK_BYTES // 2 :]}))
+    if sys.excepthook is not sys.__excepthook__:
+        sys.excepthook(type(error), error, trace)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    ctypes.CDLL(None).fflush(None)
+    os._exit(code)
+
+
+def _run_script(arguments: list[str], failures: int) -> None:
+    """Run the script as ``__main__``; like Python itself, but uncaught exceptions go to the watcher."""
+    process = os.getpid()
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    is_module = arguments[0] == "-m"
+    if not sys.flags.safe_path:
+        sys.path[0] = os.getcwd() if is_module else os.path.dirname(os.path.realpath(arguments[0]))
+    sys.argv = arguments[1:] if is_module else arguments
+    try:
+        code, attributes = _load_module(arguments[1]) if is_module else _load_script(arguments[0])
+        if is_module:
+            sys.argv[0] = attributes["__file__"]
+        main.__dict__.update(attributes)
+        exec(code, main.__dict__)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        if os.getpid() != process:  # a fork that the script made: its failure is the script's own affair
+            raise
+        _report(error, failures)
+
+
+def _script(
+    arguments: list[str], environment: dict[str, str], watcher: int, pipes: tuple[int, int, int]
+) -> None:
+    """Turn this fork into the user's script."""
+    os.setpgid(0, 0)
+    _die_with_parent(watcher)
+    null = os.open(os.devnull, os.O_RDONLY)
+    stdout, stderr, failures = pipes
+    for source, target in ((null, 0), (stdout, 1), (stderr, 2)):
+        os.dup2(source, target)
+        os.close(source)
+    os.environ.update(environment)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    faulthandler.enable()
+    faulthandler.register(STACKS_SIGNAL, all_threads=True)
+    _run_script(arguments, failures)
+
+
+class _Watcher:
+    """Relays between one running script and the launcher until either ends."""
+
+    def __init__(
+        self, line: socket.socket, reader: FrameReader, script: int, pipes: tuple[int, int, int]
+    ) -> None:
+        self.line = line
+        self.reader = reader
+        self.script = script
+        self.script_ended = os.pidfd_open(script)
+        self.pipes = dict(zip(pipes, (Frame.STDOUT, Frame.STDERR, Frame.FAILED), strict=True))
+        self.failures = FrameReader()
+
+    def watch(self) -> int:
+        """Relay until the script has ended; return its status.
+
+        Raises:
+            OSError: the launcher is gone.
+        """
+        self._obey(b"")  # what may have come together with the start
+        with selectors.DefaultSelector() as selector:
+            for source in (self.line.fileno(), self.script_ended, *self.pipes):
+                selector.register(source, selectors.EVENT_READ)
+            while True:
+                ready = [key.fd for key, _ in selector.select()]
+                if self.line.fileno() in ready:
+                    data = self.line.recv(CHUNK_BYTES)
+                    if not data:
+                        raise ConnectionError("the launcher is gone")
+                    self._obey(data)
+                for source in ready:
+                    if source in self.pipes and not self._relay(source):
+                        selector.unregister(source)
+                if self.script_ended in ready:
+                    return self._end()
+
+    def _obey(self, data: bytes) -> None:
+        """Deliver the signals that the launcher sends."""
+        for _, body in self.reader.feed(data):
+            os.killpg(self.script, json.loads(body)["number"])
+
+    def _relay(self, pipe: int) -> bool:
+        """Pass on what lies in ``pipe``; False at its end."""
+        try:
+            data = os.read(pipe, CHUNK_BYTES)
+        except BlockingIOError:
+            return False
+        kind = self.pipes[pipe]
+        if kind is Frame.FAILED:
+            for _, body in self.failures.feed(data):
+                self.line.sendall(pack(kind, body))
+        elif data:
+            self.line.sendall(pack(kind, data))
+        return bool(data)
+
+    def _end(self) -> int:
+        # The script is still a zombie here, so its number cannot mean another process group.
+        os.killpg(self.script, signal.SIGKILL)
+        for pipe in self.pipes:
+            os.set_blocking(pipe, False)
+            while self._relay(pipe):
+                pass
+        _, status = os.waitpid(self.script, 0)
+        self.line.sendall(pack(Frame.ENDED, {"status": status}))
+        return status
+
+
+def _connect(rank: int) -> tuple[socket.socket, FrameReader, dict[str, str]]:
+    """Call the launcher; return the line, its reader, and the variables for this rank's environment."""
+    host, _, port = os.environ["DISTGRAD_SUPERVISOR"].rpartition(":")
+    line = socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S)
+    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    hello = {"secret": os.environ["DISTGRAD_JOB_SECRET"], "rank": rank, "host": socket.gethostname()}
+    line.sendall(pack(Frame.HELLO, hello))
+    reader = FrameReader()
+    while data := line.recv(CHUNK_BYTES):
+        for _, body in reader.feed(data):
+            line.settimeout(None)
+            return line, reader, json.loads(body)
+    raise ConnectionError("the launcher closed the line before the start")
+
+
+def _watch(rank: int, arguments: list[str]) -> int | None:
+    """Start the script and watch it; return its status, or None in the script's own process at its end."""
+    try:
+        line, reader, environment = _connect(rank)
+    except OSError as error:
+        sys.stderr.write(f"launch: rank {rank} could not reach the launcher: {error}\n")
+        return 1 << 8
+    watcher = os.getpid()
+    pairs = [os.pipe() for _ in range(3)]
+    script = os.fork()
+    readers, writers = zip(*pairs, strict=True)
+    if script == 0:
+        line.close()
+        for descriptor in readers:
+            os.close(descriptor)
+        _script(arguments, environment, watcher, writers)
+        return None
+    os.setpgid(script, script)  # also here: a signal may have to be delivered before the fork gets that far
+    for descriptor in writers:
+        os.close(descriptor)
+    try:
+        return _Watcher(line, reader, script, readers).watch()
+    except OSError:
+        kill_marked(os.environ["DISTGRAD_JOB_SECRET"])
+        return 1 << 8
+
+
+def main(arguments: list[str]) -> None:
+    """Be the stub: fork the watcher, wait for it, pass its exit code on."""
+    rank = int(os.environ[arguments[0]])
+    watcher = os.fork()
+    if watcher == 0:
+        os.setsid()
+        status = _watch(rank, arguments[1:])
+        if status is None:
+            return
+    else:
+        _, status = os.waitpid(watcher, 0)
+    sys.stderr.flush()
+    code = os.waitstatus_to_exitcode(status)
+    os._exit(code if code >= 0 else 128 - code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
