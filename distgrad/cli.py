@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib import metadata
 
 import click
 
@@ -11,7 +10,7 @@ __all__ = ["main"]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(metadata.version("distgrad"), prog_name="distgrad")
+@click.version_option(package_name="distgrad", prog_name="distgrad")
 def main() -> None:
     """Data-parallel training of neural networks on NumPy, CuPy and MPI."""
 

@@ -63,7 +63,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="print what would be started, and start nothing")
     add("-m", "--module", action="store_true", help="the script is a module, as in python -m")
     add("script", help="the script, or with -m the module")
-    add("arguments", nargs=argparse.REMAINDER, metavar="ARGS", help="arguments of the script")
+    add("arguments", nargs=argparse.REMAINDER, metavar="ARGS",
+        help="arguments of the script").required = False  # fmt: skip
     return parser
 
 

@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
-__all__ = ["Console", "LineSplitter"]
+__all__ = ["Console", "LineSplitter", "OutputClosedError"]
 
 _LONGEST_LINE_BYTES = 1 << 20
 _COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)  # ANSI foregrounds that read on light and on dark
 _ERASE_LINE = b"\r\x1b[2K"
 _BREAK = re.compile(rb"\r*\n|\r")
+
+
+class OutputClosedError(Exception):
+    """Whoever read the launcher's output has gone, as head(1) does."""
 
 
 class LineSplitter:
@@ -144,9 +148,7 @@ class Console:
 
     def close(self) -> None:
         """Take the last progress bar off the screen and close the log files."""
-        if self._bar_shown:
-            self._erase()
-            self.streams[1].flush()
+        self._send(1, _ERASE_LINE if self._bar_shown else b"")
         for log in self._logs:
             log.close()
 
@@ -171,19 +173,18 @@ class Console:
     def _put(self, stream: int, lines: list[bytes]) -> None:
         bar = self._bar() if self.live else b""
         if lines or bar != self._bar_shown:
-            self._erase()
-            if lines:
-                self.streams[stream].write(b"\n".join(lines) + b"\n")
-                self.streams[stream].flush()
-            if bar:
-                self.streams[1].write(bar)
+            self._send(1, _ERASE_LINE if self._bar_shown else b"")
+            self._send(stream, b"".join(line + b"\n" for line in lines))
+            self._send(1, bar)
             self._bar_shown = bar
-            self.streams[1].flush()
 
-    def _erase(self) -> None:
-        if self._bar_shown:
-            self.streams[1].write(_ERASE_LINE)
-            self.streams[1].flush()
+    def _send(self, stream: int, data: bytes) -> None:
+        if data:
+            try:
+                self.streams[stream].write(data)
+                self.streams[stream].flush()
+            except BrokenPipeError:
+                raise OutputClosedError from None
 
     def _bar(self) -> bytes:
         """The progress bar of the lowest rank that has one, cut to the width of the screen."""

@@ -147,11 +147,21 @@ def _load_module(name: str) -> tuple[types.CodeType, dict[str, Any]]:
     return code, {**attributes, "__loader__": spec.loader, "__cached__": spec.cached}
 
 
+_reported: list[BaseException] = []
+
+
+def _excepthook(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
+    """Print an exception, unless it was reported: the launcher prints that one, last."""
+    if error not in _reported:
+        sys.__excepthook__(kind, error, trace)
+
+
 def _report(error: BaseException, failures: int) -> NoReturn:
     """Tell the watcher about an exception that nothing caught, and leave.
 
-    What was registered with atexit still runs. Threads are not waited for, and MPI is not finalized: both may
-    stand still for ever once this rank has left the others.
+    A hook that the script has set is called as Python would, after the report. What was registered with
+    atexit still runs. Threads are not waited for, and MPI is not finalized: both may stand still for ever
+    once this rank has left the others.
     """
     import atexit
     import ctypes
@@ -163,9 +173,10 @@ def _report(error: BaseException, failures: int) -> NoReturn:
     error.__traceback__ = trace
     text = "".join(traceback.format_exception(error))
     code = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
-    os.write(failures, pack(Frame.FAILED, {"code": code, "traceback": text[-CHUNK_BYTES // 2 :]}))
-    if sys.excepthook is not sys.__excepthook__:
-        sys.excepthook(type(error), error, trace)
+    with open(failures, "wb") as pipe:
+        pipe.write(pack(Frame.FAILED, {"code": code, "traceback": text[-CHUNK_BYTES:]}))
+    _reported.append(error)
+    sys.excepthook(type(error), error, trace)
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -208,6 +219,7 @@ def _script(
         os.close(source)
     os.environ.update(environment)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    sys.excepthook = _excepthook
     faulthandler.enable()
     faulthandler.register(STACKS_SIGNAL, all_threads=True)
     _run_script(arguments, failures)

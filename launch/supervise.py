@@ -21,7 +21,7 @@ from types import FrameType
 from typing import IO
 
 from . import plan, process
-from .logs import Console
+from .logs import Console, OutputClosedError
 from .mpirun import Starter, remove_segments
 from .plan import RankSpec
 from .rank import CHUNK_BYTES, STACKS_SIGNAL, Frame, FrameReader, kill_marked, pack
@@ -132,7 +132,7 @@ class Supervisor:
             except _SecondInterruptError:
                 text = f"launch: killed by the second Ctrl-C after {self._elapsed_s():.1f} s"
                 self.verdict = _Verdict(128 + signal.SIGINT, text)
-            except BrokenPipeError:  # whoever read our output has gone, as head(1) does
+            except OutputClosedError:
                 self.console.mute()
                 self.verdict = _Verdict(128 + signal.SIGPIPE, "")
             finally:
