@@ -1,0 +1,479 @@
+"""What every communicator does, whatever carries it: one check a promise, run by every rank.
+
+A check takes the rank's communicator. Every rank computes all ranks' data by itself, from their numbers, so
+that it knows what must arrive; no two ranks have equal data.
+"""
+
+import hashlib
+import itertools
+import operator
+import time
+from collections.abc import Callable
+from functools import reduce
+
+import numpy as np
+import pytest
+
+from distgrad.comm import Communicator, Work
+from distgrad.errors import CommError, CommMismatchError, CommTimeoutError, DTypeError, ShapeError
+
+CHECKS: dict[str, Callable[[Communicator], None]] = {}
+CHECKS_OF_MANY: dict[str, Callable[[Communicator], None]] = {}  # need two ranks or more
+
+FLOATS = ("float16", "float32", "float64")
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+SHAPES = ((), (0,), (3, 0), (1,), (7,), (4, 5, 3), (70_001,))
+UFUNCS = {"sum": np.add, "min": np.minimum, "max": np.maximum, "prod": np.multiply}
+
+
+def check(function: Callable[[Communicator], None]) -> Callable[[Communicator], None]:
+    CHECKS[function.__name__] = function
+    return function
+
+
+def check_of_many(function: Callable[[Communicator], None]) -> Callable[[Communicator], None]:
+    CHECKS_OF_MANY[function.__name__] = function
+    return function
+
+
+def data(rank: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Numbers of one rank; small enough that integers do not overflow in a product over five ranks."""
+    rng = np.random.default_rng([rank, len(shape), int(np.prod(shape))])
+    if dtype == "bool":
+        return np.asarray(rng.integers(0, 2, shape), bool)
+    if dtype in INTEGERS:
+        return np.asarray(rng.integers(1, 3, shape), dtype)
+    return np.asarray(rng.standard_normal(shape) + rank, dtype)
+
+
+def all_data(comm: Communicator, shape: tuple[int, ...], dtype: str) -> list[np.ndarray]:
+    return [data(rank, shape, dtype) for rank in range(comm.size)]
+
+
+def same_bits(comm: Communicator, x: np.ndarray) -> None:
+    digests = comm.all_gather_object(hashlib.sha256(x.tobytes()).hexdigest())
+    assert len(set(digests)) == 1, f"ranks hold different bits: {digests}"
+
+
+def close(actual: np.ndarray, expected: np.ndarray) -> None:
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    if actual.dtype.kind == "f":
+        tolerance = 20 * np.finfo(actual.dtype).eps
+        np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
+    else:
+        np.testing.assert_array_equal(actual, expected)
+
+
+# Who is there ----------------------------------------------------------------------------------------------
+
+
+@check
+def ranks_are_numbered(comm: Communicator) -> None:
+    assert comm.all_gather_object(comm.rank) == list(range(comm.size))
+    assert 0 <= comm.local_rank < comm.local_size <= comm.size
+    assert (comm.local_rank, comm.local_size) == (comm.rank, comm.size), "the tests run on one host"
+    assert f"rank {comm.rank} of {comm.size}" in repr(comm)
+
+
+# Reductions ------------------------------------------------------------------------------------------------
+
+
+@check
+def all_reduce_matches_numpy_with_equal_bits(comm: Communicator) -> None:
+    for dtype in (*FLOATS, *INTEGERS):
+        for shape in SHAPES if dtype in ("float32", "int64") else ((7,),):
+            for op, ufunc in UFUNCS.items():
+                x = data(comm.rank, shape, dtype)
+                assert comm.all_reduce(x, op) is x
+                close(x, np.asarray(reduce(ufunc, all_data(comm, shape, dtype)), dtype))
+                same_bits(comm, x)
+
+
+@check
+def all_reduce_has_equal_bits_at_any_length(comm: Communicator) -> None:
+    for length in (2, 3, 63, 1000, 1025, 40_000, 300_001):
+        x = data(comm.rank, (length,), "float32")
+        comm.all_reduce(x)
+        same_bits(comm, x)
+
+
+@check
+def mean_divides_the_sum(comm: Communicator) -> None:
+    for dtype in FLOATS:
+        x = data(comm.rank, (5, 2), dtype)
+        comm.all_reduce(x, "mean")
+        total = reduce(np.add, all_data(comm, (5, 2), dtype))
+        close(x, (total / np.asarray(comm.size, dtype)).astype(dtype))
+
+
+@check
+def booleans_reduce_by_logic(comm: Communicator) -> None:
+    rows = all_data(comm, (50,), "bool")
+    for op, combine in {"min": operator.and_, "prod": operator.and_, "max": operator.or_}.items():
+        x = rows[comm.rank].copy()
+        comm.all_reduce(x, op)
+        close(x, reduce(combine, rows))
+
+
+@check
+def reduce_scatter_keeps_this_ranks_part(comm: Communicator) -> None:
+    for dtype in ("float32", "int32"):
+        for op in ("sum", "max", *(["mean"] if dtype == "float32" else [])):
+            shape = (comm.size, 3, 2)
+            x = data(comm.rank, shape, dtype)
+            before = x.copy()
+            part = comm.reduce_scatter(x, op)
+            ufunc = np.add if op == "mean" else UFUNCS[op]
+            whole = reduce(ufunc, all_data(comm, shape, dtype))
+            expected = whole / np.float32(comm.size) if op == "mean" else whole
+            close(part, expected[comm.rank].astype(dtype))
+            np.testing.assert_array_equal(x, before)
+
+
+@check
+def reductions_reject_what_they_cannot_reduce(comm: Communicator) -> None:
+    ones = np.ones((comm.size, 4), np.float32)
+    rejected = [
+        (DTypeError, "sum does not take bool", ones.astype(bool), "sum"),
+        (DTypeError, "mean does not take bool", ones.astype(bool), "mean"),
+        (DTypeError, "mean does not take int64", ones.astype(np.int64), "mean"),
+        (DTypeError, "got complex64", ones.astype(np.complex64), "sum"),
+        (DTypeError, "native byte order, got >f4", ones.astype(">f4"), "sum"),
+        (DTypeError, "must be a NumPy array, got list", [1.0], "sum"),
+        (DTypeError, "must be a NumPy array, got float32", np.float32(1), "sum"),
+        (ShapeError, r"must be C-contiguous, got shape .* strides", ones[:, ::2], "sum"),
+        (ShapeError, r"pass np.ascontiguousarray\(x\)", np.ones((2, 3), order="F"), "sum"),
+        (CommError, "op must be one of sum, mean, min, max, prod, got 'average'", ones, "average"),
+    ]
+    for kind, text, x, op in rejected:
+        for verb in (comm.all_reduce, comm.reduce_scatter):
+            with pytest.raises(kind, match=f"{verb.__name__}: .*{text}"):
+                verb(x, op)
+    frozen = ones.copy()
+    frozen.flags.writeable = False
+    with pytest.raises(CommError, match="all_reduce: x is overwritten, but is read-only"):
+        comm.all_reduce(frozen)
+    with pytest.raises(ShapeError, match=r"one part a rank, \[\d, ...\], got \[9\]"):
+        comm.reduce_scatter(np.ones(9, np.float32))
+    comm.barrier()
+
+
+# Moving data -----------------------------------------------------------------------------------------------
+
+
+@check
+def broadcast_copies_the_roots_array(comm: Communicator) -> None:
+    for root in range(comm.size):
+        for dtype in (*FLOATS, *INTEGERS, "bool"):
+            for shape in SHAPES:
+                x = data(comm.rank, shape, dtype)
+                assert comm.broadcast(x, root) is x
+                np.testing.assert_array_equal(x, data(root, shape, dtype))
+    z = np.full(3, comm.rank + 1j, np.complex128)
+    np.testing.assert_array_equal(comm.broadcast(z, 0), np.full(3, 1j))
+
+
+@check
+def all_gather_stacks_the_ranks(comm: Communicator) -> None:
+    for dtype in ("float32", "int8", "bool"):
+        for shape in SHAPES:
+            x = data(comm.rank, shape, dtype)
+            close(comm.all_gather(x), np.stack(all_data(comm, shape, dtype)))
+
+
+@check
+def gather_and_scatter_are_inverse(comm: Communicator) -> None:
+    for root in range(comm.size):
+        for shape in SHAPES:
+            x = data(comm.rank, shape, "float64")
+            stacked = comm.gather(x, root)
+            if comm.rank == root:
+                close(stacked, np.stack(all_data(comm, shape, "float64")))
+            else:
+                assert stacked is None
+            out = np.empty_like(x)
+            assert comm.scatter(out, stacked, root) is out
+            np.testing.assert_array_equal(out, x)
+
+
+@check
+def scatter_wants_the_parts_on_the_root_alone(comm: Communicator) -> None:
+    out = np.zeros(2)
+    given = None if comm.rank == 0 else np.zeros((comm.size, 2))
+    with pytest.raises(CommError, match="x must be given on the root, rank 0, alone"):
+        comm.scatter(out, given)
+    if comm.rank == 0:
+        with pytest.raises(
+            ShapeError, match=r"x must be float64\[\d, 2\] for out of float64\[2\], got float64\[7\]"
+        ):
+            comm.scatter(out, np.zeros(7))
+    comm.barrier()
+
+
+@check
+def all_to_all_transposes(comm: Communicator) -> None:
+    for shape in ((comm.size,), (comm.size, 3, 2), (comm.size, 0)):
+        x = data(comm.rank, shape, "float32")
+        expected = np.stack([row[comm.rank] for row in all_data(comm, shape, "float32")])
+        close(comm.all_to_all(x), expected)
+
+
+@check
+def messages_keep_their_order_and_tag(comm: Communicator) -> None:
+    right, left = (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
+    for length in (0, 3, 500_000):  # the longest is beyond what MPI takes without a receiver
+        for i in range(3):
+            comm.send(np.full(length, 10 * comm.rank + i), right, tag=7)
+        comm.send(np.array(comm.rank), right, tag=8)
+        other = np.array(-1)
+        comm.recv(other, left, tag=8)
+        assert other == left
+        for i in range(3):
+            x = np.full(length, -1)
+            assert comm.recv(x, left, tag=7) is x
+            np.testing.assert_array_equal(x, np.full(length, 10 * left + i))
+
+
+@check
+def a_sent_array_may_change_at_once(comm: Communicator) -> None:
+    x = np.full(200_000, comm.rank, np.float32)
+    comm.send(x, (comm.rank + 1) % comm.size)
+    x[:] = -1
+    y = np.empty_like(x)
+    comm.recv(y, (comm.rank - 1) % comm.size)
+    np.testing.assert_array_equal(y, np.full_like(y, (comm.rank - 1) % comm.size))
+
+
+@check
+def a_message_of_another_kind_is_an_error(comm: Communicator) -> None:
+    comm.send(np.ones((2, 3), np.float32), (comm.rank + 1) % comm.size)
+    with pytest.raises(CommMismatchError, match=r"expected float64\[6\] from rank \d.* sent float32\[2, 3\]"):
+        comm.recv(np.ones(6), (comm.rank - 1) % comm.size)
+    comm.barrier()
+
+
+@check
+def ranks_that_do_not_exist_are_rejected(comm: Communicator) -> None:
+    x = np.ones(2)
+    for rank in (-1, comm.size):
+        for name, verb, arguments in (
+            ("broadcast: root", comm.broadcast, (x, rank)),
+            ("gather: root", comm.gather, (x, rank)),
+            ("scatter: root", comm.scatter, (x, None, rank)),
+            ("send: dest", comm.send, (x, rank)),
+            ("recv: source", comm.recv, (x, rank)),
+            ("broadcast_object: root", comm.broadcast_object, (x, rank)),
+        ):
+            with pytest.raises(
+                CommError, match=f"{name} must be a rank from 0 to {comm.size - 1}, got {rank}"
+            ):
+                verb(*arguments)
+    comm.barrier()
+
+
+@check
+def moving_rejects_strides_and_objects(comm: Communicator) -> None:
+    for verb in (comm.broadcast, comm.all_gather, comm.all_to_all, comm.gather, comm.scatter):
+        with pytest.raises(ShapeError, match="must be C-contiguous"):
+            verb(np.ones((4, 4))[:, ::2])
+        with pytest.raises(DTypeError, match="use all_gather_object"):
+            verb(np.array([None]))
+    comm.barrier()
+
+
+@check
+def barrier_waits_for_the_last(comm: Communicator) -> None:
+    for late in range(comm.size):
+        if comm.rank == late:
+            time.sleep(0.03)
+        came_s = time.clock_gettime(time.CLOCK_MONOTONIC)
+        comm.barrier()
+        went_s = time.clock_gettime(time.CLOCK_MONOTONIC)
+        assert went_s >= max(comm.all_gather_object(came_s))
+
+
+@check
+def objects_of_any_length_travel(comm: Communicator) -> None:
+    objects = [{"rank": rank, "text": "x" * 1000 * rank} for rank in range(comm.size)]
+    assert comm.all_gather_object(objects[comm.rank]) == objects
+    for root in range(comm.size):
+        assert comm.broadcast_object(objects[comm.rank], root) == objects[root]
+    assert comm.broadcast_object(None if comm.rank else [1], 0) == [1]
+
+
+# Work ------------------------------------------------------------------------------------------------------
+
+
+@check
+def work_returns_what_the_blocking_call_does(comm: Communicator) -> None:
+    arrays = [data(comm.rank, (100 + i,), "float32") for i in range(20)]
+    works = [comm.all_reduce(x, async_op=True) for x in arrays]
+    gathered = comm.all_gather(np.array([comm.rank]), async_op=True)
+    assert all(isinstance(work, Work) for work in works)
+    for i, work in enumerate(works):
+        assert work.wait() is arrays[i]
+        close(arrays[i], reduce(np.add, all_data(comm, (100 + i,), "float32")))
+        same_bits(comm, arrays[i])
+        assert work.done()
+        assert work.started_s <= work.ended_s <= time.perf_counter()
+    assert all(a.ended_s <= b.started_s for a, b in itertools.pairwise(works)), "one at a time, in order"
+    np.testing.assert_array_equal(gathered.wait(), np.arange(comm.size)[:, None])
+    assert gathered.wait(timeout=0) is gathered.wait(), "a second wait returns the same"
+
+
+@check
+def a_blocking_call_waits_its_turn(comm: Communicator) -> None:
+    x = np.full(100_000, 1.0)
+    works = [comm.all_reduce(x, async_op=True) for _ in range(4)]
+    comm.broadcast(x)
+    assert all(work.done() for work in works)
+    np.testing.assert_array_equal(x, np.full(100_000, float(comm.size**4)))
+
+
+@check
+def every_verb_has_an_asynchronous_form(comm: Communicator) -> None:
+    x = np.full((comm.size, 2), comm.rank, np.float32)
+    works = [
+        comm.barrier(async_op=True),
+        comm.broadcast(x[0], async_op=True),
+        comm.reduce_scatter(x, async_op=True),
+        comm.all_to_all(x, async_op=True),
+        comm.gather(x, async_op=True),
+        comm.scatter(np.empty(2, np.float32), x if comm.rank == 0 else None, async_op=True),
+        comm.send(x, (comm.rank + 1) % comm.size, async_op=True),
+        comm.recv(np.empty_like(x), (comm.rank - 1) % comm.size, async_op=True),
+    ]
+    received = [work.wait() for work in works][-1]
+    assert received[1 % comm.size, 0] == (comm.rank - 1) % comm.size * (comm.size > 1)
+
+
+# Groups ----------------------------------------------------------------------------------------------------
+
+
+@check
+def split_orders_by_key(comm: Communicator) -> None:
+    part = comm.split(comm.rank % 2, key=-comm.rank)
+    members = [rank for rank in reversed(range(comm.size)) if rank % 2 == comm.rank % 2]
+    assert (part.rank, part.size, part.group) == (
+        members.index(comm.rank),
+        len(members),
+        f"world/{comm.rank % 2}",
+    )
+    assert part.all_gather_object(comm.rank) == members
+    assert (part.local_rank, part.local_size) == (part.rank, part.size)
+    x = np.array([float(comm.rank)])
+    assert part.all_reduce(x) == sum(members)
+    again = part.split(0, group="again")
+    assert (again.size, again.group) == (part.size, "again")
+    assert again.all_gather_object(again.rank) == list(range(again.size))
+    comm.barrier()
+
+
+@check
+def split_leaves_out_who_gives_no_color(comm: Communicator) -> None:
+    part = comm.split(None if comm.rank == 0 else 5)
+    if comm.rank == 0:
+        assert part is None
+    else:
+        assert (part.rank, part.size) == (comm.rank - 1, comm.size - 1)
+    comm.barrier()
+
+
+@check
+def groups_share_one_order_of_work(comm: Communicator) -> None:
+    part = comm.split(comm.rank // 2)
+    x, y = np.ones(1000), np.ones(1000)
+    works = [group.all_reduce(z, async_op=True) for _ in range(5) for group, z in ((comm, x), (part, y))]
+    for work in works:
+        work.wait()
+    assert x[0] == comm.size**5
+    assert y[0] == part.size**5
+
+
+@check
+def allocated_memory_is_aligned_and_zero(comm: Communicator) -> None:
+    for nbytes in (0, 1, 4096, 100_000):
+        memory = comm.allocate(nbytes)
+        assert (memory.dtype, memory.shape) == (np.uint8, (nbytes,))
+        assert memory.ctypes.data % 4096 == 0 or nbytes == 0
+        assert not memory.any()
+    x = comm.allocate(4000).view(np.float32)
+    x += comm.rank + 1
+    comm.all_reduce(x)
+    np.testing.assert_array_equal(x, np.full(1000, comm.size * (comm.size + 1) / 2, np.float32))
+
+
+# Faults ----------------------------------------------------------------------------------------------------
+
+
+def differ(comm: Communicator, odd: Callable[[], object], even: Callable[[], object], text: str) -> None:
+    """The last rank calls ``odd`` and all others ``even``; every rank must get the same report."""
+    comm.all_gather(np.zeros(2))
+    with pytest.raises(CommMismatchError) as caught:
+        odd() if comm.rank == comm.size - 1 else even()
+    message = str(caught.value)
+    number = comm.log.count - 1
+    first, *sites = message.splitlines()
+    assert first == (
+        f"collective #{number}, group 'world': {text.format(last=comm.size - 1)}; every rank must issue the "
+        f"same calls in the same order. Last agreed: #{number - 1} all_gather"
+    )
+    assert len(sites) == 2
+    assert all(__file__.rsplit("/", 1)[1] in line for line in sites)
+    assert len(set(comm.all_gather_object(message))) == 1, "after the report the ranks are in step again"
+
+
+@check_of_many
+def different_calls_are_reported_before_data_moves(comm: Communicator) -> None:
+    x = np.full(8, comm.rank, np.float32)
+    differ(
+        comm,
+        lambda: comm.all_reduce(x[:5]),
+        lambda: comm.all_reduce(x),
+        "rank 0 called all_reduce(float32[8]), rank {last} called all_reduce(float32[5])",
+    )
+    differ(
+        comm,
+        comm.barrier,
+        lambda: comm.all_reduce(x),
+        "rank 0 called all_reduce(float32[8]), rank {last} called barrier()",
+    )
+    differ(
+        comm,
+        lambda: comm.all_reduce(x, "max"),
+        lambda: comm.all_reduce(x),
+        "rank 0 called all_reduce(float32[8]), rank {last} called all_reduce(float32[8], op=max)",
+    )
+    differ(
+        comm,
+        lambda: comm.broadcast(x.astype(np.float64), 1),
+        lambda: comm.broadcast(x, 1),
+        "rank 0 called broadcast(float32[8], root=1), rank {last} called broadcast(float64[8], root=1)",
+    )
+    np.testing.assert_array_equal(x, np.full(8, comm.rank, np.float32))
+
+
+@check_of_many
+def a_mismatch_is_raised_in_wait(comm: Communicator) -> None:
+    work = comm.all_reduce(np.ones(3 + (comm.rank == 1)), async_op=True)
+    with pytest.raises(CommMismatchError, match=r"rank 1 called all_reduce\(float64\[4\]\)"):
+        work.wait()
+    comm.barrier()
+
+
+@check_of_many
+def a_wait_may_end_before_the_work(comm: Communicator) -> None:
+    if comm.rank == 0:
+        work = comm.barrier(async_op=True)
+        with pytest.raises(
+            CommTimeoutError, match=r"#\d+ barrier, group 'world' was expected to end within 0.02 s"
+        ):
+            work.wait(timeout=0.02)
+        comm.send(np.zeros(0), 1, async_op=True)
+        work.wait()
+    else:
+        time.sleep(0.1)
+        comm.barrier()
+    if comm.rank == 1:
+        comm.recv(np.zeros(0), 0)
