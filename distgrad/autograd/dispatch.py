@@ -88,7 +88,7 @@ def primitive(
         REGISTRY[record.name] = record
         for backend in namespaces.values():
             backend.add_formula(record.name, formula)
-        operation = _compile_call(record)
+        operation = _uncompiled_call(record)
         operation.record = record
         operation.vjp = _vjp_decorator(record)
         namespace.__dict__[record.name] = operation
@@ -103,15 +103,43 @@ def _vjp_decorator(record: Primitive) -> Callable[..., Any]:
 
         def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
             record.add_vjp(inputs, function)
-            # the call path is written anew, since what it saves has changed
-            operation = namespace.__dict__[record.name]
-            operation.__code__ = _compile_call(record).__code__
-            record.backward = _compile_backward(record)
             return function
 
         return decorate
 
     return vjp
+
+
+_FIRST_CALL = compile("lambda *args, **kwargs: finish(record)(*args, **kwargs)", "<first call>", "eval")
+
+
+def _uncompiled_call(record: Primitive) -> Any:
+    """The public function; its first call compiles it, so that importing costs little."""
+    operation = eval(_FIRST_CALL, _scope(record) | {"finish": _finish})
+    operation.__name__ = operation.__qualname__ = record.name
+    operation.__doc__ = record.formula.__doc__
+    operation.__module__ = record.formula.__module__
+    operation.__signature__ = _public_signature(record)
+    return operation
+
+
+def _public_signature(record: Primitive) -> inspect.Signature:
+    """The formula's signature without ``xp``, and with a sequence as one argument."""
+    signature = inspect.signature(record.formula)
+    parameters = list(signature.parameters.values())[1:]
+    if record.variadic:
+        parameters[0] = parameters[0].replace(kind=inspect.Parameter.POSITIONAL_ONLY)
+    return signature.replace(parameters=parameters)
+
+
+def _finish(record: Primitive) -> Any:
+    """Give the public function its own code, and the record its backward; returns the function."""
+    operation, final = namespace.__dict__[record.name], _compile_call(record)
+    if record.vjps:
+        record.backward = _compile_backward(record)
+    operation.__defaults__, operation.__kwdefaults__ = final.__defaults__, final.__kwdefaults__
+    operation.__code__ = final.__code__
+    return operation
 
 
 # -- what the compiled functions call
@@ -288,30 +316,27 @@ _SEVERAL = """\
 """
 
 
+class _Name(str):
+    """A text that stands in a signature as it is."""
+
+    __repr__ = str.__str__
+
+
 def _header(record: Primitive) -> str:
     """The public signature as text, with defaults taken from the formula's."""
-    parameters = list(inspect.signature(record.formula).parameters.values())[1:]
-    texts = []
-    for parameter in parameters:
-        text = parameter.name
-        if parameter.default is not parameter.empty:
-            text += f"=default_{parameter.name}"
-        texts.append(text)
-    kinds = [parameter.kind for parameter in parameters]
-    only = sum(
-        kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL) for kind in kinds
-    )
-    if only:
-        texts.insert(only, "/")
-    keyword = next((i for i, kind in enumerate(kinds) if kind is inspect.Parameter.KEYWORD_ONLY), None)
-    if keyword is not None:
-        texts.insert(keyword + (1 if only else 0), "*")
-    return ", ".join(texts)
+    parameters = [
+        each.replace(
+            annotation=each.empty,
+            default=each.empty if each.default is each.empty else _Name(f"default_{each.name}"),
+        )
+        for each in _public_signature(record).parameters.values()
+    ]
+    return str(inspect.Signature(parameters))
 
 
 def _compile_call(record: Primitive) -> Any:
     """Compile the public function."""
-    body = [f"def {record.name}({_header(record)}):\n"]
+    body = [f"def {record.name}{_header(record)}:\n"]
     for x in record.inputs:
         unwrap = _UNWRAP_SEQUENCE if record.variadic else _UNWRAP
         body.append(
@@ -450,37 +475,24 @@ def _compile_backward(record: Primitive) -> Callable[..., Any]:
 
 def _execute(record: Primitive, source: str, filename: str) -> Any:
     """Compile and run the source of one function; tracebacks can show its lines."""
-    scope = {**_GLOBALS, "record": record, "formula": record.formula}
+    scope = _scope(record)
     for name, parameter in inspect.signature(record.formula).parameters.items():
         scope[f"default_{name}"] = parameter.default
     scope |= {f"vjp_{vjp.inputs[0]}": vjp.function for vjp in record.vjps.values()}
     exec(compile(source, filename, "exec"), scope)
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    function = scope["backward" if filename.startswith("<backward") else record.name]
-    function.__doc__ = record.formula.__doc__
-    function.__module__ = record.formula.__module__
-    return function
+    return scope["backward" if filename.startswith("<backward") else record.name]
 
 
-_GLOBALS: dict[str, Any] = {
-    "DistgradError": DistgradError,
-    "Node": Node,
-    "Tensor": Tensor,
-    "UNCHANGED": UNCHANGED,
-    "as_array": as_array,
-    "complex_barrier": complex_barrier,
-    "constant": constant,
-    "explain": explain,
-    "modes": modes,
-    "namespaces": namespaces,
-    "ndarray": np.ndarray,
-    "new": object.__new__,
-    "next_number": next_number,
-    "numpy_namespace": numpy_namespace,
-    "optional": optional,
-    "pick": pick,
-    "several": several,
-    "shared_version": shared_version,
-    "unwrap_sequence": unwrap_sequence,
-    "wrong_dtype": wrong_dtype,
-}
+def _scope(record: Primitive) -> dict[str, Any]:
+    """What the compiled functions see as their globals."""
+    return {**_GLOBALS, "record": record, "formula": record.formula}
+
+
+_HELPERS = (
+    *(DistgradError, Node, Tensor, as_array, complex_barrier, constant, explain, optional),
+    *(pick, several, shared_version, unwrap_sequence, wrong_dtype),
+)
+_GLOBALS: dict[str, Any] = {each.__name__: each for each in _HELPERS}
+_GLOBALS |= {"UNCHANGED": UNCHANGED, "modes": modes, "namespaces": namespaces, "ndarray": np.ndarray}
+_GLOBALS |= {"new": object.__new__, "next_number": next_number, "numpy_namespace": numpy_namespace}

@@ -44,8 +44,13 @@ class Namespace:
             self.__dict__[name] = bound
 
 
+_reduce: Callable[..., Any] = np.add.reduce  # np.sum's own call, less its wrappers
+
+
 def _sum(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Any:
-    return np.add.reduce(x, axis, dtype, None, keepdims)  # np.sum's own call, less its wrappers
+    if dtype is None and x.dtype.char == "e":  # a float16 sum rounds away small terms, and overflows at 65504
+        return _reduce(x, axis, np.float32, None, keepdims).astype(np.float16)
+    return _reduce(x, axis, dtype, None, keepdims)
 
 
 def _add_at(x: np.ndarray, indices: Any, values: Any) -> np.ndarray:
