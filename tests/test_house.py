@@ -21,9 +21,11 @@ FLOORS = [
         "launch": "plan hosts rank process ssh mpirun slurm logs supervise __main__",
     },
     {
-        "autograd": "primitive modes graph tensor dispatch"
-        " ops.rules ops.elementwise ops.reduce ops.shape ops.index ops.linalg ops.conv ops.pool ops.norm"
-        " ops.attention ops.loss ops.random creation methods functional gradcheck",
+        "autograd": "primitive modes graph tensor dispatch composite"
+        " ops.rules ops.elementwise ops.reduce ops.shape ops.index ops.linalg ops.einsum ops.special ops.activation"
+        " ops.gated ops.scatter ops.embedding ops.cumulative ops.statistics ops.windows ops.padding"
+        " ops.conv ops.pool ops.adaptive ops.interpolate ops.norm ops.distance ops.attention ops.loss"
+        " ops.margin ops.ctc ops.random creation methods functional gradcheck",
         "comm": "calls work topology transport base single threads store shm mpi nccl registry",
     },
     {

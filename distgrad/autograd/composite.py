@@ -1,0 +1,119 @@
+"""Operations made of other operations.
+
+A composite's formula is written like a primitive's, against ``xp``, but it calls only operators and functions
+that have gradients of their own, so that it needs none. On tensors ``xp`` is the Tensor namespace, and the
+graph holds the operations inside; on arrays (in other formulas and gradients) it is the backend::
+
+    @composite(math="y = x1 x2ᵀ", samples=[Sample(((3, 4), (2, 4)))])
+    def outer_rows(xp, x1, x2, /):
+        return xp.matmul(x1, xp.matrix_transpose(x2))
+
+It stands in the registry beside the primitives, with the same record: samples, rejections, reference.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec, cast
+
+import numpy as np
+
+from distgrad.autograd.dispatch import Operation, namespace, namespaces, wrong_dtype
+from distgrad.autograd.primitive import DTYPE_CHARS, REGISTRY, Primitive, Reject, Sample
+from distgrad.autograd.tensor import Tensor, constant
+
+__all__ = ["Composite", "composite"]
+
+P = ParamSpec("P")
+
+
+@dataclass
+class Composite(Primitive):
+    """The record of a composite; its samples' ``args`` are all positional arguments, arrays or not."""
+
+    @property
+    def differentiable(self) -> bool:
+        """Yes: through the operations that it is made of."""
+        return True
+
+
+def composite(
+    *,
+    math: str,
+    source: str = "",
+    shape: Callable[..., Any] | None = None,
+    dtypes: str = "all",
+    result: str = "promote",
+    domain: tuple[float, float] | None = None,
+    samples: Sequence[Sample] = (),
+    rejects: Sequence[Reject] = (),
+) -> Callable[[Callable[Concatenate[Any, P], Any]], Operation[P]]:
+    """Make a public operation from a formula of other operations; arguments as in :class:`Primitive`.
+
+    Returns:
+        A decorator. Its result is the public function, with ``record`` attached.
+    """
+
+    def decorate(formula: Callable[Concatenate[Any, P], Any]) -> Operation[P]:
+        record = Composite(
+            name=formula.__name__,
+            formula=formula,
+            math=math,
+            source=source,
+            shape=shape,
+            dtypes=dtypes,
+            result=result,
+            domain=domain,
+            samples=samples,
+            rejects=rejects,
+        )
+        if record.name in REGISTRY:
+            raise TypeError(f"composite {record.name}: registered twice")
+        REGISTRY[record.name] = record
+        for backend in namespaces.values():  # in place of a backend's own, whose signature may differ
+            backend.__dict__[record.name] = functools.partial(formula, backend)
+        operation = _public(record)
+        namespace.__dict__[record.name] = operation
+        return operation
+
+    return decorate
+
+
+def _public(record: Composite) -> Operation[Any]:
+    """The function that users call."""
+    formula, inputs, name = record.formula, record.inputs, record.name
+    plain = 0 if record.variadic else len(inputs)
+    chars = DTYPE_CHARS[record.dtypes]
+
+    def operation(*args: Any, **kwargs: Any) -> Any:
+        for x, value in zip(inputs[:plain], args, strict=False):
+            if not isinstance(value, Tensor) and value is not None:
+                value = constant(value, name, x)
+            if hasattr(value, "dtype") and value.dtype.char not in chars:
+                raise wrong_dtype(record, x, value)
+        values = [_tensor(value) for value in args]
+        options = {key: _tensor(value) for key, value in kwargs.items()}
+        try:
+            return formula(namespace, *values, **options)
+        except Exception as error:
+            error.add_note(f"in {name}")
+            raise
+
+    signature = inspect.signature(formula)
+    functools.update_wrapper(operation, formula)
+    del operation.__dict__["__wrapped__"]
+    operation.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=list(signature.parameters.values())[1:]
+    )
+    operation.record = record  # type: ignore[attr-defined]
+    return cast("Operation[Any]", operation)
+
+
+def _tensor(value: Any) -> Any:
+    """Arrays as tensors; anything else as it is."""
+    if isinstance(value, np.generic):
+        value = np.asarray(value)
+    return Tensor(value) if isinstance(value, tuple(namespaces)) else value
