@@ -70,11 +70,15 @@ class ArrayArithmetic:
 
     def accumulate(self, leaf: Leaf, g: Any) -> None:
         """Write into the leaf's buffer, or add to what is there."""
+        xp = self.namespace(g)
+        if leaf.scale == 0.0:
+            g = 0.0  # also where the gradient of no samples is NaN
         if leaf.grad is not None:
-            leaf.grad._data += g
+            grad = leaf.grad._data
+            xp.add(grad, g if leaf.scale == 1.0 else g * leaf.scale, out=grad)
             leaf.grad.changed("backward")
         elif leaf.buffer is not None:
-            leaf.buffer[...] = g
+            xp.multiply(g, leaf.scale, out=leaf.buffer)
             leaf.grad = Tensor(leaf.buffer)
         else:
             leaf.grad = Tensor(as_array(g).copy())

@@ -104,6 +104,9 @@ class Observer(Protocol):
     def backward_ended(self) -> None:
         """All gradients are in."""
 
+    def backward_failed(self) -> None:
+        """An exception ended the pass; some gradients are not what they should be."""
+
 
 class Leaf:
     """A tensor that a user made and wants the gradient of.
@@ -111,22 +114,25 @@ class Leaf:
     Attributes:
         grad: the gradient tensor, or None.
         buffer: an array (a slice of a flat buffer) that the gradient is written into, or None.
+        scale: what gradients are multiplied by on their way into ``buffer``; 0 writes zeros, whatever comes.
+        flat: (flat buffer, first element, one past the last) of the tensor's own elements, or None.
         hooks: functions of the gradient, run before it is added to ``grad``.
         post_hooks: functions of the tensor, run after.
         observer: is told when the gradient is ready.
         tensor: weak reference to the tensor.
     """
 
-    __slots__ = ("__weakref__", "buffer", "grad", "hooks", "number", "observer", "post_hooks", "tensor")
+    __slots__ = ("__weakref__", "buffer", "flat", "grad", "hooks", "observer", "post_hooks", "scale", "tensor")
 
     def __init__(self, tensor: Any) -> None:
         self.grad: Any = None
         self.buffer: Any = None
+        self.scale = 1.0
+        self.flat: Any = None
         self.hooks: list[Callable[..., Any]] | None = None
         self.post_hooks: list[Callable[..., Any]] | None = None
         self.observer: Observer | None = None
         self.tensor = weakref.ref(tensor)
-        self.number = -1
 
 
 class Arithmetic(Protocol):
@@ -182,10 +188,15 @@ def run_backward(
         uses[target] = uses.get(target, 0) + 1
     walk = _Walk(arithmetic, retain_graph, wanted, needed, accumulate, uses)
     observers = walk.start() if accumulate else []
-    for target, g in roots:
-        walk.receive(target, g)
-    for node in order:
-        walk.visit(node)
+    try:
+        for target, g in roots:
+            walk.receive(target, g)
+        for node in order:
+            walk.visit(node)
+    except BaseException:
+        for observer in observers:
+            observer.backward_failed()
+        raise
     for observer in observers:
         observer.backward_ended()
 

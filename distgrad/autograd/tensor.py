@@ -167,7 +167,11 @@ class Tensor:
                 raise GraphError(
                     f"grad: expected {self.dtype}{list(self.shape)}, got {value.dtype}{list(value.shape)}"
                 )
-        self.leaf_state().grad = value
+        leaf = self.leaf_state()
+        if value is not None and leaf.buffer is not None and value._data is not leaf.buffer:
+            leaf.buffer[...] = value._data
+            value = Tensor(leaf.buffer)
+        leaf.grad = value
 
     def detach(self) -> Tensor:
         """The same elements, in the same memory, outside the graph."""
@@ -187,7 +191,10 @@ class Tensor:
             raise GraphError(
                 f"data: expected {self.dtype}{list(self.shape)}, got {array.dtype}{list(array.shape)}"
             )
-        self._data = array
+        if self._leaf is not None and self._leaf.flat is not None:
+            np.copyto(self._data, array)
+        else:
+            self._data = array
         self.changed("data")
 
     def changed(self, where: str) -> None:

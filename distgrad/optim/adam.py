@@ -1,0 +1,119 @@
+"""Adam and AdamW."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from distgrad.optim.optimizer import Optimizer
+
+__all__ = ["Adam", "AdamW"]
+
+
+class Adam(Optimizer):
+    """Steps scaled by running moments of the gradient.
+
+    ``m = β₁ m + (1 − β₁) g; v = β₂ v + (1 − β₂) g²; p = p − lr (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)``
+
+    Args:
+        params: parameters or groups of them.
+        lr: learning rate.
+        betas: (β₁, β₂).
+        eps: ε.
+        weight_decay: λ of ``g + λ p``.
+        amsgrad: divide by the largest v so far.
+        maximize: go up instead of down.
+
+    Source: Kingma and Ba, ICLR 2015; amsgrad: Reddi et al., ICLR 2018.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
+    _decoupled = False
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "amsgrad": amsgrad,
+                "maximize": maximize,
+            },
+        )
+
+    def names(self, group: dict[str, Any]) -> tuple[str, ...]:
+        """The moments, and the largest second one for amsgrad."""
+        return (*self.state_names, "max_exp_avg_sq") if group["amsgrad"] else self.state_names
+
+    def update(
+        self, group: dict[str, Any], p: np.ndarray, g: np.ndarray, state: dict[str, np.ndarray], step: int
+    ) -> None:
+        """Apply the rule above."""
+        (beta1, beta2), lr, decay = group["betas"], group["lr"], group["weight_decay"]
+        if group["maximize"]:
+            g = -g
+        if decay and self._decoupled:
+            p *= 1.0 - lr * decay
+        elif decay:
+            g = g + decay * p
+        m, v = state["exp_avg"], state["exp_avg_sq"]
+        m *= beta1
+        m += (1.0 - beta1) * g
+        v *= beta2
+        squared = g * g
+        squared *= 1.0 - beta2
+        v += squared
+        if group["amsgrad"]:
+            v = np.maximum(state["max_exp_avg_sq"], v, out=state["max_exp_avg_sq"])
+        change = np.sqrt(v, out=squared)
+        change *= 1.0 / math.sqrt(1.0 - beta2**step)
+        change += group["eps"]
+        np.divide(m, change, out=change)
+        change *= lr / (1.0 - beta1**step)
+        p -= change
+
+
+class AdamW(Adam):
+    """Adam whose weight decay shrinks the parameters directly: ``p = p − lr λ p`` before each step.
+
+    Args:
+        params: parameters or groups of them.
+        lr: learning rate.
+        betas: (β₁, β₂).
+        eps: ε.
+        weight_decay: λ.
+        amsgrad: divide by the largest v so far.
+        maximize: go up instead of down.
+
+    Source: Loshchilov and Hutter, ICLR 2019.
+    """
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)

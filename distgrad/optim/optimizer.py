@@ -1,0 +1,265 @@
+"""The optimizer: parameter groups, state, and the walk over flat buffers that applies a rule.
+
+A rule is written for one parameter: ``update(group, p, g, state, step)`` changes the flat arrays ``p`` and
+``state`` in place. It is called on runs of neighbouring parameters, in blocks that fit the cache, or, if the
+rule needs to see a parameter as a whole, on one parameter at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from distgrad.autograd.modes import enable_grad, no_grad
+from distgrad.autograd.tensor import Tensor
+from distgrad.errors import DTypeError, GraphError, ShapeError, StateDictError
+from distgrad.optim.flat import FlatBuffer, flatten
+
+__all__ = ["Optimizer"]
+
+_BLOCK_ELEMENTS = 1 << 15  # four arrays of a block stay in a core's second-level cache
+
+
+class Optimizer:
+    """Base of all optimizers.
+
+    Args:
+        params: tensors, ``(name, tensor)`` pairs, or dicts with ``params`` and a group's own options.
+        defaults: options of groups that do not set their own.
+
+    Attributes:
+        param_groups: dicts of ``params`` and options; options may be changed between steps.
+    """
+
+    #: Names of the state arrays that the rule keeps, each of a parameter's size.
+    state_names: ClassVar[tuple[str, ...]] = ()
+    #: Whether the rule treats elements alike, so that it may be given any block of them.
+    elementwise: ClassVar[bool] = True
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        self.defaults = defaults
+        self.param_groups: list[dict[str, Any]] = []
+        self._state: dict[FlatBuffer, dict[str, np.ndarray]] = {}
+        self._steps: dict[Tensor, int] = {}
+        self._homes: dict[Tensor, tuple[FlatBuffer, int, int]] = {}
+        entries = list(params)
+        if not entries:
+            raise ValueError(f"{type(self).__name__}: got no parameters; pass model.parameters()")
+        groups = entries if isinstance(entries[0], dict) else [{"params": entries}]
+        for group in groups:
+            self.add_param_group(group)
+
+    def add_param_group(self, group: dict[str, Any]) -> None:
+        """Train further parameters, with options of their own.
+
+        Raises:
+            DTypeError: an entry that is no tensor, or not of a floating dtype.
+            ValueError: a parameter that a group holds already, or an option that the optimizer lacks.
+        """
+        params = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+        params = [entry[1] if isinstance(entry, tuple) else entry for entry in params]
+        known = {id(p) for other in self.param_groups for p in other["params"]}
+        name = type(self).__name__
+        for parameter in params:
+            if not isinstance(parameter, Tensor) or parameter.dtype.kind != "f":
+                got = getattr(parameter, "dtype", type(parameter).__name__)
+                raise DTypeError(f"{name}: parameters must be floating tensors, got {got}")
+            if not parameter.is_leaf:
+                raise GraphError(f"{name}: parameters must be leaves, got a result of {parameter.grad_fn}")
+            if id(parameter) in known:
+                raise ValueError(f"{name}: a parameter of shape {list(parameter.shape)} is given twice")
+            known.add(id(parameter))
+        unknown = set(group) - {"params"} - set(self.defaults)
+        if unknown:
+            raise ValueError(f"{name}: unknown options {sorted(unknown)}; known are {sorted(self.defaults)}")
+        full = {"params": params, **self.defaults, **{k: v for k, v in group.items() if k != "params"}}
+        self.check_options(full)
+        self.param_groups.append(full)
+        flatten(params)
+        self._steps |= dict.fromkeys(params, 0)
+        self._homes |= {parameter: parameter.leaf_state().flat for parameter in params}
+
+    def check_options(self, group: dict[str, Any]) -> None:
+        """Refuse options outside their range; a rule with options beyond these extends it.
+
+        Raises:
+            ValueError: with the option's name and value.
+        """
+        for option in ("lr", "eps", "weight_decay", "momentum"):
+            if option in group and not group[option] >= 0.0:
+                raise ValueError(f"{type(self).__name__}: {option} must be at least 0, got {group[option]}")
+        for beta in group.get("betas", ()):
+            if not 0.0 <= beta < 1.0:
+                raise ValueError(f"{type(self).__name__}: betas must lie in [0, 1), got {group['betas']}")
+
+    def update(
+        self, group: dict[str, Any], p: np.ndarray, g: np.ndarray, state: dict[str, np.ndarray], step: int
+    ) -> None:
+        """The rule: change ``p`` and ``state`` in place.
+
+        Args:
+            group: the options.
+            p: ``[n]`` parameters.
+            g: ``[n]`` gradients, to be left as they are.
+            state: ``[n]`` arrays by name, zeros before the first step.
+            step: how often the parameters have been updated, this time included.
+        """
+        raise TypeError(f"{type(self).__name__}: an optimizer must define update")
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient.
+
+        Args:
+            closure: computes the loss and its gradients anew and returns the loss.
+
+        Returns:
+            What ``closure`` returned.
+        """
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        with no_grad():
+            for group in self.param_groups:
+                for buffer, start, stop, step in self._runs(group):
+                    self._apply(group, buffer, start, stop, step)
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients; ``set_to_none=False`` leaves zeros instead."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if set_to_none:
+                    parameter.grad = None
+                elif parameter.grad is not None:
+                    parameter.grad._data[...] = 0
+                    parameter.grad.changed("zero_grad")
+
+    def _runs(self, group: dict[str, Any]) -> list[tuple[FlatBuffer, int, int, int]]:
+        """Stretches of flat buffers that are updated alike: (buffer, start, stop, step) of neighbours."""
+        pieces = []
+        for parameter in group["params"]:
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            leaf = parameter.leaf_state()
+            if gradient._data is not leaf.buffer:
+                leaf.buffer[...] = gradient._data
+            parameter.changed(f"{type(self).__name__}.step")
+            self._steps[parameter] += 1
+            pieces.append((*self._home(parameter), self._steps[parameter]))
+        pieces.sort(key=lambda piece: (id(piece[0]), piece[1]))
+        runs: list[tuple[FlatBuffer, int, int, int]] = []
+        for buffer, start, stop, step in pieces:
+            if runs and self.elementwise:
+                last = runs[-1]
+                gap = start - last[2]
+                if last[0] is buffer and last[3] == step and gap * buffer.dtype.itemsize < 64:
+                    runs[-1] = (buffer, last[1], stop, step)
+                    continue
+            runs.append((buffer, start, stop, step))
+        return runs
+
+    def _apply(self, group: dict[str, Any], buffer: FlatBuffer, start: int, stop: int, step: int) -> None:
+        arrays = {name: self._array(buffer, name) for name in self.names(group)}
+        for lo, hi in _blocks(start, stop) if self.elementwise else [(start, stop)]:
+            state = {name: array[lo:hi] for name, array in arrays.items()}
+            self.update(group, buffer.data[lo:hi], buffer.grad[lo:hi], state, step)
+
+    def names(self, group: dict[str, Any]) -> tuple[str, ...]:
+        """The state arrays that a group's options ask for."""
+        return self.state_names
+
+    def _array(self, buffer: FlatBuffer, name: str) -> np.ndarray:
+        arrays = self._state.setdefault(buffer, {})
+        if name not in arrays:
+            arrays[name] = np.zeros(buffer.size, dtype=buffer.dtype)
+        return arrays[name]
+
+    def _home(self, parameter: Tensor) -> tuple[FlatBuffer, int, int]:
+        """Where a parameter lies; its state follows it when it was moved to another buffer."""
+        home: tuple[FlatBuffer, int, int] = parameter.leaf_state().flat
+        old = self._homes[parameter]
+        if home is not old:
+            for name, array in self._state.get(old[0], {}).items():
+                self._array(home[0], name)[home[1] : home[2]] = array[old[1] : old[2]]
+            self._homes[parameter] = home
+            if all(other[0] is not old[0] for other in self._homes.values()):
+                self._state.pop(old[0], None)
+        return home
+
+    def _slice(self, parameter: Tensor, name: str) -> np.ndarray:
+        buffer, start, stop = self._home(parameter)
+        return self._array(buffer, name)[start:stop].reshape(parameter.shape)
+
+    # -- files
+
+    def state_dict(self) -> dict[str, Any]:
+        """Options and state as PyTorch lays them out: parameters are numbered in the order of the groups.
+
+        Returns:
+            ``{"state": {number: {"step": …, name: array}}, "param_groups": [{…, "params": [numbers]}]}``,
+            with copies of the arrays.
+        """
+        state: dict[int, dict[str, Any]] = {}
+        groups = []
+        number = 0
+        for group in self.param_groups:
+            numbers = []
+            for parameter in group["params"]:
+                if self._steps[parameter]:
+                    arrays = {name: self._slice(parameter, name).copy() for name in self.names(group)}
+                    state[number] = {"step": self._steps[parameter], **arrays}
+                numbers.append(number)
+                number += 1
+            groups.append({**{k: v for k, v in group.items() if k != "params"}, "params": numbers})
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned; nothing is changed if it does not fit.
+
+        Raises:
+            StateDictError: groups or parameters that differ in number, or an array that is missing.
+            ShapeError: an array of another shape than its parameter.
+        """
+        saved = state_dict["param_groups"]
+        sizes = [len(group["params"]) for group in saved]
+        own = [len(group["params"]) for group in self.param_groups]
+        if sizes != own:
+            raise StateDictError(f"load_state_dict: the file's groups hold {sizes} parameters, this optimizer {own}")
+        plan = []
+        for group, theirs in zip(self.param_groups, saved, strict=True):
+            options = {k: v for k, v in theirs.items() if k != "params"}
+            for parameter, number in zip(group["params"], theirs["params"], strict=True):
+                entry = state_dict["state"].get(number, {"step": 0})
+                for name in self.names({**group, **options}) if entry["step"] else ():
+                    if name not in entry:
+                        raise StateDictError(f"load_state_dict: parameter {number} lacks {name!r}")
+                    if tuple(entry[name].shape) != parameter.shape:
+                        raise ShapeError(
+                            f"load_state_dict: {name} of parameter {number} is {list(entry[name].shape)} "
+                            f"but the parameter is {list(parameter.shape)}"
+                        )
+                plan.append((parameter, entry))
+        for group, theirs in zip(self.param_groups, saved, strict=True):
+            group.update({k: v for k, v in theirs.items() if k != "params"})
+        for parameter, entry in plan:
+            self._steps[parameter] = int(entry["step"])
+            for name, value in entry.items():
+                if name != "step":
+                    self._slice(parameter, name)[...] = value._data if isinstance(value, Tensor) else value
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for number, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {number}")
+            lines += [f"    {k}: {v}" for k, v in sorted(group.items()) if k != "params"]
+        return "\n".join([*lines, ")"])
+
+
+def _blocks(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    for lo in range(start, stop, _BLOCK_ELEMENTS):
+        yield lo, min(lo + _BLOCK_ELEMENTS, stop)
+

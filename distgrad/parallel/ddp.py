@@ -1,0 +1,176 @@
+"""Data-parallel training: the same module on every rank, each with its own samples."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.modes import is_grad_enabled
+from distgrad.autograd.tensor import Tensor
+from distgrad.comm.base import Communicator
+from distgrad.comm.registry import init
+from distgrad.errors import CommMismatchError
+from distgrad.nn.module import Module
+from distgrad.parallel.reducer import Reducer, Statistics
+
+__all__ = ["DistributedDataParallel", "parameter_hash"]
+
+
+def parameter_hash(module: Module) -> str:
+    """SHA-256 of a module's parameters, names and dtypes included, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, parameter in module.named_parameters():
+        digest.update(f"{name} {parameter.dtype} {list(parameter.shape)};".encode())
+        digest.update(parameter._data.tobytes())
+    return digest.hexdigest()
+
+
+class DistributedDataParallel(Module):
+    """Wraps a module so that ``backward`` leaves the same gradients on every rank: the mean over all samples.
+
+    Each rank calls it on its own batch and takes the mean loss over that batch. Gradients are weighted by the
+    number of samples in each rank's batch, so that batches of unequal size, also empty ones, give what one
+    process would compute from all samples; parameters that a rank does not use need no flag.
+
+    Collective: yes, the constructor and every backward pass; blocks: backward, until the gradients are in.
+
+    Args:
+        module: the same on every rank; its parameters are moved into flat buffers and set to rank 0's.
+        comm: the ranks; None takes all that were started together.
+        bucket_cap_mb: size of the buckets in MiB; None takes an eighth of all, between 1 and 25.
+        broadcast_buffers: set buffers (running statistics) to rank 0's before each training forward.
+
+    Attributes:
+        module: the wrapped module.
+        batch_weight: how much the coming backward pass counts; forward sets it to the length of the first
+            axis of its first tensor. Set it after forward to count by something else (tokens, say).
+
+    Raises:
+        CommMismatchError: modules that differ between ranks, with the first parameter that does.
+
+    Source: Li et al., VLDB 2020 (buckets and overlap); the weights and the flat buffers are not theirs.
+    """
+
+    def __init__(
+        self,
+        module: Module,
+        comm: Communicator | None = None,
+        *,
+        bucket_cap_mb: float | None = None,
+        broadcast_buffers: bool = True,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.comm = init() if comm is None else comm
+        self.bucket_cap_mb = bucket_cap_mb
+        self.broadcast_buffers = broadcast_buffers
+        self._check_same_module()
+        self._planned: list[bool] = []
+        self._reducer: Reducer | None = None
+        self._plan()
+        for bucket in self.reducer.buckets:
+            self.comm.broadcast(bucket.flat.data)
+        self._broadcast([p for p in module.parameters() if not p.requires_grad])
+        self._broadcast(list(module.buffers()))
+
+    @property
+    def reducer(self) -> Reducer:
+        """What reduces the gradients."""
+        assert self._reducer is not None
+        return self._reducer
+
+    @property
+    def batch_weight(self) -> float:
+        """How much the coming backward pass counts."""
+        return self.reducer.weight
+
+    @batch_weight.setter
+    def batch_weight(self, weight: float) -> None:
+        if not weight >= 0:
+            raise ValueError(f"batch_weight: expected a number of at least 0, got {weight}")
+        self.reducer.weight = float(weight)
+
+    def _check_same_module(self) -> None:
+        own = [(name, str(p.dtype), p.shape) for name, p in self.module.named_parameters()]
+        for rank, theirs in enumerate(self.comm.all_gather_object(own)):
+            if theirs == own:
+                continue
+            first = next(
+                (pair for pair in zip(own, theirs, strict=False) if pair[0] != pair[1]),
+                (f"{len(own)} parameters", f"{len(theirs)} parameters"),
+            )
+            raise CommMismatchError(
+                f"DistributedDataParallel: modules differ; rank {self.comm.rank} has {first[0]}, "
+                f"rank {rank} has {first[1]}; build the same module on every rank"
+            )
+
+    def _plan(self) -> None:
+        """Divide the parameters that want gradients into buckets."""
+        parameters = list(self.module.parameters())
+        self._planned = [parameter.requires_grad for parameter in parameters]
+        previous = self._reducer
+        if previous is not None:
+            previous.detach()
+        wanting = [parameter for parameter in parameters if parameter.requires_grad]
+        self._reducer = Reducer(wanting, self.comm, self.bucket_cap_mb)
+        if previous is not None:
+            self._reducer.statistics = previous.statistics
+            self._reducer.enabled = previous.enabled
+
+    def _broadcast(self, tensors: list[Tensor]) -> None:
+        """Set tensors to rank 0's."""
+        for tensor in tensors:
+            array = np.ascontiguousarray(tensor._data)
+            self.comm.broadcast(array)
+            if array is not tensor._data:
+                np.copyto(tensor._data, array)
+            tensor.changed("DistributedDataParallel")
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the module on this rank's batch."""
+        if is_grad_enabled() and self.training:
+            if self._planned != [parameter.requires_grad for parameter in self.module.parameters()]:
+                self._plan()  # parameters were frozen or thawed
+            self.reducer.weight = _num_samples(args, kwargs)
+            if self.broadcast_buffers and self.reducer.enabled and self.comm.size > 1:
+                self._broadcast(list(self.module.buffers()))
+        return self.module(*args, **kwargs)
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Add gradients up without reducing them; the first backward pass outside reduces them all.
+
+        The result is the mean over the samples of all those passes, so losses are not to be divided by their
+        number.
+
+        Collective: no; blocks: no.
+        """
+        before = self.reducer.enabled
+        self.reducer.enabled = False
+        try:
+            yield
+        finally:
+            self.reducer.enabled = before
+
+    def stats(self, reset: bool = False) -> Statistics:
+        """Time and bytes of the communication so far; ``reset`` starts counting anew.
+
+        Collective: no; blocks: no.
+        """
+        statistics = self.reducer.statistics
+        if reset:
+            self.reducer.statistics = Statistics()
+        return statistics
+
+
+def _num_samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
+    """Length of the first axis of the first array among a call's arguments; 1 where there is none."""
+    for value in (*args, *kwargs.values()):
+        shape = getattr(value, "shape", None)
+        if shape:
+            return float(shape[0])
+    return 1.0
