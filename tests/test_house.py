@@ -25,12 +25,12 @@ FLOORS = [
         " ops.rules ops.elementwise ops.reduce ops.shape ops.index ops.linalg ops.einsum ops.special ops.activation"
         " ops.gated ops.scatter ops.embedding ops.cumulative ops.statistics ops.windows ops.padding"
         " ops.conv ops.pool ops.adaptive ops.interpolate ops.norm ops.distance ops.attention ops.loss"
-        " ops.margin ops.ctc ops.random creation methods functional gradcheck",
+        " ops.margin ops.ctc ops.random creation methods functional gradcheck samples",
         "comm": "calls work topology transport base single threads store shm mpi nccl registry",
     },
     {
-        "nn": "parameter module",
-        "optim": "optimizer",
+        "nn": "parameter state hooks module",
+        "optim": "flat optimizer sgd adam",
         "data": "dataset collate sampler loader mnist",
     },
     {"parallel": "buckets compress reducer ddp exact batchnorm sharded"},

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from distgrad.backend.rng import Generator, default_generator
-from distgrad.comm.registry import get_world
+from distgrad.comm.registry import init
 
 __all__ = ["BatchSampler", "DistributedSampler", "RandomSampler", "Sampler", "SequentialSampler"]
 
@@ -103,15 +103,14 @@ class DistributedSampler(Sampler):
 
     Args:
         dataset: the dataset, of which only the length n is asked.
-        num_replicas: the number of ranks, R (default: the world's size).
-        rank: whose samples to draw, in 0..R−1 (default: this process's rank).
+        num_replicas: the number of ranks, R (default: the size of the world, ``dg.comm.init()``).
+        rank: whose samples to draw, in 0..R−1 (default: this process's rank in the world).
         shuffle: whether the order is random, keyed by ``seed`` and the epoch, rather than 0..n−1.
         seed: the same number on every rank.
         drop_last: whether to leave out the last n mod R samples of the order, so that all ranks draw alike.
 
     Raises:
         ValueError: ``num_replicas`` is not positive or ``rank`` is outside 0..R−1.
-        CommError: one of the two is left out, and ``dg.comm.init()`` was not called.
     """
 
     def __init__(
@@ -124,9 +123,9 @@ class DistributedSampler(Sampler):
         drop_last: bool = False,
     ) -> None:
         if num_replicas is None:
-            num_replicas = get_world().size
+            num_replicas = init().size
         if rank is None:
-            rank = get_world().rank
+            rank = init().rank
         if not 0 <= rank < num_replicas:
             raise ValueError(
                 f"DistributedSampler: expected 0 <= rank < num_replicas, got rank={rank} and "
