@@ -91,14 +91,17 @@ def _launch(options: argparse.Namespace) -> int:
         start = mpirun.starter(options.ranks, target, given)
         print(_dry_run(specs, start, given))
         return 0
-    console = Console(
-        sys.stdout.buffer,
-        sys.stderr.buffer,
-        options.ranks,
-        quiet=options.quiet,
-        log_dir=options.log_dir,
-        plain=env.read(given).no_color,
-    )
+    try:
+        console = Console(
+            sys.stdout.buffer,
+            sys.stderr.buffer,
+            options.ranks,
+            quiet=options.quiet,
+            log_dir=options.log_dir,
+            plain=env.read(given).no_color,
+        )
+    except (OSError, ValueError) as error:
+        raise LaunchError(f"launch: {error}") from error
     supervisor = Supervisor(
         specs,
         lambda variables: mpirun.starter(options.ranks, target, variables),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -109,12 +110,9 @@ def remove_segments(since_s: float) -> list[str]:
 def _opened() -> set[str]:
     """The files that processes of this machine have open, as far as this user may see."""
     names = set()
-    for folder in Path("/proc").glob("[0-9]*/fd"):
-        try:
-            for link in os.scandir(folder):
-                names.add(os.readlink(link.path))
-        except OSError:  # another user's, or it has just ended
-            continue
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):  # another user's, or just closed
+            names.add(os.readlink(link))
     return names
 
 

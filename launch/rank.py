@@ -156,7 +156,7 @@ def _excepthook(kind: type[BaseException], error: BaseException, trace: types.Tr
         sys.__excepthook__(kind, error, trace)
 
 
-def _report(error: BaseException, failures: int) -> NoReturn:
+def _fail(error: BaseException, failures: int) -> NoReturn:
     """Tell the watcher about an exception that nothing caught, and leave.
 
     A hook that the script has set is called as Python would, after the report. What was registered with
@@ -165,23 +165,34 @@ def _report(error: BaseException, failures: int) -> NoReturn:
     """
     import atexit
     import ctypes
-    import traceback
 
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
-        trace = trace.tb_next
-    error.__traceback__ = trace
-    text = "".join(traceback.format_exception(error))
-    code = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    code, text = _describe(error)
     with open(failures, "wb") as pipe:
         pipe.write(pack(Frame.FAILED, {"code": code, "traceback": text[-CHUNK_BYTES:]}))
-    _reported.append(error)
-    sys.excepthook(type(error), error, trace)
+    if not isinstance(error, SystemExit):
+        _reported.append(error)
+        sys.excepthook(type(error), error, error.__traceback__)
+    elif not isinstance(error.code, int):
+        print(error.code, file=sys.stderr)
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     ctypes.CDLL(None).fflush(None)
     os._exit(code)
+
+
+def _describe(error: BaseException) -> tuple[int, str]:
+    """The exit code that Python gives an exception, and its traceback, which begins in the script."""
+    import traceback
+
+    if isinstance(error, SystemExit):
+        return (error.code & 0xFF if isinstance(error.code, int) else 1), ""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    error.__traceback__ = trace
+    code = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    return code, "".join(traceback.format_exception(error))
 
 
 def _run_script(arguments: list[str], failures: int) -> None:
@@ -198,12 +209,12 @@ def _run_script(arguments: list[str], failures: int) -> None:
             sys.argv[0] = attributes["__file__"]
         main.__dict__.update(attributes)
         exec(code, main.__dict__)
-    except SystemExit:
-        raise
     except BaseException as error:
-        if os.getpid() != process:  # a fork that the script made: its failure is the script's own affair
+        if os.getpid() != process:  # a fork that the script made: its end is the script's own affair
             raise
-        _report(error, failures)
+        if isinstance(error, SystemExit) and (error.code is None or _describe(error)[0] == 0):
+            raise
+        _fail(error, failures)
 
 
 def _script(

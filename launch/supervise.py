@@ -133,15 +133,11 @@ class Supervisor:
                 text = f"launch: killed by the second Ctrl-C after {self._elapsed_s():.1f} s"
                 self.verdict = _Verdict(128 + signal.SIGINT, text)
             except OutputClosedError:
-                self.console.mute()
-                self.verdict = _Verdict(128 + signal.SIGPIPE, "")
+                self._output_closed()
             finally:
                 self._clean_up(began_at_s)
-        if self.verdict is None:
-            return 0
-        if self.verdict.text:
-            self.console.say("\n".join(filter(None, (self.verdict.text, self.verdict.traceback.rstrip()))))
-        return self.verdict.code
+        self._conclude()
+        return 0 if self.verdict is None else self.verdict.code
 
     @contextlib.contextmanager
     def _signals_caught(self) -> Iterator[None]:
@@ -277,7 +273,7 @@ class Supervisor:
             self.console.write(number, kind - Frame.STDOUT, body)
         elif kind is Frame.FAILED:
             failure = json.loads(body)
-            self._fail(rank, failure["code"], failure["traceback"])
+            self._fail(rank, failure["code"], failure["traceback"], leaving=True)
         elif kind is Frame.ENDED:
             rank.code = process.exit_code(json.loads(body)["status"])
             self.console.close_rank(number)
@@ -300,8 +296,18 @@ class Supervisor:
 
     # Ways to end
 
-    def _fail(self, rank: _Rank, code: int, traceback: str = "", how: str = "") -> None:
-        """Note how a rank failed; the first failure ends the job."""
+    def _fail(
+        self, rank: _Rank, code: int, traceback: str = "", how: str = "", leaving: bool = False
+    ) -> None:
+        """Note how a rank failed; the first failure ends the job.
+
+        Args:
+            rank: the rank.
+            code: its exit code.
+            traceback: of the exception, if there was one.
+            how: what it did, if not just exit.
+            leaving: whether it is on its way out, with things of its own to finish.
+        """
         number = rank.spec.rank
         self.console.log(number, traceback)
         if self.verdict is None:
@@ -313,7 +319,7 @@ class Supervisor:
             text += f"; stopped {_count(len(others), 'other rank')}"
             text += f". See {self.console.log_path(number)}" if self.console.log_dir is not None else ""
             self.verdict = _Verdict(code, text, traceback)
-            self._stop(signal.SIGTERM, FAILURE_GRACE_S, spared=rank)
+            self._stop(signal.SIGTERM, FAILURE_GRACE_S, spared=rank if leaving else None)
         elif traceback not in ("", self.verdict.traceback) and not self._interrupted:
             self.console.show(number, traceback)
 
@@ -405,11 +411,23 @@ class Supervisor:
             time.sleep(0.01)
         if self._starter is not None:
             self._starter.wait()
-        for rank in self.ranks:
-            self.console.close_rank(rank.spec.rank)
-        self.console.close()
         if self.verdict is not None:
             remove_segments(began_at_s)
+
+    def _conclude(self) -> None:
+        """Show what ranks wrote last, then the verdict with the first failure's traceback."""
+        try:
+            for rank in self.ranks:
+                self.console.close_rank(rank.spec.rank)
+            self.console.close()
+            if self.verdict is not None and self.verdict.text:
+                self.console.say(f"{self.verdict.text}\n{self.verdict.traceback}".rstrip())
+        except OutputClosedError:
+            self._output_closed()
+
+    def _output_closed(self) -> None:
+        self.console.mute()
+        self.verdict = self.verdict or _Verdict(128 + signal.SIGPIPE, "")
 
     def _running(self) -> list[_Rank]:
         return [rank for rank in self.ranks if rank.code is None]

@@ -1,0 +1,123 @@
+"""Jobs of real processes: started through the launcher, held to a time limit, and seen to leave nothing."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+LIMIT_S = 20.0
+
+
+@dataclass
+class Ended:
+    """A job that is over."""
+
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def summary(self) -> list[str]:
+        """The standard error from the launcher's last sentence on."""
+        lines = self.stderr.splitlines()
+        last = max(
+            (place for place, line in enumerate(lines) if line.startswith("launch: ")), default=len(lines)
+        )
+        return lines[last:]
+
+
+class Job:
+    """A launcher with its ranks, in ``folder``; every process of it carries a mark in its environment."""
+
+    def __init__(self, folder: Path, arguments: list[str], variables: dict[str, str]) -> None:
+        self.mark = f"LAUNCH_TEST={uuid.uuid4().hex}"
+        name, _, value = self.mark.partition("=")
+        self.began_s = time.monotonic()
+        self.process = subprocess.Popen(
+            # a background shell may have left the signal ignored
+            ["env", "--default-signal=INT", sys.executable, "-m", "distgrad.launch", *arguments],
+            cwd=folder,
+            env={**os.environ, **variables, name: value},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def end(self) -> Ended:
+        """Wait for the end."""
+        stdout, stderr = self.process.communicate(timeout=LIMIT_S)
+        return Ended(self.process.returncode, stdout, stderr, time.monotonic() - self.began_s)
+
+    def await_lines(self, *expected: str) -> None:
+        """Read standard output until all ``expected`` lines have come, in any order."""
+        missing = set(expected)
+        while missing:
+            line = self.process.stdout.readline()
+            assert line, f"the job ended before it wrote {missing}: {self.process.stderr.read()}"
+            missing.discard(line.rstrip("\n"))
+
+    def processes(self) -> list[str]:
+        """The command lines of the job's living processes."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if self.mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                    found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except OSError:
+                continue
+        return found
+
+    def await_no_process(self, limit_s: float = 3.0) -> None:
+        """See the last process of the job end."""
+        deadline_s = time.monotonic() + limit_s
+        while (left := self.processes()) and time.monotonic() < deadline_s:
+            time.sleep(0.02)
+        assert not left
+
+    def kill(self) -> None:
+        """End whatever a failed test has left, its launcher first."""
+        self.process.kill()
+        self.process.communicate()
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if self.mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(folder.name), signal.SIGKILL)
+            except OSError:
+                continue
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Job]]:
+    """Start the launcher with options, the text of a script, and the script's arguments."""
+    jobs = []
+
+    def start_job(options: str, script: str, *arguments: str, **variables: str) -> Job:
+        (tmp_path / "script.py").write_text(textwrap.dedent(script))
+        jobs.append(Job(tmp_path, [*options.split(), "script.py", *arguments], variables))
+        return jobs[-1]
+
+    yield start_job
+    for job in jobs:
+        job.kill()
+
+
+@pytest.fixture
+def run(start: Callable[..., Job]) -> Callable[..., Ended]:
+    """Start a job, wait for its end, and see that it has left no process."""
+
+    def run_job(options: str, script: str, *arguments: str, **variables: str) -> Ended:
+        job = start(options, script, *arguments, **variables)
+        ended = job.end()
+        assert job.processes() == []
+        return ended
+
+    return run_job

@@ -1,0 +1,183 @@
+"""Everything before and around the ranks: the starter, frames, exit codes, and what is cleared away."""
+
+import mmap
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from distgrad.launch import mpirun, process
+from distgrad.launch.__main__ import main
+from distgrad.launch.rank import Frame, FrameReader, kill_marked, pack
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distgrad.errors import MissingDependencyError
+
+
+@given(st.lists(st.tuples(st.sampled_from(Frame), st.binary(max_size=20)), max_size=5), st.integers(1, 9))
+def test_frames_arrive_in_any_pieces(messages, step):
+    stream = b"".join(pack(kind, body) for kind, body in messages)
+    reader = FrameReader()
+    pieces = [stream[start : start + step] for start in range(0, len(stream), step)]
+    assert [frame for piece in pieces for frame in reader.feed(piece)] == messages
+
+
+def test_frames_that_are_too_long_or_unknown_are_refused():
+    with pytest.raises(ValueError, match="message of 101 bytes, at most 100"):
+        list(FrameReader(100).feed(pack(Frame.STDOUT, bytes(101))))
+    with pytest.raises(ValueError, match="71"):
+        list(FrameReader().feed(b"GET / HTTP/1.1\r\n"[:1] + bytes(4)))
+
+
+def test_exit_codes_in_words():
+    assert process.exit_code(3 << 8) == 3
+    assert process.exit_code(signal.SIGKILL) == 137
+    assert process.explain(137) == "SIGKILL: likely out of memory, or killed from outside"
+    assert process.explain(139).startswith("SIGSEGV: invalid memory access")
+    assert process.explain(143) == "SIGTERM"
+    assert process.explain(1) == process.explain(255) == ""
+
+
+def test_starter_takes_the_mpiexec_beside_python(tmp_path, monkeypatch):
+    beside, elsewhere = tmp_path / "env", tmp_path / "usr"
+    for folder in (beside, elsewhere):
+        folder.mkdir()
+        (folder / "mpiexec").write_text("#!/bin/sh\n")
+        (folder / "mpiexec").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(beside / "python"))
+    given = {"PATH": str(elsewhere), "PMI_RANK": "4", "PMI_FD": "9"}
+    own = mpirun.starter(2, ("train.py", "--lr", "1"), given)
+    assert own.command[0] == str(beside / "mpiexec")
+    assert own.command[own.command.index("-n") + 1] == "2"
+    assert own.command[-4:] == ("PMI_RANK", "train.py", "--lr", "1")
+    assert own.note == ""
+    (beside / "mpiexec").unlink()
+    other = mpirun.starter(2, ("train.py",), given)
+    assert other.command[0] == str(elsewhere / "mpiexec")
+    assert str(elsewhere / "mpiexec") in other.note
+    with pytest.raises(MissingDependencyError, match=r'pip install "distgrad\[mpi\]"'):
+        mpirun.starter(2, ("train.py",), {"PATH": str(beside)})
+    alone = mpirun.starter(1, ("train.py",), {"PATH": str(beside), "PMI_RANK": "4", "PMI_FD": "9"})
+    assert alone.command[0] == str(beside / "python")
+    assert alone.environment == {"PATH": str(beside), "RANK": "0"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-n", "0", "x.py"], "must be a whole number of at least 1, got '0'"),
+        (["-n", "two", "x.py"], "must be a whole number of at least 1, got 'two'"),
+        (["--env", "NAME", "x.py"], "must be NAME=VALUE, got 'NAME'"),
+        (["--timeout", "-1", "x.py"], "must be a positive number of seconds, got '-1'"),
+        (["--time", "1", "x.py"], "unrecognized arguments: --time"),
+        (["-n", "2"], "the following arguments are required: script"),
+    ],
+)
+def test_wrong_options_are_refused(arguments, words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_missing_script_is_refused_before_anything_starts(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["-n", "2", "--log-dir", "logs", "nowhere.py"]) == 2
+    assert f"there is no file nowhere.py (seen from {tmp_path})" in capsys.readouterr().err
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_log_folder_that_cannot_be_made_is_refused(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("script.py").write_text("")
+    Path("file").write_text("")
+    assert main(["--log-dir", "file/logs", "script.py"]) == 2
+    assert capsys.readouterr().err == "launch: [Errno 20] Not a directory: 'file/logs'\n"
+
+
+@pytest.mark.parametrize("option", ["-n", "-np", "--nproc-per-node", "--nproc_per_node"])
+def test_dry_run_prints_commands_and_variables(option, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("my script.py").write_text("raise SystemExit(1)")
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    assert main([option, "3", "--env", "OMP_NUM_THREADS=5", "--dry-run", "my script.py", "-n", "9"]) == 0
+    command, *ranks = capsys.readouterr().out.splitlines()
+    assert "mpiexec" in command
+    assert command.endswith("PMI_RANK 'my script.py' -n 9")
+    assert [line.split(":")[0].split(" on ")[0] for line in ranks] == [f"# rank {rank}" for rank in range(3)]
+    assert all("WORLD_SIZE=3" in line and "MKL_NUM_THREADS=" in line for line in ranks)
+    assert not any("OMP_NUM_THREADS" in line for line in ranks)
+
+
+def test_kill_marked_finds_a_process_that_left_its_session_and_no_other():
+    command = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
+    secrets = (os.urandom(8).hex(), os.urandom(8).hex())
+    processes = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, "DISTGRAD_JOB_SECRET": secret},
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+        )
+        for secret in secrets
+    ]
+    try:
+        for child in processes:
+            assert child.stdout.readline() == b"up\n"
+        assert kill_marked(secrets[0]) == 1
+        assert processes[0].wait(5) == -signal.SIGKILL
+        assert processes[1].poll() is None
+        assert kill_marked(secrets[0]) == 0
+    finally:
+        for child in processes:
+            child.kill()
+            child.wait()
+            child.stdout.close()
+
+
+def test_remove_segments_spares_what_is_older_or_in_use():
+    folder = Path("/dev/shm")
+    paths = [folder / f"mpich_shm_{os.urandom(4).hex()}_{kind}" for kind in ("old", "left", "mapped", "open")]
+    old, left, mapped, opened = paths
+    try:
+        old.write_bytes(b"x")
+        time.sleep(0.02)
+        since_s = time.time()
+        time.sleep(0.02)
+        for path in (left, mapped, opened):
+            path.write_bytes(b"x")
+        with mapped.open("r+b") as file:
+            memory = mmap.mmap(file.fileno(), 1)
+        with opened.open("rb"):
+            removed = mpirun.remove_segments(since_s)
+        memory.close()
+        assert str(left) in removed
+        assert [path.exists() for path in paths] == [True, False, True, True]
+    finally:
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+
+def test_the_command_passes_everything_to_the_launcher(tmp_path):
+    (tmp_path / "script.py").write_text("import sys; print(sys.argv[1:]); sys.exit(5)")
+    command = [sys.executable, "-m", "distgrad"]
+    job = subprocess.run(
+        [*command, "run", "--quiet", "script.py", "--help", "-n", "2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert (job.returncode, job.stdout) == (5, "[0] ['--help', '-n', '2']\n")
+    assert re.fullmatch(r"launch: rank 0 on \S+ exited 5 after \d\.\d s; stopped 0 other ranks\n", job.stderr)
+    listed = subprocess.run([*command, "run", "--help"], capture_output=True, text=True, timeout=20)
+    assert listed.returncode == 0
+    assert "--log-dir" in listed.stdout
+    version = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=20)
+    assert re.fullmatch(r"distgrad, version \d+\.\d+\.\d+\n", version.stdout)
