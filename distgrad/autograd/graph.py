@@ -122,7 +122,17 @@ class Leaf:
         tensor: weak reference to the tensor.
     """
 
-    __slots__ = ("__weakref__", "buffer", "flat", "grad", "hooks", "observer", "post_hooks", "scale", "tensor")
+    __slots__ = (
+        "__weakref__",
+        "buffer",
+        "flat",
+        "grad",
+        "hooks",
+        "observer",
+        "post_hooks",
+        "scale",
+        "tensor",
+    )
 
     def __init__(self, tensor: Any) -> None:
         self.grad: Any = None

@@ -228,7 +228,9 @@ class Optimizer:
         sizes = [len(group["params"]) for group in saved]
         own = [len(group["params"]) for group in self.param_groups]
         if sizes != own:
-            raise StateDictError(f"load_state_dict: the file's groups hold {sizes} parameters, this optimizer {own}")
+            raise StateDictError(
+                f"load_state_dict: the file's groups hold {sizes} parameters, this optimizer {own}"
+            )
         plan = []
         for group, theirs in zip(self.param_groups, saved, strict=True):
             options = {k: v for k, v in theirs.items() if k != "params"}
@@ -262,4 +264,3 @@ class Optimizer:
 def _blocks(start: int, stop: int) -> Iterator[tuple[int, int]]:
     for lo in range(start, stop, _BLOCK_ELEMENTS):
         yield lo, min(lo + _BLOCK_ELEMENTS, stop)
-

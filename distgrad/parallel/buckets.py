@@ -19,9 +19,7 @@ _LARGEST_BYTES = 25 * _MIB
 _NUM_WISHED = 8  # so that a small model has something to overlap too
 
 
-def plan_buckets(
-    parameters: Sequence[Tensor], bucket_cap_mb: float | None = None
-) -> list[list[Tensor]]:
+def plan_buckets(parameters: Sequence[Tensor], bucket_cap_mb: float | None = None) -> list[list[Tensor]]:
     """Divide parameters, in the order given, into buckets of neighbours with one dtype.
 
     Args:
@@ -32,7 +30,9 @@ def plan_buckets(
         The buckets' parameters; a parameter larger than the cap has one to itself.
     """
     total = sum(parameter.nbytes for parameter in parameters)
-    cap = min(max(total / _NUM_WISHED, _MIB), _LARGEST_BYTES) if bucket_cap_mb is None else bucket_cap_mb * _MIB
+    cap = (
+        min(max(total / _NUM_WISHED, _MIB), _LARGEST_BYTES) if bucket_cap_mb is None else bucket_cap_mb * _MIB
+    )
     buckets: list[list[Tensor]] = []
     filled = 0
     for parameter in parameters:

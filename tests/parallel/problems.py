@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ class Network(Module):
         rng = np.random.default_rng(seed)
         widths = [FEATURES, 16, 12, CLASSES]
         self.depth = len(widths) - 1
-        for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (before, after) in enumerate(itertools.pairwise(widths)):
             setattr(self, f"weight{i}", Parameter(rng.standard_normal((after, before)) * 0.5))
             setattr(self, f"bias{i}", Parameter(rng.standard_normal(after) * 0.1))
 
@@ -41,9 +42,7 @@ class Network(Module):
 def batches(num_steps: int, size: int, seed: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
     """Random samples, ``size`` a step."""
     rng = np.random.default_rng(seed)
-    return [
-        (rng.standard_normal((size, FEATURES)), rng.integers(0, CLASSES, size)) for _ in range(num_steps)
-    ]
+    return [(rng.standard_normal((size, FEATURES)), rng.integers(0, CLASSES, size)) for _ in range(num_steps)]
 
 
 def mean_loss(module: Any, x: np.ndarray, y: np.ndarray) -> Any:
@@ -56,8 +55,10 @@ def parameters_of(module: Any) -> np.ndarray:
     return np.concatenate([p.detach().numpy().ravel() for p in module.parameters()])
 
 
-def train(steps: list[tuple[np.ndarray, np.ndarray]], comm: Communicator | None = None, **options: Any) -> Any:
-    """Train by AdamW; with a communicator, rank r of n takes the r-th of n nearly equal parts of each batch."""
+def train(
+    steps: list[tuple[np.ndarray, np.ndarray]], comm: Communicator | None = None, **options: Any
+) -> Any:
+    """Train by AdamW; with a communicator, each rank takes its one of nearly equal parts of each batch."""
     module = Network()
     model: Any = module
     if comm is not None:
