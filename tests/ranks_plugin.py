@@ -28,6 +28,10 @@ import pytest
 
 FOLDER = "DISTGRAD_TEST_RANKS"  # set in the ranks that the marker starts: where they leave what they print
 _SHOWN_CHARS = 6000
+_SETTINGS = {
+    "OMP_NUM_THREADS": "1",
+    "HWLOC_XMLFILE": os.devnull,  # or mpiexec leaves a copy of the machine's topology in /tmp at every abort
+}
 
 
 @dataclass
@@ -69,7 +73,7 @@ def run_ranks(
     start_s = time.monotonic()
     process = subprocess.Popen(
         [str(mpiexec), "-n", str(n), *command],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+        env={**os.environ, **_SETTINGS, **(env or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -24,7 +24,7 @@ try:
     from mpi4py import MPI
 except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py is there, an MPI library is not
     raise MissingDependencyError(
-        f"comm.init: the backend 'mpi' needs mpi4py and an MPI library ({error}); "
+        f"comm.init: the backend 'mpi' needs mpi4py and an MPI library ({' '.join(str(error).split())}); "
         'run: pip install "distgrad[mpi]"'
     ) from error
 
@@ -116,6 +116,7 @@ class _MPIFamily(Family):
         self.logs: dict[str, CallLog] = {}
         self.left: dict[int, dict[str, int]] = {}
         self.answers: dict[int, str] = {}
+        self._telling: list[Any] = []
         self._line = MPI.COMM_WORLD.Dup()
         self._closed = False
 
@@ -132,7 +133,7 @@ class _MPIFamily(Family):
 
     def tell(self, kind: str, content: Any, rank: int) -> None:
         """Send news without waiting."""
-        self.sending.append(self._line.isend((kind, content), rank))
+        self._telling.append(self._line.isend((kind, content), rank))
 
     def locate(self, ranks: Sequence[int], here: str) -> str:
         """Ask where ``ranks`` are, for an error report."""
@@ -154,15 +155,28 @@ class _MPIFamily(Family):
         if self._closed:
             return
         self._closed = True
-        super().close()
+        try:
+            super().close()
+        except CommTimeoutError as error:
+            self.failure = error
         if self.failure is not None:  # MPI cannot end in order while an operation is pending
-            _abort(f"ended after a failure in communication ({type(self.failure).__name__})")
+            _abort(f"ended after a failure in communication ({self.failure})")
         counts = {name: log.count for name, log in self.logs.items()}
         others = set(range(self._line.Get_size())) - {self._line.Get_rank()}
         for rank in others:
             self.tell("left", counts, rank)
-        while not others <= set(self.left) or not MPI.Request.Testall(self.sending):
+        while not others <= set(self.left):
             self.listen("at the end of its program")
+            time.sleep(_SLEEP_S[1])
+        self._finish_sending()
+
+    def _finish_sending(self) -> None:
+        """With everyone at the end, what has not been received never will be."""
+        deadline_s = time.monotonic() + _ANSWER_S
+        while not MPI.Request.Testall(self.sending):
+            if time.monotonic() > deadline_s:
+                pending = sum(not request.Test() for request in self.sending)
+                _abort(f"ended with {pending} messages that no rank has received")
             time.sleep(_SLEEP_S[1])
 
 
@@ -220,7 +234,7 @@ class MPICommunicator(Communicator):
                 listen_s = now_s + _LISTEN_S
             if now_s - start_s > family.timeout_s:
                 raise CommTimeoutError(
-                    f"waited {family.timeout_s} s for the other ranks; look for a rank that skipped this "
+                    f"waited {family.timeout_s:g} s for the other ranks; look for a rank that skipped this "
                     f"call or is stuck. In the world, {family.locate(self._ranks, here)}"
                 )
             time.sleep(sleep_s)

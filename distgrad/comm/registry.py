@@ -52,10 +52,10 @@ def init(
             )
         _world = world = _connect(name, settings, timeout_s, check_calls)
         atexit.register(finalize)
-    elif name is not None and name != world.backend:
+    elif backend is not None and backend != world.backend:
         raise CommError(
-            f"comm.init: the world was set up with backend '{world.backend}', and cannot be had as '{name}'; "
-            "call init() with one backend, or finalize() in between"
+            f"comm.init: the world was set up with backend '{world.backend}', and cannot be had as "
+            f"'{backend}'; call init() with one backend, or finalize() in between"
         )
     return world
 

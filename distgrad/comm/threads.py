@@ -118,7 +118,7 @@ class ThreadWorld:
             frame = sys._current_frames().get(threads[late[0]].ident or 0)
             stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
             raise CommTimeoutError(
-                f"ThreadWorld.run: {name_ranks(late)} of {self.size} still running {limit_s} s after the "
+                f"ThreadWorld.run: {name_ranks(late)} of {self.size} still running {limit_s:g} s after the "
                 f"first rank ended; rank {late[0]} is at\n{stack}"
             ) from job.failure
 
@@ -200,7 +200,7 @@ class _Meeting:
 
         if not job.changed.wait_for(lambda: done() or hopeless(), timeout_s):
             raise CommTimeoutError(
-                f"waited {timeout_s} s for {name_ranks(missing())}; look for a rank that skipped this "
+                f"waited {timeout_s:g} s for {name_ranks(missing())}; look for a rank that skipped this "
                 "call or is stuck"
             )
         if done():

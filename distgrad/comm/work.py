@@ -125,7 +125,7 @@ class CommunicationThread:
         if self._thread.is_alive():
             raise CommTimeoutError(
                 f"close: {self._name} has {self._num_submitted - self._num_ended} collectives under way "
-                f"after {timeout} s; wait for every Work before close()"
+                f"after {timeout:g} s; wait for every Work before close()"
             )
         self._thread = None
 

@@ -1,0 +1,198 @@
+"""Faults that are planted: a rank that skips, dies, leaves or raises, and what the others get to know."""
+
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from ranks_plugin import run_ranks
+
+from distgrad.comm import ThreadWorld
+from distgrad.errors import CommError, CommMismatchError, CommTimeoutError, RankFailedError
+
+
+def test_threads_report_a_rank_that_skips_a_collective():
+    def skip(comm):
+        x = np.ones(8, np.float32)
+        comm.barrier()
+        if comm.rank == 1:
+            time.sleep(0.6)  # alive, but elsewhere
+        else:
+            comm.all_reduce(x)
+
+    with pytest.raises(CommTimeoutError) as caught:
+        ThreadWorld(3, timeout_s=0.2).run(skip)
+    message = str(caught.value)
+    assert "collective #1 all_reduce, group 'world'" in message
+    assert (
+        "called all_reduce(float32[8]) and waited 0.2 s for rank 1; look for a rank that skipped" in message
+    )
+    assert "#0 barrier() at " + __file__ in message
+    assert caught.value.__notes__ in (["raised on rank 0"], ["raised on rank 2"])
+
+
+def test_threads_report_a_rank_that_ended_early():
+    start_s = time.monotonic()
+    with pytest.raises(RankFailedError, match="waited for rank 2, which ended without issuing it"):
+        ThreadWorld(3).run(lambda comm: comm.rank == 2 or comm.barrier())
+    assert time.monotonic() - start_s < 5
+
+
+@pytest.mark.parametrize("async_op", [False, True])
+def test_threads_raise_the_first_failure_and_free_the_others(async_op):
+    others = {}
+
+    def fail(comm):
+        if comm.rank == 1:
+            raise KeyError("planted")
+        try:
+            result = comm.barrier(async_op=async_op)
+            result.wait()
+        except RankFailedError as error:
+            others[comm.rank] = str(error)
+            raise
+
+    with pytest.raises(KeyError, match="planted") as caught:
+        ThreadWorld(3).run(fail)
+    assert caught.value.__notes__ == ["raised on rank 1"]
+    assert set(others) == {0, 2}
+    assert all("rank 1 of the world failed (KeyError: 'planted')" in text for text in others.values())
+
+
+def test_threads_nothing_is_sent_after_a_failure():
+    def retry(comm):
+        if comm.rank == 0:
+            with pytest.raises(CommTimeoutError, match=r"waited 0\.2 s for rank 1"):
+                comm.recv(np.zeros(1), source=1)
+            with pytest.raises(
+                CommError, match=r"#0 barrier, .*nothing can be sent after an earlier call failed"
+            ):
+                comm.barrier()
+        else:
+            time.sleep(0.4)
+
+    ThreadWorld(2, timeout_s=0.2).run(retry)
+
+
+def test_threads_report_a_rank_that_does_not_end():
+    release = threading.Event()
+
+    def stay(comm):
+        if comm.rank == 1:
+            release.wait(20)
+
+    with pytest.raises(CommTimeoutError, match=r"rank 1 of 2 still running 0.2 s .*(?s:.*)release.wait"):
+        ThreadWorld(2, timeout_s=0.1).run(stay)
+    release.set()
+    for thread in threading.enumerate():
+        if thread.name == "rank 1":
+            thread.join(5)
+
+
+def test_a_check_that_is_off_lets_calls_differ():
+    def call(comm):
+        x = np.ones(4)
+        comm.all_reduce(x) if comm.rank == 0 else comm.all_reduce(x, "max")
+
+    with pytest.raises(CommMismatchError):
+        ThreadWorld(2, check_calls=1).run(call)
+    ThreadWorld(2, check_calls=0).run(call)
+
+
+def test_only_the_first_calls_are_checked():
+    def call(comm):
+        comm.barrier()
+        comm.all_reduce(np.ones(4), "sum" if comm.rank == 0 else "max")
+
+    with pytest.raises(CommMismatchError, match="Last agreed: #0 barrier"):
+        ThreadWorld(2, check_calls=2).run(call)
+    ThreadWorld(2, check_calls=1).run(call)
+
+
+# MPI: what a whole job does --------------------------------------------------------------------------------
+
+PROGRAM = """
+import sys, time
+import numpy as np
+import distgrad.comm
+comm = distgrad.comm.init(timeout_s=2)
+comm.all_reduce(np.ones(3))
+if comm.rank == 1:
+    {fault}
+comm.all_reduce(np.ones(5), "max")
+print("passed", comm.rank)
+"""
+
+
+def run_with(fault, tmp_path, n=3):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM.format(fault=fault))
+    job = run_ranks(n, [sys.executable, str(program)], timeout=40)
+    assert "passed" not in job.output
+    assert job.returncode not in (0, None), job.output
+    return job
+
+
+def test_mpi_an_exception_ends_the_job(tmp_path):
+    job = run_with("raise ValueError('planted')", tmp_path)
+    assert "ValueError: planted" in job.output
+    assert "distgrad: rank 1 ended by ValueError, so the whole job ends" in job.output
+    assert "RankFailedError" not in job.output
+    assert job.seconds < 5
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_mpi_a_rank_that_leaves_ends_the_job(code, tmp_path):
+    job = run_with(f"raise SystemExit({code})", tmp_path)
+    assert "RankFailedError: collective #1 all_reduce, group 'world'" in job.output
+    assert "waited for rank 1 of the world, which ended without it" in job.output
+    assert job.seconds < 5
+
+
+def test_mpi_a_killed_rank_ends_the_job(tmp_path):
+    job = run_with("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", tmp_path)
+    assert job.seconds < 5
+
+
+def test_mpi_reports_a_rank_that_skips_a_collective(tmp_path):
+    job = run_with("time.sleep(30)", tmp_path)
+    assert "CommTimeoutError: collective #1 all_reduce, group 'world': rank 0 called" in job.output
+    assert "all_reduce(float64[5], op=max) and waited 2 s for the other ranks" in job.output
+    assert "rank 1: no answer, so in no collective; rank 2: in #1 all_reduce, group 'world', at" in job.output
+    assert "#0 all_reduce(float64[3]) at" in job.output
+    assert job.seconds < 15
+
+
+def test_mpi_reports_a_rank_that_waits_elsewhere(tmp_path):
+    job = run_with("comm.recv(np.zeros(1), source=0)", tmp_path)
+    assert "rank 1: in recv, group 'world', at" in job.output
+
+
+def test_mpi_a_failure_that_is_caught_still_ends_the_job(tmp_path):
+    job = run_with(
+        "\n    try: comm.recv(np.zeros(1), source=0)\n    except Exception: sys.exit(0)", tmp_path, n=2
+    )
+    assert "so the whole job ends" in job.output
+
+
+def test_mpi_a_message_that_nobody_receives_is_an_error(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import numpy as np, distgrad.comm\ncomm = distgrad.comm.init(timeout_s=1)\n"
+        "comm.send(np.ones(10**6), (comm.rank + 1) % comm.size)\n"
+    )
+    job = run_ranks(2, [sys.executable, str(program)], timeout=40)
+    assert job.returncode not in (0, None)
+    assert "ended with 1 messages that no rank has received, so the whole job ends" in job.output
+    assert job.seconds < 10
+
+
+def test_mpi_a_clean_end_is_silent_and_quick(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import numpy as np, time, distgrad.comm\ncomm = distgrad.comm.init()\n"
+        "time.sleep(0.5 * comm.rank)\nwork = comm.split(0).all_reduce(np.ones(3), async_op=True)\n"
+    )
+    job = run_ranks(3, [sys.executable, str(program)], timeout=40)
+    assert (job.returncode, job.output) == (0, "")

@@ -1,0 +1,138 @@
+"""The world is found once, and what does not fit together is an error that says why."""
+
+import subprocess
+import sys
+
+import pytest
+
+from distgrad import comm
+from distgrad.errors import CommError
+
+
+def test_alone_is_a_world_of_one(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert not comm.is_initialized()
+    with pytest.raises(CommError, match=r"call dg.comm.init\(\) first"):
+        comm.get_world()
+    world = comm.init()
+    assert (world.backend, world.rank, world.size) == ("single", 0, 1)
+    assert comm.init() is world
+    assert comm.init("single") is world
+    assert comm.get_world() is world
+    with pytest.raises(CommError, match="set up with backend 'single', and cannot be had as 'mpi'"):
+        comm.init("mpi")
+    comm.finalize()
+    assert not comm.is_initialized()
+    comm.finalize()
+    assert comm.init() is not world
+
+
+def test_backend_by_environment(monkeypatch):
+    monkeypatch.setenv("DISTGRAD_BACKEND", "nothing")
+    with pytest.raises(CommError, match="must be one of single, threads, mpi, got 'nothing'"):
+        comm.init()
+    monkeypatch.setenv("DISTGRAD_BACKEND", "single")
+    assert comm.init().backend == "single"
+
+
+def test_timeout_and_check_are_taken(monkeypatch):
+    monkeypatch.setenv("DISTGRAD_TIMEOUT", "7")
+    monkeypatch.setenv("DISTGRAD_CHECK_COLLECTIVES", "every")
+    world = comm.init()
+    assert (world.family.timeout_s, world.family.check_calls) == (7, float("inf"))
+    comm.finalize()
+    world = comm.init(timeout_s=3, check_calls=5)
+    assert (world.family.timeout_s, world.family.check_calls) == (3, 5)
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_alone_among_many_is_an_error(name, monkeypatch):
+    monkeypatch.setenv(name, "4")
+    with pytest.raises(
+        CommError, match="says 4 ranks, but backend 'single' sees 1; every rank would train alone"
+    ):
+        comm.init("single")
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_a_launcher_that_mpi_does_not_know_is_an_error(name):
+    code = f"import os; os.environ['{name}'] = '4'; import distgrad.comm as comm; comm.init()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert f"{name} says 4 ranks, but backend 'mpi' sees 1; " in done.stderr
+    assert (
+        "srun --mpi=pmi2" if name.startswith("SLURM") else "the mpiexec beside this Python"
+    ) in done.stderr
+
+
+@pytest.mark.parametrize("variables", [{"MPI4PY_LIBMPI": "/nonexistent"}, {"HIDE": "mpi4py"}])
+def test_a_missing_mpi_names_the_install_command(variables):
+    code = (
+        f"import os, sys; os.environ.update({variables!r})\n"
+        "if 'HIDE' in os.environ: sys.modules['mpi4py'] = None\n"
+        "import distgrad.comm as comm; comm.init('mpi')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert (
+        "MissingDependencyError: comm.init: the backend 'mpi' needs mpi4py and an MPI library" in done.stderr
+    )
+    assert 'pip install "distgrad[mpi]"' in done.stderr
+
+
+def test_a_lower_thread_level_is_an_error():
+    code = (
+        "import mpi4py; mpi4py.rc.thread_level = 'funneled'; from mpi4py import MPI\n"
+        "import distgrad.comm as comm; comm.init('mpi')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert "MPI must be initialised with MPI_THREAD_MULTIPLE" in done.stderr
+
+
+def test_threads_have_their_own_world():
+    with pytest.raises(CommError, match=r"exists inside ThreadWorld\(size\).run\(fn\) alone"):
+        comm.init("threads")
+
+    def find(own):
+        assert comm.is_initialized()
+        return comm.get_world() is own and comm.init() is own and comm.init("threads") is own
+
+    assert comm.ThreadWorld(3).run(find) == [True] * 3
+    assert not comm.is_initialized()
+
+
+@pytest.mark.ranks(2)
+def test_under_mpiexec_the_world_is_found():
+    world = comm.init()
+    assert (world.backend, world.size) == ("mpi", 2)
+    again = comm.init()
+    assert again is world
+
+
+@pytest.mark.ranks(2)
+def test_mpi_sends_large_buffers_in_pieces(monkeypatch):
+    import numpy as np
+
+    from distgrad.comm import mpi
+
+    world = comm.init()
+    calls = []
+    complete = mpi.MPICommunicator._complete
+    monkeypatch.setattr(mpi, "_PIECE_BYTES", 64)
+    monkeypatch.setattr(
+        mpi.MPICommunicator, "_complete", lambda self, r: (calls.append(1), complete(self, r))
+    )
+    world.family.check_calls = 0
+    x = np.arange(1000.0) + world.rank
+    np.testing.assert_array_equal(world.all_reduce(x), 2 * np.arange(1000.0) + 1)
+    assert len(calls) == 125
+    y = np.full(1001, world.rank, np.int8)
+    assert not world.broadcast(y, root=0).any()
+    assert len(calls) == 125 + 16
