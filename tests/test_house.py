@@ -22,8 +22,8 @@ FLOORS = [
     },
     {
         "autograd": "primitive modes graph tensor dispatch composite"
-        " ops.rules ops.elementwise ops.reduce ops.shape ops.index ops.linalg ops.einsum ops.special ops.activation"
-        " ops.gated ops.scatter ops.embedding ops.cumulative ops.statistics ops.windows ops.padding"
+        " ops.rules ops.elementwise ops.reduce ops.shape ops.index ops.linalg ops.einsum ops.special"
+        " ops.activation ops.gated ops.scatter ops.embedding ops.cumulative ops.statistics ops.windows ops.padding"
         " ops.conv ops.pool ops.adaptive ops.interpolate ops.norm ops.distance ops.attention ops.loss"
         " ops.margin ops.ctc ops.random creation methods functional gradcheck samples",
         "comm": "calls work topology transport base single threads store shm mpi nccl registry",

@@ -1,0 +1,169 @@
+"""Every primitive on every sample and rejection that its record holds."""
+
+import numpy as np
+import primitive_checks as checks
+import pytest
+
+from distgrad.autograd.composite import Composite
+from distgrad.autograd.gradcheck import gradcheck, gradgradcheck
+from distgrad.autograd.ops.rules import broadcast_shape
+from distgrad.autograd.primitive import DTYPE_CHARS, REGISTRY, Sample
+from distgrad.autograd.samples import Case, is_floating, reject_cases, sample_cases
+from distgrad.errors import DTypeError
+
+CASES = list(sample_cases())
+DIFFERENTIABLE = [case for case in CASES if checks.records_a_gradient(case)]
+SMOOTH = [case for case in DIFFERENTIABLE if case.example.grad]
+CONSTANT = [case for case in CASES if case.example.grad and case not in DIFFERENTIABLE]
+NO_FLOAT16 = ("distgrad.autograd.ops.linalg_solve",)  # LAPACK has none
+
+
+def takes(case, dtype):
+    """Whether the primitive computes in ``dtype``."""
+    lacks = dtype is np.float16 and case.record.formula.__module__ in NO_FLOAT16
+    return np.dtype(dtype).char in DTYPE_CHARS[case.record.dtypes] and not lacks
+
+
+def each(cases):
+    return pytest.mark.parametrize("case", cases, ids=str)
+
+
+def each_in(cases, *dtypes):
+    pairs = [(case, dtype) for case in cases for dtype in dtypes if takes(case, dtype)]
+    ids = [f"{case}-{dtype.__name__}" for case, dtype in pairs]
+    return pytest.mark.parametrize(("case", "dtype"), pairs, ids=ids)
+
+
+@each(SMOOTH)
+def test_gradient(case, checked):
+    assert gradcheck(case.call, case.tensors(), directions=1)
+    checked["gradchecks"] += 1
+
+
+@each(SMOOTH)
+def test_gradient_of_the_gradient(case, checked):
+    assert gradgradcheck(case.call, case.tensors(), directions=1)
+    checked["gradgradchecks"] += 1
+
+
+@each_in(DIFFERENTIABLE, np.float16, np.float32)
+def test_low_precision_gradient(case, dtype):
+    checks.check_low_precision_gradient(case, dtype)
+
+
+@each_in(CASES, np.float16, np.float32)
+def test_low_precision_result(case, dtype):
+    checks.check_low_precision_result(case, dtype)
+
+
+@each_in(CASES, np.float16, np.float32, np.float64)
+def test_result_dtype(case, dtype):
+    checks.check_result_dtype(case, dtype)
+
+
+@each([case for case in CASES if case.record.shape])
+def test_shape_rule(case):
+    checks.check_shape_rule(case)
+
+
+@each(CONSTANT)
+def test_what_has_no_gradient_is_constant_around_every_point(case):
+    checks.check_constant_without_gradient(case)
+
+
+@each(CASES)
+def test_results_and_gradients_are_arrays(case):
+    checks.check_results_are_arrays(case)
+
+
+@each(CASES)
+def test_inputs_are_left_alone(case):
+    checks.check_inputs_are_left_alone(case)
+
+
+@each(CASES)
+@pytest.mark.parametrize("layout", [checks.strided, checks.fortran], ids=["strided", "fortran"])
+def test_memory_layout_does_not_matter(case, layout):
+    checks.check_memory_layout(case, layout)
+
+
+@each([case for case in CASES if isinstance(case.record, Composite)])
+def test_a_composite_computes_the_same_on_arrays(case):
+    checks.check_formula_on_arrays(case)
+
+
+@each(list(reject_cases()))
+def test_rejection(case, checked):
+    checks.check_rejection(case)
+    checked["rejections"] += 1
+
+
+# -- Python numbers and wrong dtypes
+
+
+def binary_cases():
+    """The first sample of each primitive that broadcasts, and the places where a number can stand."""
+    for record in REGISTRY.values():
+        if record.shape is broadcast_shape and len(record.inputs) > 1 and "f" in DTYPE_CHARS[record.dtypes]:
+            for case in list(sample_cases([record]))[:1]:
+                yield from ((case, place) for place, x in enumerate(case.inputs()) if is_floating(x))
+
+
+@pytest.mark.parametrize(("case", "place"), list(binary_cases()), ids=str)
+def test_a_python_number_keeps_float32(case, place, checked):
+    def call(*inputs):
+        return case.call(*inputs[:place], 1.25, *inputs[place:])
+
+    inputs, tensors = case.inputs(np.float32), case.tensors()
+    del inputs[place], tensors[place]
+    (out,) = checks.arrays(call(*inputs))
+    assert out.dtype == (np.float32 if case.record.result == "promote" else case.record.result)
+    if case.record.differentiable:
+        assert gradcheck(call, tensors, directions=1)
+        assert gradgradcheck(call, tensors, directions=1)
+        checked["gradchecks"] += 1
+        checked["gradgradchecks"] += 1
+
+
+def cases_of_another_dtype():
+    """The first sample of each primitive that does not take every dtype, with one it lacks."""
+    for record in REGISTRY.values():
+        missing = [dtype for dtype in "lFd" if dtype not in DTYPE_CHARS[record.dtypes]]
+        for case in list(sample_cases([record]))[:1]:
+            if missing and all(isinstance(x, np.ndarray) for x in case.inputs()):
+                yield case, missing[0]
+
+
+@pytest.mark.parametrize(("case", "dtype"), list(cases_of_another_dtype()), ids=str)
+def test_a_dtype_outside_the_category_is_refused(case, dtype):
+    inputs = [np.zeros(x.shape, dtype) for x in case.inputs()]
+    with pytest.raises(DTypeError, match=f"{case.record.name}: .* must be {case.record.dtypes}, got"):
+        case.call(*inputs)
+
+
+# -- the records themselves
+
+
+@pytest.mark.parametrize("record", list(REGISTRY.values()), ids=lambda record: record.name)
+def test_record_is_complete(record):
+    assert record.math
+    assert record.formula.__doc__
+    assert record.samples
+    assert record.result in ("promote", "any") or np.dtype(record.result).name == record.result
+    assert not record.differentiable or any(sample.grad for sample in record.samples)
+
+
+def test_inputs_depend_on_name_and_index_alone():
+    add, subtract = REGISTRY["add"], REGISTRY["subtract"]
+    sample = Sample(((3, 4), (3, 4)))
+    first = Case(add, sample, 0).inputs()[0]
+    np.testing.assert_array_equal(first, next(sample_cases([add])).inputs()[0])
+    assert (first != Case(add, sample, 1).inputs()[0]).all()
+    assert (first != Case(subtract, sample, 0).inputs()[0]).all()
+
+
+def test_a_sequence_is_spread_out_and_put_together_again():
+    case = next(sample_cases([REGISTRY["concat"]]))
+    (sequence,) = case.arguments()
+    assert [x.shape for x in sequence] == [x.shape for x in case.tensors()] == [(2, 3), (4, 3)]
+    assert case.call(*case.tensors()).shape == (6, 3)
