@@ -1,9 +1,8 @@
-"""The one path that every operation takes, compiled for each primitive when it is registered.
+"""The one path that every operation takes, compiled for each primitive when it is first called.
 
-:func:`primitive` writes the source of two functions and compiles them: the public function, with the
-formula's own signature, which unwraps tensors, runs the formula and records a node; and ``backward``, which
-calls the vjps of those inputs that want a gradient. All that depends on the signature is settled there, so a
-call costs the formula and a few attribute loads.
+:mod:`distgrad.autograd.source` writes two functions: the public function, with the formula's own signature,
+which unwraps tensors, runs the formula and records a node; and ``backward``, which calls the vjps of those
+inputs that want a gradient. A call costs the formula and a few attribute loads.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ import numpy as np
 
 from distgrad.autograd.graph import Node, OutputNode, next_number
 from distgrad.autograd.modes import modes
-from distgrad.autograd.primitive import DTYPE_CHARS, REGISTRY, Primitive, Reject, Sample
+from distgrad.autograd.primitive import REGISTRY, Primitive, Reject, Sample
+from distgrad.autograd.source import backward_source, call_source, public_signature
 from distgrad.autograd.tensor import Tensor, constant
 from distgrad.backend.numpy import Namespace, numpy_namespace
 from distgrad.errors import AxisError, DistgradError, DTypeError, GraphError, ShapeError
@@ -119,24 +119,16 @@ def _uncompiled_call(record: Primitive) -> Any:
     operation.__name__ = operation.__qualname__ = record.name
     operation.__doc__ = record.formula.__doc__
     operation.__module__ = record.formula.__module__
-    operation.__signature__ = _public_signature(record)
+    operation.__signature__ = public_signature(record)
     return operation
-
-
-def _public_signature(record: Primitive) -> inspect.Signature:
-    """The formula's signature without ``xp``, and with a sequence as one argument."""
-    signature = inspect.signature(record.formula)
-    parameters = list(signature.parameters.values())[1:]
-    if record.variadic:
-        parameters[0] = parameters[0].replace(kind=inspect.Parameter.POSITIONAL_ONLY)
-    return signature.replace(parameters=parameters)
 
 
 def _finish(record: Primitive) -> Any:
     """Give the public function its own code, and the record its backward; returns the function."""
-    operation, final = namespace.__dict__[record.name], _compile_call(record)
+    operation = namespace.__dict__[record.name]
+    final = _execute(record, call_source(record), f"<operation {record.name}>")
     if record.vjps:
-        record.backward = _compile_backward(record)
+        record.backward = _execute(record, backward_source(record), f"<backward of {record.name}>")
     operation.__defaults__, operation.__kwdefaults__ = final.__defaults__, final.__kwdefaults__
     operation.__code__ = final.__code__
     return operation
@@ -209,14 +201,16 @@ class _ComplexBarrier:
 def several(record: Primitive, values: Any, wanted: Any) -> tuple[tuple[Tensor, ...], Node | None]:
     """Tensors for the results of an operation with several, and their node if one is recorded."""
     arrays = [as_array(value) for value in values]
-    outs = tuple(Tensor(array) for array in arrays)
-    if not (wanted and modes.grad and any(array.dtype.char in "efdE" for array in arrays)):
+    outs = getattr(values, "_make", tuple)(Tensor(array) for array in arrays)  # NumPy's results have names
+    if not (wanted and modes.grad and any(array.dtype.char in "efdEFD" for array in arrays)):
         return outs, None
     node = Node(record, (), (), ())
     node.outputs = tuple((array.shape, array.dtype) for array in arrays)
     for index, (out, array) in enumerate(zip(outs, arrays, strict=True)):
         if array.dtype.char in "efdE":
             out._node = OutputNode(node, index)
+        elif array.dtype.char in "FD":
+            out._node = Node(complex_barrier(record), (node,), (None,), ())
     return outs, node
 
 
@@ -249,228 +243,6 @@ def describe_value(value: Any) -> str:
     if hasattr(value, "dtype"):
         return f"{value.dtype}{list(value.shape)}"
     return repr(value)
-
-
-# -- the source of the public function
-
-_UNWRAP = """\
-    try:
-        v_{x} = {x}._data
-        n_{x} = {x}._node
-        c_{x} = {x}._version
-    except AttributeError:
-        v_{x} = {constant}({x}, {where!r}, {x!r})
-        n_{x} = None
-        c_{x} = UNCHANGED
-"""
-
-_UNWRAP_SEQUENCE = """\
-    v_{x}, n_{x}, c_{x} = unwrap_sequence({x}, {where!r}, {x!r})
-"""
-
-_CHECK_DTYPE = """\
-    if v_{x}.__class__ in namespaces and v_{x}.dtype.char not in {chars!r}:
-        raise wrong_dtype(record, {x!r}, v_{x})
-"""
-
-_RUN = """\
-    try:
-        y = formula({xp}, {values}{attributes})
-    except DistgradError:
-        raise
-    except Exception as error:
-        raise explain(record, error, ({values},)) from error
-"""
-
-_WRAP = """\
-    if y.__class__ is not ndarray:
-        y = as_array(y)
-    out = new(Tensor)
-    out._data = y
-    out._version = {version}
-    out._leaf = None
-"""
-
-_RECORD = """\
-    if ({wanted}) and modes.grad and y.dtype.char in "efdEFD":
-        out._node = node = new(Node)
-        node.op = record if y.dtype.char in "efdE" else complex_barrier(record)
-        node.number = next_number()
-        node.edges = {edges}
-        node.metas = {metas}
-        node.saved = {saved}
-        node.versions = {versions}
-        node.line = node.hooks = node.outputs = node.retained = None
-    else:
-        out._node = None
-"""
-
-_SEVERAL = """\
-    outs, node = several(record, y, {wanted})
-    if node is not None:
-        node.edges = {edges}
-        node.metas = {metas}
-        node.saved = {saved}
-        node.versions = {versions}
-    return outs
-"""
-
-
-class _Name(str):
-    """A text that stands in a signature as it is."""
-
-    __repr__ = str.__str__
-
-
-def _header(record: Primitive) -> str:
-    """The public signature as text, with defaults taken from the formula's."""
-    parameters = [
-        each.replace(
-            annotation=each.empty,
-            default=each.empty if each.default is each.empty else _Name(f"default_{each.name}"),
-        )
-        for each in _public_signature(record).parameters.values()
-    ]
-    return str(inspect.Signature(parameters))
-
-
-def _compile_call(record: Primitive) -> Any:
-    """Compile the public function."""
-    body = [f"def {record.name}{_header(record)}:\n"]
-    for x in record.inputs:
-        unwrap = _UNWRAP_SEQUENCE if record.variadic else _UNWRAP
-        body.append(
-            unwrap.format(x=x, where=record.name, constant="optional" if x in record.optional else "constant")
-        )
-        if record.dtypes != "all":
-            check = _CHECK_DTYPE.format(x=x, chars=DTYPE_CHARS[record.dtypes])
-            if record.variadic:
-                check = check.replace(f"v_{x}", "each")
-                check = f"    for each in v_{x}:\n" + "".join(f"    {line}\n" for line in check.splitlines())
-            body.append(check)
-    values = ", ".join(f"*v_{x}" if record.variadic else f"v_{x}" for x in record.inputs)
-    body.append(
-        _RUN.format(
-            xp=_namespace_expression(record),
-            values=values,
-            attributes="".join(f", {name}={name}" for name in record.attributes),
-        )
-    )
-    if record.outputs != 1:
-        body.append(_record_source(record, _SEVERAL))
-    else:
-        x = record.inputs[0] if record.inputs else ""
-        version = "[0]"
-        if record.view:
-            version = f"shared_version(y, v_{x}, c_{x})"
-        body.append(_WRAP.format(version=version))
-        if record.vjps:
-            body.append(_record_source(record, _RECORD))
-        else:
-            body.append("    out._node = None\n")
-        body.append("    return out\n")
-    return _execute(record, "".join(body), f"<operation {record.name}>")
-
-
-def _namespace_expression(record: Primitive) -> str:
-    if not record.inputs:
-        return "numpy_namespace"
-    if record.variadic:
-        return f"pick(*v_{record.inputs[0]})"
-    values = [f"v_{x}" for x in record.inputs]
-    return f"namespaces.get({values[0]}.__class__) or pick({', '.join(values)})"
-
-
-def _record_source(record: Primitive, template: str) -> str:
-    """Fill in what a node holds: edges, metas, and the saved values that its vjps name."""
-    if record.variadic:
-        x = record.inputs[0]
-        wanted = f"any(n_{x})"
-        edges = f"tuple(n_{x})"
-        metas = f"tuple([(v.shape, v.dtype) for v in v_{x}])"
-    else:
-        wanted = " or ".join(f"n_{x} is not None" for x in record.vjps) or "False"
-        edges = _tuple(f"n_{x}" if x in record.vjps else "None" for x in record.inputs)
-        metas = _tuple(
-            f"(v_{x}.shape, v_{x}.dtype) if n_{x} is not None else None" if x in record.vjps else "None"
-            for x in record.inputs
-        )
-    saved, versions = [], []
-    for name in retained_names(record):
-        needed = _needed_condition(record, name)
-        saved.append(f"({_saved_expression(record, name)}) if {needed} else None")
-        if name in record.inputs:
-            versions.append(f"(c_{name}, c_{name}[0]) if {needed} else None")
-    remembered = _tuple(versions)
-    if record.variadic and versions:
-        remembered = f"tuple([(cell, cell[0]) for cell in c_{record.inputs[0]}])"
-    return template.format(wanted=wanted, edges=edges, metas=metas, saved=_tuple(saved), versions=remembered)
-
-
-def _tuple(texts: Any) -> str:
-    return "(" + "".join(f"{text}, " for text in texts) + ")"
-
-
-def retained_names(record: Primitive) -> list[str]:
-    """What the vjps need, each name once, in a fixed order."""
-    names: dict[str, None] = {}
-    for vjp in record.vjps.values():
-        names.update(dict.fromkeys(name for name in vjp.names if name != "needs"))
-    return list(names)
-
-
-def _needed_condition(record: Primitive, name: str) -> str:
-    if record.variadic or name in record.attributes:
-        return "True"
-    users = [x for x, vjp in record.vjps.items() if name in vjp.names]
-    return " or ".join(f"n_{x} is not None" for x in users)
-
-
-def _saved_expression(record: Primitive, name: str) -> str:
-    if name == "y" or name in record.attributes:
-        return name
-    if name in record.inputs:
-        return f"tuple(v_{name})" if record.variadic else f"v_{name}"
-    x, _, kind = name.rpartition("_")
-    if record.variadic:
-        return f"tuple([v.{kind} for v in v_{x}])"
-    return f"getattr(v_{x}, {kind!r}, ())" if kind == "shape" else f"v_{x}.{kind}"
-
-
-def _compile_backward(record: Primitive) -> Callable[..., Any]:
-    """Compile ``backward(xp, g, saved, edges)``, which returns a gradient for each input."""
-    names = retained_names(record)
-    body = ["def backward(xp, g, saved, edges):\n"]
-    if names:
-        body.append(f"    {_tuple(f's_{name}' for name in names)} = saved\n")
-    results = []
-    joint: dict[int, str] = {}
-    for i, x in enumerate(record.inputs):
-        vjp = record.vjps.get(x)
-        if vjp is None:
-            results.append("None")
-            continue
-        function = f"vjp_{vjp.inputs[0]}"
-        places = [record.inputs.index(name) for name in vjp.inputs]
-        needs = _tuple(f"edges[{place}] is not None" for place in places)
-        if record.variadic:
-            needs = "tuple([e is not None for e in edges])"
-        arguments = "".join(f", {needs if name == 'needs' else f's_{name}'}" for name in vjp.names)
-        if record.variadic:
-            body.append(f"    return {function}(xp, g{arguments})\n")
-        elif len(vjp.inputs) == 1:
-            results.append(f"{function}(xp, g{arguments}) if edges[{i}] is not None else None")
-        else:
-            if id(vjp) not in joint:
-                joint[id(vjp)] = f"j_{x}"
-                wanted = " or ".join(f"edges[{place}] is not None" for place in places)
-                nothing = f"(None,) * {len(places)}"
-                body.append(f"    j_{x} = {function}(xp, g{arguments}) if {wanted} else {nothing}\n")
-            results.append(f"{joint[id(vjp)]}[{vjp.inputs.index(x)}]")
-    if not record.variadic:
-        body.append(f"    return {_tuple(results)}\n")
-    function = _execute(record, "".join(body), f"<backward of {record.name}>")
-    return cast("Callable[..., Any]", function)
 
 
 def _execute(record: Primitive, source: str, filename: str) -> Any:

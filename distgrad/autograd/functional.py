@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.dispatch import as_array, namespace, namespaces, numpy_namespace, retained_names
-from distgrad.autograd.graph import Leaf, Node, run_backward
+from distgrad.autograd.dispatch import as_array, namespace, namespaces, numpy_namespace
+from distgrad.autograd.graph import Leaf, Node, OutputNode, run_backward
 from distgrad.autograd.modes import set_grad_enabled
+from distgrad.autograd.source import retained_names
 from distgrad.autograd.tensor import Tensor, make_tensor
 from distgrad.errors import DTypeError, GraphError, ShapeError
 
@@ -98,6 +99,8 @@ class TensorArithmetic:
         for name, value in zip(retained_names(record), node.saved or (), strict=True):
             if value is None or name in record.attributes:
                 out.append(value)
+            elif name == "y" and node.outputs is not None:
+                out.append(tuple(make_tensor(v, OutputNode(node, i)) for i, v in enumerate(value)))
             elif name == "y":
                 out.append(make_tensor(value, node))
             elif name not in record.inputs:

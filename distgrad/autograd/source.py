@@ -1,0 +1,246 @@
+"""The source of the functions that :mod:`distgrad.autograd.dispatch` compiles for each primitive.
+
+All that depends on a primitive's signature is settled here, in text, so that the compiled functions hold
+nothing but what their own primitive needs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from distgrad.autograd.primitive import DTYPE_CHARS, Primitive
+
+__all__ = ["backward_source", "call_source", "public_signature", "retained_names"]
+
+_UNWRAP = """\
+    try:
+        v_{x} = {x}._data
+        n_{x} = {x}._node
+        c_{x} = {x}._version
+    except AttributeError:
+        v_{x} = {constant}({x}, {where!r}, {x!r})
+        n_{x} = None
+        c_{x} = UNCHANGED
+"""
+
+_UNWRAP_SEQUENCE = """\
+    v_{x}, n_{x}, c_{x} = unwrap_sequence({x}, {where!r}, {x!r})
+"""
+
+_CHECK_DTYPE = """\
+    if v_{x}.__class__ in namespaces and v_{x}.dtype.char not in {chars!r}:
+        raise wrong_dtype(record, {x!r}, v_{x})
+"""
+
+_RUN = """\
+    try:
+        y = formula({xp}, {values}{attributes})
+    except DistgradError:
+        raise
+    except Exception as error:
+        raise explain(record, error, ({values},)) from error
+"""
+
+_WRAP = """\
+    if y.__class__ is not ndarray:
+        y = as_array(y)
+    out = new(Tensor)
+    out._data = y
+    out._version = {version}
+    out._leaf = None
+"""
+
+_RECORD = """\
+    if ({wanted}) and modes.grad and y.dtype.char in "efdEFD":
+        out._node = node = new(Node)
+        node.op = record if y.dtype.char in "efdE" else complex_barrier(record)
+        node.number = next_number()
+        node.edges = {edges}
+        node.metas = {metas}
+        node.saved = {saved}
+        node.versions = {versions}
+        node.line = node.hooks = node.outputs = node.retained = None
+    else:
+        out._node = None
+"""
+
+_SEVERAL = """\
+    outs, node = several(record, y, {wanted})
+    if node is not None:
+        node.edges = {edges}
+        node.metas = {metas}
+        node.saved = {saved}
+        node.versions = {versions}
+    return outs
+"""
+
+
+class _Name(str):
+    """A text that stands in a signature as it is."""
+
+    __repr__ = str.__str__
+
+
+def _header(record: Primitive) -> str:
+    """The public signature as text, with defaults taken from the formula's."""
+    parameters = [
+        each.replace(
+            annotation=each.empty,
+            default=each.empty if each.default is each.empty else _Name(f"default_{each.name}"),
+        )
+        for each in public_signature(record).parameters.values()
+    ]
+    return str(inspect.Signature(parameters))
+
+
+def call_source(record: Primitive) -> str:
+    """The source of the public function."""
+    body = [f"def {record.name}{_header(record)}:\n"]
+    for x in record.inputs:
+        unwrap = _UNWRAP_SEQUENCE if record.variadic else _UNWRAP
+        body.append(
+            unwrap.format(x=x, where=record.name, constant="optional" if x in record.optional else "constant")
+        )
+        if record.dtypes != "all":
+            check = _CHECK_DTYPE.format(x=x, chars=DTYPE_CHARS[record.dtypes])
+            if record.variadic:
+                check = check.replace(f"v_{x}", "each")
+                check = f"    for each in v_{x}:\n" + "".join(f"    {line}\n" for line in check.splitlines())
+            body.append(check)
+    values = ", ".join(f"*v_{x}" if record.variadic else f"v_{x}" for x in record.inputs)
+    body.append(
+        _RUN.format(
+            xp=_namespace_expression(record),
+            values=values,
+            attributes="".join(f", {_passed(record, name)}" for name in record.attributes),
+        )
+    )
+    if record.outputs != 1:
+        body.append(_record_source(record, _SEVERAL))
+    else:
+        x = record.inputs[0] if record.inputs else ""
+        version = "[0]"
+        if record.view:
+            version = f"shared_version(y, v_{x}, c_{x})"
+        body.append(_WRAP.format(version=version))
+        if record.vjps:
+            body.append(_record_source(record, _RECORD))
+        else:
+            body.append("    out._node = None\n")
+        body.append("    return out\n")
+    return "".join(body)
+
+
+def _passed(record: Primitive, name: str) -> str:
+    parameter = inspect.signature(record.formula).parameters[name]
+    return name if parameter.kind is parameter.POSITIONAL_ONLY else f"{name}={name}"
+
+
+def _namespace_expression(record: Primitive) -> str:
+    if not record.inputs:
+        return "numpy_namespace"
+    if record.variadic:
+        return f"pick(*v_{record.inputs[0]})"
+    values = [f"v_{x}" for x in record.inputs]
+    return f"namespaces.get({values[0]}.__class__) or pick({', '.join(values)})"
+
+
+def _record_source(record: Primitive, template: str) -> str:
+    """Fill in what a node holds: edges, metas, and the saved values that its vjps name."""
+    if record.variadic:
+        x = record.inputs[0]
+        wanted = f"any(n_{x})"
+        edges = f"tuple(n_{x})"
+        metas = f"tuple([(v.shape, v.dtype) for v in v_{x}])"
+    else:
+        wanted = " or ".join(f"n_{x} is not None" for x in record.vjps) or "False"
+        edges = _tuple(f"n_{x}" if x in record.vjps else "None" for x in record.inputs)
+        metas = _tuple(
+            f"(v_{x}.shape, v_{x}.dtype) if n_{x} is not None else None" if x in record.vjps else "None"
+            for x in record.inputs
+        )
+    saved, versions = [], []
+    for name in retained_names(record):
+        needed = _needed_condition(record, name)
+        saved.append(f"({_saved_expression(record, name)}) if {needed} else None")
+        if name in record.inputs:
+            versions.append(f"(c_{name}, c_{name}[0]) if {needed} else None")
+    remembered = _tuple(versions)
+    if record.variadic and versions:
+        remembered = f"tuple([(cell, cell[0]) for cell in c_{record.inputs[0]}])"
+    return template.format(wanted=wanted, edges=edges, metas=metas, saved=_tuple(saved), versions=remembered)
+
+
+def _tuple(texts: Any) -> str:
+    return "(" + "".join(f"{text}, " for text in texts) + ")"
+
+
+def retained_names(record: Primitive) -> list[str]:
+    """What the vjps need, each name once, in a fixed order."""
+    names: dict[str, None] = {}
+    for vjp in record.vjps.values():
+        names.update(dict.fromkeys(name for name in vjp.names if name != "needs"))
+    return list(names)
+
+
+def _needed_condition(record: Primitive, name: str) -> str:
+    if record.variadic or name in record.attributes:
+        return "True"
+    users = [x for x, vjp in record.vjps.items() if name in vjp.names]
+    return " or ".join(f"n_{x} is not None" for x in users)
+
+
+def _saved_expression(record: Primitive, name: str) -> str:
+    if name == "y" or name in record.attributes:
+        return name
+    if name in record.inputs:
+        return f"tuple(v_{name})" if record.variadic else f"v_{name}"
+    x, _, kind = name.rpartition("_")
+    if record.variadic:
+        return f"tuple([v.{kind} for v in v_{x}])"
+    return f"getattr(v_{x}, {kind!r}, ())" if kind == "shape" else f"v_{x}.{kind}"
+
+
+def backward_source(record: Primitive) -> str:
+    """The source of ``backward(xp, g, saved, edges)``, which returns a gradient for each input."""
+    names = retained_names(record)
+    body = ["def backward(xp, g, saved, edges):\n"]
+    if names:
+        body.append(f"    {_tuple(f's_{name}' for name in names)} = saved\n")
+    results = []
+    joint: dict[int, str] = {}
+    for i, x in enumerate(record.inputs):
+        vjp = record.vjps.get(x)
+        if vjp is None:
+            results.append("None")
+            continue
+        function = f"vjp_{vjp.inputs[0]}"
+        places = [record.inputs.index(name) for name in vjp.inputs]
+        needs = _tuple(f"edges[{place}] is not None" for place in places)
+        if record.variadic:
+            needs = "tuple([e is not None for e in edges])"
+        arguments = "".join(f", {needs if name == 'needs' else f's_{name}'}" for name in vjp.names)
+        if record.variadic:
+            body.append(f"    return {function}(xp, g{arguments})\n")
+        elif len(vjp.inputs) == 1:
+            results.append(f"{function}(xp, g{arguments}) if edges[{i}] is not None else None")
+        else:
+            if id(vjp) not in joint:
+                joint[id(vjp)] = f"j_{x}"
+                wanted = " or ".join(f"edges[{place}] is not None" for place in places)
+                nothing = f"(None,) * {len(places)}"
+                body.append(f"    j_{x} = {function}(xp, g{arguments}) if {wanted} else {nothing}\n")
+            results.append(f"{joint[id(vjp)]}[{vjp.inputs.index(x)}]")
+    if not record.variadic:
+        body.append(f"    return {_tuple(results)}\n")
+    return "".join(body)
+
+
+def public_signature(record: Primitive) -> inspect.Signature:
+    """The formula's signature without ``xp``, and with a sequence as one argument."""
+    signature = inspect.signature(record.formula)
+    parameters = list(signature.parameters.values())[1:]
+    if record.variadic:
+        parameters[0] = parameters[0].replace(kind=inspect.Parameter.POSITIONAL_ONLY)
+    return signature.replace(parameters=parameters)
