@@ -34,6 +34,11 @@ P = ParamSpec("P")
 class Composite(Primitive):
     """The record of a composite; its samples' ``args`` are all positional arguments, arrays or not."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.variadic:  # its arguments are plain ones, not one sequence
+            self.inputs, self.variadic = (), False
+
     @property
     def differentiable(self) -> bool:
         """Yes: through the operations that it is made of."""
@@ -85,11 +90,10 @@ def composite(
 def _public(record: Composite) -> Operation[Any]:
     """The function that users call."""
     formula, inputs, name = record.formula, record.inputs, record.name
-    plain = 0 if record.variadic else len(inputs)
     chars = DTYPE_CHARS[record.dtypes]
 
     def operation(*args: Any, **kwargs: Any) -> Any:
-        for x, value in zip(inputs[:plain], args, strict=False):
+        for x, value in zip(inputs, args, strict=False):
             if not isinstance(value, Tensor) and value is not None:
                 value = constant(value, name, x)
             if hasattr(value, "dtype") and value.dtype.char not in chars:
