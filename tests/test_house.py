@@ -21,9 +21,9 @@ FLOORS = [
         "launch": "plan hosts rank process ssh mpirun slurm logs supervise __main__",
     },
     {
-        "autograd": "primitive modes graph tensor dispatch composite"
+        "autograd": "primitive modes graph tensor source dispatch composite"
         " ops.rules ops.elementwise ops.reduce ops.shape ops.index ops.linalg ops.einsum ops.special"
-        " ops.activation ops.gated ops.scatter ops.embedding ops.cumulative ops.statistics ops.windows ops.padding"
+        " ops.activation ops.dropout ops.scatter ops.embedding ops.cumulative ops.statistics ops.windows ops.padding"
         " ops.conv ops.pool ops.adaptive ops.interpolate ops.norm ops.distance ops.attention ops.loss"
         " ops.margin ops.ctc ops.random creation methods functional gradcheck samples",
         "comm": "calls work topology transport base single threads store shm mpi nccl registry",

@@ -11,13 +11,39 @@ import numpy as np
 from distgrad.autograd.dispatch import namespace
 from distgrad.autograd.graph import Leaf
 from distgrad.autograd.modes import modes
-from distgrad.autograd.ops import conv, einsum, elementwise, index, linalg, loss, pool, reduce, shape, special
+from distgrad.autograd.ops import (
+    activation,
+    conv,
+    dropout,
+    einsum,
+    elementwise,
+    index,
+    linalg,
+    loss,
+    pool,
+    reduce,
+    shape,
+    special,
+)
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import DTypeError, GraphError, ShapeError
 
 __all__: list[str] = []
 
-_FAMILIES = (conv, einsum, elementwise, index, linalg, loss, pool, reduce, shape, special)
+_FAMILIES = (
+    activation,
+    conv,
+    dropout,
+    einsum,
+    elementwise,
+    index,
+    linalg,
+    loss,
+    pool,
+    reduce,
+    shape,
+    special,
+)
 _OPERANDS = (Tensor, np.ndarray, np.generic, int, float, complex, bool)
 
 

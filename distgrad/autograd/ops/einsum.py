@@ -80,7 +80,7 @@ def einsum(xp: Any, *operands: Any, optimize: Any = True) -> Array:
         needed = {*kept, *(label for _, labels in terms for label in labels)}
         while len(chosen) > 1:
             later = {*needed, *(label for _, labels in chosen[2:] for label in labels)}
-            chosen[:2] = [_product(xp, *chosen[:2], later)]
+            chosen[:2] = [_product(xp, chosen[0], chosen[1], later)]
         terms += chosen
     x, labels = _summed(xp, *terms[0], set(kept))
     return xp.permute_dims(x, tuple(labels.index(label) for label in kept))
@@ -178,7 +178,7 @@ def _summed(xp: Any, x: Array, labels: Labels, needed: set[Any]) -> Term:
 
 
 def _product(xp: Any, left: Term, right: Term, needed: set[Any]) -> Term:
-    """Two operands as one stack of matrix products: [both, kept left, summed] times [both, summed, kept right]."""
+    """Two operands as a stack of matrix products, [both, left, summed] times [both, summed, right]."""
     x1, labels1 = _summed(xp, *left, {*needed, *right[1]})
     x2, labels2 = _summed(xp, *right, {*needed, *left[1]})
     sizes = dict(zip(labels1 + labels2, x1.shape + x2.shape, strict=True))

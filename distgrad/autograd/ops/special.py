@@ -47,7 +47,7 @@ _FAR = (
     + (2.33520497626869185e-3,),
 )
 
-# erf(x) / x as a rational function of x², fitted to the relative error (2e-8) on [0, 3.9192]; erf is 1 beyond.
+# erf(x) / x as a rational function of x², fitted to a relative error of 2e-8 up to 3.9192; 1 beyond.
 _SINGLE_END = 3.9192059
 _SINGLE = (
     (2.050737527125065e-06, 2.8488846085529226e-4, 3.7644908095702838e-3, 5.2745377200314e-2)

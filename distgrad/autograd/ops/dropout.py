@@ -1,0 +1,122 @@
+"""Dropout: random elements, or whole channels, set to 0 while training."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.composite import composite
+from distgrad.autograd.dispatch import Array
+from distgrad.autograd.ops.rules import Shape
+from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.rng import Generator, default_generator
+from distgrad.errors import ShapeError
+
+_SAMPLES = [
+    Sample(((3, 4, 2),), {"training": False}),
+    Sample(((3, 4, 2),), {"p": 0.0}),
+    Sample(((3, 4, 2),), {"p": 1.0}),
+]
+_REJECT = Reject(((3, 4),), ValueError, "p must be in [0, 1], got 1.5", {"p": 1.5})
+
+
+def _kept(where: str, x: Array, shape: Shape, p: float, generator: Generator | None) -> Any:
+    """Ones with probability 1 - p, zeros elsewhere, of the dtype of ``x``."""
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"{where}: p must be in [0, 1], got {p}")
+    draws = (generator or default_generator).uniform(shape, x.dtype)
+    return (draws >= p).astype(x.dtype)
+
+
+def _scaled(x: Array, kept: Any, p: float) -> Array:
+    return x * (kept * np.asarray(1.0 / (1.0 - p) if p < 1.0 else 0.0, dtype=x.dtype))
+
+
+@composite(
+    math="y = x mask / (1 - p), mask Bernoulli(1 - p)",
+    source="Srivastava et al., JMLR, 2014",
+    dtypes="real floating-point",
+    samples=_SAMPLES,
+    rejects=[_REJECT],
+)
+def dropout(
+    xp: Any, x: Array, /, p: float = 0.5, training: bool = True, *, generator: Generator | None = None
+) -> Array:
+    """Random elements set to 0, the others scaled so that the mean stays.
+
+    Args:
+        x: any shape.
+        p: probability that an element is set to 0.
+        training: False returns ``x`` as it is.
+        generator: of the random numbers; None means the default one.
+
+    Raises:
+        ValueError: a probability outside [0, 1].
+    """
+    if not training:
+        return x
+    return _scaled(x, _kept("dropout", x, x.shape, p, generator), p)
+
+
+@composite(
+    math="y[n, c, ...] = x[n, c, ...] mask[n, c] / (1 - p)",
+    source="Tompson et al., CVPR 2015",
+    dtypes="real floating-point",
+    samples=_SAMPLES,
+    rejects=[_REJECT, Reject(((3,),), ShapeError, "feature_dropout: x is [3]")],
+)
+def feature_dropout(
+    xp: Any, x: Array, /, p: float = 0.5, training: bool = True, *, generator: Generator | None = None
+) -> Array:
+    """Random channels set to 0 as a whole, the others scaled so that the mean stays.
+
+    Args:
+        x: ``[N, C, *]``.
+        p: probability that a channel is set to 0.
+        training: False returns ``x`` as it is.
+        generator: of the random numbers; None means the default one.
+
+    Raises:
+        ValueError: a probability outside [0, 1].
+    """
+    if len(x.shape) < 2:
+        raise ShapeError(f"feature_dropout: x is {list(x.shape)}, expected [N, C, *]")
+    if not training:
+        return x
+    shape = (*x.shape[:2], *(1,) * (len(x.shape) - 2))
+    return _scaled(x, _kept("feature_dropout", x, shape, p, generator), p)
+
+
+_LOW = -1.7580993408473766  # where the scaled exponential linear unit levels off: -scale · alpha
+
+
+@composite(
+    math="y = a (x mask + low (1 - mask)) + b",
+    source="Klambauer et al., NIPS 2017",
+    dtypes="real floating-point",
+    samples=_SAMPLES,
+    rejects=[_REJECT],
+)
+def alpha_dropout(
+    xp: Any, x: Array, /, p: float = 0.5, training: bool = False, *, generator: Generator | None = None
+) -> Array:
+    """Dropout for ``selu``: random elements take its lowest value; mean 0 and variance 1 stay.
+
+    Args:
+        x: any shape.
+        p: probability that an element is dropped.
+        training: False returns ``x`` as it is.
+        generator: of the random numbers; None means the default one.
+
+    Raises:
+        ValueError: a probability outside [0, 1].
+    """
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"alpha_dropout: p must be in [0, 1], got {p}")
+    if not training:
+        return x
+    kept = _kept("alpha_dropout", x, x.shape, p, generator)
+    a = 1.0 / math.sqrt((1.0 - p) * (1.0 + p * _LOW * _LOW)) if p < 1.0 else 0.0
+    return a * (x * kept + _LOW * (1.0 - kept)) - a * _LOW * p
