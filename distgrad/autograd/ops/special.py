@@ -230,7 +230,7 @@ def logit(xp: Any, x: Array, /) -> Array:
 )
 def xlogy(xp: Any, x1: Array, x2: Array, /) -> Array:
     """A number times a logarithm, as entropies need it: 0 log 0 is 0."""
-    return x1 * xp.log(xp.where(x1 == 0, 1.0, x2))
+    return x1 * xp.log(xp.where(x1 == 0, x1 + 1.0, x2))  # two numbers in where would make it float64
 
 
 @xlogy.vjp("x1")
@@ -276,4 +276,6 @@ def logsumexp(xp: Any, x: Array, /, *, axis: Axis = None, keepdims: bool = False
 def _(xp: Any, g: Array, x: Array, y: Array, axis: Axis, keepdims: bool) -> Array:
     y = restore_axes(xp, y, x.shape, axis, keepdims)
     safe = xp.where(xp.isfinite(y), y, 0.0)  # -∞ - -∞ has no value
-    return restore_axes(xp, g, x.shape, axis, keepdims) * xp.exp(x - safe)
+    e = xp.exp(x - safe)
+    total = xp.sum(e, axis=axis, keepdims=True)  # 1, but for what y lost by rounding
+    return restore_axes(xp, g, x.shape, axis, keepdims) * (e / xp.where(total > 0, total, 1.0))
