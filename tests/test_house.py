@@ -23,13 +23,18 @@ FLOORS = [
     {
         "autograd": "primitive modes graph tensor source dispatch composite"
         " ops.rules ops.elementwise ops.reduce ops.shape ops.index ops.linalg ops.einsum ops.special"
-        " ops.activation ops.dropout ops.scatter ops.embedding ops.cumulative ops.statistics ops.windows ops.padding"
-        " ops.conv ops.pool ops.adaptive ops.interpolate ops.norm ops.distance ops.attention ops.loss"
+        " ops.activation ops.dropout ops.scatter ops.embedding ops.cumulative ops.statistics ops.windows"
+        " ops.padding ops.conv ops.pool ops.adaptive ops.interpolate ops.norm ops.distance ops.attention ops.loss"
         " ops.margin ops.ctc ops.random creation methods functional gradcheck samples",
         "comm": "calls work topology transport base single threads store shm mpi nccl registry",
     },
     {
-        "nn": "parameter state hooks module",
+        "nn": "text parameter state hooks init module"
+        " functional.arguments functional.activations functional.affine functional.padding"
+        " functional.convolution functional.pooling functional.dropouts functional.regression"
+        " functional.classification"
+        " modules.activation modules.containers modules.conv modules.dropout modules.linear modules.loss"
+        " modules.pooling",
         "optim": "flat optimizer sgd adam",
         "data": "dataset collate sampler loader mnist",
     },
