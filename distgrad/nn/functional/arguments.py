@@ -1,0 +1,66 @@
+"""Arguments that many functions take alike: reductions, results in place, batches of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.methods import overwrite
+from distgrad.autograd.tensor import Tensor
+from distgrad.errors import ShapeError
+
+__all__ = ["batched", "check_reduction", "in_place", "mean_or_sum", "scaled"]
+
+
+def check_reduction(reduction: str, where: str) -> None:
+    """Refuse what is no reduction.
+
+    Raises:
+        ValueError: another text than "none", "mean" or "sum".
+    """
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{where}: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+
+
+def mean_or_sum(losses: Tensor, reduction: str, where: str) -> Tensor:
+    """A loss's values as they are, their mean, or their sum.
+
+    Args:
+        losses: any shape.
+        reduction: "none", "mean" or "sum".
+        where: the loss, for messages.
+    """
+    check_reduction(reduction, where)
+    if reduction == "mean":
+        return namespace.mean(losses)
+    return namespace.sum(losses) if reduction == "sum" else losses
+
+
+def scaled(x: Any, total: float) -> Any:
+    """``x / total``; NaN where the total is 0, the mean of nothing."""
+    return x * (1.0 / total if total else float("nan"))
+
+
+def in_place(x: Tensor, y: Tensor, inplace: bool, where: str) -> Tensor:
+    """The result, or, if ``inplace``, the input with the result's elements and place in the graph."""
+    return overwrite(x, y, where) if inplace else y
+
+
+def batched(x: Tensor, ndim: int, where: str, function: Callable[[Tensor], Any]) -> Any:
+    """Apply a function of ``[N, C, ...]`` also to one sample without N.
+
+    Args:
+        x: ``ndim`` axes, or one less.
+        ndim: axes of a batch.
+        where: the operation, for messages.
+        function: takes and gives batches, one or a tuple of them.
+    """
+    if x.ndim == ndim:
+        return function(x)
+    if x.ndim != ndim - 1:
+        raise ShapeError(f"{where}: expected {ndim} axes, or {ndim - 1} without a batch, got {list(x.shape)}")
+    y = function(namespace.expand_dims(x, axis=0))
+    if isinstance(y, tuple):
+        return tuple(namespace.squeeze(each, 0) for each in y)
+    return namespace.squeeze(y, 0)

@@ -1,0 +1,203 @@
+"""Functions that users hang on a module: before and after its forward pass, and in its backward pass.
+
+For the backward hooks the module's inputs and outputs pass through a node each, which leaves the values alone.
+In backward the outputs' node sees the gradients that enter the module, the inputs' node those that leave it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from distgrad.autograd.dispatch import as_array
+from distgrad.autograd.graph import Node, OutputNode
+from distgrad.autograd.modes import modes
+from distgrad.autograd.tensor import FLOATING, RemovableHandle, Tensor, make_tensor
+
+__all__ = ["Hooks"]
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A registered function and how it wants to be called.
+
+    Args:
+        function: the user's function.
+        with_kwargs: hand it the keyword arguments of the call too.
+        always_call: call it also when ``forward`` raises.
+    """
+
+    function: Callable[..., Any]
+    with_kwargs: bool = False
+    always_call: bool = False
+
+
+@dataclass
+class Hooks:
+    """The hooks of one module, each kind in the order in which they are called."""
+
+    forward_pre: list[Hook] = field(default_factory=list)
+    forward: list[Hook] = field(default_factory=list)
+    backward_pre: list[Hook] = field(default_factory=list)
+    backward: list[Hook] = field(default_factory=list)
+
+    @staticmethod
+    def add(hooks: list[Hook], hook: Hook, prepend: bool) -> RemovableHandle:
+        """Put a hook first or last; returns what takes it away again."""
+        hooks.insert(0 if prepend else len(hooks), hook)
+        return RemovableHandle(hooks, hook)
+
+    def call(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The module's forward pass with all its hooks."""
+        finished: set[int] = set()
+        try:
+            return self._call(module, args, kwargs, finished)
+        except BaseException:
+            for hook in self.forward:
+                if hook.always_call and id(hook) not in finished:
+                    self._run_forward_hook(hook, module, args, kwargs, None)
+            raise
+
+    def _call(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], finished: set[int]) -> Any:
+        for hook in tuple(self.forward_pre):
+            args, kwargs = _run_pre_hook(hook, module, args, kwargs)
+        watch = _BackwardWatch(module, self) if self.backward or self.backward_pre else None
+        if watch is not None:
+            args = watch.enter(args)
+        result = module.forward(*args, **kwargs)
+        for hook in tuple(self.forward):
+            finished.add(id(hook))
+            changed = self._run_forward_hook(hook, module, args, kwargs, result)
+            result = result if changed is None else changed
+        return result if watch is None else watch.leave(result)
+
+    @staticmethod
+    def _run_forward_hook(
+        hook: Hook, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> Any:
+        if hook.with_kwargs:
+            return hook.function(module, args, kwargs, result)
+        return hook.function(module, args, result)
+
+
+def _run_pre_hook(
+    hook: Hook, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments as the hook leaves them."""
+    if not hook.with_kwargs:
+        changed = hook.function(module, args)
+        if changed is None:
+            return args, kwargs
+        return (changed if isinstance(changed, tuple) else (changed,)), kwargs
+    changed = hook.function(module, args, kwargs)
+    if changed is None:
+        return args, kwargs
+    if not (isinstance(changed, tuple) and len(changed) == 2):
+        raise TypeError(
+            f"forward pre-hook of {type(module).__name__}: with_kwargs expects None or (args, kwargs), "
+            f"got {type(changed).__name__}"
+        )
+    return changed
+
+
+class _BackwardWatch:
+    """The backward hooks of one call of a module: what stands between its graph and the world's."""
+
+    def __init__(self, module: Any, hooks: Hooks) -> None:
+        self.module = module
+        self.hooks = hooks
+        self.grad_output: tuple[Any, ...] = ()
+        self.inputs_watched = False
+        self.num_inputs = 0
+
+    def enter(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments, with the tensors among them behind a node whose gradients the hooks see."""
+        self.num_inputs = len(args)
+        watched = _through_node(args, f"inputs of {type(self.module).__name__}", self.leaving)
+        self.inputs_watched = watched is not None
+        return args if watched is None else watched
+
+    def leave(self, result: Any) -> Any:
+        """The result, with the tensors in it behind a node whose gradients the hooks see."""
+        results = result if isinstance(result, tuple) else (result,)
+        watched = _through_node(results, f"outputs of {type(self.module).__name__}", self.entering)
+        if watched is None:
+            return result
+        if not isinstance(result, tuple):
+            return watched[0]
+        return watched if type(result) is tuple else type(result)(*watched)
+
+    def entering(self, gradients: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The gradients of the outputs have come."""
+        for hook in tuple(self.hooks.backward_pre):
+            gradients = _replaced(hook.function(self.module, gradients), gradients, self.module)
+        self.grad_output = gradients
+        if not self.inputs_watched:
+            for hook in tuple(self.hooks.backward):
+                hook.function(self.module, (None,) * self.num_inputs, gradients)
+        return gradients
+
+    def leaving(self, gradients: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The gradients of the inputs are complete."""
+        for hook in tuple(self.hooks.backward):
+            changed = hook.function(self.module, gradients, self.grad_output)
+            gradients = _replaced(changed, gradients, self.module)
+        return gradients
+
+
+def _replaced(changed: Any, gradients: tuple[Any, ...], module: Any) -> tuple[Any, ...]:
+    """What a hook returned, in the place of the gradients; None leaves them."""
+    if changed is None:
+        return gradients
+    changed = changed if isinstance(changed, tuple) else (changed,)
+    if len(changed) != len(gradients):
+        raise ValueError(
+            f"backward hook of {type(module).__name__}: expected {len(gradients)} gradients, "
+            f"got {len(changed)}"
+        )
+    return changed
+
+
+class _Watchpoint:
+    """Stands in a node as its operation: passes gradients on, as the hooks leave them."""
+
+    vjps: dict[str, Any] = {}  # noqa: RUF012 (nothing is saved for backward)
+
+    def __init__(self, name: str, places: list[int], count: int, function: Callable[..., Any]) -> None:
+        self.name = name
+        self.places = places
+        self.count = count
+        self.function = function
+
+    def backward(self, xp: Any, gradients: tuple[Any, ...], saved: Any, edges: Any) -> list[Any]:
+        """Show the gradients, one for each value passed through, None for values without."""
+        on_tensors = isinstance(gradients[0], Tensor)
+        shown: list[Any] = [None] * self.count
+        for place, g in zip(self.places, gradients, strict=True):
+            shown[place] = g if on_tensors else Tensor(as_array(g))
+        changed = self.function(tuple(shown))
+        out = [changed[place] for place in self.places]
+        if on_tensors:
+            return out
+        return [g._data if isinstance(g, Tensor) else g for g in out]
+
+
+def _through_node(values: tuple[Any, ...], name: str, function: Callable[..., Any]) -> tuple[Any, ...] | None:
+    """The values, with those in the graph passed through one node; None if there are none."""
+    places = [
+        i
+        for i, value in enumerate(values)
+        if isinstance(value, Tensor) and value._node is not None and value.dtype.char in FLOATING
+    ]
+    if not places or not modes.grad:
+        return None
+    metas = tuple((values[i].shape, values[i].dtype) for i in places)
+    edges = tuple(values[i]._node for i in places)
+    node = Node(_Watchpoint(name, places, len(values), function), edges, metas, ())
+    node.outputs = metas
+    out = list(values)
+    for index, place in enumerate(places):
+        out[place] = make_tensor(values[place]._data, OutputNode(node, index))
+        out[place]._version = values[place]._version
+    return tuple(out)

@@ -1,0 +1,497 @@
+"""The module: parameters, buffers and modules within modules, each under a name."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from distgrad.autograd.tensor import FLOATING, RemovableHandle, Tensor
+from distgrad.backend.device import CPU, Device
+from distgrad.errors import DeviceError, DTypeError, GraphError
+from distgrad.nn.hooks import Hook, Hooks
+from distgrad.nn.parameter import Buffer, Parameter, write
+from distgrad.nn.state import EXTRA_STATE, IncompatibleKeys, load
+from distgrad.nn.text import bracketed, indented
+
+__all__ = ["Module"]
+
+M = TypeVar("M", bound="Module")
+
+
+class Module:
+    """A part of a network; the base of them all.
+
+    A subclass calls ``super().__init__()``, assigns its parameters and modules to attributes, and writes
+    ``forward``::
+
+        class Net(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.layer = nn.Linear(784, 10)
+
+            def forward(self, x):
+                return self.layer(x.reshape(-1, 784))
+    """
+
+    training: bool
+    _parameters: dict[str, Parameter | None]
+    _buffers: dict[str, Tensor | None]
+    _modules: dict[str, Module | None]
+    _non_persistent: set[str]
+    _hooks: Hooks | None
+    forward: Callable[..., Any]
+
+    def __init__(self) -> None:
+        own = self.__dict__  # past __setattr__, which needs these
+        own["training"] = True
+        own["_parameters"] = {}
+        own["_buffers"] = {}
+        own["_modules"] = {}
+        own["_non_persistent"] = set()
+        own["_hooks"] = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        hooks = self._hooks
+        if hooks is None:
+            return self.forward(*args, **kwargs)
+        return hooks.call(self, args, kwargs)
+
+    # -- attributes
+
+    def __getattr__(self, name: str) -> Any:
+        own = self.__dict__
+        for kind in ("_parameters", "_buffers", "_modules"):
+            entries = own.get(kind)
+            if entries is not None and name in entries:
+                return entries[name]
+        if name == "forward":
+            raise TypeError(f"{type(self).__name__} has no forward method; define forward(self, ...)")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = self.__dict__
+        if isinstance(value, Parameter):
+            self.register_parameter(name, value)
+        elif isinstance(value, Module):
+            self.register_module(name, value)
+        elif isinstance(value, Buffer):
+            self.register_buffer(name, value, persistent=value.persistent)
+        elif value is not None and name in own.get("_parameters", ()):
+            raise TypeError(_wrong_kind(self, name, value, "parameter", "a Parameter"))
+        elif value is not None and name in own.get("_modules", ()):
+            raise TypeError(_wrong_kind(self, name, value, "module", "a Module"))
+        elif value is not None and not isinstance(value, Tensor) and name in own.get("_buffers", ()):
+            raise TypeError(_wrong_kind(self, name, value, "buffer", "a Tensor"))
+        else:
+            for kind in ("_parameters", "_buffers", "_modules"):
+                entries = own.get(kind, ())
+                if name in entries:
+                    own[kind][name] = value
+                    return
+            object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        own = self.__dict__
+        for kind in ("_parameters", "_buffers", "_modules"):
+            if name in own.get(kind, ()):
+                del own[kind][name]
+                self._non_persistent.discard(name)
+                return
+        object.__delattr__(self, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._parameters, *self._buffers, *self._modules})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Give the module a parameter called ``name``; None keeps the name for one that may be missing."""
+        if param is not None and not isinstance(param, Parameter):
+            raise TypeError(_wrong_kind(self, name, param, "parameter", "a Parameter"))
+        self._register("_parameters", name, param)
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Give the module a tensor that is kept with it but not trained.
+
+        Args:
+            name: the attribute.
+            tensor: the buffer; None keeps the name for one that may be missing.
+            persistent: whether it is part of ``state_dict``.
+        """
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise TypeError(_wrong_kind(self, name, tensor, "buffer", "a Tensor"))
+        self._register("_buffers", name, tensor)
+        if persistent:
+            self._non_persistent.discard(name)
+        else:
+            self._non_persistent.add(name)
+
+    def register_module(self, name: str, module: Module | None) -> None:
+        """Give the module a part called ``name``."""
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(_wrong_kind(self, name, module, "module", "a Module"))
+        self._register("_modules", name, module)
+
+    add_module = register_module
+
+    def _register(self, kind: str, name: str, value: Any) -> None:
+        """Put a value under a name in one of the three places, and take the name out of the others."""
+        own = self.__dict__
+        if kind not in own:
+            raise AttributeError(
+                f"{type(self).__name__}: cannot assign {name!r} before super().__init__() has run; "
+                "call it first in __init__"
+            )
+        if not isinstance(name, str) or "." in name or name == "":
+            raise KeyError(f"{type(self).__name__}: a name must be text without dots, got {name!r}")
+        if name not in own[kind]:
+            if hasattr(type(self), name):
+                raise KeyError(f"{type(self).__name__}: {name!r} is an attribute of the class already")
+            own.pop(name, None)
+            for other in {"_parameters", "_buffers", "_modules"} - {kind}:
+                own[other].pop(name, None)
+            self._non_persistent.discard(name)
+        own[kind][name] = value
+
+    # -- iteration
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """(name, module) of the modules directly inside, each once."""
+        seen = set()
+        for name, module in self._modules.items():
+            if module is not None and module not in seen:
+                seen.add(module)
+                yield name, module
+
+    def children(self) -> Iterator[Module]:
+        """The modules directly inside, each once."""
+        return (module for _, module in self.named_children())
+
+    def named_modules(
+        self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
+        """(dotted name, module) of this module and all within.
+
+        Args:
+            memo: modules to pass over; those that are met are added.
+            prefix: put before the names.
+            remove_duplicate: show a module that stands in several places once only.
+        """
+        memo = set() if memo is None else memo
+        if remove_duplicate:
+            if self in memo:
+                return
+            memo.add(self)
+        yield prefix, self
+        for name, module in self._modules.items():
+            if module is not None:
+                yield from module.named_modules(memo, _join(prefix, name), remove_duplicate)
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all within, each once."""
+        return (module for _, module in self.named_modules())
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """(dotted name, parameter) of this module and, if ``recurse``, all within.
+
+        Args:
+            prefix: put before the names.
+            recurse: go into the modules within.
+            remove_duplicate: show a parameter that stands in several places once only.
+        """
+        return self._named("_parameters", prefix, recurse, remove_duplicate)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """The parameters of this module and, if ``recurse``, all within, each once."""
+        return (parameter for _, parameter in self.named_parameters(recurse=recurse))
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """(dotted name, buffer); the arguments are those of :meth:`named_parameters`."""
+        return self._named("_buffers", prefix, recurse, remove_duplicate)
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """The buffers of this module and, if ``recurse``, all within, each once."""
+        return (buffer for _, buffer in self.named_buffers(recurse=recurse))
+
+    def _named(
+        self, kind: str, prefix: str, recurse: bool, remove_duplicate: bool
+    ) -> Iterator[tuple[str, Any]]:
+        modules = self.named_modules(None, prefix, remove_duplicate) if recurse else iter([(prefix, self)])
+        seen: set[int] = set()
+        for path, module in modules:
+            for name, tensor in getattr(module, kind).items():
+                if tensor is None or (remove_duplicate and id(tensor) in seen):
+                    continue
+                seen.add(id(tensor))
+                yield _join(path, name), tensor
+
+    def get_submodule(self, target: str) -> Module:
+        """The module within at a dotted name; itself for the empty name."""
+        module = self
+        for name in filter(None, target.split(".")):
+            found = module._modules.get(name)
+            if found is None:
+                raise AttributeError(f"{type(self).__name__}: no module at {target!r}; {name!r} is missing")
+            module = found
+        return module
+
+    def get_parameter(self, target: str) -> Parameter:
+        """The parameter at a dotted name."""
+        return self._get("_parameters", target, "parameter")
+
+    def get_buffer(self, target: str) -> Tensor:
+        """The buffer at a dotted name."""
+        return self._get("_buffers", target, "buffer")
+
+    def _get(self, kind: str, target: str, what: str) -> Any:
+        path, _, name = target.rpartition(".")
+        found = getattr(self.get_submodule(path), kind).get(name)
+        if found is None:
+            raise AttributeError(f"{type(self).__name__}: no {what} at {target!r}")
+        return found
+
+    # -- modes, conversion
+
+    def train(self: M, mode: bool = True) -> M:
+        """Set training mode (dropout drops, batch norm uses the batch's statistics) here and within."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self: M) -> M:
+        """Set evaluation mode: ``train(False)``."""
+        return self.train(False)
+
+    def requires_grad_(self: M, requires_grad: bool = True) -> M:
+        """Ask for the gradients of all parameters, or stop asking."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients of all parameters, or fill them with zeros."""
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                if set_to_none:
+                    parameter.grad = None
+                else:
+                    parameter.grad = parameter.grad.detach()
+                    write(parameter.grad, 0, "zero_grad")
+
+    def apply(self: M, fn: Callable[[Module], Any]) -> M:
+        """Call ``fn`` on every module within and then on this one; returns the module."""
+        for module in self.children():
+            module.apply(fn)
+        fn(self)
+        return self
+
+    def to(self: M, *args: Any, **kwargs: Any) -> M:
+        """Convert the floating-point parameters and buffers, in place; returns the module.
+
+        Called as ``to(dtype)``, ``to(device)``, ``to(device, dtype)`` or ``to(tensor)``, whose dtype and
+        device are taken.
+
+        Raises:
+            DeviceError: a device on which this build does not compute.
+            DTypeError: a dtype that is not real floating-point.
+            GraphError: a parameter whose gradient lies in a flat buffer.
+        """
+        device, dtype = _destination(args, kwargs)
+        if device is not None and Device.parse(device) != CPU:
+            raise DeviceError(f"to: this build computes on the CPU only, got {device!r}; pass 'cpu'")
+        if dtype is not None:
+            self._convert(np.dtype(dtype))
+        return self
+
+    def _convert(self, dtype: np.dtype[Any]) -> None:
+        if dtype.char not in FLOATING:
+            raise DTypeError(f"to: a module's dtype must be real floating-point, got {dtype}")
+        tensors = [*self.parameters(), *self.buffers()]
+        tensors = [each for each in tensors if each.dtype.char in FLOATING and each.dtype != dtype]
+        if any(each._leaf is not None and each._leaf.buffer is not None for each in tensors):
+            raise GraphError(
+                "to: the gradients lie in a flat buffer; convert the module before it is wrapped"
+            )
+        for tensor in tensors:
+            tensor._data = tensor._data.astype(dtype)
+            tensor.changed("to")
+            if tensor.grad is not None:
+                tensor.grad = Tensor(tensor.grad._data.astype(dtype))
+
+    def float(self: M) -> M:
+        """Convert floating-point parameters and buffers to float32."""
+        return self.to(np.float32)
+
+    def double(self: M) -> M:
+        """Convert floating-point parameters and buffers to float64."""
+        return self.to(np.float64)
+
+    def half(self: M) -> M:
+        """Convert floating-point parameters and buffers to float16."""
+        return self.to(np.float16)
+
+    def cpu(self: M) -> M:
+        """Move to the CPU."""
+        return self.to("cpu")
+
+    # -- hooks
+
+    def _hooks_of(self) -> Hooks:
+        if self._hooks is None:
+            self.__dict__["_hooks"] = Hooks()
+        return self.__dict__["_hooks"]
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(module, args)`` before ``forward``; what it returns, unless None, is the arguments.
+
+        Args:
+            hook: the function.
+            prepend: call it before the hooks that are there.
+            with_kwargs: call ``hook(module, args, kwargs)``, which returns None or ``(args, kwargs)``.
+        """
+        return Hooks.add(self._hooks_of().forward_pre, Hook(hook, with_kwargs), prepend)
+
+    def register_forward_hook(
+        self,
+        hook: Callable[..., Any],
+        *,
+        prepend: bool = False,
+        with_kwargs: bool = False,
+        always_call: bool = False,
+    ) -> RemovableHandle:
+        """Call ``hook(module, args, output)`` after ``forward``; what it returns, unless None, is the output.
+
+        Args:
+            hook: the function.
+            prepend: call it before the hooks that are there.
+            with_kwargs: call ``hook(module, args, kwargs, output)``.
+            always_call: call it also when ``forward`` raises, with None for the output.
+        """
+        return Hooks.add(self._hooks_of().forward, Hook(hook, with_kwargs, always_call), prepend)
+
+    def register_full_backward_pre_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(module, grad_output)`` in backward, before the module's own gradients.
+
+        Args:
+            hook: takes the gradients of the module's outputs, a tuple; what it returns replaces them.
+            prepend: call it before the hooks that are there.
+        """
+        return Hooks.add(self._hooks_of().backward_pre, Hook(hook), prepend)
+
+    def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Call ``hook(module, grad_input, grad_output)`` in backward, once the inputs' gradients are there.
+
+        Args:
+            hook: takes the gradients of the positional arguments (None for one without) and of the outputs,
+                both tuples; what it returns replaces those of the arguments.
+            prepend: call it before the hooks that are there.
+        """
+        return Hooks.add(self._hooks_of().backward, Hook(hook), prepend)
+
+    # -- state
+
+    def get_extra_state(self) -> Any:
+        """What a subclass keeps in its ``state_dict`` beside tensors; None means nothing."""
+        return None
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take back what :meth:`get_extra_state` gave; a subclass that gives something overrides both."""
+        raise TypeError(f"{type(self).__name__}: the state dict holds extra state; define set_extra_state")
+
+    def state_dict(
+        self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
+    ) -> dict[str, Any]:
+        """The parameters and persistent buffers by dotted name.
+
+        Args:
+            destination: the dict to fill; None makes one.
+            prefix: put before the names.
+            keep_vars: give the parameters themselves, not tensors outside the graph.
+
+        Returns:
+            Tensors that share the module's memory: copy what shall not follow its changes.
+        """
+        out = {} if destination is None else destination
+        for key, value in self._state(prefix):
+            out[key] = value if keep_vars or not isinstance(value, Tensor) else value.detach()
+        return out
+
+    def _state(self, prefix: str) -> Iterator[tuple[str, Any]]:
+        """Every entry of the state dict, in order."""
+        for name, tensor in itertools.chain(self._parameters.items(), self._buffers.items()):
+            if tensor is not None and name not in self._non_persistent:
+                yield prefix + name, tensor
+        extra = self.get_extra_state()
+        if extra is not None:
+            yield prefix + EXTRA_STATE, extra
+        for name, module in self._modules.items():
+            if module is not None:
+                yield from module._state(f"{prefix}{name}.")
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
+        """Copy values by name into the parameters and buffers; on an error nothing is changed.
+
+        Args:
+            state_dict: tensors or arrays by dotted name.
+            strict: whether the names must be exactly the module's own.
+
+        Returns:
+            The names that were passed over, both empty if ``strict``.
+
+        Raises:
+            StateDictError: names that are missing or unexpected (if ``strict``), shapes or dtypes that
+                differ; the message holds all of them.
+        """
+        return load(self, dict(self._state("")), state_dict, strict)
+
+    # -- text
+
+    def extra_repr(self) -> str:
+        """What ``repr`` shows between the brackets; subclasses say their settings."""
+        return ""
+
+    def _get_name(self) -> str:
+        return type(self).__name__
+
+    def __repr__(self) -> str:
+        lines = [f"({name}): {indented(repr(module))}" for name, module in self._modules.items()]
+        return bracketed(self._get_name(), self.extra_repr(), lines)
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
+
+
+def _wrong_kind(module: Module, name: str, value: Any, what: str, expected: str) -> str:
+    return (
+        f"{type(module).__name__}: {name!r} is a {what} and takes {expected} or None, "
+        f"got {type(value).__name__}"
+    )
+
+
+def _destination(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """Device and dtype of the arguments of ``to``, None for what is not given."""
+    unknown = set(kwargs) - {"device", "dtype", "non_blocking"}
+    if unknown:
+        raise TypeError(f"to: unknown arguments {sorted(unknown)}; give dtype and device")
+    device, dtype = kwargs.get("device"), kwargs.get("dtype")
+    for value in args:
+        if isinstance(value, Tensor):
+            device, dtype = value.device, value.dtype
+        elif isinstance(value, Device) or (isinstance(value, str) and value.startswith(("cpu", "cuda"))):
+            device = value
+        elif value is not None and not isinstance(value, bool):
+            dtype = value
+    return device, dtype

@@ -1,0 +1,1 @@
+"""Layers and losses, one file a family."""
