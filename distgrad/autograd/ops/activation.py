@@ -375,7 +375,7 @@ def rrelu(
 
 
 @composite(
-    math="y = a σ(b), x = [a, b]",
+    math="y = a / (1 + e^(-b)), x = [a, b]",
     source="Dauphin et al., ICML 2017",
     dtypes="real floating-point",
     samples=[Sample(((3, 4),)), Sample(((2, 6, 3),), {"axis": 1})],

@@ -22,10 +22,13 @@ _SAMPLES = [
 _REJECT = Reject(((3, 4),), ValueError, "p must be in [0, 1], got 1.5", {"p": 1.5})
 
 
-def _kept(where: str, x: Array, shape: Shape, p: float, generator: Generator | None) -> Any:
-    """Ones with probability 1 - p, zeros elsewhere, of the dtype of ``x``."""
+def _check_probability(where: str, p: float) -> None:
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"{where}: p must be in [0, 1], got {p}")
+
+
+def _kept(x: Array, shape: Shape, p: float, generator: Generator | None) -> Any:
+    """Ones with probability 1 - p, zeros elsewhere, of the dtype of ``x``."""
     draws = (generator or default_generator).uniform(shape, x.dtype)
     return (draws >= p).astype(x.dtype)
 
@@ -55,9 +58,10 @@ def dropout(
     Raises:
         ValueError: a probability outside [0, 1].
     """
+    _check_probability("dropout", p)
     if not training:
         return x
-    return _scaled(x, _kept("dropout", x, x.shape, p, generator), p)
+    return _scaled(x, _kept(x, x.shape, p, generator), p)
 
 
 @composite(
@@ -81,12 +85,13 @@ def feature_dropout(
     Raises:
         ValueError: a probability outside [0, 1].
     """
+    _check_probability("feature_dropout", p)
     if len(x.shape) < 2:
         raise ShapeError(f"feature_dropout: x is {list(x.shape)}, expected [N, C, *]")
     if not training:
         return x
     shape = (*x.shape[:2], *(1,) * (len(x.shape) - 2))
-    return _scaled(x, _kept("feature_dropout", x, shape, p, generator), p)
+    return _scaled(x, _kept(x, shape, p, generator), p)
 
 
 _LOW = -1.7580993408473766  # where the scaled exponential linear unit levels off: -scale · alpha
@@ -113,10 +118,9 @@ def alpha_dropout(
     Raises:
         ValueError: a probability outside [0, 1].
     """
-    if not 0.0 <= p <= 1.0:
-        raise ValueError(f"alpha_dropout: p must be in [0, 1], got {p}")
+    _check_probability("alpha_dropout", p)
     if not training:
         return x
-    kept = _kept("alpha_dropout", x, x.shape, p, generator)
+    kept = _kept(x, x.shape, p, generator)
     a = 1.0 / math.sqrt((1.0 - p) * (1.0 + p * _LOW * _LOW)) if p < 1.0 else 0.0
     return a * (x * kept + _LOW * (1.0 - kept)) - a * _LOW * p
