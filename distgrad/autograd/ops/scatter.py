@@ -43,8 +43,8 @@ def _grid(where: str, index: Array, shape: Shape, axis: int) -> tuple[Any, ...]:
     )
     if not fits:
         raise ShapeError(
-            f"{where}: index is {list(index.shape)} but the array is {list(shape)}; it must have as many axes, "
-            f"and be no longer on any but axis {axis}"
+            f"{where}: index is {list(index.shape)} but the array is {list(shape)}; it must have as many axes "
+            f"and be no longer, except on axis {axis}"
         )
     check_index(where, index, shape[place])
     grid: list[Any] = list(np.ogrid[tuple(slice(n) for n in index.shape)])
@@ -175,11 +175,16 @@ def index_select(xp: Any, x: Array, /, axis: int, index: Array) -> Array:
         axis: the axis to choose from.
         index: integers ``[n]``.
     """
-    place = normalize_axes(axis, len(x.shape), "index_select")[0]
+    return xp.gather_elements(x, _along(xp, "index_select", index, x.shape, axis), axis=axis)
+
+
+def _along(xp: Any, where: str, index: Array, shape: Shape, axis: int) -> Array:
+    """An index with one axis, repeated over the other axes of an array of ``shape``."""
+    place = normalize_axes(axis, len(shape), where)[0]
     if len(index.shape) != 1:
-        raise ShapeError(f"index_select: index must have one axis, got {list(index.shape)}")
-    check_index("index_select", xp.asarray(index), x.shape[place])
-    return x[(slice(None),) * place + (index,)]
+        raise ShapeError(f"{where}: index must have one axis, got {list(index.shape)}")
+    column = xp.reshape(index, (-1, *(1,) * (len(shape) - place - 1)))
+    return xp.broadcast_to(column, (*shape[:place], *index.shape, *shape[place + 1 :]))
 
 
 @composite(
@@ -203,14 +208,8 @@ def index_add(xp: Any, x: Array, /, axis: int, index: Array, source: Array, *, a
         source: as ``x``, with length n on ``axis``.
         alpha: what ``source`` is multiplied by.
     """
-    place = normalize_axes(axis, len(x.shape), "index_add")[0]
-    expected = (*x.shape[:place], *index.shape, *x.shape[place + 1 :])
-    if len(index.shape) != 1 or tuple(source.shape) != expected:
-        raise ShapeError(
-            f"index_add: source is {list(source.shape)}, expected {list(expected)} for index {list(index.shape)}"
-        )
-    index = xp.reshape(index, (-1, *(1,) * (len(x.shape) - place - 1)))
-    added = xp.scatter_elements(source, xp.broadcast_to(index, expected), axis=place, shape=x.shape)
+    spread = _along(xp, "index_add", index, x.shape, axis)
+    added = xp.scatter_elements(source, spread, axis=axis, shape=x.shape)
     return x + (added if alpha == 1 else alpha * added)
 
 
@@ -272,14 +271,9 @@ def argtopk(xp: Any, x: Array, /, k: int, *, axis: int = -1, largest: bool = Tru
     length = x.shape[place]
     if not 0 <= k <= length:
         raise ShapeError(f"topk: k must be in 0 ... {length}, got {k}")
-    part = slice(length - k, length) if largest else slice(0, k)
-    before = (slice(None),) * place
-    index = (
-        xp.argpartition(x, max(length - k, 0) if largest else max(k - 1, 0), axis=place)
-        if 0 < k < length
-        else xp.argsort(x, axis=place)
-    )
-    index = index[(*before, part)]
+    edge = min(max(length - k if largest else k - 1, 0), length - 1)
+    index = xp.argpartition(x, edge, axis=place) if k else xp.argsort(x, axis=place)
+    index = index[(*(slice(None),) * place, slice(length - k, None) if largest else slice(k))]
     order = xp.argsort(xp.take_along_axis(x, index, place), axis=place, kind="stable")
     index = xp.take_along_axis(index, order, place)
     return xp.flip(index, axis=place) if largest else index
