@@ -5,6 +5,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Set
 from pathlib import Path
 
@@ -185,6 +186,12 @@ def test_a_planted_import_is_caught(name, text, problem):
 )
 def test_a_permitted_import_passes(text):
     assert check_floors({**dict.fromkeys(PLACES, ""), "distgrad.data.loader": text}) == []
+
+
+def test_every_package_is_installed():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = {name.removesuffix(".__init__") for name in SOURCES if name.endswith(".__init__")}
+    assert sorted(settings["tool"]["setuptools"]["packages"]) == sorted(packages)
 
 
 # -- sizes, stubs, docstrings
