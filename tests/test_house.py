@@ -438,6 +438,7 @@ def test_import_loads_no_accelerator_mpi_or_compiler():
 
 
 def test_import_takes_less_than_0_3_s():
-    code = "import time; start = time.perf_counter(); import distgrad; print(time.perf_counter() - start)"
-    times_s = [float(run_python(code)) for _ in range(7)]  # the first compiles; the others compete for cores
+    # Processor time: the wall clock would also measure whatever else this machine is doing.
+    code = "import time; start = time.process_time(); import distgrad; print(time.process_time() - start)"
+    times_s = [float(run_python(code)) for _ in range(5)]  # the first may compile
     assert min(times_s) < 0.3, times_s
