@@ -377,7 +377,8 @@ class Communicator(Transport):
     def close(self) -> None:
         """Finish what was issued and end the communication thread, for this group and all split from it.
 
-        Collective: no; blocks: until the calls that were issued are over.
+        Collective: yes; blocks: until the calls that were issued are over and, with ``mpi``, every rank is
+            here.
         """
         self.family.close()
 

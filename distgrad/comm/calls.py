@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-__all__ = ["Call", "CallLog"]
+__all__ = ["Call", "CallLog", "name_ranks"]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _RING = 32
@@ -75,11 +75,6 @@ class CallLog:
             self.count += 1
         call.site = _caller()
         self._last.append(call)
-
-    def before(self, call: Call) -> str:
-        """The collective before ``call``: ``#416 all_gather``, or ``none``."""
-        previous = [other for other in self._last if 0 <= other.number < call.number]
-        return previous[-1].name if previous else "none"
 
     def report(self, rank: int) -> str:
         """The last calls, oldest first, a line each."""

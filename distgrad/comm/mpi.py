@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import re
 import sys
@@ -14,12 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distgrad import env
 from distgrad.comm.base import Communicator
 from distgrad.comm.calls import CallLog, name_ranks
 from distgrad.comm.topology import Topology, host_name
 from distgrad.comm.transport import Family
 from distgrad.errors import CommError, CommTimeoutError, MissingDependencyError, RankFailedError
 
+# MPI's start waits for all ranks in C, where only this can end a process that waits for one that never comes.
+faulthandler.dump_traceback_later(min(env.read().timeout_s, 1e6), exit=True, file=2)
 try:
     from mpi4py import MPI
 except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py is there, an MPI library is not
@@ -27,6 +31,8 @@ except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py is there, a
         f"comm.init: the backend 'mpi' needs mpi4py and an MPI library ({' '.join(str(error).split())}); "
         'run: pip install "distgrad[mpi]"'
     ) from error
+finally:
+    faulthandler.cancel_dump_traceback_later()
 
 __all__ = ["MPICommunicator", "connect"]
 
@@ -35,9 +41,9 @@ _SPIN_S = 200e-6  # small messages are through by then; sleeping would double th
 _SLEEP_S = (50e-6, 500e-6)  # first and longest
 _LISTEN_S = 0.5  # how often a rank that waits looks for news of the others
 _ANSWER_S = 2.0  # how long a rank that gives up waits to hear where the others are
-_hooked = False
 _FORWARD_S = 0.2  # mpiexec drops output that it has not forwarded when the job is aborted
 _PIECE_BYTES = 1 << 28  # bounds the library's temporary copies, and keeps counts far below 2**31
+_hooked = False  # whether sys.excepthook ends the job
 
 
 def connect(timeout_s: float | None = None, check_calls: float | None = None) -> MPICommunicator:
@@ -56,12 +62,26 @@ def connect(timeout_s: float | None = None, check_calls: float | None = None) ->
             f"{MPI.Query_thread()}; leave mpi4py.rc.thread_level at 'multiple', or import distgrad first"
         )
     _abort_on_exception()
+    family = _MPIFamily(timeout_s, check_calls)
+    _meet(family.timeout_s)
+    family.line = MPI.COMM_WORLD.Dup()
     handle = MPI.COMM_WORLD.Dup()
     topology = Topology(tuple(handle.allgather(host_name())))
     _unlink_segments()
-    return MPICommunicator(
-        handle, "world", topology, _MPIFamily(timeout_s, check_calls), range(handle.Get_size())
-    )
+    return MPICommunicator(handle, "world", topology, family, range(handle.Get_size()))
+
+
+def _meet(timeout_s: float) -> None:
+    """Wait for every rank with a deadline, which what follows has not."""
+    request = MPI.COMM_WORLD.Ibarrier()
+    deadline_s = time.monotonic() + timeout_s
+    while not request.Test():
+        if time.monotonic() > deadline_s:
+            raise CommTimeoutError(
+                f"comm.init: waited {timeout_s:g} s for all {MPI.COMM_WORLD.Get_size()} ranks to call "
+                "init(); look for a rank that ended or waits before it"
+            )
+        time.sleep(_SLEEP_S[1])
 
 
 def _abort_on_exception() -> None:
@@ -108,6 +128,7 @@ class _MPIFamily(Family):
         logs: the call log of every group of this rank, by a name that all its ranks know it by.
         left: for every rank that has left, how many collectives of each group it had issued.
         answers: where the ranks are that were asked.
+        line: carries the news, apart from the groups' own messages.
     """
 
     def __init__(self, timeout_s: float | None, check_calls: float | None) -> None:
@@ -116,15 +137,15 @@ class _MPIFamily(Family):
         self.logs: dict[str, CallLog] = {}
         self.left: dict[int, dict[str, int]] = {}
         self.answers: dict[int, str] = {}
+        self.line: Any = None
         self._telling: list[Any] = []
-        self._line = MPI.COMM_WORLD.Dup()
         self._closed = False
 
     def listen(self, here: str) -> None:
         """Take in the others' news, and answer with ``here`` who asks."""
-        while self._line.Iprobe():
+        while self.line.Iprobe():
             status = MPI.Status()
-            kind, content = self._line.recv(status=status)
+            kind, content = self.line.recv(status=status)
             source = status.Get_source()
             if kind == "ask":
                 self.tell("answer", here, source)
@@ -133,11 +154,11 @@ class _MPIFamily(Family):
 
     def tell(self, kind: str, content: Any, rank: int) -> None:
         """Send news without waiting."""
-        self._telling.append(self._line.isend((kind, content), rank))
+        self._telling.append(self.line.isend((kind, content), rank))
 
     def locate(self, ranks: Sequence[int], here: str) -> str:
         """Ask where ``ranks`` are, for an error report."""
-        others = [rank for rank in ranks if rank != self._line.Get_rank()]
+        others = [rank for rank in ranks if rank != self.line.Get_rank()]
         self.answers.clear()
         for rank in others:
             self.tell("ask", None, rank)
@@ -162,7 +183,7 @@ class _MPIFamily(Family):
         if self.failure is not None:  # MPI cannot end in order while an operation is pending
             _abort(f"ended after a failure in communication ({self.failure})")
         counts = {name: log.count for name, log in self.logs.items()}
-        others = set(range(self._line.Get_size())) - {self._line.Get_rank()}
+        others = set(range(self.line.Get_size())) - {self.line.Get_rank()}
         for rank in others:
             self.tell("left", counts, rank)
         while not others <= set(self.left):

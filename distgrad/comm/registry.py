@@ -124,7 +124,7 @@ def get_world() -> Communicator:
 def finalize() -> None:
     """Finish what was issued and forget the world; without one, do nothing. Also runs at exit.
 
-    Collective: no; blocks: until the calls that were issued are over.
+    Collective: yes; blocks: until the calls that were issued are over and, with ``mpi``, every rank is here.
     """
     global _world
     world, _world = _world, None

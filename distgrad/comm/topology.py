@@ -20,10 +20,6 @@ class Topology:
 
     hosts: tuple[str, ...]
 
-    def local_ranks(self, rank: int) -> list[int]:
-        """The ranks on the host of ``rank``, itself among them, in order."""
-        return [other for other, host in enumerate(self.hosts) if host == self.hosts[rank]]
-
     def local_rank(self, rank: int) -> int:
         """The place of ``rank`` among the ranks of its host, from 0."""
         return self.hosts[:rank].count(self.hosts[rank])

@@ -59,6 +59,7 @@ class Transport(abc.ABC):
         self.log = CallLog()
 
         self._call: Call  # the one that is being carried out
+        self._agreed: Call | None = None  # the last one that all ranks are known to have issued
 
     def _issue(self, call: Call, body: Callable[[], Any], async_op: bool, *, everyone: bool = True) -> Any:
         """Number ``call`` and carry ``body`` out, here or on the communication thread."""
@@ -99,6 +100,7 @@ class Transport(abc.ABC):
         extremes = np.array([mark, -mark])
         self._all_reduce(extremes, "max")
         if extremes[0] == -extremes[1]:
+            self._agreed = call
             return
         entries = self._exchange_objects((str(call), call.place))
         first = {text: r for r, (text, _) in reversed(list(enumerate(entries)))}
@@ -107,7 +109,7 @@ class Transport(abc.ABC):
             f"collective #{call.number}, group '{self.group}': "
             + ", ".join(f"rank {r} called {text}" for text, r in calls)
             + "; every rank must issue the same calls in the same order. "
-            + f"Last agreed: {self.log.before(call)}\n"
+            + f"Last agreed: {self._agreed.name if self._agreed else 'none'}\n"
             + "\n".join(f"  rank {r} at {entries[r][1]}" for _, r in calls)
         )
 

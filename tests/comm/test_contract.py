@@ -1,10 +1,12 @@
 """Every communicator passes the one contract suite."""
 
+import numpy as np
 import pytest
 from contracts.communicator import CHECKS, CHECKS_OF_MANY
 
 from distgrad.comm import ThreadWorld, init
 from distgrad.comm.single import SingleCommunicator
+from distgrad.comm.threads import ThreadCommunicator
 
 
 @pytest.mark.parametrize("name", CHECKS)
@@ -30,6 +32,47 @@ def test_threads_that_arrive_in_another_order(seed):
     for name, check in {**CHECKS, **CHECKS_OF_MANY}.items():
         if name not in ("broadcast_copies_the_roots_array", "all_reduce_matches_numpy_with_equal_bits"):
             ThreadWorld(3, timeout_s=20, seed=seed).run(check)
+
+
+def do_nothing(self, *arguments):
+    pass
+
+
+def reduce_only_here(self, x, op):
+    x *= self.size
+
+
+def add_in_another_order(self, x, op):
+    rows = self._meet(x.copy())
+    rows = [rows[(self.rank + i) % self.size] for i in range(self.size)]
+    x[:] = {"sum": np.add, "max": np.maximum, "min": np.minimum, "prod": np.multiply}[op].reduce(rows)
+
+
+def gather_backwards(self, x, out):
+    for row, array in zip(out[::-1], self._meet(x), strict=True):
+        row[:] = array
+    self._meet()
+
+
+@pytest.mark.parametrize(
+    ("method", "fault", "name"),
+    [
+        ("_all_reduce", do_nothing, "all_reduce_matches_numpy_with_equal_bits"),
+        ("_all_reduce", reduce_only_here, "all_reduce_matches_numpy_with_equal_bits"),
+        ("_all_reduce", add_in_another_order, "all_reduce_has_equal_bits_at_any_length"),
+        ("_all_gather", gather_backwards, "all_gather_stacks_the_ranks"),
+        ("_broadcast", do_nothing, "broadcast_copies_the_roots_array"),
+        ("_barrier", do_nothing, "barrier_waits_for_the_last"),
+        ("_agree", do_nothing, "different_calls_are_reported_before_data_moves"),
+        ("_divide", do_nothing, "mean_divides_the_sum"),
+    ],
+)
+def test_the_suite_catches_a_planted_fault(method, fault, name, monkeypatch):
+    check = {**CHECKS, **CHECKS_OF_MANY}[name]
+    ThreadWorld(3, timeout_s=20).run(check)
+    monkeypatch.setattr(ThreadCommunicator, method, fault)
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
+        ThreadWorld(3, timeout_s=20, check_calls=None if method == "_agree" else 0).run(check)
 
 
 def run_all(size):

@@ -188,6 +188,34 @@ def test_mpi_a_message_that_nobody_receives_is_an_error(tmp_path):
     assert job.seconds < 10
 
 
+def test_mpi_a_rank_that_fails_before_it_joins_holds_nobody_up(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, distgrad.comm\nif os.environ['PMI_RANK'] == '1': raise ValueError('planted')\n"
+        "distgrad.comm.init()\n"
+    )
+    job = run_ranks(2, [sys.executable, str(program)], timeout=40, env={"DISTGRAD_TIMEOUT": "2"})
+    assert job.returncode not in (0, None)
+    assert "ValueError: planted" in job.output
+    assert "Timeout (0:00:02)!" in job.output
+    assert job.seconds < 10
+
+
+def test_mpi_a_rank_that_never_joins_is_reported(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from mpi4py import MPI\nimport time, distgrad.comm\n"
+        "time.sleep(20) if MPI.COMM_WORLD.Get_rank() == 1 else distgrad.comm.init(timeout_s=1)\n"
+    )
+    job = run_ranks(2, [sys.executable, str(program)], timeout=40)
+    assert job.returncode not in (0, None)
+    assert (
+        "waited 1 s for all 2 ranks to call init(); look for a rank that ended or waits before it"
+        in job.output
+    )
+    assert job.seconds < 10
+
+
 def test_mpi_a_clean_end_is_silent_and_quick(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(

@@ -45,6 +45,12 @@ def test_timeout_and_check_are_taken(monkeypatch):
     assert (world.family.timeout_s, world.family.check_calls) == (3, 5)
 
 
+def test_a_check_that_is_no_number_is_an_error(monkeypatch):
+    monkeypatch.setenv("DISTGRAD_CHECK_COLLECTIVES", "sometimes")
+    with pytest.raises(ValueError, match="must be 'every', 'off' or a whole number, got 'sometimes'"):
+        comm.init()
+
+
 @pytest.mark.parametrize("name", ["WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
 def test_alone_among_many_is_an_error(name, monkeypatch):
     monkeypatch.setenv(name, "4")
