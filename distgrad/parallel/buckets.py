@@ -15,6 +15,7 @@ __all__ = ["Bucket", "plan_buckets"]
 
 _MIB = 1 << 20
 _FIRST_BYTES = _MIB  # a small first bucket starts the communication early
+_SMALLEST_BYTES = _MIB // 8  # below it the calls cost more than what they carry
 _LARGEST_BYTES = 25 * _MIB
 _NUM_WISHED = 8  # so that a small model has something to overlap too
 
@@ -24,15 +25,15 @@ def plan_buckets(parameters: Sequence[Tensor], bucket_cap_mb: float | None = Non
 
     Args:
         parameters: in the order in which their gradients become ready.
-        bucket_cap_mb: size in MiB at which a bucket is full; None takes an eighth of all, between 1 and 25.
+        bucket_cap_mb: size in MiB at which a bucket is full; None takes an eighth of all, between 1/8 and 25.
 
     Returns:
         The buckets' parameters; a parameter larger than the cap has one to itself.
     """
     total = sum(parameter.nbytes for parameter in parameters)
-    cap = (
-        min(max(total / _NUM_WISHED, _MIB), _LARGEST_BYTES) if bucket_cap_mb is None else bucket_cap_mb * _MIB
-    )
+    cap = min(max(total / _NUM_WISHED, _SMALLEST_BYTES), _LARGEST_BYTES)
+    if bucket_cap_mb is not None:
+        cap = bucket_cap_mb * _MIB
     buckets: list[list[Tensor]] = []
     filled = 0
     for parameter in parameters:

@@ -41,7 +41,7 @@ class DistributedDataParallel(Module):
     Args:
         module: the same on every rank; its parameters are moved into flat buffers and set to rank 0's.
         comm: the ranks; None takes all that were started together.
-        bucket_cap_mb: size of the buckets in MiB; None takes an eighth of all, between 1 and 25.
+        bucket_cap_mb: size of the buckets in MiB; None takes an eighth of all, between 1/8 and 25.
         broadcast_buffers: set buffers (running statistics) to rank 0's before each training forward.
 
     Attributes:
