@@ -1,6 +1,6 @@
 """Functions that users hang on a module: before and after its forward pass, and in its backward pass.
 
-For the backward hooks the module's inputs and outputs pass through a node each, which leaves the values alone.
+For the backward hooks the inputs and outputs of a module pass through a node each, which leaves values alone.
 In backward the outputs' node sees the gradients that enter the module, the inputs' node those that leave it.
 """
 

@@ -44,7 +44,7 @@ def scaled(x: Any, total: float) -> Any:
 
 def in_place(x: Tensor, y: Tensor, inplace: bool, where: str) -> Tensor:
     """The result, or, if ``inplace``, the input with the result's elements and place in the graph."""
-    return overwrite(x, y, where) if inplace else y
+    return overwrite(x, y, where) if inplace and y is not x else y
 
 
 def batched(x: Tensor, ndim: int, where: str, function: Callable[[Tensor], Any]) -> Any:

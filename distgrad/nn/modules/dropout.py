@@ -10,7 +10,7 @@ from distgrad.backend.rng import Generator
 from distgrad.nn.functional import dropouts as F
 from distgrad.nn.module import Module
 
-__all__ = ["AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"]
+__all__ = ["AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d"]
 
 
 class _Dropout(Module):
@@ -69,9 +69,3 @@ class AlphaDropout(_Dropout):
     """Dropout for networks of SELUs: keeps mean 0 and variance 1."""
 
     function = F.alpha_dropout
-
-
-class FeatureAlphaDropout(_Dropout):
-    """As :class:`AlphaDropout`, but whole channels."""
-
-    function = F.feature_alpha_dropout
