@@ -13,6 +13,7 @@ from distgrad.autograd.graph import Leaf
 from distgrad.autograd.modes import modes
 from distgrad.autograd.ops import (
     activation,
+    attention,
     conv,
     dropout,
     einsum,
@@ -21,6 +22,7 @@ from distgrad.autograd.ops import (
     index,
     linalg,
     loss,
+    norm,
     pool,
     reduce,
     scatter,
@@ -34,6 +36,7 @@ __all__: list[str] = []
 
 _FAMILIES = (
     activation,
+    attention,
     conv,
     dropout,
     einsum,
@@ -42,6 +45,7 @@ _FAMILIES = (
     index,
     linalg,
     loss,
+    norm,
     pool,
     reduce,
     scatter,

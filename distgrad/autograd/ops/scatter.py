@@ -43,7 +43,7 @@ def _grid(where: str, index: Array, shape: Shape, axis: int) -> tuple[Any, ...]:
     )
     if not fits:
         raise ShapeError(
-            f"{where}: index is {list(index.shape)} but the array is {list(shape)}; it must have as many axes "
+            f"{where}: index is {list(index.shape)} but the array is {list(shape)}; it needs as many axes "
             f"and be no longer, except on axis {axis}"
         )
     check_index(where, index, shape[place])

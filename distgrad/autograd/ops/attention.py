@@ -1,0 +1,131 @@
+"""Scaled dot-product attention."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.composite import composite
+from distgrad.autograd.dispatch import Array
+from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.rng import Generator
+from distgrad.errors import ShapeError
+
+_MASK = np.array([[True, False, True, True, False], [False] * 5, [True] * 5])
+_BIAS = np.array([[0.5, -np.inf, 0.0, 1.0, 0.0], [-np.inf] * 5, [0.0] * 5])
+
+
+@functools.lru_cache(maxsize=32)
+def _causal_bias(rows: int, columns: int, dtype: np.dtype[Any]) -> np.ndarray:
+    """0 where a query may look, −∞ at later keys."""
+    bias = np.where(np.tri(rows, columns, dtype=bool), 0.0, -np.inf).astype(dtype)
+    bias.flags.writeable = False
+    return bias
+
+
+def _check(query: Array, key: Array, value: Array, enable_gqa: bool) -> None:
+    shapes = f"query {list(query.shape)}, key {list(key.shape)}, value {list(value.shape)}"
+    if min(len(x.shape) for x in (query, key, value)) < 2:
+        raise ShapeError(f"scaled_dot_product_attention: expected [..., length, features], got {shapes}")
+    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
+        raise ShapeError(
+            "scaled_dot_product_attention: query and key need the same features, key and value the same "
+            f"length; got {shapes}"
+        )
+    if enable_gqa and (len(query.shape) < 3 or query.shape[-3] % key.shape[-3]):
+        raise ShapeError(
+            f"scaled_dot_product_attention: the query's heads must be a multiple of the key's; got {shapes}"
+        )
+
+
+def _grouped(xp: Any, x: Array, heads: int) -> Array:
+    """``[..., H, L, E]`` as ``[..., heads, H / heads, L, E]``."""
+    return xp.reshape(x, (*x.shape[:-3], heads, x.shape[-3] // heads, *x.shape[-2:]))
+
+
+def _weights(xp: Any, scores: Array, mask: Array | None) -> Array:
+    """Softmax over keys; a query that may look at none has weights of 0."""
+    if mask is None:
+        return xp.softmax(scores, axis=-1)
+    if mask.dtype == bool:
+        scores = xp.where(mask, scores, -math.inf)
+        sees = xp.any(mask, axis=-1, keepdims=True)
+    else:
+        scores = scores + mask
+        sees = xp.any(mask != -math.inf, axis=-1, keepdims=True)
+    if bool(xp.all(sees)):
+        return xp.softmax(scores, axis=-1)
+    return xp.where(sees, xp.softmax(xp.where(sees, scores, 0.0), axis=-1), 0.0)
+
+
+@composite(
+    math="y = softmax(query keyᵀ scale + mask) value",
+    source="Vaswani et al., NIPS 2017",
+    dtypes="real floating-point",
+    samples=[
+        Sample(((2, 3, 4), (2, 5, 4), (2, 5, 6))),
+        Sample(((2, 2, 3, 4), (2, 2, 3, 4), (2, 2, 3, 4)), {"is_causal": True}, note="causal"),
+        Sample(((2, 3, 4), (2, 5, 4), (2, 5, 6)), {"attn_mask": _MASK}, note="a query that sees nothing"),
+        Sample(((2, 3, 4), (2, 5, 4), (2, 5, 6), _BIAS), {"scale": 0.3}, note="an added mask", grad=False),
+        Sample(((2, 3, 4), (2, 5, 4), (2, 5, 6), (3, 5)), note="a learned mask"),
+        Sample(((1, 4, 3, 2), (1, 2, 5, 2), (1, 2, 5, 2)), {"enable_gqa": True}, note="shared keys"),
+        Sample(((0, 3, 4), (0, 5, 4), (0, 5, 6)), note="empty"),
+    ],
+    rejects=[
+        Reject(((3, 4), (5, 3), (5, 4)), ShapeError, "need the same features"),
+        Reject(((4,), (5, 4), (5, 4)), ShapeError, "expected [..., length, features]"),
+        Reject(((3, 2, 4), (2, 2, 4), (2, 2, 4)), ShapeError, "multiple of the key's", {"enable_gqa": True}),
+        Reject(((3, 4), (5, 4), (5, 4), (3, 5)), ValueError, "give either", {"is_causal": True}),
+    ],
+)
+def scaled_dot_product_attention(
+    xp: Any,
+    query: Array,
+    key: Array,
+    value: Array,
+    /,
+    attn_mask: Array | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    *,
+    generator: Generator | None = None,
+) -> Array:
+    """Each query's mean of the values, weighted by how well the query matches their keys.
+
+    Args:
+        query: ``[..., H, L, E]``.
+        key: ``[..., H, S, E]``.
+        value: ``[..., H, S, Ev]``.
+        attn_mask: broadcasts to ``[..., H, L, S]``; booleans, true where a query may look, or numbers that
+            are added to the scores.
+        dropout_p: probability that a weight is set to 0.
+        is_causal: query i sees keys 0 … i only.
+        scale: what scores are multiplied by; None means 1/√E.
+        enable_gqa: key and value have fewer heads, each shared by as many neighbouring query heads.
+        generator: of the random numbers; None means the default one.
+
+    Returns:
+        ``[..., H, L, Ev]``.
+    """
+    _check(query, key, value, enable_gqa)
+    if is_causal and attn_mask is not None:
+        raise ValueError("scaled_dot_product_attention: give either attn_mask or is_causal, not both")
+    shape = (*query.shape[:-1], value.shape[-1])
+    if enable_gqa:
+        heads = key.shape[-3]
+        query, key, value = (_grouped(xp, x, heads) for x in (query, key, value))
+    scale = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = xp.matmul(query * scale, xp.matrix_transpose(key))
+    if is_causal:  # every query sees at least the first key
+        weights = xp.softmax(scores + _causal_bias(*scores.shape[-2:], scores.dtype), axis=-1)
+    else:
+        weights = _weights(xp, scores, attn_mask)
+    if dropout_p:
+        weights = xp.dropout(weights, p=dropout_p, generator=generator)
+    y = xp.matmul(weights, value)
+    return xp.reshape(y, shape) if enable_gqa else y
