@@ -23,11 +23,13 @@ from distgrad.autograd.ops import (
     linalg,
     loss,
     norm,
+    padding,
     pool,
     reduce,
     scatter,
     shape,
     special,
+    windows,
 )
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import DTypeError, GraphError, ShapeError
@@ -46,11 +48,13 @@ _FAMILIES = (
     linalg,
     loss,
     norm,
+    padding,
     pool,
     reduce,
     scatter,
     shape,
     special,
+    windows,
 )
 _OPERANDS = (Tensor, np.ndarray, np.generic, int, float, complex, bool)
 
