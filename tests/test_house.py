@@ -23,7 +23,7 @@ FLOORS = [
     },
     {
         "autograd": "primitive modes graph tensor source dispatch composite"
-        " ops.rules ops.elementwise ops.reduce ops.shape ops.index ops.linalg ops.einsum ops.special"
+        " ops.rules ops.elementwise ops.reduce ops.shape ops.index ops.linalg ops.products ops.einsum ops.special"
         " ops.activation ops.dropout ops.scatter ops.embedding ops.cumulative ops.statistics ops.windows"
         " ops.padding ops.conv ops.pool ops.adaptive ops.interpolate ops.norm ops.distance"
         " ops.attention ops.loss ops.margin ops.ctc ops.random creation methods functional gradcheck samples",
