@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import click
@@ -22,3 +23,29 @@ def run(arguments: tuple[str, ...]) -> None:
     from distgrad.launch.__main__ import main as launch
 
     sys.exit(launch(arguments, program="distgrad run"))
+
+
+@main.command()
+@click.argument("names", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects instead of a table.")
+def ops(names: tuple[str, ...], as_json: bool) -> None:
+    """List the operations, or those named: gradient, dtypes, formula, source."""
+    from distgrad.autograd.primitive import REGISTRY
+
+    unknown = [name for name in names if name not in REGISTRY]
+    if unknown:
+        raise click.BadParameter(f"ops: no operation {unknown[0]!r}; see distgrad ops for all of them")
+    fields = ("name", "math", "dtypes", "differentiable", "source")
+    records = [REGISTRY[name] for name in sorted(names or REGISTRY)]
+    if as_json:
+        rows = [{field: getattr(record, field) for field in fields} for record in records]
+        click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        return
+    lines = [("operation", "gradient", "dtypes", "formula")]
+    for record in records:
+        source = f"  ({record.source})" if record.source else ""
+        gradient = "yes" if record.differentiable else "-"
+        lines.append((record.name, gradient, record.dtypes, record.math + source))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
