@@ -176,9 +176,11 @@ def as_array(y: Any) -> Any:
 
 def shared_version(y: Any, v: Any, cell: list[Any]) -> list[Any]:
     """The version cell of a view's result: the input's own if they share memory."""
-    base = y.base
-    if y is v or (base is not None and (base is v or base is v.base)):
-        return cell
+    base = y
+    while base is not None:
+        if base is v or base is v.base:
+            return cell
+        base = getattr(base, "base", None)
     return [0]
 
 
