@@ -1,6 +1,6 @@
 """Networks: modules, their parameters, and the functions that they are made of."""
 
-from distgrad.nn import functional, init
+from distgrad.nn import functional, init, utils
 from distgrad.nn.module import Module
 from distgrad.nn.modules.activation import (
     CELU,
@@ -62,6 +62,14 @@ from distgrad.nn.modules.linear import (
 )
 from distgrad.nn.modules.loss import CrossEntropyLoss, MSELoss, NLLLoss
 from distgrad.nn.modules.pooling import MaxPool1d, MaxPool2d, MaxPool3d
+from distgrad.nn.modules.rnn import (
+    GRU,
+    LSTM,
+    RNN,
+    GRUCell,
+    LSTMCell,
+    RNNCell,
+)
 from distgrad.nn.parameter import Buffer, Parameter
 
 __all__ = [
@@ -69,6 +77,9 @@ __all__ = [
     "ELU",
     "GELU",
     "GLU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SELU",
     "AlphaDropout",
     "Buffer",
@@ -84,11 +95,13 @@ __all__ = [
     "Dropout2d",
     "Dropout3d",
     "Flatten",
+    "GRUCell",
     "Hardshrink",
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
     "Identity",
+    "LSTMCell",
     "LeakyReLU",
     "Linear",
     "LogSigmoid",
@@ -106,6 +119,7 @@ __all__ = [
     "Parameter",
     "ParameterDict",
     "ParameterList",
+    "RNNCell",
     "RReLU",
     "ReLU",
     "ReLU6",
@@ -124,4 +138,5 @@ __all__ = [
     "Unflatten",
     "functional",
     "init",
+    "utils",
 ]

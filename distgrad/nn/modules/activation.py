@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from distgrad.autograd.creation import zeros
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.rng import Generator
@@ -185,12 +187,12 @@ class PReLU(Module):
     """
 
     def __init__(
-        self, num_parameters: int = 1, init: float = 0.25, device: object = None, dtype: object = None
+        self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: Any = None
     ) -> None:
         super().__init__()
         self.num_parameters = num_parameters
         self.init = init
-        self.weight = Parameter(zeros(num_parameters, dtype=dtype, device=device))  # type: ignore[arg-type]
+        self.weight = Parameter(zeros(num_parameters, dtype=dtype, device=device))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

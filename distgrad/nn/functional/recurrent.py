@@ -1,0 +1,107 @@
+"""One step of recurrent networks, and the walk over a sequence.
+
+Each step takes what the input contributes to the gates, which is computed for all steps at once, the state,
+and the weights of the hidden state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.tensor import Tensor
+
+__all__ = ["GATES", "STEPS", "walk"]
+
+State = tuple[Tensor, ...]
+
+
+def _gates(values: Tensor, count: int) -> tuple[Tensor, ...]:
+    """``[N, count · H]`` as that many ``[N, H]``."""
+    return ops.unstack(ops.reshape(values, (values.shape[0], count, -1)), axis=1)
+
+
+def tanh_step(from_input: Tensor, state: State, weight: Tensor, bias: Any, projection: Any) -> State:
+    """``h' = tanh(from_input + weight h + bias)``.
+
+    Source: Elman, Cognitive Science, 1990.
+    """
+    return (ops.tanh(from_input + ops.linear(state[0], weight, bias)),)
+
+
+def relu_step(from_input: Tensor, state: State, weight: Tensor, bias: Any, projection: Any) -> State:
+    """``h' = max(0, from_input + weight h + bias)``."""
+    return (ops.relu(from_input + ops.linear(state[0], weight, bias)),)
+
+
+def lstm_step(from_input: Tensor, state: State, weight: Tensor, bias: Any, projection: Any) -> State:
+    """Input, forget, cell and output gates: ``c' = f c + i g``, ``h' = o tanh(c')``.
+
+    Source: Hochreiter and Schmidhuber, Neural Computation, 1997; the projection of h: Sak et al., 2014.
+    """
+    hidden, cell = state
+    i, f, g, o = _gates(from_input + ops.linear(hidden, weight, bias), 4)
+    cell = ops.sigmoid(f) * cell + ops.sigmoid(i) * ops.tanh(g)
+    hidden = ops.sigmoid(o) * ops.tanh(cell)
+    return hidden if projection is None else ops.linear(hidden, projection), cell
+
+
+def gru_step(from_input: Tensor, state: State, weight: Tensor, bias: Any, projection: Any) -> State:
+    """Reset, update and new gates: ``n = tanh(x_n + r h_n)``, ``h' = (1 − z) n + z h``.
+
+    Source: Cho et al., EMNLP 2014; the reset gate stands after the product, as in PyTorch and cuDNN.
+    """
+    (hidden,) = state
+    x_r, x_z, x_n = _gates(from_input, 3)
+    h_r, h_z, h_n = _gates(ops.linear(hidden, weight, bias), 3)
+    update = ops.sigmoid(x_z + h_z)
+    new = ops.tanh(x_n + ops.sigmoid(x_r + h_r) * h_n)
+    return (new + update * (hidden - new),)
+
+
+#: The step of each kind of network, and its number of gates.
+STEPS: dict[str, Callable[..., State]] = {
+    "RNN_TANH": tanh_step,
+    "RNN_RELU": relu_step,
+    "LSTM": lstm_step,
+    "GRU": gru_step,
+}
+GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "LSTM": 4, "GRU": 3}
+
+
+def walk(
+    kind: str,
+    input: Tensor,
+    state: State,
+    weights: tuple[Any, ...],
+    exists: Any,
+    backwards: bool,
+) -> tuple[Tensor, State]:
+    """One layer, in one direction, over a padded batch.
+
+    Args:
+        kind: a key of ``STEPS``.
+        input: ``[L, N, features]``.
+        state: what the first step starts from, each ``[N, ...]``.
+        weights: of the input, of the hidden state, their biases (or None), and the projection (or None).
+        exists: which sequences have a t-th element, bool[L, N]; None: all. Behind a sequence's end its state
+            stays as it is.
+        backwards: from the last element to the first.
+
+    Returns:
+        The hidden states ``[L, N, H]``, and the state after the last step.
+    """
+    weight_ih, weight_hh, bias_ih, bias_hh, projection = weights
+    step = STEPS[kind]
+    from_input = ops.unstack(ops.linear(input, weight_ih, bias_ih), axis=0)
+    order = range(len(from_input))
+    outputs: list[Any] = [None] * len(from_input)
+    for t in reversed(order) if backwards else order:
+        after = step(from_input[t], state, weight_hh, bias_hh, projection)
+        if exists is not None and not exists[t].all():
+            goes_on = exists[t][:, None]
+            after = tuple(ops.where(goes_on, new, old) for new, old in zip(after, state, strict=True))
+        state = after
+        outputs[t] = state[0]
+    return ops.stack(outputs, axis=0), state

@@ -1,0 +1,140 @@
+"""What is done to all gradients, or all parameters, at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.tensor import Tensor
+from distgrad.errors import ShapeError
+from distgrad.nn.parameter import write
+
+__all__ = [
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "clip_grads_with_norm_",
+    "get_total_norm",
+    "parameters_to_vector",
+    "vector_to_parameters",
+]
+
+
+def _several(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    return [tensors] if isinstance(tensors, Tensor) else list(tensors)
+
+
+def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    return [tensor.grad for tensor in _several(parameters) if tensor.grad is not None]
+
+
+def get_total_norm(
+    tensors: Tensor | Iterable[Tensor], norm_type: float = 2.0, error_if_nonfinite: bool = False
+) -> Tensor:
+    """The norm of all elements of several tensors, as if they were one vector.
+
+    Args:
+        tensors: one or several.
+        norm_type: p of the p-norm; ``inf`` for the largest size.
+        error_if_nonfinite: raise where the norm is not finite.
+
+    Returns:
+        A float32 or float64 number, as the widest tensor is.
+
+    Raises:
+        ValueError: a norm that is infinite or NaN, where it must not be.
+    """
+    arrays = [tensor._data for tensor in _several(tensors)]
+    parts = [_norm(array, float(norm_type)) for array in arrays if array.size]
+    total = 0.0
+    if parts:
+        total = _norm(np.array(parts), float(norm_type))
+    if error_if_nonfinite and not math.isfinite(total):
+        raise ValueError(f"get_total_norm: the norm of order {norm_type} of the gradients is {total}")
+    dtype = np.result_type(np.float32, *(array.dtype for array in arrays))
+    return Tensor(np.asarray(total, dtype=dtype))
+
+
+def _norm(array: Any, order: float) -> float:
+    """The norm in float64, since a sum of squares of float16 or float32 overflows early."""
+    flat = array.reshape(-1)
+    if order == 2.0 and flat.dtype != np.float16:
+        square = float(np.dot(flat, flat))
+        if math.isfinite(square) and square > 1e-30:
+            return math.sqrt(square)
+    sizes = np.abs(flat.astype(np.float64))
+    if order == math.inf:
+        return float(sizes.max())
+    if order == 0.0:
+        return float(np.count_nonzero(sizes))
+    return float(np.sum(sizes**order) ** (1.0 / order))
+
+
+def clip_grads_with_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Any) -> None:
+    """Scale gradients down in place so that a norm that was ``total_norm`` becomes ``max_norm``.
+
+    Args:
+        parameters: those whose ``grad`` is scaled.
+        max_norm: what the norm may be at most.
+        total_norm: what it is.
+    """
+    scale = max_norm / (float(total_norm) + 1e-6)
+    if not scale >= 1.0:  # a NaN goes into the gradients, as it must not be overlooked
+        for grad in _gradients(parameters):
+            write(grad, grad._data * grad.dtype.type(scale), "clip_grad_norm_")
+
+
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+) -> Tensor:
+    """Scale all gradients down in place if their norm, as one vector, is above ``max_norm``.
+
+    Args:
+        parameters: those whose ``grad`` counts; those without one are passed over.
+        max_norm: what the norm may be at most.
+        norm_type: p of the p-norm; ``inf`` for the largest size.
+        error_if_nonfinite: raise, and change nothing, where the norm is not finite.
+
+    Returns:
+        The norm before.
+
+    Source: Pascanu et al., ICML 2013.
+    """
+    parameters = _several(parameters)
+    total = get_total_norm(_gradients(parameters), norm_type, error_if_nonfinite)
+    clip_grads_with_norm_(parameters, max_norm, total.item())
+    return total
+
+
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
+    """Bring every element of the gradients into ``[−clip_value, clip_value]``, in place."""
+    for grad in _gradients(parameters):
+        write(grad, np.clip(grad._data, -clip_value, clip_value), "clip_grad_value_")
+
+
+def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
+    """All elements of several tensors in one vector, in order; gradients flow through."""
+    return ops.concat([ops.reshape(tensor, (-1,)) for tensor in parameters], axis=0)
+
+
+def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
+    """Write a vector's elements into several tensors, in order.
+
+    Raises:
+        ShapeError: a vector of another length; nothing is written then.
+    """
+    parameters = list(parameters)
+    count = sum(tensor.size for tensor in parameters)
+    if vec.shape != (count,):
+        raise ShapeError(f"vector_to_parameters: the parameters have {count} elements, got {list(vec.shape)}")
+    start = 0
+    for tensor in parameters:
+        values = vec._data[start : start + tensor.size].reshape(tensor.shape)
+        write(tensor, values, "vector_to_parameters")
+        start += tensor.size
