@@ -7,7 +7,7 @@
     ├── AxisError (ValueError, IndexError)   an axis that the array does not have
     ├── DTypeError (TypeError)           a dtype that an operation does not take
     ├── DeviceError (ValueError)         arrays on different devices, or a device that is not there
-    ├── GraphError (RuntimeError)        a graph that cannot be differentiated (freed, no gradient, wrong leaf)
+    ├── GraphError (RuntimeError)        a graph that cannot be differentiated (freed, no gradient)
     │   └── InPlaceError                 a value that backward needs was changed in place
     ├── StateDictError (KeyError)        keys or shapes that differ between a file and a module
     ├── DataError (ValueError)           a data file or sample that is missing, truncated or of another kind

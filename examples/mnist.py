@@ -1,8 +1,8 @@
 """Train a small convolutional network on handwritten digits, on one rank or many.
 
-    python examples/mnist.py
-    distgrad run -n 2 examples/mnist.py
-    mpirun -n 2 python examples/mnist.py --data FOLDER_WITH_MNIST_IDX_FILES
+On one rank:  python examples/mnist.py
+On two:       distgrad run -n 2 examples/mnist.py
+Under MPI:    mpirun -n 2 python examples/mnist.py --data FOLDER_WITH_MNIST_IDX_FILES
 """
 
 import argparse
