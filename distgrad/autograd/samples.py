@@ -53,17 +53,26 @@ class Case:
         return [Tensor(x, requires_grad=True) if is_floating(x) else x for x in self.inputs(dtype)]
 
     def call(self, *inputs: Any) -> Any:
-        """The public function on ``inputs``, with the example's attributes."""
+        """The public function on ``inputs``, with the example's attributes.
+
+        Floating arrays among the attributes are brought to the dtype of the first floating input.
+        """
         rest = iter(inputs)
         arguments = [_filled(arg, rest) for arg in self.example.args]
-        return namespace.__dict__[self.record.name](*arguments, **self.example.attributes)
+        floating = [x.dtype for x in inputs if isinstance(x, np.ndarray | Tensor) and x.dtype.kind == "f"]
+        attributes = {
+            name: value.astype(floating[0]) if floating and is_floating(value) else value
+            for name, value in self.example.attributes.items()
+        }
+        return namespace.__dict__[self.record.name](*arguments, **attributes)
 
     def _fill(self, arg: Any, rng: np.random.Generator, dtype: np.dtype[Any]) -> Any:
         if isinstance(arg, list):
             return [self._fill(each, rng, dtype) for each in arg]
         if isinstance(arg, tuple):
             return self._random(arg, rng, dtype)
-        return arg.astype(dtype) if is_floating(arg) else arg
+        with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite
+            return arg.astype(dtype) if is_floating(arg) else arg
 
     def _random(self, shape: tuple[int, ...], rng: np.random.Generator, dtype: np.dtype[Any]) -> np.ndarray:
         """Numbers of a kind that the primitive takes, floating if it does."""
