@@ -115,7 +115,7 @@ def value_if_smooth(step, values):
                 )._data
                 for sign in (-1, 0, 1)
             )
-    except (DistgradError, IndexError):
+    except (DistgradError, IndexError, np.linalg.LinAlgError):
         return None
     bend = np.abs(after - 2 * here + before)
     fits = here.dtype == np.float64 and here.size and np.abs(here).max() <= LARGEST
