@@ -1,7 +1,7 @@
 """Convolution in any number of spatial dimensions, as patches times a matrix.
 
-``convolution`` is linear in each of its two inputs, and the gradient of each is another such product. So three
-primitives are each other's gradients, to any order:
+``convolution`` is linear in each of its two inputs, and the gradient of each is another such product. So
+three primitives are each other's gradients, to any order:
 
 * ``convolution(x, weight)``: y from x and weight,
 * ``convolution_input(cotangent, weight)``: its transpose in x (a transposed convolution),
@@ -26,22 +26,36 @@ Sizes = tuple[int, ...]
 
 
 class Geometry(NamedTuple):
-    """How a kernel moves over the spatial axes, one number an axis."""
+    """How a kernel moves over the spatial axes, one number an axis.
+
+    Args:
+        kernel, stride, padding, dilation: as PyTorch's layers take them.
+        ceil_mode: one more place for the kernel where the last one leaves elements over.
+    """
 
     kernel: Sizes
     stride: Sizes
     padding: Sizes
     dilation: Sizes
+    ceil_mode: bool = False
 
     def out(self, spatial: Sizes) -> Sizes:
-        """Lengths of the output's spatial axes; negative where the kernel does not fit."""
-        return tuple(
-            (n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(spatial, *self, strict=True)
-        )
+        """Lengths of the output's spatial axes; below 1 where the kernel does not fit."""
+        lengths = []
+        for n, k, s, p, d in zip(spatial, *self[:4], strict=True):
+            free = n + 2 * p - d * (k - 1) - 1
+            length = free // s + 1
+            if self.ceil_mode and free % s and length * s < n + p:  # it must begin inside the input
+                length += 1
+            lengths.append(length)
+        return tuple(lengths)
 
     def padded(self, spatial: Sizes) -> Sizes:
-        """Lengths with the padding."""
-        return tuple(n + 2 * p for n, p in zip(spatial, self.padding, strict=True))
+        """Lengths with the padding, and with what the kernel's last place reaches beyond it."""
+        return tuple(
+            max(n + 2 * p, (length - 1) * s + d * (k - 1) + 1)
+            for n, length, k, s, p, d in zip(spatial, self.out(spatial), *self[:4], strict=True)
+        )
 
     def offsets(self, out: Sizes) -> list[tuple[slice, ...]]:
         """For each place in the kernel, the elements of the padded input that it meets."""
@@ -54,10 +68,11 @@ class Geometry(NamedTuple):
 
 def pad(xp: Any, x: Array, geometry: Geometry, value: float = 0.0) -> Array:
     """x with ``geometry.padding`` on both ends of each spatial axis."""
-    if not any(geometry.padding):
-        return x
     spatial = x.shape[2:]
-    out = xp.full((*x.shape[:2], *geometry.padded(spatial)), value, dtype=x.dtype)
+    padded = geometry.padded(spatial)
+    if padded == spatial:
+        return x
+    out = xp.full((*x.shape[:2], *padded), value, dtype=x.dtype)
     out[interior(geometry, spatial)] = x
     return out
 
@@ -188,6 +203,18 @@ def _(
     samples=[
         Sample(((2, 4, 3, 3), (4, 3, 3, 2)), {"shape": (2, 3, 5, 4), **_PLAIN}),
         Sample(((2, 4, 3, 8), (4, 2, 3, 2)), {"shape": (2, 4, 5, 6), **_ODD}, note="all options"),
+        Sample(((2, 3, 3), (3, 2, 3)), {"shape": (2, 2, 6), **_LINE}, note="an output that could be shorter"),
+    ],
+    rejects=[
+        Reject(
+            ((2, 4, 3, 3), (4, 3, 3, 2)), ShapeError, "expect [2, 4, 3, 4]", {"shape": (2, 3, 5, 5), **_PLAIN}
+        ),
+        Reject(
+            ((2, 4, 3, 3), (4, 3, 3, 2)),
+            ShapeError,
+            "an output [2, 2, 5, 4]",
+            {"shape": (2, 2, 5, 4), **_PLAIN},
+        ),
     ],
 )
 def convolution_input(
@@ -212,6 +239,12 @@ def convolution_input(
     """
     geometry = Geometry(weight.shape[2:], stride, padding, dilation)
     out = geometry.out(shape[2:])
+    expected = (shape[0], weight.shape[0], *out)
+    if cotangent.shape != expected or shape[1] != weight.shape[1] * groups:
+        raise ShapeError(
+            f"convolution_input: x is {list(cotangent.shape)} but weight {list(weight.shape)} and an output "
+            f"{list(shape)} with groups={groups} expect {list(expected)}"
+        )
     rows = cotangent.reshape(cotangent.shape[0], groups, weight.shape[0] // groups, math.prod(out))
     columns = xp.matmul(xp.matrix_transpose(_matrix(weight, groups)), rows)
     patches = columns.reshape(*shape[:2], math.prod(geometry.kernel), *out)
@@ -263,7 +296,7 @@ def convolution_weight(
     dilation: Sizes,
     groups: int,
 ) -> Array:
-    """What the outputs ``cotangent`` and inputs ``x`` of a convolution sum up to at each element of its weight.
+    """What a convolution's outputs ``cotangent`` and inputs ``x`` sum up to at each element of its weight.
 
     Args:
         cotangent: ``[N, O, *out]``.
