@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,8 +82,20 @@ class Bucket:
             elif leaf.grad._data is not leaf.buffer:  # backward(create_graph=True) leaves it with its graph
                 leaf.buffer[...] = leaf.grad._data * weight
 
-    def finish(self) -> None:
-        """Turn the sums into the mean; a parameter that no rank used keeps no gradient."""
+    def finish(self) -> float:
+        """Wait for the sums and turn them into the mean; a parameter that no rank used keeps no gradient.
+
+        Returns:
+            Seconds waited.
+        """
+        assert self.work is not None
+        before_s = time.perf_counter()
+        self.work.wait()
+        waited_s = time.perf_counter() - before_s
+        self._divide()
+        return waited_s
+
+    def _divide(self) -> None:
         size = self.flat.size
         total = float(self.flat.grad[size])
         gradients = self.flat.grad[:size]

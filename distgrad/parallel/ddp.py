@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,6 +44,7 @@ class DistributedDataParallel(Module):
         comm: the ranks; None takes all that were started together.
         bucket_cap_mb: size of the buckets in MiB; None takes an eighth of all, between 1/8 and 25.
         broadcast_buffers: set buffers (running statistics) to rank 0's before each training forward.
+        check_replicas_every: training steps between comparisons of the ranks' parameters; 0 never compares.
 
     Attributes:
         module: the wrapped module.
@@ -50,7 +52,8 @@ class DistributedDataParallel(Module):
             axis of its first tensor. Set it after forward to count by something else (tokens, say).
 
     Raises:
-        CommMismatchError: modules that differ between ranks, with the first parameter that does.
+        CommMismatchError: modules that differ between ranks, with the first parameter that does; later, also
+            parameters that have come to differ.
 
     Source: Li et al., VLDB 2020 (buckets and overlap); the weights and the flat buffers are not theirs.
     """
@@ -62,16 +65,21 @@ class DistributedDataParallel(Module):
         *,
         bucket_cap_mb: float | None = None,
         broadcast_buffers: bool = True,
+        check_replicas_every: int = 100,
     ) -> None:
         super().__init__()
         self.module = module
         self.comm = init() if comm is None else comm
         self.bucket_cap_mb = bucket_cap_mb
         self.broadcast_buffers = broadcast_buffers
+        self.check_replicas_every = check_replicas_every
+        self._num_forwards = 0
+        self._agreed_step = 0
+        self._num_steps_before = 0  # counted in statistics that have been reset
         self._check_same_module()
         self._planned: list[bool] = []
         self._reducer: Reducer | None = None
-        self._plan()
+        self._plan(reversed(list(module.parameters())))
         for bucket in self.reducer.buckets:
             self.comm.broadcast(bucket.flat.data)
         self._broadcast([p for p in module.parameters() if not p.requires_grad])
@@ -108,18 +116,19 @@ class DistributedDataParallel(Module):
                 f"rank {rank} has {first[1]}; build the same module on every rank"
             )
 
-    def _plan(self) -> None:
-        """Divide the parameters that want gradients into buckets."""
-        parameters = list(self.module.parameters())
-        self._planned = [parameter.requires_grad for parameter in parameters]
+    def _plan(self, ordered: Iterable[Tensor]) -> None:
+        """Divide the parameters that want gradients, in the order given, into buckets."""
+        self._planned = self._wanting()
         previous = self._reducer
         if previous is not None:
             previous.detach()
-        wanting = [parameter for parameter in parameters if parameter.requires_grad]
+        wanting = [parameter for parameter in ordered if parameter.requires_grad]
         self._reducer = Reducer(wanting, self.comm, self.bucket_cap_mb)
         if previous is not None:
-            self._reducer.statistics = previous.statistics
-            self._reducer.enabled = previous.enabled
+            self._reducer.succeed(previous)
+
+    def _wanting(self) -> list[bool]:
+        return [parameter.requires_grad for parameter in self.module.parameters()]
 
     def _broadcast(self, tensors: list[Tensor]) -> None:
         """Set tensors to rank 0's."""
@@ -133,12 +142,51 @@ class DistributedDataParallel(Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the module on this rank's batch."""
         if is_grad_enabled() and self.training:
-            if self._planned != [parameter.requires_grad for parameter in self.module.parameters()]:
-                self._plan()  # parameters were frozen or thawed
+            self._prepare_step()
             self.reducer.weight = _num_samples(args, kwargs)
             if self.broadcast_buffers and self.reducer.enabled and self.comm.size > 1:
                 self._broadcast(list(self.module.buffers()))
         return self.module(*args, **kwargs)
+
+    def _prepare_step(self) -> None:
+        """Between steps: follow what was frozen or thawed, take the better order, compare replicas."""
+        reducer = self.reducer
+        if reducer.idle and self._planned != self._wanting():
+            self._plan(reversed(list(self.module.parameters())))
+        elif reducer.idle and reducer.better_order is not None:
+            self._plan(reducer.better_order)
+        if self.check_replicas_every and reducer.enabled:
+            self._num_forwards += 1
+            if self._num_forwards % self.check_replicas_every == 0:
+                self.check_replicas()
+
+    def check_replicas(self) -> None:
+        """Compare the parameters of all ranks, by a checksum each.
+
+        Collective: yes; blocks: yes.
+
+        Raises:
+            CommMismatchError: parameters that differ, with the first of them, the ranks, and the last step at
+                which all agreed.
+        """
+        names, parameters = zip(*self.module.named_parameters(), strict=True)
+        sums = np.array([zlib.crc32(np.ascontiguousarray(p._data).data) for p in parameters], dtype=np.int64)
+        statistics = self.reducer.statistics
+        gathered = self.comm.all_gather(np.append(sums, int(statistics.computing_s * 1e9)))
+        statistics.slowest_rank = int(np.argmax(gathered[:, -1]))
+        differs = np.any(gathered[:, :-1] != gathered[0, :-1], axis=0)
+        if differs.any():
+            first = int(np.argmax(differs))
+            ranks: dict[int, list[int]] = {}
+            for rank, checksum in enumerate(gathered[:, first].tolist()):
+                ranks.setdefault(checksum, []).append(rank)
+            raise CommMismatchError(
+                f"replicas differ in {int(differs.sum())} of {len(names)} parameters, first in "
+                f"{names[first]}; ranks {' against '.join(map(str, ranks.values()))}; all agreed last at "
+                f"step {self._agreed_step}. Every rank must make the same updates: look for random numbers, "
+                "data or options that enter an update on one rank only"
+            )
+        self._agreed_step = self._num_steps_before + statistics.num_steps
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
@@ -163,6 +211,7 @@ class DistributedDataParallel(Module):
         """
         statistics = self.reducer.statistics
         if reset:
+            self._num_steps_before += statistics.num_steps
             self.reducer.statistics = Statistics()
         return statistics
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from parallel.problems import Network, batches, mean_loss, parameters_of, train
+from parallel.problems import CLASSES, FEATURES, Network, batches, mean_loss, parameters_of, train
 
 import distgrad as dg
 from distgrad.comm import ThreadWorld, init
@@ -258,3 +258,74 @@ def test_a_module_can_be_wrapped_once():
     DistributedDataParallel(module, init("single"))
     with pytest.raises(GraphError, match="another DistributedDataParallel"):
         DistributedDataParallel(module, init("single"))
+
+
+class Backwards(Network):
+    """Uses its layers in another order than it names them."""
+
+    def __init__(self):
+        super().__init__()
+        self._parameters = dict(reversed(self._parameters.items()))
+
+
+def test_buckets_follow_the_order_in_which_gradients_become_ready():
+    def run(comm):
+        module = Backwards()
+        model = DistributedDataParallel(module, comm, bucket_cap_mb=SMALL)
+        optimizer = AdamW(model.parameters(), lr=1e-2)
+        plans = []
+        for x, y in STEPS[:4]:
+            optimizer.zero_grad()
+            mean_loss(model, part(x, comm), part(y, comm)).backward()
+            optimizer.step()
+            plans.append([p.shape for bucket in model.reducer.buckets for p in bucket.flat.parameters])
+        return plans, module.weight0.detach().numpy().copy()
+
+    expected = train(STEPS[:4]).weight0.detach().numpy()
+    results = ThreadWorld(3).run(run)
+    for plans, weight in results:
+        assert plans == results[0][0]
+        assert plans[0][0] == (16, FEATURES)  # the first layer, by the names' order
+        assert plans[1][0] == (CLASSES, 12)  # the last layer, once readiness is known
+        assert plans[1] == plans[2] == plans[3]
+        np.testing.assert_allclose(weight, expected, rtol=1e-9)
+
+
+def test_replicas_that_drift_are_an_error_with_parameter_ranks_and_step():
+    def run(comm):
+        model = DistributedDataParallel(Network(), comm, check_replicas_every=2)
+        optimizer = AdamW(model.parameters(), lr=1e-2)
+        for step, (x, y) in enumerate(STEPS[:4]):
+            optimizer.zero_grad()
+            if step == 3:
+                with pytest.raises(
+                    CommMismatchError, match=r"in bias1; ranks \[0, 2\] against \[1\].*step 1\b"
+                ):
+                    mean_loss(model, x, y)
+                return
+            mean_loss(model, x, y).backward()
+            optimizer.step()
+            if step == 2 and comm.rank == 1:
+                with dg.no_grad():
+                    model.module.bias1[3] = 7.0
+
+    ThreadWorld(3).run(run)
+
+
+def test_statistics_count_bytes_and_times():
+    def run(comm):
+        model = DistributedDataParallel(Network(), comm, bucket_cap_mb=SMALL, check_replicas_every=3)
+        for step, (x, y) in enumerate(STEPS[:4]):
+            mean_loss(model, x, y).backward()
+            model.zero_grad()
+            if step == 0:
+                model.stats(reset=True)
+        stats = model.stats(reset=True)
+        assert stats.num_steps == 3
+        assert stats.num_bytes == 3 * sum(bucket["num_bytes"] for bucket in stats.buckets)
+        assert 0 < stats.computing_s <= stats.backward_s
+        assert 0.0 <= stats.hidden_share <= 1.0
+        assert stats.slowest_rank in range(comm.size)
+        assert model.stats().num_steps == 0
+
+    ThreadWorld(2).run(run)
