@@ -7,31 +7,163 @@
     t = dg.tensor([1.0, 0.0], requires_grad=True)
     (t * t).sum().backward()
     t.grad                      # tensor([2., 0.])
+
+The package is a namespace of the Python array API standard, 2024.12; what trains hangs off it: ``dg.nn``,
+``dg.optim``, ``dg.data``, ``dg.comm``, ``dg.parallel``.
 """
 
-from typing import Any
+import importlib as _importlib
+import math as _math
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 import numpy as _np
 
-from distgrad.autograd import methods as _methods  # attaches the operators
-from distgrad.autograd.creation import asarray, ones, rand, randn, tensor, zeros
-from distgrad.autograd.dispatch import namespace as _namespace
+from distgrad import fft, linalg
+from distgrad.autograd import methods as _methods  # noqa: F401 (attaches the operators)
+
+# fmt: off
+# isort: off
+from distgrad.autograd.creation import (
+    arange, asarray, empty, empty_like, eye, from_dlpack, full, full_like, linspace, ones, ones_like,
+    tensor, zeros, zeros_like,
+)
+from distgrad.autograd.info import __array_namespace_info__, can_cast, finfo, iinfo, isdtype, result_type
 from distgrad.autograd.modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from distgrad.autograd.ops.activation import (
+    celu, elu, gelu, glu, hardshrink, hardsigmoid, hardswish, hardtanh, leaky_relu, logsigmoid, mish,
+    prelu, relu6, rrelu, selu, silu, softplus, softshrink, softsign, tanhshrink, threshold,
+)
+from distgrad.autograd.ops.attention import scaled_dot_product_attention
+from distgrad.autograd.ops.complex import conj, imag, real
+from distgrad.autograd.ops.conv import convolution, convolution_input, convolution_weight
+from distgrad.autograd.ops.dropout import alpha_dropout, dropout, feature_dropout
+from distgrad.autograd.ops.einsum import einsum
+from distgrad.autograd.ops.elementwise import (
+    abs, add, divide, exp, expm1, hypot, log, log10, log1p, log2, logaddexp, maximum, minimum, multiply,
+    negative, positive, pow, reciprocal, relu, sigmoid, sqrt, square, subtract, where,
+)
+from distgrad.autograd.ops.embedding import embedding, embedding_weight
+from distgrad.autograd.ops.index import nonzero, take, take_along_axis
+from distgrad.autograd.ops.linalg import linear, matmul
+from distgrad.autograd.ops.linalg_products import tensordot, vecdot
+from distgrad.autograd.ops.logic import (
+    bitwise_and, bitwise_invert, bitwise_left_shift, bitwise_or, bitwise_right_shift, bitwise_xor, equal,
+    greater, greater_equal, isfinite, isinf, isnan, less, less_equal, logical_and, logical_not,
+    logical_or, logical_xor, not_equal, signbit,
+)
+from distgrad.autograd.ops.loss import log_softmax, softmax, softmax_cross_entropy
+from distgrad.autograd.ops.norm import (
+    batch_norm, batch_norm_inference, group_norm, instance_norm, layer_norm, rms_norm,
+)
+from distgrad.autograd.ops.padding import pad, pad_constant, pad_fold, pad_repeat
+from distgrad.autograd.ops.pool import (
+    argmax_pool, avg_pool, lp_pool, max_pool, max_pool_gather, max_pool_scatter, max_pool_with_indices,
+    max_unpool, sum_pool, sum_pool_input,
+)
+from distgrad.autograd.ops.products import bmm, chunk, kron, split
+from distgrad.autograd.ops.reduce import (
+    all, any, argmax, argmin, count_nonzero, max, mean, min, prod, std, sum, var,
+)
+from distgrad.autograd.ops.rounding import (
+    ceil, clip, copysign, floor, floor_divide, nextafter, remainder, round, sign, trunc,
+)
+from distgrad.autograd.ops.scan import cumulative_prod, cumulative_sum, diff
+from distgrad.autograd.ops.scatter import (
+    argtopk, gather, gather_elements, index_add, index_select, masked_fill, masked_select, one_hot,
+    scatter_add, scatter_elements, topk,
+)
+from distgrad.autograd.ops.shape import (
+    astype, broadcast_arrays, broadcast_to, concat, expand_dims, flip, matrix_transpose, meshgrid,
+    moveaxis, permute_dims, repeat, reshape, roll, squeeze, stack, tile, tril, triu, unstack,
+)
+from distgrad.autograd.ops.sorting import (
+    argsort, searchsorted, sort, unique_all, unique_counts, unique_inverse, unique_values,
+)
+from distgrad.autograd.ops.special import erf, erfc, erfinv, logit, logsumexp, ndtr, xlogy
+from distgrad.autograd.ops.trig import (
+    acos, acosh, asin, asinh, atan, atan2, atanh, cos, cosh, sin, sinh, tan, tanh,
+)
+from distgrad.autograd.ops.windows import fold, overlap_add, sliding_window_view, unfold, windows
+from distgrad.autograd.random import (
+    bernoulli, multinomial, normal, rand, rand_like, randint, randn, randn_like, randperm,
+)
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import Device
 from distgrad.backend.rng import Generator, default_generator, manual_seed
-from distgrad.errors import DistgradError
+from distgrad.errors import (
+    AxisError, CommError, CommMismatchError, CommTimeoutError, DTypeError, DataError, DeviceError,
+    DistgradError, GraphError, InPlaceError, LaunchError, MissingDependencyError, OptionError,
+    RankFailedError, ShapeError, StateDictError,
+)
+# isort: on
+
+if _TYPE_CHECKING:
+    from distgrad import autograd, comm, data, nn, optim, parallel
 
 __version__ = "0.1.0"
+__array_api_version__ = "2024.12"
 
-float16, float32, float64 = (_np.dtype(name) for name in ("float16", "float32", "float64"))
-int8, int16, int32, int64 = (_np.dtype(name) for name in ("int8", "int16", "int32", "int64"))
-uint8, uint16, uint32, uint64 = (_np.dtype(name) for name in ("uint8", "uint16", "uint32", "uint64"))
+e, inf, nan, pi, newaxis = _math.e, _math.inf, _math.nan, _math.pi, None
+
+float16, float32, float64 = (_np.dtype(_name) for _name in ("float16", "float32", "float64"))
+complex64, complex128 = (_np.dtype(_name) for _name in ("complex64", "complex128"))
+int8, int16, int32, int64 = (_np.dtype(_name) for _name in ("int8", "int16", "int32", "int64"))
+uint8, uint16, uint32, uint64 = (_np.dtype(_name) for _name in ("uint8", "uint16", "uint32", "uint64"))
 bool = _np.dtype("bool")
 
+_ROOMS = ("autograd", "comm", "data", "nn", "optim", "parallel")
 
-def __getattr__(name: str) -> Any:
-    """Operations by name, from the registry."""
-    try:
-        return _namespace.__dict__[name]
-    except KeyError:
-        raise AttributeError(f"module 'distgrad' has no attribute {name!r}") from None
+
+def __getattr__(name: str) -> _Any:
+    """The rooms that importing the package leaves closed, opened when first asked for."""
+    if name in _ROOMS:
+        return _importlib.import_module(f"distgrad.{name}")
+    from distgrad.autograd.dispatch import namespace
+    if name in namespace.__dict__:
+        return namespace.__dict__[name]
+    raise AttributeError(f"module 'distgrad' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [_name for _name in (*globals(), *_ROOMS) if not _name.startswith("_") or _name.startswith("__")]
+
+
+__all__ = [  # noqa: RUF022 (in alphabetical order)
+    "AxisError", "CommError", "CommMismatchError", "CommTimeoutError", "DTypeError", "DataError",
+    "Device", "DeviceError", "DistgradError", "Generator", "GraphError", "InPlaceError", "LaunchError",
+    "MissingDependencyError", "OptionError", "RankFailedError", "ShapeError", "StateDictError", "Tensor",
+    "__array_api_version__", "__array_namespace_info__", "__version__", "abs", "acos", "acosh", "add",
+    "all", "alpha_dropout", "any", "arange", "argmax", "argmax_pool", "argmin", "argsort", "argtopk",
+    "asarray", "asin", "asinh", "astype", "atan", "atan2", "atanh", "autograd", "avg_pool", "batch_norm",
+    "batch_norm_inference", "bernoulli", "bitwise_and", "bitwise_invert", "bitwise_left_shift",
+    "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bmm", "bool", "broadcast_arrays", "broadcast_to",
+    "can_cast", "ceil", "celu", "chunk", "clip", "comm", "complex128", "complex64", "concat", "conj",
+    "convolution", "convolution_input", "convolution_weight", "copysign", "cos", "cosh", "count_nonzero",
+    "cumulative_prod", "cumulative_sum", "data", "default_generator", "diff", "divide", "dropout", "e",
+    "einsum", "elu", "embedding", "embedding_weight", "empty", "empty_like", "enable_grad", "equal",
+    "erf", "erfc", "erfinv", "exp", "expand_dims", "expm1", "eye", "feature_dropout", "fft", "finfo",
+    "flip", "float16", "float32", "float64", "floor", "floor_divide", "fold", "from_dlpack", "full",
+    "full_like", "gather", "gather_elements", "gelu", "glu", "greater", "greater_equal", "group_norm",
+    "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "hypot", "iinfo", "imag", "index_add",
+    "index_select", "inf", "instance_norm", "int16", "int32", "int64", "int8", "is_grad_enabled",
+    "isdtype", "isfinite", "isinf", "isnan", "kron", "layer_norm", "leaky_relu", "less", "less_equal",
+    "linalg", "linear", "linspace", "log", "log10", "log1p", "log2", "log_softmax", "logaddexp",
+    "logical_and", "logical_not", "logical_or", "logical_xor", "logit", "logsigmoid", "logsumexp",
+    "lp_pool", "manual_seed", "masked_fill", "masked_select", "matmul", "matrix_transpose", "max",
+    "max_pool", "max_pool_gather", "max_pool_scatter", "max_pool_with_indices", "max_unpool", "maximum",
+    "mean", "meshgrid", "min", "minimum", "mish", "moveaxis", "multinomial", "multiply", "nan", "ndtr",
+    "negative", "newaxis", "nextafter", "nn", "no_grad", "nonzero", "normal", "not_equal", "one_hot",
+    "ones", "ones_like", "optim", "overlap_add", "pad", "pad_constant", "pad_fold", "pad_repeat",
+    "parallel", "permute_dims", "pi", "positive", "pow", "prelu", "prod", "rand", "rand_like", "randint",
+    "randn", "randn_like", "randperm", "real", "reciprocal", "relu", "relu6", "remainder", "repeat",
+    "reshape", "result_type", "rms_norm", "roll", "round", "rrelu", "scaled_dot_product_attention",
+    "scatter_add", "scatter_elements", "searchsorted", "selu", "set_grad_enabled", "sigmoid", "sign",
+    "signbit", "silu", "sin", "sinh", "sliding_window_view", "softmax", "softmax_cross_entropy",
+    "softplus", "softshrink", "softsign", "sort", "split", "sqrt", "square", "squeeze", "stack", "std",
+    "subtract", "sum", "sum_pool", "sum_pool_input", "take", "take_along_axis", "tan", "tanh",
+    "tanhshrink", "tensor", "tensordot", "threshold", "tile", "topk", "tril", "triu", "trunc", "uint16",
+    "uint32", "uint64", "uint8", "unfold", "unique_all", "unique_counts", "unique_inverse",
+    "unique_values", "unstack", "var", "vecdot", "where", "windows", "xlogy", "zeros", "zeros_like",
+]
+# fmt: on

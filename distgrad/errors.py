@@ -5,6 +5,7 @@
     DistgradError
     ├── ShapeError (ValueError)          shapes that do not fit together
     ├── AxisError (ValueError, IndexError)   an axis that the array does not have
+    ├── OptionError (ValueError)         an argument that is none of the values offered
     ├── DTypeError (TypeError)           a dtype that an operation does not take
     ├── DeviceError (ValueError)         arrays on different devices, or a device that is not there
     ├── GraphError (RuntimeError)        a graph that cannot be differentiated (freed, no gradient)
@@ -36,6 +37,7 @@ __all__ = [
     "InPlaceError",
     "LaunchError",
     "MissingDependencyError",
+    "OptionError",
     "RankFailedError",
     "ShapeError",
     "StateDictError",
@@ -52,6 +54,10 @@ class ShapeError(DistgradError, ValueError):
 
 class AxisError(DistgradError, ValueError, IndexError):
     """An axis that the array does not have."""
+
+
+class OptionError(DistgradError, ValueError):
+    """An argument that is none of the values offered."""
 
 
 class DTypeError(DistgradError, TypeError):

@@ -8,57 +8,98 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.dispatch import explain, namespace
 from distgrad.autograd.graph import Leaf
 from distgrad.autograd.modes import modes
-from distgrad.autograd.ops import (
+from distgrad.autograd.ops import (  # noqa: F401 (importing them registers their operations)
     activation,
     attention,
+    complex,
     conv,
     dropout,
     einsum,
     elementwise,
     embedding,
+    fft,
     index,
     linalg,
+    linalg_decompose,
+    linalg_norms,
+    linalg_products,
+    linalg_solve,
+    logic,
     loss,
     norm,
     padding,
     pool,
     products,
     reduce,
+    rounding,
+    scan,
     scatter,
     shape,
+    sorting,
     special,
+    trig,
     windows,
 )
+from distgrad.autograd.primitive import REGISTRY
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import Device, check_device
 from distgrad.errors import DTypeError, GraphError, ShapeError
 
-__all__: list[str] = []
+__all__ = ["METHODS"]
 
-_FAMILIES = (
-    activation,
-    attention,
-    conv,
-    dropout,
-    einsum,
-    elementwise,
-    embedding,
-    index,
-    linalg,
-    loss,
-    norm,
-    padding,
-    pool,
-    products,
-    reduce,
-    scatter,
-    shape,
-    special,
-    windows,
-)
 _OPERANDS = (Tensor, np.ndarray, np.generic, int, float, complex, bool)
+
+#: Python's name of an operator, and the function that it calls.
+_ARITHMETIC = {
+    "add": "add",
+    "sub": "subtract",
+    "mul": "multiply",
+    "truediv": "divide",
+    "floordiv": "floor_divide",
+    "mod": "remainder",
+    "pow": "pow",
+    "matmul": "matmul",
+    "and": "bitwise_and",
+    "or": "bitwise_or",
+    "xor": "bitwise_xor",
+    "lshift": "bitwise_left_shift",
+    "rshift": "bitwise_right_shift",
+}
+_COMPARISONS = {
+    "eq": "equal",
+    "ne": "not_equal",
+    "lt": "less",
+    "le": "less_equal",
+    "gt": "greater",
+    "ge": "greater_equal",
+}
+_UNARY = {"neg": "negative", "pos": "positive", "abs": "abs", "invert": "bitwise_invert"}
+
+#: Methods that are functions of the namespace with the tensor as the first argument.
+# fmt: off
+_AS_FUNCTIONS = (
+    "abs", "acos", "acosh", "argsort", "asin", "asinh", "astype", "atan", "atan2", "atanh", "broadcast_to",
+    "ceil", "clip", "conj", "copysign", "cos", "cosh", "diff", "exp", "expand_dims", "expm1", "flip",
+    "floor", "isfinite", "isinf", "isnan", "log", "log10", "log1p", "log2", "matmul", "matrix_transpose",
+    "moveaxis", "nonzero", "permute_dims", "pow", "reciprocal", "relu", "repeat", "roll", "round",
+    "sigmoid", "sign", "sin", "sinh", "sort", "sqrt", "square", "squeeze", "take", "take_along_axis", "tan",
+    "tanh", "tensordot", "tile", "tril", "triu", "trunc", "unstack", "vecdot",
+)
+# fmt: on
+
+#: The same, with ``axis`` as the first argument, by position too.
+# fmt: off
+_REDUCTIONS = (
+    "all", "any", "argmax", "argmin", "count_nonzero", "cumulative_prod", "cumulative_sum", "max", "mean",
+    "min", "prod", "std", "sum", "var",
+)
+# fmt: on
+
+#: PyTorch's methods that change the tensor in place, and the function whose result they write.
+_CHANGING = {"add_": "add", "sub_": "subtract", "mul_": "multiply", "div_": "divide", "clamp_": "clip"}
 
 
 # -- operators
@@ -91,6 +132,20 @@ def _in_place(operation: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any]
     return operator
 
 
+def _changing(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def method(self: Tensor, *args: Any, **options: Any) -> Tensor:
+        return overwrite(self, operation(self, *args, **options), operation.__name__)
+
+    return method
+
+
+def _reduction(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def method(self: Tensor, axis: Any = None, **options: Any) -> Tensor:
+        return operation(self, axis=axis, **options)
+
+    return method
+
+
 def overwrite(target: Tensor, result: Tensor, where: str) -> Tensor:
     """Give ``target`` the elements of ``result`` and its place in the graph; returns ``target``.
 
@@ -100,7 +155,8 @@ def overwrite(target: Tensor, result: Tensor, where: str) -> Tensor:
     """
     if modes.grad and isinstance(target._node, Leaf):
         raise GraphError(
-            f"{where}: a leaf that requires a gradient cannot be changed in place; use dg.no_grad() or a new tensor"
+            f"{where}: a leaf that requires a gradient cannot be changed in place; "
+            "use dg.no_grad() or a new tensor"
         )
     if result.shape != target.shape:
         raise ShapeError(
@@ -128,40 +184,39 @@ def _plain_key(key: Any) -> Any:
 
 
 def _getitem(self: Tensor, key: Any) -> Tensor:
-    """A part of the tensor."""
     return namespace.getitem(self, _plain_key(key))
 
 
 def _setitem(self: Tensor, key: Any, value: Any) -> None:
-    """Replace a part of the tensor in place."""
-    overwrite(self, namespace.setitem(self, value, _plain_key(key)), "setitem")
+    key = _plain_key(key)
+    if modes.grad and (self._node is not None or getattr(value, "_node", None) is not None):
+        overwrite(self, namespace.setitem(self, value, key), "setitem")
+        return
+    array = value._data if isinstance(value, Tensor) else value
+    try:
+        self._data[key] = array
+    except Exception as error:
+        raise explain(REGISTRY["setitem"], error, (self._data, array)) from error
+    frame = sys._getframe(1)
+    self.changed(f"{frame.f_code.co_filename}:{frame.f_lineno}")
 
 
 # -- conversion
 
 
 def _item(self: Tensor) -> Any:
-    """The only element, as a Python number.
-
-    Raises:
-        ShapeError: a tensor with more elements, or none.
-    """
     if self.size != 1:
         raise ShapeError(f"item: expected one element, got a tensor of shape {list(self.shape)}")
     return self._data.item()
 
 
-def _tolist(self: Tensor) -> Any:
-    """The elements as nested lists of Python numbers."""
-    return self._data.tolist()
+def _index(self: Tensor) -> int:
+    if self.dtype.kind not in "iu":
+        raise DTypeError(f"index: only whole numbers can be indices, got {self.dtype}")
+    return int(_item(self))
 
 
 def _numpy(self: Tensor) -> np.ndarray:
-    """The elements as a NumPy array, in the same memory.
-
-    Raises:
-        GraphError: a tensor that requires a gradient.
-    """
     if self.requires_grad:
         raise GraphError("numpy: the tensor requires a gradient; call detach().numpy()")
     return self._data
@@ -189,9 +244,15 @@ def _iter(self: Tensor) -> Iterator[Tensor]:
     return (self[i] for i in range(_len(self)))
 
 
+def _contains(self: Tensor, value: Any) -> bool:
+    return bool((self._data == (value._data if isinstance(value, Tensor) else value)).any())
+
+
 def _repr(self: Tensor) -> str:
     text = np.array2string(self._data, separator=", ", prefix="tensor(")
-    if self.dtype not in (np.float32, np.int64, np.bool_):
+    if self.size == 0 and self.ndim > 1:
+        text += f", size={self.shape}"
+    if self.dtype not in (np.float32, np.int64, np.bool_, np.complex64):
         text += f", dtype={self.dtype}"
     if self.grad_fn is not None:
         text += f", grad_fn=<{self.grad_fn.op.name}>"
@@ -200,16 +261,110 @@ def _repr(self: Tensor) -> str:
     return f"tensor({text})"
 
 
+def _format(self: Tensor, spec: str) -> str:
+    return format(self._data.item(), spec) if self.ndim == 0 else format(repr(self), spec)
+
+
+# -- NumPy's own functions
+
+#: What Python calls for ``array + tensor``: NumPy's function, which cannot be told from the operator.
+_OPERATOR_UFUNCS: dict[Any, Any] = {
+    getattr(np, name): getattr(namespace, name) for name in (*_ARITHMETIC.values(), *_COMPARISONS.values())
+}
+
+
+def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+    """Operators with an array on the left give tensors; other ufuncs compute on the arrays."""
+    operation = _OPERATOR_UFUNCS.get(ufunc)
+    if operation is not None and method == "__call__" and not options and not isinstance(inputs[0], Tensor):
+        return operation(*inputs)
+    return _compute_with_numpy(getattr(ufunc, method), ufunc, inputs, options)
+
+
+def _array_function(self: Tensor, function: Any, types: Any, args: Any, options: Any) -> Any:
+    """Other NumPy functions compute on the arrays too."""
+    return _compute_with_numpy(function, function, args, options)
+
+
+def _compute_with_numpy(call: Any, function: Any, args: Any, options: dict[str, Any]) -> Any:
+    out = options.get("out")
+    if any(isinstance(each, Tensor) for each in (out if isinstance(out, tuple) else (out,))):
+        return NotImplemented
+    return call(*_arrays(args, function), **_arrays(options, function))
+
+
+def _arrays(value: Any, function: Any) -> Any:
+    """The tensors inside ``value`` as arrays.
+
+    Raises:
+        GraphError: one of them requires a gradient.
+    """
+    if isinstance(value, Tensor):
+        if value.requires_grad:
+            ours = _our_name(function)
+            raise GraphError(
+                f"numpy.{function.__name__}: a tensor requires a gradient, which NumPy would lose; "
+                + (f"use {ours}, or detach() it" if ours else "detach() it first")
+            )
+        return value._data
+    if isinstance(value, dict):
+        return {key: _arrays(each, function) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_arrays(each, function) for each in value)
+    return value
+
+
+def _our_name(function: Any) -> str | None:
+    """What distgrad calls a NumPy function; None for one that it lacks."""
+    for prefix, module in (("dg.", np), ("dg.linalg.", np.linalg), ("dg.fft.", np.fft)):
+        for name in namespace.__dict__:
+            if vars(module).get(name) is function:
+                return prefix + name
+    return None
+
+
+# -- the array API standard's own methods
+
+_VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12")
+
+
+def _array_namespace(self: Tensor, /, *, api_version: str | None = None) -> Any:
+    if api_version is not None and api_version not in _VERSIONS:
+        raise ValueError(f"__array_namespace__: api_version must be one of {_VERSIONS}, got {api_version!r}")
+    return sys.modules["distgrad"]
+
+
+def _to_device(self: Tensor, device: Device | str, /, *, stream: Any = None) -> Tensor:
+    check_device(device)
+    if stream is not None:
+        raise ValueError(f"to_device: the CPU has no streams, got stream={stream!r}")
+    return self
+
+
+def _dlpack(self: Tensor, **options: Any) -> Any:
+    return _numpy(self).__dlpack__(**{key: value for key, value in options.items() if value is not None})
+
+
+def _dlpack_method(
+    self: Tensor,
+    /,
+    *,
+    stream: Any = None,
+    max_version: tuple[int, int] | None = None,
+    dl_device: tuple[Any, int] | None = None,
+    copy: bool | None = None,
+) -> Any:
+    return _dlpack(self, stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
+
+
 # -- methods with names of their own
 
 
-def _reshape(self: Tensor, *shape: Any) -> Tensor:
-    """The same elements in another shape, given as a tuple or as separate numbers."""
-    return namespace.reshape(self, _spread(shape))
+def _reshape(self: Tensor, *lengths: Any) -> Tensor:
+    return namespace.reshape(self, _spread(lengths))
 
 
 def _permute(self: Tensor, *axes: Any) -> Tensor:
-    """The axes in another order, given as a tuple or as separate numbers."""
     return namespace.permute_dims(self, _spread(axes))
 
 
@@ -220,22 +375,23 @@ def _spread(numbers: tuple[Any, ...]) -> tuple[int, ...]:
 
 
 def _transpose(self: Tensor) -> Tensor:
-    """The matrix turned over; a tensor with two axes."""
     if self.ndim != 2:
         raise ShapeError(f"T: expected two axes, got {list(self.shape)}; use mT or permute_dims")
     return namespace.matrix_transpose(self)
 
 
 def _clone(self: Tensor) -> Tensor:
-    """A copy that gradients flow through."""
     return namespace.astype(self, self.dtype)
 
 
-def _copy(self: Tensor, *memo: Any) -> Tensor:
-    if not self.is_leaf:
-        raise GraphError("copy: only leaves can be copied with the copy module; use clone() or detach()")
-    out = Tensor(self._data.copy())
-    return out.requires_grad_() if self.requires_grad else out
+def _to(self: Tensor, target: Any) -> Tensor:
+    if isinstance(target, Device | str) and not (isinstance(target, str) and target in np.sctypeDict):
+        return _to_device(self, target)
+    return namespace.astype(self, np.dtype(target), copy=False)
+
+
+def _fill(self: Tensor, value: Any) -> Tensor:
+    return overwrite(self, namespace.broadcast_to(namespace.astype(value, self.dtype), self.shape), "fill_")
 
 
 def _to_dtype(dtype: Any) -> Callable[[Tensor], Tensor]:
@@ -245,70 +401,100 @@ def _to_dtype(dtype: Any) -> Callable[[Tensor], Tensor]:
     return convert
 
 
-#: Methods that are functions of the namespace with the tensor as the first argument.
-_AS_FUNCTIONS = (
-    "abs all any argmax astype exp expand_dims log max mean min relu sigmoid sqrt square squeeze sum tanh var"
-).split()
+def _copy(self: Tensor, *memo: Any) -> Tensor:
+    if not self.is_leaf:
+        raise GraphError("copy: only leaves can be copied with the copy module; use clone() or detach()")
+    out = _rebuild(Tensor, self._data.copy(), self.requires_grad)
+    if self.grad is not None:
+        out.grad = Tensor(self.grad._data.copy())
+    return out
 
 
-def _attach() -> None:
-    arithmetic = {
-        "add": "add",
-        "sub": "subtract",
-        "mul": "multiply",
-        "truediv": "divide",
-        "matmul": "matmul",
-        "pow": "pow",
-    }
+def _reduce(self: Tensor) -> Any:
+    if not self.is_leaf:
+        raise GraphError("pickle: only leaves can be pickled, not what has a graph; use detach()")
+    return _rebuild, (type(self), self._data, self.requires_grad), getattr(self, "__dict__", None)
+
+
+def _rebuild(kind: type[Tensor], data: Any, requires_grad: bool) -> Tensor:
+    """A leaf of some class around an array; what copies and pickles are made with."""
+    out = kind.__new__(kind)
+    Tensor.__init__(out, data, requires_grad)
+    return out
+
+
+def _methods() -> dict[str, Any]:
+    """Everything that is attached, by name."""
     methods: dict[str, Any] = {}
-    for name, function in arithmetic.items():
+    for name, function in _ARITHMETIC.items():
         operation = getattr(namespace, function)
         methods[f"__{name}__"] = _binary(operation)
         methods[f"__r{name}__"] = _reflected(operation)
         methods[f"__i{name}__"] = _in_place(operation)
-    comparisons = {
-        "eq": "equal",
-        "ne": "not_equal",
-        "lt": "less",
-        "le": "less_equal",
-        "gt": "greater",
-        "ge": "greater_equal",
-    }
-    methods |= {
-        f"__{name}__": _binary(getattr(namespace, function)) for name, function in comparisons.items()
-    }
+    methods |= {f"__{name}__": _binary(getattr(namespace, each)) for name, each in _COMPARISONS.items()}
+    methods |= {f"__{name}__": getattr(namespace, each) for name, each in _UNARY.items()}
     methods |= {name: getattr(namespace, name) for name in _AS_FUNCTIONS}
-    methods |= {
-        "__neg__": namespace.negative,
-        "__abs__": namespace.abs,
-        "__getitem__": _getitem,
-        "__setitem__": _setitem,
-        "__array__": _array,
-        "__array_ufunc__": None,
-        "__bool__": _bool,
-        "__float__": lambda self: float(_item(self)),
-        "__int__": lambda self: int(_item(self)),
-        "__len__": _len,
-        "__iter__": _iter,
-        "__repr__": _repr,
-        "__copy__": _copy,
-        "__deepcopy__": _copy,
-        "__hash__": object.__hash__,
-        "T": property(_transpose),
-        "mT": property(namespace.matrix_transpose),
-        "item": _item,
-        "tolist": _tolist,
-        "numpy": _numpy,
-        "reshape": _reshape,
-        "view": _reshape,
-        "permute": _permute,
-        "clone": _clone,
-        "float": _to_dtype(np.float32),
-        "double": _to_dtype(np.float64),
-        "long": _to_dtype(np.int64),
-    }
-    for name, method in methods.items():
-        setattr(Tensor, name, method)
+    methods |= {name: _reduction(getattr(namespace, name)) for name in _REDUCTIONS}
+    methods |= {name: _changing(getattr(namespace, each)) for name, each in _CHANGING.items()}
+    return methods | _SPECIAL | _NAMED
 
 
-_attach()
+_SPECIAL: dict[str, Any] = {
+    "__array__": _array,
+    "__array_function__": _array_function,
+    "__array_namespace__": _array_namespace,
+    "__array_ufunc__": _array_ufunc,
+    "__bool__": _bool,
+    "__complex__": lambda self: complex(_item(self)),
+    "__contains__": _contains,
+    "__copy__": _copy,
+    "__deepcopy__": _copy,
+    "__dlpack__": _dlpack_method,
+    "__dlpack_device__": lambda self: self._data.__dlpack_device__(),
+    "__float__": lambda self: float(_item(self)),
+    "__format__": _format,
+    "__getitem__": _getitem,
+    "__hash__": object.__hash__,
+    "__index__": _index,
+    "__int__": lambda self: int(_item(self)),
+    "__iter__": _iter,
+    "__len__": _len,
+    "__reduce__": _reduce,
+    "__repr__": _repr,
+    "__setitem__": _setitem,
+}
+
+_NAMED: dict[str, Any] = {
+    "T": property(_transpose),
+    "mT": property(namespace.matrix_transpose),
+    "real": property(namespace.real),
+    "imag": property(namespace.imag),
+    "to_device": _to_device,
+    "to": _to,
+    "cpu": lambda self: self,
+    "item": _item,
+    "tolist": lambda self: self._data.tolist(),
+    "numpy": _numpy,
+    "numel": lambda self: self.size,
+    "dim": lambda self: self.ndim,
+    "reshape": _reshape,
+    "view": _reshape,
+    "flatten": lambda self: namespace.reshape(self, (-1,)),
+    "permute": _permute,
+    "clone": _clone,
+    "contiguous": lambda self: self if self._data.flags.c_contiguous else _clone(self),
+    "fill_": _fill,
+    "copy_": _fill,
+    "zero_": lambda self: _fill(self, 0),
+    "half": _to_dtype(np.float16),
+    "float": _to_dtype(np.float32),
+    "double": _to_dtype(np.float64),
+    "int": _to_dtype(np.int32),
+    "long": _to_dtype(np.int64),
+    "bool": _to_dtype(np.bool_),
+}
+
+#: All that this file attaches to Tensor; its declarations for type checkers stand in tensor.py.
+METHODS = _methods()
+for _name, _method in METHODS.items():
+    setattr(Tensor, _name, _method)

@@ -1,8 +1,8 @@
 """What is known about one operation, in one record.
 
-A primitive's formula takes ``xp`` (the array module), then its array inputs (positional-only, as in the array
-API standard, and annotated ``Array``; ``*arrays`` for a sequence of them; a default of None makes one
-optional), then its attributes::
+A primitive's formula takes ``xp`` (the array module), then its array inputs (annotated ``Array``, and most of
+them positional-only, as in the array API standard; ``*arrays`` for a sequence of them; a default of None
+makes one optional), then its attributes::
 
     @primitive(math="y = log(1 + exp(beta x)) / beta", shape=same_shape, dtypes="real floating-point",
                samples=[Sample(((3, 4),)), Sample(((),), {"beta": 2.0})])
@@ -147,7 +147,7 @@ class Primitive:
             if parameter.kind is parameter.VAR_POSITIONAL:
                 self.variadic = True
                 inputs.append(parameter.name)
-            elif parameter.kind is parameter.POSITIONAL_ONLY and "Array" in str(parameter.annotation):
+            elif parameter.annotation in ("Array", "Array | None"):
                 inputs.append(parameter.name)
                 if parameter.default is None:
                     optional.add(parameter.name)

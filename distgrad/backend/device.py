@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from distgrad.errors import DeviceError
 
-__all__ = ["CPU", "Device"]
+__all__ = ["CPU", "Device", "check_device"]
 
 _FORM = re.compile(r"(cpu|cuda)(?::(\d+))?")
 
@@ -57,3 +57,15 @@ class Device:
 
 
 CPU = Device("cpu")
+
+
+def check_device(device: Device | str | None) -> None:
+    """Accept None and the devices that there are.
+
+    Raises:
+        DeviceError: another device.
+    """
+    if device is not None and Device.parse(device) != CPU:
+        raise DeviceError(
+            f"device {device!r}: this build computes on the CPU only; leave device out or pass 'cpu'"
+        )

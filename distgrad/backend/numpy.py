@@ -65,6 +65,6 @@ def _copyto(x: np.ndarray, values: Any) -> np.ndarray:
 
 
 _functions = {name: value for name, value in vars(np).items() if not name.startswith("_")}
-_functions |= {"sum": _sum, "add_at": _add_at, "copyto": _copyto}
+_functions |= {"fft": np.fft, "sum": _sum, "add_at": _add_at, "copyto": _copyto}
 
 numpy_namespace = Namespace("numpy", np.ndarray, _functions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,13 @@ BINARY = [
     Sample(((2, 3), ()), note="no axes"),
     Sample(((0, 3), (3,)), note="empty"),
 ]
-_MISFIT = Reject(((3, 4), (3,)), ShapeError, "broadcast")
+MISFIT = Reject(((3, 4), (3,)), ShapeError, "broadcast")
 
 
 # -- arithmetic
 
 
-@primitive(math="y = x1 + x2", shape=broadcast_shape, samples=BINARY, rejects=[_MISFIT])
+@primitive(math="y = x1 + x2", shape=broadcast_shape, samples=BINARY, rejects=[MISFIT])
 def add(xp: Any, x1: Array, x2: Array, /) -> Array:
     """Sum of two arrays."""
     return xp.add(x1, x2)
@@ -40,7 +41,7 @@ def _(xp: Any, g: Array) -> Array:
     return g
 
 
-@primitive(math="y = x1 - x2", shape=broadcast_shape, dtypes="numeric", samples=BINARY, rejects=[_MISFIT])
+@primitive(math="y = x1 - x2", shape=broadcast_shape, dtypes="numeric", samples=BINARY, rejects=[MISFIT])
 def subtract(xp: Any, x1: Array, x2: Array, /) -> Array:
     """Difference of two arrays."""
     return xp.subtract(x1, x2)
@@ -56,7 +57,7 @@ def _(xp: Any, g: Array) -> Array:
     return -g
 
 
-@primitive(math="y = x1 x2", shape=broadcast_shape, samples=BINARY, rejects=[_MISFIT])
+@primitive(math="y = x1 x2", shape=broadcast_shape, samples=BINARY, rejects=[MISFIT])
 def multiply(xp: Any, x1: Array, x2: Array, /) -> Array:
     """Product of two arrays, an element at a time."""
     return xp.multiply(x1, x2)
@@ -72,7 +73,7 @@ def _(xp: Any, g: Array, x1: Array) -> Array:
     return g * x1
 
 
-@primitive(math="y = x1 / x2", shape=broadcast_shape, domain=(0.5, 2.0), samples=BINARY, rejects=[_MISFIT])
+@primitive(math="y = x1 / x2", shape=broadcast_shape, domain=(0.5, 2.0), samples=BINARY, rejects=[MISFIT])
 def divide(xp: Any, x1: Array, x2: Array, /) -> Array:
     """Quotient of two arrays."""
     return xp.divide(x1, x2)
@@ -98,7 +99,7 @@ def _(xp: Any, g: Array, x1: Array, x2: Array) -> Array:
         Sample((np.array([-1.5, 0.0, 2.0]), 2), note="a number"),
         Sample((np.array([-1.5, 0.0, 2.0]), 0), note="the zeroth power"),
     ],
-    rejects=[_MISFIT],
+    rejects=[MISFIT],
 )
 def pow(xp: Any, x1: Array, x2: Array, /) -> Array:
     """``x1`` to the power of ``x2``."""
@@ -140,6 +141,43 @@ def abs(xp: Any, x: Array, /) -> Array:
 @abs.vjp("x")
 def _(xp: Any, g: Array, x: Array) -> Array:
     return g * xp.sign(x)
+
+
+@primitive(math="y = +x", shape=same_shape, dtypes="numeric", samples=UNARY)
+def positive(xp: Any, x: Array, /) -> Array:
+    """A copy."""
+    return xp.positive(x)
+
+
+@positive.vjp("x")
+def _(xp: Any, g: Array) -> Array:
+    return g
+
+
+@primitive(
+    math="y = √(x1² + x2²)",
+    shape=broadcast_shape,
+    dtypes="real floating-point",
+    samples=[*BINARY, Sample((np.array([1e200, 3.0]), np.array([1e200, 4.0])), note="large", grad=False)],
+    rejects=[MISFIT],
+)
+def hypot(xp: Any, x1: Array, x2: Array, /) -> Array:
+    """The length of a right triangle's longest side; the gradient at (0, 0) is 0."""
+    return xp.hypot(x1, x2)
+
+
+def _leg(xp: Any, g: Array, x: Array, y: Array) -> Array:
+    return g * (x / xp.where(y == 0, 1.0, y))
+
+
+@hypot.vjp("x1")
+def _(xp: Any, g: Array, x1: Array, y: Array) -> Array:
+    return _leg(xp, g, x1, y)
+
+
+@hypot.vjp("x2")
+def _(xp: Any, g: Array, x2: Array, y: Array) -> Array:
+    return _leg(xp, g, x2, y)
 
 
 @primitive(math="y = x²", shape=same_shape, dtypes="numeric", samples=UNARY)
@@ -198,7 +236,21 @@ def _(xp: Any, g: Array, y: Array) -> Array:
 @primitive(math="y = e^x - 1", shape=same_shape, dtypes="floating-point", samples=UNARY)
 def expm1(xp: Any, x: Array, /) -> Array:
     """The exponential less one, exact near 0."""
-    return xp.expm1(x)
+    y = xp.expm1(x)
+    return _complex_expm1(xp, xp.asarray(x)) if y.dtype.kind == "c" else y
+
+
+def _complex_expm1(xp: Any, x: Array) -> Array:
+    """expm1(a + bi) = expm1(a) cos b - 2 sin²(b/2) + i e^a sin b, with the limits where a is infinite."""
+    a, b = x.real, x.imag
+    endless = xp.isinf(a) & ~xp.isfinite(b)
+    b = xp.where(endless, 0.0, b)
+    half = xp.sin(0.5 * b)
+    real = xp.where((b == 0) | (a == -xp.inf), xp.expm1(a), xp.expm1(a) * xp.cos(b) - 2.0 * half * half)
+    imag = xp.where(b == 0, b, xp.exp(a) * xp.sin(b))
+    y = xp.empty_like(x)
+    y.real, y.imag = real, xp.where(endless & (a > 0), xp.nan, imag)
+    return y
 
 
 @expm1.vjp("x")
@@ -217,6 +269,50 @@ def _(xp: Any, g: Array, x: Array) -> Array:
     return g / x
 
 
+@primitive(math="y = log₂ x", shape=same_shape, dtypes="floating-point", domain=(0.2, 2.0), samples=UNARY)
+def log2(xp: Any, x: Array, /) -> Array:
+    """The logarithm to base 2."""
+    return xp.log2(x)
+
+
+@log2.vjp("x")
+def _(xp: Any, g: Array, x: Array) -> Array:
+    return g / (math.log(2.0) * x)
+
+
+@primitive(math="y = log₁₀ x", shape=same_shape, dtypes="floating-point", domain=(0.2, 2.0), samples=UNARY)
+def log10(xp: Any, x: Array, /) -> Array:
+    """The logarithm to base 10."""
+    return xp.log10(x)
+
+
+@log10.vjp("x")
+def _(xp: Any, g: Array, x: Array) -> Array:
+    return g / (math.log(10.0) * x)
+
+
+@primitive(
+    math="y = log(e^x1 + e^x2)",
+    shape=broadcast_shape,
+    dtypes="real floating-point",
+    samples=[*BINARY, Sample((np.array([-900.0, 0.0]), np.array([-900.0, 900.0])), note="tails", grad=False)],
+    rejects=[MISFIT],
+)
+def logaddexp(xp: Any, x1: Array, x2: Array, /) -> Array:
+    """The logarithm of the sum of two exponentials."""
+    return xp.logaddexp(x1, x2)
+
+
+@logaddexp.vjp("x1")
+def _(xp: Any, g: Array, x1: Array, x2: Array) -> Array:
+    return g * xp.sigmoid(x1 - x2)
+
+
+@logaddexp.vjp("x2")
+def _(xp: Any, g: Array, x1: Array, x2: Array) -> Array:
+    return g * xp.sigmoid(x2 - x1)
+
+
 @primitive(
     math="y = log(1 + x)", shape=same_shape, dtypes="floating-point", domain=(-0.5, 2.0), samples=UNARY
 )
@@ -228,39 +324,6 @@ def log1p(xp: Any, x: Array, /) -> Array:
 @log1p.vjp("x")
 def _(xp: Any, g: Array, x: Array) -> Array:
     return g / (1.0 + x)
-
-
-@primitive(math="y = sin x", shape=same_shape, dtypes="floating-point", samples=UNARY)
-def sin(xp: Any, x: Array, /) -> Array:
-    """The sine."""
-    return xp.sin(x)
-
-
-@sin.vjp("x")
-def _(xp: Any, g: Array, x: Array) -> Array:
-    return g * xp.cos(x)
-
-
-@primitive(math="y = cos x", shape=same_shape, dtypes="floating-point", samples=UNARY)
-def cos(xp: Any, x: Array, /) -> Array:
-    """The cosine."""
-    return xp.cos(x)
-
-
-@cos.vjp("x")
-def _(xp: Any, g: Array, x: Array) -> Array:
-    return -g * xp.sin(x)
-
-
-@primitive(math="y = tanh x", shape=same_shape, dtypes="floating-point", samples=UNARY)
-def tanh(xp: Any, x: Array, /) -> Array:
-    """The hyperbolic tangent."""
-    return xp.tanh(x)
-
-
-@tanh.vjp("x")
-def _(xp: Any, g: Array, y: Array) -> Array:
-    return g * (1.0 - y * y)
 
 
 @primitive(
@@ -294,7 +357,7 @@ def _(xp: Any, g: Array, y: Array) -> Array:
 
 
 @primitive(
-    math="y = max(x1, x2)", shape=broadcast_shape, dtypes="real numeric", samples=BINARY, rejects=[_MISFIT]
+    math="y = max(x1, x2)", shape=broadcast_shape, dtypes="real numeric", samples=BINARY, rejects=[MISFIT]
 )
 def maximum(xp: Any, x1: Array, x2: Array, /) -> Array:
     """The larger of two arrays; where they are equal each gets half of the gradient."""
@@ -312,7 +375,7 @@ def _(xp: Any, g: Array, x1: Array, x2: Array) -> Array:
 
 
 @primitive(
-    math="y = min(x1, x2)", shape=broadcast_shape, dtypes="real numeric", samples=BINARY, rejects=[_MISFIT]
+    math="y = min(x1, x2)", shape=broadcast_shape, dtypes="real numeric", samples=BINARY, rejects=[MISFIT]
 )
 def minimum(xp: Any, x1: Array, x2: Array, /) -> Array:
     """The smaller of two arrays; where they are equal each gets half of the gradient."""
@@ -350,54 +413,3 @@ def _(xp: Any, g: Array, condition: Array) -> Array:
 @where.vjp("x2")
 def _(xp: Any, g: Array, condition: Array) -> Array:
     return xp.where(condition, 0.0, g)
-
-
-# -- no gradient
-
-
-@primitive(math="y = sign of x", shape=same_shape, dtypes="numeric", samples=UNARY)
-def sign(xp: Any, x: Array, /) -> Array:
-    """−1, 0 or 1."""
-    return xp.sign(x)
-
-
-@primitive(math="y = x1 == x2", shape=broadcast_shape, result="bool", samples=BINARY)
-def equal(xp: Any, x1: Array, x2: Array, /) -> Array:
-    """Whether elements are equal."""
-    return xp.equal(x1, x2)
-
-
-@primitive(math="y = x1 != x2", shape=broadcast_shape, result="bool", samples=BINARY)
-def not_equal(xp: Any, x1: Array, x2: Array, /) -> Array:
-    """Whether elements differ."""
-    return xp.not_equal(x1, x2)
-
-
-@primitive(math="y = x1 < x2", shape=broadcast_shape, dtypes="real numeric", result="bool", samples=BINARY)
-def less(xp: Any, x1: Array, x2: Array, /) -> Array:
-    """Whether elements of the first are smaller."""
-    return xp.less(x1, x2)
-
-
-@primitive(math="y = x1 <= x2", shape=broadcast_shape, dtypes="real numeric", result="bool", samples=BINARY)
-def less_equal(xp: Any, x1: Array, x2: Array, /) -> Array:
-    """Whether elements of the first are smaller or equal."""
-    return xp.less_equal(x1, x2)
-
-
-@primitive(math="y = x1 > x2", shape=broadcast_shape, dtypes="real numeric", result="bool", samples=BINARY)
-def greater(xp: Any, x1: Array, x2: Array, /) -> Array:
-    """Whether elements of the first are larger."""
-    return xp.greater(x1, x2)
-
-
-@primitive(math="y = x1 >= x2", shape=broadcast_shape, dtypes="real numeric", result="bool", samples=BINARY)
-def greater_equal(xp: Any, x1: Array, x2: Array, /) -> Array:
-    """Whether elements of the first are larger or equal."""
-    return xp.greater_equal(x1, x2)
-
-
-@primitive(math="y = whether x is finite", shape=same_shape, dtypes="numeric", result="bool", samples=UNARY)
-def isfinite(xp: Any, x: Array, /) -> Array:
-    """Whether elements are neither infinite nor NaN."""
-    return xp.isfinite(x)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Shape
+from distgrad.autograd.ops.rules import Shape, normalize_axes, plain
 from distgrad.autograd.primitive import Reject, Sample
-from distgrad.errors import ShapeError
+from distgrad.errors import AxisError, DTypeError, ShapeError
 
 Key = Any  # what stands in brackets: numbers, slices, None, ..., arrays of integers or booleans
 
@@ -91,3 +92,84 @@ def _(xp: Any, g: Array, key: Key) -> Array:
 @setitem.vjp("value")
 def _(xp: Any, g: Array, key: Key) -> Array:
     return xp.getitem(g, key)
+
+
+@primitive(
+    math="y[…, j, …] = x[…, indices_j, …]",
+    samples=[
+        Sample(((4,), np.array([2, 0, 2, -1]))),
+        Sample(((3, 4), np.array([3, 0])), {"axis": 1}),
+        Sample(((3, 4), np.array([[1, 2], [0, 0]])), {"axis": 0}, note="indices with two axes"),
+        Sample(((3, 4), np.array([5, -1])), note="of the flattened array"),
+        Sample(((3, 4), np.array([], dtype=np.int64)), {"axis": 0}, note="empty"),
+    ],
+    rejects=[
+        Reject(((3, 4), np.array([4])), IndexError, "take", {"axis": 1}),
+        Reject(((3, 4), np.array([0])), AxisError, "axis 2", {"axis": 2}),
+        Reject(((3,), np.array([0.5])), DTypeError, "take"),
+    ],
+)
+def take(xp: Any, x: Array, indices: Array, /, *, axis: int | None = None) -> Array:
+    """Elements at places along an axis.
+
+    Args:
+        x: any shape.
+        indices: the places; negative ones count from the end.
+        axis: the axis to take from; None takes from the flattened array.
+    """
+    return xp.take(x, indices, axis=axis)
+
+
+@take.vjp("x")
+def _(xp: Any, g: Array, x_shape: Shape, indices: Array, axis: int | None) -> Array:
+    if axis is None:
+        return xp.reshape(xp.put_zeros(g, (plain(indices),), (math.prod(x_shape),)), x_shape)
+    return xp.put_zeros(g, (*(slice(None),) * (axis % len(x_shape)), plain(indices)), x_shape)
+
+
+@primitive(
+    math="y[i, j] = x[i, indices[i, j]] along an axis",
+    samples=[
+        Sample(((3, 4), np.array([[0, 3], [1, 1], [2, -1]]))),
+        Sample(((3, 4), np.array([[0, 2, 1, 1]])), {"axis": 0}),
+        Sample(((1, 4), np.array([[0, 3], [1, 1]])), note="x broadcast"),
+        Sample(((4,), np.array([1, 1, 0]))),
+    ],
+    rejects=[
+        Reject(((3, 4), np.array([[4], [0], [0]])), IndexError, "take_along_axis"),
+        Reject(((3, 4), np.array([1])), ShapeError, "take_along_axis"),
+    ],
+)
+def take_along_axis(xp: Any, x: Array, indices: Array, /, *, axis: int = -1) -> Array:
+    """Elements at places of their own for every row along an axis.
+
+    Args:
+        x: any shape.
+        indices: as many axes as ``x``; the others' lengths broadcast with those of ``x``.
+        axis: the axis that the indices point into.
+    """
+    return xp.take_along_axis(x, indices, axis=axis)
+
+
+@take_along_axis.vjp("x")
+def _(xp: Any, g: Array, x_shape: Shape, indices: Array, axis: int) -> Array:
+    where = normalize_axes(axis, len(x_shape), "take_along_axis")[0]
+    key = [np.arange(n) * (x_shape[i] != 1) for i, n in enumerate(g.shape)]  # an axis of length 1 is at 0
+    grid: list[Any] = list(np.ix_(*key))
+    grid[where] = plain(indices)
+    return xp.put_zeros(g, tuple(grid), x_shape)
+
+
+@primitive(
+    math="y = indices of the elements that are not 0, one array an axis",
+    outputs=0,
+    result="int64",
+    samples=[
+        Sample((np.array([[0.0, 1.0, 2.0], [3.0, 0.0, 0.0]]),), grad=False),
+        Sample(((0, 3),), note="empty"),
+    ],
+    rejects=[Reject(((),), ShapeError, "nonzero")],
+)
+def nonzero(xp: Any, x: Array, /) -> tuple[Array, ...]:
+    """Where elements are not 0: their indices, an array an axis, in row order."""
+    return xp.nonzero(x)

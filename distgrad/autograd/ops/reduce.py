@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 
+from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Axis, count_over, reduced_shape, restore_axes
+from distgrad.autograd.ops.rules import (
+    Axis,
+    count_over,
+    in_float32,
+    normalize_axes,
+    reduced_shape,
+    restore_axes,
+)
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import AxisError
 
@@ -98,7 +107,7 @@ def var(xp: Any, x: Array, /, *, axis: Axis = None, correction: float = 0.0, kee
         correction: taken from the count in the divisor: 0 for a population, 1 for a sample.
         keepdims: keep the axes reduced over, with length 1.
     """
-    return xp.var(x, axis=axis, correction=correction, keepdims=keepdims)
+    return in_float32(xp.var, x, axis=axis, correction=correction, keepdims=keepdims)
 
 
 @var.vjp("x")
@@ -106,6 +115,57 @@ def _(xp: Any, g: Array, x: Array, axis: Axis, correction: float, keepdims: bool
     scale = 2.0 / (count_over(x.shape, axis) - correction)
     deviation = x - xp.mean(x, axis=axis, keepdims=True)
     return restore_axes(xp, g, x.shape, axis, keepdims) * (scale * deviation)
+
+
+@composite(
+    math="y = √(Σ (x - mean x)² / (n - correction))",
+    shape=reduced_shape,
+    dtypes="real floating-point",
+    samples=[*_SAMPLES[:3], Sample(((3, 4),), {"axis": 0, "correction": 1})],
+    rejects=_REJECTS,
+)
+def std(xp: Any, x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
+    """Standard deviation over axes; arguments as in ``var``. It has no gradient where it is 0."""
+    return xp.sqrt(xp.var(x, axis=axis, correction=correction, keepdims=keepdims))
+
+
+@primitive(
+    math="y = Π x",
+    shape=reduced_shape,
+    dtypes="numeric",
+    samples=[
+        *_SAMPLES,
+        _EMPTY,
+        Sample((np.array([[0.0, 2.0, 3.0], [0.0, 0.0, 5.0], [1.5, 2.0, 0.5]]),), {"axis": 1}, note="zeros"),
+    ],
+    rejects=_REJECTS,
+)
+def prod(xp: Any, x: Array, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Array:
+    """Product over axes.
+
+    Args:
+        x: any shape.
+        axis: the axes to multiply over; None means all.
+        dtype: of the result; None means that of ``x``, or the default integer for small integers.
+        keepdims: keep the axes multiplied over, with length 1.
+    """
+    return in_float32(xp.prod, x, axis=axis, dtype=dtype, keepdims=keepdims)
+
+
+@prod.vjp("x")
+def _(xp: Any, g: Array, x: Array, axis: Axis, keepdims: bool) -> Array:
+    axes = normalize_axes(axis, len(x.shape), "prod")
+    kept = tuple(i for i in range(len(x.shape)) if i not in axes)
+    order = kept + axes
+    moved = xp.permute_dims(x, order)
+    rows = xp.reshape(moved, (*moved.shape[: len(kept)], count_over(x.shape, axis)))
+    before = xp.cumulative_prod(rows, axis=-1, include_initial=True)[..., :-1]
+    after = xp.flip(xp.cumulative_prod(xp.flip(rows, axis=-1), axis=-1, include_initial=True), axis=-1)[
+        ..., 1:
+    ]
+    others = xp.reshape(before * after, moved.shape)  # no division: x may hold zeros
+    back = tuple(order.index(i) for i in range(len(order)))
+    return restore_axes(xp, g, x.shape, axis, keepdims) * xp.permute_dims(others, back)
 
 
 # -- no gradient
@@ -121,6 +181,26 @@ def _(xp: Any, g: Array, x: Array, axis: Axis, correction: float, keepdims: bool
 def argmax(xp: Any, x: Array, /, *, axis: int | None = None, keepdims: bool = False) -> Array:
     """Index of the largest element, the first of several; into the flattened array for ``axis=None``."""
     return xp.argmax(x, axis=axis, keepdims=keepdims)
+
+
+@primitive(
+    math="y = index of the smallest x",
+    dtypes="real numeric",
+    result="int64",
+    samples=[Sample(((3, 4),)), Sample(((3, 4),), {"axis": 1, "keepdims": True})],
+    rejects=_REJECTS,
+)
+def argmin(xp: Any, x: Array, /, *, axis: int | None = None, keepdims: bool = False) -> Array:
+    """Index of the smallest element, the first of several; into the flattened array for ``axis=None``."""
+    return xp.argmin(x, axis=axis, keepdims=keepdims)
+
+
+@primitive(
+    math="y = number of x ≠ 0", shape=reduced_shape, result="int64", samples=_SAMPLES, rejects=_REJECTS
+)
+def count_nonzero(xp: Any, x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
+    """How many elements are not 0."""
+    return xp.sum(xp.not_equal(x, 0), axis=axis, keepdims=keepdims)
 
 
 @primitive(math="y = ∀ x", shape=reduced_shape, result="bool", samples=_SAMPLES, rejects=_REJECTS)

@@ -15,8 +15,10 @@ __all__ = [
     "Shape",
     "broadcast_shape",
     "count_over",
+    "in_float32",
     "normalize_axes",
     "pairs",
+    "plain",
     "reduced_shape",
     "restore_axes",
     "same_shape",
@@ -75,6 +77,19 @@ def count_over(x_shape: Shape, axis: Any) -> int:
     if axis is None:
         return math.prod(x_shape)
     return math.prod(x_shape[i] for i in normalize_axes(axis, len(x_shape), "count"))
+
+
+def in_float32(reduction: Any, x: Any, *, dtype: Any = None, **options: Any) -> Any:
+    """``reduction(x)``, computed in float32 where ``x`` or ``dtype`` is float16: steps there would round."""
+    wanted = x.dtype if dtype is None else np.dtype(dtype)
+    if wanted.char == "e":
+        return reduction(x.astype(np.float32), **options).astype(np.float16)
+    return reduction(x, **options) if dtype is None else reduction(x, dtype=dtype, **options)
+
+
+def plain(x: Any) -> Any:
+    """The array of a tensor, where a gradient needs indices: those are not differentiated."""
+    return getattr(x, "_data", x)
 
 
 def pairs(value: int | Sequence[int], count: int, where: str, name: str) -> tuple[int, ...]:

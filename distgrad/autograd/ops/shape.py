@@ -1,4 +1,4 @@
-"""Operations that move elements without computing: reshape, transpose, join, convert."""
+"""Operations that move elements without computing: reshape, transpose, flip, join, convert."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.rules import Shape, normalize_axes, same_shape
 from distgrad.autograd.primitive import Reject, Sample
-from distgrad.errors import AxisError, ShapeError
+from distgrad.backend.device import check_device
+from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
 
 
 def _reshaped(x: Shape, *, shape: Shape, **attributes: Any) -> Shape:
@@ -127,6 +129,259 @@ def _(xp: Any, g: Array, x_shape: Shape) -> Array:
     return xp.reshape(g, x_shape)
 
 
+@composite(
+    math="y[…, destination, …] = x[…, source, …]",
+    samples=[Sample(((2, 3, 4), 0, -1)), Sample(((2, 3, 4), [0, 2], [1, 0])), Sample(((0, 3), 0, 1))],
+    rejects=[
+        Reject(((2, 3), 2, 0), AxisError, "axis 2"),
+        Reject(((2, 3), [0, 1], 0), ShapeError, "moveaxis: 2 source axes but 1 destination"),
+    ],
+)
+def moveaxis(
+    xp: Any, x: Array, source: int | tuple[int, ...], destination: int | tuple[int, ...], /
+) -> Array:
+    """Some axes moved to other places, the rest in their order, as a view.
+
+    Args:
+        x: any shape.
+        source: the axis or axes to move.
+        destination: where each shall stand.
+    """
+    moving, places = _axes(source, len(x.shape)), _axes(destination, len(x.shape))
+    if len(moving) != len(places):
+        raise ShapeError(
+            f"moveaxis: {len(moving)} source axes but {len(places)} destination{'s'[: len(places) != 1]}"
+        )
+    order = [i for i in range(len(x.shape)) if i not in moving]
+    for place, axis in sorted(zip(places, moving, strict=True)):
+        order.insert(place, axis)
+    return xp.permute_dims(x, tuple(order))
+
+
+def _axes(axis: int | tuple[int, ...], ndim: int) -> list[int]:
+    """Axes as non-negative numbers in the order given."""
+    normalize_axes(axis, ndim, "moveaxis")
+    return [each % ndim for each in ((axis,) if isinstance(axis, int | np.integer) else axis)]
+
+
+@primitive(
+    math="y_i = x_{n-1-i}",
+    shape=same_shape,
+    view=True,
+    samples=[
+        Sample(((3, 4),)),
+        Sample(((3, 4),), {"axis": 1}),
+        Sample(((2, 3, 4),), {"axis": (0, -1)}),
+        Sample(((),), note="no axes"),
+    ],
+    rejects=[Reject(((3, 4),), AxisError, "axis 2", {"axis": 2})],
+)
+def flip(xp: Any, x: Array, /, *, axis: int | tuple[int, ...] | None = None) -> Array:
+    """The order turned along axes (all for None), as a view."""
+    return xp.flip(x, axis=axis)
+
+
+@flip.vjp("x")
+def _(xp: Any, g: Array, axis: int | tuple[int, ...] | None) -> Array:
+    return xp.flip(g, axis=axis)
+
+
+@primitive(
+    math="y_i = x_{(i - shift) mod n}",
+    shape=same_shape,
+    samples=[
+        Sample(((3, 4),), {"shift": 2}),
+        Sample(((3, 4),), {"shift": -1, "axis": 1}),
+        Sample(((2, 3, 4),), {"shift": (1, 5), "axis": (0, -1)}),
+        Sample(((0, 3),), {"shift": 1, "axis": 0}, note="empty"),
+    ],
+    rejects=[Reject(((3, 4),), AxisError, "axis 2", {"shift": 1, "axis": 2})],
+)
+def roll(
+    xp: Any, x: Array, /, shift: int | tuple[int, ...], *, axis: int | tuple[int, ...] | None = None
+) -> Array:
+    """Elements moved on along axes; those that leave at the end come in at the start.
+
+    Args:
+        x: any shape.
+        shift: by how many places, a number for each axis.
+        axis: the axes; None rolls the flattened array.
+    """
+    return xp.roll(x, shift, axis=axis)
+
+
+@roll.vjp("x")
+def _(xp: Any, g: Array, shift: int | tuple[int, ...], axis: int | tuple[int, ...] | None) -> Array:
+    back = tuple(-each for each in shift) if isinstance(shift, tuple | list) else -shift
+    return xp.roll(g, back, axis=axis)
+
+
+@primitive(
+    math="y = every x_i repeats_i times",
+    samples=[
+        Sample(((2, 3), 2)),
+        Sample(((2, 3), 3), {"axis": 1}),
+        Sample(((2, 3), np.array([1, 0, 2])), {"axis": -1}),
+        Sample(((3,), np.array([0, 2, 1]))),
+        Sample(((0, 3), 2), {"axis": 0}, note="empty"),
+    ],
+    rejects=[
+        Reject(((2, 3), 2), AxisError, "axis 2", {"axis": 2}),
+        Reject(((3,), np.array([1, 2])), ShapeError, "repeat"),
+    ],
+)
+def repeat(xp: Any, x: Array, repeats: Any, /, *, axis: int | None = None) -> Array:
+    """Each element repeated where it stands.
+
+    Args:
+        x: any shape.
+        repeats: how often: a number, or an array with one for each element along the axis.
+        axis: the axis to repeat along; None flattens first.
+    """
+    return xp.repeat(x, _counts(repeats), axis=axis)
+
+
+def _counts(repeats: Any) -> Any:
+    """Numbers of repetitions as an array of integers; an empty list of them has no dtype of its own."""
+    counts = np.asarray(repeats)
+    return counts.astype(np.int64) if counts.size == 0 else counts
+
+
+@repeat.vjp("x")
+def _(xp: Any, g: Array, x_shape: Shape, repeats: Any, axis: int | None) -> Array:
+    where = 0 if axis is None else axis % len(x_shape)
+    length = math.prod(x_shape) if axis is None else x_shape[where]
+    flat = (length,) if axis is None else x_shape
+    came_from = np.repeat(np.arange(length), _counts(repeats))
+    return xp.reshape(xp.put_zeros(g, (*(slice(None),) * where, came_from), flat), x_shape)
+
+
+@composite(
+    math="y_i = x_{i mod n}",
+    samples=[
+        Sample(((2, 3), [2, 1])),
+        Sample(((3,), [2, 2]), note="more repetitions than axes"),
+        Sample(((2, 3), [2]), note="fewer repetitions than axes"),
+        Sample(((2, 3), [0, 1]), note="empty"),
+    ],
+    rejects=[Reject(((3,), [-1]), ShapeError, "tile")],
+)
+def tile(xp: Any, x: Array, repetitions: tuple[int, ...], /) -> Array:
+    """The whole array repeated along its axes, the last of them first.
+
+    Args:
+        x: any shape.
+        repetitions: how often along each axis; missing ones in front are 1, as are missing axes.
+    """
+    if any(count < 0 for count in repetitions):
+        raise ShapeError(f"tile: repetitions must be 0 or more, got {tuple(repetitions)}")
+    ndim = max(len(x.shape), len(repetitions))
+    counts = (1,) * (ndim - len(repetitions)) + tuple(repetitions)
+    lengths = (1,) * (ndim - len(x.shape)) + x.shape
+    spread = xp.reshape(x, tuple(n for length in lengths for n in (1, length)))
+    pairs = tuple(n for pair in zip(counts, lengths, strict=True) for n in pair)
+    return xp.reshape(
+        xp.broadcast_to(spread, pairs), tuple(map(math.prod, zip(counts, lengths, strict=True)))
+    )
+
+
+@composite(
+    math="y_1, y_2, … = x broadcast to the shape that all fit",
+    samples=[Sample(((3, 1), (4,))), Sample(((2, 3),)), Sample(((), (0, 2)), note="empty")],
+    rejects=[Reject(((3, 4), (3,)), ShapeError, "broadcast")],
+    result="any",
+)
+def broadcast_arrays(xp: Any, *arrays: Array) -> list[Array]:
+    """The arrays, each broadcast to the shape that all of them fit, as views that cannot be written."""
+    try:
+        shape = np.broadcast_shapes(*[x.shape for x in arrays])
+    except ValueError as error:
+        raise ShapeError(f"broadcast_arrays: {error}; got {[list(x.shape) for x in arrays]}") from None
+    return [xp.broadcast_to(x, shape) for x in arrays]
+
+
+@composite(
+    math="y_k[i, j, …] = x_k at its own index",
+    samples=[
+        Sample(((3,), (4,))),
+        Sample(((3,), (4,), (2,)), {"indexing": "ij"}),
+        Sample(((3,),), note="one axis"),
+        Sample(((), (2,)), note="a number"),
+    ],
+    rejects=[
+        Reject(((3,), (4,)), OptionError, "indexing", {"indexing": "yx"}),
+        Reject(((3, 4), (4,)), ShapeError, "meshgrid: expected arrays with one axis"),
+    ],
+    result="any",
+)
+def meshgrid(xp: Any, *arrays: Array, indexing: str = "xy") -> list[Array]:
+    """Coordinate arrays of a grid.
+
+    Args:
+        *arrays: the coordinates along each axis of the grid.
+        indexing: ``"ij"``: array k varies along axis k; ``"xy"``: the first two axes change places.
+    """
+    if indexing not in ("xy", "ij"):
+        raise OptionError(f"meshgrid: indexing must be 'xy' or 'ij', got {indexing!r}")
+    if any(len(x.shape) > 1 for x in arrays):
+        raise ShapeError(f"meshgrid: expected arrays with one axis, got {[list(x.shape) for x in arrays]}")
+    order = list(range(len(arrays)))
+    if indexing == "xy":
+        order[:2] = order[:2][::-1]
+    places = [tuple(-1 if place == i else 1 for i in range(len(arrays))) for place in order]
+    return xp.broadcast_arrays(*[xp.reshape(x, s) for x, s in zip(arrays, places, strict=True)])
+
+
+@composite(
+    math="y_1, y_2, … = x[0], x[1], … along an axis",
+    samples=[Sample(((2, 3),)), Sample(((2, 3, 4),), {"axis": -2})],
+    rejects=[Reject(((2, 3),), AxisError, "axis 2", {"axis": 2})],
+)
+def unstack(xp: Any, x: Array, /, *, axis: int = 0) -> tuple[Array, ...]:
+    """The parts of an array along an axis, without that axis, as views."""
+    where = normalize_axes(axis, len(x.shape), "unstack")[0]
+    return tuple(xp.getitem(x, (*(slice(None),) * where, i)) for i in range(x.shape[where]))
+
+
+@primitive(
+    math="y_ij = x_ij where j - i ≤ k, else 0",
+    shape=same_shape,
+    samples=[Sample(((3, 4),)), Sample(((2, 3, 3),), {"k": 1}), Sample(((4, 3),), {"k": -1})],
+    rejects=[Reject(((3,),), ShapeError, "tril: expected at least two axes")],
+)
+def tril(xp: Any, x: Array, /, *, k: int = 0) -> Array:
+    """The lower triangle of matrices, with the diagonals up to the k-th above the main one."""
+    _check_matrix(x, "tril")
+    return xp.tril(x, k)
+
+
+@tril.vjp("x")
+def _(xp: Any, g: Array, k: int) -> Array:
+    return xp.tril(g, k=k)
+
+
+@primitive(
+    math="y_ij = x_ij where j - i ≥ k, else 0",
+    shape=same_shape,
+    samples=[Sample(((3, 4),)), Sample(((2, 3, 3),), {"k": 1}), Sample(((4, 3),), {"k": -1})],
+    rejects=[Reject(((3,),), ShapeError, "triu: expected at least two axes")],
+)
+def triu(xp: Any, x: Array, /, *, k: int = 0) -> Array:
+    """The upper triangle of matrices, with the diagonals from the k-th above the main one on."""
+    _check_matrix(x, "triu")
+    return xp.triu(x, k)
+
+
+@triu.vjp("x")
+def _(xp: Any, g: Array, k: int) -> Array:
+    return xp.triu(g, k=k)
+
+
+def _check_matrix(x: Array, where: str) -> None:
+    if x.ndim < 2:
+        raise ShapeError(f"{where}: expected at least two axes, got {list(x.shape)}")
+
+
 @primitive(
     math="y = x1, x2, … one after another along an axis",
     samples=[
@@ -175,10 +430,23 @@ def _(xp: Any, g: Array, axis: int, needs: Any) -> list[Array | None]:
     shape=same_shape,
     result="any",
     view=True,
-    samples=[Sample(((3, 4),), {"dtype": np.dtype(np.float64)})],
+    samples=[Sample(((3, 4), np.dtype(np.float64)))],
+    rejects=[Reject((np.array([1j]), np.dtype(np.float64)), DTypeError, "astype: complex128 to float64")],
 )
-def astype(xp: Any, x: Array, /, dtype: Any, *, copy: bool = True) -> Array:
-    """The array converted; ``copy=False`` returns the same memory where the dtype is the same."""
+def astype(xp: Any, x: Array, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Array:
+    """The array converted.
+
+    Args:
+        x: any shape.
+        dtype: of the result.
+        copy: False returns the same memory where the dtype is the same.
+        device: where the result shall lie; None means where ``x`` does.
+    """
+    check_device(device)
+    if x.dtype.kind == "c" and np.dtype(dtype).kind not in "cb":
+        raise DTypeError(
+            f"astype: {x.dtype} to {np.dtype(dtype)} would drop the imaginary part; take dg.real"
+        )
     return x.astype(dtype, copy=copy)
 
 
