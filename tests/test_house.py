@@ -19,15 +19,17 @@ FLOORS = [
     {
         "backend": "device streams memory rng numpy cupy",
         "profiler": "timeline summary memory report",
-        "launch": "plan hosts rank process ssh mpirun slurm logs supervise __main__",
+        "launch": "plan hosts rank process ssh mpirun slurm loop lines hangs logs supervise __main__",
     },
     {
         "autograd": "primitive modes graph tensor source dispatch composite"
-        " ops.rules ops.elementwise ops.reduce ops.shape ops.index ops.linalg ops.products ops.einsum ops.special"
+        " ops.rules ops.elementwise ops.trig ops.rounding ops.logic ops.complex ops.reduce ops.shape ops.index ops.scan"
+        " ops.sorting ops.linalg ops.linalg_products ops.linalg_solve ops.linalg_decompose ops.linalg_norms ops.fft"
+        " ops.products ops.einsum ops.special"
         " ops.activation ops.dropout ops.scatter ops.embedding ops.cumulative ops.statistics ops.windows"
         " ops.padding ops.conv ops.pool ops.adaptive ops.interpolate ops.norm ops.distance"
-        " ops.attention ops.loss ops.margin ops.ctc ops.random creation methods functional gradcheck samples",
-        "comm": "calls work topology transport base single threads store shm mpi nccl registry",
+        " ops.attention ops.loss ops.margin ops.ctc ops.random creation random info methods functional gradcheck samples",
+        "comm": "calls progress work topology transport base single threads store shm mpi nccl registry",
     },
     {
         "nn": "text parameter state hooks init module"
@@ -40,7 +42,7 @@ FLOORS = [
         "data": "dataset collate sampler loader mnist",
     },
     {"parallel": "buckets compress reducer ddp exact batchnorm sharded"},
-    {"": "cli __main__"},
+    {"": "linalg fft cli __main__"},
 ]
 PLACES = {
     ".".join(filter(None, ("distgrad", room, file))): (floor, room, place)
