@@ -6,6 +6,7 @@ Formulas, docstrings, shapes, gradients and rejections are read from the records
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import io
 import sys
@@ -17,9 +18,16 @@ import numpy as np
 
 import distgrad as dg
 from distgrad.autograd.composite import Composite
+from distgrad.autograd.dispatch import namespace
 from distgrad.autograd.primitive import REGISTRY, Primitive, Reject
 from distgrad.autograd.samples import Case, is_floating, reject_cases, sample_cases
 
+ROOMS = (
+    "distgrad",
+    "distgrad.linalg",
+    "distgrad.fft",
+    "distgrad.nn.functional",
+)  # where users find operations
 LARGEST_PRINTED = 48  # elements; of a larger result the example shows the shape
 
 
@@ -34,6 +42,8 @@ def literal(value: Any) -> str:
         return f"dg.tensor({literal(value.tolist())})"
     if isinstance(value, list):
         return f"[{', '.join(map(literal, value))}]"
+    if hasattr(value, "_fields"):
+        return f"{type(value).__name__}({', '.join(map(literal, value))})"
     if isinstance(value, tuple):
         return f"({', '.join(map(literal, value))}{',' if len(value) == 1 else ''})"
     if isinstance(value, float) and not np.isfinite(value):
@@ -62,13 +72,33 @@ def argument(arg: Any, value: Any, domain: tuple[float, float] | None) -> str:
     return literal(value)
 
 
+def public_name(record: Primitive) -> str:
+    """What users call the operation; of one that only gradients call, its place in the engine."""
+    for room in ROOMS:
+        module = importlib.import_module(room)
+        for name, value in vars(module).items():
+            if getattr(value, "record", None) is record:
+                return f"{room.replace('distgrad', 'dg')}.{name}"
+    return f"namespace.{record.name}"
+
+
+def is_internal(record: Primitive) -> bool:
+    """Whether only other operations' gradients call it."""
+    return public_name(record).startswith("namespace.")
+
+
 def example(case: Case) -> str:
     """A program that calls the operation on a sample and prints the result."""
     sample, record = case.example, case.record
     domain = (None if isinstance(sample, Reject) else sample.domain) or record.domain
     values = case.arguments()
     names = record.inputs if len(record.inputs) == len(values) else [f"x{i + 1}" for i in range(len(values))]
-    lines = ["import distgrad as dg", "", "dg.manual_seed(0)"]
+    lines = ["import distgrad as dg"]
+    if is_internal(record):
+        lines.append("from distgrad.autograd.dispatch import namespace")
+    kinds = {type(value) for value in sample.attributes.values() if hasattr(value, "_fields")}
+    lines += [f"from {kind.__module__} import {kind.__name__}" for kind in kinds]
+    lines += ["", "dg.manual_seed(0)"]
     passed = []
     for name, arg, value in zip(names, sample.args, values, strict=True):
         text = argument(arg, value, domain)
@@ -77,7 +107,7 @@ def example(case: Case) -> str:
             text = name
         passed.append(text)
     passed += [f"{name}={literal(value)}" for name, value in sample.attributes.items()]
-    lines.append(f"y = dg.{record.name}({', '.join(passed)})")
+    lines.append(f"y = {public_name(record)}({', '.join(passed)})")
     results = case.call(*case.inputs())
     large = isinstance(results, dg.Tensor) and results.size > LARGEST_PRINTED
     return "\n".join([*lines, "print(y.shape)" if large else "print(y)"])
@@ -106,9 +136,9 @@ def fenced(text: str, language: str = "") -> str:
 
 def signature(record: Primitive) -> str:
     """How the operation is called."""
-    plain = inspect.signature(getattr(dg, record.name))
+    plain = inspect.signature(namespace.__dict__[record.name])
     parameters = [each.replace(annotation=each.empty) for each in plain.parameters.values()]
-    return f"dg.{record.name}{inspect.Signature(parameters)}"
+    return f"{public_name(record)}{inspect.Signature(parameters)}"
 
 
 def described(case: Case) -> str:
@@ -187,6 +217,7 @@ def page(record: Primitive) -> str:
         fenced(record.math),
         prose(record.formula.__doc__ or ""),
         f"Takes {takes}{gives}.",
+        *(["Gradients of other operations call it; it has no public name."] if is_internal(record) else []),
         "## Example",
         fenced(program, "python"),
         fenced(run(program)),

@@ -155,6 +155,14 @@ def check_low_precision_gradient(case, dtype):
         np.testing.assert_allclose(g[fits], reference[fits], atol=tolerance * scale, rtol=tolerance)
 
 
+def check_gradient_is_a_number(case):
+    """No gradient is NaN unless an input is, also where the function has a kink or saturates."""
+    inputs = case.inputs()
+    if not any(is_floating(x) and np.isnan(x).any() for x in inputs):
+        for g in gradients(case, inputs).values():
+            assert not np.isnan(g).any()
+
+
 def check_constant_without_gradient(case):
     """What has no gradient does not change around the sample; complex numbers have none by definition."""
     inputs = case.inputs()

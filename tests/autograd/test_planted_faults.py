@@ -229,6 +229,13 @@ def test_a_gradient_that_is_not_a_number_in_float16_is_caught(plant):
     checks.check_low_precision_gradient(case, np.float32)
 
 
+def test_a_gradient_that_is_not_a_number_at_a_kink_is_caught(plant):
+    kink = Sample((np.array([0.0, -1.0]),), grad=False)
+    case = plant(lambda xp, x, /: xp.abs(x), kink, {"x": lambda xp, g, x: g * x / xp.abs(x)})
+    with pytest.raises(AssertionError):
+        checks.check_gradient_is_a_number(case)
+
+
 def test_an_inexact_gradient_in_low_precision_is_caught(plant):
     def cancelling(xp, g, x):
         return g * ((x + 1000.0) - 1000.0)

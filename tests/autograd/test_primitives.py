@@ -50,6 +50,11 @@ def test_gradient_of_the_gradient(case, checked):
     checked["gradgradchecks"] += 1
 
 
+@each([case for case in DIFFERENTIABLE if not case.example.grad])
+def test_gradient_is_a_number_at_kinks_and_tails(case):
+    checks.check_gradient_is_a_number(case)
+
+
 @each_low(DIFFERENTIABLE)
 def test_low_precision_gradient(case, dtype):
     checks.check_low_precision_gradient(case, dtype)

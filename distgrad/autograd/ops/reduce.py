@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.rules import (
     Axis,
@@ -117,16 +116,25 @@ def _(xp: Any, g: Array, x: Array, axis: Axis, correction: float, keepdims: bool
     return restore_axes(xp, g, x.shape, axis, keepdims) * (scale * deviation)
 
 
-@composite(
+@primitive(
     math="y = √(Σ (x - mean x)² / (n - correction))",
     shape=reduced_shape,
     dtypes="real floating-point",
-    samples=[*_SAMPLES[:3], Sample(((3, 4),), {"axis": 0, "correction": 1})],
+    samples=[*_SAMPLES[:3], Sample(((3, 4),), {"axis": 0, "correction": 1}), Sample(((),), grad=False)],
     rejects=_REJECTS,
 )
 def std(xp: Any, x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
-    """Standard deviation over axes; arguments as in ``var``. It has no gradient where it is 0."""
-    return xp.sqrt(xp.var(x, axis=axis, correction=correction, keepdims=keepdims))
+    """Standard deviation over axes; arguments as in ``var``. Where it is 0, the gradient is 0."""
+    return xp.sqrt(in_float32(xp.var, x, axis=axis, correction=correction, keepdims=keepdims))
+
+
+@std.vjp("x")
+def _(xp: Any, g: Array, x: Array, y: Array, axis: Axis, correction: float, keepdims: bool) -> Array:
+    count = count_over(x.shape, axis) - correction
+    deviation = x - xp.mean(x, axis=axis, keepdims=True)
+    spread = restore_axes(xp, y, x.shape, axis, keepdims)
+    slope = deviation / (count * xp.where(spread == 0, 1.0, spread))
+    return restore_axes(xp, g, x.shape, axis, keepdims) * slope
 
 
 @primitive(
