@@ -12,7 +12,7 @@ from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.rules import Shape, same_shape
 from distgrad.autograd.primitive import Sample
 from distgrad.backend.rng import Generator, default_generator
-from distgrad.errors import ShapeError
+from distgrad.errors import OptionError, ShapeError
 
 _SAMPLES = [
     Sample(((3, 4),)),
@@ -50,7 +50,7 @@ def gelu(xp: Any, x: Array, /, *, approximate: str = "none") -> Array:
     if approximate == "tanh":
         return 0.5 * x * (1.0 + xp.tanh(_TANH_SCALE * x * (1.0 + _TANH_CUBIC * (x * x))))
     if approximate != "none":
-        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+        raise OptionError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
     return 0.5 * x * (1.0 + xp.erf(x * math.sqrt(0.5)))
 
 

@@ -12,7 +12,7 @@ from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.rng import Generator
-from distgrad.errors import ShapeError
+from distgrad.errors import OptionError, ShapeError
 
 _MASK = np.array([[True, False, True, True, False], [False] * 5, [True] * 5])
 _BIAS = np.array([[0.5, -np.inf, 0.0, 1.0, 0.0], [-np.inf] * 5, [0.0] * 5])
@@ -78,7 +78,7 @@ def _weights(xp: Any, scores: Array, mask: Array | None) -> Array:
         Reject(((3, 4), (5, 3), (5, 4)), ShapeError, "need the same features"),
         Reject(((4,), (5, 4), (5, 4)), ShapeError, "expected [..., length, features]"),
         Reject(((3, 2, 4), (2, 2, 4), (2, 2, 4)), ShapeError, "multiple of the key's", {"enable_gqa": True}),
-        Reject(((3, 4), (5, 4), (5, 4), (3, 5)), ValueError, "give either", {"is_causal": True}),
+        Reject(((3, 4), (5, 4), (5, 4), (3, 5)), OptionError, "give either", {"is_causal": True}),
     ],
 )
 def scaled_dot_product_attention(
@@ -114,7 +114,7 @@ def scaled_dot_product_attention(
     """
     _check(query, key, value, enable_gqa)
     if is_causal and attn_mask is not None:
-        raise ValueError("scaled_dot_product_attention: give either attn_mask or is_causal, not both")
+        raise OptionError("scaled_dot_product_attention: give either attn_mask or is_causal, not both")
     shape = (*query.shape[:-1], value.shape[-1])
     if enable_gqa:
         heads = key.shape[-3]

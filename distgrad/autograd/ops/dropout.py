@@ -12,19 +12,19 @@ from distgrad.autograd.dispatch import Array
 from distgrad.autograd.ops.rules import Shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.rng import Generator, default_generator
-from distgrad.errors import ShapeError
+from distgrad.errors import OptionError, ShapeError
 
 _SAMPLES = [
     Sample(((3, 4, 2),), {"training": False}),
     Sample(((3, 4, 2),), {"p": 0.0}),
     Sample(((3, 4, 2),), {"p": 1.0}),
 ]
-_REJECT = Reject(((3, 4),), ValueError, "p must be in [0, 1], got 1.5", {"p": 1.5})
+_REJECT = Reject(((3, 4),), OptionError, "p must be in [0, 1], got 1.5", {"p": 1.5})
 
 
 def _check_probability(where: str, p: float) -> None:
     if not 0.0 <= p <= 1.0:
-        raise ValueError(f"{where}: p must be in [0, 1], got {p}")
+        raise OptionError(f"{where}: p must be in [0, 1], got {p}")
 
 
 def _kept(x: Array, shape: Shape, p: float, generator: Generator | None) -> Any:
@@ -56,7 +56,7 @@ def dropout(
         generator: of the random numbers; None means the default one.
 
     Raises:
-        ValueError: a probability outside [0, 1].
+        OptionError: a probability outside [0, 1].
     """
     _check_probability("dropout", p)
     if not training:
@@ -83,7 +83,7 @@ def feature_dropout(
         generator: of the random numbers; None means the default one.
 
     Raises:
-        ValueError: a probability outside [0, 1].
+        OptionError: a probability outside [0, 1].
     """
     _check_probability("feature_dropout", p)
     if len(x.shape) < 2:
@@ -116,7 +116,7 @@ def alpha_dropout(
         generator: of the random numbers; None means the default one.
 
     Raises:
-        ValueError: a probability outside [0, 1].
+        OptionError: a probability outside [0, 1].
     """
     _check_probability("alpha_dropout", p)
     if not training:

@@ -15,7 +15,7 @@ from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array
 from distgrad.autograd.ops.adaptive import along_axis
 from distgrad.autograd.primitive import Reject, Sample
-from distgrad.errors import ShapeError
+from distgrad.errors import OptionError, ShapeError
 
 _DIMENSIONS = {"linear": 1, "bilinear": 2, "bicubic": 2, "trilinear": 3}
 _MODES = ("nearest", "nearest-exact", "area", *_DIMENSIONS)
@@ -65,7 +65,7 @@ def _sizes_and_scales(
 ) -> tuple[list[int], list[float]]:
     """Lengths of the result, and how far apart its elements lie in the input."""
     if (size is None) == (scale_factor is None):
-        raise ValueError("interpolate: give either size or scale_factor")
+        raise OptionError("interpolate: give either size or scale_factor")
     given = scale_factor if size is None else size
     numbers = (given,) * len(spatial) if isinstance(given, int | float) else tuple(given)
     if len(numbers) != len(spatial):
@@ -97,11 +97,11 @@ def _sizes_and_scales(
         Sample(((1, 2, 3, 4),), {"size": (2, 3), "mode": "area"}),
     ],
     rejects=[
-        Reject(((2, 3, 4),), ValueError, "either size or scale_factor"),
-        Reject(((2, 3, 4),), ValueError, "mode must be one of", {"size": 2, "mode": "lanczos"}),
+        Reject(((2, 3, 4),), OptionError, "either size or scale_factor"),
+        Reject(((2, 3, 4),), OptionError, "mode must be one of", {"size": 2, "mode": "lanczos"}),
         Reject(((2, 3, 4),), ShapeError, "bilinear needs 2 spatial axes", {"size": 2, "mode": "bilinear"}),
         Reject(((2, 3, 4),), ShapeError, "2 numbers", {"size": (2, 2)}),
-        Reject(((2, 3, 4),), ValueError, "align_corners", {"size": 2, "align_corners": True}),
+        Reject(((2, 3, 4),), OptionError, "align_corners", {"size": 2, "align_corners": True}),
     ],
 )
 def interpolate(
@@ -124,10 +124,10 @@ def interpolate(
         align_corners: whether the outermost elements lie on each other rather than the outermost edges.
     """
     if mode not in _MODES:
-        raise ValueError(f"interpolate: mode must be one of {list(_MODES)}, got {mode!r}")
+        raise OptionError(f"interpolate: mode must be one of {list(_MODES)}, got {mode!r}")
     spatial = tuple(x.shape[2:])
     if align_corners and mode not in _DIMENSIONS:
-        raise ValueError(f"interpolate: align_corners has no meaning for mode={mode!r}")
+        raise OptionError(f"interpolate: align_corners has no meaning for mode={mode!r}")
     if len(x.shape) < 3 or _DIMENSIONS.get(mode, len(spatial)) != len(spatial):
         raise ShapeError(
             f"interpolate: {mode} needs {_DIMENSIONS.get(mode, 'some')} spatial axes, got x {list(x.shape)}"

@@ -15,7 +15,7 @@ from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.rules import Shape
 from distgrad.autograd.primitive import Reject, Sample
-from distgrad.errors import ShapeError
+from distgrad.errors import OptionError, ShapeError
 
 Widths = Sequence[tuple[int, int]]
 
@@ -180,7 +180,7 @@ def _all_widths(pad_width: Any, ndim: int) -> Widths:
     ],
     rejects=[
         Reject(((3, 4),), ShapeError, "for 2 axes", {"pad_width": [(1, 2)] * 3}),
-        Reject(((3, 4),), ValueError, "mode must be one of", {"pad_width": 1, "mode": "mean"}),
+        Reject(((3, 4),), OptionError, "mode must be one of", {"pad_width": 1, "mode": "mean"}),
     ],
 )
 def pad(xp: Any, x: Array, /, pad_width: Any, mode: str = "constant", *, constant_values: Any = 0) -> Array:
@@ -194,7 +194,7 @@ def pad(xp: Any, x: Array, /, pad_width: Any, mode: str = "constant", *, constan
         constant_values: the number of ``"constant"``.
     """
     if mode not in _MODES:
-        raise ValueError(f"pad: mode must be one of {sorted(_MODES)}, got {mode!r}")
+        raise OptionError(f"pad: mode must be one of {sorted(_MODES)}, got {mode!r}")
     widths = _all_widths(pad_width, len(x.shape))
     if mode == "constant":
         return xp.pad_constant(x, pad_width=widths, value=constant_values)

@@ -14,7 +14,7 @@ from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.rules import broadcast_shape
 from distgrad.autograd.primitive import Reject, Sample
-from distgrad.errors import DTypeError
+from distgrad.errors import DTypeError, OptionError
 
 _PAIR = [Sample(((3, 4), (3, 4))), Sample(((), ()), note="no axes"), Sample(((0, 3), (0, 3)), note="empty")]
 _OPTIONS: dict[str, Any] = {"shape": broadcast_shape, "dtypes": "real floating-point"}
@@ -91,17 +91,17 @@ def _log_rest_or_floor(xp: Any, x: Array) -> Array:
         Sample((np.array([0.0, 1.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0, 0.0])), note="certain", grad=False),
         Sample(((0, 3), (0, 3)), note="empty"),
     ],
-    rejects=[Reject((np.array([0.5, 1.5]), np.array([1.0, 1.0])), ValueError, "x must lie in [0, 1]")],
+    rejects=[Reject((np.array([0.5, 1.5]), np.array([1.0, 1.0])), OptionError, "x must lie in [0, 1]")],
     **_OPTIONS,
 )
 def binary_cross_entropy(xp: Any, x: Array, target: Array, /) -> Array:
     """Cross entropy of a probability with a target in [0, 1]; logarithms stop at −100.
 
     Raises:
-        ValueError: a probability outside [0, 1].
+        OptionError: a probability outside [0, 1].
     """
     if x.size and (x.min() < 0 or x.max() > 1):
-        raise ValueError(f"binary_cross_entropy: x must lie in [0, 1], got {x.min()} to {x.max()}")
+        raise OptionError(f"binary_cross_entropy: x must lie in [0, 1], got {x.min()} to {x.max()}")
     return -target * _log_or_floor(xp, x) - (1.0 - target) * _log_rest_or_floor(xp, x)
 
 
