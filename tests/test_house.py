@@ -23,12 +23,12 @@ FLOORS = [
     },
     {
         "autograd": "primitive modes graph tensor source dispatch composite"
-        " ops.rules ops.elementwise ops.trig ops.rounding ops.logic ops.complex ops.reduce ops.shape ops.index ops.scan"
+        " ops.rules ops.elementwise ops.trig ops.rounding ops.logic ops.parts ops.reduce ops.shape ops.index ops.scan"
         " ops.sorting ops.linalg ops.linalg_products ops.linalg_solve ops.linalg_decompose ops.linalg_norms ops.fft"
         " ops.products ops.einsum ops.special"
         " ops.activation ops.dropout ops.scatter ops.embedding ops.cumulative ops.statistics ops.windows"
         " ops.padding ops.conv ops.pool ops.adaptive ops.interpolate ops.norm ops.distance"
-        " ops.attention ops.loss ops.margin ops.ctc ops.random creation random info methods functional gradcheck samples",
+        " ops.attention ops.loss ops.penalty ops.margin ops.ctc ops.random creation random info methods functional gradcheck samples",
         "comm": "calls progress work topology transport base single threads store shm mpi nccl registry",
     },
     {

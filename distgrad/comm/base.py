@@ -6,20 +6,20 @@ ranks agree that they all issued the same call, and hands flat arrays to the bac
 
 from __future__ import annotations
 
+import math
 import pickle
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distgrad.comm.arrays import check_writeable, flat_bytes, flat_numbers
 from distgrad.comm.calls import Call
 from distgrad.comm.transport import Transport
 from distgrad.errors import CommError, CommMismatchError, DTypeError, ShapeError
 
-__all__ = ["REDUCTIONS", "Communicator"]
+__all__ = ["Communicator"]
 
-REDUCTIONS = ("sum", "mean", "min", "max", "prod")
-_PAGE_BYTES = 4096
 _HEADER_BYTES = 128  # what a message is, as text, before its bytes
 
 
@@ -60,10 +60,14 @@ class Communicator(Transport):
         """Number of the group's ranks on this rank's host."""
         return self.topology.local_size(self.rank)
 
-    def all_reduce(self, x: NDArray[Any], op: str = "sum", async_op: bool = False) -> Any:
+    def all_reduce(
+        self, x: NDArray[Any], op: str = "sum", async_op: bool = False, *, weight: float | None = None
+    ) -> Any:
         """Replace ``x`` on every rank by the reduction over all ranks.
 
-        ``x = x_0 op x_1 op ... op x_{size-1}``, element by element; ``mean`` divides the sum by ``size``.
+        ``x = x_0 op x_1 op ... op x_{size-1}``, element by element, in the order of the ranks within a host;
+        float16 and bfloat16 add and multiply in float32. ``mean`` divides the sum by ``size``, or, with
+        weights, is ``(w_0 x_0 + w_1 x_1 + ...) / (w_0 + w_1 + ...)``, and 0 where all weights are 0.
 
         Collective: yes; blocks: unless ``async_op``.
 
@@ -73,18 +77,34 @@ class Communicator(Transport):
             op: ``sum``, ``mean``, ``min``, ``max`` or ``prod``. With NaN among the elements, min and max are
                 undefined.
             async_op: return a :class:`Work` at once.
+            weight: how much this rank's ``x`` counts in a mean, from 0; given by every rank or by none. A rank
+                of weight 0 may hold anything, NaN too.
 
         Returns:
             ``x``, or the Work that returns it.
         """
-        flat = _flat_numbers("all_reduce", x, op)
-        _check_writeable("all_reduce", "x", x)
+        flat = flat_numbers("all_reduce", x, op)
+        check_writeable("all_reduce", "x", x)
+        options = _option("op", op, "sum")
+        if weight is None:
 
-        def body() -> NDArray[Any]:
-            self._reduce(flat, op)
-            return x
+            def body() -> NDArray[Any]:
+                self._all_reduce(flat, "sum" if op == "mean" else op)
+                self._divide(flat, op)
+                return x
 
-        return self._issue(Call("all_reduce", x.dtype, x.shape, _option("op", op, "sum")), body, async_op)
+        else:
+            if op != "mean" or not 0 <= weight < math.inf:
+                raise CommError(
+                    f"all_reduce: weight must be from 0, and op='mean' with it, got {weight} and {op!r}"
+                )
+            options += ", weighted"
+
+            def body() -> NDArray[Any]:
+                self._weighted_mean(flat, weight)
+                return x
+
+        return self._issue(Call("all_reduce", x.dtype, x.shape, options), body, async_op)
 
     def reduce_scatter(self, x: NDArray[Any], op: str = "sum", async_op: bool = False) -> Any:
         """Reduce over all ranks and keep this rank's part: ``y_r = x_0[r] op ... op x_{size-1}[r]``.
@@ -99,12 +119,12 @@ class Communicator(Transport):
         Returns:
             The part, of shape ``x.shape[1:]``, or the Work that returns it.
         """
-        flat = _flat_numbers("reduce_scatter", x, op)
+        flat = flat_numbers("reduce_scatter", x, op)
         self._check_parts("reduce_scatter", x)
 
         def body() -> NDArray[Any]:
             part = np.empty(x.shape[1:], x.dtype)
-            out = _flat_numbers("reduce_scatter", part, op)
+            out = flat_numbers("reduce_scatter", part, op)
             self._reduce_scatter(flat.reshape(self.size, -1), out, "sum" if op == "mean" else op)
             self._divide(out, op)
             return part
@@ -124,10 +144,10 @@ class Communicator(Transport):
         Returns:
             ``x``, or the Work that returns it.
         """
-        flat = _flat_bytes("broadcast", "x", x)
+        flat = flat_bytes("broadcast", "x", x)
         self._check_rank("broadcast", "root", root)
         if self.rank != root:
-            _check_writeable("broadcast", "x", x)
+            check_writeable("broadcast", "x", x)
 
         def body() -> NDArray[Any]:
             self._broadcast(flat, root)
@@ -147,7 +167,7 @@ class Communicator(Transport):
         Returns:
             ``y``, of shape ``[size, *x.shape]``, or the Work that returns it.
         """
-        flat = _flat_bytes("all_gather", "x", x)
+        flat = flat_bytes("all_gather", "x", x)
 
         def body() -> NDArray[Any]:
             out = np.empty((self.size, *x.shape), x.dtype)
@@ -155,6 +175,37 @@ class Communicator(Transport):
             return out
 
         return self._issue(Call("all_gather", x.dtype, x.shape), body, async_op)
+
+    def all_gather_v(self, x: NDArray[Any], async_op: bool = False) -> Any:
+        """Collect every rank's ``x`` on every rank where its first axis has another length on each.
+
+        Collective: yes; blocks: unless ``async_op``.
+
+        Args:
+            x: ``[n_r, ...]``; dtype and all other axes are equal on every rank.
+            async_op: return a :class:`Work` at once.
+
+        Returns:
+            The list of the ranks' arrays in their order, or the Work that returns it.
+        """
+        flat = flat_bytes("all_gather_v", "x", x)
+        if x.ndim == 0:
+            raise ShapeError("all_gather_v: x must have a first axis, got []; use all_gather")
+
+        def body() -> list[NDArray[Any]]:
+            lengths = np.empty(self.size, np.int64)
+            self._all_gather(np.array([len(x)]).view(np.uint8), self._rows(lengths))
+            row_bytes = math.prod(x.shape[1:]) * x.itemsize
+            padded = np.zeros(int(lengths.max()) * row_bytes, np.uint8)
+            padded[: flat.size] = flat
+            rows = np.empty((self.size, padded.size), np.uint8)
+            self._all_gather(padded, rows)
+            return [
+                row[: length * row_bytes].copy().view(x.dtype).reshape(length, *x.shape[1:])
+                for row, length in zip(rows, lengths.tolist(), strict=True)
+            ]
+
+        return self._issue(Call("all_gather_v", x.dtype, x.shape[1:], "a row"), body, async_op)
 
     def all_to_all(self, x: NDArray[Any], async_op: bool = False) -> Any:
         """Send part ``i`` to rank ``i`` and receive a part of each: ``y[i] = x_i[rank]``.
@@ -168,7 +219,7 @@ class Communicator(Transport):
         Returns:
             ``y``, of the shape of ``x``, or the Work that returns it.
         """
-        _flat_bytes("all_to_all", "x", x)
+        flat_bytes("all_to_all", "x", x)
         self._check_parts("all_to_all", x)
 
         def body() -> NDArray[Any]:
@@ -191,7 +242,7 @@ class Communicator(Transport):
         Returns:
             ``y``, of shape ``[size, *x.shape]``, on the root and None elsewhere; or the Work that returns it.
         """
-        flat = _flat_bytes("gather", "x", x)
+        flat = flat_bytes("gather", "x", x)
         self._check_rank("gather", "root", root)
 
         def body() -> NDArray[Any] | None:
@@ -217,8 +268,8 @@ class Communicator(Transport):
         Returns:
             ``out``, or the Work that returns it.
         """
-        flat = _flat_bytes("scatter", "out", out)
-        _check_writeable("scatter", "out", out)
+        flat = flat_bytes("scatter", "out", out)
+        check_writeable("scatter", "out", out)
         self._check_rank("scatter", "root", root)
         if (x is not None) != (self.rank == root):
             raise CommError(
@@ -226,7 +277,7 @@ class Communicator(Transport):
                 f"{'none' if x is None else 'one'}"
             )
         if x is not None:
-            _flat_bytes("scatter", "x", x)
+            flat_bytes("scatter", "x", x)
             if x.shape != (self.size, *out.shape) or x.dtype != out.dtype:
                 raise ShapeError(
                     f"scatter: x must be {out.dtype}{[self.size, *out.shape]} for out of {out.dtype}"
@@ -250,7 +301,7 @@ class Communicator(Transport):
             tag: from 0; a receiver asks for messages of one tag, which arrive in the order of sending.
             async_op: return a :class:`Work` at once.
         """
-        flat = _flat_bytes("send", "x", x)
+        flat = flat_bytes("send", "x", x)
         self._check_rank("send", "dest", dest)
         call = Call("send", x.dtype, x.shape, f"dest={dest}, tag={tag}")
 
@@ -277,8 +328,8 @@ class Communicator(Transport):
         Raises:
             CommMismatchError: the message has another shape or dtype; it is consumed.
         """
-        flat = _flat_bytes("recv", "x", x)
-        _check_writeable("recv", "x", x)
+        flat = flat_bytes("recv", "x", x)
+        check_writeable("recv", "x", x)
         self._check_rank("recv", "source", source)
         call = Call("recv", x.dtype, x.shape, f"source={source}, tag={tag}")
 
@@ -362,7 +413,10 @@ class Communicator(Transport):
     def allocate(self, nbytes: int) -> NDArray[np.uint8]:
         """Zeroed host memory, page aligned, from where this communicator reduces fastest.
 
-        Collective: yes, with equal ``nbytes`` on every rank; blocks: no.
+        Among ranks of one host that is memory which all of them map: arrays that lie in it, at the same place
+        on every rank, are reduced there, without a copy.
+
+        Collective: yes, with equal ``nbytes`` on every rank; blocks: yes.
 
         Args:
             nbytes: bytes, from 0.
@@ -370,9 +424,9 @@ class Communicator(Transport):
         Returns:
             ``[nbytes]``; other dtypes are views of it.
         """
-        memory = np.zeros(nbytes + _PAGE_BYTES, np.uint8)
-        start = -memory.ctypes.data % _PAGE_BYTES
-        return memory[start : start + nbytes]
+        return self._issue(
+            Call("allocate", options=f"nbytes={nbytes}"), lambda: self._allocate(nbytes), False
+        )
 
     def close(self) -> None:
         """Finish what was issued and end the communication thread, for this group and all split from it.
@@ -382,9 +436,15 @@ class Communicator(Transport):
         """
         self.family.close()
 
-    def _reduce(self, flat: NDArray[Any], op: str) -> None:
-        self._all_reduce(flat, "sum" if op == "mean" else op)
-        self._divide(flat, op)
+    def _weighted_mean(self, flat: NDArray[Any], weight: float) -> None:
+        total = np.array([float(weight)])
+        self._all_reduce(total, "sum")
+        share = weight / total[0] if total[0] else 0.0
+        if share:
+            np.multiply(flat, flat.dtype.type(share), out=flat)
+        else:
+            flat[...] = 0
+        self._all_reduce(flat, "sum")
 
     def _divide(self, flat: NDArray[Any], op: str) -> None:
         if op == "mean":
@@ -393,7 +453,7 @@ class Communicator(Transport):
     def _rows(self, x: NDArray[Any]) -> NDArray[np.uint8]:
         """The bytes of ``x`` as one row a rank."""
         return (
-            _flat_bytes("rows", "x", x).reshape(self.size, -1)
+            flat_bytes("rows", "x", x).reshape(self.size, -1)
             if x.size
             else np.empty((self.size, 0), np.uint8)
         )
@@ -412,45 +472,3 @@ def _option(name: str, value: object, default: object) -> str:
     return "" if value == default else f"{name}={value}"
 
 
-def _flat(verb: str, name: str, x: NDArray[Any]) -> NDArray[Any]:
-    if not isinstance(x, np.ndarray):
-        raise DTypeError(
-            f"{verb}: {name} must be a NumPy array, got {type(x).__name__}; pass np.asarray({name})"
-        )
-    if not x.flags.c_contiguous:
-        raise ShapeError(
-            f"{verb}: {name} must be C-contiguous, got shape {list(x.shape)} with strides {list(x.strides)}; "
-            f"pass np.ascontiguousarray({name})"
-        )
-    return x.reshape(-1)
-
-
-def _flat_bytes(verb: str, name: str, x: NDArray[Any]) -> NDArray[np.uint8]:
-    """The bytes of ``x``, as a view."""
-    flat = _flat(verb, name, x)
-    if x.dtype.hasobject:
-        raise DTypeError(f"{verb}: {name} must hold plain numbers, got {x.dtype}; use all_gather_object")
-    return flat.view(np.uint8)
-
-
-def _flat_numbers(verb: str, x: NDArray[Any], op: str) -> NDArray[Any]:
-    """The elements of ``x`` as the backends reduce them: booleans as bytes of 0 and 1."""
-    flat = _flat(verb, "x", x)
-    if op not in REDUCTIONS:
-        raise CommError(f"{verb}: op must be one of {', '.join(REDUCTIONS)}, got {op!r}")
-    kind = x.dtype.kind
-    if kind not in "fiub" or x.dtype.itemsize > 8 or not x.dtype.isnative:
-        raise DTypeError(
-            f"{verb}: x must be float16, float32, float64, an integer or bool in native byte order, "
-            f"got {x.dtype}"
-        )
-    if (kind == "b" and op in ("sum", "mean")) or (kind in "iu" and op == "mean"):
-        raise DTypeError(
-            f"{verb}: {op} does not take {x.dtype}; convert x, for example by x.astype(np.float32)"
-        )
-    return flat.view(np.uint8) if kind == "b" else flat
-
-
-def _check_writeable(verb: str, name: str, x: NDArray[Any]) -> None:
-    if not x.flags.writeable:
-        raise CommError(f"{verb}: {name} is overwritten, but is read-only; pass a copy")

@@ -6,15 +6,16 @@ import atexit
 import importlib
 
 from distgrad import env
-from distgrad.comm import threads
+from distgrad.comm import progress, threads
 from distgrad.comm.base import Communicator
+from distgrad.comm.calls import Call, CallLog
 from distgrad.comm.single import SingleCommunicator
 from distgrad.comm.transport import Family
 from distgrad.errors import CommError
 
 __all__ = ["BACKENDS", "finalize", "get_world", "init", "is_initialized"]
 
-BACKENDS = ("single", "threads", "mpi")
+BACKENDS = ("single", "threads", "shm", "mpi")
 _world: Communicator | None = None
 
 
@@ -29,8 +30,8 @@ def init(
     Collective: yes; blocks: yes.
 
     Args:
-        backend: ``single``, ``threads`` (inside ``ThreadWorld.run``) or ``mpi``; None takes
-            ``DISTGRAD_BACKEND`` or else finds out.
+        backend: ``single``, ``threads`` (inside ``ThreadWorld.run``), ``shm`` (ranks of one host, as
+            ``distgrad run`` starts them) or ``mpi``; None takes ``DISTGRAD_BACKEND`` or else finds out.
         timeout_s: seconds after which a collective gives up; None takes ``DISTGRAD_TIMEOUT``.
         check_calls: how many collectives of each group are compared between the ranks before data moves; None
             takes ``DISTGRAD_CHECK_COLLECTIVES``.
@@ -50,7 +51,13 @@ def init(
             raise CommError(
                 "comm.init: backend 'threads' exists inside ThreadWorld(size).run(fn) alone; call it there"
             )
+        watcher = progress.find()
+        if watcher is not None:
+            watcher.begin(CallLog().add(Call("init"), numbered=False), "world")
         _world = world = _connect(name, settings, timeout_s, check_calls)
+        if watcher is not None:
+            watcher.end()
+            world.family.progress = watcher
         atexit.register(finalize)
     elif backend is not None and backend != world.backend:
         raise CommError(
@@ -72,8 +79,8 @@ def _connect(
     if name is None:
         name = "mpi" if any(size > 1 for size in told.values()) else "single"
     world: Communicator
-    if name == "mpi":
-        world = importlib.import_module("distgrad.comm.mpi").connect(timeout_s, check_calls)
+    if name in ("shm", "mpi"):
+        world = importlib.import_module(f"distgrad.comm.{name}").connect(timeout_s, check_calls)
     else:
         world = SingleCommunicator(family=Family("distgrad communication", timeout_s, check_calls))
     for source, size in told.items():

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from distgrad.comm.base import Communicator
 from distgrad.comm.calls import name_ranks
+from distgrad.comm.reduction import reduce_arrays
 from distgrad.comm.topology import Topology, host_name
 from distgrad.comm.transport import Family
 from distgrad.errors import CommError, CommTimeoutError, RankFailedError
 
 __all__ = ["ThreadCommunicator", "ThreadWorld", "current"]
 
-_UFUNCS: dict[str, np.ufunc] = {"sum": np.add, "min": np.minimum, "max": np.maximum, "prod": np.multiply}
 _this_thread = threading.local()
 
 
@@ -240,13 +240,12 @@ class ThreadCommunicator(Communicator):
     def _all_reduce(self, x: NDArray[Any], op: str) -> None:
         arrays = self._meet(x)
         start, stop = (x.size * r // self.size for r in (self.rank, self.rank + 1))
-        part = _reduce([array[start:stop] for array in arrays], op)
-        for array in arrays:  # nobody else reads or writes this part
-            array[start:stop] = part
+        parts = [array[start:stop] for array in arrays]  # nobody else reads or writes these
+        reduce_arrays(parts, parts, op)
         self._meet()
 
     def _reduce_scatter(self, x: NDArray[Any], out: NDArray[Any], op: str) -> None:
-        out[:] = _reduce([array[self.rank] for array in self._meet(x)], op)
+        reduce_arrays([array[self.rank] for array in self._meet(x)], [out], op)
         self._meet()
 
     def _broadcast(self, x: NDArray[np.uint8], root: int) -> None:
@@ -299,12 +298,3 @@ class ThreadCommunicator(Communicator):
             meetings[members[0]],
             self._delays,
         )
-
-
-def _reduce(arrays: list[NDArray[Any]], op: str) -> NDArray[Any]:
-    """Reduce in the order of the ranks."""
-    result = arrays[0].copy()
-    with np.errstate(all="ignore"):  # an overflow is the caller's to find, as with every other backend
-        for array in arrays[1:]:
-            _UFUNCS[op](result, array, out=result)
-    return result

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from distgrad import env
 from distgrad.comm.calls import Call, CallLog
 from distgrad.comm.topology import Topology
-from distgrad.comm.work import CommunicationThread
+from distgrad.comm.work import CommunicationThread, Work
 from distgrad.errors import CommError, CommMismatchError, CommTimeoutError, RankFailedError
 
 __all__ = ["Family", "Transport"]
+
+_PAGE_BYTES = 4096
 
 
 class Family:
@@ -28,6 +30,7 @@ class Family:
         check_calls: how many collectives of each group are compared between the ranks before data moves; None
             takes ``DISTGRAD_CHECK_COLLECTIVES``.
         failure: the error after which the ranks may be out of step and nothing more is sent.
+        closed: whether :meth:`close` was called.
     """
 
     def __init__(self, name: str, timeout_s: float | None = None, check_calls: float | None = None) -> None:
@@ -36,9 +39,11 @@ class Family:
         self.timeout_s = settings.timeout_s if timeout_s is None else timeout_s
         self.check_calls = settings.check_collectives if check_calls is None else check_calls
         self.failure: BaseException | None = None
+        self.closed = False
 
     def close(self) -> None:
         """Finish what was issued and end the communication thread."""
+        self.closed = True
         self.thread.close(self.timeout_s)
 
 
@@ -65,9 +70,18 @@ class Transport(abc.ABC):
         """Number ``call`` and carry ``body`` out, here or on the communication thread."""
         self.log.add(call, numbered=everyone)
         thread = self.family.thread
+        if self.family.closed:
+            raise CommError(
+                f"{call.name}, group '{self.group}': the communicator is closed; issue calls before close()"
+            )
         if not async_op and not thread.busy():
             return self._perform(call, body)
-        work = thread.submit(lambda: self._perform(call, body), f"{call.name}, group '{self.group}'")
+        work = Work(lambda: self._perform(call, body), f"{call.name}, group '{self.group}'")
+        if self.size == 1 and not thread.busy():  # nobody to wait for, so nothing to overlap
+            work.run()
+            work.release()
+        else:
+            thread.submit(work)
         return work if async_op else work.wait()
 
     def _perform(self, call: Call, body: Callable[[], Any]) -> Any:
@@ -123,6 +137,12 @@ class Transport(abc.ABC):
         rows = np.empty((self.size, row.size), np.uint8)
         self._all_gather(row, rows)
         return [pickle.loads(rows[r, : lengths[r]].tobytes()) for r in range(self.size)]
+
+    def _allocate(self, nbytes: int) -> NDArray[np.uint8]:
+        """Zeroed memory, page aligned."""
+        memory = np.zeros(nbytes + _PAGE_BYTES, np.uint8)
+        start = -memory.ctypes.data % _PAGE_BYTES
+        return memory[start : start + nbytes]
 
     @abc.abstractmethod
     def _all_reduce(self, x: NDArray[Any], op: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-from distgrad.errors import CommError, CommTimeoutError
+from distgrad.errors import CommTimeoutError
 
 __all__ = ["CommunicationThread", "Work"]
 
@@ -93,23 +93,22 @@ class CommunicationThread:
         self._thread: threading.Thread | None = None
         self._num_submitted = 0  # written by the submitting side alone
         self._num_ended = 0  # written by the thread alone
-        self._closed = False
 
     def busy(self) -> bool:
         """Whether anything that was submitted is not over yet."""
         return self._num_submitted != self._num_ended
 
-    def submit(self, body: Callable[[], Any], name: str) -> Work:
-        """Queue ``body`` behind everything that was submitted before."""
-        if self._closed:
-            raise CommError(f"{name}: the communicator is closed; issue collectives before close()")
+    def is_current(self) -> bool:
+        """Whether the caller runs on it."""
+        return threading.current_thread() is self._thread
+
+    def submit(self, work: Work) -> None:
+        """Queue ``work`` behind everything that was submitted before."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
             self._thread.start()
-        work = Work(body, name)
         self._num_submitted += 1
         self._queue.put(work)
-        return work
 
     def close(self, timeout: float) -> None:
         """Finish what was submitted and end the thread.
@@ -117,7 +116,6 @@ class CommunicationThread:
         Raises:
             CommTimeoutError: it is still busy after ``timeout`` seconds.
         """
-        self._closed = True
         if self._thread is None:
             return
         self._queue.put(None)

@@ -1,0 +1,70 @@
+"""What the verbs take: plain, contiguous arrays, seen flat as a backend moves them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distgrad.errors import CommError, DTypeError, ShapeError
+
+__all__ = ["REDUCTIONS", "check_writeable", "flat_bytes", "flat_numbers"]
+
+REDUCTIONS = ("sum", "mean", "min", "max", "prod")
+
+
+def _flat(verb: str, name: str, x: NDArray[Any]) -> NDArray[Any]:
+    if not isinstance(x, np.ndarray):
+        raise DTypeError(
+            f"{verb}: {name} must be a NumPy array, got {type(x).__name__}; pass np.asarray({name})"
+        )
+    if not x.flags.c_contiguous:
+        raise ShapeError(
+            f"{verb}: {name} must be C-contiguous, got shape {list(x.shape)} with strides {list(x.strides)}; "
+            f"pass np.ascontiguousarray({name})"
+        )
+    return x.reshape(-1)
+
+
+def flat_bytes(verb: str, name: str, x: NDArray[Any]) -> NDArray[np.uint8]:
+    """The bytes of ``x``, as a view.
+
+    Raises:
+        ShapeError: it is not contiguous.
+        DTypeError: it is no array of plain numbers.
+    """
+    flat = _flat(verb, name, x)
+    if x.dtype.hasobject:
+        raise DTypeError(f"{verb}: {name} must hold plain numbers, got {x.dtype}; use all_gather_object")
+    return flat.view(np.uint8)
+
+
+def flat_numbers(verb: str, x: NDArray[Any], op: str) -> NDArray[Any]:
+    """The elements of ``x`` as the backends reduce them: booleans as bytes of 0 and 1.
+
+    Raises:
+        ShapeError: it is not contiguous.
+        DTypeError: ``op`` does not take its dtype.
+        CommError: there is no such ``op``.
+    """
+    flat = _flat(verb, "x", x)
+    if op not in REDUCTIONS:
+        raise CommError(f"{verb}: op must be one of {', '.join(REDUCTIONS)}, got {op!r}")
+    kind = "f" if x.dtype.name == "bfloat16" else x.dtype.kind  # NumPy itself has no kind for it
+    if kind not in "fiub" or x.dtype.itemsize > 8 or not x.dtype.isnative:
+        raise DTypeError(
+            f"{verb}: x must be float16, bfloat16, float32, float64, an integer or bool in native byte order, "
+            f"got {x.dtype}"
+        )
+    if (kind == "b" and op in ("sum", "mean")) or (kind in "iu" and op == "mean"):
+        raise DTypeError(
+            f"{verb}: {op} does not take {x.dtype}; convert x, for example by x.astype(np.float32)"
+        )
+    return flat.view(np.uint8) if kind == "b" else flat
+
+
+def check_writeable(verb: str, name: str, x: NDArray[Any]) -> None:
+    """Raise CommError if ``x`` cannot be overwritten."""
+    if not x.flags.writeable:
+        raise CommError(f"{verb}: {name} is overwritten, but is read-only; pass a copy")
