@@ -29,7 +29,8 @@ FLOORS = [
         " ops.activation ops.dropout ops.scatter ops.embedding ops.cumulative ops.statistics ops.windows"
         " ops.padding ops.conv ops.pool ops.adaptive ops.interpolate ops.norm ops.distance"
         " ops.attention ops.loss ops.penalty ops.margin ops.ctc ops.random creation random info methods functional gradcheck samples",
-        "comm": "calls progress work topology transport base single threads store shm mpi nccl registry",
+        "comm": "arrays reduction calls progress work topology transport base single threads neighbours hostgroup mailbox"
+        " shm mpi nccl registry",
     },
     {
         "nn": "text parameter state hooks init module"
