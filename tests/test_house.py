@@ -41,6 +41,7 @@ FLOORS = [
         " modules.pooling",
         "optim": "flat optimizer sgd adam",
         "data": "dataset collate sampler loader mnist",
+        "checkpoint": "files",
     },
     {"parallel": "buckets compress reducer ddp exact batchnorm sharded"},
     {"": "linalg fft cli __main__"},
@@ -54,12 +55,13 @@ PLACES = {
 
 # Third-party modules, and the only places that may import them.
 GUESTS = {
-    "numpy": r"distgrad\.(__init__|backend|autograd|comm|nn|optim|data|parallel|profiler|cli)\b.*",
+    "numpy": r"distgrad\.(__init__|backend|autograd|comm|nn|optim|data|checkpoint|parallel|profiler|cli)\b.*",
     "mpi4py": r"distgrad\.comm\.mpi",
     "cupy": r"distgrad\.backend\.cupy",
     "numba": r"distgrad\.backend\.kernels\..*",
     "click": r"distgrad\.cli",
     "tqdm": r"distgrad\.cli",
+    "safetensors": r"distgrad\.checkpoint\.files",
 }
 LAZY = ("cupy", "mpi4py", "numba")  # what `import distgrad` must not load
 MAX_FILE_LINES = 500

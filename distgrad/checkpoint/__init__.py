@@ -1,0 +1,5 @@
+"""State in files."""
+
+from distgrad.checkpoint.files import load, save
+
+__all__ = ["load", "save"]

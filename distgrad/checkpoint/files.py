@@ -1,0 +1,184 @@
+"""Files: nested state as safetensors, written whole or not at all.
+
+A file holds every array under the path of its keys (``model.0.weight``), so that other programs can read a
+module's state dict as it is, and in its metadata the tree that the arrays hang in, with the numbers and texts
+between them, and a digest of all bytes. A file without that metadata, from PyTorch say, loads as a flat dict.
+
+Source: the safetensors format, Hugging Face, 2022.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.tensor import Tensor
+from distgrad.errors import DataError, DTypeError
+
+__all__ = ["load", "save"]
+
+_TREE = "distgrad.tree"
+_DIGEST = "distgrad.sha256"
+_ARRAY = "$array"
+_PLAIN = (str, int, float, bool, type(None))
+_DTYPES = "?bhilqBHILQefd"
+
+
+def save(state: Any, path: str | os.PathLike[str], metadata: dict[str, str] | None = None) -> None:
+    """Write state to a file, which appears under its name only once it is complete.
+
+    Args:
+        state: tensors and arrays in dicts, lists and tuples, with numbers, texts and None between them: what
+            ``state_dict()`` returns, or a dict of several of those.
+        path: the file; an old one is replaced.
+        metadata: texts to keep beside it.
+
+    Raises:
+        DTypeError: something that is neither of those, with its place in the state.
+        OSError: the file cannot be written; an old one is left as it was.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    tree = _encode(state, "", arrays)
+    reserved = {_TREE, _DIGEST} & set(metadata or {})
+    if reserved:
+        raise ValueError(f"save: metadata must not use the names {sorted(reserved)}")
+    notes = {**(metadata or {}), _TREE: json.dumps(tree), _DIGEST: _digest(arrays)}
+    _write(Path(path), arrays, notes)
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray], notes: dict[str, str]) -> None:
+    from safetensors.numpy import save_file
+
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    try:
+        save_file(arrays, temporary, notes)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | os.PathLike[str], *, allow_pickle: bool = False) -> Any:
+    """Read what :func:`save` has written, or any safetensors file.
+
+    Args:
+        path: the file.
+        allow_pickle: also read a Python pickle. A pickle can run any program as it is read: allow it only
+            for files that you wrote yourself.
+
+    Returns:
+        The state, arrays as tensors; a flat dict by name for files that others wrote.
+
+    Raises:
+        DataError: a file that is missing, truncated, changed or of another kind.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise DataError(f"load: cannot read {path}: {error.strerror}") from None
+    if len(head) == 9 and head[8:] == b"{":
+        return _load_safetensors(path)
+    if head[:1] == b"\x80" and allow_pickle:
+        with path.open("rb") as file:
+            return pickle.load(file)
+    kind = {
+        b"\x80": "a Python pickle; pass allow_pickle=True if you trust it",
+        b"P": "a zip archive (torch.save?)",
+    }
+    raise DataError(
+        f"load: expected {path} to be a safetensors file, got "
+        f"{kind.get(head[:1], f'{path.stat().st_size} bytes that begin with {head!r}')}"
+    )
+
+
+def _load_safetensors(path: Path) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            notes = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    except (SafetensorError, TypeError) as error:
+        size = path.stat().st_size
+        raise DataError(f"load: {path} ({size} bytes) is truncated or no safetensors file: {error}") from None
+    if _TREE not in notes:
+        return {name: Tensor(array) for name, array in arrays.items()}
+    if notes.get(_DIGEST) != _digest(arrays):
+        raise DataError(
+            f"load: the bytes of {path} differ from the digest in its header; the file was changed after it "
+            "was written, take another copy"
+        )
+    try:
+        return _decode(json.loads(notes[_TREE]), arrays)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"load: the header of {path} does not describe its arrays: {error!r}") from None
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype} {list(array.shape)};".encode())
+        digest.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+    return digest.hexdigest()
+
+
+def _encode(value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
+    """The tree of a state as JSON has it; arrays go to ``arrays`` under their place."""
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        array = np.asarray(value._data if isinstance(value, Tensor) else value)
+        if array.dtype.char not in _DTYPES:
+            raise DTypeError(f"save: {place or 'the state'} is {array.dtype}, which the format does not hold")
+        name = place or "state"
+        while name in arrays:  # keys with dots in them can lead to one place
+            name += "'"
+        arrays[name] = np.ascontiguousarray(array).reshape(array.shape)
+        return {_ARRAY: name}
+    if isinstance(value, _PLAIN):
+        return value
+    join = f"{place}." if place else ""
+    if isinstance(value, dict):
+        items = [[_plain_key(k, place), _encode(v, f"{join}{k}", arrays)] for k, v in value.items()]
+        return {"dict": items}
+    if isinstance(value, list | tuple):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [_encode(v, f"{join}{i}", arrays) for i, v in enumerate(value)]}
+    raise DTypeError(
+        f"save: {place or 'the state'} is a {type(value).__name__}; expected tensors, arrays, numbers and "
+        "texts in dicts, lists and tuples"
+    )
+
+
+def _plain_key(key: Any, place: str) -> Any:
+    if not isinstance(key, str | int):
+        raise DTypeError(
+            f"save: a key of {place or 'the state'} is {key!r}; expected a text or a whole number"
+        )
+    return key
+
+
+def _decode(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    ((kind, content),) = tree.items()
+    if kind == _ARRAY:
+        return Tensor(arrays[content])
+    if kind == "dict":
+        return {key: _decode(value, arrays) for key, value in content}
+    values = [_decode(value, arrays) for value in content]
+    return values if kind == "list" else tuple(values)

@@ -1,0 +1,128 @@
+"""Saved state comes back; a file that is not whole never passes for one."""
+
+import json
+import os
+import pickle
+import struct
+
+import numpy as np
+import pytest
+
+import distgrad as dg
+from distgrad.checkpoint import load, save
+from distgrad.errors import DataError, DTypeError
+
+
+def same(a, b):
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            same(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        assert type(a) is type(b)
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            same(x, y)
+    elif hasattr(a, "dtype"):
+        assert a.dtype == b.dtype
+        assert a.shape == b.shape
+        np.testing.assert_array_equal(np.asarray(a), b.numpy())
+    else:
+        assert a == b
+        assert type(a) is type(b)
+
+
+def test_nested_state_comes_back(tmp_path):
+    rng = np.random.default_rng(0)
+    state = {
+        "model": {"0.weight": dg.Tensor(rng.standard_normal((3, 4))), "0.bias": np.zeros((0, 2), np.float16)},
+        "optimizer": {
+            "state": {0: {"step": 3, "m": np.float32(2.5)}},
+            "param_groups": [{"betas": (0.9, 0.999)}],
+        },
+        "epoch": 7,
+        "note": None,
+        "flags": [True, "x", 1.5],
+        "turned": rng.standard_normal((4, 5)).T,
+        "a": {"b": np.arange(3)},
+        "a.b": np.arange(4, dtype=np.uint8),
+    }
+    save(state, tmp_path / "state", {"author": "me"})
+    same(state, load(tmp_path / "state"))
+    assert os.listdir(tmp_path) == ["state"]
+
+
+def test_a_modules_state_dict_is_readable_by_others_and_theirs_by_us(tmp_path):
+    numpy_files = pytest.importorskip("safetensors.numpy")
+    state = {"weight": dg.ones((2, 3)), "bias": dg.zeros(2)}
+    save(state, tmp_path / "ours")
+    theirs = numpy_files.load_file(tmp_path / "ours")
+    assert {name: array.shape for name, array in theirs.items()} == {"weight": (2, 3), "bias": (2,)}
+    numpy_files.save_file(theirs, tmp_path / "theirs")
+    same(state, load(tmp_path / "theirs"))
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    save({"x": 1}, tmp_path / "f")
+    with pytest.raises(DTypeError, match=r"save: y\.0 is a set"):
+        save({"y": [{1, 2}]}, tmp_path / "f")
+    assert load(tmp_path / "f") == {"x": 1}
+    assert os.listdir(tmp_path) == ["f"]
+    with pytest.raises(DTypeError, match="complex128"):
+        save({"z": np.zeros(2, complex)}, tmp_path / "f")
+    with pytest.raises(FileNotFoundError):
+        save({"x": 1}, tmp_path / "missing" / "f")
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_every_truncation_is_an_error_that_names_the_file(tmp_path):
+    save({"x": np.arange(5.0), "y": 3}, tmp_path / "f")
+    whole = (tmp_path / "f").read_bytes()
+    for length in range(len(whole)):
+        (tmp_path / "cut").write_bytes(whole[:length])
+        with pytest.raises(DataError, match=r"cut"):
+            load(tmp_path / "cut")
+
+
+def test_every_changed_byte_of_the_arrays_is_an_error(tmp_path):
+    save({"x": np.arange(5.0), "y": 3}, tmp_path / "f")
+    whole = (tmp_path / "f").read_bytes()
+    header = 8 + struct.unpack("<Q", whole[:8])[0]
+    for place in range(header, len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        (tmp_path / "f").write_bytes(changed)
+        with pytest.raises(DataError, match="changed after it was written"):
+            load(tmp_path / "f")
+
+
+def test_a_tree_that_does_not_fit_is_an_error(tmp_path):
+    save({"x": np.arange(5.0)}, tmp_path / "f")
+    whole = (tmp_path / "f").read_bytes()
+    size = struct.unpack("<Q", whole[:8])[0]
+    header = json.loads(whole[8 : 8 + size])
+    header["__metadata__"]["distgrad.tree"] = '{"$array": "gone"}'
+    text = json.dumps(header).encode()
+    (tmp_path / "f").write_bytes(struct.pack("<Q", len(text)) + text + whole[8 + size :])
+    with pytest.raises(DataError, match="does not describe its arrays"):
+        load(tmp_path / "f")
+
+
+def test_foreign_files_and_pickles(tmp_path):
+    with pytest.raises(DataError, match=r"cannot read .*none: No such file"):
+        load(tmp_path / "none")
+    (tmp_path / "text").write_text("hello world")
+    with pytest.raises(DataError, match=r"text to be a safetensors file, got 11 bytes"):
+        load(tmp_path / "text")
+    (tmp_path / "pickle").write_bytes(pickle.dumps({"x": 1}))
+    with pytest.raises(DataError, match="pickle; pass allow_pickle=True"):
+        load(tmp_path / "pickle")
+    assert load(tmp_path / "pickle", allow_pickle=True) == {"x": 1}
+    np.savez(tmp_path / "zip.npz", x=np.zeros(2))
+    with pytest.raises(DataError, match="zip archive"):
+        load(tmp_path / "zip.npz")
+
+
+def test_metadata_must_leave_our_names_alone(tmp_path):
+    with pytest.raises(ValueError, match=r"distgrad\.tree"):
+        save({}, tmp_path / "f", {"distgrad.tree": "x"})
