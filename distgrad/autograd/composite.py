@@ -89,16 +89,22 @@ def composite(
 
 def _public(record: Composite) -> Operation[Any]:
     """The function that users call."""
-    formula, inputs, name = record.formula, record.inputs, record.name
+    formula, name = record.formula, record.name
     chars = DTYPE_CHARS[record.dtypes]
+    signature = inspect.signature(formula)
+    places = {place - 1: x for place, x in enumerate(signature.parameters) if x in record.inputs}
 
     def operation(*args: Any, **kwargs: Any) -> Any:
-        for x, value in zip(inputs, args, strict=False):
+        given = {place: x for place, x in places.items() if place < len(args)}
+        for place, x in given.items():
+            value = args[place]
             if not isinstance(value, Tensor) and value is not None:
                 value = constant(value, name, x)
             if hasattr(value, "dtype") and value.dtype.char not in chars:
                 raise wrong_dtype(record, x, value)
         values = [_tensor(value) for value in args]
+        for place, value in zip(given, _numbers_as_tensors([values[place] for place in given]), strict=True):
+            values[place] = value
         options = {key: _tensor(value) for key, value in kwargs.items()}
         try:
             return formula(namespace, *values, **options)
@@ -106,7 +112,6 @@ def _public(record: Composite) -> Operation[Any]:
             error.add_note(f"in {name}")
             raise
 
-    signature = inspect.signature(formula)
     functools.update_wrapper(operation, formula)
     del operation.__dict__["__wrapped__"]
     operation.__signature__ = signature.replace(  # type: ignore[attr-defined]
@@ -121,3 +126,18 @@ def _tensor(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = np.asarray(value)
     return Tensor(value) if isinstance(value, tuple(namespaces)) else value
+
+
+def _numbers_as_tensors(values: list[Any]) -> list[Any]:
+    """Python numbers in the dtype of the tensors beside them.
+
+    A formula that combines two numbers first would give them a dtype of their own, and float64 to the result.
+    """
+    dtypes = [value.dtype for value in values if isinstance(value, Tensor)]
+    dtypes = [dtype for dtype in dtypes if dtype.kind in "fc"] or dtypes
+    return [
+        Tensor(np.asarray(value, np.result_type(*dtypes, value)))
+        if dtypes and isinstance(value, int | float | complex)
+        else value
+        for value in values
+    ]

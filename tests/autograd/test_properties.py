@@ -74,7 +74,8 @@ def test_the_many_compositions_held_nearly_every_operation(used):
 def test_a_wrong_gradient_is_found_and_the_smallest_program_shown(monkeypatch):
     record = REGISTRY["sum"]
     namespace.__dict__["sum"](np.ones(2))  # compiles it, now and not later
-    monkeypatch.setattr(record, "backward", lambda xp, g, saved, edges: (-xp.broadcast_to(g, saved[0]),))
+    right = record.backward
+    monkeypatch.setattr(record, "backward", lambda *args: tuple(-g for g in right(*args)))
     with pytest.raises(AssertionError, match="by backward") as caught:
         check_compositions(6, 200)
     (shown,) = [note for note in caught.value.__notes__ if "program=" in note]
