@@ -25,6 +25,7 @@ class Environment:
         backend: ``DISTGRAD_BACKEND``, the communicator that ``dg.comm.init()`` takes when none is named.
         supervisor: ``DISTGRAD_SUPERVISOR``, where the launcher listens for its ranks (``host:port``).
         job_secret: ``DISTGRAD_JOB_SECRET``, what a rank shows the launcher to be let in.
+        progress: ``DISTGRAD_PROGRESS``, the memory in which a rank tells how far it is (``descriptor:inode``).
         timeout_s: ``DISTGRAD_TIMEOUT``, seconds after which a collective gives up.
         check_collectives: ``DISTGRAD_CHECK_COLLECTIVES``, how many collectives of each group the ranks
             compare before data moves: a number, ``every`` or ``off``.
@@ -44,6 +45,7 @@ class Environment:
     backend: str | None = None
     supervisor: str | None = None
     job_secret: str | None = None
+    progress: str | None = None
     timeout_s: float = 300.0
     check_collectives: float = 1000
     mpi_size: int | None = None
@@ -98,6 +100,7 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         backend=variables.get("DISTGRAD_BACKEND") or None,
         supervisor=variables.get("DISTGRAD_SUPERVISOR") or None,
         job_secret=variables.get("DISTGRAD_JOB_SECRET") or None,
+        progress=variables.get("DISTGRAD_PROGRESS") or None,
         timeout_s=timeout_s,
         check_collectives=_check_collectives(variables),
         mpi_size=mpi_size if mpi_size is not None else _number(variables, "OMPI_COMM_WORLD_SIZE"),

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import math
 import os
 import shlex
+import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from distgrad import env
 from distgrad.errors import LaunchError, MissingDependencyError
 
-from . import mpirun, plan
+from . import hosts, mpirun, plan, slurm, ssh
 from .logs import Console
-from .supervise import Supervisor
+from .mpirun import Starter
+from .rank import __file__ as rank_file
+from .rank import usable_cores
+from .supervise import Options, Supervisor
 
 __all__ = ["main"]
 
@@ -31,7 +37,7 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds < math.inf:
+    if not seconds > 0:
         raise argparse.ArgumentTypeError(f"must be a positive number of seconds, got {text!r}")
     return seconds
 
@@ -43,38 +49,154 @@ def _assignment(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _per_node(text: str) -> int:
+    """A number of ranks a host, or one for each of this machine's cores or GPUs, as torchrun says it."""
+    if text not in ("auto", "cpu", "gpu"):
+        return _count(text)
+    gpus = len(glob.glob("/dev/nvidia[0-9]*"))
+    if text == "gpu" and not gpus:
+        raise argparse.ArgumentTypeError("'gpu' was asked for, but this machine shows no GPU in /dev")
+    return gpus if gpus and text != "cpu" else len(usable_cores())
+
+
 def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program,
         usage="%(prog)s [-n RANKS] [options] (script.py | -m module) [ARGS...]",
-        description="Start a Python script on several ranks of this machine and watch them. What stands "
-        "after the script belongs to the script. The exit code is that of the first rank that failed "
-        "(128 + number for a signal), 124 after --timeout, 130 after Ctrl-C.",
+        description="Start a Python script on several ranks and watch them: on this machine, on --hosts over "
+        "ssh, or in the Slurm allocation that this runs in. What stands after the script belongs to the "
+        "script. The exit code is that of the first rank that failed (128 + number for a signal), 3 after a "
+        "hang, 124 after --timeout, 130 after Ctrl-C.",
         allow_abbrev=False,
     )
-    add = parser.add_argument
-    add("-n", "-np", "--nproc-per-node", "--nproc_per_node", dest="ranks", type=_count, default=1,
-        metavar="RANKS", help="number of ranks (default: 1)")  # fmt: skip
-    add("--env", type=_assignment, action="append", default=[], metavar="NAME=VALUE",
+    _add_places(parser.add_argument_group("where").add_argument)
+    add = parser.add_argument_group("what").add_argument
+    add("-x", "--env", dest="env", type=_assignment, action="append", default=[], metavar="NAME=VALUE",
         help="an environment variable for the ranks; may be given several times")  # fmt: skip
-    add("--log-dir", type=Path, metavar="DIR", help="write all output of rank R to DIR/rankR.txt")
-    add("--timeout", type=_seconds, metavar="S", help="end the job if it takes longer than S seconds")
-    add("--quiet", action="store_true", help="show the output of rank 0 only, and tracebacks")
-    add("--dry-run", action="store_true", help="print what would be started, and start nothing")
     add("-m", "--module", action="store_true", help="the script is a module, as in python -m")
-    add("script", help="the script, or with -m the module")
-    add("arguments", nargs=argparse.REMAINDER, metavar="ARGS",
+    add("--dry-run", action="store_true", help="print what would be started, and start nothing")
+    _add_watching(parser.add_argument_group("watching").add_argument)
+    parser.add_argument("script", help="the script, or with -m the module")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGS",
         help="arguments of the script").required = False  # fmt: skip
     return parser
 
 
-def _dry_run(specs: Sequence[plan.RankSpec], start: mpirun.Starter, given: dict[str, str]) -> str:
+def _add_places(add: Callable[..., argparse.Action]) -> None:
+    add("-n", "-np", dest="ranks", type=_count, metavar="RANKS",
+        help="number of ranks (default: 1, or all slots of the hosts)")  # fmt: skip
+    add("-ppn", "--nproc-per-node", "--nproc_per_node", dest="per_node", type=_per_node, metavar="K",
+        help="ranks on each host: a number, cpu, gpu or auto")  # fmt: skip
+    add("--nnodes", type=_count, metavar="N", help="use the first N hosts")
+    add(
+        "-H",
+        "--host",
+        "--hosts",
+        dest="hosts",
+        metavar="A:4,B:4",
+        help="hosts, each with its number of slots",
+    )
+    add("--hostfile", "--machinefile", type=Path, metavar="FILE",
+        help="the same, one a line: 'name slots=4', 'name:4' or 'name'")  # fmt: skip
+    add("--ssh", default=ssh.DEFAULT, metavar="COMMAND",
+        help=f"what reaches other hosts (default: {ssh.DEFAULT})")  # fmt: skip
+    add("--backend", choices=("shm", "mpi"),
+        help="how ranks communicate (default: shm on one host, mpi on several)")  # fmt: skip
+    add("--bind", action="store_true", help="give each rank processor cores of its own")
+
+
+def _add_watching(add: Callable[..., argparse.Action]) -> None:
+    add("--log-dir", type=Path, metavar="DIR", help="write all output of rank R to DIR/rankR.txt")
+    add("--quiet", action="store_true", help="show the output of rank 0 only, and tracebacks")
+    add("--timeout", type=_seconds, metavar="S", help="end the job if it takes longer than S seconds")
+    add("--hang-after", type=_seconds, default=60.0, metavar="S",
+        help="end the job when a rank waits S seconds for another (default: 60; inf: never)")  # fmt: skip
+    add("--hang-report-only", action="store_true", help="say what hangs, and go on")
+    add("--max-restarts", "--max_restarts", type=int, default=0, metavar="R",
+        help="start the job anew after a failure, at most R times")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the command line amounts to.
+
+    Attributes:
+        specs: the ranks.
+        start: makes the starter from the variables for the ranks.
+        address: this machine's address on the network of the job.
+    """
+
+    specs: tuple[plan.RankSpec, ...]
+    start: Callable[[Mapping[str, str]], Starter]
+    address: str = "127.0.0.1"
+
+
+def _find_hosts(options: argparse.Namespace) -> tuple[list[plan.Host], bool]:
+    """The hosts that were named, or those of a Slurm allocation, or this one; and whether Slurm gave them."""
+    if options.hosts is not None and options.hostfile is not None:
+        raise LaunchError("launch: --hosts and --hostfile were both given; give one of them")
+    if options.ranks is not None and options.per_node is not None:
+        raise LaunchError("launch: -n and --nproc-per-node were both given; give one of them")
+    if options.hosts is not None:
+        found, by_slurm = hosts.parse_hosts(options.hosts), False
+    elif options.hostfile is not None:
+        found, by_slurm = hosts.read_hostfile(options.hostfile), False
+    else:
+        found = slurm.allocation(os.environ)
+        by_slurm = bool(found)
+    if not found:  # this machine takes as many ranks as are wanted
+        found = [plan.Host(socket.gethostname(), options.ranks or options.per_node or 1)]
+    return hosts.select(found, options.nnodes, options.per_node), by_slurm
+
+
+def _plan(options: argparse.Namespace, target: tuple[str, ...], paths: Sequence[str]) -> _Job:
+    """Where the ranks run, and how they are started."""
+    found, by_slurm = _find_hosts(options)
+    specs = plan.place(found, options.ranks or sum(host.slots for host in found))
+    used = plan.count(specs)
+    remote = [host.name for host in used if not hosts.is_local(host.name)]
+    if not remote and len(used) == 1 and options.backend != "shm" and len(specs) > 1:
+        return _Job(specs, lambda variables: mpirun.mpiexec(used, target, variables, ""))
+    if not remote and len(used) == 1:
+        return _Job(specs, lambda variables: mpirun.direct(len(specs), target, variables))
+    if options.backend == "shm":
+        names = ", ".join(host.name for host in used)
+        raise LaunchError(
+            f"launch: --backend shm is for one host, this one, but the hosts are {names}; use mpi"
+        )
+    address = hosts.job_address(remote[0]) if remote else "127.0.0.1"
+    if by_slurm:
+        return _Job(specs, lambda variables: slurm.srun(used, target, variables), address)
+    ssh.check_hosts(remote, options.ssh, paths)
+    return _Job(specs, lambda variables: mpirun.mpiexec(used, target, variables, options.ssh), address)
+
+
+def _dry_run(job: _Job, given: dict[str, str]) -> str:
     """What would be started, in lines that a shell would understand."""
-    lines = [shlex.join(start.command)]
-    for spec in specs:
-        variables = [f"{name}={shlex.quote(value)}" for name, value in plan.environment(spec, given).items()]
+    lines = [shlex.join(job.start(given).command)]
+    for spec in job.specs:
+        cores = usable_cores() if hosts.is_local(spec.host) else []
+        found = plan.environment(spec, cores, given)
+        variables = [f"{name}={shlex.quote(value)}" for name, value in found.items()]
         lines.append(f"# rank {spec.rank} on {spec.host}: {' '.join(variables)}")
     return "\n".join(lines)
+
+
+def _run(job: _Job, options: argparse.Namespace, given: dict[str, str], console: Console) -> int:
+    """Run the job, and run it anew after a failure as often as that is wanted."""
+    limits = Options(options.timeout, options.hang_after, options.hang_report_only, options.bind, job.address)
+    causes: list[str] = []
+    while True:
+        supervisor = Supervisor(job.specs, job.start, given, console, limits)
+        code = supervisor.run()
+        if supervisor.verdict is None or supervisor.stopped or len(causes) == options.max_restarts:
+            break
+        causes.append(supervisor.verdict.text.removeprefix("launch: "))
+        console.say(f"launch: restart {len(causes)} of {options.max_restarts}")
+    if causes:
+        lines = [f"  {number}. {cause}" for number, cause in enumerate(causes, 1)]
+        console.say("\n".join([f"launch: restarted {len(causes)} times, after", *lines, f"Exit code {code}"]))
+    return code
 
 
 def _launch(options: argparse.Namespace) -> int:
@@ -84,32 +206,24 @@ def _launch(options: argparse.Namespace) -> int:
             f"(seen from {Path.cwd()}); correct the path, or use -m for a module"
         )
     target = (*(["-m"] if options.module else []), options.script, *options.arguments)
-    own = dict(options.env)
-    given = {**os.environ, **own}
-    specs = plan.place([plan.this_host(options.ranks)], options.ranks)
+    given = {**os.environ, **dict(options.env)}
+    paths = [rank_file, os.getcwd(), *([] if options.module else [os.path.abspath(options.script)])]
+    job = _plan(options, target, paths)
     if options.dry_run:
-        start = mpirun.starter(options.ranks, target, given)
-        print(_dry_run(specs, start, given))
+        print(_dry_run(job, given))
         return 0
     try:
         console = Console(
             sys.stdout.buffer,
             sys.stderr.buffer,
-            options.ranks,
+            len(job.specs),
             quiet=options.quiet,
             log_dir=options.log_dir,
             plain=env.read(given).no_color,
         )
     except (OSError, ValueError) as error:
         raise LaunchError(f"launch: {error}") from error
-    supervisor = Supervisor(
-        specs,
-        lambda variables: mpirun.starter(options.ranks, target, variables),
-        given,
-        console,
-        options.timeout,
-    )
-    return supervisor.run()
+    return _run(job, options, given, console)
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "python -m distgrad.launch") -> int:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from distgrad.errors import MissingDependencyError
 
 from . import rank as rank_file
+from .plan import Host
 
-__all__ = ["Starter", "remove_segments", "starter"]
+__all__ = ["Starter", "direct", "mpiexec", "remove_segments"]
 
+_MPI_PREFIXES = ("PMI_", "PMIX_", "OMPI_COMM_WORLD_")
 _SEGMENT_FOLDER = Path("/dev/shm")
 _SEGMENT_PREFIXES = ("mpich_shm_", "mpich_vci_")
 
@@ -35,30 +38,55 @@ class Starter:
     note: str = ""
 
 
-def starter(world_size: int, target: tuple[str, ...], environment: Mapping[str, str]) -> Starter:
-    """Choose how to start ``world_size`` ranks of ``target`` on this machine.
-
-    One rank is started directly and needs no MPI. More are started by the ``mpiexec`` that stands beside this
-    Python, so that it belongs to the MPI library that this environment's mpi4py loads.
+def direct(world_size: int, target: tuple[str, ...], environment: Mapping[str, str]) -> Starter:
+    """Start ``world_size`` ranks of ``target`` on this machine without MPI.
 
     Args:
         world_size: number of ranks.
         target: script and arguments, or ``-m``, module and arguments.
         environment: the variables for the ranks.
+    """
+    # Inside a rank of some MPI job, these ranks would take themselves for that one.
+    own = {name: value for name, value in environment.items() if not name.startswith(_MPI_PREFIXES)}
+    if world_size > 1:
+        own.setdefault("DISTGRAD_BACKEND", "shm")
+    return Starter((sys.executable, rank_file.__file__, f"0:{world_size}", *target), own)
+
+
+def mpiexec(
+    hosts: Sequence[Host], target: tuple[str, ...], environment: Mapping[str, str], ssh: str
+) -> Starter:
+    """Start ranks of ``target`` by the ``mpiexec`` that stands beside this Python.
+
+    So it belongs to the MPI library that this environment's mpi4py loads.
+
+    Args:
+        hosts: the hosts, each with as many slots as ranks run there.
+        target: script and arguments, or ``-m``, module and arguments.
+        environment: the variables for the ranks.
+        ssh: the command that reaches another host; empty if this machine is the only one.
 
     Raises:
         MissingDependencyError: no ``mpiexec`` was found.
     """
-    program = (sys.executable, rank_file.__file__)
-    if world_size == 1:
-        # Inside a rank of some other MPI job, this rank would take itself for that one.
-        alone = {name: value for name, value in environment.items() if not name.startswith(("PMI_", "PMIX_"))}
-        return Starter((*program, "RANK", *target), {**alone, "RANK": "0"})
-    mpiexec, note = _find_mpiexec(environment)
+    path, note = _find_mpiexec(environment)
+    num_ranks = sum(host.slots for host in hosts)
+    if not ssh:
+        # The fork launcher and the named host keep Hydra from asking a batch system where to go.
+        where = ["-launcher", "fork", "-hosts", "localhost"]
+        settings = {}
+    else:
+        program, *extra = shlex.split(ssh)
+        names = ",".join(f"{host.name}:{host.slots}" for host in hosts)
+        where = ["-launcher", "ssh", "-launcher-exec", shutil.which(program) or program, "-hosts", names]
+        settings = {"HYDRA_LAUNCHER_EXTRA_ARGS": " ".join(extra)} if extra else {}
     # Without automatic cleanup mpiexec leaves it to the supervisor to end the others, which then knows who
-    # was first. The fork launcher and the named host keep Hydra from asking a batch system where to go.
-    options = ("-launcher", "fork", "-hosts", "localhost", "-disable-auto-cleanup", "-n", str(world_size))
-    return Starter((mpiexec, *options, *program, "PMI_RANK", *target), environment, note)
+    # was first.
+    options = (*where, "-disable-auto-cleanup", "-n", str(num_ranks))
+    command = (path, *options, sys.executable, rank_file.__file__, "PMI_RANK", *target)
+    own = {"HWLOC_XMLFILE": os.devnull, **environment, **settings}  # or mpiexec leaves a file in /tmp
+    own.setdefault("DISTGRAD_BACKEND", "mpi")
+    return Starter(command, own, note)
 
 
 def _find_mpiexec(environment: Mapping[str, str]) -> tuple[str, str]:

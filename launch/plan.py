@@ -1,15 +1,13 @@
-"""Where each rank runs, and with how many threads: a pure function from hosts and slots to rank specs."""
+"""Where each rank runs, and with how many threads: pure functions of hosts, slots and cores."""
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from distgrad.errors import LaunchError
 
-__all__ = ["THREAD_VARIABLES", "Host", "RankSpec", "environment", "place", "this_host"]
+__all__ = ["THREAD_VARIABLES", "Host", "RankSpec", "count", "environment", "place", "share"]
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -21,12 +19,10 @@ class Host:
     Attributes:
         name: its host name.
         slots: the number of ranks it may take.
-        cores: the number of processor cores that its ranks share.
     """
 
     name: str
     slots: int
-    cores: int
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,6 @@ class RankSpec:
         world_size: number of ranks of the job.
         local_world_size: number of ranks on its host.
         host: name of its host.
-        threads: number of threads it may compute with.
     """
 
     rank: int
@@ -49,13 +44,12 @@ class RankSpec:
     world_size: int
     local_world_size: int
     host: str
-    threads: int
 
 
 def place(hosts: Sequence[Host], world_size: int) -> tuple[RankSpec, ...]:
     """Fill the hosts' slots in order with ``world_size`` ranks.
 
-    Ranks of one host are neighbours. A host's cores are divided evenly, and a rank has at least one thread.
+    Ranks of one host are neighbours.
 
     Raises:
         LaunchError: fewer than one rank, or more ranks than slots.
@@ -79,18 +73,31 @@ def place(hosts: Sequence[Host], world_size: int) -> tuple[RankSpec, ...]:
                 world_size=world_size,
                 local_world_size=taken,
                 host=host.name,
-                threads=max(1, host.cores // max(1, taken)),
             )
             for local_rank in range(taken)
         ]
     return tuple(specs)
 
 
-def environment(spec: RankSpec, given: Mapping[str, str]) -> dict[str, str]:
+def count(specs: Sequence[RankSpec]) -> list[Host]:
+    """The hosts in use, each with as many slots as ranks run there."""
+    used = {spec.node_rank: Host(spec.host, spec.local_world_size) for spec in specs}
+    return list(used.values())
+
+
+def share(spec: RankSpec, cores: Sequence[int]) -> list[int]:
+    """The rank's share of its host's cores: an even part, and at least one core."""
+    part = max(1, len(cores) // spec.local_world_size)
+    start = spec.local_rank * part % len(cores)
+    return list(cores[start : start + part])
+
+
+def environment(spec: RankSpec, cores: Sequence[int], given: Mapping[str, str]) -> dict[str, str]:
     """The variables that a rank finds, without those of the launcher's line.
 
     Args:
         spec: the rank.
+        cores: the cores that its host's ranks share; empty if they are not known.
         given: the user's variables; a thread count that stands there is left as it is.
     """
     variables = {
@@ -100,21 +107,7 @@ def environment(spec: RankSpec, given: Mapping[str, str]) -> dict[str, str]:
         "LOCAL_WORLD_SIZE": str(spec.local_world_size),
         "NODE_RANK": str(spec.node_rank),
     }
-    return variables | {name: str(spec.threads) for name in THREAD_VARIABLES if name not in given}
-
-
-def this_host(slots: int) -> Host:
-    """The machine that the launcher runs on, with the cores that this process may use."""
-    cores = len(os.sched_getaffinity(0))
-    quota = _cgroup_quota()
-    return Host(socket.gethostname(), slots, cores if quota is None else max(1, min(cores, int(quota))))
-
-
-def _cgroup_quota(path: str = "/sys/fs/cgroup/cpu.max") -> float | None:
-    """How many cores' time a container may use; None without a limit."""
-    try:
-        with open(path) as file:
-            quota_us, period_us = file.read().split()
-    except (OSError, ValueError):  # no second-generation control groups here
-        return None
-    return None if quota_us == "max" else int(quota_us) / int(period_us)
+    if not cores:
+        return variables
+    threads = str(len(share(spec, cores)))
+    return variables | {name: threads for name in THREAD_VARIABLES if name not in given}

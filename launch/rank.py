@@ -6,14 +6,16 @@ this file needs the standard library alone, and the launcher takes the format of
 
 Three processes make a rank. They are forks of one interpreter, so that each costs a millisecond::
 
-    stub      what mpiexec started; waits, and passes the exit status on. If mpiexec kills what it started
+    stub      what the starter started; waits, and passes the exit status on. If mpiexec kills what it started
               (MPI_Abort makes it do so), the two others stay, and the launcher still learns what happened.
-    watcher   holds the line to the launcher, relays the output, delivers signals, kills the rank's whole
-              process group when the script ends or when the launcher is gone.
+              Without mpiexec, one stub serves all ranks of the host.
+    watcher   holds the line to the launcher, relays the output, delivers signals, tells every second how far
+              the script is, kills the rank's whole process group when the script ends or when the launcher
+              is gone.
     script    the user's script as ``__main__``, at the head of a process group of its own.
 
-Usage: ``python rank.py VARIABLE script.py ARGS...`` or ``python rank.py VARIABLE -m module ARGS...``, where
-the environment variable named VARIABLE holds this process's rank.
+Usage: ``python rank.py WHICH script.py ARGS...`` or ``python rank.py WHICH -m module ARGS...``, where WHICH
+is ``0:4`` for the ranks 0 to 3, or the name of the environment variable that holds this process's rank.
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ from __future__ import annotations
 import enum
 import faulthandler
 import json
+import mmap
 import os
 import selectors
 import signal
 import socket
 import struct
 import sys
+import time
 import types
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -34,19 +38,27 @@ from typing import Any, NoReturn
 STACKS_SIGNAL = signal.SIGRTMAX - 2  # a rank answers with the Python stacks of all its threads, and goes on
 CHUNK_BYTES = 1 << 16
 CONNECT_TIMEOUT_S = 30.0
+BEAT_S = 1.0  # how often a watcher tells how far its script is
+PROGRESS = struct.Struct(
+    "=QqQQ"
+)  # how many calls began or ended; the last: number, if it lasts, text's bytes
+PROGRESS_BYTES = 4096  # those numbers, then the text of the last call in UTF-8
 _HEADER = struct.Struct("!BI")
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 class Frame(enum.IntEnum):
     """What a message on the line between a rank and the launcher holds."""
 
-    HELLO = 1  # JSON {secret, rank, host}: the rank's first
-    START = 2  # JSON {name: value}: the launcher's answer, variables of this rank's environment
+    HELLO = 1  # JSON {secret, rank, host, cores}: the rank's first
+    START = 2  # JSON {environment: {name: value}, cores: [number], patience_s}: the launcher's answer
     STDOUT = 3  # bytes as the script wrote them
     STDERR = 4
     FAILED = 5  # JSON {code, traceback}: an exception that nothing caught
     ENDED = 6  # JSON {status}: the script's status as os.waitpid gives it: the rank's last
     SIGNAL = 7  # JSON {number}: for the rank's process group
+    PROGRESS = 8  # JSON {sequence, number, waiting, text, cpu_s, state}: how far the script is
+    STACKS = 9  # bytes: a piece of the Python stacks that STACKS_SIGNAL asked for
 
 
 def pack(kind: Frame, payload: bytes | dict[str, Any]) -> bytes:
@@ -217,37 +229,88 @@ def _run_script(arguments: list[str], failures: int) -> None:
         _fail(error, failures)
 
 
-def _script(
-    arguments: list[str], environment: dict[str, str], watcher: int, pipes: tuple[int, int, int]
-) -> None:
+def _script(arguments: list[str], start: dict[str, Any], watcher: int, pipes: tuple[int, ...]) -> None:
     """Turn this fork into the user's script."""
     os.setpgid(0, 0)
     _die_with_parent(watcher)
     null = os.open(os.devnull, os.O_RDONLY)
-    stdout, stderr, failures = pipes
+    stdout, stderr, failures, stacks = pipes
     for source, target in ((null, 0), (stdout, 1), (stderr, 2)):
         os.dup2(source, target)
         os.close(source)
-    os.environ.update(environment)
+    os.environ.update(start["environment"])
+    if start["cores"]:
+        os.sched_setaffinity(0, start["cores"])
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     sys.excepthook = _excepthook
     faulthandler.enable()
-    faulthandler.register(STACKS_SIGNAL, all_threads=True)
+    faulthandler.register(STACKS_SIGNAL, file=stacks, all_threads=True)
     _run_script(arguments, failures)
+
+
+def usable_cores(quota_file: str = "/sys/fs/cgroup/cpu.max") -> list[int]:
+    """The processor cores that this process may use; fewer where a container's share of time is smaller."""
+    cores = sorted(os.sched_getaffinity(0))
+    try:
+        with open(quota_file) as file:
+            quota_us, period_us = file.read().split()
+    except (OSError, ValueError):  # no second-generation control groups here
+        return cores
+    return cores if quota_us == "max" else cores[: max(1, int(quota_us) // int(period_us))]
+
+
+def _cpu_s(process: int) -> tuple[float, str]:
+    """Processor seconds of a process and its descendants, and the process's state as ps(1) shows it."""
+    with open(f"/proc/{process}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    seconds = sum(map(int, fields[11:15])) * _TICK_S  # user and system, own and of children that have ended
+    for task in os.listdir(f"/proc/{process}/task"):
+        try:
+            with open(f"/proc/{process}/task/{task}/children") as file:
+                children = file.read().split()
+        except OSError:  # the thread has ended, or the kernel does not tell
+            continue
+        for child in children:
+            try:
+                seconds += _cpu_s(int(child))[0]
+            except OSError:  # it has ended
+                continue
+    return seconds, fields[0]
+
+
+class _Page:
+    """Memory that a script and its watcher share: the script writes how far it is, and nobody waits."""
+
+    def __init__(self) -> None:
+        self.descriptor = os.memfd_create("distgrad-progress")
+        os.ftruncate(self.descriptor, PROGRESS_BYTES)
+        self.memory = mmap.mmap(self.descriptor, PROGRESS_BYTES)
+
+    @property
+    def variable(self) -> dict[str, str]:
+        """How the script finds it; a process that merely inherits the variable sees another inode."""
+        inode = os.fstat(self.descriptor).st_ino
+        return {"DISTGRAD_PROGRESS": f"{self.descriptor}:{inode}"}
+
+    def read(self) -> dict[str, Any]:
+        sequence, number, waiting, length = PROGRESS.unpack_from(self.memory)
+        text = self.memory[PROGRESS.size : PROGRESS.size + length].decode(errors="replace")
+        return {"sequence": sequence, "number": number, "waiting": bool(waiting), "text": text}
 
 
 class _Watcher:
     """Relays between one running script and the launcher until either ends."""
 
     def __init__(
-        self, line: socket.socket, reader: FrameReader, script: int, pipes: tuple[int, int, int]
+        self, line: socket.socket, reader: FrameReader, script: int, pipes: tuple[int, ...], page: _Page
     ) -> None:
         self.line = line
         self.reader = reader
         self.script = script
         self.script_ended = os.pidfd_open(script)
-        self.pipes = dict(zip(pipes, (Frame.STDOUT, Frame.STDERR, Frame.FAILED), strict=True))
+        self.pipes = dict(zip(pipes, (Frame.STDOUT, Frame.STDERR, Frame.FAILED, Frame.STACKS), strict=True))
         self.failures = FrameReader()
+        self.page = page
 
     def watch(self) -> int:
         """Relay until the script has ended; return its status.
@@ -259,8 +322,12 @@ class _Watcher:
         with selectors.DefaultSelector() as selector:
             for source in (self.line.fileno(), self.script_ended, *self.pipes):
                 selector.register(source, selectors.EVENT_READ)
+            beat_s = time.monotonic()
             while True:
-                ready = [key.fd for key, _ in selector.select()]
+                ready = [key.fd for key, _ in selector.select(max(0.0, beat_s - time.monotonic()))]
+                if time.monotonic() >= beat_s:
+                    self._beat()
+                    beat_s = time.monotonic() + BEAT_S
                 if self.line.fileno() in ready:
                     data = self.line.recv(CHUNK_BYTES)
                     if not data:
@@ -272,10 +339,28 @@ class _Watcher:
                 if self.script_ended in ready:
                     return self._end()
 
+    def _beat(self) -> None:
+        """Tell how far the script is."""
+        cpu_s, state = _cpu_s(self.script)
+        self.line.sendall(pack(Frame.PROGRESS, self.page.read() | {"cpu_s": cpu_s, "state": state}))
+
     def _obey(self, data: bytes) -> None:
-        """Deliver the signals that the launcher sends."""
+        """Deliver the signals that the launcher sends, after telling where they meet the script."""
         for _, body in self.reader.feed(data):
-            os.killpg(self.script, json.loads(body)["number"])
+            self._beat()
+            number = json.loads(body)["number"]
+            if number != STACKS_SIGNAL:
+                os.killpg(self.script, number)
+            elif self._answers():
+                os.kill(self.script, number)
+            else:
+                self.line.sendall(pack(Frame.STACKS, b""))
+
+    def _answers(self) -> bool:
+        """Whether the script has come as far as answering a request for its stacks: else it would end."""
+        with open(f"/proc/{self.script}/status") as file:
+            caught = next(int(line.split()[1], 16) for line in file if line.startswith("SigCgt:"))
+        return bool(caught >> (STACKS_SIGNAL - 1) & 1)
 
     def _relay(self, pipe: int) -> bool:
         """Pass on what lies in ``pipe``; False at its end."""
@@ -303,59 +388,68 @@ class _Watcher:
         return status
 
 
-def _connect(rank: int) -> tuple[socket.socket, FrameReader, dict[str, str]]:
-    """Call the launcher; return the line, its reader, and the variables for this rank's environment."""
+def _connect(rank: int) -> tuple[socket.socket, FrameReader, dict[str, Any]]:
+    """Call the launcher; return the line, its reader, and what the launcher says about the start."""
     host, _, port = os.environ["DISTGRAD_SUPERVISOR"].rpartition(":")
     line = socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S)
     line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     hello = {"secret": os.environ["DISTGRAD_JOB_SECRET"], "rank": rank, "host": socket.gethostname()}
-    line.sendall(pack(Frame.HELLO, hello))
+    line.sendall(pack(Frame.HELLO, hello | {"cores": usable_cores()}))
     reader = FrameReader()
     while data := line.recv(CHUNK_BYTES):
         for _, body in reader.feed(data):
+            start = json.loads(body)
             line.settimeout(None)
-            return line, reader, json.loads(body)
+            # A launcher that was cut off says nothing; what is sent to it stays unacknowledged.
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * start["patience_s"]))
+            return line, reader, start
     raise ConnectionError("the launcher closed the line before the start")
 
 
 def _watch(rank: int, arguments: list[str]) -> int | None:
     """Start the script and watch it; return its status, or None in the script's own process at its end."""
     try:
-        line, reader, environment = _connect(rank)
+        line, reader, start = _connect(rank)
     except OSError as error:
         sys.stderr.write(f"launch: rank {rank} could not reach the launcher: {error}\n")
         return 1 << 8
     watcher = os.getpid()
-    pairs = [os.pipe() for _ in range(3)]
+    page = _Page()
+    start["environment"] |= page.variable
+    pairs = [os.pipe() for _ in range(4)]
     script = os.fork()
     readers, writers = zip(*pairs, strict=True)
     if script == 0:
         line.close()
         for descriptor in readers:
             os.close(descriptor)
-        _script(arguments, environment, watcher, writers)
+        _script(arguments, start, watcher, writers)
         return None
     os.setpgid(script, script)  # also here: a signal may have to be delivered before the fork gets that far
     for descriptor in writers:
         os.close(descriptor)
     try:
-        return _Watcher(line, reader, script, readers).watch()
+        return _Watcher(line, reader, script, readers, page).watch()
     except OSError:
         kill_marked(os.environ["DISTGRAD_JOB_SECRET"])
         return 1 << 8
 
 
 def main(arguments: list[str]) -> None:
-    """Be the stub: fork the watcher, wait for it, pass its exit code on."""
-    rank = int(os.environ[arguments[0]])
-    watcher = os.fork()
-    if watcher == 0:
-        os.setsid()
-        status = _watch(rank, arguments[1:])
-        if status is None:
-            return
+    """Be the stub: fork a watcher a rank, wait for them, pass the first exit code on that is not 0."""
+    which, *target = arguments
+    ranks = range(*map(int, which.split(":"))) if ":" in which else [int(os.environ[which])]
+    watchers = []
+    for rank in ranks:
+        watchers.append(os.fork())
+        if watchers[-1] == 0:
+            os.setsid()
+            status = _watch(rank, target)
+            if status is None:
+                return
+            break
     else:
-        _, status = os.waitpid(watcher, 0)
+        status = next(filter(None, [os.waitpid(watcher, 0)[1] for watcher in watchers]), 0)
     sys.stderr.flush()
     code = os.waitstatus_to_exitcode(status)
     os._exit(code if code >= 0 else 128 - code)

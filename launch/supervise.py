@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import heapq
-import hmac
-import itertools
 import json
+import math
 import os
 import re
 import secrets
-import selectors
 import signal
-import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import FrameType
-from typing import IO
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
 
-from . import plan, process
+from . import hangs, plan, process
+from .lines import Lines
 from .logs import Console, OutputClosedError
+from .loop import Loop
 from .mpirun import Starter, remove_segments
 from .plan import RankSpec
-from .rank import CHUNK_BYTES, STACKS_SIGNAL, Frame, FrameReader, kill_marked, pack
+from .rank import BEAT_S, CHUNK_BYTES, STACKS_SIGNAL, Frame, kill_marked
 
-__all__ = ["Supervisor"]
+__all__ = ["Options", "Supervisor"]
 
 START_TIMEOUT_S = 120.0  # a loaded machine with a cold disk takes tens of seconds to start many ranks
 FAILURE_GRACE_S = 3.0  # between SIGTERM and SIGKILL once a rank has failed
@@ -34,11 +30,33 @@ SIGNAL_GRACE_S = 10.0  # between a signal from outside and SIGKILL: time to writ
 LAST_WORDS_S = 1.0  # for what is still on its way once the end is certain
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
-STRANGER_LIMIT_BYTES = 4096  # the longest message that is read before the secret was shown
 TIMEOUT_CODE = 124  # as of timeout(1)
+LINE_PATIENCE = 2.0  # a rank ends when the launcher has been cut off from it this many times hang_after_s
+STACKS_TIMEOUT_S = 3.0  # for the answers when all ranks are asked for their stacks
+CONSEQUENCE_S = 1.0  # for a failure's cause to come, when its consequence on another rank has come first
+_CONSEQUENCE = re.compile(r"^distgrad\.errors\.RankFailedError: ", re.MULTILINE)
 _ABORT = re.compile(
     rb"^Abort\((-?\d+)\) on node \d+ \(rank \d+ in comm", re.MULTILINE
 )  # MPICH's and Intel's words
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a job may take, and what becomes of it then.
+
+    Attributes:
+        timeout_s: seconds for the whole job; None for any time.
+        hang_after_s: seconds that a rank may wait for another; infinite for any time.
+        hang_report_only: say what stands still, and go on.
+        bind: give each rank processor cores of its own.
+        address: the address of this machine that the ranks call.
+    """
+
+    timeout_s: float | None = None
+    hang_after_s: float = 60.0
+    hang_report_only: bool = False
+    bind: bool = False
+    address: str = "127.0.0.1"
 
 
 @dataclass
@@ -47,35 +65,34 @@ class _Rank:
 
     Attributes:
         spec: its place.
-        line: the connection to its watcher; None until it has called, and again when it has ended.
-        host: the name that its host gives itself.
-        code: its exit code; None while it runs.
+        track: its progress.
         abort_code: what it gave to MPI_Abort, if its standard error shows that it called it.
+        stacks: what has come of its Python stacks; None if it has not answered yet.
     """
 
     spec: RankSpec
-    line: socket.socket | None = None
-    host: str = ""
-    code: int | None = None
+    track: hangs.Track
     abort_code: int | None = None
-
-
-@dataclass
-class _Caller:
-    """A connection, and the rank that it turned out to be."""
-
-    line: socket.socket
-    reader: FrameReader = field(default_factory=lambda: FrameReader(STRANGER_LIMIT_BYTES))
-    rank: _Rank | None = None
+    stacks: str | None = None
 
 
 @dataclass(frozen=True)
 class _Verdict:
-    """Why the job ended: the exit code, the sentence, and the traceback that goes with it."""
+    """Why the job ended.
+
+    Attributes:
+        code: the exit code.
+        text: the sentence.
+        traceback: of the exception, if there was one.
+        others: ranks that were stopped because of it.
+        final: whether it is the end that somebody has asked for, and no failure.
+    """
 
     code: int
     text: str
     traceback: str = ""
+    others: tuple[hangs.Track, ...] = ()
+    final: bool = False
 
 
 class _SecondInterruptError(Exception):
@@ -90,7 +107,7 @@ class Supervisor:
         start: makes the starter from the environment that the ranks are to find.
         given: the user's environment for the ranks.
         console: where output goes.
-        timeout_s: how long the job may take; None for any time.
+        options: what the job may take.
     """
 
     def __init__(
@@ -99,24 +116,21 @@ class Supervisor:
         start: Callable[[Mapping[str, str]], Starter],
         given: Mapping[str, str],
         console: Console,
-        timeout_s: float | None = None,
+        options: Options = Options(),
     ) -> None:
-        self.ranks = [_Rank(spec) for spec in specs]
+        now_s = time.monotonic()
+        self.ranks = [_Rank(spec, hangs.Track(spec.rank, spec.host, now_s)) for spec in specs]
         self.start = start
         self.given = given
         self.console = console
-        self.timeout_s = timeout_s
+        self.options = options
         self.secret = secrets.token_hex(16)
         self.verdict: _Verdict | None = None
-        self._open = contextlib.ExitStack()
-        self._selector = self._open.enter_context(selectors.DefaultSelector())
-        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
-        self._agenda_count = itertools.count()  # keeps the order of entries of the same time
-        self._signals: list[signal.Signals] = []
+        self._loop = Loop()
         self._interrupted = False
         self._starter: subprocess.Popen[bytes] | None = None
         self._starter_said = b""
-        self._over = False
+        self._reported: object = None  # where the ranks stood when a hang was reported last
 
     def run(self) -> int:
         """Run the job; return its exit code, which is 0 only if every rank's was.
@@ -126,12 +140,13 @@ class Supervisor:
         """
         self._began_s = time.monotonic()
         began_at_s = time.time()
-        with self._signals_caught(), self._open:
+        with self._loop, self._loop.catching(STOPPING + PASSED_ON, self._on_signal):
             try:
-                self._loop()
+                self._begin()
+                self._loop.run(self._obey)
             except _SecondInterruptError:
                 text = f"launch: killed by the second Ctrl-C after {self._elapsed_s():.1f} s"
-                self.verdict = _Verdict(128 + signal.SIGINT, text)
+                self.verdict = _Verdict(128 + signal.SIGINT, text, final=True)
             except OutputClosedError:
                 self._output_closed()
             finally:
@@ -139,42 +154,24 @@ class Supervisor:
         self._conclude()
         return 0 if self.verdict is None else self.verdict.code
 
-    @contextlib.contextmanager
-    def _signals_caught(self) -> Iterator[None]:
-        """Queue signals for the loop, and wake it."""
-        # A signal that was ignored when we were started (nohup, a shell's background job) stays ignored.
-        caught = [number for number in STOPPING + PASSED_ON if signal.getsignal(number) != signal.SIG_IGN]
-        awake, wake = socket.socketpair()
-        wake.setblocking(False)
-        self._watch(awake, lambda: awake.recv(CHUNK_BYTES))
-        handlers = {number: signal.signal(number, self._on_signal) for number in caught}
-        previous_wake = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(previous_wake)
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            wake.close()
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody wanted the job to end, so that it is not to be started anew."""
+        return self.verdict is not None and self.verdict.final
 
-    # The loop
-
-    def _loop(self) -> None:
-        server = socket.create_server(("127.0.0.1", 0), backlog=max(128, len(self.ranks)))
-        self._watch(server, lambda: self._accept(server))
-        self._begin(server.getsockname()[1])
-        while not self._over:
-            wait_s = max(0.0, self._agenda[0][0] - time.monotonic()) if self._agenda else None
-            for key, _ in self._selector.select(wait_s):
-                key.data()
-            while self._signals:
-                self._obey(self._signals.pop(0))
-            while self._agenda and self._agenda[0][0] <= time.monotonic():
-                heapq.heappop(self._agenda)[2]()
-
-    def _begin(self, port: int) -> None:
-        """Run the starter, and put down on the agenda what is to be looked at later."""
-        line = {"DISTGRAD_SUPERVISOR": f"127.0.0.1:{port}", "DISTGRAD_JOB_SECRET": self.secret}
+    def _begin(self) -> None:
+        """Listen, run the starter, and put down on the agenda what is to be looked at later."""
+        options = self.options
+        self._lines = Lines(
+            self._loop,
+            options.address,
+            max(128, len(self.ranks)),
+            self.secret,
+            greet=self._greet,
+            handle=lambda rank, kind, body: self._handle(self.ranks[rank], kind, body),
+            hung_up=lambda rank: self._hung_up(self.ranks[rank]),
+        )
+        line = {"DISTGRAD_SUPERVISOR": self._lines.address, "DISTGRAD_JOB_SECRET": self.secret}
         starter = self.start({**self.given, **line})
         if starter.note:
             self.console.say(starter.note)
@@ -188,26 +185,19 @@ class Supervisor:
         )
         said = self._starter.stdout
         if said is not None:
-            self._watch(said, lambda: self._hear_starter(said))
+            self._loop.watch(said, lambda: self._hear_starter(said))
         ended = open(os.pidfd_open(self._starter.pid), "rb", buffering=0)  # noqa: SIM115
-        self._watch(ended, lambda: self._starter_ended(ended))
-        self._at(START_TIMEOUT_S, self._check_start)
-        if self.timeout_s is not None:
-            self._at(self.timeout_s, self._time_out)
+        self._loop.watch(ended, lambda: self._starter_ended(ended))
+        self._loop.at(START_TIMEOUT_S, self._check_start)
+        if options.timeout_s is not None:
+            self._loop.at(options.timeout_s, self._time_out)
+        if options.hang_after_s < math.inf:
+            self._loop.at(BEAT_S, self._look_for_hang)
 
-    def _watch(self, source: socket.socket | IO[bytes], action: Callable[[], object]) -> None:
-        """Call ``action`` whenever ``source`` has something to read; it is closed at the end."""
-        self._open.enter_context(source)
-        self._selector.register(source, selectors.EVENT_READ, action)
-
-    def _at(self, delay_s: float, action: Callable[[], None]) -> None:
-        heapq.heappush(self._agenda, (time.monotonic() + delay_s, next(self._agenda_count), action))
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int) -> None:
         if number == signal.SIGINT and self._interrupted:
             raise _SecondInterruptError
         self._interrupted |= number == signal.SIGINT
-        self._signals.append(signal.Signals(number))
 
     def _obey(self, number: signal.Signals) -> None:
         """Pass a signal on to the ranks; one that stops us gives them time to end by themselves."""
@@ -222,48 +212,23 @@ class Supervisor:
                 f"they have {SIGNAL_GRACE_S:g} s, the same signal again kills them"
             )
             text = f"launch: stopped by {number.name} after {self._elapsed_s():.1f} s"
-            self.verdict = _Verdict(128 + number, text)
+            self.verdict = _Verdict(128 + number, text, final=True)
             self._stop(number, SIGNAL_GRACE_S)
 
     # The lines to the ranks
 
-    def _accept(self, server: socket.socket) -> None:
-        line, _ = server.accept()
-        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        caller = _Caller(line)
-        self._watch(line, lambda: self._receive(caller))
-
-    def _receive(self, caller: _Caller) -> None:
-        try:
-            data = caller.line.recv(CHUNK_BYTES)
-            for kind, body in caller.reader.feed(data):
-                if caller.rank is None:
-                    self._greet(caller, kind, json.loads(body))
-                else:
-                    self._handle(caller.rank, kind, body)
-        except (ConnectionError, ValueError, KeyError, TypeError):  # gone, or not one of ours
-            data = b""
-        if not data:
-            self._selector.unregister(caller.line)
-            caller.line.close()
-            if caller.rank is not None:
-                self._hung_up(caller.rank)
-
-    def _greet(self, caller: _Caller, kind: Frame, hello: dict[str, str | int]) -> None:
-        """Let a rank in that knows the secret, and give it its place.
-
-        Raises:
-            ConnectionError: it does not, or it has nothing to do here.
-        """
-        known = kind is Frame.HELLO and hmac.compare_digest(str(hello["secret"]), self.secret)
-        number = int(hello["rank"])
-        if not known or not 0 <= number < len(self.ranks) or self.ranks[number].line or self.verdict:
-            raise ConnectionRefusedError
-        rank = caller.rank = self.ranks[number]
-        rank.line, rank.host = caller.line, str(hello["host"])
-        caller.reader.limit_bytes = FrameReader().limit_bytes
-        variables = plan.environment(rank.spec, self.given) | self.console.environment(number)
-        caller.line.sendall(pack(Frame.START, variables))
+    def _greet(self, number: int, hello: dict[str, Any]) -> dict[str, Any] | None:
+        """What a rank is told to start with; None if it is none of ours, or comes too late."""
+        if not 0 <= number < len(self.ranks) or self.verdict or self.ranks[number].track.code is not None:
+            return None
+        rank = self.ranks[number]
+        rank.track.host, rank.track.heard_s = str(hello["host"]), time.monotonic()
+        cores = [int(core) for core in hello["cores"]]
+        return {
+            "environment": plan.environment(rank.spec, cores, self.given) | self.console.environment(number),
+            "cores": plan.share(rank.spec, cores) if self.options.bind else [],
+            "patience_s": LINE_PATIENCE * min(self.options.hang_after_s, START_TIMEOUT_S),
+        }
 
     def _handle(self, rank: _Rank, kind: Frame, body: bytes) -> None:
         number = rank.spec.rank
@@ -274,25 +239,27 @@ class Supervisor:
         elif kind is Frame.FAILED:
             failure = json.loads(body)
             self._fail(rank, failure["code"], failure["traceback"], leaving=True)
+        elif kind is Frame.PROGRESS:
+            rank.track.take(json.loads(body), time.monotonic())
+        elif kind is Frame.STACKS:
+            rank.stacks = (rank.stacks or "") + body.decode(errors="replace")
         elif kind is Frame.ENDED:
-            rank.code = process.exit_code(json.loads(body)["status"])
+            rank.track.code = process.exit_code(json.loads(body)["status"])
             self.console.close_rank(number)
-            if rank.code:
-                self._fail(rank, rank.code)
+            if rank.track.code:
+                self._fail(rank, rank.track.code)
 
     def _hung_up(self, rank: _Rank) -> None:
-        rank.line = None
-        if rank.code is None:  # the watcher was killed, and the kernel has killed the script with it
-            rank.code = 128 + signal.SIGKILL
+        if rank.track.code is None:  # the watcher was killed, and the kernel has killed the script with it
+            rank.track.code = 128 + signal.SIGKILL
             self.console.close_rank(rank.spec.rank)
-            self._fail(rank, rank.code)
+            self._fail(rank, rank.track.code)
         self._check_end()
 
     def _send(self, number: int, spared: _Rank | None = None) -> None:
         for rank in self._running():
-            if rank.line is not None and rank is not spared:
-                with contextlib.suppress(ConnectionError):  # its end is about to be noticed
-                    rank.line.sendall(pack(Frame.SIGNAL, {"number": number}))
+            if rank is not spared:
+                self._lines.send(rank.spec.rank, Frame.SIGNAL, {"number": number})
 
     # Ways to end
 
@@ -309,16 +276,19 @@ class Supervisor:
             leaving: whether it is on its way out, with things of its own to finish.
         """
         number = rank.spec.rank
+        if leaving and self.verdict is None and _CONSEQUENCE.search(traceback):
+            self._loop.at(CONSEQUENCE_S, lambda: self._fail(rank, code, traceback))
+            return
         self.console.log(number, traceback)
         if self.verdict is None:
             others = [other for other in self._running() if other is not rank]
             reason = process.explain(code)
             how = how or f"exited {code}"
-            text = f"launch: rank {number} on {rank.host} {how} after {self._elapsed_s():.1f} s"
+            text = f"launch: rank {number} on {rank.track.host} {how} after {self._elapsed_s():.1f} s"
             text += f" ({reason})" if reason else ""
             text += f"; stopped {_count(len(others), 'other rank')}"
             text += f". See {self.console.log_path(number)}" if self.console.log_dir is not None else ""
-            self.verdict = _Verdict(code, text, traceback)
+            self.verdict = _Verdict(code, text, traceback, tuple(other.track for other in others))
             self._stop(signal.SIGTERM, FAILURE_GRACE_S, spared=rank if leaving else None)
         elif traceback not in ("", self.verdict.traceback) and not self._interrupted:
             self.console.show(number, traceback)
@@ -326,43 +296,109 @@ class Supervisor:
     def _stop(self, number: int, grace_s: float, spared: _Rank | None = None) -> None:
         """Ask the ranks to end, but for the one that already does; kill them after ``grace_s``."""
         self._send(number, spared)
-        self._at(grace_s, self._kill)
+        self._loop.at(grace_s, self._kill)
         self._check_end()
 
     def _kill(self) -> None:
         self._send(signal.SIGKILL)
-        self._at(LAST_WORDS_S, self._give_up)
+        self._loop.at(LAST_WORDS_S, self._give_up)
 
     def _give_up(self) -> None:
-        self._over = True
+        self._loop.over = True
 
     def _check_end(self) -> None:
         """Leave the loop once nothing but the starter is left; it has a moment to end by itself."""
-        connected = any(rank.line is not None for rank in self.ranks)
+        connected = any(rank.spec.rank in self._lines for rank in self.ranks)
         if not connected and (self.verdict is not None or not self._running()):
             if self._starter is None or self._starter.poll() is not None:
-                self._over = True
+                self._loop.over = True
             else:
-                self._at(LAST_WORDS_S, self._give_up)
+                self._loop.at(LAST_WORDS_S, self._give_up)
 
     def _time_out(self) -> None:
         """End a job that takes too long, with the Python stacks of the ranks that are still running."""
         if self.verdict is not None:
             return
         running = ", ".join(str(rank.spec.rank) for rank in self._running())
-        done = ", ".join(str(rank.spec.rank) for rank in self.ranks if rank.code is not None)
-        text = f"launch: stopped after --timeout {self.timeout_s:g} s; still running: rank {running}"
+        done = ", ".join(str(rank.spec.rank) for rank in self.ranks if rank.track.code is not None)
+        text = f"launch: stopped after --timeout {self.options.timeout_s:g} s; still running: rank {running}"
         text += f"; ended before: rank {done}" if done else ""
-        self.verdict = _Verdict(TIMEOUT_CODE, f"{text}. The stacks of the running ranks stand above")
-        self.console.quiet = False
-        self._send(STACKS_SIGNAL)
-        self._at(LAST_WORDS_S, lambda: self._stop(signal.SIGTERM, FAILURE_GRACE_S))
+        self.verdict = _Verdict(
+            TIMEOUT_CODE, f"{text}. The stacks of the running ranks stand above", final=True
+        )
+        self._ask_stacks(lambda: self._stop(signal.SIGTERM, FAILURE_GRACE_S))
 
     def _check_start(self) -> None:
-        missing = [str(rank.spec.rank) for rank in self._running() if rank.line is None]
+        missing = [str(rank.spec.rank) for rank in self._running() if rank.spec.rank not in self._lines]
         if missing and self.verdict is None:
             text = f"launch: rank {', '.join(missing)} did not start within {START_TIMEOUT_S:g} s"
             self.verdict = _Verdict(1, text, self._starter_said.decode(errors="replace"))
+            self._stop(signal.SIGTERM, FAILURE_GRACE_S)
+
+    # Hangs
+
+    def _look_for_hang(self) -> None:
+        """Judge what the ranks have told; before a job ends for it, look at their stacks and judge again."""
+        if self.verdict is None:
+            finding = self._judge()
+            standing = [rank.track.sequence for rank in self.ranks]
+            if finding is None or standing == self._reported:
+                self._loop.at(BEAT_S, self._look_for_hang)
+            elif finding.kind == "slow":
+                self._report(finding, standing)
+            else:
+                self._ask_stacks(lambda: self._end_hang(standing))
+
+    def _judge(self) -> hangs.Finding | None:
+        tracks = [rank.track for rank in self.ranks]
+        return hangs.judge(tracks, time.monotonic(), self.options.hang_after_s)
+
+    def _report(self, finding: hangs.Finding, standing: list[int]) -> None:
+        self._reported = standing
+        self.console.say(f"launch: {finding.kind}: {finding.text}; going on")
+        self._loop.at(BEAT_S, self._look_for_hang)
+
+    def _ask_stacks(self, then: Callable[[], None]) -> None:
+        """Call ``then`` when every rank's Python stacks are shown, or after a moment."""
+        asked = [rank for rank in self._running() if rank.spec.rank in self._lines]
+        deadline_s = time.monotonic() + STACKS_TIMEOUT_S
+        for rank in asked:
+            rank.stacks = None
+        self._send(STACKS_SIGNAL)
+        if not self.options.hang_report_only:
+            self._send(signal.SIGCONT)  # a process that was stopped answers when it goes on
+
+        def wait() -> None:
+            open_ranks = [rank for rank in asked if rank.stacks is None and rank.spec.rank in self._lines]
+            if open_ranks and time.monotonic() < deadline_s:
+                self._loop.at(0.05, wait)
+            else:
+                self._loop.at(0.1, lambda: self._show_stacks(asked, then))  # they may come in pieces
+
+        wait()
+
+    def _show_stacks(self, asked: list[_Rank], then: Callable[[], None]) -> None:
+        stacks = {rank.spec.rank: rank.stacks or "" for rank in asked}
+        for rank in asked:
+            rank.track.line = hangs.where(stacks[rank.spec.rank])
+        self.console.say(hangs.merge_stacks(stacks))
+        then()
+
+    def _end_hang(self, standing: list[int]) -> None:
+        finding = self._judge()
+        if self.verdict is not None:
+            return
+        if finding is None or standing != [rank.track.sequence for rank in self.ranks]:
+            self._loop.at(BEAT_S, self._look_for_hang)
+        elif self.options.hang_report_only:
+            self._report(finding, standing)
+        else:
+            text = (
+                f"launch: {finding.kind}: {finding.text}\n"
+                f"Ended after {self._elapsed_s():.1f} s, the limit being --hang-after "
+                f"{self.options.hang_after_s:g} s. The stacks of the running ranks stand above"
+            )
+            self.verdict = _Verdict(hangs.EXIT_CODE, text)
             self._stop(signal.SIGTERM, FAILURE_GRACE_S)
 
     # The starter
@@ -371,13 +407,13 @@ class Supervisor:
         """Keep what the starter writes; it is shown only if ranks could not be started."""
         data = os.read(said.fileno(), CHUNK_BYTES)
         if not data:
-            self._selector.unregister(said)
+            self._loop.unwatch(said)
         self._starter_said = (self._starter_said + data)[-CHUNK_BYTES:]
 
     def _starter_ended(self, ended: IO[bytes]) -> None:
-        self._selector.unregister(ended)
+        self._loop.unwatch(ended)
         # What the ranks said last may still be on its way.
-        self._at(0.0 if self.verdict or not self._running() else LAST_WORDS_S / 2, self._judge_starter)
+        self._loop.at(0.0 if self.verdict or not self._running() else LAST_WORDS_S / 2, self._judge_starter)
 
     def _judge_starter(self) -> None:
         """The starter has ended: no loss if the ranks have, but a failure if any is still there."""
@@ -390,7 +426,7 @@ class Supervisor:
             if aborted:
                 abort_code = aborted[0].abort_code or 0
                 self._fail(aborted[0], abort_code & 0xFF or 1, how=f"called MPI_Abort({abort_code})")
-            elif any(rank.line is None for rank in running):
+            elif any(rank.spec.rank not in self._lines for rank in running):
                 text = f"launch: the starter exited {code} before rank {names} had started. It said:"
                 self.verdict = _Verdict(code or 1, text, self._starter_said.decode(errors="replace"))
                 self._stop(signal.SIGTERM, FAILURE_GRACE_S)
@@ -421,16 +457,19 @@ class Supervisor:
                 self.console.close_rank(rank.spec.rank)
             self.console.close()
             if self.verdict is not None and self.verdict.text:
-                self.console.say(f"{self.verdict.text}\n{self.verdict.traceback}".rstrip())
+                others = hangs.meanwhile(self.verdict.others)
+                note = f"Meanwhile: {others}" if others else ""
+                parts = (self.verdict.text, note, self.verdict.traceback.rstrip())
+                self.console.say("\n".join(filter(None, parts)))
         except OutputClosedError:
             self._output_closed()
 
     def _output_closed(self) -> None:
         self.console.mute()
-        self.verdict = self.verdict or _Verdict(128 + signal.SIGPIPE, "")
+        self.verdict = self.verdict or _Verdict(128 + signal.SIGPIPE, "", final=True)
 
     def _running(self) -> list[_Rank]:
-        return [rank for rank in self.ranks if rank.code is None]
+        return [rank for rank in self.ranks if rank.track.code is None]
 
     def _elapsed_s(self) -> float:
         return time.monotonic() - self._began_s

@@ -68,13 +68,14 @@ class CallLog:
         self.count = 0
         self._last: deque[Call] = deque(maxlen=_RING)
 
-    def add(self, call: Call, *, numbered: bool = True) -> None:
-        """Keep ``call`` with its number and its caller's line."""
+    def add(self, call: Call, *, numbered: bool = True) -> Call:
+        """Keep ``call`` with its number and its caller's line; return it."""
         if numbered:
             call.number = self.count
             self.count += 1
         call.site = _caller()
         self._last.append(call)
+        return call
 
     def report(self, rank: int) -> str:
         """The last calls, oldest first, a line each."""

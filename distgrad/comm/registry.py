@@ -6,8 +6,9 @@ import atexit
 import importlib
 
 from distgrad import env
-from distgrad.comm import threads
+from distgrad.comm import progress, threads
 from distgrad.comm.base import Communicator
+from distgrad.comm.calls import Call, CallLog
 from distgrad.comm.single import SingleCommunicator
 from distgrad.comm.transport import Family
 from distgrad.errors import CommError
@@ -50,7 +51,13 @@ def init(
             raise CommError(
                 "comm.init: backend 'threads' exists inside ThreadWorld(size).run(fn) alone; call it there"
             )
+        watcher = progress.find()
+        if watcher is not None:
+            watcher.begin(CallLog().add(Call("init"), numbered=False), "world")
         _world = world = _connect(name, settings, timeout_s, check_calls)
+        if watcher is not None:
+            watcher.end()
+            world.family.progress = watcher
         atexit.register(finalize)
     elif backend is not None and backend != world.backend:
         raise CommError(

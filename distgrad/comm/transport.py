@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from distgrad import env
 from distgrad.comm.calls import Call, CallLog
+from distgrad.comm.progress import Progress
 from distgrad.comm.topology import Topology
 from distgrad.comm.work import CommunicationThread, Work
 from distgrad.errors import CommError, CommMismatchError, CommTimeoutError, RankFailedError
@@ -30,6 +31,7 @@ class Family:
         check_calls: how many collectives of each group are compared between the ranks before data moves; None
             takes ``DISTGRAD_CHECK_COLLECTIVES``.
         failure: the error after which the ranks may be out of step and nothing more is sent.
+        progress: tells the launcher which call this rank is in; None if nobody watches.
         closed: whether :meth:`close` was called.
     """
 
@@ -39,12 +41,15 @@ class Family:
         self.timeout_s = settings.timeout_s if timeout_s is None else timeout_s
         self.check_calls = settings.check_collectives if check_calls is None else check_calls
         self.failure: BaseException | None = None
+        self.progress: Progress | None = None
         self.closed = False
 
     def close(self) -> None:
         """Finish what was issued and end the communication thread."""
         self.closed = True
         self.thread.close(self.timeout_s)
+        if self.progress is not None:
+            self.progress.begin(CallLog().add(Call("finalize"), numbered=False), "world")
 
 
 class Transport(abc.ABC):
@@ -92,6 +97,9 @@ class Transport(abc.ABC):
                 f"rank {self.rank} ({family.failure}); end the program"
             ) from family.failure
         self._call = call
+        progress = family.progress
+        if progress is not None:
+            progress.begin(call, self.group)
         try:
             if 0 <= call.number < family.check_calls:
                 self._agree(call)
@@ -107,6 +115,9 @@ class Transport(abc.ABC):
         except Exception as error:
             family.failure = error
             raise
+        finally:
+            if progress is not None:
+                progress.end()
 
     def _agree(self, call: Call) -> None:
         """Raise CommMismatchError on every rank unless all of them issued the same call."""

@@ -266,7 +266,7 @@ def test_output_that_nobody_reads_ends_the_job(start):
 
 
 def test_a_starter_that_fails_is_quoted(capfdbinary):
-    specs = place([Host("here", 2, 2)], 2)
+    specs = place([Host("here", 2)], 2)
     starter = Starter(("/bin/sh", "-c", "echo no room; exit 7"), os.environ)
     console = Console(sys.stdout.buffer, sys.stderr.buffer, 2)
     assert Supervisor(specs, lambda _: starter, os.environ, console).run() == 7

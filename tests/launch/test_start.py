@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from distgrad.launch import mpirun, process
+from distgrad.launch import mpirun, process, rank
 from distgrad.launch.__main__ import main
+from distgrad.launch.plan import Host
 from distgrad.launch.rank import Frame, FrameReader, kill_marked, pack
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,20 +52,39 @@ def test_starter_takes_the_mpiexec_beside_python(tmp_path, monkeypatch):
         (folder / "mpiexec").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(beside / "python"))
     given = {"PATH": str(elsewhere), "PMI_RANK": "4", "PMI_FD": "9"}
-    own = mpirun.starter(2, ("train.py", "--lr", "1"), given)
+    here = [Host("here", 2)]
+    own = mpirun.mpiexec(here, ("train.py", "--lr", "1"), given, "")
     assert own.command[0] == str(beside / "mpiexec")
     assert own.command[own.command.index("-n") + 1] == "2"
     assert own.command[-4:] == ("PMI_RANK", "train.py", "--lr", "1")
     assert own.note == ""
     (beside / "mpiexec").unlink()
-    other = mpirun.starter(2, ("train.py",), given)
+    other = mpirun.mpiexec(here, ("train.py",), given, "")
     assert other.command[0] == str(elsewhere / "mpiexec")
     assert str(elsewhere / "mpiexec") in other.note
     with pytest.raises(MissingDependencyError, match=r'pip install "distgrad\[mpi\]"'):
-        mpirun.starter(2, ("train.py",), {"PATH": str(beside)})
-    alone = mpirun.starter(1, ("train.py",), {"PATH": str(beside), "PMI_RANK": "4", "PMI_FD": "9"})
-    assert alone.command[0] == str(beside / "python")
-    assert alone.environment == {"PATH": str(beside), "RANK": "0"}
+        mpirun.mpiexec(here, ("train.py",), {"PATH": str(beside)}, "")
+
+
+def test_without_mpi_one_process_starts_all_ranks_and_no_mpi_job_is_seen():
+    given = {"PATH": "/bin", "PMI_RANK": "4", "PMIX_ID": "1", "OMPI_COMM_WORLD_SIZE": "9"}
+    alone = mpirun.direct(1, ("train.py",), given)
+    assert alone.command[0] == sys.executable
+    assert alone.command[2:] == ("0:1", "train.py")
+    assert alone.environment == {"PATH": "/bin"}
+    assert mpirun.direct(3, ("train.py",), given).environment["DISTGRAD_BACKEND"] == "shm"
+    chosen = mpirun.direct(3, ("train.py",), {"DISTGRAD_BACKEND": "mpi"})
+    assert chosen.environment["DISTGRAD_BACKEND"] == "mpi"
+
+
+def test_other_hosts_are_reached_through_ssh(monkeypatch):
+    hosts = [Host("a", 2), Host("b", 1)]
+    starter = mpirun.mpiexec(hosts, ("train.py",), dict(os.environ), "/bin/sh -o BatchMode=yes")
+    command = " ".join(starter.command)
+    assert "-launcher ssh -launcher-exec /bin/sh -hosts a:2,b:1" in command
+    assert command.endswith("-n 3 " + " ".join((sys.executable, rank.__file__, "PMI_RANK train.py")))
+    assert starter.environment["HYDRA_LAUNCHER_EXTRA_ARGS"] == "-o BatchMode=yes"
+    assert starter.environment["DISTGRAD_BACKEND"] == "mpi"
 
 
 @pytest.mark.parametrize(
@@ -100,13 +120,14 @@ def test_a_log_folder_that_cannot_be_made_is_refused(capsys, tmp_path, monkeypat
     assert capsys.readouterr().err == "launch: [Errno 20] Not a directory: 'file/logs'\n"
 
 
-@pytest.mark.parametrize("option", ["-n", "-np", "--nproc-per-node", "--nproc_per_node"])
+@pytest.mark.parametrize("option", ["-n", "-np", "-ppn", "--nproc-per-node", "--nproc_per_node"])
 def test_dry_run_prints_commands_and_variables(option, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("my script.py").write_text("raise SystemExit(1)")
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
-    assert main([option, "3", "--env", "OMP_NUM_THREADS=5", "--dry-run", "my script.py", "-n", "9"]) == 0
+    options = [option, "3", "--backend", "mpi", "--env", "OMP_NUM_THREADS=5", "--dry-run"]
+    assert main([*options, "my script.py", "-n", "9"]) == 0
     command, *ranks = capsys.readouterr().out.splitlines()
     assert "mpiexec" in command
     assert command.endswith("PMI_RANK 'my script.py' -n 9")

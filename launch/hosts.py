@@ -1,0 +1,130 @@
+"""Which machines a job may use, out of the command line, host files and the network's names."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+from distgrad.errors import LaunchError
+
+from .plan import Host
+
+__all__ = ["is_local", "job_address", "parse_hosts", "read_hostfile", "select"]
+
+_ENTRY = re.compile(r"^([^\s:,=]+)(?::(\d+))?$")
+_SLOTS = re.compile(r"^slots=(\d+)$", re.IGNORECASE)
+_DISCARD_PORT = 9  # a UDP socket connected to it sends nothing; it only asks the routing table
+
+
+def parse_hosts(text: str) -> list[Host]:
+    """Hosts as ``a:4,b:4`` names them; a name without a number has one slot, and a repeated one adds up.
+
+    Raises:
+        LaunchError: an entry is not ``name`` or ``name:slots``.
+    """
+    entries = []
+    for entry in text.split(","):
+        match = _ENTRY.match(entry.strip())
+        if match is None:
+            raise LaunchError(f"launch: --hosts must be like a:4,b:4, got {entry!r} in {text!r}")
+        entries.append(Host(match[1], int(match[2] or 1)))
+    return _merge(entries)
+
+
+def read_hostfile(path: Path) -> list[Host]:
+    """Hosts out of a file with one a line.
+
+    ``name slots=4`` (Open MPI, Horovod), ``name:4`` (MPICH) and ``name`` alone; a name that stands on several
+    lines has the sum of their slots, as in the node file of a PBS job. Other words after the name, such as
+    ``max_slots=8``, are for other programs.
+
+    Raises:
+        LaunchError: there is no such file, no host in it, or a line that is none of these.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        raise LaunchError(f"launch: the host file cannot be read: {error}") from error
+    entries = []
+    for number, line in enumerate(lines, 1):
+        name, *words = line.partition("#")[0].split() or [""]
+        match = _ENTRY.match(name)
+        slots = [int(found[1]) for word in words if (found := _SLOTS.match(word))]
+        if name and (match is None or any("=" not in word for word in words) or len(slots) > 1):
+            raise LaunchError(
+                f"launch: {path}, line {number}: expected 'name slots=4', 'name:4' or 'name', got {line!r}"
+            )
+        if match is not None:
+            entries.append(Host(match[1], slots[0] if slots else int(match[2] or 1)))
+    if not entries:
+        raise LaunchError(
+            f"launch: the host file {path} names no host; write one a line, like 'name slots=4'"
+        )
+    return _merge(entries)
+
+
+def _merge(entries: Iterable[Host]) -> list[Host]:
+    slots: dict[str, int] = {}
+    for host in entries:
+        slots[host.name] = slots.get(host.name, 0) + host.slots
+    return [Host(name, number) for name, number in slots.items()]
+
+
+def select(hosts: list[Host], num_nodes: int | None, per_node: int | None) -> list[Host]:
+    """The first ``num_nodes`` of the hosts, with ``per_node`` slots each; None leaves them as they are.
+
+    Raises:
+        LaunchError: there are not that many hosts.
+    """
+    if num_nodes is not None and num_nodes > len(hosts):
+        names = ", ".join(host.name for host in hosts)
+        raise LaunchError(
+            f"launch: --nnodes {num_nodes} was asked for, but the only hosts known are {names}; "
+            "name the others with --hosts or --hostfile, or run inside a Slurm allocation"
+        )
+    return [Host(host.name, host.slots if per_node is None else per_node) for host in hosts[:num_nodes]]
+
+
+def is_local(name: str) -> bool:
+    """Whether a name is this machine's.
+
+    Raises:
+        LaunchError: the name does not resolve.
+    """
+    if name in ("localhost", socket.gethostname()):
+        return True
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise LaunchError(
+            f"launch: host {name}: the name does not resolve ({error.strerror}); correct it, or add it to "
+            "/etc/hosts"
+        ) from error
+    for family, kind, protocol, _, address in found:
+        with socket.socket(family, kind, protocol) as probe:
+            try:
+                probe.bind((address[0], 0))
+            except OSError:  # an address of another machine
+                continue
+            return True
+    return False
+
+
+def job_address(remote: str) -> str:
+    """This machine's address on the network that leads to the host ``remote``.
+
+    Raises:
+        LaunchError: no network leads there.
+    """
+    family, kind, _, _, address = socket.getaddrinfo(remote, _DISCARD_PORT, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as probe:
+        try:
+            probe.connect(address)
+        except OSError as error:
+            raise LaunchError(
+                f"launch: host {remote} ({address[0]}): no network leads there ({error.strerror}); look at "
+                "this machine's routes"
+            ) from error
+        return str(probe.getsockname()[0])
