@@ -34,17 +34,20 @@ from distgrad.autograd.ops.activation import (
     celu, elu, gelu, glu, hardshrink, hardsigmoid, hardswish, hardtanh, leaky_relu, logsigmoid, mish,
     prelu, relu6, rrelu, selu, silu, softplus, softshrink, softsign, tanhshrink, threshold,
 )
+from distgrad.autograd.ops.adaptive import adaptive_avg_pool, adaptive_max_pool
 from distgrad.autograd.ops.attention import scaled_dot_product_attention
-from distgrad.autograd.ops.complex import conj, imag, real
-from distgrad.autograd.ops.conv import convolution, convolution_input, convolution_weight
+from distgrad.autograd.ops.ctc import ctc_loss
+from distgrad.autograd.ops.cumulative import cummax, cummin, cumprod, cumsum
+from distgrad.autograd.ops.distance import cdist, cosine_similarity, norm, normalize, pairwise_distance
 from distgrad.autograd.ops.dropout import alpha_dropout, dropout, feature_dropout
 from distgrad.autograd.ops.einsum import einsum
 from distgrad.autograd.ops.elementwise import (
     abs, add, divide, exp, expm1, hypot, log, log10, log1p, log2, logaddexp, maximum, minimum, multiply,
     negative, positive, pow, reciprocal, relu, sigmoid, sqrt, square, subtract, where,
 )
-from distgrad.autograd.ops.embedding import embedding, embedding_weight
+from distgrad.autograd.ops.embedding import embedding
 from distgrad.autograd.ops.index import nonzero, take, take_along_axis
+from distgrad.autograd.ops.interpolate import channel_shuffle, interpolate, pixel_shuffle, pixel_unshuffle
 from distgrad.autograd.ops.linalg import linear, matmul
 from distgrad.autograd.ops.linalg_products import tensordot, vecdot
 from distgrad.autograd.ops.logic import (
@@ -53,14 +56,20 @@ from distgrad.autograd.ops.logic import (
     logical_or, logical_xor, not_equal, signbit,
 )
 from distgrad.autograd.ops.loss import log_softmax, softmax, softmax_cross_entropy
+from distgrad.autograd.ops.margin import (
+    cosine_embedding_loss, multi_margin_loss, multilabel_margin_loss, multilabel_soft_margin_loss,
+    triplet_margin_loss,
+)
 from distgrad.autograd.ops.norm import (
     batch_norm, batch_norm_inference, group_norm, instance_norm, layer_norm, rms_norm,
 )
-from distgrad.autograd.ops.padding import pad, pad_constant, pad_fold, pad_repeat
-from distgrad.autograd.ops.pool import (
-    argmax_pool, avg_pool, lp_pool, max_pool, max_pool_gather, max_pool_scatter, max_pool_with_indices,
-    max_unpool, sum_pool, sum_pool_input,
+from distgrad.autograd.ops.padding import pad
+from distgrad.autograd.ops.parts import conj, imag, real
+from distgrad.autograd.ops.penalty import (
+    binary_cross_entropy, binary_cross_entropy_with_logits, gaussian_nll_loss, hinge_embedding_loss,
+    huber_loss, kl_div, margin_ranking_loss, poisson_nll_loss, smooth_l1_loss, soft_margin_loss,
 )
+from distgrad.autograd.ops.pool import avg_pool, lp_pool, max_pool, max_pool_with_indices, max_unpool
 from distgrad.autograd.ops.products import bmm, chunk, kron, split
 from distgrad.autograd.ops.reduce import (
     all, any, argmax, argmin, count_nonzero, max, mean, min, prod, std, sum, var,
@@ -70,8 +79,7 @@ from distgrad.autograd.ops.rounding import (
 )
 from distgrad.autograd.ops.scan import cumulative_prod, cumulative_sum, diff
 from distgrad.autograd.ops.scatter import (
-    argtopk, gather, gather_elements, index_add, index_select, masked_fill, masked_select, one_hot,
-    scatter_add, scatter_elements, topk,
+    gather, index_add, index_select, masked_fill, masked_select, one_hot, scatter_add, topk,
 )
 from distgrad.autograd.ops.shape import (
     astype, broadcast_arrays, broadcast_to, concat, expand_dims, flip, matrix_transpose, meshgrid,
@@ -81,10 +89,13 @@ from distgrad.autograd.ops.sorting import (
     argsort, searchsorted, sort, unique_all, unique_counts, unique_inverse, unique_values,
 )
 from distgrad.autograd.ops.special import erf, erfc, erfinv, logit, logsumexp, ndtr, xlogy
+from distgrad.autograd.ops.statistics import (
+    amax, amin, median, nanmax, nanmean, nanmin, nanstd, nansum, nanvar, quantile,
+)
 from distgrad.autograd.ops.trig import (
     acos, acosh, asin, asinh, atan, atan2, atanh, cos, cosh, sin, sinh, tan, tanh,
 )
-from distgrad.autograd.ops.windows import fold, overlap_add, sliding_window_view, unfold, windows
+from distgrad.autograd.ops.windows import fold, sliding_window_view, unfold
 from distgrad.autograd.random import (
     bernoulli, multinomial, normal, rand, rand_like, randint, randn, randn_like, randperm,
 )
@@ -133,37 +144,42 @@ __all__ = [  # noqa: RUF022 (in alphabetical order)
     "AxisError", "CommError", "CommMismatchError", "CommTimeoutError", "DTypeError", "DataError",
     "Device", "DeviceError", "DistgradError", "Generator", "GraphError", "InPlaceError", "LaunchError",
     "MissingDependencyError", "OptionError", "RankFailedError", "ShapeError", "StateDictError", "Tensor",
-    "__array_api_version__", "__array_namespace_info__", "__version__", "abs", "acos", "acosh", "add",
-    "all", "alpha_dropout", "any", "arange", "argmax", "argmax_pool", "argmin", "argsort", "argtopk",
-    "asarray", "asin", "asinh", "astype", "atan", "atan2", "atanh", "autograd", "avg_pool", "batch_norm",
-    "batch_norm_inference", "bernoulli", "bitwise_and", "bitwise_invert", "bitwise_left_shift",
-    "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bmm", "bool", "broadcast_arrays", "broadcast_to",
-    "can_cast", "ceil", "celu", "chunk", "clip", "comm", "complex128", "complex64", "concat", "conj",
-    "convolution", "convolution_input", "convolution_weight", "copysign", "cos", "cosh", "count_nonzero",
-    "cumulative_prod", "cumulative_sum", "data", "default_generator", "diff", "divide", "dropout", "e",
-    "einsum", "elu", "embedding", "embedding_weight", "empty", "empty_like", "enable_grad", "equal",
+    "__array_api_version__", "__array_namespace_info__", "__version__", "abs", "acos", "acosh",
+    "adaptive_avg_pool", "adaptive_max_pool", "add", "all", "alpha_dropout", "amax", "amin", "any",
+    "arange", "argmax", "argmin", "argsort", "asarray", "asin", "asinh", "astype", "atan", "atan2",
+    "atanh", "autograd", "avg_pool", "batch_norm", "batch_norm_inference", "bernoulli",
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "bitwise_and", "bitwise_invert",
+    "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bmm", "bool",
+    "broadcast_arrays", "broadcast_to", "can_cast", "cdist", "ceil", "celu", "channel_shuffle", "chunk",
+    "clip", "comm", "complex128", "complex64", "concat", "conj", "copysign", "cos", "cosh",
+    "cosine_embedding_loss", "cosine_similarity", "count_nonzero", "ctc_loss", "cummax", "cummin",
+    "cumprod", "cumsum", "cumulative_prod", "cumulative_sum", "data", "default_generator", "diff",
+    "divide", "dropout", "e", "einsum", "elu", "embedding", "empty", "empty_like", "enable_grad", "equal",
     "erf", "erfc", "erfinv", "exp", "expand_dims", "expm1", "eye", "feature_dropout", "fft", "finfo",
     "flip", "float16", "float32", "float64", "floor", "floor_divide", "fold", "from_dlpack", "full",
-    "full_like", "gather", "gather_elements", "gelu", "glu", "greater", "greater_equal", "group_norm",
-    "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "hypot", "iinfo", "imag", "index_add",
-    "index_select", "inf", "instance_norm", "int16", "int32", "int64", "int8", "is_grad_enabled",
-    "isdtype", "isfinite", "isinf", "isnan", "kron", "layer_norm", "leaky_relu", "less", "less_equal",
-    "linalg", "linear", "linspace", "log", "log10", "log1p", "log2", "log_softmax", "logaddexp",
-    "logical_and", "logical_not", "logical_or", "logical_xor", "logit", "logsigmoid", "logsumexp",
-    "lp_pool", "manual_seed", "masked_fill", "masked_select", "matmul", "matrix_transpose", "max",
-    "max_pool", "max_pool_gather", "max_pool_scatter", "max_pool_with_indices", "max_unpool", "maximum",
-    "mean", "meshgrid", "min", "minimum", "mish", "moveaxis", "multinomial", "multiply", "nan", "ndtr",
-    "negative", "newaxis", "nextafter", "nn", "no_grad", "nonzero", "normal", "not_equal", "one_hot",
-    "ones", "ones_like", "optim", "overlap_add", "pad", "pad_constant", "pad_fold", "pad_repeat",
-    "parallel", "permute_dims", "pi", "positive", "pow", "prelu", "prod", "rand", "rand_like", "randint",
-    "randn", "randn_like", "randperm", "real", "reciprocal", "relu", "relu6", "remainder", "repeat",
-    "reshape", "result_type", "rms_norm", "roll", "round", "rrelu", "scaled_dot_product_attention",
-    "scatter_add", "scatter_elements", "searchsorted", "selu", "set_grad_enabled", "sigmoid", "sign",
-    "signbit", "silu", "sin", "sinh", "sliding_window_view", "softmax", "softmax_cross_entropy",
-    "softplus", "softshrink", "softsign", "sort", "split", "sqrt", "square", "squeeze", "stack", "std",
-    "subtract", "sum", "sum_pool", "sum_pool_input", "take", "take_along_axis", "tan", "tanh",
-    "tanhshrink", "tensor", "tensordot", "threshold", "tile", "topk", "tril", "triu", "trunc", "uint16",
-    "uint32", "uint64", "uint8", "unfold", "unique_all", "unique_counts", "unique_inverse",
-    "unique_values", "unstack", "var", "vecdot", "where", "windows", "xlogy", "zeros", "zeros_like",
+    "full_like", "gather", "gaussian_nll_loss", "gelu", "glu", "greater", "greater_equal", "group_norm",
+    "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "hinge_embedding_loss", "huber_loss", "hypot",
+    "iinfo", "imag", "index_add", "index_select", "inf", "instance_norm", "int16", "int32", "int64",
+    "int8", "interpolate", "is_grad_enabled", "isdtype", "isfinite", "isinf", "isnan", "kl_div", "kron",
+    "layer_norm", "leaky_relu", "less", "less_equal", "linalg", "linear", "linspace", "log", "log10",
+    "log1p", "log2", "log_softmax", "logaddexp", "logical_and", "logical_not", "logical_or",
+    "logical_xor", "logit", "logsigmoid", "logsumexp", "lp_pool", "manual_seed", "margin_ranking_loss",
+    "masked_fill", "masked_select", "matmul", "matrix_transpose", "max", "max_pool",
+    "max_pool_with_indices", "max_unpool", "maximum", "mean", "median", "meshgrid", "min", "minimum",
+    "mish", "moveaxis", "multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss",
+    "multinomial", "multiply", "nan", "nanmax", "nanmean", "nanmin", "nanstd", "nansum", "nanvar", "ndtr",
+    "negative", "newaxis", "nextafter", "nn", "no_grad", "nonzero", "norm", "normal", "normalize",
+    "not_equal", "one_hot", "ones", "ones_like", "optim", "pad", "pairwise_distance", "parallel",
+    "permute_dims", "pi", "pixel_shuffle", "pixel_unshuffle", "poisson_nll_loss", "positive", "pow",
+    "prelu", "prod", "quantile", "rand", "rand_like", "randint", "randn", "randn_like", "randperm",
+    "real", "reciprocal", "relu", "relu6", "remainder", "repeat", "reshape", "result_type", "rms_norm",
+    "roll", "round", "rrelu", "scaled_dot_product_attention", "scatter_add", "searchsorted", "selu",
+    "set_grad_enabled", "sigmoid", "sign", "signbit", "silu", "sin", "sinh", "sliding_window_view",
+    "smooth_l1_loss", "soft_margin_loss", "softmax", "softmax_cross_entropy", "softplus", "softshrink",
+    "softsign", "sort", "split", "sqrt", "square", "squeeze", "stack", "std", "subtract", "sum", "take",
+    "take_along_axis", "tan", "tanh", "tanhshrink", "tensor", "tensordot", "threshold", "tile", "topk",
+    "tril", "triplet_margin_loss", "triu", "trunc", "uint16", "uint32", "uint64", "uint8", "unfold",
+    "unique_all", "unique_counts", "unique_inverse", "unique_values", "unstack", "var", "vecdot", "where",
+    "xlogy", "zeros", "zeros_like",
 ]
 # fmt: on

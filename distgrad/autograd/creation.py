@@ -76,7 +76,9 @@ def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | 
     if dtype is None or source.dtype == dtype:
         return namespace.astype(source, source.dtype) if copy and source is obj else source
     if copy is False:
-        raise ValueError(f"asarray: copy=False, but {source.dtype} must be copied to become {np.dtype(dtype)}")
+        raise ValueError(
+            f"asarray: copy=False, but {source.dtype} must be copied to become {np.dtype(dtype)}"
+        )
     return namespace.astype(source, np.dtype(dtype))
 
 
@@ -90,25 +92,32 @@ def _to_array(data: Any, dtype: Any, copy: bool | None = None) -> np.ndarray:
         data = data._data
     if hasattr(data, "__dlpack__") and not hasattr(data, "__array__"):
         data = np.from_dlpack(data)
-    numbers = _is_python(data)
+    kinds = _kinds(data)
+    numbers = kinds <= DEFAULTS.keys()
     if copy is False and numbers:
-        raise ValueError(f"asarray: copy=False, but a {type(data).__name__} must be copied to become an array")
+        raise ValueError(
+            f"asarray: copy=False, but a {type(data).__name__} must be copied to become an array"
+        )
     if numbers and dtype is None:
         array = np.asarray(data)
         dtype = _NARROWED.get(array.dtype)
         array = array if dtype is None else array.astype(dtype)
     else:
+        if dtype is None and isinstance(data, list | tuple):
+            dtype = np.result_type(*[kind(0) if kind in DEFAULTS else kind for kind in kinds])
         array = np.array(data, dtype=dtype, copy=copy)
     if array.dtype.kind not in "biufc":
         raise DTypeError(f"tensor: expected numbers, got {type(data).__name__} of {array.dtype}")
     return array
 
 
-def _is_python(data: Any) -> bool:
-    """Whether only Python's own numbers stand in ``data``, so that they decide no dtype."""
+def _kinds(data: Any) -> set[Any]:
+    """What stands in ``data``: Python's types of numbers, which decide no dtype, and dtypes of arrays."""
     if isinstance(data, list | tuple):
-        return all(_is_python(each) for each in data)
-    return isinstance(data, bool | int | float | complex) and not isinstance(data, np.generic)
+        return set().union(*map(_kinds, data))
+    if hasattr(data, "dtype"):
+        return {data.dtype}
+    return {next((kind for kind in DEFAULTS if isinstance(data, kind)), np.dtype(object))}
 
 
 def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:
@@ -120,8 +129,7 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
         copy: True always copies, False never does, None as needed.
     """
     check_device(device)
-    place = None if device is None else "cpu"
-    return Tensor(np.from_dlpack(x, device=place, copy=copy))
+    return Tensor(np.from_dlpack(x, device=None if device is None else "cpu", copy=copy))
 
 
 # -- constants

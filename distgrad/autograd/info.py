@@ -92,8 +92,14 @@ def finfo(type: Any, /) -> FloatInfo:
     if dtype.kind not in "fc":
         raise DTypeError(f"finfo: expected a floating-point dtype, got {dtype}")
     found = np.finfo(dtype)
-    numbers = (float(each) for each in (found.eps, found.max, found.min, found.smallest_normal))
-    return FloatInfo(int(found.bits), *numbers, np.dtype(found.dtype))
+    return FloatInfo(
+        bits=int(found.bits),
+        eps=float(found.eps),
+        max=float(found.max),
+        min=float(found.min),
+        smallest_normal=float(found.smallest_normal),
+        dtype=np.dtype(found.dtype),
+    )
 
 
 def iinfo(type: Any, /) -> IntInfo:

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.dispatch import explain, namespace
-from distgrad.autograd.graph import Leaf
-from distgrad.autograd.modes import modes
+from distgrad.autograd.dispatch import namespace, operator_method
+from distgrad.autograd.inplace import in_place_methods, in_place_operator, plain_key
 from distgrad.autograd.ops import (  # noqa: F401 (importing them registers their operations)
     activation,
     adaptive,
@@ -51,14 +50,11 @@ from distgrad.autograd.ops import (  # noqa: F401 (importing them registers thei
     trig,
     windows,
 )
-from distgrad.autograd.primitive import REGISTRY
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import Device, check_device
 from distgrad.errors import DTypeError, GraphError, ShapeError
 
 __all__ = ["METHODS"]
-
-_OPERANDS = (Tensor, np.ndarray, np.generic, int, float, complex, bool)
 
 #: Python's name of an operator, and the function that it calls.
 _ARITHMETIC = {
@@ -106,45 +102,7 @@ _REDUCTIONS = (
 )
 # fmt: on
 
-#: PyTorch's methods that change the tensor in place, and the function whose result they write.
-_CHANGING = {"add_": "add", "sub_": "subtract", "mul_": "multiply", "div_": "divide", "clamp_": "clip"}
-
-
 # -- operators
-
-
-def _binary(operation: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], Any]:
-    def operator(self: Tensor, other: Any) -> Any:
-        if isinstance(other, _OPERANDS):
-            return operation(self, other)
-        return NotImplemented
-
-    return operator
-
-
-def _reflected(operation: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], Any]:
-    def operator(self: Tensor, other: Any) -> Any:
-        if isinstance(other, _OPERANDS):
-            return operation(other, self)
-        return NotImplemented
-
-    return operator
-
-
-def _in_place(operation: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], Any]:
-    def operator(self: Tensor, other: Any) -> Any:
-        if isinstance(other, _OPERANDS):
-            return overwrite(self, operation(self, other), operation.__name__)
-        return NotImplemented
-
-    return operator
-
-
-def _changing(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def method(self: Tensor, *args: Any, **options: Any) -> Tensor:
-        return overwrite(self, operation(self, *args, **options), operation.__name__)
-
-    return method
 
 
 def _reduction(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -154,59 +112,8 @@ def _reduction(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return method
 
 
-def overwrite(target: Tensor, result: Tensor, where: str) -> Tensor:
-    """Give ``target`` the elements of ``result`` and its place in the graph; returns ``target``.
-
-    Raises:
-        GraphError: a leaf that requires a gradient, while operations are recorded.
-        ShapeError, DTypeError: a result that does not fit.
-    """
-    if modes.grad and isinstance(target._node, Leaf):
-        raise GraphError(
-            f"{where}: a leaf that requires a gradient cannot be changed in place; "
-            "use dg.no_grad() or a new tensor"
-        )
-    if result.shape != target.shape:
-        raise ShapeError(
-            f"{where}: the result is {list(result.shape)} and does not fit into {list(target.shape)}"
-        )
-    if not np.can_cast(result.dtype, target.dtype, "same_kind"):
-        raise DTypeError(f"{where}: the result is {result.dtype} and does not fit into {target.dtype}")
-    np.copyto(target._data, result._data, casting="same_kind")
-    if modes.grad and isinstance(result._node, object):
-        target._node = result._node if not isinstance(target._node, Leaf) else target._node
-    frame = sys._getframe(2)
-    target.changed(f"{frame.f_code.co_filename}:{frame.f_lineno}")
-    return target
-
-
-def _plain_key(key: Any) -> Any:
-    """An index as arrays understand it: tensors in it become arrays."""
-    if isinstance(key, Tensor):
-        return key._data
-    if isinstance(key, tuple):
-        return tuple(_plain_key(part) for part in key)
-    if isinstance(key, list):
-        return np.asarray([_plain_key(part) for part in key], dtype=None if key else np.int64)
-    return key
-
-
 def _getitem(self: Tensor, key: Any) -> Tensor:
-    return namespace.getitem(self, _plain_key(key))
-
-
-def _setitem(self: Tensor, key: Any, value: Any) -> None:
-    key = _plain_key(key)
-    if modes.grad and (self._node is not None or getattr(value, "_node", None) is not None):
-        overwrite(self, namespace.setitem(self, value, key), "setitem")
-        return
-    array = value._data if isinstance(value, Tensor) else value
-    try:
-        self._data[key] = array
-    except Exception as error:
-        raise explain(REGISTRY["setitem"], error, (self._data, array)) from error
-    frame = sys._getframe(1)
-    self.changed(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+    return namespace.getitem(self, plain_key(key))
 
 
 # -- conversion
@@ -398,10 +305,6 @@ def _to(self: Tensor, target: Any) -> Tensor:
     return namespace.astype(self, np.dtype(target), copy=False)
 
 
-def _fill(self: Tensor, value: Any) -> Tensor:
-    return overwrite(self, namespace.broadcast_to(namespace.astype(value, self.dtype), self.shape), "fill_")
-
-
 def _to_dtype(dtype: Any) -> Callable[[Tensor], Tensor]:
     def convert(self: Tensor) -> Tensor:
         return namespace.astype(self, np.dtype(dtype), copy=False)
@@ -435,16 +338,14 @@ def _methods() -> dict[str, Any]:
     """Everything that is attached, by name."""
     methods: dict[str, Any] = {}
     for name, function in _ARITHMETIC.items():
-        operation = getattr(namespace, function)
-        methods[f"__{name}__"] = _binary(operation)
-        methods[f"__r{name}__"] = _reflected(operation)
-        methods[f"__i{name}__"] = _in_place(operation)
-    methods |= {f"__{name}__": _binary(getattr(namespace, each)) for name, each in _COMPARISONS.items()}
+        methods[f"__{name}__"] = operator_method(function)
+        methods[f"__r{name}__"] = operator_method(function, "right")
+        methods[f"__i{name}__"] = in_place_operator(function)
+    methods |= {f"__{name}__": operator_method(each) for name, each in _COMPARISONS.items()}
     methods |= {f"__{name}__": getattr(namespace, each) for name, each in _UNARY.items()}
     methods |= {name: getattr(namespace, name) for name in _AS_FUNCTIONS}
     methods |= {name: _reduction(getattr(namespace, name)) for name in _REDUCTIONS}
-    methods |= {name: _changing(getattr(namespace, each)) for name, each in _CHANGING.items()}
-    return methods | _SPECIAL | _NAMED
+    return methods | in_place_methods() | _SPECIAL | _NAMED
 
 
 _SPECIAL: dict[str, Any] = {
@@ -469,7 +370,6 @@ _SPECIAL: dict[str, Any] = {
     "__len__": _len,
     "__reduce__": _reduce,
     "__repr__": _repr,
-    "__setitem__": _setitem,
 }
 
 _NAMED: dict[str, Any] = {
@@ -491,9 +391,6 @@ _NAMED: dict[str, Any] = {
     "permute": _permute,
     "clone": _clone,
     "contiguous": lambda self: self if self._data.flags.c_contiguous else _clone(self),
-    "fill_": _fill,
-    "copy_": _fill,
-    "zero_": lambda self: _fill(self, 0),
     "half": _to_dtype(np.float16),
     "float": _to_dtype(np.float32),
     "double": _to_dtype(np.float64),

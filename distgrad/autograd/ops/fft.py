@@ -12,7 +12,7 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.complex import through_complex
+from distgrad.autograd.ops.parts import through_complex
 from distgrad.autograd.ops.rules import normalize_axes, same_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import AxisError, ShapeError

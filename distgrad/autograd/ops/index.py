@@ -41,7 +41,10 @@ def is_basic(key: Key) -> bool:
 )
 def getitem(xp: Any, x: Array, /, key: Key) -> Array:
     """A part of an array: a view for numbers and slices, a copy for arrays of indices."""
-    return x[key]
+    y = x[key]
+    if isinstance(y, np.generic):  # one element; with an ellipsis it is a view too
+        y = x[(*key, ...) if isinstance(key, tuple) else (key, ...)]
+    return y
 
 
 @getitem.vjp("x")

@@ -164,8 +164,10 @@ def clip(xp: Any, x: Array, /, min: Array | None = None, max: Array | None = Non
         min: the lower bound, a number or an array; None means none.
         max: the upper bound, likewise; it wins where the two cross.
     """
-    low, high = (b.astype(x.dtype) if hasattr(b, "dtype") and hasattr(x, "dtype") else b for b in (min, max))
-    return xp.clip(x, low, high)
+    bounds: list[Any] = [min, max]
+    if hasattr(x, "dtype"):
+        bounds = [each.astype(x.dtype) if hasattr(each, "dtype") else each for each in bounds]
+    return xp.clip(x, *bounds)
 
 
 @clip.vjp("x")

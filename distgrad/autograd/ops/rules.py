@@ -17,6 +17,7 @@ __all__ = [
     "count_over",
     "in_float32",
     "normalize_axes",
+    "not_zero",
     "pairs",
     "plain",
     "reduced_shape",
@@ -90,6 +91,11 @@ def in_float32(reduction: Any, x: Any, *, dtype: Any = None, **options: Any) -> 
 def plain(x: Any) -> Any:
     """The array of a tensor, where a gradient needs indices: those are not differentiated."""
     return getattr(x, "_data", x)
+
+
+def not_zero(eps: float, dtype: Any) -> float:
+    """``eps``, or the smallest normal number of a dtype in which it would be 0 (1e-12 would in float16)."""
+    return max(eps, float(np.finfo(dtype).tiny))
 
 
 def pairs(value: int | Sequence[int], count: int, where: str, name: str) -> tuple[int, ...]:

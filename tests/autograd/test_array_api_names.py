@@ -1,0 +1,153 @@
+"""The namespace has every name of the array API standard 2024.12, with its signatures."""
+
+import inspect
+import types
+
+import array_api_strict
+import numpy as np
+import pytest
+
+import distgrad as dg
+from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.primitive import REGISTRY
+
+array_api_strict.set_array_api_strict_flags(api_version="2024.12")
+
+#: Of a later version of the standard, or array-api-strict's own.
+NOT_2024_12 = {"isin", "broadcast_shapes", "Device", "ArrayAPIStrictFlags", "__version__"}
+NOT_2024_12 |= {f"{verb}_array_api_strict_flags" for verb in ("get", "set", "reset")}
+
+STANDARD = sorted(set(array_api_strict.__all__) - NOT_2024_12)
+LINALG = sorted(array_api_strict.linalg.__all__)
+FFT = sorted(array_api_strict.fft.__all__)
+FUNCTIONS = [
+    *[("", name) for name in [*STANDARD, "__array_namespace_info__"]],
+    *[("linalg.", name) for name in LINALG],
+    *[("fft.", name) for name in FFT],
+]
+FUNCTIONS = [each for each in FUNCTIONS if each[1] not in ("fft", "linalg") or each[0]]
+
+#: 2024.12 has keyword-only axis=0; array-api-strict shows the later signature.
+SIGNATURE_2024_12 = {"expand_dims": "(x, /, *, axis=0)"}
+
+ATTRIBUTES = "T device dtype mT ndim shape size".split()  # noqa: SIM905
+METHODS = [
+    name
+    for name in dir(
+        array_api_strict.Array if hasattr(array_api_strict, "Array") else type(array_api_strict.ones(1))
+    )
+    if name in {"to_device", "__array_namespace__", "__dlpack__", "__dlpack_device__"}
+    or (name.startswith("__") and (name[2:-2] in dir(__import__("operator")) or name[2] in "ri"))
+]
+METHODS = sorted(
+    {*METHODS, "__bool__", "__complex__", "__float__", "__getitem__", "__index__", "__setitem__"}
+)
+METHODS = [
+    name for name in METHODS if name not in ("__init__", "__init_subclass__", "__reduce__", "__reduce_ex__")
+]
+
+
+def find(root, where, name):
+    """A function by the extension that it stands in and its name."""
+    return getattr(getattr(root, where.rstrip(".")) if where else root, name)
+
+
+def parameters(signature):
+    """Name, kind and default of each parameter, without annotations."""
+    return [(p.name, p.kind, p.default) for p in signature.parameters.values()]
+
+
+def standard_signature(where, name):
+    """The signature that the standard gives a function."""
+    if name in SIGNATURE_2024_12:
+        scope = {}
+        exec(f"def {name}{SIGNATURE_2024_12[name]}: return x", scope)
+        return inspect.signature(scope[name])
+    return inspect.signature(find(array_api_strict, where, name))
+
+
+@pytest.mark.parametrize(("where", "name"), FUNCTIONS)
+def test_every_name_is_there(where, name):
+    assert hasattr(dg if not where else getattr(dg, where.rstrip(".")), name)
+
+
+def test_the_names_are_counted(checked):
+    functions = [each for each in FUNCTIONS if callable(find(dg, *each))]
+    found = [REGISTRY.get(name) for _, name in functions]
+    checked["functions of the array API standard"] = len(functions)
+    checked["of them with a gradient"] = sum(r is not None and r.differentiable for r in found)
+    assert len(functions) == 172
+
+
+@pytest.mark.parametrize(
+    ("where", "name"), [each for each in FUNCTIONS if isinstance(find(dg, *each), types.FunctionType)]
+)
+def test_signature(where, name):
+    """Ours may have more keyword-only arguments (``requires_grad``), and nothing else more."""
+    standard = parameters(standard_signature(where, name))
+    ours = parameters(inspect.signature(find(dg, where, name)))
+    undefined = {inspect.Parameter.empty, None}
+    assert len(ours) >= len(standard)
+    by_name = {each[0]: each for each in ours}
+    for place, (parameter, kind, default) in enumerate(standard):
+        if kind is inspect.Parameter.POSITIONAL_ONLY:
+            assert ours[place][1] is kind
+        else:
+            assert by_name[parameter][1] is kind
+        found = ours[place][2] if kind is inspect.Parameter.POSITIONAL_ONLY else by_name[parameter][2]
+        if "UNDEF" in repr(default):
+            assert found in undefined
+        else:
+            assert found == default
+    extra = [each for each in ours if each[0] not in {each[0] for each in standard}]
+    extra = [each for each in extra if each[1] is not inspect.Parameter.POSITIONAL_ONLY]
+    assert all(kind is inspect.Parameter.KEYWORD_ONLY for _, kind, _ in extra)
+
+
+@pytest.mark.parametrize("name", [*ATTRIBUTES, *METHODS])
+def test_every_attribute_and_method_is_there(name):
+    assert hasattr(dg.ones((2, 2)), name)
+
+
+def test_constants():
+    assert (dg.e, dg.pi, dg.inf, dg.newaxis) == (np.e, np.pi, np.inf, None)
+    assert dg.nan != dg.nan
+    assert dg.__array_api_version__ == "2024.12"
+
+
+def test_the_names_are_real_attributes():
+    from distgrad import linalg, sin
+
+    assert sin is dg.sin
+    assert linalg is dg.linalg
+    assert {"sin", "linalg", "fft", "nn", "float32"} <= set(dir(dg))
+    assert [name for name in dg.__all__ if name not in dir(dg)] == []
+    with pytest.raises(AttributeError, match="no attribute 'sine'"):
+        _ = dg.sine
+
+
+#: Operations that others are made of: gradients and methods call them, users don't.
+INTERNAL = set(
+    "getitem setitem put_zeros linear_recurrence convolution convolution_input convolution_weight embedding_weight "
+    "argtopk gather_elements scatter_elements max_pool_gather max_pool_scatter sum_pool sum_pool_input argmax_pool "
+    "pad_constant pad_fold pad_repeat overlap_add windows adaptive_argmax_pool argcummax argcummin".split()  # noqa: SIM905
+)
+
+
+def test_every_operation_has_a_public_name():
+    rooms = {*vars(dg), *dg.linalg.__all__, *dg.fft.__all__}
+    assert sorted(set(REGISTRY) - rooms - INTERNAL) == []
+    assert sorted(INTERNAL - set(REGISTRY)) == []
+    for room in (dg.linalg, dg.fft):
+        for name in set(room.__all__) & set(REGISTRY):
+            assert getattr(room, name) is namespace.__dict__[name]
+
+
+def test_array_namespace():
+    x = dg.ones(3)
+    assert x.__array_namespace__() is dg
+    assert x.__array_namespace__(api_version="2023.12") is dg
+    with pytest.raises(ValueError, match="api_version must be one of"):
+        x.__array_namespace__(api_version="1999.12")
+    with pytest.raises(TypeError):
+        x.__array_namespace__("2024.12")
