@@ -9,7 +9,7 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array
-from distgrad.autograd.ops.rules import Axis, normalize_axes
+from distgrad.autograd.ops.rules import Axis, normalize_axes, not_zero
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import AxisError, OptionError, ShapeError
 
@@ -73,7 +73,7 @@ def norm(xp: Any, x: Array, /, ord: Any = None, axis: Axis = None, keepdims: boo
 )
 def normalize(xp: Any, x: Array, /, p: float = 2.0, axis: int = 1, eps: float = 1e-12) -> Array:
     """Vectors brought to norm 1; shorter ones than ``eps`` are divided by ``eps``."""
-    return x / xp.maximum(xp.norm(x, ord=p, axis=axis, keepdims=True), eps)
+    return x / xp.maximum(xp.norm(x, ord=p, axis=axis, keepdims=True), not_zero(eps, x.dtype))
 
 
 @composite(
@@ -87,8 +87,9 @@ def normalize(xp: Any, x: Array, /, p: float = 2.0, axis: int = 1, eps: float = 
 )
 def cosine_similarity(xp: Any, x1: Array, x2: Array, /, axis: int = 1, eps: float = 1e-8) -> Array:
     """Cosine of the angle between vectors along an axis."""
-    lengths = xp.maximum(xp.norm(x1, axis=axis), eps) * xp.maximum(xp.norm(x2, axis=axis), eps)
-    return xp.sum(x1 * x2, axis=axis) / lengths
+    length1 = xp.maximum(xp.norm(x1, axis=axis), not_zero(eps, x1.dtype))
+    length2 = xp.maximum(xp.norm(x2, axis=axis), not_zero(eps, x2.dtype))
+    return xp.sum(x1 * x2, axis=axis) / length1 / length2
 
 
 @composite(

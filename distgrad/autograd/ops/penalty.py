@@ -12,7 +12,7 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import broadcast_shape
+from distgrad.autograd.ops.rules import broadcast_shape, not_zero
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import DTypeError, OptionError
 
@@ -88,7 +88,7 @@ def _log_rest_or_floor(xp: Any, x: Array) -> Array:
     math="y = -target log x - (1 - target) log(1 - x)",
     samples=[
         _PROBABILITY,
-        Sample((np.array([0.0, 1.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0, 0.0])), note="certain", grad=False),
+        Sample((np.array([0.0, 1.0]), np.array([0.0, 1.0])), note="certain, and right", grad=False),
         Sample(((0, 3), (0, 3)), note="empty"),
     ],
     rejects=[Reject((np.array([0.5, 1.5]), np.array([1.0, 1.0])), OptionError, "x must lie in [0, 1]")],
@@ -100,14 +100,16 @@ def binary_cross_entropy(xp: Any, x: Array, target: Array, /) -> Array:
     Raises:
         OptionError: a probability outside [0, 1].
     """
-    if x.size and (x.min() < 0 or x.max() > 1):
-        raise OptionError(f"binary_cross_entropy: x must lie in [0, 1], got {x.min()} to {x.max()}")
-    return -target * _log_or_floor(xp, x) - (1.0 - target) * _log_rest_or_floor(xp, x)
+    values = xp.asarray(x)
+    if values.size and (values.min() < 0 or values.max() > 1):
+        raise OptionError(f"binary_cross_entropy: x must lie in [0, 1], got {values.min()} to {values.max()}")
+    y = -target * _log_or_floor(xp, x) - (1.0 - target) * _log_rest_or_floor(xp, x)
+    return xp.asarray(y, dtype=xp.result_type(x, target))  # where x is a number its logarithm is float64
 
 
 @binary_cross_entropy.vjp("x")
 def _(xp: Any, g: Array, x: Array, target: Array) -> Array:
-    return g * ((x - target) / xp.maximum(x * (1.0 - x), 1e-12))
+    return g * ((x - target) / xp.maximum(x * (1.0 - x), not_zero(1e-12, x.dtype)))
 
 
 @binary_cross_entropy.vjp("target")
