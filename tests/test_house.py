@@ -17,18 +17,21 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"": "errors env trace"},
     {
-        "backend": "device streams memory rng numpy cupy",
+        "backend": "device streams memory blas threads rng kernels.cache kernels.table kernels.support"
+        " kernels.activation kernels.norm kernels.softmax kernels.optimizer kernels.linear kernels.attention"
+        " kernels.conv kernels.pool kernels.embedding numpy cupy",
         "profiler": "timeline summary memory report",
         "launch": "plan hosts rank process ssh mpirun slurm loop lines hangs logs supervise __main__",
     },
     {
-        "autograd": "primitive modes graph tensor source dispatch composite"
+        "autograd": "lines primitive modes graph tensor source dispatch composite"
         " ops.rules ops.elementwise ops.trig ops.rounding ops.logic ops.parts ops.reduce ops.shape ops.index ops.scan"
         " ops.sorting ops.linalg ops.linalg_products ops.linalg_solve ops.linalg_decompose ops.linalg_norms ops.fft"
         " ops.products ops.einsum ops.special"
         " ops.activation ops.dropout ops.scatter ops.embedding ops.cumulative ops.statistics ops.windows"
         " ops.padding ops.conv ops.pool ops.adaptive ops.interpolate ops.norm ops.distance"
-        " ops.attention ops.loss ops.penalty ops.margin ops.ctc ops.random creation random info methods functional gradcheck samples",
+        " ops.attention ops.loss ops.penalty ops.margin ops.ctc ops.random inplace creation random info methods"
+        " functional gradcheck samples",
         "comm": "arrays reduction calls progress work topology transport base single threads neighbours hostgroup mailbox"
         " shm mpi nccl registry",
     },
@@ -59,6 +62,7 @@ GUESTS = {
     "mpi4py": r"distgrad\.comm\.mpi",
     "cupy": r"distgrad\.backend\.cupy",
     "numba": r"distgrad\.backend\.kernels\..*",
+    "llvmlite": r"distgrad\.backend\.kernels\..*",
     "click": r"distgrad\.cli",
     "tqdm": r"distgrad\.cli",
     "safetensors": r"distgrad\.checkpoint\.files",

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import inspect
 import linecache
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
 
 from distgrad.autograd.graph import Node, OutputNode, next_number
+from distgrad.autograd.lines import inside, outside, user_line
 from distgrad.autograd.modes import modes
 from distgrad.autograd.primitive import REGISTRY, Primitive, Reject, Sample
 from distgrad.autograd.source import backward_source, call_source, public_signature
-from distgrad.autograd.tensor import Tensor, constant
+from distgrad.autograd.tensor import OPERANDS, Tensor, constant, share
+from distgrad.backend.kernels.table import accelerated
 from distgrad.backend.numpy import Namespace, numpy_namespace
 from distgrad.errors import AxisError, DistgradError, DTypeError, GraphError, ShapeError
 
-__all__ = ["Array", "Operation", "namespace", "namespaces", "primitive"]
+__all__ = ["Array", "Operation", "namespace", "namespaces", "operator_method", "primitive"]
 
 #: What formulas are annotated with: an array of any backend outside, a Tensor for callers.
 Array = Any
@@ -85,10 +88,14 @@ def primitive(
         )
         if record.name in REGISTRY:
             raise TypeError(f"primitive {record.name}: registered twice")
+        taken = {*record.inputs, *record.attributes} & {*_GLOBALS, "each", "error", "node", "out", "outs"}
+        if taken:
+            raise TypeError(f"primitive {record.name}: {sorted(taken)} are names in the compiled functions")
         REGISTRY[record.name] = record
         for backend in namespaces.values():
-            backend.add_formula(record.name, formula)
-        operation = _uncompiled_call(record)
+            backend.add_formula(record.name, accelerated(record.name, formula))
+        operation = _compiled_later(record, lambda: call_source(record))
+        operation.__signature__ = public_signature(record)
         operation.record = record
         operation.vjp = _vjp_decorator(record)
         namespace.__dict__[record.name] = operation
@@ -110,28 +117,40 @@ def _vjp_decorator(record: Primitive) -> Callable[..., Any]:
     return vjp
 
 
-_FIRST_CALL = compile("lambda *args, **kwargs: finish(record)(*args, **kwargs)", "<first call>", "eval")
+_FIRST_CALL = compile("lambda *args, **kwargs: finish()(*args, **kwargs)", "<operation>", "eval")
 
 
-def _uncompiled_call(record: Primitive) -> Any:
-    """The public function; its first call compiles it, so that importing costs little."""
-    operation = eval(_FIRST_CALL, _scope(record) | {"finish": _finish})
+def _compiled_later(record: Primitive, source: Callable[[], str]) -> Any:
+    """A function whose first call gives it its own code, so that importing costs little.
+
+    Two threads may both be first: each compiles the same text, and the code, which decides what a call does,
+    is put in last.
+    """
+
+    def finish() -> Any:
+        final = _execute(record, source(), f"<operation {record.name}>")
+        if record.vjps and record.backward is None:
+            record.backward = _execute(record, backward_source(record), f"<backward of {record.name}>")
+        operation.__defaults__, operation.__kwdefaults__ = final.__defaults__, final.__kwdefaults__
+        operation.__code__ = final.__code__
+        return operation
+
+    operation = eval(_FIRST_CALL, _scope(record) | {"finish": finish})
     operation.__name__ = operation.__qualname__ = record.name
     operation.__doc__ = record.formula.__doc__
     operation.__module__ = record.formula.__module__
-    operation.__signature__ = public_signature(record)
     return operation
 
 
-def _finish(record: Primitive) -> Any:
-    """Give the public function its own code, and the record its backward; returns the function."""
-    operation = namespace.__dict__[record.name]
-    final = _execute(record, call_source(record), f"<operation {record.name}>")
-    if record.vjps:
-        record.backward = _execute(record, backward_source(record), f"<backward of {record.name}>")
-    operation.__defaults__, operation.__kwdefaults__ = final.__defaults__, final.__kwdefaults__
-    operation.__code__ = final.__code__
-    return operation
+def operator_method(name: str, side: str = "left") -> Any:
+    """An operation of two arrays as the method behind an operator, without a call in between.
+
+    Args:
+        name: the operation.
+        side: where the tensor stands whose method it is: ``"left"``, or ``"right"`` (``__radd__``).
+    """
+    record = namespace.__dict__[name].record
+    return _compiled_later(record, lambda: call_source(record, side))
 
 
 # -- what the compiled functions call
@@ -174,16 +193,6 @@ def as_array(y: Any) -> Any:
     return np.asarray(y)
 
 
-def shared_version(y: Any, v: Any, cell: list[Any]) -> list[Any]:
-    """The version cell of a view's result: the input's own if they share memory."""
-    base = y
-    while base is not None:
-        if base is v or base is v.base:
-            return cell
-        base = getattr(base, "base", None)
-    return [0]
-
-
 def complex_barrier(record: Primitive) -> Any:
     """Stands in a node for an operation with a complex result, through which no gradient goes."""
     return _ComplexBarrier(record.name)
@@ -200,19 +209,35 @@ class _ComplexBarrier:
         )
 
 
-def several(record: Primitive, values: Any, wanted: Any) -> tuple[tuple[Tensor, ...], Node | None]:
-    """Tensors for the results of an operation with several, and their node if one is recorded."""
+def several(
+    record: Primitive, values: Any, wanted: Any, x: Any = None, v: Any = None
+) -> tuple[tuple[Tensor, ...], Node | None]:
+    """Tensors for the results of an operation with several, and their node if one is recorded.
+
+    Args:
+        record: the operation.
+        values: what its formula returned.
+        wanted: whether an input requires a gradient.
+        x, v: the input that the results may share memory with, and its array.
+    """
     arrays = [as_array(value) for value in values]
     outs = getattr(values, "_make", tuple)(Tensor(array) for array in arrays)  # NumPy's results have names
-    if not (wanted and modes.grad and any(array.dtype.char in "efdEFD" for array in arrays)):
+    if x is not None:
+        for out in outs:
+            share(out, x, v)
+    mode = wanted and modes.grad
+    if not (mode and any(array.dtype.char in "efdEFD" for array in arrays)):
         return outs, None
     node = Node(record, (), (), ())
+    node.line = user_line()
     node.outputs = tuple((array.shape, array.dtype) for array in arrays)
     for index, (out, array) in enumerate(zip(outs, arrays, strict=True)):
         if array.dtype.char in "efdE":
             out._node = OutputNode(node, index)
         elif array.dtype.char in "FD":
             out._node = Node(complex_barrier(record), (node,), (None,), ())
+    if mode is not True:
+        mode.recorded(node, arrays)
     return outs, node
 
 
@@ -252,7 +277,9 @@ def _execute(record: Primitive, source: str, filename: str) -> Any:
     scope = _scope(record)
     for name, parameter in inspect.signature(record.formula).parameters.items():
         scope[f"default_{name}"] = parameter.default
-    scope |= {f"vjp_{vjp.inputs[0]}": vjp.function for vjp in record.vjps.values()}
+    for vjp in record.vjps.values():
+        x = vjp.inputs[0]
+        scope[f"vjp_{x}"] = accelerated(f"{record.name}/{x}", vjp.function)
     exec(compile(source, filename, "exec"), scope)
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     return scope["backward" if filename.startswith("<backward") else record.name]
@@ -260,13 +287,14 @@ def _execute(record: Primitive, source: str, filename: str) -> Any:
 
 def _scope(record: Primitive) -> dict[str, Any]:
     """What the compiled functions see as their globals."""
-    return {**_GLOBALS, "record": record, "formula": record.formula}
+    return {**_GLOBALS, "record": record, "formula": accelerated(record.name, record.formula)}
 
 
 _HELPERS = (
     *(DistgradError, Node, Tensor, as_array, complex_barrier, constant, explain, optional),
-    *(pick, several, shared_version, unwrap_sequence, wrong_dtype),
+    *(outside, pick, several, share, unwrap_sequence, wrong_dtype),
 )
 _GLOBALS: dict[str, Any] = {each.__name__: each for each in _HELPERS}
+_GLOBALS |= {"OPERANDS": OPERANDS, "getframe": sys._getframe, "inside": inside}
 _GLOBALS |= {"UNCHANGED": UNCHANGED, "modes": modes, "namespaces": namespaces, "ndarray": np.ndarray}
 _GLOBALS |= {"new": object.__new__, "next_number": next_number, "numpy_namespace": numpy_namespace}

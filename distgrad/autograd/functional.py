@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from distgrad.autograd.dispatch import as_array, namespace, namespaces, numpy_namespace
-from distgrad.autograd.graph import Leaf, Node, OutputNode, run_backward
-from distgrad.autograd.modes import set_grad_enabled
+from distgrad.autograd.graph import Arithmetic, Leaf, Node, OutputNode, run_backward
+from distgrad.autograd.modes import modes
+from distgrad.autograd.primitive import Primitive
 from distgrad.autograd.source import retained_names
 from distgrad.autograd.tensor import Tensor, make_tensor
 from distgrad.errors import DTypeError, GraphError, ShapeError
@@ -37,29 +39,25 @@ def _surplus_axes(
 class ArrayArithmetic:
     """Gradients as plain arrays: they are not differentiated again."""
 
-    def namespace(self, g: Any) -> Any:
-        """The array's own backend; NumPy's scalars, which small sums turn into, are NumPy's."""
+    namespaces: dict[type, Any] = namespaces
+    default = numpy_namespace  # for NumPy's scalars, which small sums turn into
+    unpack: Any = None  # saved arrays are taken as they are
+    add = staticmethod(operator.add)  # in new memory: either may be shared with another path
+
+    def _xp(self, g: Any) -> Any:
         return namespaces.get(g.__class__, numpy_namespace)
-
-    def unpack(self, node: Node) -> tuple[Any, ...]:
-        """The saved arrays as they are."""
-        return node.saved or ()
-
-    def add(self, x: Any, y: Any) -> Any:
-        """The sum, in new memory: either may be shared with another path."""
-        return x + y
 
     def fit(self, g: Any, shape: tuple[int, ...], dtype: Any) -> Any:
         """Sum over what broadcasting added, and convert."""
         if g.shape != shape:
             added, lengthened = _surplus_axes(g.shape, shape)
             if added or lengthened:
-                g = self.namespace(g).sum(g, axis=added + lengthened).reshape(shape)
+                g = self._xp(g).sum(g, axis=added + lengthened).reshape(shape)
         return g if g.dtype == dtype else g.astype(dtype)
 
     def zeros(self, meta: tuple[Any, Any], like: Any) -> Any:
         """Zeros for an output that nothing used."""
-        return self.namespace(like).zeros(meta[0], dtype=meta[1])
+        return self._xp(like).zeros(meta[0], dtype=meta[1])
 
     def tensor(self, g: Any) -> Tensor:
         """Wrap for a hook."""
@@ -71,7 +69,7 @@ class ArrayArithmetic:
 
     def accumulate(self, leaf: Leaf, g: Any) -> None:
         """Write into the leaf's buffer, or add to what is there."""
-        xp = self.namespace(g)
+        xp = self._xp(g)
         if leaf.scale == 0.0:
             g = 0.0  # also where the gradient of no samples is NaN
         if leaf.grad is not None:
@@ -88,15 +86,17 @@ class ArrayArithmetic:
 class TensorArithmetic:
     """Gradients as tensors: they can be differentiated again."""
 
-    def namespace(self, g: Any) -> Any:
-        """The Tensor namespace."""
-        return namespace
+    namespaces: dict[type, Any] = {}  # noqa: RUF012
+    default = namespace
 
     def unpack(self, node: Node) -> tuple[Any, ...]:
         """Saved arrays as tensors with their place in the graph."""
         record = node.op
+        saved: tuple[Any, ...] = node.saved
+        if not isinstance(record, Primitive):
+            return saved
         out: list[Any] = []
-        for name, value in zip(retained_names(record), node.saved or (), strict=True):
+        for name, value in zip(retained_names(record), saved, strict=True):
             if value is None or name in record.attributes:
                 out.append(value)
             elif name == "y" and node.outputs is not None:
@@ -113,7 +113,7 @@ class TensorArithmetic:
                 out.append(make_tensor(value, node.edges[record.inputs.index(name)]))
         return tuple(out)
 
-    def add(self, x: Tensor, y: Tensor) -> Tensor:
+    def add(self, x: Tensor, y: Tensor, /) -> Tensor:
         """The recorded sum."""
         return namespace.add(x, y)
 
@@ -127,7 +127,7 @@ class TensorArithmetic:
 
     def zeros(self, meta: tuple[Any, Any], like: Tensor) -> Tensor:
         """Zeros for an output that nothing used."""
-        return Tensor(namespaces[like._data.__class__].zeros(meta[0], dtype=meta[1]))
+        return Tensor(_ON_ARRAYS.zeros(meta, getattr(like, "_data", like)))
 
     def tensor(self, g: Tensor) -> Tensor:
         """As it is."""
@@ -143,9 +143,15 @@ class TensorArithmetic:
 
 
 def _seeds(
-    outputs: Sequence[Tensor], gradients: Sequence[Any], where: str, create_graph: bool
+    outputs: Sequence[Tensor], gradients: Any, where: str, create_graph: bool
 ) -> list[tuple[Any, Any]]:
     """(node, gradient) of each output."""
+    if gradients is None:
+        gradients = [None] * len(outputs)
+    elif not isinstance(gradients, Sequence):
+        gradients = [gradients]
+    if len(gradients) != len(outputs):
+        raise GraphError(f"{where}: expected {len(outputs)} gradients, one an output, got {len(gradients)}")
     seeds = []
     for output, gradient in zip(outputs, gradients, strict=True):
         if output._node is None:
@@ -156,7 +162,9 @@ def _seeds(
                     f"{where}: a gradient must be given for a tensor of shape {list(output.shape)}; "
                     "without one the tensor must have one element"
                 )
-            gradient = Tensor(np.ones(output.shape, dtype=output.dtype))
+            ones = np.array(1, output._data.dtype).reshape(output._data.shape)
+            seeds.append((output._node, Tensor(ones) if create_graph else ones))
+            continue
         if not isinstance(gradient, Tensor):
             raise DTypeError(f"{where}: gradient must be a Tensor, got {type(gradient).__name__}")
         if gradient.shape != output.shape:
@@ -165,9 +173,39 @@ def _seeds(
             )
         value = gradient if create_graph else gradient._data
         if gradient.dtype != output.dtype:
-            value = value.astype(output.dtype)
+            value = namespace.astype(value, output.dtype) if create_graph else value.astype(output.dtype)
         seeds.append((output._node, value))
     return seeds
+
+
+def _run(
+    outputs: Sequence[Tensor],
+    gradients: Any,
+    where: str,
+    create_graph: bool,
+    retain_graph: bool | None,
+    wanted: dict[Any, Any] | None = None,
+    accumulate: bool = True,
+) -> None:
+    """Walk the graph in the grad mode that the gradients' own graph needs."""
+    arithmetic: Arithmetic = _ON_TENSORS if create_graph else _ON_ARRAYS
+    before = modes.grad
+    modes.grad = create_graph and modes.recording
+    try:
+        run_backward(
+            _seeds(outputs, gradients, where, create_graph),
+            arithmetic,
+            retain_graph=create_graph if retain_graph is None else retain_graph,
+            wanted=wanted,
+            accumulate=accumulate,
+            check=modes.check,
+        )
+    finally:
+        modes.grad = before
+
+
+_ON_ARRAYS = ArrayArithmetic()
+_ON_TENSORS = TensorArithmetic()
 
 
 def backward(
@@ -184,25 +222,26 @@ def backward(
         grad_tensors: a gradient for each, of its shape; None where the tensor has one element (a loss).
         retain_graph: keep the graph for another call; None means only if ``create_graph``.
         create_graph: record the gradients' own computation, so that they can be differentiated.
-        inputs: the leaves to accumulate into; None means all.
+        inputs: the tensors whose ``grad`` to add to, leaves or results; None means all leaves.
 
     Raises:
         GraphError: a tensor without a graph, or a graph that was freed.
+        InPlaceError: a value that is needed was changed in place.
         ShapeError: a gradient that does not fit its tensor.
     """
     outputs = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-    gradients = [grad_tensors] * len(outputs) if grad_tensors is None else grad_tensors
-    gradients = [gradients] if isinstance(gradients, Tensor) else gradients
-    wanted = None
-    if inputs is not None:
-        wanted = dict.fromkeys(_targets([inputs] if isinstance(inputs, Tensor) else inputs, "backward"))
-    with set_grad_enabled(create_graph):
-        run_backward(
-            _seeds(outputs, gradients, "backward", create_graph),
-            TensorArithmetic() if create_graph else ArrayArithmetic(),
-            retain_graph=create_graph if retain_graph is None else retain_graph,
-            wanted=wanted,
-        )
+    if inputs is None:
+        _run(outputs, grad_tensors, "backward", create_graph, retain_graph)
+        return
+    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    if not inputs:
+        raise GraphError("backward: inputs is empty; leave it out to add to all leaves")
+    wanted: dict[Any, Any] = dict.fromkeys(_targets(inputs, "backward"))
+    _run(outputs, grad_tensors, "backward", create_graph, retain_graph, wanted)
+    arithmetic = _ON_TENSORS if create_graph else _ON_ARRAYS
+    for tensor in inputs:
+        if isinstance(tensor._node, Node) and wanted[tensor._node] is not None:
+            arithmetic.accumulate(tensor.leaf_state(), wanted[tensor._node])
 
 
 def grad(
@@ -211,7 +250,8 @@ def grad(
     grad_outputs: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
-    allow_unused: bool = False,
+    allow_unused: bool | None = None,
+    materialize_grads: bool = False,
 ) -> tuple[Any, ...]:
     """The gradients of ``outputs`` with respect to ``inputs``; nothing is added to any ``grad``.
 
@@ -220,7 +260,9 @@ def grad(
         inputs: one tensor or several, leaves or results.
         grad_outputs: as ``grad_tensors`` of :func:`backward`.
         retain_graph, create_graph: as in :func:`backward`.
-        allow_unused: return None for an input that the outputs do not depend on, instead of an error.
+        allow_unused: return None for an input that the outputs do not depend on, instead of an error; None
+            means only if ``materialize_grads``.
+        materialize_grads: return zeros for such an input.
 
     Returns:
         One gradient an input.
@@ -230,23 +272,20 @@ def grad(
     """
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    gradients = [grad_outputs] * len(outputs) if grad_outputs is None else grad_outputs
-    gradients = [gradients] if isinstance(gradients, Tensor) else gradients
+    if materialize_grads and allow_unused is False:
+        raise GraphError(
+            "grad: materialize_grads=True returns zeros for unused inputs; leave allow_unused out"
+        )
     targets = _targets(inputs, "grad")
     wanted: dict[Any, Any] = dict.fromkeys(targets)
-    arithmetic = TensorArithmetic() if create_graph else ArrayArithmetic()
-    with set_grad_enabled(create_graph):
-        run_backward(
-            _seeds(outputs, gradients, "grad", create_graph),
-            arithmetic,
-            retain_graph=create_graph if retain_graph is None else retain_graph,
-            wanted=wanted,
-            accumulate=False,
-        )
+    _run(outputs, grad_outputs, "grad", create_graph, retain_graph, wanted, accumulate=False)
+    arithmetic = _ON_TENSORS if create_graph else _ON_ARRAYS
     out = []
-    for place, target in enumerate(targets):
+    for place, (tensor, target) in enumerate(zip(inputs, targets, strict=True)):
         g = wanted[target]
-        if g is None and not allow_unused:
+        if g is None and materialize_grads:
+            g = arithmetic.zeros((tensor.shape, tensor.dtype), tensor._data)
+        elif g is None and not allow_unused:
             raise GraphError(
                 f"grad: the outputs do not depend on input {place}; pass allow_unused=True to get None for it"
             )

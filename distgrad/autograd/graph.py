@@ -8,13 +8,25 @@ its inputs, and going down the numbers visits each node after all its users.
 from __future__ import annotations
 
 import itertools
+import operator
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from distgrad.autograd.lines import Line, describe_line
 from distgrad.errors import GraphError, InPlaceError, ShapeError
 
-__all__ = ["Arithmetic", "Leaf", "Node", "Observer", "OutputNode", "next_number", "run_backward"]
+__all__ = [
+    "Arithmetic",
+    "Leaf",
+    "Node",
+    "Observer",
+    "OutputNode",
+    "describe",
+    "next_number",
+    "reachable_nodes",
+    "run_backward",
+]
 
 next_number = itertools.count().__next__
 
@@ -30,12 +42,13 @@ class Node:
         number: creation order.
         edges: for each input its Node or Leaf, None where no gradient is wanted.
         metas: for each input its shape and dtype.
-        saved: what the vjps need; None once the graph is freed.
+        saved: what the vjps need; None once the graph is freed; or, in its place, what can ``restore`` it.
         versions: (cell, number at saving) of the saved arrays.
-        line: (code, instruction) of the call, for messages.
+        line: the user's line that called it, for messages; None if no line did.
         hooks: functions of the output's gradient, or None.
         retained: takes the output's gradient (``retain_grad``), or None.
-        outputs: for several outputs their shapes and dtypes, else None.
+        outputs: for several outputs their shapes and dtypes (None for one whose missing gradient stays None),
+            else None.
     """
 
     __slots__ = (
@@ -55,9 +68,9 @@ class Node:
     number: int
     edges: tuple[Any, ...]
     metas: tuple[Any, ...]
-    saved: tuple[Any, ...] | None
+    saved: Any
     versions: tuple[Any, ...]
-    line: Any
+    line: Line | None
     hooks: list[Callable[..., Any]] | None
     outputs: tuple[Any, ...] | None
     retained: Any
@@ -146,15 +159,21 @@ class Leaf:
 
 
 class Arithmetic(Protocol):
-    """How gradients are computed: on arrays, or on tensors when they are to be differentiated again."""
+    """How gradients are computed: on arrays, or on tensors when they are to be differentiated again.
 
-    def namespace(self, g: Any) -> Any:
-        """The ``xp`` that vjps are called with."""
+    Attributes:
+        namespaces: the ``xp`` that vjps are called with, by the gradient's type.
+        default: the ``xp`` for any other type.
+    """
 
-    def unpack(self, node: Node) -> tuple[Any, ...]:
-        """The node's saved values."""
+    namespaces: dict[type, Any]
+    default: Any
 
-    def add(self, x: Any, y: Any) -> Any:
+    @property
+    def unpack(self) -> Callable[[Node], tuple[Any, ...]] | None:
+        """The node's saved values as vjps take them; None where they are taken as they are."""
+
+    def add(self, x: Any, y: Any, /) -> Any:
         """The sum of two gradients."""
 
     def fit(self, g: Any, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -164,13 +183,17 @@ class Arithmetic(Protocol):
         """The gradient of an output that nothing used."""
 
     def tensor(self, g: Any) -> Any:
-        """The gradient as hooks see it."""
+        """A gradient as hooks get it."""
 
     def value(self, g: Any) -> Any:
         """The reverse of :meth:`tensor`."""
 
     def accumulate(self, leaf: Leaf, g: Any) -> None:
         """Add a gradient to a leaf's."""
+
+
+#: Looks at the gradients that a node gave its inputs.
+Check = Callable[[Node, Any], None]
 
 
 def run_backward(
@@ -180,6 +203,7 @@ def run_backward(
     retain_graph: bool,
     wanted: dict[Any, Any] | None = None,
     accumulate: bool = True,
+    check: Check | None = None,
 ) -> None:
     """Walk from ``roots`` to the leaves.
 
@@ -190,19 +214,23 @@ def run_backward(
         wanted: Nodes and Leaves whose gradient is asked for; on return it holds the gradients. None: all
             leaves.
         accumulate: whether leaves' ``grad`` take part (``backward``) or not (``grad``).
+        check: is called with each node and the gradients that it gave.
     """
     roots = list(roots)
     order, uses = _collect([target for target, _ in roots])
-    needed = None if wanted is None else _needed(order, wanted)
+    needed = None
+    if wanted is not None:
+        needed = _needed(order, wanted)
+        order = [node for node in order if node in needed]
     for target, _ in roots:
-        uses[target] = uses.get(target, 0) + 1
+        if target.__class__ is Leaf:
+            uses[target] = uses.get(target, 0) + 1
     walk = _Walk(arithmetic, retain_graph, wanted, needed, accumulate, uses)
     observers = walk.start() if accumulate else []
     try:
         for target, g in roots:
             walk.receive(target, g)
-        for node in order:
-            walk.visit(node)
+        walk.run(order, check)
     except BaseException:
         for observer in observers:
             observer.backward_failed()
@@ -213,15 +241,10 @@ def run_backward(
 
 def _collect(targets: list[Any]) -> tuple[list[Node], dict[Any, int]]:
     """All nodes below ``targets``, users before inputs, and how many edges lead to each leaf."""
-    seen: set[Any] = set()
     uses: dict[Any, int] = {}
-    stack = [target for target in targets if target.__class__ is not Leaf]
-    nodes: list[Node] = []
-    seen.update(stack)
-    stack = list(seen)
-    while stack:
-        node = stack.pop()
-        nodes.append(node)
+    nodes = list(dict.fromkeys(target for target in targets if target.__class__ is not Leaf))
+    seen = set(nodes)
+    for node in nodes:  # grows as it goes
         for target in node.edges:
             if target is None:
                 continue
@@ -229,13 +252,24 @@ def _collect(targets: list[Any]) -> tuple[list[Node], dict[Any, int]]:
                 uses[target] = uses.get(target, 0) + 1
             elif target not in seen:
                 seen.add(target)
-                stack.append(target)
+                nodes.append(target)
     nodes.sort(key=_number, reverse=True)
     return nodes, uses
 
 
-def _number(node: Node) -> int:
-    return node.number
+_number = operator.attrgetter("number")
+
+
+def reachable_nodes(targets: list[Any], first: int) -> list[Node]:
+    """The nodes below ``targets`` with numbers from ``first``, in the order in which they were made."""
+    nodes: dict[Node, None] = {}
+    stack = list(targets)
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Node) and node.number >= first and node not in nodes:
+            nodes[node] = None
+            stack.extend(node.edges)
+    return sorted(nodes, key=_number)
 
 
 def _needed(order: list[Node], wanted: dict[Any, Any]) -> set[Any]:
@@ -271,37 +305,71 @@ class _Walk:
         """Tell the observers which of their leaves are reached."""
         reached: dict[int, tuple[Observer, set[Leaf]]] = {}
         for leaf in self.uses:
-            if leaf.__class__ is not Leaf:
-                continue
             if leaf.observer is not None and (self.needed is None or leaf in self.needed):
                 reached.setdefault(id(leaf.observer), (leaf.observer, set()))[1].add(leaf)
         for observer, leaves in reached.values():
             observer.backward_started(leaves)
         return [observer for observer, _ in reached.values()]
 
+    def run(self, order: list[Node], check: Check | None) -> None:
+        """Turn the gradient of each node's output into those of its inputs.
+
+        The body is one loop, since a call a node or an edge would cost as much as a small operation.
+        """
+        grads, needed, receive = self.grads, self.needed, self.receive
+        add, fit = self.arithmetic.add, self.arithmetic.fit
+        for node in order:
+            g = grads.pop(node, None)
+            edges = node.edges
+            if needed is not None:
+                edges = tuple([target if target in needed else None for target in edges])
+            if g is None:
+                for target in edges:
+                    if target.__class__ is Leaf:
+                        receive(target, None)
+                continue
+            if node.hooks is not None or node.retained is not None or needed is not None:
+                g = self.show(node, g)
+            if node.__class__ is OutputNode:
+                self.hand_up(node, g)
+                continue
+            gradients = self.differentiate(node, g, edges)
+            if check is not None:
+                check(node, gradients)
+            for target, meta, gradient in zip(edges, node.metas, gradients, strict=True):
+                if target is None:
+                    continue
+                if gradient is not None and (gradient.shape != meta[0] or gradient.dtype is not meta[1]):
+                    try:
+                        gradient = fit(gradient, meta[0], meta[1])
+                    except ShapeError as error:
+                        raise ShapeError(f"backward of {describe(node)}: {error}") from None
+                if target.__class__ is Leaf:
+                    receive(target, gradient)
+                elif gradient is not None:
+                    before = grads.get(target)
+                    grads[target] = gradient if before is None else add(before, gradient)
+            if node.versions and not self.retain_graph:  # a node that saved no values can be walked again
+                node.saved = None
+
     def receive(self, target: Any, g: Any) -> None:
         """One gradient arrives at a node or leaf; None where the path gave none."""
-        if target.__class__ is Leaf:
-            self.uses[target] -= 1
-            if g is not None:
-                before = self.grads.get(target)
-                self.grads[target] = g if before is None else self.arithmetic.add(before, g)
-            if self.uses[target] == 0:
-                self.finish(target)
-            return
         if g is not None:
             before = self.grads.get(target)
             self.grads[target] = g if before is None else self.arithmetic.add(before, g)
+        if target.__class__ is Leaf:
+            self.uses[target] -= 1
+            if self.uses[target] == 0:
+                self.finish(target)
 
     def finish(self, leaf: Leaf) -> None:
         """A leaf has all its gradients."""
-        if self.needed is not None and leaf not in self.needed:
-            self.grads.pop(leaf, None)
-            return
         g = self.grads.pop(leaf, None)
+        if self.needed is not None and leaf not in self.needed:
+            return
         if g is not None and leaf.hooks:
             g = self.hooked(leaf.hooks, g)
-        if self.wanted is not None and leaf in self.wanted:
+        if self.wanted is not None:
             self.wanted[leaf] = g
         if self.accumulate:
             if g is not None:
@@ -313,96 +381,80 @@ class _Walk:
             if leaf.observer is not None:
                 leaf.observer.gradient_ready(leaf)
 
-    def hooked(self, hooks: list[Callable[..., Any]], g: Any) -> Any:
-        for hook in tuple(hooks):
-            changed = hook(self.arithmetic.tensor(g))
-            if changed is not None:
-                g = self.arithmetic.value(changed)
-        return g
-
-    def visit(self, node: Node) -> None:
-        """Turn the gradient of a node's output into those of its inputs."""
-        g = self.grads.pop(node, None)
-        if g is not None and node.hooks:
+    def show(self, node: Node, g: Any) -> Any:
+        """Let those who asked for a result's gradient see it; returns it as the hooks leave it."""
+        if node.hooks is not None:
             g = self.hooked(node.hooks, g)
         if self.wanted is not None and node in self.wanted:
             self.wanted[node] = g
-        if g is not None and node.retained is not None:
+        if node.retained is not None:
             node.retained(self.arithmetic.tensor(g))
-        if node.__class__ is OutputNode:
-            self.hand_up(node, g)
-            return
-        edges = node.edges
-        if self.needed is not None:
-            edges = tuple(t if t in self.needed else None for t in edges)
-        if g is None or not any(edges):
-            gradients: Any = (None,) * len(edges)
-        else:
-            gradients = self.differentiate(node, g, edges)
-        for target, gradient in zip(node.edges, gradients, strict=True):
-            if target is not None:
-                self.receive(target, gradient)
-        if not self.retain_graph:
-            node.saved = None
+        return g
+
+    def hooked(self, hooks: list[Callable[..., Any]], g: Any) -> Any:
+        """The gradient as the hooks leave it."""
+        for hook in tuple(hooks):
+            changed = hook(self.arithmetic.tensor(g))
+            if changed is not None:
+                changed = self.arithmetic.value(changed)
+                if changed.shape != g.shape:
+                    raise ShapeError(
+                        f"hook: the gradient is {list(g.shape)} but the hook returned {list(changed.shape)}"
+                    )
+                g = changed
+        return g
 
     def hand_up(self, node: Any, g: Any) -> None:
+        """Put an output's gradient beside those of the operation's other outputs."""
         parent = node.edges[0]
-        if g is not None:
-            slots = self.grads.setdefault(parent, [None] * len(parent.outputs))
-            slots[node.index] = g
+        slots = self.grads.setdefault(parent, [None] * len(parent.outputs))
+        slots[node.index] = g
 
-    def differentiate(self, node: Node, g: Any, edges: tuple[Any, ...]) -> list[Any]:
-        """Call the node's vjps and bring their results to the inputs' shapes and dtypes."""
-        if node.saved is None:
-            raise GraphError(
-                f"backward: the graph of {describe(node)} was freed by an earlier backward; "
-                "pass retain_graph=True to that one, or run forward again"
-            )
+    def differentiate(self, node: Node, g: Any, edges: tuple[Any, ...]) -> Any:
+        """What the node's vjps return."""
         for version in node.versions:
             if version is not None and version[0][0] != version[1]:
-                raise changed_in_place(node, version[0])
+                raise _changed_in_place(node, version[0])
+        saved = node.saved
+        if saved.__class__ is not tuple:
+            saved = node.saved = _restored(node)
         arithmetic = self.arithmetic
+        like = g
         if node.outputs is not None:
             like = next(part for part in g if part is not None)
             g = tuple(
-                arithmetic.zeros(meta, like) if part is None else part
+                arithmetic.zeros(meta, like) if part is None and meta is not None else part
                 for part, meta in zip(g, node.outputs, strict=True)
             )
-            like_xp = arithmetic.namespace(like)
-        else:
-            like_xp = arithmetic.namespace(g)
+        xp = arithmetic.namespaces.get(like.__class__, arithmetic.default)
+        if arithmetic.unpack is not None:
+            saved = arithmetic.unpack(node)
         try:
-            gradients = node.op.backward(like_xp, g, arithmetic.unpack(node), edges)
+            return node.op.backward(xp, g, saved, edges)
         except Exception as error:
             error.add_note(f"in backward of {describe(node)}")
             raise
-        fitted = []
-        for gradient, meta in zip(gradients, node.metas, strict=True):
-            if gradient is not None and (gradient.shape != meta[0] or gradient.dtype is not meta[1]):
-                try:
-                    gradient = arithmetic.fit(gradient, *meta)
-                except ShapeError as error:
-                    raise ShapeError(f"backward of {describe(node)}: {error}") from None
-            fitted.append(gradient)
-        return fitted
+
+
+def _restored(node: Node) -> tuple[Any, ...]:
+    """What a node saved, where it is not at hand."""
+    if node.saved is None:
+        raise GraphError(
+            f"backward: the graph of {describe(node)} was freed by an earlier backward; "
+            "pass retain_graph=True to that one, or run forward again"
+        )
+    saved: tuple[Any, ...] = node.saved.restore(node)
+    return saved
 
 
 def describe(node: Node) -> str:
-    """The operation's name and the line that called it, as far as it is known."""
-    if node.line is None:
-        return str(node.op.name)
-    code, instruction = node.line
-    line = None
-    for start, end, number in code.co_lines():
-        if start <= instruction < end:
-            line = number
-    return f"{node.op.name} ({code.co_filename}:{line})"
+    """The operation's name and the user's line that called it."""
+    return f"{node.op.name} ({describe_line(node.line)})" if node.line is not None else str(node.op.name)
 
 
-def changed_in_place(node: Node, cell: Cell) -> InPlaceError:
+def _changed_in_place(node: Node, cell: Cell) -> InPlaceError:
     """The error for a saved array that is not what it was."""
-    where = f" at {cell[1]}" if len(cell) > 1 and cell[1] else ""
     return InPlaceError(
-        f"backward: {describe(node)} saved an array that was changed in place{where}; "
+        f"backward: {describe(node)} saved an array that was changed in place at {cell[1]}; "
         "change a copy instead, or make the change after backward"
     )

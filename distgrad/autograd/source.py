@@ -19,9 +19,14 @@ _UNWRAP = """\
         n_{x} = {x}._node
         c_{x} = {x}._version
     except AttributeError:
-        v_{x} = {constant}({x}, {where!r}, {x!r})
+{foreign}        v_{x} = {constant}({x}, {where!r}, {x!r})
         n_{x} = None
         c_{x} = UNCHANGED
+"""
+
+_FOREIGN = """\
+        if not isinstance({x}, OPERANDS):
+            return NotImplemented
 """
 
 _UNWRAP_SEQUENCE = """\
@@ -47,26 +52,40 @@ _WRAP = """\
         y = as_array(y)
     out = new(Tensor)
     out._data = y
-    out._version = {version}
     out._leaf = None
 """
 
+_OWN = """\
+    out._version = [0]
+    out._aliases = None
+"""
+
+_SHARE = """\
+    share(out, {x}, v_{x})
+"""
+
 _RECORD = """\
-    if ({wanted}) and modes.grad and y.dtype.char in "efdEFD":
+    if ({wanted}) and (_mode := modes.grad) and (_char := y.dtype.char) in "efdEFD":
         out._node = node = new(Node)
-        node.op = record if y.dtype.char in "efdE" else complex_barrier(record)
+        node.op = record if _char in "efdE" else complex_barrier(record)
         node.number = next_number()
         node.edges = {edges}
         node.metas = {metas}
         node.saved = {saved}
         node.versions = {versions}
-        node.line = node.hooks = node.outputs = node.retained = None
+        node.hooks = node.outputs = node.retained = None
+        _frame = getframe(1)
+        if inside[_frame.f_code.co_filename]:
+            _frame = outside(_frame)
+        node.line = (_frame.f_code, _frame.f_lasti)
+        if _mode is not True:
+            _mode.recorded(node, (y,))
     else:
         out._node = None
 """
 
 _SEVERAL = """\
-    outs, node = several(record, y, {wanted})
+    outs, node = several(record, y, {wanted}{view})
     if node is not None:
         node.edges = {edges}
         node.metas = {metas}
@@ -82,32 +101,33 @@ class _Name(str):
     __repr__ = str.__str__
 
 
-def _header(record: Primitive) -> str:
+def _header(parameters: list[inspect.Parameter]) -> str:
     """The public signature as text, with defaults taken from the formula's."""
-    parameters = [
+    plain = [
         each.replace(
             annotation=each.empty,
             default=each.empty if each.default is each.empty else _Name(f"default_{each.name}"),
         )
-        for each in public_signature(record).parameters.values()
+        for each in parameters
     ]
-    return str(inspect.Signature(parameters))
+    return str(inspect.Signature(plain))
 
 
-def call_source(record: Primitive) -> str:
-    """The source of the public function."""
-    body = [f"def {record.name}{_header(record)}:\n"]
-    for x in record.inputs:
-        unwrap = _UNWRAP_SEQUENCE if record.variadic else _UNWRAP
-        body.append(
-            unwrap.format(x=x, where=record.name, constant="optional" if x in record.optional else "constant")
-        )
-        if record.dtypes != "all":
-            check = _CHECK_DTYPE.format(x=x, chars=DTYPE_CHARS[record.dtypes])
-            if record.variadic:
-                check = check.replace(f"v_{x}", "each")
-                check = f"    for each in v_{x}:\n" + "".join(f"    {line}\n" for line in check.splitlines())
-            body.append(check)
+def call_source(record: Primitive, operator: str = "") -> str:
+    """The source of the public function.
+
+    Args:
+        record: the primitive.
+        operator: ``"left"`` or ``"right"`` for an operator's method, whose ``self`` is the first or the
+            second input, and which gives way to operands that it does not know.
+    """
+    parameters = list(public_signature(record).parameters.values())
+    if operator and (record.attributes or len(record.inputs) != 2):
+        raise TypeError(f"operator {record.name}: expected two inputs and no attributes, got {parameters}")
+    if operator == "right":
+        parameters.reverse()
+    body = [f"def {record.name}{_header(parameters)}:\n"]
+    body += [_unwrap_source(record, x, operator) for x in record.inputs]
     values = ", ".join(f"*v_{x}" if record.variadic else f"v_{x}" for x in record.inputs)
     body.append(
         _RUN.format(
@@ -119,17 +139,28 @@ def call_source(record: Primitive) -> str:
     if record.outputs != 1:
         body.append(_record_source(record, _SEVERAL))
     else:
-        x = record.inputs[0] if record.inputs else ""
-        version = "[0]"
-        if record.view:
-            version = f"shared_version(y, v_{x}, c_{x})"
-        body.append(_WRAP.format(version=version))
-        if record.vjps:
-            body.append(_record_source(record, _RECORD))
-        else:
-            body.append("    out._node = None\n")
+        body.append(_WRAP + (_SHARE.format(x=record.inputs[0]) if record.view else _OWN))
+        body.append(_record_source(record, _RECORD) if record.vjps else "    out._node = None\n")
         body.append("    return out\n")
     return "".join(body)
+
+
+def _unwrap_source(record: Primitive, x: str, operator: str) -> str:
+    """How one input becomes an array, and is checked."""
+    unwrap = _UNWRAP_SEQUENCE if record.variadic else _UNWRAP
+    text = unwrap.format(
+        x=x,
+        where=record.name,
+        constant="optional" if x in record.optional else "constant",
+        foreign=_FOREIGN.format(x=x) if operator else "",
+    )
+    if record.dtypes != "all":
+        check = _CHECK_DTYPE.format(x=x, chars=DTYPE_CHARS[record.dtypes])
+        if record.variadic:
+            check = check.replace(f"v_{x}", "each")
+            check = f"    for each in v_{x}:\n" + "".join(f"    {line}\n" for line in check.splitlines())
+        text += check
+    return text
 
 
 def _passed(record: Primitive, name: str) -> str:
@@ -164,12 +195,22 @@ def _record_source(record: Primitive, template: str) -> str:
     for name in retained_names(record):
         needed = _needed_condition(record, name)
         saved.append(f"({_saved_expression(record, name)}) if {needed} else None")
-        if name in record.inputs:
+        if name == "y" and record.outputs != 1:
+            versions.append("*[(each._version, each._version[0]) for each in outs]")
+        elif name == "y":
+            versions.append("(out._version, out._version[0])")
+        elif name in record.inputs and record.variadic:
+            versions.append(f"*[(cell, cell[0]) for cell in c_{name}]")
+        elif name in record.inputs:
             versions.append(f"(c_{name}, c_{name}[0]) if {needed} else None")
-    remembered = _tuple(versions)
-    if record.variadic and versions:
-        remembered = f"tuple([(cell, cell[0]) for cell in c_{record.inputs[0]}])"
-    return template.format(wanted=wanted, edges=edges, metas=metas, saved=_tuple(saved), versions=remembered)
+    return template.format(
+        wanted=wanted,
+        edges=edges,
+        metas=metas,
+        saved=_tuple(saved),
+        versions=_tuple(versions),
+        view=f", {record.inputs[0]}, v_{record.inputs[0]}" if record.view else "",
+    )
 
 
 def _tuple(texts: Any) -> str:

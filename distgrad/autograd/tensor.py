@@ -12,10 +12,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from distgrad.autograd.graph import Leaf, Node
+from distgrad.autograd.modes import modes
 from distgrad.backend.device import CPU, Device
 from distgrad.errors import DTypeError, GraphError
 
-__all__ = ["FLOATING", "RemovableHandle", "Tensor", "constant", "make_tensor"]
+__all__ = [
+    "FLOATING",
+    "OPERANDS",
+    "UNTRACKED",
+    "Aliases",
+    "RemovableHandle",
+    "Tensor",
+    "constant",
+    "make_tensor",
+    "share",
+]
 
 FLOATING = "efdE"
 _NUMBERS = (int, float, complex, bool)
@@ -40,6 +51,31 @@ class RemovableHandle:
         self.remove()
 
 
+class Aliases:
+    """The living tensors that are views of the same elements and have their place in the graph by them.
+
+    A change in place of one gives all of them new places (see :mod:`distgrad.autograd.inplace`).
+    """
+
+    __slots__ = ("_limit", "_references")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._references = [weakref.ref(tensor)]
+        self._limit = 8
+
+    def add(self, tensor: Tensor) -> None:
+        """Let ``tensor`` be one of them."""
+        self._references.append(weakref.ref(tensor))
+        if len(self._references) > self._limit:
+            self._references = [each for each in self._references if each() is not None]
+            self._limit = 2 * len(self._references) + 8
+
+    def others(self, tensor: Tensor) -> list[Tensor]:
+        """All but ``tensor``."""
+        living = [each() for each in self._references]
+        return [each for each in living if each is not None and each is not tensor]
+
+
 class Tensor:
     """An n-dimensional array whose operations can be differentiated.
 
@@ -51,18 +87,20 @@ class Tensor:
         requires_grad: whether ``backward`` shall leave a gradient in ``grad``.
     """
 
-    __slots__ = ("__weakref__", "_data", "_leaf", "_node", "_version")
+    __slots__ = ("__weakref__", "_aliases", "_data", "_leaf", "_node", "_version")
 
     _data: Any
     _node: Any  # Node of the operation that made it; Leaf of one that wants a gradient; None of a constant
     _leaf: Leaf | None
     _version: list[Any]
+    _aliases: Aliases | None  # the tensors that are views of the same elements, itself among them
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         self._data = data
         self._version = [0]
         self._node = None
         self._leaf = None
+        self._aliases = None
         if requires_grad:
             self.requires_grad_()
 
@@ -179,6 +217,17 @@ class Tensor:
         out._version = self._version
         return out
 
+    def detach_(self) -> Tensor:
+        """Take the tensor itself out of the graph; returns it.
+
+        Raises:
+            GraphError: a tensor with views, which the graph may lead to.
+        """
+        if self._aliases is not None and self._aliases.others(self):
+            raise GraphError("detach_: other tensors are views of the same elements; use detach()")
+        self._node = self._aliases = None
+        return self
+
     @property
     def data(self) -> Tensor:
         """The same elements outside the graph; assigning replaces the elements."""
@@ -195,6 +244,7 @@ class Tensor:
             np.copyto(self._data, array)
         else:
             self._data = array
+            self._aliases = None
         self.changed("data")
 
     def changed(self, where: str) -> None:
@@ -216,7 +266,7 @@ class Tensor:
             def retain(g: Tensor) -> None:
                 tensor = reference()
                 if tensor is not None:
-                    tensor.grad = g
+                    tensor.grad = g if tensor.grad is None else tensor.grad + g
 
             self._node.retained = retain
 
@@ -275,11 +325,52 @@ class Tensor:
         def __len__(self) -> int: ...
 
 
+#: What an operator takes on its other side.
+OPERANDS = (Tensor, np.ndarray, np.generic, *_NUMBERS)
+
+
 def make_tensor(data: Any, node: Any = None) -> Tensor:
     """A tensor around an array, with its place in the graph."""
-    out = Tensor(data)
+    out = _new(Tensor)  # less than half of what the constructor costs
+    out._data = data
     out._node = node
+    out._version = [0]
+    out._leaf = out._aliases = None
     return out
+
+
+_new = object.__new__
+
+
+class _Untracked(Aliases):
+    def __init__(self) -> None:
+        self._references = []
+
+    def add(self, tensor: Tensor) -> None:
+        pass
+
+
+#: Marks a view of a tensor in the graph that was made while nothing was recorded: it counts as a constant.
+UNTRACKED = _Untracked()
+
+
+def share(out: Tensor, x: Any, v: Any) -> None:
+    """Let ``out`` count as a view of ``x``, whose array is ``v``, if they share memory."""
+    base = out._data
+    while base is not None and base is not v and base is not v.base:
+        base = getattr(base, "base", None)
+    if base is None or not isinstance(x, Tensor):
+        out._version = [0]
+        out._aliases = None
+        return
+    out._version = x._version
+    aliases = x._aliases
+    if x._node is not None and not modes.grad:
+        aliases = UNTRACKED
+    elif aliases is None:
+        aliases = x._aliases = Aliases(x)
+    out._aliases = aliases
+    aliases.add(out)
 
 
 def constant(value: Any, where: str, name: str) -> Any:

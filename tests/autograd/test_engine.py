@@ -297,7 +297,7 @@ def test_a_saved_array_that_was_changed_is_an_error_that_says_where():
     x = leaf(3)
     out = (x * x).sum()
     change(x)
-    with pytest.raises(InPlaceError, match=rf"multiply saved an array.* at .*{__file__}:\d+"):
+    with pytest.raises(InPlaceError, match=rf"multiply \(.*\) saved an array.* at .*{__file__}:\d+"):
         out.backward()
 
 
@@ -306,7 +306,7 @@ def test_a_change_through_a_view_is_seen(alias):
     x = leaf(3)
     out = dg.sin(x).sum()
     change(alias(x.detach()))
-    with pytest.raises(InPlaceError, match="sin saved an array"):
+    with pytest.raises(InPlaceError, match=r"sin \(.*\) saved an array"):
         out.backward()
 
 

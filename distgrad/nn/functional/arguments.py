@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from distgrad.autograd.dispatch import namespace
-from distgrad.autograd.methods import overwrite
+from distgrad.autograd.inplace import overwrite
 from distgrad.autograd.tensor import Tensor
-from distgrad.errors import ShapeError
+from distgrad.errors import OptionError, ShapeError
 
 __all__ = ["batched", "check_reduction", "in_place", "mean_or_sum", "scaled"]
 
@@ -17,10 +17,10 @@ def check_reduction(reduction: str, where: str) -> None:
     """Refuse what is no reduction.
 
     Raises:
-        ValueError: another text than "none", "mean" or "sum".
+        OptionError: another text than "none", "mean" or "sum".
     """
     if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f"{where}: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
+        raise OptionError(f"{where}: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
 
 
 def mean_or_sum(losses: Tensor, reduction: str, where: str) -> Tensor:

@@ -1,0 +1,271 @@
+"""Changes in place, and what they do to the graph.
+
+An operation in place computes its result as always, copies it into the tensor's memory, and gives the tensor
+the result's place in the graph. Views share memory, so each living view of the same elements gets a new place
+too: its old values with the changed ones put in. Gradients then reach both as if nothing had been in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.dispatch import explain, namespace
+from distgrad.autograd.graph import Leaf, Node
+from distgrad.autograd.lines import describe_line, user_line
+from distgrad.autograd.modes import modes
+from distgrad.autograd.primitive import REGISTRY
+from distgrad.autograd.tensor import OPERANDS, UNTRACKED, Tensor, make_tensor
+from distgrad.errors import DTypeError, GraphError, InPlaceError, ShapeError
+
+__all__ = ["in_place_methods", "in_place_operator", "overwrite", "plain_key"]
+
+
+def overwrite(target: Tensor, result: Tensor, where: str) -> Tensor:
+    """Give ``target`` the elements of ``result`` and its place in the graph; returns ``target``.
+
+    Args:
+        target: what is changed.
+        result: of the same shape, and of a dtype that converts to the target's.
+        where: the operation, for messages.
+
+    Raises:
+        GraphError: a leaf that requires a gradient, or a view of one, while operations are recorded.
+        InPlaceError: read-only memory, or a view that was made while nothing was recorded.
+        ShapeError, DTypeError: a result that does not fit.
+    """
+    if result.shape != target.shape:
+        raise ShapeError(
+            f"{where}: the result is {list(result.shape)} and does not fit into {list(target.shape)}"
+        )
+    if not np.can_cast(result.dtype, target.dtype, "same_kind"):
+        raise DTypeError(
+            f"{where}: the result is {result.dtype} and does not fit into {target.dtype}; "
+            "use the operation that is not in place"
+        )
+    if not target._data.flags.writeable:
+        raise InPlaceError(f"{where}: the tensor's memory is read-only (a broadcast view?); clone() it first")
+    if modes.grad:
+        _move_in_graph(target, result, where)
+    np.copyto(target._data, result._data, casting="same_kind")
+    target.changed(describe_line(user_line()))
+    return target
+
+
+def _move_in_graph(target: Tensor, result: Tensor, where: str) -> None:
+    """Give the target, and all views of its elements, their new places."""
+    if isinstance(target._node, Leaf):
+        raise GraphError(
+            f"{where}: a leaf that requires a gradient cannot be changed in place; "
+            "use dg.no_grad() or a new tensor"
+        )
+    if target._aliases is UNTRACKED:
+        raise InPlaceError(
+            f"{where}: the tensor is a view of one in the graph that was made while nothing was recorded, so "
+            "gradients cannot follow this change; clone() it first, or change it under dg.no_grad()"
+        )
+    if result.dtype != target.dtype:
+        result = namespace.astype(result, target.dtype)
+    if target._aliases is not None:
+        moved = [(view, _with_change(view, target, result, where)) for view in target._aliases.others(target)]
+        for view, node in moved:
+            _place(view, node)
+    if isinstance(result._node, Node):
+        _keep_old_values(result._node, target)
+    _place(target, result._node)
+
+
+def _keep_old_values(node: Node, target: Tensor) -> None:
+    """Let the operation, which may have saved what it is about to overwrite, save a copy."""
+    cell = target._version
+    if any(version is not None and version[0] is cell for version in node.versions):
+        node.saved = _copied(node.saved, _owner(target._data))
+        node.versions = tuple([v if v is None or v[0] is not cell else None for v in node.versions])
+
+
+def _copied(value: Any, owner: np.ndarray) -> Any:
+    """The saved values, those in the owner's memory copied."""
+    if isinstance(value, tuple):
+        return tuple([_copied(each, owner) for each in value])
+    return value.copy() if isinstance(value, np.ndarray) and _owner(value) is owner else value
+
+
+def _owner(x: np.ndarray) -> np.ndarray:
+    """The array that owns the memory."""
+    while isinstance(x.base, np.ndarray):
+        x = x.base
+    return x
+
+
+def _place(tensor: Tensor, node: Any) -> None:
+    before = tensor._node
+    if isinstance(before, Node) and isinstance(node, Node):
+        node.retained, before.retained = before.retained, None  # of the tensor, not of its old values
+    tensor._node = node
+
+
+def _with_change(view: Tensor, target: Tensor, result: Tensor, where: str) -> Any:
+    """The node of ``view`` once ``result`` stands in the elements that it shares with ``target``."""
+    places, sources = _shared_elements(view._data, target._data)
+    if places.size == 0 or (view._node is None and result._node is None):
+        return view._node
+    if isinstance(view._node, Leaf):
+        raise GraphError(
+            f"{where}: a view of a leaf that requires a gradient cannot be changed in place; "
+            "use dg.no_grad() or a new tensor"
+        )
+    values = namespace.reshape(make_tensor(result._data, result._node), (-1,))
+    old = namespace.reshape(make_tensor(view._data, view._node), (-1,))
+    new = namespace.setitem(old, namespace.getitem(values, _as_key(sources)), _as_key(places))
+    return namespace.reshape(new, view.shape)._node
+
+
+def _shared_elements(view: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which elements of two arrays are the same memory: their places in each, both flattened."""
+    ours, theirs = _addresses(view), _addresses(target)
+    if theirs.size == 0:
+        return theirs, theirs
+    order = np.argsort(theirs)
+    nearest = order[np.minimum(np.searchsorted(theirs, ours, sorter=order), theirs.size - 1)]
+    places = np.flatnonzero(theirs[nearest] == ours)
+    return places, nearest[places]
+
+
+def _addresses(x: np.ndarray) -> np.ndarray:
+    """The address of each element, in row order."""
+    address = np.asarray(x.__array_interface__["data"][0])
+    for n, stride in zip(x.shape, x.strides, strict=True):
+        address = address[..., None] + np.arange(n) * stride
+    return address.reshape(-1)
+
+
+def _as_key(places: np.ndarray) -> Any:
+    """Neighbouring places as a slice, which is read and written faster; others as they are."""
+    first, last = int(places[0]), int(places[-1])
+    if np.array_equal(places, np.arange(first, last + 1)):
+        return slice(first, last + 1)
+    return places
+
+
+# -- methods
+
+
+def in_place_operator(name: str) -> Callable[[Tensor, Any], Any]:
+    """An operation of two arrays as the method behind an operator such as ``+=``."""
+    operation = namespace.__dict__[name]
+
+    def operator(self: Tensor, other: Any) -> Any:
+        if isinstance(other, OPERANDS):
+            return overwrite(self, operation(self, other), name)
+        return NotImplemented
+
+    return operator
+
+
+def _method(operation: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return overwrite(self, operation(self, *args, **kwargs), name)
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"``{name[:-1]}``, written into the tensor itself; returns the tensor."
+    return method
+
+
+def plain_key(key: Any) -> Any:
+    """An index as arrays understand it: tensors in it become arrays."""
+    if isinstance(key, Tensor):
+        return key._data
+    if isinstance(key, tuple):
+        return tuple(plain_key(part) for part in key)
+    if isinstance(key, list):
+        return np.asarray([plain_key(part) for part in key], dtype=None if key else np.int64)
+    return key
+
+
+def _setitem(self: Tensor, key: Any, value: Any) -> None:
+    """Replace a part of the tensor in place."""
+    key = plain_key(key)
+    if modes.grad and (_in_graph(self) or getattr(value, "_node", None) is not None):
+        overwrite(self, namespace.setitem(self, value, key), "setitem")
+        return
+    array = value._data if isinstance(value, Tensor) else value
+    try:
+        self._data[key] = array
+    except Exception as error:
+        raise explain(REGISTRY["setitem"], error, (self._data, array)) from error
+    self.changed(describe_line(user_line()))
+
+
+def _in_graph(tensor: Tensor) -> bool:
+    """Whether a change of its elements may concern gradients."""
+    if tensor._node is not None or tensor._aliases is UNTRACKED:
+        return True
+    views = tensor._aliases.others(tensor) if tensor._aliases is not None else []
+    return any(view._node is not None for view in views)
+
+
+def _fill(self: Tensor, value: Any) -> Tensor:
+    """Set every element to ``value``, a number or a tensor with one element; returns the tensor."""
+    if getattr(value, "ndim", 0):
+        raise ShapeError(f"fill_: expected a number, got a tensor of shape {list(value.shape)}; use copy_")
+    return overwrite(self, namespace.setitem(self, value, ...), "fill_")
+
+
+def _zero(self: Tensor) -> Tensor:
+    """Set every element to 0; returns the tensor."""
+    return overwrite(self, namespace.setitem(self, 0, ...), "zero_")
+
+
+def _copy(self: Tensor, src: Any) -> Tensor:
+    """Set the elements to those of ``src``, broadcast and converted as needed; returns the tensor."""
+    return overwrite(self, namespace.setitem(self, src, ...), "copy_")
+
+
+def _scaled(name: str) -> Callable[..., Tensor]:
+    operation = namespace.__dict__[name]
+
+    def scaled(self: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
+        return operation(self, other if alpha == 1 else other * alpha)
+
+    return scaled
+
+
+def _clamped(self: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    return namespace.clip(self, min, max)
+
+
+#: PyTorch's methods in place that write what a function of the namespace returns.
+_FUNCTIONS = {
+    "mul_": "multiply",
+    "multiply_": "multiply",
+    "div_": "divide",
+    "divide_": "divide",
+    "neg_": "negative",
+    **{
+        f"{name}_": name
+        for name in (
+            *("abs", "ceil", "cos", "erf", "exp", "expm1", "floor", "index_add", "log", "log1p"),
+            *("masked_fill", "pow", "reciprocal", "relu", "round", "sigmoid", "sin", "sqrt", "square"),
+            *("tanh", "tril", "triu"),
+        )
+    },
+}
+
+
+def in_place_methods() -> dict[str, Any]:
+    """All methods that change the tensor, operators aside, by name."""
+    functions = namespace.__dict__
+    return {
+        **{name: _method(functions[function], name) for name, function in _FUNCTIONS.items()},
+        "add_": _method(_scaled("add"), "add_"),
+        "sub_": _method(_scaled("subtract"), "sub_"),
+        "subtract_": _method(_scaled("subtract"), "subtract_"),
+        "clamp_": _method(_clamped, "clamp_"),
+        "clip_": _method(_clamped, "clip_"),
+        "__setitem__": _setitem,
+        "copy_": _copy,
+        "fill_": _fill,
+        "zero_": _zero,
+    }
