@@ -470,5 +470,3 @@ class Communicator(Transport):
 def _option(name: str, value: object, default: object) -> str:
     """How an option stands in a call's text: not at all if it is the default."""
     return "" if value == default else f"{name}={value}"
-
-

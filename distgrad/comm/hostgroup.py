@@ -29,7 +29,8 @@ __all__ = ["HostGroup"]
 
 _CELL = 16  # numbers a cell: 128 bytes, two cache lines, since processors fetch them in pairs
 _ARRIVED, _AWAITED, _ARENA, _OFFSET = range(4)  # what stands in a cell
-_SLOT_BYTES = 1 << 20  # one of a rank's two; fits the caches together with a neighbour's
+_SLOT_BYTES = 1 << 22  # one of a rank's two; pages that are not used cost nothing
+_PIECE_BYTES = 1 << 19  # of an array that goes through the slots: what stays in the cache on its way
 _SMALL_BYTES = 1 << 14  # up to here every rank reduces everything for itself, which saves a meeting
 _ALIGNMENT_BYTES = 128  # slices begin where no other rank's cache line ends
 _SPIN_S = 100e-6
@@ -215,7 +216,7 @@ class HostGroup:
             return
         everywhere = self._find_everywhere(x)
         if everywhere is None:
-            step = _SLOT_BYTES // x.itemsize
+            step = _PIECE_BYTES // x.itemsize
             for start in range(0, x.size, step):
                 self._reduce_piece(x[start : start + step], op)
         else:
@@ -243,9 +244,7 @@ class HostGroup:
             if rank != self.rank:
                 x[start:stop] = results[rank, start:stop]
 
-    def all_reduce_between(
-        self, x: NDArray[Any], op: str, between: Callable[[NDArray[Any]], None]
-    ) -> None:
+    def all_reduce_between(self, x: NDArray[Any], op: str, between: Callable[[NDArray[Any]], None]) -> None:
         """Reduce ``x`` over this host, then by ``between`` over the hosts, which the first rank calls.
 
         Collective: yes; blocks: yes.
@@ -255,7 +254,7 @@ class HostGroup:
             op: the reduction.
             between: reduces a flat array in place over the hosts; gets float32 for narrower floats.
         """
-        wide = np.dtype(np.float32) if is_narrow(x.dtype, op) else x.dtype
+        wide = np.dtype(np.float32) if is_narrow(x.dtype) else x.dtype
         step = _SLOT_BYTES // wide.itemsize
         for begin in range(0, x.size, step):
             piece = x[begin : begin + step]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import re
+import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,10 @@ from numpy.typing import NDArray
 from distgrad import env
 from distgrad.comm.base import Communicator
 from distgrad.comm.calls import CallLog, name_ranks
+from distgrad.comm.hostgroup import HostGroup
+from distgrad.comm.neighbours import Neighbours
+from distgrad.comm.reduction import is_narrow
+from distgrad.comm.shm import HostCommunicator
 from distgrad.comm.topology import Topology, host_name
 from distgrad.comm.transport import Family
 from distgrad.errors import CommError, CommTimeoutError, MissingDependencyError, RankFailedError
@@ -39,7 +44,7 @@ __all__ = ["MPICommunicator", "connect"]
 _OPS = {"sum": MPI.SUM, "min": MPI.MIN, "max": MPI.MAX, "prod": MPI.PROD}
 _SPIN_S = 200e-6  # small messages are through by then; sleeping would double their time
 _SLEEP_S = (50e-6, 500e-6)  # first and longest
-_LISTEN_S = 0.5  # how often a rank that waits looks for news of the others
+_LISTEN_S = 0.25  # how often a rank that waits looks for news of the others
 _ANSWER_S = 2.0  # how long a rank that gives up waits to hear where the others are
 _FORWARD_S = 0.2  # mpiexec drops output that it has not forwarded when the job is aborted
 _PIECE_BYTES = 1 << 28  # bounds the library's temporary copies, and keeps counts far below 2**31
@@ -62,13 +67,13 @@ def connect(timeout_s: float | None = None, check_calls: float | None = None) ->
             f"{MPI.Query_thread()}; leave mpi4py.rc.thread_level at 'multiple', or import distgrad first"
         )
     _abort_on_exception()
-    family = _MPIFamily(timeout_s, check_calls)
-    _meet(family.timeout_s)
-    family.line = MPI.COMM_WORLD.Dup()
+    _meet(env.read().timeout_s if timeout_s is None else timeout_s)
     handle = MPI.COMM_WORLD.Dup()
     topology = Topology(tuple(handle.allgather(host_name())))
+    secret = handle.bcast(secrets.token_hex(16))
+    family = _MPIFamily(secret, topology, timeout_s, check_calls)
     _unlink_segments()
-    return MPICommunicator(handle, "world", topology, family, range(handle.Get_size()))
+    return _make(handle, "world", topology, family, range(handle.Get_size()))
 
 
 def _meet(timeout_s: float) -> None:
@@ -129,17 +134,22 @@ class _MPIFamily(Family):
         left: for every rank that has left, how many collectives of each group it had issued.
         answers: where the ranks are that were asked.
         line: carries the news, apart from the groups' own messages.
+        neighbours: the ranks of this host.
     """
 
-    def __init__(self, timeout_s: float | None, check_calls: float | None) -> None:
+    def __init__(
+        self, secret: str, topology: Topology, timeout_s: float | None, check_calls: float | None
+    ) -> None:
         super().__init__("distgrad communication", timeout_s, check_calls)
+        self.line = MPI.COMM_WORLD.Dup()
+        rank = self.line.Get_rank()
+        near = [r for r, host in enumerate(topology.hosts) if host == topology.hosts[rank]]
+        self.neighbours = Neighbours(secret, rank, near, self.timeout_s)
         self.sending: list[Any] = []
         self.logs: dict[str, CallLog] = {}
         self.left: dict[int, dict[str, int]] = {}
         self.answers: dict[int, str] = {}
-        self.line: Any = None
         self._telling: list[Any] = []
-        self._closed = False
 
     def listen(self, here: str) -> None:
         """Take in the others' news, and answer with ``here`` who asks."""
@@ -173,13 +183,13 @@ class _MPIFamily(Family):
 
     def close(self) -> None:
         """Finish what was issued, and wait for all ranks to come here, as MPI's own end does by spinning."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
         try:
             super().close()
         except CommTimeoutError as error:
             self.failure = error
+        self.neighbours.leave()
         if self.failure is not None:  # MPI cannot end in order while an operation is pending
             _abort(f"ended after a failure in communication ({self.failure})")
         counts = {name: log.count for name, log in self.logs.items()}
@@ -190,6 +200,7 @@ class _MPIFamily(Family):
             self.listen("at the end of its program")
             time.sleep(_SLEEP_S[1])
         self._finish_sending()
+        self.neighbours.close()
 
     def _finish_sending(self) -> None:
         """With everyone at the end, what has not been received never will be."""
@@ -202,10 +213,11 @@ class _MPIFamily(Family):
 
 
 class MPICommunicator(Communicator):
-    """A group of MPI processes; :func:`connect` makes the first one.
+    """A group of MPI processes on several hosts; :func:`connect` makes the first one.
 
     Every operation is started nonblocking and then tested until it is complete: that keeps a deadline, which
-    MPI has not, and lets the sleeping communication thread leave the processor to the computation.
+    MPI has not, and lets the sleeping communication thread leave the processor to the computation. An
+    all-reduce goes through shared memory within the hosts, and through MPI between their first ranks.
     """
 
     backend = "mpi"
@@ -225,6 +237,11 @@ class MPICommunicator(Communicator):
         self._ranks = ranks  # in the world
         self._name = name
         family.logs[name] = self.log
+        near = [ranks[r] for r, host in enumerate(topology.hosts) if host == topology.hosts[self.rank]]
+        self._host = HostGroup(
+            family.neighbours, near, name, self._watch, lambda: not family.thread.is_current()
+        )
+        self._leaders = handle.Split(0 if self._host.rank == 0 else MPI.UNDEFINED, self.rank)
 
     def _complete(self, request: Any) -> None:
         self._poll(request.Test, self._late)
@@ -236,9 +253,6 @@ class MPICommunicator(Communicator):
 
     def _poll(self, test: Callable[[], Any], find_gone: Callable[[], list[int]]) -> Any:
         """Call ``test`` until it returns something true, which is returned."""
-        if result := test():
-            return result
-        family, here = self.family, f"in {self._call.name}, group '{self.group}', at {self._call.place}"
         start_s = time.monotonic()
         listen_s = start_s + _LISTEN_S
         sleep_s, longest_s = _SLEEP_S
@@ -247,28 +261,41 @@ class MPICommunicator(Communicator):
             if now_s - start_s < _SPIN_S:
                 continue
             if now_s > listen_s:
-                if gone := find_gone():  # heard of in the last round, so its last messages are here by now
-                    raise RankFailedError(
-                        f"waited for {name_ranks(gone)} of the world, which ended without it"
-                    )
-                family.listen(here)
+                self._listen(now_s - start_s, find_gone())
                 listen_s = now_s + _LISTEN_S
-            if now_s - start_s > family.timeout_s:
-                raise CommTimeoutError(
-                    f"waited {family.timeout_s:g} s for the other ranks; look for a rank that skipped this "
-                    f"call or is stuck. In the world, {family.locate(self._ranks, here)}"
-                )
             time.sleep(sleep_s)
             sleep_s = min(1.5 * sleep_s, longest_s)
         return result
 
+    def _listen(self, waited_s: float, gone: list[int]) -> None:
+        """Take in the others' news, and give up past the deadline or if a rank that is needed is gone."""
+        family, here = self.family, f"in {self._call.name}, group '{self.group}', at {self._call.place}"
+        if gone:  # heard of in the last round, so its last messages are here by now
+            raise RankFailedError(f"waited for {name_ranks(gone)} of the world, which ended without it")
+        family.listen(here)
+        if waited_s > family.timeout_s:
+            raise CommTimeoutError(
+                f"waited {family.timeout_s:g} s for the other ranks; look for a rank that skipped this "
+                f"call or is stuck. In the world, {family.locate(self._ranks, here)}"
+            )
+
+    def _watch(self, missing: list[int], waited_s: float) -> None:
+        self._listen(waited_s, self._late())
+
     def _all_reduce(self, x: NDArray[Any], op: str) -> None:
-        step = max(1, _PIECE_BYTES // x.itemsize)
-        for start in range(0, x.size, step):
-            self._complete(self._handle.Iallreduce(MPI.IN_PLACE, x[start : start + step], _OPS[op]))
+        def between(part: NDArray[Any]) -> None:
+            self._complete(self._leaders.Iallreduce(MPI.IN_PLACE, part, _OPS[op]))
+
+        self._host.all_reduce_between(x, op, between)
 
     def _reduce_scatter(self, x: NDArray[Any], out: NDArray[Any], op: str) -> None:
-        self._complete(self._handle.Ireduce_scatter_block(x, out, _OPS[op]))
+        if is_narrow(x.dtype):
+            wide = np.empty(out.shape, np.float32)
+            self._complete(self._handle.Ireduce_scatter_block(x.astype(np.float32), wide, _OPS[op]))
+            with np.errstate(all="ignore"):  # an overflow is the caller's to find
+                np.copyto(out, wide, casting="unsafe")
+        else:
+            self._complete(self._handle.Ireduce_scatter_block(x, out, _OPS[op]))
 
     def _broadcast(self, x: NDArray[np.uint8], root: int) -> None:
         for start in range(0, x.size, _PIECE_BYTES):
@@ -312,4 +339,13 @@ class MPICommunicator(Communicator):
             return None
         ranks = [self._ranks[r] for r in members]
         name = f"{self._name}/{self._call.number}.{color}"
-        return MPICommunicator(handle, group, self.topology.select(members), self.family, ranks, name)
+        return _make(handle, group, self.topology.select(members), self.family, ranks, name)
+
+
+class _HostMPICommunicator(HostCommunicator, MPICommunicator):
+    """A group of MPI processes on one host: MPI carries its messages, memory that they share the rest."""
+
+
+def _make(handle: Any, group: str, topology: Topology, *place: Any) -> MPICommunicator:
+    kind = _HostMPICommunicator if len(set(topology.hosts)) == 1 else MPICommunicator
+    return kind(handle, group, topology, *place)

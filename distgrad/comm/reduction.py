@@ -14,9 +14,9 @@ UFUNCS: dict[str, np.ufunc] = {"sum": np.add, "min": np.minimum, "max": np.maxim
 _BLOCK_BYTES = 1 << 18  # of one array: with a neighbour's it fits into a core's second-level cache
 
 
-def is_narrow(dtype: np.dtype, op: str) -> bool:
-    """Whether ``op`` on ``dtype`` is done in float32 and rounded once, at its end."""
-    return op in ("sum", "prod") and dtype.itemsize == 2 and dtype.kind not in "iu"
+def is_narrow(dtype: np.dtype) -> bool:
+    """Whether reductions of ``dtype`` are done in float32 and rounded once, at their end."""
+    return dtype.itemsize == 2 and dtype.kind not in "iu"
 
 
 def reduce_arrays(arrays: Sequence[NDArray[Any]], outs: Sequence[NDArray[Any]], op: str) -> None:
@@ -27,7 +27,7 @@ def reduce_arrays(arrays: Sequence[NDArray[Any]], outs: Sequence[NDArray[Any]], 
         outs: of that length and dtype; may be the arrays themselves.
         op: ``sum``, ``min``, ``max`` or ``prod``.
     """
-    ufunc, narrow = UFUNCS[op], is_narrow(arrays[0].dtype, op)
+    ufunc, narrow = UFUNCS[op], is_narrow(arrays[0].dtype)
     length = arrays[0].size
     step = _BLOCK_BYTES // arrays[0].itemsize
     with np.errstate(all="ignore"):  # an overflow is the caller's to find

@@ -136,7 +136,9 @@ class SharedMemoryCommunicator(HostCommunicator):
 
     def _recv(self, source: int, tag: int) -> NDArray[np.uint8]:
         rank = self._ranks[source]
-        return self.family.mailbox.receive(rank, self._key(tag), lambda waited_s: self._watch([rank], waited_s))
+        return self.family.mailbox.receive(
+            rank, self._key(tag), lambda waited_s: self._watch([rank], waited_s)
+        )
 
     def _split(self, color: int | None, members: list[int], group: str) -> SharedMemoryCommunicator | None:
         if color is None:

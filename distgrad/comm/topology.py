@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +37,8 @@ class Topology:
 def host_name() -> str:
     """A name that two processes share if, and only if, they run on one host.
 
-    The host name alone will not do, since clones of a machine keep it; Linux draws a boot id at every start.
+    The host name alone will not do, since clones of a machine keep it: Linux draws a boot id at every start.
+    Containers of one machine have the same; their network namespaces differ.
     """
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{socket.gethostname()} {boot.read_text().strip() if boot.exists() else ''}".strip()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/net')}"

@@ -55,11 +55,11 @@ def same_bits(comm: Communicator, x: np.ndarray) -> None:
     assert len(set(digests)) == 1, f"ranks hold different bits: {digests}"
 
 
-def close(actual: np.ndarray, expected: np.ndarray) -> None:
+def close(actual: np.ndarray, expected: np.ndarray, scale: float = 1.0) -> None:
     assert actual.dtype == expected.dtype
     assert actual.shape == expected.shape
     if actual.dtype.kind == "f":
-        tolerance = 20 * np.finfo(actual.dtype).eps
+        tolerance = 20 * scale * np.finfo(actual.dtype).eps
         np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance)
     else:
         np.testing.assert_array_equal(actual, expected)
@@ -71,8 +71,9 @@ def close(actual: np.ndarray, expected: np.ndarray) -> None:
 @check
 def ranks_are_numbered(comm: Communicator) -> None:
     assert comm.all_gather_object(comm.rank) == list(range(comm.size))
-    assert 0 <= comm.local_rank < comm.local_size <= comm.size
-    assert (comm.local_rank, comm.local_size) == (comm.rank, comm.size), "the tests run on one host"
+    hosts = comm.all_gather_object(comm.topology.hosts[comm.rank])
+    neighbours = [rank for rank, host in enumerate(hosts) if host == hosts[comm.rank]]
+    assert (comm.local_rank, comm.local_size) == (neighbours.index(comm.rank), len(neighbours))
     assert f"rank {comm.rank} of {comm.size}" in repr(comm)
 
 
@@ -105,6 +106,39 @@ def mean_divides_the_sum(comm: Communicator) -> None:
         comm.all_reduce(x, "mean")
         total = reduce(np.add, all_data(comm, (5, 2), dtype))
         close(x, (total / np.asarray(comm.size, dtype)).astype(dtype))
+
+
+@check
+def a_weighted_mean_divides_by_the_weights(comm: Communicator) -> None:
+    for weights in (
+        [1.0] * comm.size,
+        [rank + 0.5 for rank in range(comm.size)],
+        [2.0] + [0.0] * (comm.size - 1),
+    ):
+        for dtype in FLOATS:
+            x = data(comm.rank, (40_000,), dtype)
+            if weights[comm.rank] == 0.0:
+                x[:] = np.nan  # counts nothing, whatever it is
+            assert comm.all_reduce(x, "mean", weight=weights[comm.rank]) is x
+            rows = np.array([row.astype(np.float64) for row in all_data(comm, (40_000,), dtype)])
+            close(x, np.average(rows, axis=0, weights=weights).astype(dtype), scale=4)
+            same_bits(comm, x)
+    nothing = np.full(3, np.nan)
+    np.testing.assert_array_equal(comm.all_reduce(nothing, "mean", weight=0), np.zeros(3))
+    work = comm.all_reduce(np.full(3, float(comm.rank)), "mean", async_op=True, weight=float(comm.rank == 0))
+    np.testing.assert_array_equal(work.wait(), np.zeros(3))
+    for op, weight in (("sum", 1.0), ("mean", -1.0), ("mean", np.nan), ("mean", np.inf)):
+        with pytest.raises(CommError, match="weight must be from 0, and op='mean' with it"):
+            comm.all_reduce(np.ones(3), op, weight=weight)
+
+
+@check
+def narrow_floats_are_rounded_once(comm: Communicator) -> None:
+    x = np.full(3, 2048 if comm.rank == 0 else 1, np.float16)  # 2048 + 1 is 2048 in float16
+    comm.all_reduce(x)
+    np.testing.assert_array_equal(x, np.full(3, np.float16(2048 + comm.size - 1)))
+    x = np.full((comm.size, 2), 2048 if comm.rank == 0 else 1, np.float16)
+    np.testing.assert_array_equal(comm.reduce_scatter(x), np.full(2, np.float16(2048 + comm.size - 1)))
 
 
 @check
@@ -180,6 +214,22 @@ def all_gather_stacks_the_ranks(comm: Communicator) -> None:
         for shape in SHAPES:
             x = data(comm.rank, shape, dtype)
             close(comm.all_gather(x), np.stack(all_data(comm, shape, dtype)))
+
+
+@check
+def unequal_lengths_are_gathered(comm: Communicator) -> None:
+    for shape in ((), (3,), (2, 0)):
+        for dtype in ("float32", "int8"):
+            rows = [data(rank, (7 * rank % 5, *shape), dtype) for rank in range(comm.size)]
+            gathered = comm.all_gather_v(rows[comm.rank])
+            assert len(gathered) == comm.size
+            for actual, expected in zip(gathered, rows, strict=True):
+                close(actual, expected)
+            assert all(row.flags.writeable for row in gathered)
+    longest = comm.all_gather_v(np.full(300_000 * (comm.rank == comm.size - 1), 7), async_op=True).wait()
+    assert [len(row) for row in longest] == [0] * (comm.size - 1) + [300_000]
+    with pytest.raises(ShapeError, match="all_gather_v: x must have a first axis, got"):
+        comm.all_gather_v(np.array(1))
 
 
 @check
@@ -361,7 +411,6 @@ def split_orders_by_key(comm: Communicator) -> None:
         f"world/{comm.rank % 2}",
     )
     assert part.all_gather_object(comm.rank) == members
-    assert (part.local_rank, part.local_size) == (part.rank, part.size)
     x = np.array([float(comm.rank)])
     assert part.all_reduce(x) == sum(members)
     again = part.split(0, group="again")
@@ -402,6 +451,63 @@ def allocated_memory_is_aligned_and_zero(comm: Communicator) -> None:
     x += comm.rank + 1
     comm.all_reduce(x)
     np.testing.assert_array_equal(x, np.full(1000, comm.size * (comm.size + 1) / 2, np.float32))
+
+
+@check
+def allocated_memory_reduces_like_any_other(comm: Communicator) -> None:
+    """At any place in it, at any length, and also where only some ranks give an array that lies in it."""
+    memory = comm.allocate(8 * 200_003).view(np.float64)
+    again = comm.allocate(8 * 200_003).view(np.float64)
+    for start, stop in ((0, 200_003), (5, 9), (1, 100_000), (199_999, 200_003), (7, 7)):
+        for op, ufunc in UFUNCS.items():
+            rows = all_data(comm, (200_003,), "float64")
+            memory[:] = rows[comm.rank]
+            part = memory[start:stop]
+            assert comm.all_reduce(part, op) is part
+            close(part, reduce(ufunc, (row[start:stop] for row in rows)))
+            same_bits(comm, memory[start:stop])
+            np.testing.assert_array_equal(memory[:start], rows[comm.rank][:start])
+            np.testing.assert_array_equal(memory[stop:], rows[comm.rank][stop:])
+    rows = all_data(comm, (100_000,), "float64")
+    for chosen in (
+        [memory[:100_000], np.empty(100_000)],
+        [memory[:100_000], memory[3:100_003]],
+        [memory, again],
+    ):
+        x = chosen[comm.rank % 2][:100_000]
+        x[:] = rows[comm.rank]
+        close(comm.all_reduce(x), reduce(np.add, rows))
+
+
+@check
+def large_arrays_travel_in_pieces(comm: Communicator) -> None:
+    size = 600_001  # beyond what any backend moves at once among ranks of a host
+    x = np.arange(size, dtype=np.float64) * (comm.rank + 1)
+    factor = comm.size * (comm.size + 1) // 2
+    np.testing.assert_array_equal(comm.all_reduce(x), factor * np.arange(size, dtype=np.float64))
+    x = np.arange(size) + comm.rank
+    np.testing.assert_array_equal(comm.broadcast(x, comm.size - 1), np.arange(size) + comm.size - 1)
+    rows = np.arange(comm.size * size).reshape(comm.size, size)
+    np.testing.assert_array_equal(comm.reduce_scatter(rows), comm.size * rows[comm.rank])
+    np.testing.assert_array_equal(comm.all_to_all(rows + comm.rank)[0], rows[comm.rank])
+    np.testing.assert_array_equal(comm.all_gather(rows[comm.rank]), rows)
+    out = np.empty(size, np.int64)
+    comm.scatter(out, rows if comm.rank == 0 else None)
+    np.testing.assert_array_equal(out, rows[comm.rank])
+    gathered = comm.gather(out, comm.size - 1)
+    assert (gathered is None) == (comm.rank != comm.size - 1)
+    assert gathered is None or np.array_equal(gathered, rows)
+
+
+@check
+def bfloat16_is_reduced_where_numpy_has_it(comm: Communicator) -> None:
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    x = np.full(20_000, 256 if comm.rank == 0 else 1, bfloat16)  # 256 + 1 is 256 in bfloat16
+    comm.all_reduce(x)
+    np.testing.assert_array_equal(x, np.full(20_000, bfloat16(256 + comm.size - 1)))
+    x = np.full(5, comm.rank, bfloat16)
+    np.testing.assert_array_equal(comm.all_reduce(x, "max"), np.full(5, bfloat16(comm.size - 1)))
+    np.testing.assert_array_equal(comm.all_gather(x), np.full((comm.size, 5), bfloat16(comm.size - 1)))
 
 
 # Faults ----------------------------------------------------------------------------------------------------

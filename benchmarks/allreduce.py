@@ -1,0 +1,209 @@
+"""All-reduce of float32 among ranks of one host: distgrad beside MPI, PyTorch's Gloo and a plain copy.
+
+::
+
+    python benchmarks/allreduce.py                      # 1 KB to 256 MB, 2 and 4 ranks
+    python benchmarks/allreduce.py --ranks 2 --sizes 1024 1048576 --json table.json
+
+It starts its own ranks, of one thread each. The contenders take turns in the same processes, several rounds
+long; a time is the median over the rounds of the slowest rank's mean, a ratio the median of the rounds'
+ratios. Who is not installed is named and left out.
+
+    arena     distgrad, an array in memory of comm.allocate: reduced where it lies
+    array     distgrad, any other array: copied into shared memory and back
+    MPI       MPI_Allreduce in place, by mpi4py and the MPI library that it loads
+    Gloo      torch.distributed.all_reduce
+    memcpy    one rank's copy of the same bytes: what moving them once costs
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import distgrad as dg
+
+SIZES = [1 << 10, 1 << 13, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 25 << 20, 1 << 26, 1 << 28]
+NAMES = ("arena", "array", "MPI", "Gloo", "memcpy")
+LIMIT_S = 900.0
+Contender = tuple[np.ndarray, Callable[[], object]]  # the array that is reduced in place, and how
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4], help="numbers of ranks")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="bytes of the array")
+    parser.add_argument("--rounds", type=int, default=7, help="how often every contender has its turn")
+    parser.add_argument("--turn", type=float, default=0.05, help="seconds that a turn takes at least")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all times to FILE")
+    return parser.parse_args()
+
+
+# A rank ----------------------------------------------------------------------------------------------------
+
+
+def contenders(comm: dg.comm.Communicator, num_bytes: int) -> dict[str, Contender]:
+    """Who is there to reduce an array of ``num_bytes``."""
+    count = num_bytes // 4
+    arena = comm.allocate(num_bytes).view(np.float32)
+    array, copy = np.zeros(count, np.float32), np.ones(count, np.float32)
+    found: dict[str, Contender] = {
+        "arena": (arena, lambda: comm.all_reduce(arena)),
+        "array": (array, lambda: comm.all_reduce(array)),
+    }
+    if "PMI_RANK" in os.environ:
+        from mpi4py import MPI
+
+        buffer = np.zeros(count, np.float32)
+        found["MPI"] = (buffer, lambda: MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, buffer))
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        tensor = torch.zeros(count)
+        found["Gloo"] = (tensor.numpy(), lambda: torch.distributed.all_reduce(tensor))
+    found["memcpy"] = (copy, lambda: np.copyto(copy, array))
+    return found
+
+
+def check(comm: dg.comm.Communicator, name: str, contender: Contender) -> None:
+    """See that a contender reduces, before its time counts."""
+    x, call = contender
+    if name != "memcpy":
+        x[:] = np.arange(x.size) % 7 + comm.rank
+        call()
+        total = comm.size * (np.arange(x.size) % 7) + comm.size * (comm.size - 1) // 2
+        assert np.array_equal(x, total.astype(np.float32)), f"{name} gives a wrong sum"
+    x[:] = 0
+
+
+def take_turn(comm: dg.comm.Communicator, call: Callable[[], object], num_calls: int) -> float:
+    """Seconds a call on the slowest rank."""
+    comm.barrier()
+    start_s = time.perf_counter()
+    for _ in range(num_calls):
+        call()
+    return float(comm.all_reduce(np.array([time.perf_counter() - start_s]), "max")[0]) / num_calls
+
+
+def measure(comm: dg.comm.Communicator, num_bytes: int, rounds: int, turn_s: float) -> dict[str, list[float]]:
+    """Seconds a call, one number a round, for every contender."""
+    found = contenders(comm, num_bytes)
+    num_calls = {}
+    for name, contender in found.items():
+        check(comm, name, contender)
+        take_turn(comm, contender[1], 3)
+        num_calls[name] = max(1, int(turn_s / take_turn(comm, contender[1], 3)))
+    times: dict[str, list[float]] = {name: [] for name in found}
+    for _ in range(rounds):
+        for name, (_, call) in found.items():
+            times[name].append(take_turn(comm, call, num_calls[name]))
+    return times
+
+
+def be_a_rank(task: dict[str, Any]) -> None:
+    """Measure what ``task`` says; the first rank prints the result."""
+    os.environ.setdefault("RANK", os.environ.get("PMI_RANK", ""))
+    comm = dg.comm.init("shm", check_calls=0)
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        torch.set_num_threads(1)
+        store = torch.distributed.FileStore(task["store"], comm.size)
+        torch.distributed.init_process_group("gloo", store=store, rank=comm.rank, world_size=comm.size)
+    times = {size: measure(comm, size, task["rounds"], task["turn"]) for size in task["sizes"]}
+    if comm.rank == 0:
+        Path(task["result"]).write_text(json.dumps(times))
+    if importlib.util.find_spec("torch") is not None:
+        torch.distributed.destroy_process_group()
+
+
+# The program that starts them ------------------------------------------------------------------------------
+
+
+def run(num_ranks: int, options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+    """Start the ranks, under mpiexec if it is there, and return every contender's times by size."""
+    dropped = (
+        "OPENBLAS_CORETYPE",
+        "OPENBLAS_L2_SIZE",
+    )  # some machines set them, and they halve NumPy's speed
+    environment = {name: value for name, value in os.environ.items() if name not in dropped}
+    environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "WORLD_SIZE": str(num_ranks)}
+    environment |= {"DISTGRAD_JOB_SECRET": secrets.token_hex(16)}
+    mpiexec = Path(sys.executable).parent / "mpiexec"
+    with tempfile.TemporaryDirectory() as folder:
+        task = {"sizes": options.sizes, "rounds": options.rounds, "turn": options.turn}
+        task |= {"store": f"{folder}/store", "result": f"{folder}/result"}
+        program = [sys.executable, __file__]
+        environment["ALLREDUCE_TASK"] = json.dumps(task)
+        if mpiexec.exists():
+            started = [subprocess.Popen([str(mpiexec), "-n", str(num_ranks), *program], env=environment)]
+        else:
+            ranks = [{**environment, "RANK": str(rank)} for rank in range(num_ranks)]
+            started = [subprocess.Popen(program, env=rank) for rank in ranks]
+        try:
+            codes = [process.wait(LIMIT_S) for process in started]
+        finally:
+            for process in started:
+                process.kill()
+        if any(codes):
+            sys.exit(f"allreduce: the ranks ended with {codes}")
+        return json.loads(Path(task["result"]).read_text())
+
+
+def ratio(times: dict[str, list[float]], name: str) -> str:
+    """How many times longer ``name`` takes than distgrad in an arena."""
+    if name not in times:
+        return "-"
+    pairs = zip(times[name], times["arena"], strict=True)
+    return f"{statistics.median(theirs / ours for theirs, ours in pairs):.2f}"
+
+
+def label(num_bytes: int) -> str:
+    power = (num_bytes.bit_length() - 1) // 10
+    return f"{num_bytes / 1024**power:g} {('B', 'KB', 'MB', 'GB')[power]}"
+
+
+def table(num_ranks: int, results: dict[str, dict[str, list[float]]]) -> str:
+    """Microseconds of every contender, and how many times longer the others take than ``arena``."""
+    rows = [f"{num_ranks} ranks, microseconds a call"]
+    heads = [*NAMES, "MPI/arena", "Gloo/arena", "memcpy/arena"]
+    rows.append(f"{'bytes':>8}" + "".join(f"{head:>14}" for head in heads))
+    for size, times in results.items():
+        cells = [f"{1e6 * statistics.median(times[name]):.1f}" if name in times else "-" for name in NAMES]
+        cells += [ratio(times, name) for name in ("MPI", "Gloo", "memcpy")]
+        rows.append(f"{label(int(size)):>8}" + "".join(f"{cell:>14}" for cell in cells))
+    missing = sorted({name for times in results.values() for name in NAMES if name not in times})
+    if missing:
+        rows.append(f"not installed, so left out: {', '.join(missing)}")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    options = arguments()
+    everything = {}
+    for num_ranks in options.ranks:
+        everything[num_ranks] = run(num_ranks, options)
+        print(table(num_ranks, everything[num_ranks]), flush=True)
+    if options.json is not None:
+        report = {"cores": len(os.sched_getaffinity(0)), "unit": "seconds a call", "ranks": everything}
+        options.json.write_text(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    if "ALLREDUCE_TASK" in os.environ:
+        be_a_rank(json.loads(os.environ["ALLREDUCE_TASK"]))
+    else:
+        main()
