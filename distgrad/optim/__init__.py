@@ -1,8 +1,30 @@
 """Optimizers, run over the flat buffers that hold the parameters."""
 
 from distgrad.optim.adam import Adam, AdamW
+from distgrad.optim.adaptive import ASGD, Adadelta, Adagrad, Adamax, Lion, NAdam, RAdam, RMSprop, Rprop
 from distgrad.optim.flat import FlatBuffer, flatten
+from distgrad.optim.matrix import LAMB, LARS, Adafactor, Muon
 from distgrad.optim.optimizer import Optimizer
 from distgrad.optim.sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "FlatBuffer", "Optimizer", "flatten"]
+__all__ = [
+    "ASGD",
+    "LAMB",
+    "LARS",
+    "SGD",
+    "Adadelta",
+    "Adafactor",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "FlatBuffer",
+    "Lion",
+    "Muon",
+    "NAdam",
+    "Optimizer",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "flatten",
+]

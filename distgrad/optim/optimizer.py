@@ -1,8 +1,9 @@
 """The optimizer: parameter groups, state, and the walk over flat buffers that applies a rule.
 
-A rule is written for one parameter: ``update(group, p, g, state, step)`` changes the flat arrays ``p`` and
-``state`` in place. It is called on runs of neighbouring parameters, in blocks that fit the cache, or, if the
-rule needs to see a parameter as a whole, on one parameter at a time.
+A rule is written for one parameter: ``update(group, p, g, state, step)`` changes the arrays ``p`` and
+``state`` in place. A rule that treats elements alike is called on runs of neighbouring parameters, in blocks
+that fit the cache, and its state lies in twins of the flat buffers; one that needs to see a parameter as a
+whole is called on one parameter at a time, in its own shape, and may keep state of any shape.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Optimizer:
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self._state: dict[FlatBuffer, dict[str, np.ndarray]] = {}
+        self._whole: dict[Tensor, dict[str, np.ndarray]] = {}
         self._steps: dict[Tensor, int] = {}
         self._homes: dict[Tensor, tuple[FlatBuffer, int, int]] = {}
         entries = list(params)
@@ -101,9 +103,9 @@ class Optimizer:
 
         Args:
             group: the options.
-            p: ``[n]`` parameters.
-            g: ``[n]`` gradients, to be left as they are.
-            state: ``[n]`` arrays by name, zeros before the first step.
+            p: parameters, ``[n]``, or in the parameter's shape if the rule is not elementwise.
+            g: gradients of the same shape, to be left as they are.
+            state: arrays by name, zeros before the first step; of the same shape, or ``state_shapes``.
             step: how often the parameters have been updated, this time included.
         """
         raise TypeError(f"{type(self).__name__}: an optimizer must define update")
@@ -123,8 +125,15 @@ class Optimizer:
                 loss = closure()
         with no_grad():
             for group in self.param_groups:
-                for buffer, start, stop, step in self._runs(group):
-                    self._apply(group, buffer, start, stop, step)
+                if self.elementwise:
+                    for buffer, start, stop, step in self._runs(group):
+                        self._apply(group, buffer, start, stop, step)
+                else:
+                    for parameter in self._with_gradients(group):
+                        leaf, step = parameter.leaf_state(), self._steps[parameter]
+                        self.update(
+                            group, parameter._data, leaf.buffer, self._states_of(group, parameter), step
+                        )
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -137,9 +146,8 @@ class Optimizer:
                     parameter.grad._data[...] = 0
                     parameter.grad.changed("zero_grad")
 
-    def _runs(self, group: dict[str, Any]) -> list[tuple[FlatBuffer, int, int, int]]:
-        """Stretches of flat buffers that are updated alike: (buffer, start, stop, step) of neighbours."""
-        pieces = []
+    def _with_gradients(self, group: dict[str, Any]) -> Iterator[Tensor]:
+        """The parameters that are updated, their gradients in their buffers and the step counted."""
         for parameter in group["params"]:
             gradient = parameter.grad
             if gradient is None:
@@ -149,11 +157,15 @@ class Optimizer:
                 leaf.buffer[...] = gradient._data
             parameter.changed(f"{type(self).__name__}.step")
             self._steps[parameter] += 1
-            pieces.append((*self._home(parameter), self._steps[parameter]))
+            yield parameter
+
+    def _runs(self, group: dict[str, Any]) -> list[tuple[FlatBuffer, int, int, int]]:
+        """Stretches of flat buffers that are updated alike: (buffer, start, stop, step) of neighbours."""
+        pieces = [(*self._home(p), self._steps[p]) for p in self._with_gradients(group)]
         pieces.sort(key=lambda piece: (id(piece[0]), piece[1]))
         runs: list[tuple[FlatBuffer, int, int, int]] = []
         for buffer, start, stop, step in pieces:
-            if runs and self.elementwise:
+            if runs:
                 last = runs[-1]
                 gap = start - last[2]
                 if last[0] is buffer and last[3] == step and gap * buffer.dtype.itemsize < 64:
@@ -164,13 +176,28 @@ class Optimizer:
 
     def _apply(self, group: dict[str, Any], buffer: FlatBuffer, start: int, stop: int, step: int) -> None:
         arrays = {name: self._array(buffer, name) for name in self.names(group)}
-        for lo, hi in _blocks(start, stop) if self.elementwise else [(start, stop)]:
+        for lo, hi in _blocks(start, stop):
             state = {name: array[lo:hi] for name, array in arrays.items()}
             self.update(group, buffer.data[lo:hi], buffer.grad[lo:hi], state, step)
 
     def names(self, group: dict[str, Any]) -> tuple[str, ...]:
         """The state arrays that a group's options ask for."""
         return self.state_names
+
+    def state_shapes(self, group: dict[str, Any], shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the state of one parameter; a rule that is not elementwise may have its own."""
+        return dict.fromkeys(self.names(group), shape)
+
+    def _states_of(self, group: dict[str, Any], parameter: Tensor) -> dict[str, np.ndarray]:
+        """The state arrays of one parameter, zeros where there is none yet."""
+        shapes = self.state_shapes(group, parameter.shape)
+        if self.elementwise:
+            return {name: self._slice(parameter, name) for name in shapes}
+        arrays = self._whole.setdefault(parameter, {})
+        for name, shape in shapes.items():
+            if name not in arrays:
+                arrays[name] = np.zeros(shape, dtype=parameter.dtype)
+        return arrays
 
     def _array(self, buffer: FlatBuffer, name: str) -> np.ndarray:
         arrays = self._state.setdefault(buffer, {})
@@ -210,7 +237,7 @@ class Optimizer:
             numbers = []
             for parameter in group["params"]:
                 if self._steps[parameter]:
-                    arrays = {name: self._slice(parameter, name).copy() for name in self.names(group)}
+                    arrays = {k: array.copy() for k, array in self._states_of(group, parameter).items()}
                     state[number] = {"step": self._steps[parameter], **arrays}
                 numbers.append(number)
                 number += 1
@@ -236,22 +263,22 @@ class Optimizer:
             options = {k: v for k, v in theirs.items() if k != "params"}
             for parameter, number in zip(group["params"], theirs["params"], strict=True):
                 entry = state_dict["state"].get(number, {"step": 0})
-                for name in self.names({**group, **options}) if entry["step"] else ():
+                shapes = self.state_shapes({**group, **options}, parameter.shape)
+                for name, shape in shapes.items() if entry["step"] else ():
                     if name not in entry:
                         raise StateDictError(f"load_state_dict: parameter {number} lacks {name!r}")
-                    if tuple(entry[name].shape) != parameter.shape:
+                    if tuple(entry[name].shape) != shape:
                         raise ShapeError(
-                            f"load_state_dict: {name} of parameter {number} is {list(entry[name].shape)} "
-                            f"but the parameter is {list(parameter.shape)}"
+                            f"load_state_dict: {name} of parameter {number} is {list(entry[name].shape)}, "
+                            f"expected {list(shape)}"
                         )
-                plan.append((parameter, entry))
+                plan.append((group, parameter, entry))
         for group, theirs in zip(self.param_groups, saved, strict=True):
             group.update({k: v for k, v in theirs.items() if k != "params"})
-        for parameter, entry in plan:
+        for group, parameter, entry in plan:
             self._steps[parameter] = int(entry["step"])
-            for name, value in entry.items():
-                if name != "step":
-                    self._slice(parameter, name)[...] = value._data if isinstance(value, Tensor) else value
+            for name, array in self._states_of(group, parameter).items() if entry["step"] else ():
+                array[...] = np.asarray(entry[name])
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]

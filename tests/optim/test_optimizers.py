@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import distgrad as dg
+from distgrad import optim
 from distgrad.errors import DTypeError, GraphError, StateDictError
 from distgrad.optim import SGD, Adam, AdamW
 
@@ -16,8 +17,37 @@ RULES = [
     (Adam, {"lr": 0.01, "amsgrad": True, "maximize": True}),
     (AdamW, {}),
     (AdamW, {"lr": 0.02, "betas": (0.8, 0.95), "eps": 1e-6, "amsgrad": True}),
+    (optim.RMSprop, {}),
+    (optim.RMSprop, {"lr": 0.02, "alpha": 0.9, "momentum": 0.8, "centered": True, "weight_decay": 0.1}),
+    (optim.Adagrad, {}),
+    (optim.Adagrad, {"lr": 0.1, "lr_decay": 0.2, "initial_accumulator_value": 0.3, "weight_decay": 0.1}),
+    (optim.Adadelta, {}),
+    (optim.Adadelta, {"lr": 0.5, "rho": 0.8, "weight_decay": 0.1, "maximize": True}),
+    (optim.Adamax, {}),
+    (optim.Adamax, {"lr": 0.1, "weight_decay": 0.1}),
+    (optim.NAdam, {}),
+    (optim.NAdam, {"lr": 0.1, "weight_decay": 0.1, "decoupled_weight_decay": True, "momentum_decay": 0.02}),
+    (optim.RAdam, {}),
+    (optim.RAdam, {"lr": 0.1, "betas": (0.8, 0.6), "weight_decay": 0.1, "decoupled_weight_decay": True}),
+    (optim.Rprop, {}),
+    (optim.Rprop, {"lr": 0.1, "etas": (0.3, 1.5), "step_sizes": (0.05, 0.2)}),
+    (optim.ASGD, {}),
+    (optim.ASGD, {"lr": 0.1, "lambd": 0.1, "alpha": 0.5, "t0": 2, "weight_decay": 0.1}),
+    (optim.Adafactor, {}),
+    (optim.Adafactor, {"lr": 0.1, "eps": (1e-3, 1e-2), "d": 1.5, "weight_decay": 0.1, "beta2_decay": -0.5}),
 ]
-IDS = [f"{rule.__name__}-{'-'.join(options) or 'defaults'}" for rule, options in RULES]
+OTHERS = [  # rules that PyTorch lacks, or computes in another precision
+    (optim.Lion, {"lr": 0.01, "weight_decay": 0.1}),
+    (optim.LAMB, {"lr": 0.1}),
+    (optim.LARS, {"lr": 10.0, "weight_decay": 0.1}),
+]
+
+
+def names(rules):
+    return [f"{rule.__name__}-{'-'.join(options) or 'defaults'}" for rule, options in rules]
+
+
+IDS = names(RULES)
 
 
 def start(dtype=np.float64):
@@ -47,11 +77,15 @@ def run(rule, options, steps, params=None, optimizer=None, first=0):
 def test_rule_equals_pytorchs(rule, options):
     torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
     theirs = [torch.tensor(a, requires_grad=True) for a in start()]
-    optimizer = getattr(torch.optim, rule.__name__)(theirs, **options)
-    for step in range(7):
-        for p, g in zip(theirs, gradients(step), strict=True):
-            p.grad = None if g is None else torch.tensor(g)
-        optimizer.step()
+    torch.set_default_dtype(torch.float64)  # PyTorch keeps some of its numbers in the default dtype
+    try:
+        optimizer = getattr(torch.optim, rule.__name__)(theirs, **options)
+        for step in range(7):
+            for p, g in zip(theirs, gradients(step), strict=True):
+                p.grad = None if g is None else torch.tensor(g)
+            optimizer.step()
+    finally:
+        torch.set_default_dtype(torch.float32)
     params, _ = run(rule, options, 7)
     for ours, expected in zip(params, theirs, strict=True):
         np.testing.assert_allclose(ours.detach().numpy(), expected.detach().numpy(), rtol=1e-10, atol=1e-12)
@@ -80,7 +114,7 @@ def test_adamw_equals_the_published_rule_over_many_blocks():
     np.testing.assert_allclose(p.detach().numpy(), expected, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize(("rule", "options"), RULES, ids=IDS)
+@pytest.mark.parametrize(("rule", "options"), [*RULES, *OTHERS], ids=names([*RULES, *OTHERS]))
 def test_state_dict_goes_on_where_it_was_saved(rule, options):
     through, _ = run(rule, options, 6)
     params, optimizer = run(rule, options, 3)
@@ -150,3 +184,51 @@ def test_what_is_refused():
     saved = AdamW([dg.ones(2).requires_grad_(), dg.ones(1).requires_grad_()]).state_dict()
     with pytest.raises(StateDictError, match=r"\[2\].*\[1\]"):
         optimizer.load_state_dict(saved)
+
+
+def plain_lion(p, m, g, options):
+    beta1, beta2 = 0.9, 0.99
+    p = p - options["lr"] * (np.sign(beta1 * m + (1 - beta1) * g) + options["weight_decay"] * p)
+    return p, beta2 * m + (1 - beta2) * g
+
+
+def test_lion_equals_the_published_rule():
+    options = {"lr": 0.01, "weight_decay": 0.1}
+    params, _ = run(optim.Lion, options, 6)
+    expected = start()
+    moments = [np.zeros_like(p) for p in expected]
+    for step in range(6):
+        for i, g in enumerate(gradients(step)):
+            if g is not None:
+                expected[i], moments[i] = plain_lion(expected[i], moments[i], g, options)
+    for ours, e in zip(params, expected, strict=True):
+        np.testing.assert_allclose(ours.detach().numpy(), e, rtol=1e-12)
+
+
+def test_lamb_steps_have_the_size_of_the_parameter():
+    params, _ = run(optim.LAMB, {"lr": 0.1}, 1)
+    for ours, before in zip(params, start(), strict=True):
+        change = np.linalg.norm(ours.detach().numpy() - before)
+        np.testing.assert_allclose(change, 0.1 * np.linalg.norm(before), rtol=1e-9)
+
+
+def test_lars_first_step_has_the_trusted_size():
+    params, _ = run(optim.LARS, {"lr": 2.0, "trust_coefficient": 0.01}, 1)
+    for ours, before in zip(params, start(), strict=True):
+        change = np.linalg.norm(ours.detach().numpy() - before)
+        np.testing.assert_allclose(change, 2.0 * 0.01 * np.linalg.norm(before), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5)])
+def test_muon_steps_are_nearly_orthogonal(shape):
+    rng = np.random.default_rng(0)
+    before = rng.standard_normal(shape)
+    p = dg.Tensor(before.copy(), requires_grad=True)
+    optimizer = optim.Muon([p], lr=1.0, weight_decay=0.0, ns_steps=10)
+    p.grad = dg.Tensor(rng.standard_normal(shape))
+    optimizer.step()
+    step = (before - p.detach().numpy()) / np.sqrt(max(1.0, shape[0] / shape[1]))
+    sizes = np.linalg.svd(step, compute_uv=False)
+    assert np.all((sizes > 0.6) & (sizes < 1.3))  # the iteration's own band
+    with pytest.raises(dg.DistgradError, match="expected matrices"):
+        optim.Muon([dg.ones(3).requires_grad_()])

@@ -1,0 +1,455 @@
+"""Rules that scale each element's step by its own past gradients, and steps by sign alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from distgrad.optim.optimizer import Optimizer
+
+__all__ = ["ASGD", "Adadelta", "Adagrad", "Adamax", "Lion", "NAdam", "RAdam", "RMSprop", "Rprop"]
+
+State = dict[str, np.ndarray]
+Group = dict[str, Any]
+
+
+def _directed(group: Group, p: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """The gradient with ``maximize`` and a weight decay of ``g + λ p`` applied."""
+    if group["maximize"]:
+        g = -g
+    return g + group["weight_decay"] * p if group.get("weight_decay") else g
+
+
+class RMSprop(Optimizer):
+    """Steps divided by a running root mean square: ``v = α v + (1 − α) g²; p = p − lr g / (√v + ε)``.
+
+    Args:
+        params: parameters or groups of them.
+        lr: learning rate.
+        alpha: α.
+        eps: ε.
+        weight_decay: λ of ``g + λ p``.
+        momentum: μ of ``b = μ b + g / (√v + ε); p = p − lr b``.
+        centered: take the variance, ``v − m²`` with a running mean m, for v.
+        maximize: go up instead of down.
+
+    Source: Tieleman and Hinton, lecture 6.5, 2012; centered: Graves, 2013.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        options = {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(
+            params, {**options, "momentum": momentum, "centered": centered, "maximize": maximize}
+        )
+
+    def names(self, group: Group) -> tuple[str, ...]:
+        """The running square, and what momentum and centering ask for."""
+        names = ["square_avg"]
+        names += ["momentum_buffer"] if group["momentum"] else []
+        names += ["grad_avg"] if group["centered"] else []
+        return tuple(names)
+
+    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
+        """Apply the rule above."""
+        g = _directed(group, p, g)
+        alpha, v = group["alpha"], state["square_avg"]
+        v *= alpha
+        v += (1.0 - alpha) * (g * g)
+        if group["centered"]:
+            m = state["grad_avg"]
+            m += (1.0 - alpha) * (g - m)
+            v = v - m * m
+        change = g / (np.sqrt(v) + group["eps"])
+        if group["momentum"]:
+            b = state["momentum_buffer"]
+            b *= group["momentum"]
+            b += change
+            change = b
+        p -= group["lr"] * change
+
+
+class Adagrad(Optimizer):
+    """Steps divided by the root of all squares so far: ``s = s + g²; p = p − lrₜ g / (√s + ε)``.
+
+    Args:
+        params: parameters or groups of them.
+        lr: learning rate; ``lrₜ = lr / (1 + (t − 1) lr_decay)``.
+        lr_decay: see above.
+        weight_decay: λ of ``g + λ p``.
+        initial_accumulator_value: s before the first step.
+        eps: ε.
+        maximize: go up instead of down.
+
+    Source: Duchi et al., JMLR 2011.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ("sum",)
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-2,
+        lr_decay: float = 0.0,
+        weight_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        options = {"lr": lr, "lr_decay": lr_decay, "weight_decay": weight_decay, "eps": eps}
+        start = {"initial_accumulator_value": initial_accumulator_value}
+        super().__init__(params, {**options, **start, "maximize": maximize})
+
+    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
+        """Apply the rule above."""
+        g = _directed(group, p, g)
+        s = state["sum"]
+        if step == 1:
+            s += group["initial_accumulator_value"]
+        s += g * g
+        rate = group["lr"] / (1.0 + (step - 1) * group["lr_decay"])
+        p -= rate * (g / (np.sqrt(s) + group["eps"]))
+
+
+class Adadelta(Optimizer):
+    """Steps in the units of the parameters: ``p = p − lr √(d + ε) / √(v + ε) g``.
+
+    v and d are running means of g² and of the squared steps.
+
+    Args:
+        params: parameters or groups of them.
+        lr: learning rate.
+        rho: weight of the past in both means.
+        eps: ε.
+        weight_decay: λ of ``g + λ p``.
+        maximize: go up instead of down.
+
+    Source: Zeiler, 2012.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ("square_avg", "acc_delta")
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1.0,
+        rho: float = 0.9,
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        options = {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+        super().__init__(params, options)
+
+    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
+        """Apply the rule above."""
+        g = _directed(group, p, g)
+        rho, eps, v, d = group["rho"], group["eps"], state["square_avg"], state["acc_delta"]
+        v *= rho
+        v += (1.0 - rho) * (g * g)
+        change = np.sqrt(d + eps) / np.sqrt(v + eps) * g
+        d *= rho
+        d += (1.0 - rho) * (change * change)
+        p -= group["lr"] * change
+
+
+class Adamax(Optimizer):
+    """Adam with the largest size so far: ``u = max(β₂ u, |g| + ε); p = p − lr / (1 − β₁ᵗ) m / u``.
+
+    Args:
+        params: parameters or groups of them.
+        lr: learning rate.
+        betas: (β₁, β₂).
+        eps: ε.
+        weight_decay: λ of ``g + λ p``.
+        maximize: go up instead of down.
+
+    Source: Kingma and Ba, ICLR 2015.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_inf")
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+        super().__init__(params, options)
+
+    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
+        """Apply the rule above."""
+        g = _directed(group, p, g)
+        beta1, beta2 = group["betas"]
+        m, u = state["exp_avg"], state["exp_inf"]
+        m += (1.0 - beta1) * (g - m)
+        u *= beta2
+        np.maximum(u, np.abs(g) + group["eps"], out=u)
+        p -= group["lr"] / (1.0 - beta1**step) * (m / u)
+
+
+class NAdam(Optimizer):
+    """Adam that looks ahead along its momentum.
+
+    ``p = p − lr ((1 − μₜ) g / (1 − Πμ) + μₜ₊₁ m / (1 − Πμ μₜ₊₁)) / (√v̂ + ε)`` with
+    ``μₜ = β₁ (1 − 0.96^(t ψ) / 2)``
+
+    Args:
+        params: parameters or groups of them.
+        lr: learning rate.
+        betas: (β₁, β₂).
+        eps: ε.
+        weight_decay: λ of ``g + λ p``.
+        momentum_decay: ψ.
+        decoupled_weight_decay: shrink the parameters instead, ``p = p − lr λ p``.
+        maximize: go up instead of down.
+
+    Source: Dozat, ICLR workshop 2016.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum_decay: float = 4e-3,
+        decoupled_weight_decay: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        options |= {"momentum_decay": momentum_decay, "decoupled_weight_decay": decoupled_weight_decay}
+        self._products: dict[tuple[float, float], list[float]] = {}
+        super().__init__(params, {**options, "maximize": maximize})
+
+    def _momentum(self, group: Group, step: int) -> tuple[float, float, float]:
+        """μₜ, μₜ₊₁ and the product of all up to μₜ."""
+        key = (group["betas"][0], group["momentum_decay"])
+
+        def mu(t: int) -> float:
+            return float(key[0] * (1.0 - 0.5 * 0.96 ** (t * key[1])))
+
+        products = self._products.setdefault(key, [1.0])
+        while len(products) <= step:
+            products.append(products[-1] * mu(len(products)))
+        return mu(step), mu(step + 1), products[step]
+
+    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
+        """Apply the rule above."""
+        (beta1, beta2), lr, decay = group["betas"], group["lr"], group["weight_decay"]
+        if group["decoupled_weight_decay"]:
+            g = -g if group["maximize"] else g
+            p *= 1.0 - lr * decay
+        else:
+            g = _directed(group, p, g)
+        now, coming, product = self._momentum(group, step)
+        m, v = state["exp_avg"], state["exp_avg_sq"]
+        m += (1.0 - beta1) * (g - m)
+        v *= beta2
+        v += (1.0 - beta2) * (g * g)
+        scale = np.sqrt(v / (1.0 - beta2**step)) + group["eps"]
+        p -= lr * (1.0 - now) / (1.0 - product) * (g / scale)
+        p -= lr * coming / (1.0 - product * coming) * (m / scale)
+
+
+class RAdam(Optimizer):
+    """Adam that goes by the mean alone until its variance can be trusted.
+
+    Args:
+        params: parameters or groups of them.
+        lr: learning rate.
+        betas: (β₁, β₂).
+        eps: ε.
+        weight_decay: λ of ``g + λ p``.
+        decoupled_weight_decay: shrink the parameters instead, ``p = p − lr λ p``.
+        maximize: go up instead of down.
+
+    Source: Liu et al., ICLR 2020.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        decoupled_weight_decay: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        options |= {"decoupled_weight_decay": decoupled_weight_decay, "maximize": maximize}
+        super().__init__(params, options)
+
+    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
+        """Apply the rule of the paper."""
+        (beta1, beta2), lr = group["betas"], group["lr"]
+        if group["decoupled_weight_decay"]:
+            g = -g if group["maximize"] else g
+            p *= 1.0 - lr * group["weight_decay"]
+        else:
+            g = _directed(group, p, g)
+        m, v = state["exp_avg"], state["exp_avg_sq"]
+        m += (1.0 - beta1) * (g - m)
+        v *= beta2
+        v += (1.0 - beta2) * (g * g)
+        correction = 1.0 - beta2**step
+        longest = 2.0 / (1.0 - beta2) - 1.0
+        length = longest - 2.0 * step * beta2**step / correction
+        change = m / (1.0 - beta1**step)
+        if length > 5.0:
+            trust = (length - 4.0) * (length - 2.0) * longest
+            trust /= (longest - 4.0) * (longest - 2.0) * length
+            change = change * (math.sqrt(trust) * math.sqrt(correction) / (np.sqrt(v) + group["eps"]))
+        p -= lr * change
+
+
+class Rprop(Optimizer):
+    """Steps of sizes that grow while a gradient keeps its sign and shrink where it turns.
+
+    Args:
+        params: parameters or groups of them.
+        lr: first size of the steps.
+        etas: factors of shrinking and growing.
+        step_sizes: smallest and largest size.
+        maximize: go up instead of down.
+
+    Source: Riedmiller and Braun, ICNN 1993.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ("prev", "step_size")
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-2,
+        etas: tuple[float, float] = (0.5, 1.2),
+        step_sizes: tuple[float, float] = (1e-6, 50.0),
+        *,
+        maximize: bool = False,
+    ) -> None:
+        if not 0.0 < etas[0] < 1.0 < etas[1]:
+            raise ValueError(f"Rprop: etas must be (below 1, above 1), got {etas}")
+        super().__init__(params, {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize})
+
+    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
+        """Apply the rule of the paper."""
+        g = _directed(group, p, g)
+        before, size = state["prev"], state["step_size"]
+        if step == 1:
+            size += group["lr"]
+        turn = np.sign(g * before)
+        shrink, grow = group["etas"]
+        size *= np.where(
+            turn > 0, p.dtype.type(grow), np.where(turn < 0, p.dtype.type(shrink), p.dtype.type(1))
+        )
+        np.clip(size, *group["step_sizes"], out=size)
+        before[...] = np.where(turn < 0, 0, g)
+        p -= np.sign(before) * size
+
+
+class ASGD(Optimizer):
+    """Gradient descent that also keeps an average of the parameters, in its state as ``ax``.
+
+    Args:
+        params: parameters or groups of them.
+        lr: learning rate; it decays as ``lr / (1 + λ lr t)^alpha``.
+        lambd: λ, also a decay of the parameters.
+        alpha: power of the decay.
+        t0: step at which averaging starts.
+        weight_decay: of ``g + weight_decay p``.
+        maximize: go up instead of down.
+
+    Source: Polyak and Juditsky, SIAM J. Control Optim. 1992.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ("ax",)
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-2,
+        lambd: float = 1e-4,
+        alpha: float = 0.75,
+        t0: float = 1e6,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        options = {"lr": lr, "lambd": lambd, "alpha": alpha, "t0": t0, "weight_decay": weight_decay}
+        super().__init__(params, {**options, "maximize": maximize})
+
+    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
+        """Apply the rule above."""
+        g = _directed(group, p, g)
+        lr, lambd = group["lr"], group["lambd"]
+        rate = lr / (1.0 + lambd * lr * (step - 1)) ** group["alpha"]
+        p *= 1.0 - lambd * rate
+        p -= rate * g
+        average = state["ax"]
+        average += (p - average) * (1.0 / max(1.0, step - 1 - group["t0"]))
+
+
+class Lion(Optimizer):
+    """Steps by the sign of a momentum: ``p = p − lr (sign(β₁ m + (1 − β₁) g) + λ p); m = β₂ m + (1 − β₂) g``.
+
+    Args:
+        params: parameters or groups of them.
+        lr: learning rate.
+        betas: (β₁, β₂).
+        weight_decay: λ.
+        maximize: go up instead of down.
+
+    Source: Chen et al., NeurIPS 2023.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ("exp_avg",)
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "maximize": maximize}
+        )
+
+    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
+        """Apply the rule above."""
+        g = -g if group["maximize"] else g
+        (beta1, beta2), lr, m = group["betas"], group["lr"], state["exp_avg"]
+        p *= 1.0 - lr * group["weight_decay"]
+        p -= lr * np.sign(beta1 * m + (1.0 - beta1) * g)
+        m *= beta2
+        m += (1.0 - beta2) * g

@@ -1,0 +1,252 @@
+"""Rules that look at a parameter as a whole: layer-wise trust, factored moments, orthogonal steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from distgrad.errors import ShapeError
+from distgrad.optim.optimizer import Optimizer
+
+__all__ = ["LAMB", "LARS", "Adafactor", "Muon"]
+
+State = dict[str, np.ndarray]
+Group = dict[str, Any]
+
+
+def _norm(x: np.ndarray) -> float:
+    return math.sqrt(float(np.dot(x.ravel(), x.ravel())))
+
+
+class LAMB(Optimizer):
+    """Adam whose step is scaled to the size of each parameter: ``p = p − lr ‖p‖ / ‖u‖ u``.
+
+    ``u = m̂ / (√v̂ + ε) + λ p``; the ratio is 1 where either norm is 0.
+
+    Args:
+        params: parameters or groups of them.
+        lr: learning rate.
+        betas: (β₁, β₂).
+        eps: ε.
+        weight_decay: λ.
+        maximize: go up instead of down.
+
+    Source: You et al., ICLR 2020.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
+    elementwise: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.01,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+        super().__init__(params, options)
+
+    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
+        """Apply the rule above."""
+        g = -g if group["maximize"] else g
+        (beta1, beta2), m, v = group["betas"], state["exp_avg"], state["exp_avg_sq"]
+        m += (1.0 - beta1) * (g - m)
+        v *= beta2
+        v += (1.0 - beta2) * (g * g)
+        u = m / (1.0 - beta1**step) / (np.sqrt(v / (1.0 - beta2**step)) + group["eps"])
+        u += group["weight_decay"] * p
+        sizes = _norm(p), _norm(u)
+        p -= group["lr"] * (sizes[0] / sizes[1] if all(sizes) else 1.0) * u
+
+
+class LARS(Optimizer):
+    """Momentum descent with a rate a parameter.
+
+    ``b = μ b + lr η ‖p‖ / (‖g‖ + λ ‖p‖ + ε) (g + λ p); p = p − b``
+
+    Args:
+        params: parameters or groups of them.
+        lr: learning rate.
+        momentum: μ.
+        weight_decay: λ.
+        trust_coefficient: η.
+        eps: ε.
+        maximize: go up instead of down.
+
+    Source: You et al., 2017.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ("momentum_buffer",)
+    elementwise: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-1,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust_coefficient: float = 1e-3,
+        eps: float = 1e-8,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eps": eps}
+        super().__init__(params, {**options, "trust_coefficient": trust_coefficient, "maximize": maximize})
+
+    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
+        """Apply the rule above."""
+        g = -g if group["maximize"] else g
+        decay, sizes = group["weight_decay"], (_norm(p), _norm(g))
+        trust = 1.0
+        if all(sizes):
+            trust = group["trust_coefficient"] * sizes[0] / (sizes[1] + decay * sizes[0] + group["eps"])
+        b = state["momentum_buffer"]
+        b *= group["momentum"]
+        b += group["lr"] * trust * (g + decay * p)
+        p -= b
+
+
+class Adafactor(Optimizer):
+    """Adam's second moment kept as a row and a column a matrix, with steps relative to the parameter's size.
+
+    Args:
+        params: parameters or groups of them.
+        lr: largest relative step.
+        beta2_decay: c of the second moment's weight ``1 − t^c``.
+        eps: (ε₁ added to squares; None takes the dtype's resolution, ε₂ the smallest size of a parameter).
+        d: largest root mean square of an unscaled step.
+        weight_decay: λ of ``p = p − lr λ p``.
+        maximize: go up instead of down.
+
+    Source: Shazeer and Stern, ICML 2018.
+    """
+
+    elementwise: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-2,
+        beta2_decay: float = -0.8,
+        eps: tuple[float | None, float] = (None, 1e-3),
+        d: float = 1.0,
+        weight_decay: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        options = {"lr": lr, "beta2_decay": beta2_decay, "eps": eps, "d": d, "weight_decay": weight_decay}
+        super().__init__(params, {**options, "maximize": maximize})
+
+    def check_options(self, group: Group) -> None:
+        """As the others, but ``eps`` is a pair."""
+        super().check_options({k: v for k, v in group.items() if k != "eps"})
+
+    def state_shapes(self, group: Group, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """A row and a column for matrices (and stacks of them), the whole for vectors."""
+        if len(shape) > 1:
+            return {"row_var": (*shape[:-1], 1), "col_var": (*shape[:-2], 1, shape[-1])}
+        return {"variance": shape}
+
+    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
+        """Apply the rule of the paper."""
+        g = -g if group["maximize"] else g
+        p *= 1.0 - group["lr"] * group["weight_decay"]
+        tiny, smallest = group["eps"]
+        tiny = float(np.finfo(p.dtype).eps) if tiny is None else tiny
+        weight = float(step) ** group["beta2_decay"]
+        rate = min(group["lr"], 1.0 / math.sqrt(step)) * max(smallest, _norm(p) / math.sqrt(p.size))
+        if "row_var" in state:
+            row, column = state["row_var"], state["col_var"]
+            squares = g * g
+            row += weight * (squares.mean(axis=-1, keepdims=True) - row)
+            column += weight * (squares.mean(axis=-2, keepdims=True) - column)
+            v = row @ column / np.maximum(row.mean(axis=-2, keepdims=True), tiny)
+        else:
+            state["variance"] += weight * (g * g - state["variance"])
+            v = state["variance"]
+        u = g / np.sqrt(np.maximum(v, tiny * tiny))
+        p -= rate / max(1.0, _norm(u) / (math.sqrt(u.size) * group["d"])) * u
+
+
+class Muon(Optimizer):
+    """Momentum whose matrix is brought close to orthogonal before each step.
+
+    Args:
+        params: matrices, ``[rows, columns]``.
+        lr: learning rate; scaled by ``√max(1, rows / columns)``, or as ``adjust_lr_fn`` says.
+        weight_decay: λ of ``p = p − lr λ p``.
+        momentum: μ of ``b = μ b + (1 − μ) g``.
+        nesterov: take ``μ b + (1 − μ) g`` for b.
+        ns_coefficients: (a, b, c) of the iteration ``x = a x + (b y + c y²) x`` with ``y = x xᵀ``.
+        eps: smallest norm that the matrix is divided by.
+        ns_steps: number of iterations.
+        adjust_lr_fn: ``"original"`` (as None) or ``"match_rms_adamw"``, ``0.2 √max(rows, columns)``.
+
+    Source: Jordan et al., 2024; computed in the parameters' own dtype, not in bfloat16.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ("momentum_buffer",)
+    elementwise: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ns_coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315),
+        eps: float = 1e-7,
+        ns_steps: int = 5,
+        adjust_lr_fn: str | None = None,
+    ) -> None:
+        options = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov}
+        options |= {"ns_coefficients": ns_coefficients, "eps": eps, "ns_steps": ns_steps}
+        super().__init__(params, {**options, "adjust_lr_fn": adjust_lr_fn})
+
+    def check_options(self, group: Group) -> None:
+        """Only matrices can be made orthogonal."""
+        super().check_options(group)
+        if group["adjust_lr_fn"] not in (None, "original", "match_rms_adamw"):
+            raise ValueError(
+                f"Muon: adjust_lr_fn must be 'original' or 'match_rms_adamw', got {group['adjust_lr_fn']!r}"
+            )
+        for parameter in group["params"]:
+            if parameter.ndim != 2:
+                raise ShapeError(
+                    f"Muon: expected matrices, got {list(parameter.shape)}; give the others to AdamW"
+                )
+
+    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
+        """Apply the rule above."""
+        momentum, b = group["momentum"], state["momentum_buffer"]
+        b += (1.0 - momentum) * (g - b)
+        x = g + momentum * (b - g) if group["nesterov"] else b
+        x = _orthogonalized(x, group["ns_coefficients"], group["ns_steps"], group["eps"])
+        rows, columns = p.shape
+        scale = math.sqrt(max(1.0, rows / columns))
+        if group["adjust_lr_fn"] == "match_rms_adamw":
+            scale = 0.2 * math.sqrt(max(rows, columns))
+        p *= 1.0 - group["lr"] * group["weight_decay"]
+        p -= group["lr"] * scale * x
+
+
+def _orthogonalized(
+    x: np.ndarray, coefficients: tuple[float, float, float], steps: int, eps: float
+) -> np.ndarray:
+    """Newton and Schulz's iteration towards the nearest matrix with orthogonal rows or columns."""
+    a, b, c = coefficients
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / max(_norm(np.ascontiguousarray(x)), eps)
+    for _ in range(steps):
+        y = x @ x.T
+        x = a * x + (b * y + c * (y @ y)) @ x
+    return x.T if tall else x
