@@ -157,11 +157,11 @@ class Adafactor(Optimizer):
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule of the paper."""
         g = -g if group["maximize"] else g
-        p *= 1.0 - group["lr"] * group["weight_decay"]
         tiny, smallest = group["eps"]
         tiny = float(np.finfo(p.dtype).eps) if tiny is None else tiny
         weight = float(step) ** group["beta2_decay"]
         rate = min(group["lr"], 1.0 / math.sqrt(step)) * max(smallest, _norm(p) / math.sqrt(p.size))
+        p *= 1.0 - group["lr"] * group["weight_decay"]
         if "row_var" in state:
             row, column = state["row_var"], state["col_var"]
             squares = g * g
@@ -207,7 +207,7 @@ class Muon(Optimizer):
         ns_steps: int = 5,
         adjust_lr_fn: str | None = None,
     ) -> None:
-        options = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov}
+        options: Group = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov}
         options |= {"ns_coefficients": ns_coefficients, "eps": eps, "ns_steps": ns_steps}
         super().__init__(params, {**options, "adjust_lr_fn": adjust_lr_fn})
 
