@@ -102,6 +102,7 @@ from distgrad.autograd.random import (
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import Device
 from distgrad.backend.rng import Generator, default_generator, manual_seed
+from distgrad.backend.threads import get_num_threads, set_num_threads
 from distgrad.errors import (
     AxisError, CommError, CommMismatchError, CommTimeoutError, DTypeError, DataError, DeviceError,
     DistgradError, GraphError, InPlaceError, LaunchError, MissingDependencyError, OptionError,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 __all__ = ["Environment", "read"]
 
@@ -34,6 +35,9 @@ class Environment:
         slurm_size: ``SLURM_STEP_NUM_TASKS``, the number of tasks that ``srun`` has started.
         keep_memory: ``DISTGRAD_KEEP_MEMORY``, whether large freed arrays stay with the process ("0" turns
             it off; see ``distgrad.backend.memory``).
+        num_threads: ``OMP_NUM_THREADS``, the threads that a process computes with.
+        cache_home: ``XDG_CACHE_HOME``, the folder of the user's caches.
+        numba_cache: ``NUMBA_CACHE_DIR``, where Numba keeps compiled kernels, if it is to be elsewhere.
         no_color: ``NO_COLOR``, whether the user wants no colours (https://no-color.org).
     """
 
@@ -51,6 +55,9 @@ class Environment:
     mpi_size: int | None = None
     slurm_size: int | None = None
     keep_memory: bool = True
+    num_threads: int | None = None
+    cache_home: Path = Path("~/.cache")
+    numba_cache: str | None = None
     no_color: bool = False
 
 
@@ -64,6 +71,11 @@ def _number(variables: Mapping[str, str], name: str) -> int | None:
         raise ValueError(
             f"environment: {name} must be a whole number, got {text!r}; unset or correct it"
         ) from None
+
+
+def _threads(variables: Mapping[str, str]) -> int | None:
+    text = (variables.get("OMP_NUM_THREADS") or "").split(",")[0]  # OpenMP takes one number a nesting level
+    return int(text) if text.isdecimal() and int(text) > 0 else None
 
 
 def _check_collectives(variables: Mapping[str, str]) -> float:
@@ -106,5 +118,8 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         mpi_size=mpi_size if mpi_size is not None else _number(variables, "OMPI_COMM_WORLD_SIZE"),
         slurm_size=_number(variables, "SLURM_STEP_NUM_TASKS"),
         keep_memory=variables.get("DISTGRAD_KEEP_MEMORY", "1") != "0",
+        num_threads=_threads(variables),
+        cache_home=Path(variables.get("XDG_CACHE_HOME") or "~/.cache").expanduser(),
+        numba_cache=variables.get("NUMBA_CACHE_DIR") or None,
         no_color=bool(variables.get("NO_COLOR")),
     )

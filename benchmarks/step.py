@@ -1,0 +1,223 @@
+"""Time of a whole training step (zero_grad, forward, mean cross entropy, backward, AdamW) beside the peers.
+
+    python step.py [--workloads mlp,gpt] [--peers 'torch eager,jax'] [--threads 1,2] [--rounds 3] [--json FILE]
+
+Every measurement runs in a fresh process, pinned to as many cores as it has threads, and the libraries take
+turns: a ratio compares neighbours in time. ``OPENBLAS_CORETYPE`` and ``OPENBLAS_L2_SIZE`` are unset for all of
+them, since either would choose another matrix kernel than the processor's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from peers import STEPS
+from workloads import WORKLOADS, Product
+
+WARM_UP_STEPS = 5
+MIN_STEPS = 15
+MAX_STEPS = 2000
+TIME_LIMIT_S = 600
+UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+LIBRARIES = ("numpy", "numba", "torch", "jax", "jaxlib", "optax")
+LIMIT = "products alone"
+
+Row = dict[str, Any]
+
+
+# -- in the measured process
+
+
+def timed(step: Callable[[], Any], seconds: float) -> list[float]:
+    """Milliseconds of each step, after some to warm up."""
+    for _ in range(WARM_UP_STEPS):
+        step()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < MIN_STEPS or (time.perf_counter() < end and len(times) < MAX_STEPS):
+        start = time.perf_counter()
+        step()
+        times.append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def product_time(product: Product, dtype: str) -> float:
+    """Milliseconds of one matrix product and its gradients' products, each at the best rate seen."""
+    m, n, k = product.m, product.n, product.k
+    shapes = [(m, k, n), (n, m, k)] + [(m, n, k)] * product.input_gradient
+    total = 0.0
+    for rows, inner, columns in shapes:
+        a, b = np.ones((rows, inner), dtype), np.ones((inner, columns), dtype)
+        out = np.empty((rows, columns), dtype)
+        total += min(timed(lambda a=a, b=b, out=out: np.matmul(a, b, out=out), 0.05))  # type: ignore[misc]
+    return total * product.count * product.share
+
+
+def limit_time(name: str) -> float:
+    """Milliseconds of a step's matrix products alone."""
+    work = WORKLOADS[name]
+    kinds: dict[Product, int] = {}
+    for product in work.products:
+        kinds[product] = kinds.get(product, 0) + 1
+    return sum(count * product_time(product, work.dtype) for product, count in kinds.items())
+
+
+def measure(name: str, workload: str, threads: int, seconds: float) -> Row:
+    """One library on one workload, in this process."""
+    if name == LIMIT:
+        return {"median_ms": limit_time(workload)}
+    start = time.perf_counter()
+    step = STEPS[name](workload, threads)
+    step()
+    first = time.perf_counter() - start
+    times = timed(step, seconds)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"median_ms": statistics.median(times), "min_ms": min(times), "peak_mib": peak, "first_s": first}
+
+
+# -- in the parent
+
+
+def run_child(name: str, workload: str, threads: int, seconds: float) -> Row:
+    """:func:`measure` in a fresh process on as many cores as threads.
+
+    Raises:
+        RuntimeError: with the end of the process's output, if it failed.
+    """
+    environment = {key: value for key, value in os.environ.items() if key not in UNSET}
+    environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
+    if threads == 1:
+        environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    cores = sorted(os.sched_getaffinity(0))[-threads:]
+    command = [sys.executable, __file__, "--child", name, workload, str(threads), str(seconds)]
+    done = subprocess.run(
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIME_LIMIT_S,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+    )
+    if done.returncode:
+        raise RuntimeError(f"{name} on {workload}: exit {done.returncode}\n{done.stderr[-2000:]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def compare(workload: str, threads: int, names: list[str], rounds: int, seconds: float) -> list[Row]:
+    """All libraries on one workload in turns; medians over the rounds."""
+    runs: dict[str, list[Row]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name in names:
+            runs[name].append(run_child(name, workload, threads, seconds))
+    rows = []
+    for name, results in runs.items():
+        pairs = zip(results, runs["distgrad"], strict=True)
+        ratio = statistics.median(theirs["median_ms"] / ours["median_ms"] for theirs, ours in pairs)
+        row = {key: statistics.median(result[key] for result in results) for key in results[0]}
+        rows.append(
+            {"workload": workload, "threads": threads, "name": name, **row, "ratio_to_distgrad": ratio}
+        )
+    return rows
+
+
+def machine() -> Row:
+    """Processor, versions and the BLAS kernel that NumPy's matrix products run."""
+    model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    versions = {
+        each: importlib.metadata.version(each) for each in LIBRARIES if importlib.util.find_spec(each)
+    }
+    return {
+        "processor": model[0].split(":", 1)[1].strip() if model else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "versions": versions,
+        "blas": blas_kernel(),
+        "unset": list(UNSET),
+    }
+
+
+def blas_kernel() -> str:
+    """The name of the kernel family in NumPy's own OpenBLAS; asked of a process without ``UNSET``."""
+    library = ctypes.CDLL(np._core._multiarray_umath.__file__)  # type: ignore[attr-defined]
+    for name in ("scipy_openblas_get_corename64_", "scipy_openblas_get_corename", "openblas_get_corename"):
+        function = getattr(library, name, None)
+        if function is not None:
+            function.restype = ctypes.c_char_p
+            return f"OpenBLAS {function().decode()}"
+    return "not OpenBLAS"
+
+
+def show(rows: list[Row]) -> None:
+    """One workload's results as lines of a table."""
+    for row in rows:
+        share = next((each["ratio_to_distgrad"] for each in rows if each["name"] == LIMIT), None)
+        note = f"{100 * share:5.0f} % of the limit" if row["name"] == "distgrad" and share else ""
+        peak = f"{row['peak_mib']:7.0f} MiB" if "peak_mib" in row else " " * 11
+        first = f"first {row['first_s']:5.1f} s" if "first_s" in row else ""
+        print(
+            f"{row['workload']:10} {row['threads']} {row['name']:15} {row['median_ms']:10.3f} ms "
+            f"{row['ratio_to_distgrad']:6.2f} x {peak} {first} {note}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="names, with commas between")
+    parser.add_argument("--peers", default=",".join(list(STEPS)[1:]), help="names, with commas between")
+    parser.add_argument("--threads", default="1,2", help="numbers, with commas between")
+    parser.add_argument("--rounds", type=int, default=3, help="fresh processes for each library")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        name, workload, threads, seconds = options.child
+        print(json.dumps(measure(name, workload, int(threads), float(seconds))))
+        return
+    if any(name in os.environ for name in UNSET):  # for this process's own NumPy, whose kernel is reported
+        os.execve(
+            sys.executable,
+            [sys.executable, *sys.argv],
+            {key: value for key, value in os.environ.items() if key not in UNSET},
+        )
+    names = ["distgrad", LIMIT]
+    for peer in filter(None, options.peers.split(",")):
+        if peer not in STEPS:
+            parser.error(f"--peers: {peer!r} is none of {list(STEPS)[1:]}")
+        if importlib.util.find_spec(peer.split()[0]) is None:
+            print(f"skipped {peer}: {peer.split()[0]} is not installed", flush=True)
+        else:
+            names.append(peer)
+    about = machine()
+    print(json.dumps(about), flush=True)
+    results = []
+    for threads in map(int, options.threads.split(",")):
+        for workload in options.workloads.split(","):
+            if workload not in WORKLOADS:
+                parser.error(f"--workloads: {workload!r} is none of {list(WORKLOADS)}")
+            rows = compare(workload, threads, names, options.rounds, options.seconds)
+            show(rows)
+            results += rows
+    if options.json:
+        options.json.write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

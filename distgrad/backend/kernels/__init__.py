@@ -1,0 +1,1 @@
+"""Fused kernels: faster ways to compute operations that have a plain formula, which stays their oracle."""

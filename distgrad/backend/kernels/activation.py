@@ -1,0 +1,129 @@
+"""Activations and their gradients, an element at a time."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from distgrad.backend.kernels.support import exp, is_plain, jit, lower_normal
+from distgrad.backend.threads import run_parts
+
+_PART = 1 << 15  # elements worth a thread
+F = np.float32
+_TWICE_SCALE = F(2.0 * math.sqrt(2.0 / math.pi))
+_CUBIC = F(0.044715)
+_DENSITY = F(1.0 / math.sqrt(2.0 * math.pi))
+
+
+@jit
+def _gelu(x: Any, y: Any) -> None:
+    for i in range(x.size):
+        v = x[i]
+        a = abs(v)
+        low = lower_normal(a, exp(F(-0.5) * a * a))
+        y[i] = v * (F(1.0) - low if v > F(0.0) else low)
+
+
+@jit
+def _gelu_gradient(g: Any, x: Any, y: Any) -> None:
+    for i in range(x.size):
+        v = x[i]
+        a = abs(v)
+        e = exp(F(-0.5) * a * a)
+        low = lower_normal(a, e)
+        y[i] = g[i] * ((F(1.0) - low if v > F(0.0) else low) + v * (_DENSITY * e))
+
+
+@jit
+def _gelu_tanh(x: Any, y: Any) -> None:
+    for i in range(x.size):
+        v = x[i]
+        y[i] = v / (F(1.0) + exp(-_TWICE_SCALE * v * (F(1.0) + _CUBIC * v * v)))
+
+
+@jit
+def _gelu_tanh_gradient(g: Any, x: Any, y: Any) -> None:
+    for i in range(x.size):
+        v = x[i]
+        s = F(1.0) / (F(1.0) + exp(-_TWICE_SCALE * v * (F(1.0) + _CUBIC * v * v)))
+        slope = _TWICE_SCALE * (F(1.0) + F(3.0) * _CUBIC * v * v)
+        y[i] = g[i] * (s + v * (s * (F(1.0) - s)) * slope)
+
+
+@jit
+def _silu(x: Any, y: Any) -> None:
+    for i in range(x.size):
+        y[i] = x[i] / (F(1.0) + exp(-x[i]))
+
+
+@jit
+def _silu_gradient(g: Any, x: Any, y: Any) -> None:
+    for i in range(x.size):
+        s = F(1.0) / (F(1.0) + exp(-x[i]))
+        y[i] = g[i] * (s + x[i] * (s * (F(1.0) - s)))
+
+
+@jit
+def _relu_gradient(g: Any, y: Any, out: Any) -> None:
+    for i in range(g.size):
+        out[i] = g[i] if y[i] > 0 else g[i] * 0
+
+
+@jit
+def _tanh_gradient(g: Any, y: Any, out: Any) -> None:
+    for i in range(g.size):
+        out[i] = g[i] * (1 - y[i] * y[i])
+
+
+@jit
+def _sigmoid_gradient(g: Any, y: Any, out: Any) -> None:
+    for i in range(g.size):
+        out[i] = g[i] * (y[i] * (1 - y[i]))
+
+
+def _mapped(kernel: Any, *arrays: Any) -> Any:
+    """The kernel over all elements, into a new array."""
+    if not is_plain(*arrays) or arrays[0].shape != arrays[-1].shape:
+        return None
+    out = np.empty_like(arrays[0])
+    flat = [x.reshape(-1) for x in (*arrays, out)]
+    run_parts(lambda start, stop: kernel(*(x[start:stop] for x in flat)), out.size, _PART)
+    return out
+
+
+def gelu(x: Any, *, approximate: str) -> Any:
+    """Forward."""
+    kernels = {"none": _gelu, "tanh": _gelu_tanh}
+    return _mapped(kernels[approximate], x) if approximate in kernels else None
+
+
+def gelu_gradient(g: Any, x: Any, approximate: str) -> Any:
+    """Gradient in x."""
+    return _mapped(_gelu_tanh_gradient if approximate == "tanh" else _gelu_gradient, g, x)
+
+
+def silu(x: Any) -> Any:
+    """Forward."""
+    return _mapped(_silu, x)
+
+
+def silu_gradient(g: Any, x: Any) -> Any:
+    """Gradient in x."""
+    return _mapped(_silu_gradient, g, x)
+
+
+def relu_gradient(g: Any, y: Any) -> Any:
+    """Gradient in x, from the result."""
+    return _mapped(_relu_gradient, g, y)
+
+
+def tanh_gradient(g: Any, y: Any) -> Any:
+    """Gradient in x, from the result."""
+    return _mapped(_tanh_gradient, g, y)
+
+
+def sigmoid_gradient(g: Any, y: Any) -> Any:
+    """Gradient in x, from the result."""
+    return _mapped(_sigmoid_gradient, g, y)

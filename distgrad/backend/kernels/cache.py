@@ -1,0 +1,56 @@
+"""Where compiled kernels lie on disk, and who compiles them.
+
+Numba would write beside the package or into the home folder, and fail if neither can be written. Here it is
+``NUMBA_CACHE_DIR`` if that is set, else a folder of the user's own (``$XDG_CACHE_HOME`` or ``~/.cache``), else
+one in the host's folder for temporary files; where nothing can be written, kernels are compiled anew by every
+process. Numba itself keeps processors apart, so that hosts may share the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from distgrad import env
+
+__all__ = ["cache_folder", "compiling"]
+
+
+def _own_folder(path: Path) -> bool:
+    """Make the folder; whether it is the user's own and can be written. Cached code must be nobody else's."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        owned = path.stat().st_uid == os.getuid()
+        return owned and os.access(path, os.W_OK | os.X_OK)
+    except OSError:
+        return False
+
+
+def _temporary() -> Path:
+    return Path(tempfile.gettempdir()) / f"distgrad-{os.getuid()}"
+
+
+@functools.cache
+def cache_folder() -> Path | None:
+    """The first of the folders above that can be written; None if there is none."""
+    for path in (env.read().cache_home / "distgrad" / "kernels", _temporary()):
+        if _own_folder(path):
+            return path
+    return None
+
+
+@contextlib.contextmanager
+def compiling() -> Iterator[None]:
+    """Hold the host's lock on compiling; without a folder for the lock's file there is none to hold."""
+    folder = _temporary()
+    if not _own_folder(folder):
+        yield
+        return
+    with (folder / "compiling").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

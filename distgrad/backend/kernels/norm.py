@@ -1,0 +1,148 @@
+"""Layer and root-mean-square norm over contiguous rows.
+
+A row's statistics are cheaper to compute again in the backward pass than to keep. Gradients of weight and
+bias are summed in blocks of rows whose borders do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from distgrad.backend.kernels.support import is_plain, jit
+from distgrad.backend.threads import run_parts
+
+_PART = 1 << 14  # elements worth a thread
+_BLOCK_ROWS = 64
+
+
+@jit
+def _moments(x: Any, eps: Any, centred: bool) -> Any:
+    """Mean (0 unless ``centred``), and one over the deviation."""
+    mean = x[0] * 0
+    total = x[0] * 0
+    if centred:
+        for j in range(x.size):
+            mean += x[j]
+        mean /= x.size
+    for j in range(x.size):
+        d = x[j] - mean
+        total += d * d
+    return mean, 1 / math.sqrt(total / x.size + eps)
+
+
+@jit
+def _forward(x: Any, weight: Any, bias: Any, eps: Any, centred: bool, y: Any) -> None:
+    for i in range(len(x)):
+        row, out = x[i], y[i]
+        mean, rate = _moments(row, eps, centred)
+        for j in range(row.size):
+            out[j] = (row[j] - mean) * rate * weight[j] + bias[j]
+
+
+@jit
+def _backward(g: Any, x: Any, weight: Any, eps: Any, centred: bool, g_x: Any, g_affine: Any) -> None:
+    columns = x.shape[1]
+    for block in range(len(g_affine)):
+        g_weight, g_bias = g_affine[block, 0], g_affine[block, 1]
+        for j in range(columns):
+            g_weight[j] = 0
+            g_bias[j] = 0
+        for i in range(block * _BLOCK_ROWS, min((block + 1) * _BLOCK_ROWS, x.shape[0])):
+            row, up, out = x[i], g[i], g_x[i]
+            mean, rate = _moments(row, eps, centred)
+            first = row[0] * 0
+            second = row[0] * 0
+            for j in range(columns):
+                y = (row[j] - mean) * rate
+                inner = up[j] * weight[j]
+                first += inner
+                second += inner * y
+                g_weight[j] += up[j] * y
+                g_bias[j] += up[j]
+            first = first / columns if centred else first * 0
+            second /= columns
+            for j in range(columns):
+                y = (row[j] - mean) * rate
+                out[j] = (up[j] * weight[j] - first - y * second) * rate
+
+
+def _rows(x: Any, parameters: tuple[Any, ...], normalized_shape: Any) -> Any:
+    """x as rows if the kernels take it."""
+    columns = math.prod(normalized_shape)
+    if columns == 0 or x.size == 0 or not is_plain(x, *parameters):
+        return None
+    shape = tuple(normalized_shape)
+    if x.shape[x.ndim - len(shape) :] != shape or any(p is not None and p.shape != shape for p in parameters):
+        return None
+    return x.reshape(-1, columns)
+
+
+def _vector(value: Any, fill: float, like: Any) -> Any:
+    return np.full(like.shape[1], fill, like.dtype) if value is None else value.reshape(-1)
+
+
+def _run(x: Any, weight: Any, bias: Any, normalized_shape: Any, eps: float, centred: bool) -> Any:
+    rows = _rows(x, (weight, bias), normalized_shape)
+    if rows is None:
+        return None
+    y = np.empty_like(rows)
+    scale, shift = _vector(weight, 1, rows), _vector(bias, 0, rows)
+    smallest = _PART // rows.shape[1] + 1
+
+    def run(start: int, stop: int) -> None:
+        _forward(rows[start:stop], scale, shift, x.dtype.type(eps), centred, y[start:stop])
+
+    run_parts(run, len(rows), smallest)
+    return y.reshape(x.shape)
+
+
+def _run_gradient(
+    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float, needs: Any, centred: bool
+) -> Any:
+    rows = _rows(x, (weight,), normalized_shape) if is_plain(x, g) and g.shape == x.shape else None
+    if rows is None:
+        return None
+    blocks = -(-len(rows) // _BLOCK_ROWS)
+    g_x = np.empty_like(rows)
+    g_affine = np.empty((blocks, 2, rows.shape[1]), x.dtype)
+    scale = _vector(weight, 1, rows)
+    smallest = _PART // (rows.shape[1] * _BLOCK_ROWS) + 1
+    upper = g.reshape(rows.shape)
+
+    def run(start: int, stop: int) -> None:
+        part = slice(start * _BLOCK_ROWS, stop * _BLOCK_ROWS)
+        _backward(upper[part], rows[part], scale, x.dtype.type(eps), centred, g_x[part], g_affine[start:stop])
+
+    run_parts(run, blocks, smallest)
+    sums = g_affine.sum(axis=0)
+    parameters = [sums[i].reshape(normalized_shape) if need else None for i, need in enumerate(needs[1:])]
+    return (g_x.reshape(x.shape) if needs[0] else None, *parameters)
+
+
+def layer_norm(x: Any, weight: Any, bias: Any, *, normalized_shape: Any, eps: float) -> Any:
+    """Forward."""
+    return _run(x, weight, bias, normalized_shape, eps, True)
+
+
+def layer_norm_gradient(g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float, needs: Any) -> Any:
+    """Gradients in x, weight and bias."""
+    return _run_gradient(g, x, weight, normalized_shape, eps, needs, True)
+
+
+def rms_norm(x: Any, weight: Any, *, normalized_shape: Any, eps: float | None) -> Any:
+    """Forward."""
+    return _run(x, weight, None, normalized_shape, _epsilon(x, eps), False)
+
+
+def rms_norm_gradient(
+    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float | None, needs: Any
+) -> Any:
+    """Gradients in x and weight."""
+    return _run_gradient(g, x, weight, normalized_shape, _epsilon(x, eps), needs, False)
+
+
+def _epsilon(x: Any, eps: float | None) -> float:
+    return float(np.finfo(x.dtype).eps) if eps is None else eps

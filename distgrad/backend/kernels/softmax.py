@@ -1,0 +1,167 @@
+"""Softmax, its logarithm, and cross entropy, over contiguous rows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from distgrad.backend.kernels.support import exp, is_plain, jit, maximum
+from distgrad.backend.threads import run_parts
+
+_PART = 1 << 14  # elements worth a thread
+F = np.float32
+
+
+@jit
+def _softmax(x: Any, y: Any) -> None:
+    for i in range(len(x)):
+        row, out = x[i], y[i]
+        top = maximum(row)
+        total = F(0)
+        for j in range(row.size):
+            e = exp(row[j] - top)
+            out[j] = e
+            total += e
+        rate = F(1) / total
+        for j in range(row.size):
+            out[j] *= rate
+
+
+@jit
+def _softmax_gradient(g: Any, y: Any, out: Any) -> None:
+    for i in range(len(g)):
+        up, row, to = g[i], y[i], out[i]
+        total = row[0] * 0
+        for j in range(row.size):
+            total += up[j] * row[j]
+        for j in range(row.size):
+            to[j] = (up[j] - total) * row[j]
+
+
+@jit
+def _log_total(row: Any) -> Any:
+    """The row's largest element, and log Σ e^x less it."""
+    top = maximum(row)
+    total = F(0)
+    for j in range(row.size):
+        total += exp(row[j] - top)
+    return top, F(math.log(total))
+
+
+@jit
+def _log_softmax(x: Any, y: Any) -> None:
+    for i in range(len(x)):
+        row, out = x[i], y[i]
+        top, log = _log_total(row)
+        for j in range(row.size):
+            out[j] = row[j] - top - log
+
+
+@jit
+def _log_softmax_gradient(g: Any, y: Any, out: Any) -> None:
+    for i in range(len(g)):
+        up, row, to = g[i], y[i], out[i]
+        total = F(0)
+        for j in range(row.size):
+            total += up[j]
+        for j in range(row.size):
+            to[j] = up[j] - exp(row[j]) * total
+
+
+@jit
+def _cross_entropy(x: Any, target: Any, y: Any) -> None:
+    for i in range(len(x)):
+        top, log = _log_total(x[i])
+        y[i] = log + (top - x[i, target[i]])
+
+
+@jit
+def _cross_entropy_gradient(x: Any, g: Any, target: Any, out: Any) -> None:
+    for i in range(len(x)):
+        row, to = x[i], out[i]
+        top = maximum(row)
+        total = F(0)
+        for j in range(row.size):
+            e = exp(row[j] - top)
+            to[j] = e
+            total += e
+        rate = g[i] / total
+        for j in range(row.size):
+            to[j] *= rate
+        to[target[i]] -= g[i]
+
+
+def _run(kernel: Any, columns: int, *arrays: Any) -> None:
+    """The kernel over parts of the arrays' rows."""
+
+    def run(start: int, stop: int) -> None:
+        kernel(*(each[start:stop] for each in arrays))
+
+    run_parts(run, len(arrays[0]), _PART // columns + 1)
+
+
+def _over_rows(kernel: Any, axis: int, *arrays: Any) -> Any:
+    """The kernel over the rows of the last axis, into a new array."""
+    x = arrays[0]
+    if not is_plain(*arrays) or x.size == 0 or axis not in (-1, x.ndim - 1) or x.shape != arrays[-1].shape:
+        return None
+    out = np.empty_like(x)
+    columns = x.shape[-1]
+    rows = [each.reshape(-1, columns) for each in (*arrays, out)]
+    _run(kernel, columns, *rows)
+    return out
+
+
+def softmax(x: Any, *, axis: int) -> Any:
+    """Forward."""
+    return _over_rows(_softmax, axis, x)
+
+
+def softmax_gradient(g: Any, y: Any, axis: int) -> Any:
+    """Gradient in x, from the result."""
+    return _over_rows(_softmax_gradient, axis, g, y)
+
+
+def log_softmax(x: Any, *, axis: int) -> Any:
+    """Forward."""
+    return _over_rows(_log_softmax, axis, x)
+
+
+def log_softmax_gradient(g: Any, y: Any, axis: int) -> Any:
+    """Gradient in x, from the result."""
+    return _over_rows(_log_softmax_gradient, axis, g, y)
+
+
+def _are_classes(logits: Any, target: Any) -> bool:
+    """Whether these are rows and a valid class for each; the formula says what is wrong with others."""
+    return bool(
+        logits.ndim == 2
+        and logits.size
+        and is_plain(logits)
+        and isinstance(target, np.ndarray)
+        and target.dtype.kind in "iu"
+        and target.shape == logits.shape[:1]
+        and target.min() >= 0
+        and target.max() < logits.shape[1]
+    )
+
+
+def softmax_cross_entropy(logits: Any, *, target: Any) -> Any:
+    """Forward."""
+    if not _are_classes(logits, target):
+        return None
+    y = np.empty(len(logits), logits.dtype)
+    _run(_cross_entropy, logits.shape[1], logits, target.astype(np.intp), y)
+    return y
+
+
+def softmax_cross_entropy_gradient(g: Any, logits: Any, target: Any) -> Any:
+    """Gradient in the logits."""
+    if logits.size < 512 or not is_plain(logits) or g.dtype != logits.dtype:
+        return None
+    out = np.empty_like(logits)
+    g = np.ascontiguousarray(g)
+    _run(_cross_entropy_gradient, logits.shape[1], logits, g, target.astype(np.intp), out)
+    return out
