@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from distgrad import trace
 from distgrad.autograd.graph import Leaf
 from distgrad.autograd.tensor import Tensor
 from distgrad.comm.base import Communicator
 from distgrad.errors import GraphError
 from distgrad.parallel.buckets import Bucket, plan_buckets
+from distgrad.trace import event, listening
 
 __all__ = ["Reducer", "Statistics"]
 
@@ -187,8 +187,8 @@ class Reducer:
         total.communication_s += sum(bucket["busy_s"] for bucket in each)
         total.exposed_s += sum(waited_s)
         total.num_bytes += sum(bucket["num_bytes"] for bucket in each)
-        if trace.listening():
-            trace.event("reduce", buckets=each, computed_s=computed_s)
+        if listening():
+            event("reduce", buckets=each, computed_s=computed_s)
 
     def backward_failed(self) -> None:
         """Forget what the pass has gathered; its gradients are unusable."""
