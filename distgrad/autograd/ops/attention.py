@@ -87,7 +87,7 @@ def scaled_dot_product_attention(
     key: Array,
     value: Array,
     /,
-    attn_mask: Array | None = None,
+    attn_mask: Any = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
