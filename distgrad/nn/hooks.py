@@ -14,6 +14,7 @@ from distgrad.autograd.dispatch import as_array
 from distgrad.autograd.graph import Node, OutputNode
 from distgrad.autograd.modes import modes
 from distgrad.autograd.tensor import FLOATING, RemovableHandle, Tensor, make_tensor
+from distgrad.errors import OptionError
 
 __all__ = ["Hooks"]
 
@@ -152,7 +153,7 @@ def _replaced(changed: Any, gradients: tuple[Any, ...], module: Any) -> tuple[An
         return gradients
     changed = changed if isinstance(changed, tuple) else (changed,)
     if len(changed) != len(gradients):
-        raise ValueError(
+        raise OptionError(
             f"backward hook of {type(module).__name__}: expected {len(gradients)} gradients, "
             f"got {len(changed)}"
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.rng import Generator, default_generator
-from distgrad.errors import ShapeError
+from distgrad.errors import OptionError, ShapeError
 from distgrad.nn.parameter import write
 
 __all__ = [
@@ -56,7 +56,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
         param: the negative slope of "leaky_relu"; None means 0.01.
 
     Raises:
-        ValueError: a name that has no known gain.
+        OptionError: a name that has no known gain.
     """
     linear = ["linear", "sigmoid"]
     linear += [f"conv{t}{n}d" for t in ("", "_transpose") for n in (1, 2, 3)]
@@ -68,7 +68,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
         "selu": 3.0 / 4.0,
     }
     if nonlinearity not in gains:
-        raise ValueError(f"calculate_gain: expected one of {sorted(gains)}, got {nonlinearity!r}")
+        raise OptionError(f"calculate_gain: expected one of {sorted(gains)}, got {nonlinearity!r}")
     return gains[nonlinearity]
 
 
@@ -103,11 +103,11 @@ def trunc_normal_(
         generator: where the random numbers come from; None means the default generator.
 
     Raises:
-        ValueError: an interval that is empty, or that hardly any draw falls into.
+        OptionError: an interval that is empty, or that hardly any draw falls into.
     """
     inside = 0.5 * (math.erf((b - mean) / (std * math.sqrt(2))) - math.erf((a - mean) / (std * math.sqrt(2))))
     if inside < 1e-4:
-        raise ValueError(f"trunc_normal_: [{a}, {b}] holds almost nothing of mean {mean} and std {std}")
+        raise OptionError(f"trunc_normal_: [{a}, {b}] holds almost nothing of mean {mean} and std {std}")
     source = generator or default_generator
     values = source.normal((tensor.size,), _draw_dtype(tensor)) * std + mean
     outside = np.flatnonzero((values < a) | (values > b))
@@ -175,7 +175,7 @@ def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Generator | Non
 
 def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
     if mode not in ("fan_in", "fan_out"):
-        raise ValueError(f"init: mode must be 'fan_in' or 'fan_out', got {mode!r}")
+        raise OptionError(f"init: mode must be 'fan_in' or 'fan_out', got {mode!r}")
     fan = fan_in_and_out(tensor)[mode == "fan_out"]
     return calculate_gain(nonlinearity, a) / math.sqrt(fan) if fan else 0.0
 

@@ -79,10 +79,12 @@ def ours_of(value: np.ndarray, requires_grad: bool = False) -> Tensor:
 def make_pair(case: Case, dtype: str, torch: Any) -> tuple[Any, Any]:
     """Our module and PyTorch's, with PyTorch's weights in both."""
     torch.manual_seed(0)
-    theirs = getattr(torch.nn, case.name)(
-        *[_converted(each, dtype, torch.tensor) for each in case.args],
-        **{key: _converted(value, dtype, torch.tensor) for key, value in case.options.items()},
-    ).to(getattr(torch, dtype))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's own, about its speed and its next versions
+        theirs = getattr(torch.nn, case.name)(
+            *[_converted(each, dtype, torch.tensor) for each in case.args],
+            **{key: _converted(value, dtype, torch.tensor) for key, value in case.options.items()},
+        ).to(getattr(torch, dtype))
     ours = getattr(nn, case.name)(
         *[_converted(each, dtype, ours_of) for each in case.args],
         **{key: _converted(value, dtype, ours_of) for key, value in case.options.items()},
@@ -115,10 +117,10 @@ def compare(case: Case, dtype: str) -> None:
     arrays = values(case, dtype)
     xs = [_leaves(each, lambda a: ours_of(a, True)) for each in arrays]
     ts = [_leaves(each, lambda a: torch.tensor(a, requires_grad=a.dtype.kind == "f")) for each in arrays]
-    keywords = case.keywords
+    keywords = {key: _converted(value, dtype, lambda a: a) for key, value in case.keywords.items()}
     ys = flat(ours(*xs, **{key: _leaves(value, ours_of) for key, value in keywords.items()}))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch's own, about its speed and its next versions
+        warnings.simplefilter("ignore")
         us = flat(theirs(*ts, **{key: _leaves(value, torch.tensor) for key, value in keywords.items()}))
     assert len(ys) == len(us)
     for i, (y, u) in enumerate(zip(ys, us, strict=True)):

@@ -10,6 +10,7 @@ import numpy as np
 from distgrad.autograd.dispatch import namespace as ops
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.rng import Generator, default_generator
+from distgrad.errors import OptionError
 from distgrad.nn.functional.arguments import in_place
 
 __all__ = [
@@ -198,7 +199,7 @@ def softsign(input: Tensor) -> Tensor:
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """Elements moved towards 0 by ``lambd``, at most to 0."""
     if lambd < 0:
-        raise ValueError(f"softshrink: lambd must not be negative, got {lambd}")
+        raise OptionError(f"softshrink: lambd must not be negative, got {lambd}")
     return ops.softshrink(input, lambd=lambd)
 
 

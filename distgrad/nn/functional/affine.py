@@ -8,6 +8,7 @@ from distgrad.autograd.dispatch import namespace
 from distgrad.autograd.ops.linalg import linear
 from distgrad.autograd.ops.rules import normalize_axes
 from distgrad.autograd.tensor import Tensor
+from distgrad.errors import OptionError
 
 __all__ = ["flatten", "linear", "unflatten"]
 
@@ -19,7 +20,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     start = normalize_axes(start_dim, input.ndim, "flatten")[0]
     end = normalize_axes(end_dim, input.ndim, "flatten")[0]
     if start > end:
-        raise ValueError(f"flatten: start_dim={start_dim} lies behind end_dim={end_dim}")
+        raise OptionError(f"flatten: start_dim={start_dim} lies behind end_dim={end_dim}")
     shape = input.shape
     joined = 1
     for length in shape[start : end + 1]:

@@ -10,7 +10,7 @@ from distgrad.autograd.inplace import overwrite
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import OptionError, ShapeError
 
-__all__ = ["batched", "check_reduction", "in_place", "mean_or_sum", "scaled"]
+__all__ = ["as_values", "batched", "check_reduction", "in_place", "mean_or_sum", "scaled"]
 
 
 def check_reduction(reduction: str, where: str) -> None:
@@ -35,6 +35,14 @@ def mean_or_sum(losses: Tensor, reduction: str, where: str) -> Tensor:
     if reduction == "mean":
         return namespace.mean(losses)
     return namespace.sum(losses) if reduction == "sum" else losses
+
+
+def as_values(target: Any, like: Tensor) -> Any:
+    """A target for a computation with ``like``: whole numbers and booleans in its dtype."""
+    values = target._data if isinstance(target, Tensor) else target
+    if getattr(values, "dtype", like.dtype).kind == "f":
+        return target
+    return values.astype(like.dtype)
 
 
 def scaled(x: Any, total: float) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import namespace as ops
 from distgrad.autograd.tensor import Tensor
-from distgrad.errors import DTypeError, ShapeError
+from distgrad.errors import DTypeError, OptionError, ShapeError
 from distgrad.nn.functional.arguments import check_reduction, mean_or_sum, scaled
 
 __all__ = ["cross_entropy", "nll_loss"]
@@ -125,7 +125,7 @@ def cross_entropy(
     """
     check_reduction(reduction, "cross_entropy")
     if not 0.0 <= label_smoothing <= 1.0:
-        raise ValueError(f"cross_entropy: label_smoothing must lie between 0 and 1, got {label_smoothing}")
+        raise OptionError(f"cross_entropy: label_smoothing must lie between 0 and 1, got {label_smoothing}")
     num_classes = input.shape[1 if input.ndim > 1 else 0] if input.ndim else 0
     if weight is not None:
         weight = _class_weights(weight, num_classes, "cross_entropy")

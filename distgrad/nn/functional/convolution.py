@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from distgrad.autograd.dispatch import namespace as ops
 from distgrad.autograd.ops.rules import pairs
 from distgrad.autograd.tensor import Tensor
-from distgrad.errors import ShapeError
+from distgrad.errors import OptionError, ShapeError
 from distgrad.nn.functional.arguments import batched
 from distgrad.nn.functional.padding import pad
 
@@ -59,13 +59,13 @@ def _conv(
             ends = (0,) * spatial
         elif padding == "same":
             if set(steps) != {1}:
-                raise ValueError(f"{where}: padding='same' needs stride 1, got {stride}")
+                raise OptionError(f"{where}: padding='same' needs stride 1, got {stride}")
             sides = same_padding(weight.shape[2:], spread)
             ends = tuple(before for before, _ in sides)
             if any(before != after for before, after in sides):  # an even kernel: one more at the end
                 x = pad(x, [n for before, after in reversed(sides) for n in (0, after - before)])
         else:
-            raise ValueError(f"{where}: padding must be numbers, 'same' or 'valid', got {padding!r}")
+            raise OptionError(f"{where}: padding must be numbers, 'same' or 'valid', got {padding!r}")
         y = ops.convolution(x, weight, stride=steps, padding=ends, dilation=spread, groups=groups)
         return _with_bias(y, bias, where)
 
@@ -139,7 +139,7 @@ def _conv_transpose(
     spread = pairs(dilation, spatial, where, "dilation")
     for e, s, d in zip(extra, steps, spread, strict=True):
         if not 0 <= e < max(s, d):
-            raise ValueError(
+            raise OptionError(
                 f"{where}: output_padding must be smaller than stride or dilation, got {output_padding}"
             )
 

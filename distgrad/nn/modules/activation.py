@@ -7,7 +7,7 @@ from typing import Any
 from distgrad.autograd.creation import zeros
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.rng import Generator
-from distgrad.errors import ShapeError
+from distgrad.errors import OptionError, ShapeError
 from distgrad.nn import init
 from distgrad.nn.functional import activations as F
 from distgrad.nn.module import Module
@@ -250,7 +250,7 @@ class Hardtanh(Module):
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
         if max_val <= min_val:
-            raise ValueError(f"Hardtanh: expected min_val < max_val, got {min_val} and {max_val}")
+            raise OptionError(f"Hardtanh: expected min_val < max_val, got {min_val} and {max_val}")
         self.min_val = min_val
         self.max_val = max_val
         self.inplace = inplace
@@ -353,7 +353,7 @@ class GELU(Module):
     def __init__(self, approximate: str = "none") -> None:
         super().__init__()
         if approximate not in ("none", "tanh"):
-            raise ValueError(f"GELU: approximate must be 'none' or 'tanh', got {approximate!r}")
+            raise OptionError(f"GELU: approximate must be 'none' or 'tanh', got {approximate!r}")
         self.approximate = approximate
 
     def forward(self, input: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from distgrad.autograd.creation import zeros
 from distgrad.autograd.ops.rules import pairs
 from distgrad.autograd.tensor import Tensor
-from distgrad.errors import ShapeError
+from distgrad.errors import OptionError, ShapeError
 from distgrad.nn import init
 from distgrad.nn.functional import convolution as F
 from distgrad.nn.functional.padding import pad
@@ -100,12 +100,12 @@ class _Conv(_Convolution):
         super().__init__(in_channels, out_channels, kernel_size, stride, dilation, groups)
         where = type(self).__name__
         if padding_mode not in _MODES:
-            raise ValueError(f"{where}: padding_mode must be one of {_MODES}, got {padding_mode!r}")
+            raise OptionError(f"{where}: padding_mode must be one of {_MODES}, got {padding_mode!r}")
         if isinstance(padding, str):
             if padding not in ("same", "valid"):
-                raise ValueError(f"{where}: padding must be numbers, 'same' or 'valid', got {padding!r}")
+                raise OptionError(f"{where}: padding must be numbers, 'same' or 'valid', got {padding!r}")
             if padding == "same" and set(self.stride) != {1}:
-                raise ValueError(f"{where}: padding='same' needs stride 1, got {self.stride}")
+                raise OptionError(f"{where}: padding='same' needs stride 1, got {self.stride}")
             self.padding: Any = padding
         else:
             self.padding = pairs(padding, self.num_axes, where, "padding")
@@ -198,7 +198,7 @@ class _ConvTranspose(_Convolution):
         super().__init__(in_channels, out_channels, kernel_size, stride, dilation, groups)
         where = type(self).__name__
         if padding_mode != "zeros":
-            raise ValueError(f"{where}: padding_mode must be 'zeros', got {padding_mode!r}")
+            raise OptionError(f"{where}: padding_mode must be 'zeros', got {padding_mode!r}")
         self.padding = pairs(padding, self.num_axes, where, "padding")
         self.output_padding = pairs(output_padding, self.num_axes, where, "output_padding")
         self._make_parameters((in_channels, out_channels // groups, *self.kernel_size), bias, device, dtype)

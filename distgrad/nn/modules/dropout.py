@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.rng import Generator
+from distgrad.errors import OptionError
 from distgrad.nn.functional import dropouts as F
 from distgrad.nn.module import Module
 
@@ -27,7 +28,7 @@ class _Dropout(Module):
     def __init__(self, p: float = 0.5, inplace: bool = False, generator: Generator | None = None) -> None:
         super().__init__()
         if not 0.0 <= p <= 1.0:
-            raise ValueError(f"{type(self).__name__}: p must be a probability from 0 to 1, got {p}")
+            raise OptionError(f"{type(self).__name__}: p must be a probability from 0 to 1, got {p}")
         self.p = p
         self.inplace = inplace
         self.generator = generator

@@ -11,7 +11,7 @@ import numpy as np
 from distgrad.autograd.creation import zeros
 from distgrad.autograd.dispatch import namespace as ops
 from distgrad.autograd.tensor import Tensor
-from distgrad.errors import ShapeError
+from distgrad.errors import OptionError, ShapeError
 from distgrad.nn import init
 from distgrad.nn.functional.recurrent import GATES, STEPS, walk
 from distgrad.nn.module import Module
@@ -29,7 +29,7 @@ def _reset(module: Module, hidden_size: int) -> None:
 
 def _rnn_mode(nonlinearity: str, where: str) -> str:
     if nonlinearity not in ("tanh", "relu"):
-        raise ValueError(f"{where}: nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
+        raise OptionError(f"{where}: nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
     return f"RNN_{nonlinearity.upper()}"
 
 
@@ -69,12 +69,12 @@ class _Recurrent(Module):
         super().__init__()
         where = type(self).__name__
         if hidden_size < 1 or num_layers < 1 or not 0 <= proj_size < hidden_size:
-            raise ValueError(
+            raise OptionError(
                 f"{where}: expected hidden_size and num_layers of at least 1 and proj_size below "
                 f"hidden_size, got {hidden_size}, {num_layers} and {proj_size}"
             )
         if not 0.0 <= dropout <= 1.0:
-            raise ValueError(f"{where}: dropout must be a probability from 0 to 1, got {dropout}")
+            raise OptionError(f"{where}: dropout must be a probability from 0 to 1, got {dropout}")
         if dropout and num_layers == 1:
             warnings.warn(
                 f"{where}: dropout={dropout} acts between layers, and there is only one", stacklevel=3

@@ -45,7 +45,7 @@ def get_total_norm(
         A float32 or float64 number, as the widest tensor is.
 
     Raises:
-        ValueError: a norm that is infinite or NaN, where it must not be.
+        FloatingPointError: a norm that is infinite or NaN, where it must not be.
     """
     arrays = [tensor._data for tensor in _several(tensors)]
     parts = [_norm(array, float(norm_type)) for array in arrays if array.size]
@@ -53,7 +53,7 @@ def get_total_norm(
     if parts:
         total = _norm(np.array(parts), float(norm_type))
     if error_if_nonfinite and not math.isfinite(total):
-        raise ValueError(f"get_total_norm: the norm of order {norm_type} of the gradients is {total}")
+        raise FloatingPointError(f"get_total_norm: the norm of order {norm_type} of the gradients is {total}")
     dtype = np.result_type(np.float32, *(array.dtype for array in arrays))
     return Tensor(np.asarray(total, dtype=dtype))
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import namespace as ops
 from distgrad.autograd.tensor import Tensor
-from distgrad.errors import ShapeError
+from distgrad.errors import OptionError, ShapeError
 
 __all__ = [
     "PackedSequence",
@@ -67,7 +67,7 @@ def pack_padded_sequence(
 
     Raises:
         ShapeError: lengths that do not fit the batch.
-        ValueError: an order that is not longest first, where it must be.
+        OptionError: an order that is not longest first, where it must be.
     """
     sizes = _whole_numbers(lengths)
     if batch_first:
@@ -82,7 +82,7 @@ def pack_padded_sequence(
         order = np.argsort(-sizes, kind="stable")
         sizes = sizes[order]
     elif np.any(np.diff(sizes) > 0):
-        raise ValueError(
+        raise OptionError(
             f"pack_padded_sequence: lengths must fall, got {sizes.tolist()}; sort the batch or pass "
             "enforce_sorted=False"
         )
@@ -117,7 +117,7 @@ def pad_packed_sequence(
     longest = len(positions)
     total = longest if total_length is None else total_length
     if total < longest:
-        raise ValueError(f"pad_packed_sequence: total_length must be at least {longest}, got {total_length}")
+        raise OptionError(f"pad_packed_sequence: total_length must be at least {longest}, got {total_length}")
     more = ((0, total - longest), (0, 0))
     positions, exists = np.pad(positions, more), np.pad(exists, more)
     rows = ops.getitem(sequence.data, (positions,))
@@ -143,7 +143,7 @@ def pad_sequence(
         padding_side: "right" fills behind a sequence, "left" before it.
     """
     if padding_side not in ("right", "left"):
-        raise ValueError(f"pad_sequence: padding_side must be 'right' or 'left', got {padding_side!r}")
+        raise OptionError(f"pad_sequence: padding_side must be 'right' or 'left', got {padding_side!r}")
     longest = max(sequence.shape[0] for sequence in sequences)
     padded = []
     for sequence in sequences:

@@ -1,0 +1,144 @@
+"""Rows of a table by index, alone or in bags; one-hot vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.tensor import Tensor
+from distgrad.errors import OptionError, ShapeError
+from distgrad.nn.parameter import write
+
+__all__ = ["embedding", "embedding_bag", "one_hot"]
+
+
+def _array(values: Any) -> np.ndarray:
+    return values._data if isinstance(values, Tensor) else np.asarray(values)
+
+
+def _limit_norms(weight: Tensor, index: np.ndarray, max_norm: float, norm_type: float) -> None:
+    """Shorten the rows that are looked up, in place, where they are longer than ``max_norm``."""
+    rows = np.unique(index)
+    values = weight._data[rows]
+    lengths = np.linalg.norm(values, ord=norm_type, axis=1, keepdims=True)
+    limited = weight._data.copy()
+    limited[rows] = np.where(lengths > max_norm, values * (max_norm / (lengths + 1e-7)), values)
+    write(weight, limited, "embedding")
+
+
+def _by_frequency(rows: Tensor, index: np.ndarray) -> Tensor:
+    """The same values, whose gradient is divided by how often their index occurs."""
+    _, places, counts = np.unique(index, return_inverse=True, return_counts=True)
+    scale = (1.0 / counts).astype(rows.dtype)[places].reshape((*index.shape, 1))
+    fixed = rows.detach()
+    return fixed + (rows - fixed) * scale
+
+
+def embedding(
+    input: Any,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+) -> Tensor:
+    """Rows of a table.
+
+    Args:
+        input: row numbers, any shape.
+        weight: the table ``[num_embeddings, embedding_dim]``.
+        padding_idx: the row whose gradient is 0.
+        max_norm: rows longer than it are shortened, in place, before they are read.
+        norm_type: p of the norm that measures them.
+        scale_grad_by_freq: divide a row's gradient by how often it is read.
+
+    Returns:
+        ``[*input, embedding_dim]``.
+    """
+    index = _array(input)
+    if max_norm is not None:
+        _limit_norms(weight, index, max_norm, norm_type)
+    rows = ops.embedding(index, weight, padding_idx=padding_idx)
+    return _by_frequency(rows, index) if scale_grad_by_freq else rows
+
+
+def one_hot(tensor: Any, num_classes: int = -1) -> Tensor:
+    """Vectors of 0 with a 1 at each class number; ``num_classes=-1``: one more than the largest."""
+    return ops.one_hot(tensor, num_classes)
+
+
+def _bags(input: np.ndarray, offsets: Any, include_last_offset: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Where each bag's elements stand in the flattened input, ``[B, L]``, and whether there is one."""
+    if input.ndim == 2:
+        if offsets is not None:
+            raise OptionError("embedding_bag: offsets are for an input of one axis; leave them out")
+        return np.arange(input.size).reshape(input.shape), np.ones(input.shape, dtype=bool)
+    if input.ndim != 1 or offsets is None:
+        raise ShapeError(
+            f"embedding_bag: expected input [B, L], or [total] and offsets, got {list(input.shape)}"
+        )
+    starts = _array(offsets)
+    if starts.ndim != 1 or (starts.size and starts[0] != 0):
+        raise OptionError(f"embedding_bag: offsets must be a list that starts with 0, got {starts.tolist()}")
+    ends = starts[1:] if include_last_offset else np.append(starts[1:], input.size)
+    starts = starts[: len(ends)]
+    lengths = ends - starts
+    if np.any(lengths < 0) or np.any(ends > input.size):
+        raise OptionError(f"embedding_bag: offsets {_array(offsets).tolist()} must rise, up to {input.size}")
+    places = np.arange(lengths.max(initial=0))
+    exists = places < lengths[:, None]
+    return np.where(exists, starts[:, None] + places, 0), exists
+
+
+def embedding_bag(
+    input: Any,
+    weight: Tensor,
+    offsets: Any = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor:
+    """Sums, means or maxima of a table's rows, a bag at a time; an empty bag gives zeros.
+
+    Args:
+        input: row numbers, ``[B, L]``, or ``[total]`` with ``offsets``.
+        weight: the table ``[num_embeddings, embedding_dim]``.
+        offsets: where each bag starts, ``[B]``.
+        max_norm, norm_type, scale_grad_by_freq: as in :func:`embedding`.
+        mode: "sum", "mean" or "max".
+        per_sample_weights: of each row number, of the input's shape; for sums only.
+        include_last_offset: the last of the offsets is where the last bag ends.
+        padding_idx: a row number that is passed over.
+
+    Returns:
+        ``[B, embedding_dim]``.
+    """
+    if mode not in ("sum", "mean", "max"):
+        raise OptionError(f"embedding_bag: mode must be 'sum', 'mean' or 'max', got {mode!r}")
+    if per_sample_weights is not None and mode != "sum":
+        raise OptionError(f"embedding_bag: per_sample_weights are for mode='sum', got {mode!r}")
+    index = _array(input)
+    places, exists = _bags(index, offsets, include_last_offset)
+    numbers = index.reshape(-1)[places]
+    if padding_idx is not None:
+        exists = exists & (numbers != padding_idx % weight.shape[0])
+    read = embedding(index.reshape(-1), weight, None, max_norm, norm_type, scale_grad_by_freq)
+    rows = ops.embedding(places, read)
+    mask = exists[:, :, None]
+    if mode == "max" and places.shape[1]:
+        lowest = np.finfo(rows.dtype).min
+        largest = ops.max(ops.where(mask, rows, lowest), axis=1)
+        return ops.where(exists.any(axis=1, keepdims=True), largest, 0.0)
+    if per_sample_weights is not None:
+        flat = ops.reshape(per_sample_weights, (-1,))
+        rows = rows * ops.expand_dims(ops.getitem(flat, (places,)), axis=-1)
+    total = ops.sum(ops.where(mask, rows, 0.0), axis=1)
+    if mode != "mean":
+        return total
+    return total / np.maximum(exists.sum(axis=1), 1)[:, None].astype(rows.dtype)

@@ -1,0 +1,184 @@
+"""Normalisation, by PyTorch's names and arguments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.tensor import Tensor
+from distgrad.errors import OptionError, ShapeError
+from distgrad.nn.parameter import write
+
+__all__ = [
+    "batch_norm",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+    "local_response_norm",
+    "rms_norm",
+]
+
+
+def _track(running: Tensor | None, values: Any, momentum: float, where: str) -> None:
+    """Move a running statistic towards a new value, in place."""
+    if running is not None:
+        write(running, (1.0 - momentum) * running._data + momentum * values, where)
+
+
+def _unbiased(variance: Any, count: int) -> Any:
+    """The variance with the mean's degree of freedom taken out."""
+    return variance * (count / (count - 1))
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Each channel brought to mean 0 and variance 1 over the batch, then scaled and shifted.
+
+    Args:
+        input: ``[N, C, ...]``.
+        running_mean, running_var: ``[C]``, what stands for the batch's own mean and variance if not
+            ``training``, and is moved towards them in place if it is; None: not kept.
+        weight, bias: ``[C]``, or None.
+        training: use the batch's mean and variance.
+        momentum: how far the running ones move.
+        eps: added to the variance.
+
+    Raises:
+        ShapeError: one element a channel in training, which has no variance.
+    """
+    if not training:
+        if running_mean is None or running_var is None:
+            raise OptionError("batch_norm: without training the running mean and variance must be given")
+        return ops.batch_norm_inference(input, running_mean, running_var, weight, bias, eps=eps)
+    y = ops.batch_norm(input, weight, bias, eps=eps)
+    count = input.size // input.shape[1] if input.shape[1] else 0
+    if count == 1:
+        raise ShapeError(f"batch_norm: one element a channel has no variance; got {list(input.shape)}")
+    if count and (running_mean is not None or running_var is not None):  # a rank may have no data
+        axes = (0, *range(2, input.ndim))
+        _track(running_mean, input._data.mean(axis=axes), momentum, "batch_norm")
+        _track(running_var, _unbiased(input._data.var(axis=axes), count), momentum, "batch_norm")
+    return y
+
+
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Each sample's channels brought to mean 0 and variance 1, then scaled and shifted.
+
+    Args:
+        input: ``[N, C, ...]``.
+        running_mean, running_var, weight, bias, momentum, eps: as in :func:`batch_norm`.
+        use_input_stats: use each sample's mean and variance rather than the running ones.
+
+    Raises:
+        ShapeError: one element a channel of a sample, which has no variance.
+    """
+    if not use_input_stats:
+        return batch_norm(input, running_mean, running_var, weight, bias, eps=eps)
+    count = math.prod(input.shape[2:])
+    if count == 1:
+        raise ShapeError(f"instance_norm: one element a channel has no variance; got {list(input.shape)}")
+    y = ops.instance_norm(input, weight, bias, eps=eps)
+    if input.size and (running_mean is not None or running_var is not None):
+        axes = tuple(range(2, input.ndim))
+        _track(running_mean, input._data.mean(axis=axes).mean(axis=0), momentum, "instance_norm")
+        variance = _unbiased(input._data.var(axis=axes), count).mean(axis=0)
+        _track(running_var, variance, momentum, "instance_norm")
+    return y
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Each sample's last axes brought to mean 0 and variance 1, then scaled and shifted.
+
+    Args:
+        input: ``[..., *normalized_shape]``.
+        normalized_shape: lengths of the axes normalised over.
+        weight, bias: of that shape, or None.
+        eps: added to the variance.
+    """
+    return ops.layer_norm(input, weight, bias, normalized_shape=tuple(normalized_shape), eps=eps)
+
+
+def rms_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Tensor:
+    """Each sample's last axes divided by their root mean square, then scaled.
+
+    Args:
+        input: ``[..., *normalized_shape]``.
+        normalized_shape: lengths of the axes normalised over.
+        weight: of that shape, or None.
+        eps: added to the mean square; None: the dtype's smallest step from 1.
+    """
+    return ops.rms_norm(input, weight, normalized_shape=tuple(normalized_shape), eps=eps)
+
+
+def group_norm(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Each sample's groups of channels brought to mean 0 and variance 1, then scaled and shifted.
+
+    Args:
+        input: ``[N, C, ...]``.
+        num_groups: parts that the channels are divided into.
+        weight, bias: ``[C]``, or None.
+        eps: added to the variance.
+    """
+    return ops.group_norm(input, weight, bias, num_groups=num_groups, eps=eps)
+
+
+def local_response_norm(
+    input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
+    """Each element divided by ``(k + alpha · mean square of the channels around it) ^ beta``.
+
+    Args:
+        input: ``[N, C, ...]``.
+        size: how many neighbouring channels count.
+        alpha, beta, k: of the divisor.
+
+    Source: Krizhevsky et al., NIPS 2012; the mean in place of the sum is PyTorch's.
+    """
+    if input.ndim < 3:
+        raise ShapeError(f"local_response_norm: expected [N, C, ...], got {list(input.shape)}")
+    channels = input.shape[1]
+    padded = ops.put_zeros(
+        ops.square(input),
+        (slice(None), slice(size // 2, size // 2 + channels)),
+        (input.shape[0], channels + size - 1, *input.shape[2:]),
+    )
+    total = ops.getitem(padded, (slice(None), slice(0, channels)))
+    for first in range(1, size):
+        total = total + ops.getitem(padded, (slice(None), slice(first, first + channels)))
+    return input / (k + total * (alpha / size)) ** beta
