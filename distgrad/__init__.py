@@ -29,7 +29,9 @@ from distgrad.autograd.creation import (
     tensor, zeros, zeros_like,
 )
 from distgrad.autograd.info import __array_namespace_info__, can_cast, finfo, iinfo, isdtype, result_type
-from distgrad.autograd.modes import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from distgrad.autograd.modes import (
+    enable_grad, inference_mode, is_grad_enabled, is_inference_mode_enabled, no_grad, set_grad_enabled,
+)
 from distgrad.autograd.ops.activation import (
     celu, elu, gelu, glu, hardshrink, hardsigmoid, hardswish, hardtanh, leaky_relu, logsigmoid, mish,
     prelu, relu6, rrelu, selu, silu, softplus, softshrink, softsign, tanhshrink, threshold,
@@ -131,9 +133,6 @@ def __getattr__(name: str) -> _Any:
     """The rooms that importing the package leaves closed, opened when first asked for."""
     if name in _ROOMS:
         return _importlib.import_module(f"distgrad.{name}")
-    from distgrad.autograd.dispatch import namespace
-    if name in namespace.__dict__:
-        return namespace.__dict__[name]
     raise AttributeError(f"module 'distgrad' has no attribute {name!r}")
 
 
@@ -158,12 +157,13 @@ __all__ = [  # noqa: RUF022 (in alphabetical order)
     "divide", "dropout", "e", "einsum", "elu", "embedding", "empty", "empty_like", "enable_grad", "equal",
     "erf", "erfc", "erfinv", "exp", "expand_dims", "expm1", "eye", "feature_dropout", "fft", "finfo",
     "flip", "float16", "float32", "float64", "floor", "floor_divide", "fold", "from_dlpack", "full",
-    "full_like", "gather", "gaussian_nll_loss", "gelu", "glu", "greater", "greater_equal", "group_norm",
-    "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "hinge_embedding_loss", "huber_loss", "hypot",
-    "iinfo", "imag", "index_add", "index_select", "inf", "instance_norm", "int16", "int32", "int64",
-    "int8", "interpolate", "is_grad_enabled", "isdtype", "isfinite", "isinf", "isnan", "kl_div", "kron",
-    "layer_norm", "leaky_relu", "less", "less_equal", "linalg", "linear", "linspace", "log", "log10",
-    "log1p", "log2", "log_softmax", "logaddexp", "logical_and", "logical_not", "logical_or",
+    "full_like", "gather", "gaussian_nll_loss", "gelu", "get_num_threads", "glu", "greater",
+    "greater_equal", "group_norm", "hardshrink", "hardsigmoid", "hardswish", "hardtanh",
+    "hinge_embedding_loss", "huber_loss", "hypot", "iinfo", "imag", "index_add", "index_select", "inf",
+    "inference_mode", "instance_norm", "int16", "int32", "int64", "int8", "interpolate",
+    "is_grad_enabled", "is_inference_mode_enabled", "isdtype", "isfinite", "isinf", "isnan", "kl_div",
+    "kron", "layer_norm", "leaky_relu", "less", "less_equal", "linalg", "linear", "linspace", "log",
+    "log10", "log1p", "log2", "log_softmax", "logaddexp", "logical_and", "logical_not", "logical_or",
     "logical_xor", "logit", "logsigmoid", "logsumexp", "lp_pool", "manual_seed", "margin_ranking_loss",
     "masked_fill", "masked_select", "matmul", "matrix_transpose", "max", "max_pool",
     "max_pool_with_indices", "max_unpool", "maximum", "mean", "median", "meshgrid", "min", "minimum",
@@ -175,12 +175,12 @@ __all__ = [  # noqa: RUF022 (in alphabetical order)
     "prelu", "prod", "quantile", "rand", "rand_like", "randint", "randn", "randn_like", "randperm",
     "real", "reciprocal", "relu", "relu6", "remainder", "repeat", "reshape", "result_type", "rms_norm",
     "roll", "round", "rrelu", "scaled_dot_product_attention", "scatter_add", "searchsorted", "selu",
-    "set_grad_enabled", "sigmoid", "sign", "signbit", "silu", "sin", "sinh", "sliding_window_view",
-    "smooth_l1_loss", "soft_margin_loss", "softmax", "softmax_cross_entropy", "softplus", "softshrink",
-    "softsign", "sort", "split", "sqrt", "square", "squeeze", "stack", "std", "subtract", "sum", "take",
-    "take_along_axis", "tan", "tanh", "tanhshrink", "tensor", "tensordot", "threshold", "tile", "topk",
-    "tril", "triplet_margin_loss", "triu", "trunc", "uint16", "uint32", "uint64", "uint8", "unfold",
-    "unique_all", "unique_counts", "unique_inverse", "unique_values", "unstack", "var", "vecdot", "where",
-    "xlogy", "zeros", "zeros_like",
+    "set_grad_enabled", "set_num_threads", "sigmoid", "sign", "signbit", "silu", "sin", "sinh",
+    "sliding_window_view", "smooth_l1_loss", "soft_margin_loss", "softmax", "softmax_cross_entropy",
+    "softplus", "softshrink", "softsign", "sort", "split", "sqrt", "square", "squeeze", "stack", "std",
+    "subtract", "sum", "take", "take_along_axis", "tan", "tanh", "tanhshrink", "tensor", "tensordot",
+    "threshold", "tile", "topk", "tril", "triplet_margin_loss", "triu", "trunc", "uint16", "uint32",
+    "uint64", "uint8", "unfold", "unique_all", "unique_counts", "unique_inverse", "unique_values",
+    "unstack", "var", "vecdot", "where", "xlogy", "zeros", "zeros_like",
 ]
 # fmt: on

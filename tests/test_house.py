@@ -24,7 +24,7 @@ FLOORS = [
         "launch": "plan hosts rank process ssh mpirun slurm loop lines hangs logs supervise __main__",
     },
     {
-        "autograd": "lines primitive modes graph tensor source dispatch composite"
+        "autograd": "declared lines primitive modes graph tensor source dispatch composite"
         " ops.rules ops.elementwise ops.trig ops.rounding ops.logic ops.parts ops.reduce ops.shape ops.index ops.scan"
         " ops.sorting ops.linalg ops.linalg_products ops.linalg_solve ops.linalg_decompose ops.linalg_norms ops.fft"
         " ops.products ops.einsum ops.special"

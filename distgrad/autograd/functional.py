@@ -311,4 +311,4 @@ def _backward_method(
     backward(self, gradient, retain_graph, create_graph, inputs)
 
 
-Tensor.backward = _backward_method  # type: ignore[method-assign]
+Tensor.backward = _backward_method  # type: ignore[method-assign, assignment]

@@ -295,6 +295,12 @@ def _transpose(self: Tensor) -> Tensor:
     return namespace.matrix_transpose(self)
 
 
+def _contiguous(self: Tensor) -> Tensor:
+    if self._data.flags.c_contiguous:
+        return self
+    return namespace.reshape(namespace.reshape(self, (-1,)), self.shape)  # the first copies in row order
+
+
 def _clone(self: Tensor) -> Tensor:
     return namespace.astype(self, self.dtype)
 
@@ -390,7 +396,7 @@ _NAMED: dict[str, Any] = {
     "flatten": lambda self: namespace.reshape(self, (-1,)),
     "permute": _permute,
     "clone": _clone,
-    "contiguous": lambda self: self if self._data.flags.c_contiguous else _clone(self),
+    "contiguous": _contiguous,
     "half": _to_dtype(np.float16),
     "float": _to_dtype(np.float32),
     "double": _to_dtype(np.float64),

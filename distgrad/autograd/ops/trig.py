@@ -125,8 +125,9 @@ def tanh(xp: Any, x: Array, /) -> Array:
     y = xp.tanh(x)
     if y.dtype.kind == "c":  # the limit at Re x = ±∞; libraries differ in the sign of its imaginary zero
         x = xp.asarray(x)
-        limit = xp.copysign(1.0, x.real) + 1j * xp.copysign(0.0, x.imag)
-        return xp.where(xp.isinf(x.real) & xp.isfinite(x.imag), limit.astype(y.dtype), y)
+        limit = xp.empty_like(x)
+        limit.real, limit.imag = xp.copysign(1.0, x.real), xp.copysign(0.0, x.imag)
+        return xp.where(xp.isinf(x.real) & xp.isfinite(x.imag), limit, y)
     return y
 
 
