@@ -149,17 +149,17 @@ def _find_hosts(options: argparse.Namespace) -> tuple[list[plan.Host], bool]:
     return hosts.select(found, options.nnodes, options.per_node), by_slurm
 
 
-def _plan(options: argparse.Namespace, target: tuple[str, ...], paths: Sequence[str]) -> _Job:
+def _plan(options: argparse.Namespace, target: tuple[str, ...], paths: Sequence[str], backend: str) -> _Job:
     """Where the ranks run, and how they are started."""
     found, by_slurm = _find_hosts(options)
     specs = plan.place(found, options.ranks or sum(host.slots for host in found))
     used = plan.count(specs)
     remote = [host.name for host in used if not hosts.is_local(host.name)]
-    if not remote and len(used) == 1 and options.backend != "shm" and len(specs) > 1:
+    if not remote and len(used) == 1 and backend == "mpi":
         return _Job(specs, lambda variables: mpirun.mpiexec(used, target, variables, ""))
     if not remote and len(used) == 1:
         return _Job(specs, lambda variables: mpirun.direct(len(specs), target, variables))
-    if options.backend == "shm":
+    if backend == "shm":
         names = ", ".join(host.name for host in used)
         raise LaunchError(
             f"launch: --backend shm is for one host, this one, but the hosts are {names}; use mpi"
@@ -208,7 +208,7 @@ def _launch(options: argparse.Namespace) -> int:
     target = (*(["-m"] if options.module else []), options.script, *options.arguments)
     given = {**os.environ, **dict(options.env)}
     paths = [rank_file, os.getcwd(), *([] if options.module else [os.path.abspath(options.script)])]
-    job = _plan(options, target, paths)
+    job = _plan(options, target, paths, options.backend or env.read(given).backend or "")
     if options.dry_run:
         print(_dry_run(job, given))
         return 0

@@ -234,8 +234,10 @@ def merge_stacks(stacks: dict[int, str]) -> str:
     parts: dict[str, list[int]] = {}
     for rank, text in sorted(stacks.items()):
         plain = _OUR_OWN.sub("", re.sub(r"hread 0x[0-9a-f]+", "hread", text)).strip()
-        parts.setdefault(plain or "no answer: its process is stopped or has not started", []).append(rank)
-    return "\n".join(f"Stacks of rank {join(ranks)}:\n{text}" for text, ranks in parts.items())
+        parts.setdefault(plain or "no answer", []).append(rank)
+    return "\n".join(
+        f"Stacks of rank{'s' * (len(ranks) > 1)} {join(ranks)}:\n{text}" for text, ranks in parts.items()
+    )
 
 
 def join(items: Sequence[object]) -> str:

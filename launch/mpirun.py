@@ -49,7 +49,7 @@ def direct(world_size: int, target: tuple[str, ...], environment: Mapping[str, s
     # Inside a rank of some MPI job, these ranks would take themselves for that one.
     own = {name: value for name, value in environment.items() if not name.startswith(_MPI_PREFIXES)}
     if world_size > 1:
-        own.setdefault("DISTGRAD_BACKEND", "shm")
+        own["DISTGRAD_BACKEND"] = "shm"
     return Starter((sys.executable, rank_file.__file__, f"0:{world_size}", *target), own)
 
 
@@ -85,7 +85,7 @@ def mpiexec(
     options = (*where, "-disable-auto-cleanup", "-n", str(num_ranks))
     command = (path, *options, sys.executable, rank_file.__file__, "PMI_RANK", *target)
     own = {"HWLOC_XMLFILE": os.devnull, **environment, **settings}  # or mpiexec leaves a file in /tmp
-    own.setdefault("DISTGRAD_BACKEND", "mpi")
+    own["DISTGRAD_BACKEND"] = "mpi"
     return Starter(command, own, note)
 
 

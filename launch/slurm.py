@@ -74,7 +74,7 @@ def srun(hosts: Sequence[Host], target: tuple[str, ...], environment: Mapping[st
         *(sys.executable, rank_file.__file__, "SLURM_PROCID", *target),
     )
     own = {"HWLOC_XMLFILE": os.devnull, **environment}
-    own.setdefault("DISTGRAD_BACKEND", "mpi")
+    own["DISTGRAD_BACKEND"] = "mpi"
     for name in ("SLURM_NTASKS", "SLURM_NPROCS", "SLURM_NTASKS_PER_NODE", "SLURM_DISTRIBUTION"):
         own.pop(name, None)  # of the allocation; srun would take them for this step's
     return Starter(command, own)

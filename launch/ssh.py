@@ -20,12 +20,10 @@ DEFAULT = "ssh -o BatchMode=yes -o ConnectTimeout=10"  # nobody is there to type
 _TIMEOUT_S = 40.0
 _PROBE = """
 import json, os, sys
+from importlib.util import find_spec
 missing = [path for path in sys.argv[1:] if not os.path.exists(path)]
-try:
-    import numpy, mpi4py
-    lacks = ""
-except ImportError as error:
-    lacks = str(error)
+parts = ("numpy.linalg", "mpi4py.MPI")
+lacks = [part.split(".")[0] for part in parts if not find_spec(part.split(".")[0]) or not find_spec(part)]
 print(json.dumps({"missing": missing, "lacks": lacks, "version": list(sys.version_info[:2])}))
 """
 _REASONS = (  # what ssh(1) says, and what to do
@@ -106,5 +104,5 @@ def _lacks(found: dict[str, object]) -> str:
     if missing:
         return f"it has no {missing}; share the folder, or copy it to the same path"
     if found["lacks"]:
-        return f'its Python lacks a package ({found["lacks"]}); run there: pip install "distgrad[mpi]"'
+        return f'its Python lacks {found["lacks"]}; run there: pip install "distgrad[mpi]"'
     return ""

@@ -25,7 +25,7 @@ from .rank import BEAT_S, CHUNK_BYTES, STACKS_SIGNAL, Frame, kill_marked
 __all__ = ["Options", "Supervisor"]
 
 START_TIMEOUT_S = 120.0  # a loaded machine with a cold disk takes tens of seconds to start many ranks
-FAILURE_GRACE_S = 3.0  # between SIGTERM and SIGKILL once a rank has failed
+FAILURE_GRACE_S = 2.0  # between SIGTERM and SIGKILL once a rank has failed
 SIGNAL_GRACE_S = 10.0  # between a signal from outside and SIGKILL: time to write a checkpoint
 LAST_WORDS_S = 1.0  # for what is still on its way once the end is certain
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -73,8 +73,6 @@ def test_without_mpi_one_process_starts_all_ranks_and_no_mpi_job_is_seen():
     assert alone.command[2:] == ("0:1", "train.py")
     assert alone.environment == {"PATH": "/bin"}
     assert mpirun.direct(3, ("train.py",), given).environment["DISTGRAD_BACKEND"] == "shm"
-    chosen = mpirun.direct(3, ("train.py",), {"DISTGRAD_BACKEND": "mpi"})
-    assert chosen.environment["DISTGRAD_BACKEND"] == "mpi"
 
 
 def test_other_hosts_are_reached_through_ssh(monkeypatch):

@@ -1,0 +1,153 @@
+"""Jobs on several hosts over ssh and TCP, and what is said when one of them fails."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mpi4py
+import pytest
+from distgrad.launch import rank
+
+pytestmark = pytest.mark.timeout(120)
+EXAMPLE = Path(__file__).parents[2] / "examples" / "mnist.py"
+ENDS_WITHIN_S = 10.0
+WORK = """
+import os, time
+import numpy as np
+import distgrad.comm
+comm = distgrad.comm.init()
+for step in range(100000):
+    comm.all_reduce(np.ones(1000, np.float32))
+    if step == 400 and comm.rank == 0:
+        print("under way", flush=True)
+    time.sleep(0.004)
+"""
+
+
+def test_ranks_of_two_hosts_find_their_places_and_each_other(launch):
+    script = """
+import os
+import numpy as np
+import distgrad.comm
+comm = distgrad.comm.init()
+x = np.full(3, 10.0 ** comm.rank)
+comm.all_reduce(x)
+names = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE NODE_RANK".split()
+place = [os.environ[name] for name in names]
+print(os.uname().nodename, *place, int(x[0]), os.environ["DISTGRAD_SUPERVISOR"])
+"""
+    code, output = launch("--hosts h1:2,h2:2", script).end()
+    assert code == 0, output
+    lines = [line.rpartition(":")[0] for line in sorted(output.splitlines())]
+    assert lines == [
+        "[0] h1 0 0 4 2 0 1111 10.77.0.1",
+        "[1] h1 1 1 4 2 0 1111 10.77.0.1",
+        "[2] h2 2 0 4 2 1 1111 10.77.0.1",
+        "[3] h2 3 1 4 2 1 1111 10.77.0.1",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hosts", ["h1:2,h2:2", "h1:2,h2:2,h3:2"])
+def test_the_example_trains(launch, hosts):
+    job = launch(f"--hosts {hosts}", EXAMPLE, "--epochs", "2", "--target-accuracy", "0.85")
+    code, output = job.end()
+    assert code == 0, output
+    hashes = re.findall(r"parameters of rank \d+: sha256 (\w+)", output)
+    assert len(hashes) == 2 * hosts.count("h")
+    assert len(set(hashes)) == 1
+    job.await_nothing_left(5)
+
+
+def test_a_host_whose_processes_are_killed_is_named(launch, network):
+    job = launch("--hosts h1:1,h2:1", WORK)
+    job.await_line("under way")
+    for process in network.hosts[1].processes(job.mark):
+        subprocess.run(network.hosts[1].inside("kill", "-KILL", process), capture_output=True, check=False)
+    code, output = job.end()
+    assert code == 137, output
+    assert re.search(r"launch: rank 1 on h2 exited 137 after .*SIGKILL", output), output
+    job.await_nothing_left(5)
+
+
+def test_a_link_that_goes_down_is_seen_and_the_other_side_ends_by_itself(launch, network):
+    job = launch("--hosts h1:1,h2:1 --hang-after 4", WORK)
+    job.await_line("under way")
+    network.hosts[1].set_link("down")
+    down_s = time.monotonic()
+    code, output = job.end()
+    assert time.monotonic() - down_s < 4 + ENDS_WITHIN_S
+    assert code == 3, output
+    words = r"launch: cut off: h2 no longer answers, last heard of \d+ s ago; rank 1 ran there, last "
+    assert re.search(words + r"(in|after) #\d+ all_reduce\(float32\[1000\]\) at .*script.py:7", output), (
+        output
+    )
+    job.await_nothing_left(2 * 4 + ENDS_WITHIN_S)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "words"),
+    [
+        (
+            "h1:1,nowhere:1",
+            r"launch: host nowhere: the name does not resolve \(.*\); correct it, or add it to /etc/hosts",
+        ),
+        (
+            "h1:1,10.77.0.9:1",
+            r"launch: host 10.77.0.9: (no route leads there|it does not answer); look at the network",
+        ),
+    ],
+)
+def test_a_host_that_is_not_there(launch, hosts, words):
+    code, output = launch(f"--hosts {hosts}", WORK).end()
+    assert code == 2, output
+    assert re.match(words, output), output
+
+
+def test_a_refused_key(launch):
+    code, output = launch("--hosts h1:1,h2:1,h3:1", WORK, key="stranger").end()
+    assert code == 2, output
+    lines = output.splitlines()
+    for line, host in zip(lines, ("h2", "h3"), strict=True):
+        assert line.startswith(
+            f"launch: host {host}: it refused the key; put your public key there (ssh-copy-id {host})"
+        )
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        (
+            os.path.dirname(sys.executable),
+            f"it has no Python at {sys.executable}; make the same environment there",
+        ),
+        (os.path.dirname(rank.__file__), "it has no distgrad in "),
+        (os.path.dirname(mpi4py.__file__), "its Python lacks ['mpi4py']"),
+    ],
+    ids=["Python", "distgrad", "mpi4py"],
+)
+def test_a_host_that_lacks_something(launch, network, folder, words):
+    network.hosts[2].hide(folder)
+    try:
+        code, output = launch("--hosts h1:1,h2:1,h3:1", WORK).end()
+    finally:
+        network.hosts[2].show(folder)
+    assert code == 2, output
+    assert output.startswith(f"launch: host h3: {words}"), output
+    assert output.count("\n") == 1
+
+
+def test_an_exception_on_another_host_is_printed_last(launch):
+    code, output = launch(
+        "--hosts h1:1,h2:1", WORK + "    assert step < 450 or comm.rank == 0, 'no luck'\n"
+    ).end()
+    assert code == 1
+    summary = output[output.index("launch: rank 1 on h2 exited 1 after") :].splitlines()
+    assert summary[0].endswith("; stopped 1 other rank")
+    assert re.fullmatch(
+        r"Meanwhile: rank 0 in #451 all_reduce\(float32\[1000\]\) at .*script.py:7", summary[1]
+    )
+    assert summary[-1] == "AssertionError: no luck"
