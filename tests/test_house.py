@@ -42,7 +42,7 @@ FLOORS = [
         " functional.classification"
         " modules.activation modules.containers modules.conv modules.dropout modules.linear modules.loss"
         " modules.pooling",
-        "optim": "flat optimizer sgd adam adaptive matrix",
+        "optim": "flat optimizer sgd adam adaptive matrix lr_scheduler.schedules lr_scheduler.cycles",
         "data": "dataset collate sampler loader mnist",
         "checkpoint": "files",
     },

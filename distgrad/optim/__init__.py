@@ -1,5 +1,6 @@
 """Optimizers, run over the flat buffers that hold the parameters."""
 
+from distgrad.optim import lr_scheduler
 from distgrad.optim.adam import Adam, AdamW
 from distgrad.optim.adaptive import ASGD, Adadelta, Adagrad, Adamax, Lion, NAdam, RAdam, RMSprop, Rprop
 from distgrad.optim.flat import FlatBuffer, flatten
@@ -27,4 +28,5 @@ __all__ = [
     "RMSprop",
     "Rprop",
     "flatten",
+    "lr_scheduler",
 ]

@@ -1,0 +1,210 @@
+"""Schedules that move the learning rate up and down, and a momentum against it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from distgrad.optim.lr_scheduler.schedules import LRScheduler, one_each
+from distgrad.optim.optimizer import Optimizer
+
+__all__ = ["CyclicLR", "OneCycleLR"]
+
+
+def _momentum(group: dict[str, Any]) -> float:
+    return float(group["betas"][0] if "betas" in group else group["momentum"])
+
+
+def _set_momentum(group: dict[str, Any], value: float) -> None:
+    if "betas" in group:
+        group["betas"] = (value, *group["betas"][1:])
+    else:
+        group["momentum"] = value
+
+
+def _check_momentum(optimizer: Optimizer, where: str) -> None:
+    if not {"momentum", "betas"} & set(optimizer.defaults):
+        raise ValueError(
+            f"{where}: {type(optimizer).__name__} has neither momentum nor betas; pass cycle_momentum=False"
+        )
+
+
+class CyclicLR(LRScheduler):
+    """The rate goes between two bounds along a zigzag, whose height may shrink.
+
+    Args:
+        optimizer: whose rates are set.
+        base_lr: lower bound, or one a group.
+        max_lr: upper bound, or one a group.
+        step_size_up: steps upwards.
+        step_size_down: steps downwards; None takes as many.
+        mode: ``triangular``, ``triangular2`` (half the height each cycle) or ``exp_range`` (times
+            ``gamma^step``).
+        gamma: see mode.
+        scale_fn: a height of one's own, in place of mode.
+        scale_mode: whether ``scale_fn`` takes the ``cycle`` or the step (``iterations``).
+        cycle_momentum: move the momentum against the rate.
+        base_momentum: its value at the highest rate, or one a group.
+        max_momentum: its value at the lowest rate, or one a group.
+        last_epoch: as in :class:`LRScheduler`.
+
+    Source: Smith, WACV 2017.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        base_lr: float | Sequence[float],
+        max_lr: float | Sequence[float],
+        step_size_up: int = 2000,
+        step_size_down: int | None = None,
+        mode: str = "triangular",
+        gamma: float = 1.0,
+        scale_fn: Callable[[float], float] | None = None,
+        scale_mode: str = "cycle",
+        cycle_momentum: bool = True,
+        base_momentum: float | Sequence[float] = 0.8,
+        max_momentum: float | Sequence[float] = 0.9,
+        last_epoch: int = -1,
+    ) -> None:
+        if scale_fn is None and mode not in ("triangular", "triangular2", "exp_range"):
+            raise ValueError(f"CyclicLR: mode must be triangular, triangular2 or exp_range, got {mode!r}")
+        if last_epoch == -1:
+            for group, rate in zip(
+                optimizer.param_groups, one_each(base_lr, optimizer, "CyclicLR"), strict=True
+            ):
+                group["lr"] = group["initial_lr"] = rate
+        self.max_lrs = one_each(max_lr, optimizer, "CyclicLR")
+        self.up = float(step_size_up)
+        self.total = self.up + float(step_size_up if step_size_down is None else step_size_down)
+        self.mode = mode if scale_fn is None else scale_mode
+        self.gamma = gamma
+        self.scale_fn = scale_fn
+        self.cycle_momentum = cycle_momentum
+        if cycle_momentum:
+            _check_momentum(optimizer, "CyclicLR")
+            self.base_momentums = one_each(base_momentum, optimizer, "CyclicLR")
+            self.max_momentums = one_each(max_momentum, optimizer, "CyclicLR")
+        super().__init__(optimizer, last_epoch)
+
+    def _height(self) -> float:
+        """How far up the zigzag is, 0 … 1, scaled."""
+        step = self.last_epoch
+        cycle = math.floor(1 + step / self.total)
+        x = 1.0 + step / self.total - cycle
+        ratio = self.up / self.total
+        height = x / ratio if x <= ratio else (x - 1.0) / (ratio - 1.0)
+        if self.scale_fn is not None:
+            return height * self.scale_fn(cycle if self.mode == "cycle" else step)
+        scale = {"triangular": 1.0, "triangular2": 0.5 ** (cycle - 1), "exp_range": self.gamma**step}
+        return height * float(scale[self.mode])
+
+    def get_lr(self) -> list[float]:
+        """The rates; sets the momentum on the way."""
+        height = self._height()
+        if self.cycle_momentum:
+            for group, low, high in zip(
+                self.optimizer.param_groups, self.base_momentums, self.max_momentums, strict=True
+            ):
+                _set_momentum(group, high - (high - low) * height)
+        return [low + (high - low) * height for low, high in zip(self.base_lrs, self.max_lrs, strict=True)]
+
+
+class OneCycleLR(LRScheduler):
+    """The rate goes up to ``max_lr`` and down to far below its start, in one cycle over the whole training.
+
+    Args:
+        optimizer: whose rates are set.
+        max_lr: the highest rate, or one a group.
+        total_steps: steps of the training, or
+        epochs, steps_per_epoch: whose product it is.
+        pct_start: share of the steps that go up.
+        anneal_strategy: ``"cos"`` or ``"linear"``.
+        cycle_momentum: move the momentum against the rate.
+        base_momentum: its value at the highest rate, or one a group.
+        max_momentum: its value at the lowest rate, or one a group.
+        div_factor: the first rate is ``max_lr / div_factor``.
+        final_div_factor: the last is the first over this.
+        three_phase: come back to the first rate before going below it.
+        last_epoch: as in :class:`LRScheduler`.
+
+    Source: Smith and Topin, 2018.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        max_lr: float | Sequence[float],
+        total_steps: int | None = None,
+        epochs: int | None = None,
+        steps_per_epoch: int | None = None,
+        pct_start: float = 0.3,
+        anneal_strategy: str = "cos",
+        cycle_momentum: bool = True,
+        base_momentum: float | Sequence[float] = 0.85,
+        max_momentum: float | Sequence[float] = 0.95,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        three_phase: bool = False,
+        last_epoch: int = -1,
+    ) -> None:
+        if total_steps is None:
+            if epochs is None or steps_per_epoch is None:
+                raise ValueError("OneCycleLR: pass total_steps, or epochs and steps_per_epoch")
+            total_steps = epochs * steps_per_epoch
+        if total_steps < 1 or not 0.0 <= pct_start <= 1.0 or anneal_strategy not in ("cos", "linear"):
+            raise ValueError(
+                "OneCycleLR: expected total_steps of at least 1, pct_start in [0, 1] and anneal_strategy cos "
+                f"or linear, got {total_steps}, {pct_start} and {anneal_strategy!r}"
+            )
+        self.total_steps = total_steps
+        self.anneal_strategy = anneal_strategy
+        peak = float(pct_start * total_steps) - 1
+        self.ends = [peak, 2 * peak, total_steps - 1] if three_phase else [peak, total_steps - 1]
+        self.cycle_momentum = cycle_momentum
+        groups = optimizer.param_groups
+        highs = one_each(max_lr, optimizer, "OneCycleLR")
+        firsts = [high / div_factor for high in highs]
+        lasts = [first / final_div_factor for first in firsts]
+        if last_epoch == -1:
+            for group, first in zip(groups, firsts, strict=True):
+                group["initial_lr"] = first
+        turns = [firsts, highs, firsts, lasts] if three_phase else [firsts, highs, lasts]
+        self.rates = [list(turn) for turn in zip(*turns, strict=True)]
+        if cycle_momentum:
+            _check_momentum(optimizer, "OneCycleLR")
+            low = one_each(base_momentum, optimizer, "OneCycleLR")
+            high = one_each(max_momentum, optimizer, "OneCycleLR")
+            turns = [high, low, high, high] if three_phase else [high, low, high]
+            self.momentums = [list(turn) for turn in zip(*turns, strict=True)]
+        super().__init__(optimizer, last_epoch)
+
+    def _between(self, turns: Sequence[float]) -> float:
+        """The value at this step of a curve through ``turns``."""
+        start = 0.0
+        for i, end in enumerate(self.ends):
+            if self.last_epoch <= end or i == len(self.ends) - 1:
+                share = (self.last_epoch - start) / (end - start) if end > start else 1.0
+                break
+            start = end
+        a, b = turns[i], turns[i + 1]
+        if self.anneal_strategy == "linear":
+            return a + (b - a) * share
+        return b + (a - b) / 2.0 * (1.0 + math.cos(math.pi * share))
+
+    def get_lr(self) -> list[float]:
+        """The rates; sets the momentum on the way.
+
+        Raises:
+            ValueError: a step beyond the last.
+        """
+        if self.last_epoch >= self.total_steps:
+            raise ValueError(
+                f"OneCycleLR: step {self.last_epoch} of {self.total_steps}: the cycle is over; pass the "
+                "number of steps that the training takes"
+            )
+        if self.cycle_momentum:
+            for group, turns in zip(self.optimizer.param_groups, self.momentums, strict=True):
+                _set_momentum(group, self._between(turns))
+        return [self._between(turns) for turns in self.rates]

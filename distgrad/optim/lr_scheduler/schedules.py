@@ -1,0 +1,509 @@
+"""Learning rates as functions of the step, under PyTorch's names.
+
+Most schedules are written as a factor on the rate at hand, so that several can be chained. Call ``step()``
+once an epoch (or a batch), after the optimizer's.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from distgrad.optim.optimizer import Optimizer
+
+__all__ = [
+    "ChainedScheduler",
+    "ConstantLR",
+    "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
+    "ExponentialLR",
+    "LRScheduler",
+    "LambdaLR",
+    "LinearLR",
+    "MultiStepLR",
+    "MultiplicativeLR",
+    "PolynomialLR",
+    "ReduceLROnPlateau",
+    "SequentialLR",
+    "StepLR",
+]
+
+
+class LRScheduler:
+    """Base of the schedules.
+
+    Args:
+        optimizer: whose groups' ``lr`` is set.
+        last_epoch: the last step taken; −1 starts, and takes the groups' ``lr`` as their initial ones.
+
+    Attributes:
+        last_epoch: steps taken.
+        base_lrs: the initial rates, one a group.
+
+    Raises:
+        KeyError: ``last_epoch`` is not −1, and a group lacks its ``initial_lr``.
+    """
+
+    def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{type(self).__name__}: expected an Optimizer, got {type(optimizer).__name__}")
+        self.optimizer = optimizer
+        for number, group in enumerate(optimizer.param_groups):
+            if last_epoch == -1:
+                group.setdefault("initial_lr", group["lr"])
+            elif "initial_lr" not in group:
+                raise KeyError(f"{type(self).__name__}: to resume, group {number} must have 'initial_lr'")
+        self.base_lrs: list[float] = [group["initial_lr"] for group in optimizer.param_groups]
+        self.last_epoch = last_epoch
+        self._last_lr: list[float] = []
+        self.step()
+
+    def get_lr(self) -> list[float]:
+        """The rates of step ``last_epoch``, from the groups' rates at hand."""
+        factor = self.factor()
+        return [group["lr"] * factor for group in self.optimizer.param_groups]
+
+    def factor(self) -> float:
+        """What the rates at hand are multiplied by to get those of step ``last_epoch``."""
+        raise TypeError(f"{type(self).__name__}: a schedule must define factor or get_lr")
+
+    def step(self) -> None:
+        """Go on by one step and set the rates."""
+        self.last_epoch += 1
+        self._set(self.get_lr())
+
+    def _set(self, rates: Sequence[float]) -> None:
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        self._last_lr = list(rates)
+
+    def get_last_lr(self) -> list[float]:
+        """The rates that were set last."""
+        return self._last_lr
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the schedule stands; functions that it was given are not part of it."""
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            if name != "optimizer" and not callable(value) and not _holds_functions(value)
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from where :meth:`state_dict` was taken."""
+        self.__dict__.update(state_dict)
+
+
+def _holds_functions(value: Any) -> bool:
+    return isinstance(value, list) and any(callable(item) or isinstance(item, LRScheduler) for item in value)
+
+
+def one_each(value: Any, optimizer: Optimizer, where: str) -> list[Any]:
+    """A value for each group, from one for all or a list of them."""
+    count = len(optimizer.param_groups)
+    values = list(value) if isinstance(value, list | tuple) else [value] * count
+    if len(values) != count:
+        raise ValueError(f"{where}: expected {count} values, one a group, got {len(values)}")
+    return values
+
+
+class LambdaLR(LRScheduler):
+    """``lr = initial lr · f(step)``.
+
+    Args:
+        optimizer: whose rates are set.
+        lr_lambda: f, or one a group.
+        last_epoch: as in :class:`LRScheduler`.
+    """
+
+    def __init__(self, optimizer: Optimizer, lr_lambda: Any, last_epoch: int = -1) -> None:
+        self.lr_lambdas: list[Callable[[int], float]] = one_each(lr_lambda, optimizer, "LambdaLR")
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        """The rates."""
+        return [base * f(self.last_epoch) for f, base in zip(self.lr_lambdas, self.base_lrs, strict=True)]
+
+
+class MultiplicativeLR(LRScheduler):
+    """``lr = lr · f(step)``.
+
+    Args:
+        optimizer: whose rates are set.
+        lr_lambda: f, or one a group.
+        last_epoch: as in :class:`LRScheduler`.
+    """
+
+    def __init__(self, optimizer: Optimizer, lr_lambda: Any, last_epoch: int = -1) -> None:
+        self.lr_lambdas: list[Callable[[int], float]] = one_each(lr_lambda, optimizer, "MultiplicativeLR")
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        """The rates."""
+        groups = self.optimizer.param_groups
+        if self.last_epoch == 0:
+            return [group["lr"] for group in groups]
+        return [group["lr"] * f(self.last_epoch) for f, group in zip(self.lr_lambdas, groups, strict=True)]
+
+
+class StepLR(LRScheduler):
+    """The rate times ``gamma`` every ``step_size`` steps."""
+
+    def __init__(
+        self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1
+    ) -> None:
+        self.step_size = step_size
+        self.gamma = gamma
+        super().__init__(optimizer, last_epoch)
+
+    def factor(self) -> float:
+        """γ at every ``step_size``-th step."""
+        return self.gamma if self.last_epoch > 0 and self.last_epoch % self.step_size == 0 else 1.0
+
+
+class MultiStepLR(LRScheduler):
+    """The rate times ``gamma`` at each of the ``milestones``; a step named twice counts twice."""
+
+    def __init__(
+        self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1, last_epoch: int = -1
+    ) -> None:
+        self.milestones = Counter(milestones)
+        self.gamma = gamma
+        super().__init__(optimizer, last_epoch)
+
+    def factor(self) -> float:
+        """γ at a milestone."""
+        return float(self.gamma ** self.milestones[self.last_epoch])
+
+
+class ConstantLR(LRScheduler):
+    """The rate times ``factor`` for the first ``total_iters`` steps."""
+
+    def __init__(
+        self, optimizer: Optimizer, factor: float = 1.0 / 3, total_iters: int = 5, last_epoch: int = -1
+    ) -> None:
+        if not 0.0 <= factor <= 1.0:
+            raise ValueError(f"ConstantLR: factor must lie in [0, 1], got {factor}")
+        self.constant = factor
+        self.total_iters = total_iters
+        super().__init__(optimizer, last_epoch)
+
+    def factor(self) -> float:
+        """The constant at the first step, its inverse at the last."""
+        if self.last_epoch == 0:
+            return self.constant
+        return 1.0 / self.constant if self.last_epoch == self.total_iters else 1.0
+
+
+class LinearLR(LRScheduler):
+    """The rate times a factor that goes from ``start_factor`` to ``end_factor`` in ``total_iters`` steps."""
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        start_factor: float = 1.0 / 3,
+        end_factor: float = 1.0,
+        total_iters: int = 5,
+        last_epoch: int = -1,
+    ) -> None:
+        if not 0.0 < start_factor <= 1.0 or not 0.0 <= end_factor <= 1.0:
+            raise ValueError(
+                f"LinearLR: factors must lie in (0, 1] and [0, 1], got {start_factor} and {end_factor}"
+            )
+        self.start_factor = start_factor
+        self.end_factor = end_factor
+        self.total_iters = total_iters
+        super().__init__(optimizer, last_epoch)
+
+    def _at(self, step: int) -> float:
+        return self.start_factor + (self.end_factor - self.start_factor) * step / self.total_iters
+
+    def factor(self) -> float:
+        """The line's value over that of the step before."""
+        if self.last_epoch == 0:
+            return self.start_factor
+        return (
+            1.0
+            if self.last_epoch > self.total_iters
+            else self._at(self.last_epoch) / self._at(self.last_epoch - 1)
+        )
+
+
+class ExponentialLR(LRScheduler):
+    """The rate times ``gamma`` every step."""
+
+    def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
+        self.gamma = gamma
+        super().__init__(optimizer, last_epoch)
+
+    def factor(self) -> float:
+        """γ, but not at the start."""
+        return self.gamma if self.last_epoch > 0 else 1.0
+
+
+class PolynomialLR(LRScheduler):
+    """The initial rate times ``(1 − step / total_iters)^power``, and 0 from ``total_iters`` on."""
+
+    def __init__(
+        self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1
+    ) -> None:
+        self.total_iters = total_iters
+        self.power = power
+        super().__init__(optimizer, last_epoch)
+
+    def factor(self) -> float:
+        """The polynomial's value over that of the step before."""
+        step, total = self.last_epoch, self.total_iters
+        if step == 0 or step > total:
+            return 1.0
+        return float(((1.0 - step / total) / (1.0 - (step - 1) / total)) ** self.power)
+
+
+class CosineAnnealingLR(LRScheduler):
+    """``lr = η + (initial − η) (1 + cos(π step / T)) / 2``: down to η in T steps, and up again after.
+
+    Args:
+        optimizer: whose rates are set.
+        T_max: T.
+        eta_min: η.
+        last_epoch: as in :class:`LRScheduler`.
+
+    Source: Loshchilov and Hutter, ICLR 2017, without restarts.
+    """
+
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
+        self.T_max = T_max
+        self.eta_min = eta_min
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        """The rates, from those at hand, so that the schedule can be chained."""
+        step, period, low = self.last_epoch, self.T_max, self.eta_min
+        groups = self.optimizer.param_groups
+        if step == 0:
+            return [group["lr"] for group in groups]
+        if (step - 1 - period) % (2 * period) == 0:
+            rise = (1.0 - math.cos(math.pi / period)) / 2.0
+            return [
+                group["lr"] + (base - low) * rise for base, group in zip(self.base_lrs, groups, strict=True)
+            ]
+        ratio = (1.0 + math.cos(math.pi * step / period)) / (1.0 + math.cos(math.pi * (step - 1) / period))
+        return [ratio * (group["lr"] - low) + low for group in groups]
+
+
+class CosineAnnealingWarmRestarts(LRScheduler):
+    """A cosine from the initial rate to ``eta_min`` over and over, each ``T_mult`` times as long as the last.
+
+    Args:
+        optimizer: whose rates are set.
+        T_0: steps of the first.
+        T_mult: a whole number of at least 1.
+        eta_min: the lowest rate.
+        last_epoch: as in :class:`LRScheduler`.
+
+    Source: Loshchilov and Hutter, ICLR 2017.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        T_0: int,
+        T_mult: int = 1,
+        eta_min: float = 0.0,
+        last_epoch: int = -1,
+    ) -> None:
+        if T_0 < 1 or T_mult < 1:
+            raise ValueError(
+                f"CosineAnnealingWarmRestarts: T_0 and T_mult must be at least 1, got {T_0}, {T_mult}"
+            )
+        self.T_0 = T_0
+        self.T_mult = T_mult
+        self.eta_min = eta_min
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        """The rates."""
+        step, period = self.last_epoch, self.T_0
+        while step >= period:
+            step, period = step - period, period * self.T_mult
+        height = (1.0 + math.cos(math.pi * step / period)) / 2.0
+        return [self.eta_min + (base - self.eta_min) * height for base in self.base_lrs]
+
+
+class ChainedScheduler(LRScheduler):
+    """Several schedules on one optimizer, each stepping at every step.
+
+    Args:
+        schedulers: of one optimizer.
+
+    Raises:
+        ValueError: none, or schedules of several optimizers.
+    """
+
+    def __init__(self, schedulers: Sequence[LRScheduler]) -> None:
+        self._schedulers = _of_one_optimizer(schedulers, "ChainedScheduler")
+        self.optimizer = schedulers[0].optimizer
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+    def step(self) -> None:
+        """Step each in turn."""
+        for scheduler in self._schedulers:
+            scheduler.step()
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where each stands."""
+        states = [scheduler.state_dict() for scheduler in self._schedulers]
+        return {**super().state_dict(), "_schedulers": states}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from where :meth:`state_dict` was taken."""
+        rest = dict(state_dict)
+        for scheduler, state in zip(self._schedulers, rest.pop("_schedulers"), strict=True):
+            scheduler.load_state_dict(state)
+        super().load_state_dict(rest)
+
+
+def _of_one_optimizer(schedulers: Sequence[LRScheduler], where: str) -> list[LRScheduler]:
+    if not schedulers:
+        raise ValueError(f"{where}: expected at least one schedule")
+    if any(scheduler.optimizer is not schedulers[0].optimizer for scheduler in schedulers):
+        raise ValueError(f"{where}: the schedules must belong to one optimizer")
+    return list(schedulers)
+
+
+class SequentialLR(ChainedScheduler):
+    """One schedule after another, each from its own beginning.
+
+    Args:
+        optimizer: whose rates are set.
+        schedulers: of that optimizer.
+        milestones: the steps at which the second, the third … take over.
+
+    Raises:
+        ValueError: not one milestone fewer than schedules.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int]
+    ) -> None:
+        if len(milestones) != len(schedulers) - 1:
+            raise ValueError(
+                f"SequentialLR: {len(schedulers)} schedules need {len(schedulers) - 1} milestones, "
+                f"got {len(milestones)}"
+            )
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"]
+        super().__init__(schedulers)
+        if optimizer is not self.optimizer:
+            raise ValueError("SequentialLR: the schedules must belong to the optimizer")
+        self.milestones = list(milestones)
+        self.last_epoch = 0
+        self._begin(self._schedulers[0])
+
+    def _begin(self, scheduler: LRScheduler) -> None:
+        scheduler.last_epoch = -1
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"]
+        scheduler.step()
+        self._last_lr = scheduler.get_last_lr()
+
+    def step(self) -> None:
+        """Step the schedule whose turn it is."""
+        self.last_epoch += 1
+        place = bisect_right(self.milestones, self.last_epoch)
+        scheduler = self._schedulers[place]
+        if place > 0 and self.milestones[place - 1] == self.last_epoch:
+            self._begin(scheduler)
+        else:
+            scheduler.step()
+            self._last_lr = scheduler.get_last_lr()
+
+
+class ReduceLROnPlateau(LRScheduler):
+    """The rate times ``factor`` when a number has not got better for a while.
+
+    Args:
+        optimizer: whose rates are set.
+        mode: ``"min"`` if smaller is better, else ``"max"``.
+        factor: below 1.
+        patience: steps without getting better that are let pass.
+        threshold: by how much it must get better to count.
+        threshold_mode: ``"rel"`` or ``"abs"``.
+        cooldown: steps after a cut that do not count.
+        min_lr: lower bound of the rates, or one a group.
+        eps: a cut smaller than this is left undone.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float | Sequence[float] = 0.0,
+        eps: float = 1e-8,
+    ) -> None:
+        if mode not in ("min", "max") or threshold_mode not in ("rel", "abs"):
+            raise ValueError(
+                f"ReduceLROnPlateau: mode must be min or max and threshold_mode rel or abs, got {mode!r}, "
+                f"{threshold_mode!r}"
+            )
+        if not factor < 1.0:
+            raise ValueError(f"ReduceLROnPlateau: factor must be below 1, got {factor}")
+        self.optimizer = optimizer
+        self.mode = mode
+        self.cut = factor
+        self.patience = patience
+        self.threshold = threshold
+        self.threshold_mode = threshold_mode
+        self.cooldown = cooldown
+        self.min_lrs = one_each(min_lr, optimizer, "ReduceLROnPlateau")
+        self.eps = eps
+        self.best = math.inf if mode == "min" else -math.inf
+        self.num_bad_epochs = 0
+        self.cooldown_counter = 0
+        self.last_epoch = 0
+        self._last_lr = [group["lr"] for group in optimizer.param_groups]
+
+    def step(self, metrics: Any = None) -> None:
+        """Look at this step's number.
+
+        Args:
+            metrics: what should get better; a number or a tensor with one element.
+        """
+        value = float(metrics)
+        self.last_epoch += 1
+        if self._is_better(value):
+            self.best = value
+            self.num_bad_epochs = 0
+        else:
+            self.num_bad_epochs += 1
+        if self.cooldown_counter > 0:
+            self.cooldown_counter -= 1
+            self.num_bad_epochs = 0
+        if self.num_bad_epochs > self.patience:
+            self._cut()
+            self.cooldown_counter = self.cooldown
+            self.num_bad_epochs = 0
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+    def _cut(self) -> None:
+        for group, low in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
+            rate = max(group["lr"] * self.cut, low)
+            if group["lr"] - rate > self.eps:
+                group["lr"] = rate
+
+    def _is_better(self, value: float) -> bool:
+        margin = self.threshold
+        if self.threshold_mode == "rel":
+            margin *= self.best
+        if not math.isfinite(margin):  # the first value is better than none
+            return True
+        return value < self.best - margin if self.mode == "min" else value > self.best + margin
