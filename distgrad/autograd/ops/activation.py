@@ -9,10 +9,10 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Shape, same_shape
-from distgrad.autograd.primitive import Sample
+from distgrad.autograd.ops.rules import Shape, normalize_axes, same_shape
+from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.rng import Generator, default_generator
-from distgrad.errors import OptionError, ShapeError
+from distgrad.errors import AxisError, OptionError, ShapeError
 
 _SAMPLES = [
     Sample(((3, 4),)),
@@ -38,6 +38,7 @@ _TANH_CUBIC = 0.044715
     math="y = x Φ(x), or x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))",
     source="Hendrycks and Gimpel, arXiv:1606.08415, 2016",
     samples=[*_SAMPLES, Sample(((3, 4),), {"approximate": "tanh"}), *_KINKED[-1:]],
+    rejects=[Reject(((3, 4),), OptionError, "must be 'none' or 'tanh'", {"approximate": "sigmoid"})],
     **_OPTIONS,
 )
 def gelu(xp: Any, x: Array, /, *, approximate: str = "none") -> Array:
@@ -337,6 +338,7 @@ def _per_channel(weight: Array, ndim: int, where: str, channels: Shape) -> Shape
         Sample(((2, 3, 4), (1,)), note="one weight"),
         Sample(((5,), (1,)), note="one axis"),
     ],
+    rejects=[Reject(((2, 3, 4), (4,)), ShapeError, "weight is [4], expected [1] or [3]")],
 )
 def prelu(xp: Any, x: Array, weight: Array, /) -> Array:
     """Rectifier whose slope below 0 is learned.
@@ -379,6 +381,10 @@ def rrelu(
     source="Dauphin et al., ICML 2017",
     dtypes="real floating-point",
     samples=[Sample(((3, 4),)), Sample(((2, 6, 3),), {"axis": 1})],
+    rejects=[
+        Reject(((3, 5),), ShapeError, "must have an even length"),
+        Reject(((3, 4),), AxisError, "axis 2", {"axis": 2}),
+    ],
 )
 def glu(xp: Any, x: Array, /, *, axis: int = -1) -> Array:
     """One half of an axis gated by the other.
@@ -386,8 +392,9 @@ def glu(xp: Any, x: Array, /, *, axis: int = -1) -> Array:
     Raises:
         ShapeError: an axis of odd length.
     """
-    length = x.shape[axis]
+    place = normalize_axes(axis, len(x.shape), "glu")[0]
+    length = x.shape[place]
     if length % 2:
         raise ShapeError(f"glu: axis {axis} of {list(x.shape)} must have an even length")
-    before = (slice(None),) * (axis % len(x.shape))
+    before = (slice(None),) * place
     return x[(*before, slice(None, length // 2))] * xp.sigmoid(x[(*before, slice(length // 2, None))])

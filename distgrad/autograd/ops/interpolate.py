@@ -194,10 +194,15 @@ def pixel_unshuffle(xp: Any, x: Array, /, downscale_factor: int) -> Array:
     math="y[n, k g + i] = x[n, i C/g + k], g = groups",
     source="Zhang et al., CVPR 2018",
     samples=[Sample(((2, 6, 3), 2))],
-    rejects=[Reject(((2, 6, 3), 4), ShapeError, "6 channels do not divide into 4 groups")],
+    rejects=[
+        Reject(((2, 6, 3), 4), ShapeError, "6 channels do not divide into 4 groups"),
+        Reject(((6,), 2), ShapeError, "expected [N, C, *]"),
+    ],
 )
 def channel_shuffle(xp: Any, x: Array, /, groups: int) -> Array:
     """Channels of all groups taken in turn, ``[N, C, *]``."""
+    if len(x.shape) < 2:
+        raise ShapeError(f"channel_shuffle: x is {list(x.shape)}, expected [N, C, *]")
     channels = x.shape[1]
     if channels % groups:
         raise ShapeError(f"channel_shuffle: {channels} channels do not divide into {groups} groups")
