@@ -129,7 +129,7 @@ def _tensor(value: Any) -> Any:
 
 
 def _numbers_as_tensors(values: list[Any]) -> list[Any]:
-    """Python numbers in the dtype of the tensors beside them.
+    """Python numbers as tensors, in the dtype of those beside them.
 
     A formula that combines two numbers first would give them a dtype of their own, and float64 to the result.
     """
@@ -137,7 +137,7 @@ def _numbers_as_tensors(values: list[Any]) -> list[Any]:
     dtypes = [dtype for dtype in dtypes if dtype.kind in "fc"] or dtypes
     return [
         Tensor(np.asarray(value, np.result_type(*dtypes, value)))
-        if dtypes and isinstance(value, int | float | complex)
+        if isinstance(value, int | float | complex)
         else value
         for value in values
     ]

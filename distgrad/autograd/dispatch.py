@@ -7,7 +7,6 @@ inputs that want a gradient. A call costs the formula and a few attribute loads.
 
 from __future__ import annotations
 
-import inspect
 import linecache
 import sys
 from collections.abc import Callable, Sequence
@@ -164,6 +163,11 @@ def optional(value: Any, where: str, name: str) -> Any:
     return None if value is None else constant(value, where, name)
 
 
+def lone(value: Any, where: str, name: str) -> Any:
+    """As :func:`constant`, for an only input: a number becomes an array, for want of others to follow."""
+    return np.asarray(constant(value, where, name))
+
+
 def unwrap_sequence(values: Any, where: str, name: str) -> tuple[list[Any], list[Any], list[Any]]:
     """Arrays, nodes and version cells of a sequence of inputs."""
     if isinstance(values, Tensor) or not isinstance(values, Sequence | np.ndarray):
@@ -275,7 +279,7 @@ def describe_value(value: Any) -> str:
 def _execute(record: Primitive, source: str, filename: str) -> Any:
     """Compile and run the source of one function; tracebacks can show its lines."""
     scope = _scope(record)
-    for name, parameter in inspect.signature(record.formula).parameters.items():
+    for name, parameter in record.signature.parameters.items():
         scope[f"default_{name}"] = parameter.default
     for vjp in record.vjps.values():
         x = vjp.inputs[0]
@@ -291,7 +295,7 @@ def _scope(record: Primitive) -> dict[str, Any]:
 
 
 _HELPERS = (
-    *(DistgradError, Node, Tensor, as_array, complex_barrier, constant, explain, optional),
+    *(DistgradError, Node, Tensor, as_array, complex_barrier, constant, explain, lone, optional),
     *(outside, pick, several, share, unwrap_sequence, wrong_dtype),
 )
 _GLOBALS: dict[str, Any] = {each.__name__: each for each in _HELPERS}

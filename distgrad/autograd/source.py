@@ -148,10 +148,11 @@ def call_source(record: Primitive, operator: str = "") -> str:
 def _unwrap_source(record: Primitive, x: str, operator: str) -> str:
     """How one input becomes an array, and is checked."""
     unwrap = _UNWRAP_SEQUENCE if record.variadic else _UNWRAP
+    constant = "lone" if len(record.inputs) == 1 else "constant"
     text = unwrap.format(
         x=x,
         where=record.name,
-        constant="optional" if x in record.optional else "constant",
+        constant="optional" if x in record.optional else constant,
         foreign=_FOREIGN.format(x=x) if operator else "",
     )
     if record.dtypes != "all":
@@ -164,7 +165,7 @@ def _unwrap_source(record: Primitive, x: str, operator: str) -> str:
 
 
 def _passed(record: Primitive, name: str) -> str:
-    parameter = inspect.signature(record.formula).parameters[name]
+    parameter = record.signature.parameters[name]
     return name if parameter.kind is parameter.POSITIONAL_ONLY else f"{name}={name}"
 
 
@@ -280,7 +281,7 @@ def backward_source(record: Primitive) -> str:
 
 def public_signature(record: Primitive) -> inspect.Signature:
     """The formula's signature without ``xp``, and with a sequence as one argument."""
-    signature = inspect.signature(record.formula)
+    signature = record.signature
     parameters = list(signature.parameters.values())[1:]
     if record.variadic:
         parameters[0] = parameters[0].replace(kind=inspect.Parameter.POSITIONAL_ONLY)

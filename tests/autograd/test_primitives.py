@@ -9,7 +9,7 @@ from distgrad.autograd.gradcheck import gradcheck, gradgradcheck
 from distgrad.autograd.ops.rules import broadcast_shape
 from distgrad.autograd.primitive import DTYPE_CHARS, REGISTRY, Sample
 from distgrad.autograd.samples import Case, is_floating, reject_cases, sample_cases
-from distgrad.errors import DTypeError
+from distgrad.errors import DistgradError, DTypeError
 
 CASES = list(sample_cases())
 DIFFERENTIABLE = [case for case in CASES if checks.records_a_gradient(case)]
@@ -131,6 +131,30 @@ def test_a_python_number_keeps_float32(case, place, checked):
         assert gradgradcheck(call, tensors, directions=1)
         checked["gradchecks"] += 1
         checked["gradgradchecks"] += 1
+
+
+@each(
+    [
+        case
+        for record in REGISTRY.values()
+        if len(record.inputs) == 1 and not record.variadic
+        for case in list(sample_cases([record]))[:1]
+    ]
+)
+def test_a_lone_number_counts_as_an_array_without_axes(case):
+    (array, *others), number = case.inputs(), 1
+    if is_floating(array):
+        number = sum(case.example.domain or case.record.domain or (0.5, 1.5)) / 2
+    try:
+        expected = case.call(np.asarray(number), *others)
+    except (DistgradError, IndexError, np.linalg.LinAlgError) as error:
+        with pytest.raises(type(error)):
+            case.call(number, *others)
+    else:
+        for out, reference in zip(
+            checks.arrays(case.call(number, *others)), checks.arrays(expected), strict=True
+        ):
+            np.testing.assert_array_equal(out, reference, strict=True)
 
 
 def cases_of_another_dtype():
