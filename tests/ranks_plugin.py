@@ -1,8 +1,9 @@
-"""Tests on several MPI ranks inside one pytest command: the ``ranks`` marker, and abort on a first failure.
+"""Tests on several ranks inside one pytest command: the ``ranks`` marker, and abort on a first failure.
 
-``@pytest.mark.ranks(n, timeout=60)`` runs a test in n processes under the ``mpiexec`` beside this Python. The
-outer pytest starts this file as the program of every rank; each of them runs pytest on that one test. The
-first rank that fails ends the job, and what it printed is the failure that the outer pytest shows.
+``@pytest.mark.ranks(n, timeout=60)`` runs a test in n processes under the ``mpiexec`` beside this Python, and
+with ``backend="shm"`` in n processes that know of no MPI. The outer pytest starts this file as the program of
+every rank; each of them runs pytest on that one test. The first rank that fails ends the job, and what it
+printed is the failure that the outer pytest shows.
 
 Under ``mpirun python -m pytest --with-mpi`` (pytest-mpi) the ranks run the same tests side by side; there,
 too, the first failure on any rank ends all of them, since the others would wait for it.
@@ -14,6 +15,7 @@ import contextlib
 import faulthandler
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -55,8 +57,9 @@ def run_ranks(
     timeout: float,
     env: Mapping[str, str] | None = None,
     folder: Path | None = None,
+    backend: str = "mpi",
 ) -> Job:
-    """Run ``command`` on ``n`` ranks under the mpiexec beside this Python and leave nothing running.
+    """Run ``command`` on ``n`` ranks and leave nothing running.
 
     Args:
         n: number of ranks.
@@ -64,15 +67,18 @@ def run_ranks(
         timeout: seconds; then every rank of ``folder`` writes its stacks, and the job is stopped.
         env: variables on top of this process's.
         folder: where ranks that run :func:`_be_a_rank` leave their process ids.
+        backend: ``mpi`` starts them by the mpiexec beside this Python, ``shm`` by this file.
     """
-    mpiexec = Path(sys.executable).parent / "mpiexec"
-    if not mpiexec.exists():
+    starter = [str(Path(sys.executable).parent / "mpiexec"), "-n"]
+    if backend == "shm":
+        starter = [sys.executable, __file__, "start"]
+    elif not Path(starter[0]).exists():
         pytest.fail(
-            f"{mpiexec} was expected, and is not there; run: pip install 'distgrad[mpi]'", pytrace=False
+            f"{starter[0]} was expected, and is not there; run: pip install 'distgrad[mpi]'", pytrace=False
         )
     start_s = time.monotonic()
     process = subprocess.Popen(
-        [str(mpiexec), "-n", str(n), *command],
+        [*starter, str(n), *command],
         env={**os.environ, **_SETTINGS, **(env or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -95,8 +101,19 @@ def run_ranks(
         _unlink_segments(folder)
 
 
+def _start_ranks(n: int, command: Sequence[str]) -> int:
+    """Be to ``shm`` what mpiexec is to MPI, except that a rank's failure ends no other; return the exit code.
+
+    All processes are of one group, which SIGTERM ends.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
+    job = {"WORLD_SIZE": str(n), "DISTGRAD_BACKEND": "shm", "DISTGRAD_JOB_SECRET": secrets.token_hex(16)}
+    ranks = [subprocess.Popen(command, env={**os.environ, **job, "RANK": str(rank)}) for rank in range(n)]
+    return max(abs(rank.wait()) for rank in ranks)
+
+
 def _stop(process: subprocess.Popen[str]) -> str:
-    """End mpiexec, which ends its ranks, and return what they had printed."""
+    """End the starter, which ends its ranks, and return what they had printed."""
     process.terminate()
     try:
         return process.communicate(timeout=5)[0]
@@ -152,7 +169,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         if config.inipath is not None:
             arguments.insert(0, f"--config-file={config.inipath}")
         (folder / "arguments").write_text("\0".join(arguments))
-        job = run_ranks(n, [sys.executable, __file__], timeout, {FOLDER: str(folder)}, folder)
+        backend = marker.kwargs.get("backend", "mpi")
+        job = run_ranks(n, [sys.executable, __file__], timeout, {FOLDER: str(folder)}, folder, backend)
         _judge(n, timeout, job, folder)
     finally:
         shutil.rmtree(folder)
@@ -175,10 +193,10 @@ def _judge(n: int, timeout: float, job: Job, folder: Path) -> None:
         why = (
             f"timed out after {timeout} s"
             if job.returncode is None
-            else f"mpiexec ended with {job.returncode}"
+            else f"the starter ended with {job.returncode}"
         )
         parts = [f"----- rank {rank} -----\n{part[-_SHOWN_CHARS:]}" for rank, part in sorted(text.items())]
-        parts.append(f"----- mpiexec -----\n{job.output[-_SHOWN_CHARS:]}")
+        parts.append(f"----- starter -----\n{job.output[-_SHOWN_CHARS:]}")
         pytest.fail(f"{n} ranks: {why}\n" + "\n".join(parts), pytrace=False)
     if skipped := sorted(folder.glob("*.skipped")):
         pytest.skip(f"rank {skipped[0].stem}: {skipped[0].read_text()}")
@@ -219,30 +237,36 @@ def _with_mpi(config: pytest.Config) -> bool:
 
 def _end_job(text: str) -> None:
     """Print why, then end every rank: the others would wait for this one for ever."""
-    from mpi4py import MPI
-
     if FOLDER in os.environ:
         _leave("failed", str(time.time_ns()))
     capture = _config.pluginmanager.getplugin("capturemanager") if _config is not None else None
     with capture.global_and_fixture_disabled() if capture is not None else contextlib.nullcontext():
-        print(f"\nrank {MPI.COMM_WORLD.Get_rank()} failed: {text}", file=sys.stderr, flush=True)
-    time.sleep(0.2)  # mpiexec drops output that it has not forwarded when the job is aborted
-    MPI.COMM_WORLD.Abort(1)
+        print(f"\nrank {_rank()} failed: {text}", file=sys.stderr, flush=True)
+    if "RANK" not in os.environ:
+        from mpi4py import MPI
+
+        time.sleep(0.2)  # mpiexec drops output that it has not forwarded when the job is aborted
+        MPI.COMM_WORLD.Abort(1)
     os._exit(1)
 
 
-def _leave(kind: str, text: str) -> None:
+def _rank() -> int:
+    """This process's, by the variable of :func:`_start_ranks` or else by MPI."""
+    if "RANK" in os.environ:
+        return int(os.environ["RANK"])
     from mpi4py import MPI
 
-    (Path(os.environ[FOLDER]) / f"{MPI.COMM_WORLD.Get_rank()}.{kind}").write_text(text)
+    return int(MPI.COMM_WORLD.Get_rank())
+
+
+def _leave(kind: str, text: str) -> None:
+    (Path(os.environ[FOLDER]) / f"{_rank()}.{kind}").write_text(text)
 
 
 def _be_a_rank() -> int:
     """Run the test that the outer pytest has written down, with this rank's own file for what it prints."""
-    from mpi4py import MPI
-
     folder = Path(os.environ[FOLDER])
-    rank = MPI.COMM_WORLD.Get_rank()
+    rank = _rank()
     out = os.open(folder / f"{rank}.txt", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(out, 2)
@@ -259,6 +283,8 @@ def _be_a_rank() -> int:
         "--timeout=0",
         "-p",
         "no:cacheprovider",
+        "-p",
+        "no:hypothesispytest",  # a second of imports in every rank
         f"--basetemp={folder / str(rank)}",
     ]
     code = pytest.main([*options, *(folder / "arguments").read_text().split("\0")])
@@ -268,4 +294,4 @@ def _be_a_rank() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_be_a_rank())
+    sys.exit(_start_ranks(int(sys.argv[2]), sys.argv[3:]) if "start" in sys.argv[1:2] else _be_a_rank())

@@ -51,11 +51,13 @@ def flat_numbers(verb: str, x: NDArray[Any], op: str) -> NDArray[Any]:
     flat = _flat(verb, "x", x)
     if op not in REDUCTIONS:
         raise CommError(f"{verb}: op must be one of {', '.join(REDUCTIONS)}, got {op!r}")
-    kind = "f" if x.dtype.name == "bfloat16" else x.dtype.kind  # NumPy itself has no kind for it
+    kind = x.dtype.kind
+    if kind == "V" and x.dtype.name == "bfloat16":  # NumPy itself has no kind for it
+        kind = "f"
     if kind not in "fiub" or x.dtype.itemsize > 8 or not x.dtype.isnative:
         raise DTypeError(
-            f"{verb}: x must be float16, bfloat16, float32, float64, an integer or bool in native byte order, "
-            f"got {x.dtype}"
+            f"{verb}: x must be float16, bfloat16, float32, float64, an integer or bool in native byte "
+            f"order, got {x.dtype}"
         )
     if (kind == "b" and op in ("sum", "mean")) or (kind in "iu" and op == "mean"):
         raise DTypeError(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from distgrad.comm.arrays import check_writeable, flat_bytes, flat_numbers
 from distgrad.comm.calls import Call
 from distgrad.comm.transport import Transport
-from distgrad.errors import CommError, CommMismatchError, DTypeError, ShapeError
+from distgrad.errors import CommError, CommMismatchError, ShapeError
 
 __all__ = ["Communicator"]
 

@@ -8,6 +8,7 @@ reduced where it lies, by slices; any other goes through the slots in pieces.
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import threading
@@ -32,6 +33,7 @@ _ARRIVED, _AWAITED, _ARENA, _OFFSET = range(4)  # what stands in a cell
 _SLOT_BYTES = 1 << 22  # one of a rank's two; pages that are not used cost nothing
 _PIECE_BYTES = 1 << 19  # of an array that goes through the slots: what stays in the cache on its way
 _SMALL_BYTES = 1 << 14  # up to here every rank reduces everything for itself, which saves a meeting
+_MAX_VIEWS = 256
 _ALIGNMENT_BYTES = 128  # slices begin where no other rank's cache line ends
 _SPIN_S = 100e-6
 _PAGE_BYTES = 4096
@@ -102,6 +104,7 @@ class HostGroup:
         self._epoch = 0  # the number of the last meeting
         self._arenas: dict[int, _Arena] = {}
         self._num_arenas = 0
+        self._views: dict[tuple[int, np.dtype], list[list[NDArray[Any]]]] = {}  # of both halves of the slots
 
     # Meeting
 
@@ -205,7 +208,7 @@ class HostGroup:
         step = _ALIGNMENT_BYTES // x.itemsize
         lines = -(-x.size // step)
         ends = [min(lines * rank // self.size * step, x.size) for rank in range(self.size + 1)]
-        return list(zip(ends[:-1], ends[1:], strict=True))
+        return list(itertools.pairwise(ends))
 
     # Collectives; arguments are those of distgrad.comm.transport.Transport
 
@@ -226,10 +229,16 @@ class HostGroup:
             self.meet()
 
     def _reduce_small(self, x: NDArray[Any], op: str) -> None:
-        slots = self._next_slots()[:, : x.nbytes].view(x.dtype)
-        slots[self.rank] = x
+        views = self._views.get((x.size, x.dtype))
+        if views is None:
+            if len(self._views) == _MAX_VIEWS:
+                self._views.clear()
+            halves = [half[:, : x.nbytes].view(x.dtype) for half in self._slots]
+            views = self._views[x.size, x.dtype] = [list(half) for half in halves]
+        slots = views[(self._epoch + 1) & 1]
+        np.copyto(slots[self.rank], x)
         self.meet()
-        reduce_arrays(list(slots), [x], op)
+        reduce_arrays(slots, (x,), op)
 
     def _reduce_piece(self, x: NDArray[Any], op: str) -> None:
         slots = self._next_slots()[:, : x.nbytes].view(x.dtype)

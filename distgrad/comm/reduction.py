@@ -27,21 +27,30 @@ def reduce_arrays(arrays: Sequence[NDArray[Any]], outs: Sequence[NDArray[Any]], 
         outs: of that length and dtype; may be the arrays themselves.
         op: ``sum``, ``min``, ``max`` or ``prod``.
     """
-    ufunc, narrow = UFUNCS[op], is_narrow(arrays[0].dtype)
-    length = arrays[0].size
-    step = _BLOCK_BYTES // arrays[0].itemsize
+    length, step = arrays[0].size, _BLOCK_BYTES // arrays[0].itemsize
     with np.errstate(all="ignore"):  # an overflow is the caller's to find
-        for start in range(0, length, step):
-            if length > step:
-                parts = [array[start : start + step] for array in arrays]
-                targets = [out[start : start + step] for out in outs]
-            else:
-                parts, targets = list(arrays), list(outs)
-            total = parts[0].astype(np.float32) if narrow else targets[0]
-            if len(parts) == 1:
-                np.copyto(total, parts[0])
-            for i in range(1, len(parts)):
-                part = parts[i].astype(np.float32) if narrow else parts[i]
-                ufunc(parts[0] if i == 1 and not narrow else total, part, out=total)
-            for target in targets if narrow else targets[1:]:
-                np.copyto(target, total, casting="unsafe")
+        if length <= step:
+            _reduce_block(arrays, outs, op)
+        else:
+            for start in range(0, length, step):
+                block = slice(start, start + step)
+                _reduce_block([array[block] for array in arrays], [out[block] for out in outs], op)
+
+
+def _reduce_block(arrays: Sequence[NDArray[Any]], outs: Sequence[NDArray[Any]], op: str) -> None:
+    first, *rest = arrays
+    if is_narrow(first.dtype):
+        total = first.astype(np.float32)
+        for array in rest:
+            UFUNCS[op](total, array.astype(np.float32), out=total)
+        for out in outs:
+            np.copyto(out, total, casting="unsafe")
+        return
+    total = outs[0]
+    if not rest:
+        np.copyto(total, first)
+    for array in rest:
+        UFUNCS[op](first, array, out=total)
+        first = total
+    for out in outs[1:]:
+        np.copyto(out, total)

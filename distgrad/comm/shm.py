@@ -41,8 +41,8 @@ def connect(timeout_s: float | None = None, check_calls: float | None = None) ->
         )
     if settings.local_world_size not in (None, size):
         raise CommError(
-            f"comm.init: backend 'shm' serves the ranks of one host, but {settings.local_world_size} of {size} "
-            "are on this one; use backend 'mpi'"
+            "comm.init: backend 'shm' serves the ranks of one host, but only "
+            f"{settings.local_world_size} of {size} are on this one; use backend 'mpi'"
         )
     family = _SharedMemoryFamily(f"{secret} {next(_num_worlds)}", rank, size, timeout_s, check_calls)
     topology = Topology((host_name(),) * size)

@@ -130,7 +130,7 @@ def test_a_skip_and_a_death_are_not_passes(project):
     assert "1 skipped" in output
     assert "planted reason" in output
     assert "2 failed" in output
-    assert "mpiexec ended with" in output
+    assert "the starter ended with" in output
     assert "fixture 'no_such_fixture' not found" in output
 
 

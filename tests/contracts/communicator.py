@@ -84,10 +84,11 @@ def ranks_are_numbered(comm: Communicator) -> None:
 def all_reduce_matches_numpy_with_equal_bits(comm: Communicator) -> None:
     for dtype in (*FLOATS, *INTEGERS):
         for shape in SHAPES if dtype in ("float32", "int64") else ((7,),):
+            rows = all_data(comm, shape, dtype)
             for op, ufunc in UFUNCS.items():
-                x = data(comm.rank, shape, dtype)
+                x = rows[comm.rank].copy()
                 assert comm.all_reduce(x, op) is x
-                close(x, np.asarray(reduce(ufunc, all_data(comm, shape, dtype)), dtype))
+                close(x, np.asarray(reduce(ufunc, rows), dtype))
                 same_bits(comm, x)
 
 
@@ -116,12 +117,12 @@ def a_weighted_mean_divides_by_the_weights(comm: Communicator) -> None:
         [2.0] + [0.0] * (comm.size - 1),
     ):
         for dtype in FLOATS:
-            x = data(comm.rank, (40_000,), dtype)
+            rows = np.array(all_data(comm, (20_000,), dtype))
+            x = rows[comm.rank].copy()
             if weights[comm.rank] == 0.0:
                 x[:] = np.nan  # counts nothing, whatever it is
             assert comm.all_reduce(x, "mean", weight=weights[comm.rank]) is x
-            rows = np.array([row.astype(np.float64) for row in all_data(comm, (40_000,), dtype)])
-            close(x, np.average(rows, axis=0, weights=weights).astype(dtype), scale=4)
+            close(x, np.average(rows.astype(np.float64), axis=0, weights=weights).astype(dtype), scale=4)
             same_bits(comm, x)
     nothing = np.full(3, np.nan)
     np.testing.assert_array_equal(comm.all_reduce(nothing, "mean", weight=0), np.zeros(3))
@@ -200,7 +201,7 @@ def reductions_reject_what_they_cannot_reduce(comm: Communicator) -> None:
 def broadcast_copies_the_roots_array(comm: Communicator) -> None:
     for root in range(comm.size):
         for dtype in (*FLOATS, *INTEGERS, "bool"):
-            for shape in SHAPES:
+            for shape in SHAPES if (root, dtype) == (comm.size - 1, "float32") else ((7,),):
                 x = data(comm.rank, shape, dtype)
                 assert comm.broadcast(x, root) is x
                 np.testing.assert_array_equal(x, data(root, shape, dtype))
@@ -235,7 +236,7 @@ def unequal_lengths_are_gathered(comm: Communicator) -> None:
 @check
 def gather_and_scatter_are_inverse(comm: Communicator) -> None:
     for root in range(comm.size):
-        for shape in SHAPES:
+        for shape in SHAPES if root == comm.size - 1 else ((7,),):
             x = data(comm.rank, shape, "float64")
             stacked = comm.gather(x, root)
             if comm.rank == root:
@@ -456,27 +457,23 @@ def allocated_memory_is_aligned_and_zero(comm: Communicator) -> None:
 @check
 def allocated_memory_reduces_like_any_other(comm: Communicator) -> None:
     """At any place in it, at any length, and also where only some ranks give an array that lies in it."""
-    memory = comm.allocate(8 * 200_003).view(np.float64)
-    again = comm.allocate(8 * 200_003).view(np.float64)
-    for start, stop in ((0, 200_003), (5, 9), (1, 100_000), (199_999, 200_003), (7, 7)):
-        for op, ufunc in UFUNCS.items():
-            rows = all_data(comm, (200_003,), "float64")
+    size = 50_003
+    memory = comm.allocate(8 * size).view(np.float64)
+    again = comm.allocate(8 * size).view(np.float64)
+    rows = all_data(comm, (size,), "float64")
+    for start, stop in ((0, size), (5, 9), (1, 40_000), (size - 4, size), (7, 7)):
+        for op, ufunc in UFUNCS.items() if start == 1 else (("sum", np.add),):
             memory[:] = rows[comm.rank]
             part = memory[start:stop]
             assert comm.all_reduce(part, op) is part
             close(part, reduce(ufunc, (row[start:stop] for row in rows)))
-            same_bits(comm, memory[start:stop])
+            same_bits(comm, part)
             np.testing.assert_array_equal(memory[:start], rows[comm.rank][:start])
             np.testing.assert_array_equal(memory[stop:], rows[comm.rank][stop:])
-    rows = all_data(comm, (100_000,), "float64")
-    for chosen in (
-        [memory[:100_000], np.empty(100_000)],
-        [memory[:100_000], memory[3:100_003]],
-        [memory, again],
-    ):
-        x = chosen[comm.rank % 2][:100_000]
-        x[:] = rows[comm.rank]
-        close(comm.all_reduce(x), reduce(np.add, rows))
+    for even, odd in ((memory[1:], np.empty(size - 1)), (memory[1:], memory[:-1]), (memory[1:], again[1:])):
+        x = (even, odd)[comm.rank % 2]
+        x[:] = rows[comm.rank][1:]
+        close(comm.all_reduce(x), reduce(np.add, (row[1:] for row in rows)))
 
 
 @check
