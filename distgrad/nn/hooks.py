@@ -94,7 +94,7 @@ def _run_pre_hook(
     changed = hook.function(module, args, kwargs)
     if changed is None:
         return args, kwargs
-    if not (isinstance(changed, tuple) and len(changed) == 2):
+    if not (isinstance(changed, tuple) and len(changed) == 2 and isinstance(changed[1], dict)):
         raise TypeError(
             f"forward pre-hook of {type(module).__name__}: with_kwargs expects None or (args, kwargs), "
             f"got {type(changed).__name__}"

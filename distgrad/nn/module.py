@@ -279,12 +279,13 @@ class Module:
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or fill them with zeros."""
         for parameter in self.parameters():
-            if parameter.grad is not None:
-                if set_to_none:
-                    parameter.grad = None
-                else:
-                    parameter.grad = parameter.grad.detach()
-                    write(parameter.grad, 0, "zero_grad")
+            grad = parameter.grad
+            if grad is not None and set_to_none:
+                parameter.grad = None
+            elif grad is not None:
+                if grad.requires_grad:
+                    grad = parameter.grad = grad.detach()
+                write(grad, 0, "zero_grad")
 
     def apply(self: M, fn: Callable[[Module], Any]) -> M:
         """Call ``fn`` on every module within and then on this one; returns the module."""

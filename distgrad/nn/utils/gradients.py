@@ -62,7 +62,8 @@ def _norm(array: Any, order: float) -> float:
     """The norm in float64, since a sum of squares of float16 or float32 overflows early."""
     flat = array.reshape(-1)
     if order == 2.0 and flat.dtype != np.float16:
-        square = float(np.dot(flat, flat))
+        with np.errstate(over="ignore"):
+            square = float(np.dot(flat, flat))
         if math.isfinite(square) and square > 1e-30:
             return math.sqrt(square)
     sizes = np.abs(flat.astype(np.float64))

@@ -1,0 +1,226 @@
+"""What functions do beside agreeing with PyTorch on values: randomness, in-place results, refusals."""
+
+import numpy as np
+import pytest
+
+import distgrad as dg
+from distgrad import nn
+from distgrad.backend.rng import Generator
+from distgrad.errors import DTypeError, GraphError, OptionError, ShapeError
+from distgrad.nn import functional as F
+
+
+@pytest.mark.parametrize("name", ["dropout", "alpha_dropout", "dropout1d", "dropout2d", "dropout3d"])
+def test_dropout_drops_its_share_and_keeps_the_mean(name):
+    shape = {"dropout1d": (200, 20, 3), "dropout2d": (200, 20, 2, 2), "dropout3d": (200, 20, 2, 1, 2)}
+    x = dg.randn(*shape.get(name, (4000,))) + 1.0
+    y = getattr(F, name)(x, 0.3, True, generator=Generator(1))._data
+    numbers, counts = np.unique(y, return_counts=True)
+    dropped = y == numbers[counts.argmax()]
+    assert "alpha" in name or not y[dropped].any()
+    assert abs(dropped.mean() - 0.3) < 0.05
+    if name[-1] == "d":  # whole channels
+        flat = dropped.reshape(*x.shape[:2], -1)
+        assert (flat.all(-1) | ~flat.any(-1)).all()
+    if "alpha" not in name:
+        np.testing.assert_allclose(y[~dropped], x._data[~dropped] / 0.7, rtol=1e-6)
+    again = getattr(F, name)(x, 0.3, True, generator=Generator(1))
+    np.testing.assert_array_equal(again._data, y)
+    assert not np.array_equal(getattr(F, name)(x, 0.3, True, generator=Generator(2))._data, y)
+    assert getattr(F, name)(x, 0.3, False)._data.tolist() == x._data.tolist()
+    with pytest.raises(ValueError, match="p must"):
+        getattr(F, name)(x, 1.5, True)
+
+
+def test_alpha_dropout_keeps_mean_and_variance():
+    x = dg.randn(20000)
+    y = F.alpha_dropout(x, 0.4, True, generator=Generator(0))._data
+    assert abs(y.mean()) < 0.03
+    assert abs(y.var() - 1) < 0.05
+
+
+def test_dropout_module_draws_only_in_training():
+    layer = nn.Dropout(0.5, generator=Generator(0))
+    x = dg.ones(100)
+    assert 20 < (layer(x)._data == 0).sum() < 80
+    assert layer.eval()(x) is x
+
+
+@pytest.mark.parametrize("name", ["ReLU", "ELU", "SiLU", "Hardtanh", "Dropout"])
+def test_in_place_results(name):
+    layer = getattr(nn, name)(inplace=True)
+    leaf = dg.randn(50).requires_grad_()
+    x = leaf * 1.0
+    array = x._data
+    expected = getattr(nn, name)()(dg.Tensor(array.copy()))._data if name != "Dropout" else None
+    y = layer(x)
+    assert y is x
+    assert y._data is array
+    if expected is not None:
+        np.testing.assert_array_equal(array, expected)
+    y.sum().backward()
+    assert leaf.grad is not None
+    with pytest.raises(GraphError, match="a leaf that requires a gradient"):
+        layer(leaf)
+
+
+def test_in_place_underscore_functions():
+    x = dg.tensor([-1.0, 2.0])
+    assert F.relu_(x) is x
+    assert x.tolist() == [0, 2]
+    assert F.threshold_(x, 1.0, 7.0).tolist() == [7, 2]
+
+
+def test_gumbel_softmax():
+    logits = dg.tensor(np.log([[0.2, 0.3, 0.5]] * 4000)).requires_grad_()
+    hard = F.gumbel_softmax(logits, hard=True, generator=Generator(0))
+    np.testing.assert_array_equal(np.unique(hard._data), [0, 1])
+    np.testing.assert_allclose(hard._data.mean(axis=0), [0.2, 0.3, 0.5], atol=0.03)
+    soft = F.gumbel_softmax(logits, tau=0.5, generator=Generator(0))
+    np.testing.assert_allclose(soft._data.sum(axis=1), 1, rtol=1e-5)
+    (hard * np.arange(3)).sum().backward()
+    assert np.abs(logits.grad._data).max() > 0
+
+
+def test_rrelu_draws_slopes_in_its_interval():
+    x = -dg.ones(1000)
+    y = -nn.RReLU(0.2, 0.6, generator=Generator(0))(x)._data
+    assert y.min() >= 0.2
+    assert y.max() <= 0.6
+    assert y.std() > 0.1
+
+
+def test_classes_outside_and_of_other_kinds_are_refused():
+    x = dg.randn(3, 4)
+    for loss in (F.cross_entropy, F.nll_loss):
+        with pytest.raises(IndexError, match="class 4"):
+            loss(x, np.array([0, 4, 1]))
+        with pytest.raises(ShapeError, match=r"target \[2\]"):
+            loss(x, np.array([0, 1]))
+        with pytest.raises(DTypeError, match="class numbers"):
+            loss(x, np.array([0.0, 1.0, 2.0]))
+        with pytest.raises(ShapeError, match=r"weight is \[3\]"):
+            loss(x, np.array([0, 1, 2]), np.ones(3))
+        with pytest.raises(OptionError, match="reduction must be"):
+            loss(x, np.array([0, 1, 2]), reduction="average")
+    with pytest.raises(OptionError, match="label_smoothing"):
+        F.cross_entropy(x, np.array([0, 1, 2]), label_smoothing=2.0)
+
+
+def test_the_mean_over_nothing_is_nan_and_its_gradient_too():
+    x = dg.randn(2, 3).requires_grad_()
+    y = F.cross_entropy(x, np.array([-100, -100]))
+    assert np.isnan(y.item())
+    assert F.cross_entropy(x, np.array([-100, -100]), reduction="sum").item() == 0
+
+
+def test_an_ignored_row_may_hold_anything():
+    scores = np.array([[-np.inf, 0.0], [1.0, 2.0]])
+    y = F.nll_loss(dg.Tensor(scores), np.array([-100, 1]))
+    assert y.item() == -2
+
+
+def test_losses_refuse_shapes_that_would_broadcast():
+    for loss in (F.mse_loss, F.l1_loss, F.huber_loss, F.smooth_l1_loss):
+        with pytest.raises(ShapeError, match=r"input is \[3\] but target \[3, 1\]"):
+            loss(dg.ones(3), dg.ones((3, 1)))
+
+
+def test_targets_of_whole_numbers_leave_float32_alone():
+    x = dg.randn(3)
+    for loss in (F.mse_loss, F.soft_margin_loss, F.binary_cross_entropy_with_logits):
+        assert loss(x, dg.tensor([1, 0, 1])).dtype == np.float32
+
+
+def test_padding_that_the_mode_cannot_give_is_refused():
+    x = dg.ones((1, 1, 3))
+    with pytest.raises(ShapeError, match="at most 2 elements to an axis of 3"):
+        F.pad(x, (3, 0), "reflect")
+    with pytest.raises(ShapeError, match="at most 3 elements to an axis of 3"):
+        F.pad(x, (0, 4), "circular")
+    with pytest.raises(ShapeError, match="up to 3 pairs"):
+        F.pad(x, (1,))
+    with pytest.raises(OptionError, match="mode must be"):
+        F.pad(x, (1, 1), "mirror")
+    with pytest.raises(OptionError, match="takes no value"):
+        F.pad(x, (1, 1), "reflect", 3.0)
+
+
+def test_convolutions_refuse_what_does_not_fit():
+    x, weight = dg.ones((1, 2, 5)), dg.ones((4, 2, 3))
+    with pytest.raises(ShapeError, match="conv1d: bias is"):
+        F.conv1d(x, weight, dg.ones(3))
+    with pytest.raises(OptionError, match="needs stride 1"):
+        F.conv1d(x, weight, stride=2, padding="same")
+    with pytest.raises(OptionError, match="'same' or 'valid'"):
+        F.conv1d(x, weight, padding="full")
+    with pytest.raises(ShapeError, match="conv2d: expected 4 axes, or 3 without a batch"):
+        F.conv2d(dg.ones((5, 5)), dg.ones((1, 1, 2, 2)))
+    with pytest.raises(OptionError, match="output_padding must be smaller"):
+        F.conv_transpose1d(x, dg.ones((2, 4, 3)), stride=2, output_padding=2)
+    with pytest.raises(ShapeError, match="divide into groups=3"):
+        nn.Conv1d(4, 6, 3, groups=3)
+    with pytest.raises(ShapeError, match="output_size must lie between"):
+        nn.ConvTranspose1d(2, 4, 3, stride=2)(x, output_size=[14])
+
+
+def test_norms_of_one_element_a_channel_are_refused():
+    with pytest.raises(ShapeError, match="has no variance"):
+        nn.BatchNorm1d(3)(dg.ones((1, 3)))
+    with pytest.raises(ShapeError, match="has no variance"):
+        nn.InstanceNorm1d(3)(dg.ones((2, 3, 1)))
+    layer = nn.BatchNorm1d(3)
+    assert layer(dg.ones((0, 3))).shape == (0, 3)  # a rank without data
+    assert layer.running_mean.tolist() == [0, 0, 0]
+    with pytest.raises(ShapeError, match="expected 4 axes and 3 channels"):
+        nn.BatchNorm2d(3)(dg.ones((2, 3)))
+
+
+def test_bags_refuse_offsets_that_do_not_fit():
+    weight = dg.ones((5, 2))
+    with pytest.raises(ShapeError, match="and offsets"):
+        F.embedding_bag(np.array([1, 2]), weight)
+    with pytest.raises(OptionError, match="leave them out"):
+        F.embedding_bag(np.array([[1, 2]]), weight, np.array([0]))
+    with pytest.raises(OptionError, match="must rise"):
+        F.embedding_bag(np.array([1, 2]), weight, np.array([0, 2, 1]))
+    with pytest.raises(OptionError, match="starts with 0"):
+        F.embedding_bag(np.array([1, 2]), weight, np.array([1]))
+    with pytest.raises(OptionError, match="are for mode='sum'"):
+        F.embedding_bag(np.array([[1, 2]]), weight, per_sample_weights=dg.ones((1, 2)))
+
+
+def test_attention_refuses_masks_and_sizes_that_do_not_fit():
+    layer = nn.MultiheadAttention(8, 2)
+    x = dg.randn(4, 2, 8)
+    with pytest.raises(ShapeError, match="for 4 keys"):
+        layer(x, x, x, key_padding_mask=dg.asarray(np.zeros((2, 3), dtype=bool)))
+    with pytest.raises(ShapeError, match=r"with \[8, 8, 8\] features"):
+        layer(dg.randn(4, 2, 6), x, x)
+    with pytest.raises(ShapeError, match="must divide into num_heads=3"):
+        nn.MultiheadAttention(8, 3)
+
+
+def test_attention_without_weights_gives_the_same():
+    layer = nn.MultiheadAttention(8, 2)
+    x = dg.randn(4, 2, 8)
+    y, weights = layer(x, x, x, is_causal=True)
+    z, none = layer(x, x, x, is_causal=True, need_weights=False)
+    np.testing.assert_allclose(y._data, z._data, atol=1e-6)
+    assert none is None
+    assert np.triu(weights._data, 1).max() == 0
+    np.testing.assert_allclose(weights._data.sum(-1), 1, rtol=1e-5)
+
+
+def test_recurrent_networks_say_what_does_not_fit():
+    net = nn.LSTM(3, 4)
+    with pytest.raises(ShapeError, match="expected 3 features"):
+        net(dg.randn(5, 2, 4))
+    with pytest.raises(ShapeError, match=r"hx is \[\[1, 3, 4\], \[1, 3, 4\]\]"):
+        net(dg.randn(5, 2, 3), (dg.zeros((1, 3, 4)), dg.zeros((1, 3, 4))))
+    with pytest.warns(UserWarning, match="there is only one"):
+        nn.GRU(3, 4, dropout=0.5)
+    with pytest.raises(OptionError, match="nonlinearity"):
+        nn.RNN(3, 4, nonlinearity="gelu")
+    with pytest.raises(ShapeError, match="the state is"):
+        nn.GRUCell(3, 4)(dg.ones((2, 3)), dg.ones((2, 3)))
