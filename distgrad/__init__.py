@@ -113,7 +113,7 @@ from distgrad.errors import (
 # isort: on
 
 if _TYPE_CHECKING:
-    from distgrad import autograd, comm, data, nn, optim, parallel
+    from distgrad import autograd, comm, data, func, nn, optim, parallel
 
 __version__ = "0.1.0"
 __array_api_version__ = "2024.12"
@@ -126,7 +126,7 @@ int8, int16, int32, int64 = (_np.dtype(_name) for _name in ("int8", "int16", "in
 uint8, uint16, uint32, uint64 = (_np.dtype(_name) for _name in ("uint8", "uint16", "uint32", "uint64"))
 bool = _np.dtype("bool")
 
-_ROOMS = ("autograd", "comm", "data", "nn", "optim", "parallel")
+_ROOMS = ("autograd", "comm", "data", "func", "nn", "optim", "parallel")
 
 
 def __getattr__(name: str) -> _Any:
@@ -157,7 +157,7 @@ __all__ = [  # noqa: RUF022 (in alphabetical order)
     "divide", "dropout", "e", "einsum", "elu", "embedding", "empty", "empty_like", "enable_grad", "equal",
     "erf", "erfc", "erfinv", "exp", "expand_dims", "expm1", "eye", "feature_dropout", "fft", "finfo",
     "flip", "float16", "float32", "float64", "floor", "floor_divide", "fold", "from_dlpack", "full",
-    "full_like", "gather", "gaussian_nll_loss", "gelu", "get_num_threads", "glu", "greater",
+    "full_like", "func", "gather", "gaussian_nll_loss", "gelu", "get_num_threads", "glu", "greater",
     "greater_equal", "group_norm", "hardshrink", "hardsigmoid", "hardswish", "hardtanh",
     "hinge_embedding_loss", "huber_loss", "hypot", "iinfo", "imag", "index_add", "index_select", "inf",
     "inference_mode", "instance_norm", "int16", "int32", "int64", "int8", "interpolate",

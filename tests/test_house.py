@@ -24,14 +24,14 @@ FLOORS = [
         "launch": "plan hosts rank process ssh mpirun slurm loop lines hangs logs supervise __main__",
     },
     {
-        "autograd": "declared lines primitive modes graph tensor source dispatch composite"
+        "autograd": "declared lines primitive modes graph tensor tree source dispatch composite"
         " ops.rules ops.elementwise ops.trig ops.rounding ops.logic ops.parts ops.reduce ops.shape ops.index ops.scan"
         " ops.sorting ops.linalg ops.linalg_products ops.linalg_solve ops.linalg_decompose ops.linalg_norms ops.fft"
         " ops.products ops.einsum ops.special"
         " ops.activation ops.dropout ops.scatter ops.embedding ops.cumulative ops.statistics ops.windows"
         " ops.padding ops.conv ops.pool ops.adaptive ops.interpolate ops.norm ops.distance"
         " ops.attention ops.loss ops.penalty ops.margin ops.ctc ops.random inplace creation random info methods"
-        " functional gradcheck samples",
+        " functional gradcheck samples function checkpoint anomaly func",
         "comm": "arrays reduction calls progress work topology transport base single threads neighbours hostgroup mailbox"
         " shm mpi nccl registry",
     },
@@ -47,7 +47,7 @@ FLOORS = [
         "checkpoint": "files",
     },
     {"parallel": "buckets compress reducer ddp exact batchnorm sharded"},
-    {"": "linalg fft cli __main__"},
+    {"": "linalg fft func cli __main__"},
 ]
 PLACES = {
     ".".join(filter(None, ("distgrad", room, file))): (floor, room, place)

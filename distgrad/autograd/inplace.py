@@ -20,7 +20,7 @@ from distgrad.autograd.primitive import REGISTRY
 from distgrad.autograd.tensor import OPERANDS, UNTRACKED, Tensor, make_tensor
 from distgrad.errors import DTypeError, GraphError, InPlaceError, ShapeError
 
-__all__ = ["in_place_methods", "in_place_operator", "overwrite", "plain_key"]
+__all__ = ["in_place_methods", "in_place_operator", "move_in_graph", "overwrite", "plain_key"]
 
 
 def overwrite(target: Tensor, result: Tensor, where: str) -> Tensor:
@@ -48,14 +48,18 @@ def overwrite(target: Tensor, result: Tensor, where: str) -> Tensor:
     if not target._data.flags.writeable:
         raise InPlaceError(f"{where}: the tensor's memory is read-only (a broadcast view?); clone() it first")
     if modes.grad:
-        _move_in_graph(target, result, where)
+        move_in_graph(target, result, where)
     np.copyto(target._data, result._data, casting="same_kind")
     target.changed(describe_line(user_line()))
     return target
 
 
-def _move_in_graph(target: Tensor, result: Tensor, where: str) -> None:
-    """Give the target, and all views of its elements, their new places."""
+def move_in_graph(target: Tensor, result: Tensor, where: str) -> None:
+    """Give ``target``, and all views of its elements, the places of ``result`` in the graph.
+
+    Raises:
+        GraphError, InPlaceError: as :func:`overwrite`.
+    """
     if isinstance(target._node, Leaf):
         raise GraphError(
             f"{where}: a leaf that requires a gradient cannot be changed in place; "
