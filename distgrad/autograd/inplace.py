@@ -188,7 +188,7 @@ def plain_key(key: Any) -> Any:
     return key
 
 
-def _setitem(self: Tensor, key: Any, value: Any) -> None:
+def _setitem(self: Tensor, key: Any, value: Any, /) -> None:
     """Replace a part of the tensor in place."""
     key = plain_key(key)
     if modes.grad and (_in_graph(self) or getattr(value, "_node", None) is not None):

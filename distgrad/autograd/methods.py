@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -112,7 +113,7 @@ def _reduction(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return method
 
 
-def _getitem(self: Tensor, key: Any) -> Tensor:
+def _getitem(self: Tensor, key: Any, /) -> Tensor:
     return namespace.getitem(self, plain_key(key))
 
 
@@ -340,6 +341,11 @@ def _rebuild(kind: type[Tensor], data: Any, requires_grad: bool) -> Tensor:
     return out
 
 
+_OPERATOR_SIGNATURE = inspect.Signature(
+    [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("self", "other")]
+)
+
+
 def _methods() -> dict[str, Any]:
     """Everything that is attached, by name."""
     methods: dict[str, Any] = {}
@@ -348,6 +354,8 @@ def _methods() -> dict[str, Any]:
         methods[f"__r{name}__"] = operator_method(function, "right")
         methods[f"__i{name}__"] = in_place_operator(function)
     methods |= {f"__{name}__": operator_method(each) for name, each in _COMPARISONS.items()}
+    for method in methods.values():
+        method.__signature__ = _OPERATOR_SIGNATURE
     methods |= {f"__{name}__": getattr(namespace, each) for name, each in _UNARY.items()}
     methods |= {name: getattr(namespace, name) for name in _AS_FUNCTIONS}
     methods |= {name: _reduction(getattr(namespace, name)) for name in _REDUCTIONS}

@@ -115,6 +115,8 @@ class Primitive:
         optional: the inputs that may be None.
         attributes: names of the attributes, in order.
         vjps: by input name.
+        backward: calls the vjps; compiled at the first call.
+        signature: the formula's.
     """
 
     name: str
@@ -135,11 +137,13 @@ class Primitive:
     attributes: tuple[str, ...] = ()
     vjps: dict[str, Vjp] = field(default_factory=dict)
     backward: Callable[..., Any] | None = None
+    signature: inspect.Signature = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.dtypes not in DTYPE_CHARS:
             raise TypeError(f"primitive {self.name}: dtypes={self.dtypes!r} is none of {sorted(DTYPE_CHARS)}")
-        parameters = list(inspect.signature(self.formula).parameters.values())
+        self.signature = inspect.signature(self.formula)
+        parameters = list(self.signature.parameters.values())
         if not parameters or parameters[0].name != "xp":
             raise TypeError(f"primitive {self.name}: the formula's first parameter must be xp")
         inputs, attributes, optional = [], [], set()
@@ -169,7 +173,7 @@ class Primitive:
 
     def add_vjp(self, inputs: tuple[str, ...], function: Callable[..., Any]) -> None:
         """Register the gradient of ``inputs``; unknown names fail here, at import."""
-        names = tuple(inspect.signature(function).parameters)
+        names = function.__code__.co_varnames[: function.__code__.co_argcount]
         if names[:2] != ("xp", "g"):
             raise TypeError(f"vjp of {self.name}: the first parameters must be xp and g, got {names[:2]}")
         known = {"y", "needs", *self.inputs, *self.attributes}

@@ -31,19 +31,12 @@ FUNCTIONS = [each for each in FUNCTIONS if each[1] not in ("fft", "linalg") or e
 SIGNATURE_2024_12 = {"expand_dims": "(x, /, *, axis=0)"}
 
 ATTRIBUTES = ["T", "device", "dtype", "mT", "ndim", "shape", "size"]
+OPERATORS = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift"  # and what they reflect
 METHODS = [
-    name
-    for name in dir(
-        array_api_strict.Array if hasattr(array_api_strict, "Array") else type(array_api_strict.ones(1))
-    )
-    if name in {"to_device", "__array_namespace__", "__dlpack__", "__dlpack_device__"}
-    or (name.startswith("__") and (name[2:-2] in dir(__import__("operator")) or name[2] in "ri"))
-]
-METHODS = sorted(
-    {*METHODS, "__bool__", "__complex__", "__float__", "__getitem__", "__index__", "__setitem__"}
-)
-METHODS = [
-    name for name in METHODS if name not in ("__init__", "__init_subclass__", "__reduce__", "__reduce_ex__")
+    *[f"__{kind}{name}__" for name in OPERATORS.split() for kind in ("", "r", "i")],
+    *[f"__{name}__" for name in "eq ne lt le gt ge abs neg pos invert".split()],  # noqa: SIM905
+    *[f"__{name}__" for name in "bool complex float index int getitem setitem".split()],  # noqa: SIM905
+    *["__array_namespace__", "__dlpack__", "__dlpack_device__", "to_device"],
 ]
 
 
@@ -107,6 +100,18 @@ def test_signature(where, name):
 @pytest.mark.parametrize("name", [*ATTRIBUTES, *METHODS])
 def test_every_attribute_and_method_is_there(name):
     assert hasattr(dg.ones((2, 2)), name)
+
+
+@pytest.mark.parametrize("name", METHODS[:-1])  # the standard's to_device has stream as keyword-only
+def test_signature_of_a_method(name):
+    """Arguments of one kind, and those that are not positional-only by one name."""
+    ours, standard = (
+        inspect.signature(getattr(x, name)).parameters.values()
+        for x in (dg.ones(1), array_api_strict.ones(1))
+    )
+    assert [p.kind for p in ours] == [p.kind for p in standard]
+    named = [[p.name for p in each if p.kind is p.KEYWORD_ONLY] for each in (ours, standard)]
+    assert named[0] == named[1]
 
 
 def test_constants():

@@ -32,7 +32,9 @@ _RECTANGLES = [
 
 def _hermitian(xp: Any, x: Array) -> Array:
     """The Hermitian part: of a Hermitian matrix, the matrix itself."""
-    return (x + xp.conj(xp.matrix_transpose(x))) * 0.5 if x.ndim > 1 and x.shape[-1] == x.shape[-2] else x
+    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
+        return x  # what follows refuses it
+    return x * 0.5 + xp.conj(xp.matrix_transpose(x)) * 0.5  # halves first: large numbers must not overflow
 
 
 def _symmetric(xp: Any, g: Array) -> Array:
