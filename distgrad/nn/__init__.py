@@ -156,6 +156,7 @@ from distgrad.nn.modules.rnn import (
     LSTMCell,
     RNNCell,
 )
+from distgrad.nn.modules.sequence_loss import AdaptiveLogSoftmaxWithLoss, CTCLoss
 from distgrad.nn.modules.transformer import (
     Transformer,
     TransformerDecoder,
@@ -177,6 +178,7 @@ __all__ = [
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",
+    "AdaptiveLogSoftmaxWithLoss",
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",
@@ -191,6 +193,7 @@ __all__ = [
     "BatchNorm3d",
     "Bilinear",
     "Buffer",
+    "CTCLoss",
     "ChannelShuffle",
     "CircularPad1d",
     "CircularPad2d",

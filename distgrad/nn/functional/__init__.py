@@ -123,6 +123,7 @@ from distgrad.nn.functional.regression import (
     poisson_nll_loss,
     smooth_l1_loss,
 )
+from distgrad.nn.functional.sequences import ctc_loss, scaled_dot_product_attention
 
 __all__ = [
     "adaptive_avg_pool1d",
@@ -150,6 +151,7 @@ __all__ = [
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
+    "ctc_loss",
     "dropout",
     "dropout1d",
     "dropout2d",
@@ -213,6 +215,7 @@ __all__ = [
     "rms_norm",
     "rrelu",
     "rrelu_",
+    "scaled_dot_product_attention",
     "selu",
     "selu_",
     "sigmoid",
