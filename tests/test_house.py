@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -436,7 +437,9 @@ class Child(Base):
 def run_python(code: str) -> str:
     """What a fresh interpreter prints."""
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT).stdout
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}  # as installed
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT, env=env)
+    return run.stdout
 
 
 def test_import_loads_no_accelerator_mpi_or_compiler():
