@@ -2,6 +2,7 @@
 
 from distgrad.nn.functional.activations import (
     celu,
+    celu_,
     elu,
     elu_,
     gelu,
@@ -141,6 +142,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
+    "celu_",
     "channel_shuffle",
     "conv1d",
     "conv2d",

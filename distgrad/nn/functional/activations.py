@@ -15,6 +15,7 @@ from distgrad.nn.functional.arguments import in_place
 
 __all__ = [
     "celu",
+    "celu_",
     "elu",
     "elu_",
     "gelu",
@@ -154,6 +155,7 @@ def _always_in_place(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 relu_ = _always_in_place(relu)
 elu_ = _always_in_place(elu)
+celu_ = _always_in_place(celu)
 selu_ = _always_in_place(selu)
 leaky_relu_ = _always_in_place(leaky_relu)
 rrelu_ = _always_in_place(rrelu)
