@@ -77,8 +77,8 @@ class Communicator(Transport):
             op: ``sum``, ``mean``, ``min``, ``max`` or ``prod``. With NaN among the elements, min and max are
                 undefined.
             async_op: return a :class:`Work` at once.
-            weight: how much this rank's ``x`` counts in a mean, from 0; given by every rank or by none. A rank
-                of weight 0 may hold anything, NaN too.
+            weight: how much this rank's ``x`` counts in a mean, from 0; given by every rank or by none. One
+                of weight 0 may be anything, NaN too.
 
         Returns:
             ``x``, or the Work that returns it.

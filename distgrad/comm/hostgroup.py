@@ -168,7 +168,7 @@ class HostGroup:
         memory = self._neighbours.share(stride * self.size, self.ranks, topic)
         rows = np.frombuffer(memory, np.uint8).reshape(self.size, stride)
         own = np.frombuffer(memory, np.uint8, nbytes, self.rank * stride)
-        # Views of ``own`` have it as their base, whose identity finds the arena; it goes with the last of them.
+        # Views of ``own`` have it as their base, by whose identity the arena is found, and end with the last.
         self._arenas[id(own)] = _Arena(self._num_arenas, rows, own.ctypes.data)
         weakref.finalize(own, self._arenas.pop, id(own)).atexit = False
         return own

@@ -204,19 +204,16 @@ class Neighbours:
         start_s = time.monotonic()
         look_s = start_s + _LOOK_S
         sleep_s, longest_s = _SLEEP_S
-        try:
-            while not done():
-                self._sleep(rank, sleep_s)
-                sleep_s = min(2 * sleep_s, longest_s)
-                if self.has_ended(rank) and not done():
-                    raise RankFailedError(
-                        f"waited for {name_ranks([rank])} of the world, which ended without it"
-                    )
-                now_s = time.monotonic()
-                if now_s > look_s:
-                    watch(now_s - start_s)
-                    look_s = now_s + _LOOK_S
-        finally:
+        while not done():
+            self._sleep(rank, sleep_s)
+            sleep_s = min(2 * sleep_s, longest_s)
+            if self.has_ended(rank) and not done():
+                raise RankFailedError(f"waited for {name_ranks([rank])} of the world, which ended without it")
+            now_s = time.monotonic()
+            if now_s > look_s:
+                watch(now_s - start_s)
+                look_s = now_s + _LOOK_S
+        if look_s > start_s + _LOOK_S:  # watch may have told
             self.tell("")
 
     def _sleep(self, rank: int, seconds: float) -> None:

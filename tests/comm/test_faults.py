@@ -113,9 +113,12 @@ def test_only_the_first_calls_are_checked():
 # MPI: what a whole job does --------------------------------------------------------------------------------
 
 PROGRAM = """
-import sys, time
+import os, sys, time
 import numpy as np
 import distgrad.comm
+if os.environ.get("HOSTS") == "several":
+    import distgrad.comm.mpi
+    distgrad.comm.mpi.host_name = lambda: os.environ["PMI_RANK"]
 comm = distgrad.comm.init(timeout_s=2)
 comm.all_reduce(np.ones(3))
 if comm.rank == 1:
@@ -142,8 +145,9 @@ def test_mpi_an_exception_ends_the_job(tmp_path):
     assert job.seconds < 5
 
 
-@pytest.mark.parametrize("code", [0, 3])
-def test_mpi_a_rank_that_leaves_ends_the_job(code, tmp_path):
+@pytest.mark.parametrize(("code", "hosts"), [(0, "one"), (3, "one"), (0, "several")])
+def test_mpi_a_rank_that_leaves_ends_the_job(code, hosts, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOSTS", hosts)
     job = run_with(f"raise SystemExit({code})", tmp_path)
     assert "RankFailedError: collective #1 all_reduce, group 'world'" in job.output
     assert "waited for rank 1 of the world, which ended without it" in job.output
@@ -155,7 +159,9 @@ def test_mpi_a_killed_rank_ends_the_job(tmp_path):
     assert job.seconds < 5
 
 
-def test_mpi_reports_a_rank_that_skips_a_collective(tmp_path):
+@pytest.mark.parametrize("hosts", ["one", "several"])
+def test_mpi_reports_a_rank_that_skips_a_collective(hosts, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOSTS", hosts)
     job = run_with("time.sleep(30)", tmp_path)
     assert "CommTimeoutError: collective #1 all_reduce, group 'world': rank 0 called" in job.output
     assert "all_reduce(float64[5], op=max) and waited 2 s for the other ranks" in job.output

@@ -123,22 +123,49 @@ def test_under_mpiexec_the_world_is_found():
 
 
 @pytest.mark.ranks(2)
-def test_mpi_sends_large_buffers_in_pieces(monkeypatch):
+def test_mpi_sends_large_buffers_in_pieces_between_hosts(monkeypatch):
     import numpy as np
 
-    from distgrad.comm import mpi
+    from distgrad.comm import hostgroup, mpi
 
-    world = comm.init()
+    rank = mpi.MPI.COMM_WORLD.Get_rank()
+    monkeypatch.setattr(mpi, "host_name", lambda: f"host {rank}")
+    monkeypatch.setattr(mpi, "_PIECE_BYTES", 64)
+    monkeypatch.setattr(hostgroup, "_SLOT_BYTES", 64)
+    world = comm.init(check_calls=0)
     calls = []
     complete = mpi.MPICommunicator._complete
-    monkeypatch.setattr(mpi, "_PIECE_BYTES", 64)
     monkeypatch.setattr(
         mpi.MPICommunicator, "_complete", lambda self, r: (calls.append(1), complete(self, r))
     )
-    world.family.check_calls = 0
     x = np.arange(1000.0) + world.rank
     np.testing.assert_array_equal(world.all_reduce(x), 2 * np.arange(1000.0) + 1)
     assert len(calls) == 125
     y = np.full(1001, world.rank, np.int8)
     assert not world.broadcast(y, root=0).any()
     assert len(calls) == 125 + 16
+
+
+def test_alone_nothing_goes_to_a_thread():
+    """A world of one has nothing to wait for, so an asynchronous call is over when it returns."""
+    import threading
+
+    import numpy as np
+
+    before = threading.active_count()
+    world = comm.init("single")
+    work = world.all_reduce(np.ones(3), async_op=True)
+    assert work.done()
+    assert work.started_s <= work.ended_s
+    assert threading.active_count() == before
+    failed = world.recv(np.ones(3), 0, async_op=True)
+    with pytest.raises(CommError, match="send before recv"):
+        failed.wait()
+
+
+def test_a_closed_world_says_so():
+    world = comm.init("single")
+    comm.finalize()
+    for async_op in (False, True):
+        with pytest.raises(CommError, match="barrier, group 'world': the communicator is closed"):
+            world.barrier(async_op=async_op)
