@@ -14,7 +14,10 @@ import numpy as np
 
 __all__ = ["Blas", "find_blas"]
 
-_PRODUCTS = (("scipy_cblas_{}gemm64_", True), ("cblas_{}gemm64_", True), ("cblas_{}gemm", False))
+_PRODUCTS = (
+    "scipy_cblas_{}gemm64_",
+    "cblas_{}gemm64_",
+)  # those whose integers have 64 bits, as in the wheels
 _THREADS = (
     "scipy_openblas_{}_num_threads64_",
     "scipy_openblas_{}_num_threads",
@@ -28,15 +31,13 @@ class Blas(NamedTuple):
 
     Args:
         set_threads, get_threads: of the library.
-        sgemm, dgemm: addresses of ``cblas_sgemm`` and ``cblas_dgemm``.
-        wide: whether their integers have 64 bits.
+        sgemm, dgemm: addresses of ``cblas_sgemm`` and ``cblas_dgemm``, with 64-bit integers.
     """
 
     set_threads: Any = None
     get_threads: Any = None
     sgemm: int = 0
     dgemm: int = 0
-    wide: bool = True
 
 
 @functools.cache
@@ -52,10 +53,9 @@ def find_blas() -> Blas:
             setter, getter = library[name.format("set")], library[name.format("get")]
             setter.argtypes, setter.restype = [ctypes.c_int], None
             break
-    for name, wide in _PRODUCTS:
+    for name in _PRODUCTS:
         if hasattr(library, name.format("s")):
-            single, double = (_address(library[name.format(kind)]) for kind in "sd")
-            return Blas(setter, getter, single, double, wide)
+            return Blas(setter, getter, *(_address(library[name.format(kind)]) for kind in "sd"))
     return Blas(setter, getter)
 
 

@@ -44,7 +44,10 @@ class Namespace:
             self.__dict__[name] = bound
 
 
-_reduce: Callable[..., Any] = np.add.reduce  # np.sum's own call, less its wrappers
+# The calls inside np.sum, np.max and np.min, less their wrappers.
+_reduce: Callable[..., Any] = np.add.reduce
+_reduce_max: Callable[..., Any] = np.maximum.reduce
+_reduce_min: Callable[..., Any] = np.minimum.reduce
 
 
 def _sum(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Any:
@@ -81,8 +84,32 @@ def _broadcast_to(x: Any, shape: tuple[int, ...]) -> np.ndarray:
     return out
 
 
+# NumPy's functions of these names go through wrappers that cost five times what the methods do.
+
+
+def _reshape(x: Any, shape: Any, copy: bool | None = None) -> Any:
+    return x.reshape(shape) if copy is None else np.reshape(x, shape, copy=copy)
+
+
+def _matrix_transpose(x: Any) -> Any:
+    return x.mT if x.ndim > 1 else np.matrix_transpose(x)  # which raises
+
+
+def _permute_dims(x: Any, axes: Any = None) -> Any:
+    return x.transpose(axes)
+
+
+def _max(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    return _reduce_max(x, axis, None, None, keepdims)
+
+
+def _min(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    return _reduce_min(x, axis, None, None, keepdims)
+
+
 _functions = {name: value for name, value in vars(np).items() if not name.startswith("_")}
 _functions |= {"fft": np.fft, "sum": _sum, "add_at": _add_at, "copyto": _copyto}
-_functions |= {"broadcast_to": _broadcast_to}
+_functions |= {"broadcast_to": _broadcast_to, "reshape": _reshape, "max": _max, "min": _min}
+_functions |= {"matrix_transpose": _matrix_transpose, "permute_dims": _permute_dims}
 
 numpy_namespace = Namespace("numpy", np.ndarray, _functions)

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from distgrad import env
 from distgrad.backend.blas import find_blas
 
-__all__ = ["get_num_threads", "run_parts", "set_num_threads"]
+__all__ = ["get_num_threads", "run_parts", "run_products", "set_num_threads"]
 
 
 class _State:
@@ -87,3 +87,16 @@ def run_parts(run: Callable[[int, int], None], length: int, smallest: int) -> No
     run(0, edges[1])
     for future in futures:
         future.result()
+
+
+def run_products(run: Callable[[int, int], None], length: int, smallest: int) -> None:
+    """As :func:`run_parts`, for kernels that call matrix products: each of these then keeps to one thread."""
+    set_threads = find_blas().set_threads
+    if get_num_threads() < 2 or length < 2 * smallest or set_threads is None:
+        run(0, length)
+        return
+    set_threads(1)
+    try:
+        run_parts(run, length, smallest)
+    finally:
+        set_threads(_State.threads)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.composite import composite
-from distgrad.autograd.dispatch import Array
+from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.rng import Generator
 from distgrad.errors import OptionError, ShapeError
@@ -46,10 +46,8 @@ def _grouped(xp: Any, x: Array, heads: int) -> Array:
     return xp.reshape(x, (*x.shape[:-3], heads, x.shape[-3] // heads, *x.shape[-2:]))
 
 
-def _weights(xp: Any, scores: Array, mask: Array | None) -> Array:
+def _weights(xp: Any, scores: Array, mask: Array) -> Array:
     """Softmax over keys; a query that may look at none has weights of 0."""
-    if mask is None:
-        return xp.softmax(scores, axis=-1)
     if mask.dtype == bool:
         scores = xp.where(mask, scores, -math.inf)
         sees = xp.any(mask, axis=-1, keepdims=True)
@@ -59,6 +57,55 @@ def _weights(xp: Any, scores: Array, mask: Array | None) -> Array:
     if bool(xp.all(sees)):
         return xp.softmax(scores, axis=-1)
     return xp.where(sees, xp.softmax(xp.where(sees, scores, 0.0), axis=-1), 0.0)
+
+
+def _plain_weights(xp: Any, query: Array, key: Array, scale: float, is_causal: bool) -> Array:
+    scores = xp.matmul(query * scale, xp.matrix_transpose(key))
+    if is_causal:  # every query sees at least the first key
+        scores = scores + _causal_bias(*scores.shape[-2:], scores.dtype)
+    return xp.softmax(scores, axis=-1)
+
+
+@primitive(
+    math="y = softmax(query keyᵀ scale) value",
+    source="Vaswani et al., NIPS 2017",
+    dtypes="real floating-point",
+    samples=[
+        Sample(((2, 3, 4), (2, 5, 4), (2, 5, 6)), {"scale": 0.5, "is_causal": False}),
+        Sample(((2, 2, 3, 4),) * 3, {"scale": 0.5, "is_causal": True}, note="causal"),
+        Sample(((3, 4), (2, 5, 4), (5, 6)), {"scale": -0.3, "is_causal": True}, note="broadcast"),
+        Sample(((0, 3, 4), (0, 5, 4), (0, 5, 6)), {"scale": 0.5, "is_causal": False}, note="empty"),
+    ],
+    rejects=[Reject(((3, 4), (5, 3), (5, 4)), ShapeError, "attention", {"scale": 1.0, "is_causal": False})],
+)
+def attention(xp: Any, query: Array, key: Array, value: Array, /, *, scale: float, is_causal: bool) -> Array:
+    """Attention without mask or dropout, which need not keep its weights.
+
+    Args:
+        query: ``[..., L, E]``.
+        key: ``[..., S, E]``, S at least 1.
+        value: ``[..., S, Ev]``.
+        scale: what scores are multiplied by.
+        is_causal: query i sees keys 0 … i only.
+
+    Returns:
+        ``[..., L, Ev]``.
+    """
+    return xp.matmul(_plain_weights(xp, query, key, scale, is_causal), value)
+
+
+@attention.vjp("query", "key", "value")
+def _(
+    xp: Any, g: Array, query: Array, key: Array, value: Array, scale: float, is_causal: bool, needs: Any
+) -> tuple[Array | None, ...]:
+    weights = _plain_weights(xp, query, key, scale, is_causal)
+    slope = xp.matmul(g, xp.matrix_transpose(value))
+    slope = (slope - xp.sum(slope * weights, axis=-1, keepdims=True)) * weights * scale
+    return (
+        xp.matmul(slope, key) if needs[0] else None,
+        xp.matmul(xp.matrix_transpose(slope), query) if needs[1] else None,
+        xp.matmul(xp.matrix_transpose(weights), g) if needs[2] else None,
+    )
 
 
 @composite(
@@ -120,11 +167,13 @@ def scaled_dot_product_attention(
         heads = key.shape[-3]
         query, key, value = (_grouped(xp, x, heads) for x in (query, key, value))
     scale = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
-    scores = xp.matmul(query * scale, xp.matrix_transpose(key))
-    if is_causal:  # every query sees at least the first key
-        weights = xp.softmax(scores + _causal_bias(*scores.shape[-2:], scores.dtype), axis=-1)
+    if attn_mask is None and not dropout_p and key.shape[-2]:
+        y = xp.attention(query, key, value, scale=scale, is_causal=is_causal)
+        return xp.reshape(y, shape) if enable_gqa else y
+    if attn_mask is None:
+        weights = _plain_weights(xp, query, key, scale, is_causal)
     else:
-        weights = _weights(xp, scores, attn_mask)
+        weights = _weights(xp, xp.matmul(query * scale, xp.matrix_transpose(key)), attn_mask)
     if dropout_p:
         weights = xp.dropout(weights, p=dropout_p, generator=generator)
     y = xp.matmul(weights, value)

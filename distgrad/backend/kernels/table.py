@@ -53,6 +53,9 @@ TABLE: dict[str, Kernel] = {
     "layer_norm/x": Kernel("norm", "layer_norm_gradient"),
     "rms_norm": Kernel("norm", "rms_norm"),
     "rms_norm/x": Kernel("norm", "rms_norm_gradient"),
+    "linear": Kernel("linear", "linear", 256),
+    "attention": Kernel("attention", "attention", 1024, "f"),
+    "attention/query": Kernel("attention", "attention_gradient", 1024, "f"),
     "softmax": Kernel("softmax", "softmax", 512, "f"),
     "softmax/x": Kernel("softmax", "softmax_gradient", 512),
     "log_softmax": Kernel("softmax", "log_softmax", 512, "f"),
@@ -86,8 +89,7 @@ def accelerated(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
                 importlib.import_module(f"distgrad.backend.kernels.{kernel.module}"), kernel.function
             )
             result = function(*args, **kwargs)
-        if result is not None:
-            runs[args[0].dtype.char] = function
+        runs[args[0].dtype.char] = function
         return result
 
     runs.update(dict.fromkeys(kernel.dtypes, first_run))
