@@ -37,13 +37,18 @@ FLOORS = [
         " shm mpi nccl registry",
     },
     {
-        "nn": "text parameter state hooks init module"
+        "nn": "text parameter state hooks init module utils.gradients utils.rnn"
         " functional.arguments functional.activations functional.affine functional.padding"
-        " functional.convolution functional.pooling functional.dropouts functional.regression"
+        " functional.convolution functional.pooling functional.dropouts functional.distances"
+        " functional.embeddings functional.images functional.normalization functional.recurrent"
+        " functional.sequences functional.regression functional.ranking functional.binary"
         " functional.classification"
-        " modules.activation modules.containers modules.conv modules.dropout modules.linear modules.loss"
-        " modules.pooling",
-        "optim": "flat optimizer sgd adam adaptive matrix lr_scheduler.schedules lr_scheduler.cycles",
+        " modules.activation modules.containers modules.conv modules.dropout modules.linear modules.distance"
+        " modules.embedding modules.images modules.padding modules.pooling modules.normalization"
+        " modules.batchnorm modules.rnn modules.attention modules.transformer modules.loss"
+        " modules.class_loss modules.sequence_loss",
+        "optim": "flat optimizer sgd adam adaptive matrix lbfgs averaging lr_scheduler.schedules"
+        " lr_scheduler.plateau lr_scheduler.cycles",
         "data": "dataset collate sampler loader mnist",
         "checkpoint": "files",
     },

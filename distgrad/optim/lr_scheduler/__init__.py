@@ -1,6 +1,7 @@
 """Learning rates as functions of the step."""
 
 from distgrad.optim.lr_scheduler.cycles import CyclicLR, OneCycleLR
+from distgrad.optim.lr_scheduler.plateau import ReduceLROnPlateau
 from distgrad.optim.lr_scheduler.schedules import (
     ChainedScheduler,
     ConstantLR,
@@ -13,7 +14,6 @@ from distgrad.optim.lr_scheduler.schedules import (
     MultiplicativeLR,
     MultiStepLR,
     PolynomialLR,
-    ReduceLROnPlateau,
     SequentialLR,
     StepLR,
 )
