@@ -26,12 +26,13 @@ FLOORS = [
     },
     {
         "autograd": "declared lines primitive modes graph tensor tree source dispatch composite"
-        " ops.rules ops.elementwise ops.trig ops.rounding ops.logic ops.parts ops.reduce ops.shape ops.index ops.scan"
-        " ops.sorting ops.linalg ops.linalg_products ops.linalg_solve ops.linalg_decompose ops.linalg_norms ops.fft"
-        " ops.products ops.einsum ops.special"
+        " ops.rules ops.elementwise ops.trig ops.rounding ops.logic ops.parts ops.reduce ops.shape"
+        " ops.index ops.scan ops.sorting ops.linalg ops.linalg_products ops.linalg_solve"
+        " ops.linalg_decompose ops.linalg_norms ops.fft ops.products ops.einsum ops.special"
         " ops.activation ops.dropout ops.scatter ops.embedding ops.cumulative ops.statistics ops.windows"
         " ops.padding ops.conv ops.pool ops.adaptive ops.interpolate ops.norm ops.distance"
-        " ops.attention ops.loss ops.penalty ops.margin ops.ctc ops.random inplace creation random info methods"
+        " ops.attention ops.loss ops.penalty ops.margin ops.ctc ops.random inplace creation random info"
+        " methods"
         " functional gradcheck samples function checkpoint anomaly func",
         "comm": "arrays reduction calls progress work topology transport base single threads neighbours hostgroup mailbox"
         " shm mpi nccl registry",
@@ -442,7 +443,8 @@ class Child(Base):
 def run_python(code: str) -> str:
     """What a fresh interpreter prints."""
     command = [sys.executable, "-c", code]
-    env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}  # as installed
+    env = dict(os.environ)
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed: with its byte code
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=ROOT, env=env)
     return run.stdout
 
