@@ -87,7 +87,8 @@ def _in_blocks(xp: Any, function: Callable[[Any, Array], Array], x: Array) -> Ar
 def _erf_single(xp: Any, x: Array) -> Array:
     """erf in float32, for float16 too."""
     x = xp.clip(x.astype("float32", copy=False), -_SINGLE_END, _SINGLE_END)
-    return xp.clip(_rational(x * x, _SINGLE) * x, -1.0, 1.0)
+    y = xp.clip(_rational(x * x, _SINGLE) * x, -1.0, 1.0)
+    return xp.where(xp.abs(x) == _SINGLE_END, xp.sign(x), y)  # exactly 1, or gelu(-800) would be -2e-5
 
 
 def _erfc_positive(xp: Any, x: Array) -> Array:
