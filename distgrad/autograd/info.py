@@ -201,6 +201,6 @@ class NamespaceInfo:
         return {name: dtype for name, dtype in every.items() if kind is None or isdtype(dtype, kind)}
 
 
-def __array_namespace_info__() -> NamespaceInfo:  # noqa: N807 (the standard's name)
+def __array_namespace_info__() -> NamespaceInfo:
     """What the namespace offers: default dtypes, devices and so on."""
     return NamespaceInfo()
