@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import glob
 import math
 import os
@@ -17,11 +18,12 @@ from distgrad import env
 from distgrad.errors import LaunchError, MissingDependencyError
 
 from . import hosts, mpirun, plan, slurm, ssh
+from .job import Options
 from .logs import Console
 from .mpirun import Starter
 from .rank import __file__ as rank_file
 from .rank import usable_cores
-from .supervise import Options, Supervisor
+from .supervise import Supervisor
 
 __all__ = ["main"]
 
@@ -223,7 +225,8 @@ def _launch(options: argparse.Namespace) -> int:
         )
     except (OSError, ValueError) as error:
         raise LaunchError(f"launch: {error}") from error
-    return _run(job, options, given, console)
+    with contextlib.closing(console):
+        return _run(job, options, given, console)
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "python -m distgrad.launch") -> int:

@@ -16,9 +16,10 @@ __all__ = ["EXIT_CODE", "Finding", "Track", "join", "judge", "meanwhile", "merge
 EXIT_CODE = 3
 SETTLE_S = 5.0  # what has just changed may be about to change again
 SILENCE_S = 5.0  # beats that did not come within this time point to the network or the host
+_RECENT_S = 2.5  # two beats
 _BUSY_SHARE = 0.02  # of a core; a process that sleeps or waits for a lock uses less
 _PATIENCE = 3.0  # a rank that computes may take this many times its own longest time between two calls
-_LIBRARY = re.compile(r"/lib/python3|/distgrad/|^<frozen |/launch/rank\.py$")
+_LIBRARY = re.compile(r"/lib/python3|/distgrad/|^<frozen |/launch/rank\.py\b|^\?")
 _OUR_OWN = re.compile(r'^  File ".*/launch/rank\.py", line .*\n?', re.MULTILINE)
 _FRAME = re.compile(r'^  File "(.*)", line (\d+|\?+) in (.*)$', re.MULTILINE)
 
@@ -75,10 +76,17 @@ class Track:
             self.call, self.group, self.place = beat["text"].split("\n")
 
     @property
+    def stopped(self) -> bool:
+        """Whether its process was stopped by a signal or a debugger."""
+        return self.state in ("T", "t")
+
+    @property
     def name(self) -> str:
-        """The last call with its number and group."""
-        group = f", group '{self.group}'" if self.group not in ("", "world") else ""
-        return f"{self.call if self.number < 0 else f'#{self.number} {self.call}'}{group}"
+        """The last call with its number, its group and the user's line."""
+        number = f"#{self.number} " if self.number >= 0 else ""
+        group = f", group '{self.group}'," if self.group not in ("", "world") else ""
+        place = "" if _LIBRARY.search(self.place) else f" at {self.place}"
+        return f"{number}{self.call}{group}{place}"
 
 
 @dataclass(frozen=True)
@@ -148,7 +156,7 @@ def _all_wait(
     if longest_s < hang_after_s:
         return None
     if len({(track.group, track.number, track.call) for track in waiting}) > 1:
-        calls = [f"{_name_ranks(part)} in {part[0].name} at {part[0].place}" for part in _alike(waiting)]
+        calls = [f"{_name_ranks(part)} in {part[0].name}" for part in _alike(waiting)]
         text = f"the ranks wait in different calls for {longest_s:.0f} s: {'; '.join(calls)}. "
         text += "Every rank must issue the same calls in the same order"
         return Finding("different collective", _ranks(waiting), text)
@@ -161,7 +169,7 @@ def _all_wait(
 def _never_arrived(
     absent: Sequence[Track], waiting: Sequence[Track], now_s: float, hang_after_s: float
 ) -> Finding:
-    busy = [track for track in absent if now_s - track.active_s < SETTLE_S]
+    busy = [track for track in absent if now_s - track.active_s < _RECENT_S]
     patient = [track for track in busy if now_s - track.changed_s < _PATIENCE * track.longest_s]
     waits = _describe_waiting(waiting, now_s)
     if len(patient) == len(absent):
@@ -178,24 +186,24 @@ def _never_arrived(
 def _accused(tracks: Iterable[Track], now_s: float) -> str:
     parts = []
     for track in tracks:
-        since = f"after {track.name} at {track.place}" if track.sequence else "before dg.comm.init()"
+        since = f"after {track.name}" if track.sequence else "before dg.comm.init()"
         line = f", its Python is at {track.line}" if track.line else ""
         parts.append(f"rank {track.rank} on {track.host} {_condition(track, now_s)} {since}{line}")
     return "; ".join(parts)
 
 
 def _condition(track: Track, now_s: float) -> str:
-    if track.state in "Tt":
+    if track.stopped:
         return "is stopped (SIGSTOP, or a debugger)"
     if track.state == "D":
         return "waits for a disk or device"
-    return "computes" if now_s - track.active_s < SETTLE_S else "stands still"
+    return "computes" if now_s - track.active_s < _RECENT_S else "stands still"
 
 
 def _doing(track: Track) -> str:
     if not track.sequence:
         return "before dg.comm.init()"
-    return f"{'in' if track.waiting else 'after'} {track.name} at {track.place}"
+    return f"{'in' if track.waiting else 'after'} {track.name}"
 
 
 def _describe_waiting(waiting: Sequence[Track], now_s: float) -> str:
@@ -203,7 +211,7 @@ def _describe_waiting(waiting: Sequence[Track], now_s: float) -> str:
     for part in _alike(waiting):
         wait_s = max(now_s - track.changed_s for track in part)
         verb = "waits" if len(part) == 1 else "wait"
-        parts.append(f"{_name_ranks(part)} {verb} for {wait_s:.0f} s in {part[0].name} at {part[0].place}")
+        parts.append(f"{_name_ranks(part)} {verb} for {wait_s:.0f} s in {part[0].name}")
     return "; ".join(parts)
 
 

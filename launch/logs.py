@@ -146,9 +146,13 @@ class Console:
         """Show the launcher's own words, as they are."""
         self._put(1, [text.encode(errors="replace")])
 
-    def close(self) -> None:
-        """Take the last progress bar off the screen and close the log files."""
+    def clear(self) -> None:
+        """Take the last progress bar off the screen."""
         self._send(1, _ERASE_LINE if self._bar_shown else b"")
+        self._bar_shown = b""
+
+    def close(self) -> None:
+        """Close the log files."""
         for log in self._logs:
             log.close()
 

@@ -11,10 +11,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import IO, Any
 
 from . import hangs, plan, process
+from .job import Options, Rank, Verdict
 from .lines import Lines
 from .logs import Console, OutputClosedError
 from .loop import Loop
@@ -22,7 +23,7 @@ from .mpirun import Starter, remove_segments
 from .plan import RankSpec
 from .rank import BEAT_S, CHUNK_BYTES, STACKS_SIGNAL, Frame, kill_marked
 
-__all__ = ["Options", "Supervisor"]
+__all__ = ["Supervisor"]
 
 START_TIMEOUT_S = 120.0  # a loaded machine with a cold disk takes tens of seconds to start many ranks
 FAILURE_GRACE_S = 2.0  # between SIGTERM and SIGKILL once a rank has failed
@@ -38,61 +39,6 @@ _CONSEQUENCE = re.compile(r"^distgrad\.errors\.RankFailedError: ", re.MULTILINE)
 _ABORT = re.compile(
     rb"^Abort\((-?\d+)\) on node \d+ \(rank \d+ in comm", re.MULTILINE
 )  # MPICH's and Intel's words
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a job may take, and what becomes of it then.
-
-    Attributes:
-        timeout_s: seconds for the whole job; None for any time.
-        hang_after_s: seconds that a rank may wait for another; infinite for any time.
-        hang_report_only: say what stands still, and go on.
-        bind: give each rank processor cores of its own.
-        address: the address of this machine that the ranks call.
-    """
-
-    timeout_s: float | None = None
-    hang_after_s: float = 60.0
-    hang_report_only: bool = False
-    bind: bool = False
-    address: str = "127.0.0.1"
-
-
-@dataclass
-class _Rank:
-    """A rank as the supervisor sees it.
-
-    Attributes:
-        spec: its place.
-        track: its progress.
-        abort_code: what it gave to MPI_Abort, if its standard error shows that it called it.
-        stacks: what has come of its Python stacks; None if it has not answered yet.
-    """
-
-    spec: RankSpec
-    track: hangs.Track
-    abort_code: int | None = None
-    stacks: str | None = None
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    """Why the job ended.
-
-    Attributes:
-        code: the exit code.
-        text: the sentence.
-        traceback: of the exception, if there was one.
-        others: ranks that were stopped because of it.
-        final: whether it is the end that somebody has asked for, and no failure.
-    """
-
-    code: int
-    text: str
-    traceback: str = ""
-    others: tuple[hangs.Track, ...] = ()
-    final: bool = False
 
 
 class _SecondInterruptError(Exception):
@@ -116,21 +62,24 @@ class Supervisor:
         start: Callable[[Mapping[str, str]], Starter],
         given: Mapping[str, str],
         console: Console,
-        options: Options = Options(),
+        options: Options,
     ) -> None:
         now_s = time.monotonic()
-        self.ranks = [_Rank(spec, hangs.Track(spec.rank, spec.host, now_s)) for spec in specs]
+        self.ranks = [Rank(spec, hangs.Track(spec.rank, spec.host, now_s)) for spec in specs]
         self.start = start
         self.given = given
         self.console = console
         self.options = options
         self.secret = secrets.token_hex(16)
-        self.verdict: _Verdict | None = None
+        self.verdict: Verdict | None = None
         self._loop = Loop()
         self._interrupted = False
         self._starter: subprocess.Popen[bytes] | None = None
         self._starter_said = b""
-        self._reported: object = None  # where the ranks stood when a hang was reported last
+        self._reported: list[int] = []  # where the ranks stood when a hang was reported last
+        self._asking = False  # whether stacks are on their way
+        # A rank's failure that another one is likely to have caused.
+        self._held: tuple[Rank, Callable[[], None]] | None = None
 
     def run(self) -> int:
         """Run the job; return its exit code, which is 0 only if every rank's was.
@@ -146,7 +95,7 @@ class Supervisor:
                 self._loop.run(self._obey)
             except _SecondInterruptError:
                 text = f"launch: killed by the second Ctrl-C after {self._elapsed_s():.1f} s"
-                self.verdict = _Verdict(128 + signal.SIGINT, text, final=True)
+                self.verdict = Verdict(128 + signal.SIGINT, text, final=True)
             except OutputClosedError:
                 self._output_closed()
             finally:
@@ -212,7 +161,7 @@ class Supervisor:
                 f"they have {SIGNAL_GRACE_S:g} s, the same signal again kills them"
             )
             text = f"launch: stopped by {number.name} after {self._elapsed_s():.1f} s"
-            self.verdict = _Verdict(128 + number, text, final=True)
+            self.verdict = Verdict(128 + number, text, final=True)
             self._stop(number, SIGNAL_GRACE_S)
 
     # The lines to the ranks
@@ -230,7 +179,7 @@ class Supervisor:
             "patience_s": LINE_PATIENCE * min(self.options.hang_after_s, START_TIMEOUT_S),
         }
 
-    def _handle(self, rank: _Rank, kind: Frame, body: bytes) -> None:
+    def _handle(self, rank: Rank, kind: Frame, body: bytes) -> None:
         number = rank.spec.rank
         if kind in (Frame.STDOUT, Frame.STDERR):
             if kind is Frame.STDERR and (found := _ABORT.search(body)):
@@ -246,26 +195,24 @@ class Supervisor:
         elif kind is Frame.ENDED:
             rank.track.code = process.exit_code(json.loads(body)["status"])
             self.console.close_rank(number)
-            if rank.track.code:
+            if rank.track.code and (self._held is None or self._held[0] is not rank):
                 self._fail(rank, rank.track.code)
 
-    def _hung_up(self, rank: _Rank) -> None:
+    def _hung_up(self, rank: Rank) -> None:
         if rank.track.code is None:  # the watcher was killed, and the kernel has killed the script with it
             rank.track.code = 128 + signal.SIGKILL
             self.console.close_rank(rank.spec.rank)
             self._fail(rank, rank.track.code)
         self._check_end()
 
-    def _send(self, number: int, spared: _Rank | None = None) -> None:
+    def _send(self, number: int, spared: Rank | None = None) -> None:
         for rank in self._running():
             if rank is not spared:
                 self._lines.send(rank.spec.rank, Frame.SIGNAL, {"number": number})
 
     # Ways to end
 
-    def _fail(
-        self, rank: _Rank, code: int, traceback: str = "", how: str = "", leaving: bool = False
-    ) -> None:
+    def _fail(self, rank: Rank, code: int, traceback: str = "", how: str = "", leaving: bool = False) -> None:
         """Note how a rank failed; the first failure ends the job.
 
         Args:
@@ -276,8 +223,9 @@ class Supervisor:
             leaving: whether it is on its way out, with things of its own to finish.
         """
         number = rank.spec.rank
-        if leaving and self.verdict is None and _CONSEQUENCE.search(traceback):
-            self._loop.at(CONSEQUENCE_S, lambda: self._fail(rank, code, traceback))
+        if leaving and self.verdict is None and self._held is None and _CONSEQUENCE.search(traceback):
+            self._held = rank, lambda: self._fail(rank, code, traceback, leaving=True)
+            self._loop.at(CONSEQUENCE_S, self._release)
             return
         self.console.log(number, traceback)
         if self.verdict is None:
@@ -288,12 +236,17 @@ class Supervisor:
             text += f" ({reason})" if reason else ""
             text += f"; stopped {_count(len(others), 'other rank')}"
             text += f". See {self.console.log_path(number)}" if self.console.log_dir is not None else ""
-            self.verdict = _Verdict(code, text, traceback, tuple(other.track for other in others))
+            self.verdict = Verdict(code, text, traceback, tuple(other.track for other in others))
             self._stop(signal.SIGTERM, FAILURE_GRACE_S, spared=rank if leaving else None)
         elif traceback not in ("", self.verdict.traceback) and not self._interrupted:
             self.console.show(number, traceback)
 
-    def _stop(self, number: int, grace_s: float, spared: _Rank | None = None) -> None:
+    def _release(self) -> None:
+        """Take the failure that was held back for its cause: there is none."""
+        if self._held is not None and self.verdict is None:
+            self._held[1]()
+
+    def _stop(self, number: int, grace_s: float, spared: Rank | None = None) -> None:
         """Ask the ranks to end, but for the one that already does; kill them after ``grace_s``."""
         self._send(number, spared)
         self._loop.at(grace_s, self._kill)
@@ -308,6 +261,10 @@ class Supervisor:
 
     def _check_end(self) -> None:
         """Leave the loop once nothing but the starter is left; it has a moment to end by itself."""
+        if not self._running():
+            self._release()
+        if self._asking:
+            return
         connected = any(rank.spec.rank in self._lines for rank in self.ranks)
         if not connected and (self.verdict is not None or not self._running()):
             if self._starter is None or self._starter.poll() is not None:
@@ -323,7 +280,7 @@ class Supervisor:
         done = ", ".join(str(rank.spec.rank) for rank in self.ranks if rank.track.code is not None)
         text = f"launch: stopped after --timeout {self.options.timeout_s:g} s; still running: rank {running}"
         text += f"; ended before: rank {done}" if done else ""
-        self.verdict = _Verdict(
+        self.verdict = Verdict(
             TIMEOUT_CODE, f"{text}. The stacks of the running ranks stand above", final=True
         )
         self._ask_stacks(lambda: self._stop(signal.SIGTERM, FAILURE_GRACE_S))
@@ -332,29 +289,58 @@ class Supervisor:
         missing = [str(rank.spec.rank) for rank in self._running() if rank.spec.rank not in self._lines]
         if missing and self.verdict is None:
             text = f"launch: rank {', '.join(missing)} did not start within {START_TIMEOUT_S:g} s"
-            self.verdict = _Verdict(1, text, self._starter_said.decode(errors="replace"))
+            self.verdict = Verdict(1, text, self._starter_said.decode(errors="replace"))
             self._stop(signal.SIGTERM, FAILURE_GRACE_S)
 
     # Hangs
 
     def _look_for_hang(self) -> None:
-        """Judge what the ranks have told; before a job ends for it, look at their stacks and judge again."""
-        if self.verdict is None:
-            finding = self._judge()
-            standing = [rank.track.sequence for rank in self.ranks]
-            if finding is None or standing == self._reported:
-                self._loop.at(BEAT_S, self._look_for_hang)
-            elif finding.kind == "slow":
-                self._report(finding, standing)
-            else:
-                self._ask_stacks(lambda: self._end_hang(standing))
+        """Judge what the ranks have told; before the job ends for it, look at stacks, and judge again."""
+        if self.verdict is not None:
+            return
+        now_s = time.monotonic()
+        tracks = [replace(rank.track) for rank in self.ranks]
+        finding = hangs.judge(tracks, now_s, self.options.hang_after_s)
+        if finding is None or self._standing() == self._reported:
+            self._loop.at(BEAT_S, self._look_for_hang)
+        elif finding.kind == "slow":
+            self._report(finding)
+        else:
+            if any(track.stopped for track in tracks) and not self.options.hang_report_only:
+                self.verdict = self._hang_verdict(finding)  # to show its stack, it must go on
+            standing = self._standing()
+            self._ask_stacks(lambda: self._judge_hang(tracks, now_s, standing))
 
-    def _judge(self) -> hangs.Finding | None:
-        tracks = [rank.track for rank in self.ranks]
-        return hangs.judge(tracks, time.monotonic(), self.options.hang_after_s)
+    def _standing(self) -> list[int]:
+        """Where all ranks stand: it changes when any of them goes on."""
+        return [rank.track.sequence for rank in self.ranks]
 
-    def _report(self, finding: hangs.Finding, standing: list[int]) -> None:
-        self._reported = standing
+    def _judge_hang(self, tracks: list[hangs.Track], now_s: float, standing: list[int]) -> None:
+        """Say what was found, unless it has just passed; end the job for it, if that is wanted."""
+        for rank, track in zip(self.ranks, tracks, strict=True):
+            track.line = hangs.where(rank.stacks or "")
+        finding = hangs.judge(tracks, now_s, self.options.hang_after_s)
+        stopped = self.verdict is not None and self.verdict.code == hangs.EXIT_CODE
+        if self.verdict is not None and not stopped:
+            return
+        if finding is None or (self._standing() != standing and not stopped):
+            self._loop.at(BEAT_S, self._look_for_hang)
+        elif self.options.hang_report_only:
+            self._report(finding)
+        else:
+            self.verdict = self._hang_verdict(finding)
+            self._stop(signal.SIGTERM, FAILURE_GRACE_S)
+
+    def _hang_verdict(self, finding: hangs.Finding) -> Verdict:
+        text = (
+            f"launch: {finding.kind}: {finding.text}\n"
+            f"Ended after {self._elapsed_s():.1f} s, the limit being --hang-after "
+            f"{self.options.hang_after_s:g} s. The stacks of the running ranks stand above"
+        )
+        return Verdict(hangs.EXIT_CODE, text)
+
+    def _report(self, finding: hangs.Finding) -> None:
+        self._reported = self._standing()
         self.console.say(f"launch: {finding.kind}: {finding.text}; going on")
         self._loop.at(BEAT_S, self._look_for_hang)
 
@@ -362,44 +348,26 @@ class Supervisor:
         """Call ``then`` when every rank's Python stacks are shown, or after a moment."""
         asked = [rank for rank in self._running() if rank.spec.rank in self._lines]
         deadline_s = time.monotonic() + STACKS_TIMEOUT_S
-        for rank in asked:
+        for rank in self.ranks:
             rank.stacks = None
         self._send(STACKS_SIGNAL)
-        if not self.options.hang_report_only:
+        if self.verdict is not None:
             self._send(signal.SIGCONT)  # a process that was stopped answers when it goes on
+        self._asking = True
 
         def wait() -> None:
-            open_ranks = [rank for rank in asked if rank.stacks is None and rank.spec.rank in self._lines]
-            if open_ranks and time.monotonic() < deadline_s:
+            missing = [rank for rank in asked if rank.stacks is None and rank.spec.rank in self._lines]
+            if missing and time.monotonic() < deadline_s:
                 self._loop.at(0.05, wait)
             else:
-                self._loop.at(0.1, lambda: self._show_stacks(asked, then))  # they may come in pieces
+                self._loop.at(0.1, show)  # they may come in pieces
+
+        def show() -> None:
+            self._asking = False
+            self.console.say(hangs.merge_stacks({rank.spec.rank: rank.stacks or "" for rank in asked}))
+            then()
 
         wait()
-
-    def _show_stacks(self, asked: list[_Rank], then: Callable[[], None]) -> None:
-        stacks = {rank.spec.rank: rank.stacks or "" for rank in asked}
-        for rank in asked:
-            rank.track.line = hangs.where(stacks[rank.spec.rank])
-        self.console.say(hangs.merge_stacks(stacks))
-        then()
-
-    def _end_hang(self, standing: list[int]) -> None:
-        finding = self._judge()
-        if self.verdict is not None:
-            return
-        if finding is None or standing != [rank.track.sequence for rank in self.ranks]:
-            self._loop.at(BEAT_S, self._look_for_hang)
-        elif self.options.hang_report_only:
-            self._report(finding, standing)
-        else:
-            text = (
-                f"launch: {finding.kind}: {finding.text}\n"
-                f"Ended after {self._elapsed_s():.1f} s, the limit being --hang-after "
-                f"{self.options.hang_after_s:g} s. The stacks of the running ranks stand above"
-            )
-            self.verdict = _Verdict(hangs.EXIT_CODE, text)
-            self._stop(signal.SIGTERM, FAILURE_GRACE_S)
 
     # The starter
 
@@ -417,6 +385,7 @@ class Supervisor:
 
     def _judge_starter(self) -> None:
         """The starter has ended: no loss if the ranks have, but a failure if any is still there."""
+        self._release()
         running = self._running()
         if self.verdict is None and running and self._starter is not None:
             code = self._starter.wait()
@@ -428,11 +397,11 @@ class Supervisor:
                 self._fail(aborted[0], abort_code & 0xFF or 1, how=f"called MPI_Abort({abort_code})")
             elif any(rank.spec.rank not in self._lines for rank in running):
                 text = f"launch: the starter exited {code} before rank {names} had started. It said:"
-                self.verdict = _Verdict(code or 1, text, self._starter_said.decode(errors="replace"))
+                self.verdict = Verdict(code or 1, text, self._starter_said.decode(errors="replace"))
                 self._stop(signal.SIGTERM, FAILURE_GRACE_S)
             else:
                 text = f"launch: the starter exited {code} while rank {names} was running; stopped it"
-                self.verdict = _Verdict(code or 1, text, self._starter_said.decode(errors="replace"))
+                self.verdict = Verdict(code or 1, text, self._starter_said.decode(errors="replace"))
                 self._stop(signal.SIGTERM, FAILURE_GRACE_S)
         self._check_end()
 
@@ -455,7 +424,7 @@ class Supervisor:
         try:
             for rank in self.ranks:
                 self.console.close_rank(rank.spec.rank)
-            self.console.close()
+            self.console.clear()
             if self.verdict is not None and self.verdict.text:
                 others = hangs.meanwhile(self.verdict.others)
                 note = f"Meanwhile: {others}" if others else ""
@@ -466,9 +435,9 @@ class Supervisor:
 
     def _output_closed(self) -> None:
         self.console.mute()
-        self.verdict = self.verdict or _Verdict(128 + signal.SIGPIPE, "", final=True)
+        self.verdict = self.verdict or Verdict(128 + signal.SIGPIPE, "", final=True)
 
-    def _running(self) -> list[_Rank]:
+    def _running(self) -> list[Rank]:
         return [rank for rank in self.ranks if rank.track.code is None]
 
     def _elapsed_s(self) -> float:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 
 
 @dataclass

@@ -5,6 +5,7 @@ import re
 import sys
 
 import pytest
+from distgrad.launch.job import Options
 from distgrad.launch.logs import Console
 from distgrad.launch.mpirun import Starter
 from distgrad.launch.plan import Host, place
@@ -271,7 +272,7 @@ def test_a_starter_that_fails_is_quoted(capfdbinary):
     specs = place([Host("here", 2)], 2)
     starter = Starter(("/bin/sh", "-c", "echo no room; exit 7"), os.environ)
     console = Console(sys.stdout.buffer, sys.stderr.buffer, 2)
-    assert Supervisor(specs, lambda _: starter, os.environ, console).run() == 7
+    assert Supervisor(specs, lambda _: starter, os.environ, console, Options()).run() == 7
     assert capfdbinary.readouterr().err == (
         b"launch: the starter exited 7 before rank 0, 1 had started. It said:\nno room\n"
     )

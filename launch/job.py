@@ -1,0 +1,65 @@
+"""A job as the supervisor sees it: what it may take, its ranks, and why it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from . import hangs
+from .plan import RankSpec
+
+__all__ = ["Options", "Rank", "Verdict"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a job may take, and what becomes of it then.
+
+    Attributes:
+        timeout_s: seconds for the whole job; None for any time.
+        hang_after_s: seconds that a rank may wait for another; infinite for any time.
+        hang_report_only: say what stands still, and go on.
+        bind: give each rank processor cores of its own.
+        address: the address of this machine that the ranks call.
+    """
+
+    timeout_s: float | None = None
+    hang_after_s: float = 60.0
+    hang_report_only: bool = False
+    bind: bool = False
+    address: str = "127.0.0.1"
+
+
+@dataclass
+class Rank:
+    """A rank as the supervisor sees it.
+
+    Attributes:
+        spec: its place.
+        track: its progress.
+        abort_code: what it gave to MPI_Abort, if its standard error shows that it called it.
+        stacks: what has come of its Python stacks; None if it has not answered yet.
+    """
+
+    spec: RankSpec
+    track: hangs.Track
+    abort_code: int | None = None
+    stacks: str | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why the job ended.
+
+    Attributes:
+        code: the exit code.
+        text: the sentence.
+        traceback: of the exception, if there was one.
+        others: ranks that were stopped because of it.
+        final: whether it is the end that somebody has asked for, and no failure.
+    """
+
+    code: int
+    text: str
+    traceback: str = ""
+    others: tuple[hangs.Track, ...] = ()
+    final: bool = False
