@@ -99,12 +99,12 @@ def _permute_dims(x: Any, axes: Any = None) -> Any:
     return x.transpose(axes)
 
 
-def _max(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    return _reduce_max(x, axis, None, None, keepdims)
+def _max(x: Any, axis: Any = None, keepdims: bool = False, **options: Any) -> Any:
+    return _reduce_max(x, axis, None, None, keepdims, **options)
 
 
-def _min(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    return _reduce_min(x, axis, None, None, keepdims)
+def _min(x: Any, axis: Any = None, keepdims: bool = False, **options: Any) -> Any:
+    return _reduce_min(x, axis, None, None, keepdims, **options)
 
 
 _functions = {name: value for name, value in vars(np).items() if not name.startswith("_")}

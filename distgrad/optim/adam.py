@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from distgrad.backend.kernels.table import accelerated
+from distgrad.backend.numpy import numpy_namespace
 from distgrad.optim.optimizer import Optimizer
 
 __all__ = ["Adam", "AdamW"]
@@ -65,27 +67,64 @@ class Adam(Optimizer):
     ) -> None:
         """Apply the rule above."""
         (beta1, beta2), lr, decay = group["betas"], group["lr"], group["weight_decay"]
-        if group["maximize"]:
-            g = -g
-        if decay and self._decoupled:
-            p *= 1.0 - lr * decay
-        elif decay:
-            g = g + decay * p
-        m, v = state["exp_avg"], state["exp_avg_sq"]
-        m *= beta1
-        m += (1.0 - beta1) * g
-        v *= beta2
-        squared = g * g
-        squared *= 1.0 - beta2
-        v += squared
-        if group["amsgrad"]:
-            v = np.maximum(state["max_exp_avg_sq"], v, out=state["max_exp_avg_sq"])
-        change = np.sqrt(v, out=squared)
-        change *= 1.0 / math.sqrt(1.0 - beta2**step)
-        change += group["eps"]
-        np.divide(m, change, out=change)
-        change *= lr / (1.0 - beta1**step)
-        p -= change
+        coupled, shrink = (0.0, 1.0 - lr * decay) if self._decoupled else (decay, 1.0)
+        _rule(
+            numpy_namespace,
+            p,
+            g,
+            state["exp_avg"],
+            state["exp_avg_sq"],
+            state["max_exp_avg_sq"] if group["amsgrad"] else None,
+            (
+                *(
+                    -1.0 if group["maximize"] else 1.0,
+                    coupled,
+                    shrink,
+                    beta1,
+                    1.0 - beta1,
+                    beta2,
+                    1.0 - beta2,
+                ),
+                *(1.0 / math.sqrt(1.0 - beta2**step), group["eps"], lr / (1.0 - beta1**step)),
+            ),
+        )
+
+
+def _update(xp: Any, p: Any, g: Any, m: Any, v: Any, top: Any, numbers: tuple[float, ...]) -> Any:
+    """The rule in place, on arrays; returns ``p``.
+
+    Args:
+        xp: the arrays' namespace.
+        p, g, m, v: ``[n]`` parameters, gradients, first and second moments.
+        top: ``[n]``, the largest second moments; None without amsgrad.
+        numbers: sign of g, what part of p joins it, what p is multiplied by, β₁, 1 − β₁, β₂, 1 − β₂,
+            1 / √(1 − β₂ᵗ), ε, lr / (1 − β₁ᵗ).
+    """
+    sign, coupled, shrink, beta1, rest1, beta2, rest2, root, eps, rate = numbers
+    if sign < 0:
+        g = -g
+    if coupled:
+        g = g + coupled * p
+    if shrink != 1.0:
+        p *= shrink
+    m *= beta1
+    m += rest1 * g
+    v *= beta2
+    squared = g * g
+    squared *= rest2
+    v += squared
+    if top is not None:
+        v = xp.maximum(top, v, out=top)
+    change = xp.sqrt(v, out=squared)
+    change *= root
+    change += eps
+    xp.divide(m, change, out=change)
+    change *= rate
+    p -= change
+    return p
+
+
+_rule = accelerated("adam", _update)
 
 
 class AdamW(Adam):

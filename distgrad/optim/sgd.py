@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.backend.kernels.table import accelerated
+from distgrad.backend.numpy import numpy_namespace
 from distgrad.optim.optimizer import Optimizer
 
 __all__ = ["SGD"]
@@ -60,13 +62,35 @@ class SGD(Optimizer):
         self, group: dict[str, Any], p: np.ndarray, g: np.ndarray, state: dict[str, np.ndarray], step: int
     ) -> None:
         """Apply the rule above."""
-        if group["maximize"]:
-            g = -g
-        if group["weight_decay"]:
-            g = g + group["weight_decay"] * p
-        if group["momentum"]:
-            b = state["momentum_buffer"]
-            b *= group["momentum"]
-            b += g if step == 1 else (1.0 - group["dampening"]) * g
-            g = g + group["momentum"] * b if group["nesterov"] else b
-        p -= group["lr"] * g
+        momentum = group["momentum"]
+        sign = -1.0 if group["maximize"] else 1.0
+        share = 1.0 if step == 1 else 1.0 - group["dampening"]
+        buffer = state["momentum_buffer"] if momentum else None
+        numbers = (sign, group["weight_decay"], group["lr"], momentum, share)
+        _rule(numpy_namespace, p, g, buffer, numbers, group["nesterov"])
+
+
+def _update(xp: Any, p: Any, g: Any, b: Any, numbers: tuple[float, ...], nesterov: bool) -> Any:
+    """The rule in place, on arrays; returns ``p``.
+
+    Args:
+        xp: the arrays' namespace.
+        p, g: ``[n]`` parameters and gradients.
+        b: ``[n]``, the momentum; None without.
+        numbers: sign of g, λ, lr, μ, what part of g the momentum takes.
+        nesterov: take ``g + μ b`` for b.
+    """
+    sign, decay, lr, keep, share = numbers
+    if sign < 0:
+        g = -g
+    if decay:
+        g = g + decay * p
+    if b is not None:
+        b *= keep
+        b += g if share == 1.0 else share * g
+        g = g + keep * b if nesterov else b
+    p -= lr * g
+    return p
+
+
+_rule = accelerated("sgd", _update)

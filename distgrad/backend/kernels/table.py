@@ -40,7 +40,7 @@ class Kernel(NamedTuple):
     dtypes: str = "fd"
 
 
-#: By operation, or by operation, ``/`` and the first input whose gradient it is.
+#: By operation or optimizer's rule, or by operation, ``/`` and the first input whose gradient it is.
 TABLE: dict[str, Kernel] = {
     "gelu": Kernel("activation", "gelu", 256, "f"),
     "gelu/x": Kernel("activation", "gelu_gradient", 256, "f"),
@@ -53,6 +53,8 @@ TABLE: dict[str, Kernel] = {
     "layer_norm/x": Kernel("norm", "layer_norm_gradient"),
     "rms_norm": Kernel("norm", "rms_norm"),
     "rms_norm/x": Kernel("norm", "rms_norm_gradient"),
+    "adam": Kernel("optimizer", "adam"),
+    "sgd": Kernel("optimizer", "sgd"),
     "linear": Kernel("linear", "linear", 256),
     "attention": Kernel("attention", "attention", 1024, "f"),
     "attention/query": Kernel("attention", "attention_gradient", 1024, "f"),
