@@ -332,15 +332,37 @@ def meshgrid(xp: Any, *arrays: Array, indexing: str = "xy") -> list[Array]:
     return xp.broadcast_arrays(*[xp.reshape(x, s) for x, s in zip(arrays, places, strict=True)])
 
 
-@composite(
+def _unstacked(x: Shape, *, axis: int = 0) -> list[Shape]:
+    where = axis % len(x)
+    return [(*x[:where], *x[where + 1 :])] * x[where]
+
+
+@primitive(
     math="y_1, y_2, … = x[0], x[1], … along an axis",
-    samples=[Sample(((2, 3),)), Sample(((2, 3, 4),), {"axis": -2})],
-    rejects=[Reject(((2, 3),), AxisError, "axis 2", {"axis": 2})],
+    shape=_unstacked,
+    view=True,
+    outputs=0,
+    samples=[
+        Sample(((2, 3),)),
+        Sample(((2, 3, 4),), {"axis": -2}),
+        Sample(((3,),), note="numbers"),
+        Sample(((2, 0),), note="empty parts"),
+        Sample(((0, 2),), note="no parts"),
+    ],
+    rejects=[
+        Reject(((2, 3),), AxisError, "axis 2", {"axis": 2}),
+        Reject(((),), AxisError, "axis 0"),
+    ],
 )
 def unstack(xp: Any, x: Array, /, *, axis: int = 0) -> tuple[Array, ...]:
     """The parts of an array along an axis, without that axis, as views."""
-    where = normalize_axes(axis, len(x.shape), "unstack")[0]
-    return tuple(xp.getitem(x, (*(slice(None),) * where, i)) for i in range(x.shape[where]))
+    before = (slice(None),) * normalize_axes(axis, len(x.shape), "unstack")[0]
+    return tuple([x[(*before, i, ...)] for i in range(x.shape[len(before)])])
+
+
+@unstack.vjp("x")
+def _(xp: Any, g: tuple[Array, ...], axis: int) -> Array:
+    return xp.stack(g, axis=axis)
 
 
 @primitive(
