@@ -49,3 +49,14 @@ def ops(names: tuple[str, ...], as_json: bool) -> None:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, for a bug report.")
+@click.option("--no-self-test", is_flag=True, help="Start no ranks.")
+def doctor(as_json: bool, no_self_test: bool) -> None:
+    """Say what this machine has, what it lacks, and test two ranks."""
+    from distgrad.doctor import examine, present
+
+    report = examine(self_test=not no_self_test)
+    click.echo(json.dumps(report, indent=1) if as_json else present(report))

@@ -54,7 +54,7 @@ FLOORS = [
         "checkpoint": "files",
     },
     {"parallel": "buckets compress reducer ddp exact batchnorm sharded"},
-    {"": "linalg fft func cli __main__"},
+    {"": "linalg fft func doctor cli __main__"},
 ]
 PLACES = {
     ".".join(filter(None, ("distgrad", room, file))): (floor, room, place)
