@@ -113,7 +113,8 @@ from distgrad.errors import (
 # isort: on
 
 if _TYPE_CHECKING:
-    from distgrad import autograd, comm, data, func, nn, optim, parallel
+    from distgrad import autograd, checkpoint, comm, data, func, nn, optim, parallel
+    from distgrad.checkpoint.files import load, save
 
 __version__ = "0.1.0"
 __array_api_version__ = "2024.12"
@@ -126,18 +127,21 @@ int8, int16, int32, int64 = (_np.dtype(_name) for _name in ("int8", "int16", "in
 uint8, uint16, uint32, uint64 = (_np.dtype(_name) for _name in ("uint8", "uint16", "uint32", "uint64"))
 bool = _np.dtype("bool")
 
-_ROOMS = ("autograd", "comm", "data", "func", "nn", "optim", "parallel")
+_ROOMS = ("autograd", "checkpoint", "comm", "data", "func", "nn", "optim", "parallel")
+_FILES = ("load", "save")
 
 
 def __getattr__(name: str) -> _Any:
     """The rooms that importing the package leaves closed, opened when first asked for."""
     if name in _ROOMS:
         return _importlib.import_module(f"distgrad.{name}")
+    if name in _FILES:
+        return getattr(_importlib.import_module("distgrad.checkpoint.files"), name)
     raise AttributeError(f"module 'distgrad' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [_name for _name in (*globals(), *_ROOMS) if not _name.startswith("_") or _name.startswith("__")]
+    return [_name for _name in (*globals(), *_ROOMS, *_FILES) if not _name.startswith("_") or _name.startswith("__")]
 
 
 __all__ = [  # noqa: RUF022 (in alphabetical order)
@@ -150,7 +154,7 @@ __all__ = [  # noqa: RUF022 (in alphabetical order)
     "atanh", "autograd", "avg_pool", "batch_norm", "batch_norm_inference", "bernoulli",
     "binary_cross_entropy", "binary_cross_entropy_with_logits", "bitwise_and", "bitwise_invert",
     "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bmm", "bool",
-    "broadcast_arrays", "broadcast_to", "can_cast", "cdist", "ceil", "celu", "channel_shuffle", "chunk",
+    "broadcast_arrays", "broadcast_to", "can_cast", "cdist", "ceil", "celu", "channel_shuffle", "checkpoint", "chunk",
     "clip", "comm", "complex128", "complex64", "concat", "conj", "copysign", "cos", "cosh",
     "cosine_embedding_loss", "cosine_similarity", "count_nonzero", "ctc_loss", "cummax", "cummin",
     "cumprod", "cumsum", "cumulative_prod", "cumulative_sum", "data", "default_generator", "diff",
@@ -162,7 +166,7 @@ __all__ = [  # noqa: RUF022 (in alphabetical order)
     "hinge_embedding_loss", "huber_loss", "hypot", "iinfo", "imag", "index_add", "index_select", "inf",
     "inference_mode", "instance_norm", "int16", "int32", "int64", "int8", "interpolate",
     "is_grad_enabled", "is_inference_mode_enabled", "isdtype", "isfinite", "isinf", "isnan", "kl_div",
-    "kron", "layer_norm", "leaky_relu", "less", "less_equal", "linalg", "linear", "linspace", "log",
+    "kron", "layer_norm", "leaky_relu", "less", "less_equal", "linalg", "linear", "linspace", "load", "log",
     "log10", "log1p", "log2", "log_softmax", "logaddexp", "logical_and", "logical_not", "logical_or",
     "logical_xor", "logit", "logsigmoid", "logsumexp", "lp_pool", "manual_seed", "margin_ranking_loss",
     "masked_fill", "masked_select", "matmul", "matrix_transpose", "max", "max_pool",
@@ -174,7 +178,7 @@ __all__ = [  # noqa: RUF022 (in alphabetical order)
     "permute_dims", "pi", "pixel_shuffle", "pixel_unshuffle", "poisson_nll_loss", "positive", "pow",
     "prelu", "prod", "quantile", "rand", "rand_like", "randint", "randn", "randn_like", "randperm",
     "real", "reciprocal", "relu", "relu6", "remainder", "repeat", "reshape", "result_type", "rms_norm",
-    "roll", "round", "rrelu", "scaled_dot_product_attention", "scatter_add", "searchsorted", "selu",
+    "roll", "round", "rrelu", "save", "scaled_dot_product_attention", "scatter_add", "searchsorted", "selu",
     "set_grad_enabled", "set_num_threads", "sigmoid", "sign", "signbit", "silu", "sin", "sinh",
     "sliding_window_view", "smooth_l1_loss", "soft_margin_loss", "softmax", "softmax_cross_entropy",
     "softplus", "softshrink", "softsign", "sort", "split", "sqrt", "square", "squeeze", "stack", "std",

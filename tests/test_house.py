@@ -31,7 +31,7 @@ FLOORS = [
         " ops.linalg_decompose ops.linalg_norms ops.fft ops.products ops.einsum ops.special"
         " ops.activation ops.dropout ops.scatter ops.embedding ops.cumulative ops.statistics ops.windows"
         " ops.padding ops.conv ops.pool ops.adaptive ops.interpolate ops.norm ops.distance"
-        " ops.attention ops.loss ops.penalty ops.margin ops.ctc ops.random inplace creation random info"
+        " ops.attention ops.recurrent ops.loss ops.penalty ops.margin ops.ctc ops.random inplace creation random info"
         " methods"
         " functional gradcheck samples function checkpoint anomaly func",
         "comm": "arrays reduction calls progress work topology transport base single threads neighbours hostgroup mailbox"
@@ -48,11 +48,12 @@ FLOORS = [
         " modules.embedding modules.images modules.padding modules.pooling modules.normalization"
         " modules.batchnorm modules.rnn modules.attention modules.transformer modules.loss"
         " modules.class_loss modules.sequence_loss",
-        "optim": "flat optimizer sgd adam adaptive matrix lbfgs averaging lr_scheduler.schedules"
+        "optim": "flat optimizer sgd adam adaptive matrix lbfgs lr_scheduler.schedules"
         " lr_scheduler.plateau lr_scheduler.cycles",
-        "data": "dataset collate sampler loader mnist",
+        "data": "dataset sampler collate shared worker pool loader mnist cifar text tokens folder",
         "checkpoint": "files",
     },
+    {"optim": "swa_utils"},
     {"parallel": "buckets compress reducer ddp exact batchnorm sharded"},
     {"": "linalg fft func doctor cli __main__"},
 ]
