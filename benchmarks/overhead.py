@@ -1,0 +1,192 @@
+"""What Python costs an operation, forward and backward, beside PyTorch in the same run.
+
+    env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE python benchmarks/overhead.py [--rounds 25] [--json FILE]
+
+Every case runs on a few elements, so that the time is the library's own. The two libraries take turns, a
+few milliseconds each; a time is the median over the turns, a ratio the median of the ratios of neighbouring
+turns, and both columns come from one process with one thread. The exit status tells whether all bars hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+import distgrad as dg
+
+TURN_S = 0.004
+Call = Callable[[], Any]
+
+
+@dataclass
+class Row:
+    """One line of the table.
+
+    Attributes:
+        name: what was run.
+        distgrad_us, torch_us: median microseconds a call.
+        ratio: distgrad's time over PyTorch's, median over the turns.
+        bar: the ratio that it must not exceed, or None.
+    """
+
+    name: str
+    distgrad_us: float
+    torch_us: float
+    ratio: float
+    bar: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the bar, if there is one, is kept."""
+        return self.bar is None or self.ratio <= self.bar
+
+    def __str__(self) -> str:
+        text = f"{self.name:34} {self.distgrad_us:10.2f} {self.torch_us:10.2f} {self.ratio:8.2f}"
+        return text if self.bar is None else f"{text}   at most {self.bar:g}: {'yes' if self.holds else 'NO'}"
+
+
+def seconds(call: Call, number: int) -> float:
+    """Time of one call, from ``number`` of them."""
+    start = time.perf_counter()
+    for _ in range(number):
+        call()
+    return (time.perf_counter() - start) / number
+
+
+def compare(name: str, ours: Call, theirs: Call, rounds: int, bar: float | None = None) -> Row:
+    """Let the two take turns."""
+    numbers = []
+    for call in (ours, theirs):
+        seconds(call, 3)
+        numbers.append(max(1, int(TURN_S / seconds(call, 10))))
+    pairs = [(seconds(ours, numbers[0]), seconds(theirs, numbers[1])) for _ in range(rounds)]
+    return Row(
+        name,
+        1e6 * statistics.median(a for a, _ in pairs),
+        1e6 * statistics.median(b for _, b in pairs),
+        statistics.median(a / b for a, b in pairs),
+        bar,
+    )
+
+
+#: Operation, shapes of its inputs, and how each library spells it.
+OPERATIONS: list[tuple[str, list[tuple[int, ...]], Callable[..., Any], Callable[..., Any]]] = [
+    ("x + y", [(4,), (4,)], lambda x, y: x + y, lambda x, y: x + y),
+    ("x * y", [(4,), (4,)], lambda x, y: x * y, lambda x, y: x * y),
+    ("x * 2.0", [(4,)], lambda x: x * 2.0, lambda x: x * 2.0),
+    ("x + row (broadcast)", [(4, 4), (4,)], lambda x, y: x + y, lambda x, y: x + y),
+    ("x @ y", [(4, 4), (4, 4)], lambda x, y: x @ y, lambda x, y: x @ y),
+    ("x.sum()", [(4,)], lambda x: x.sum(), lambda x: x.sum()),
+    ("x.mean(axis)", [(4, 4)], lambda x: x.mean(axis=1), lambda x: x.mean(dim=1)),
+    ("x[1:]", [(4,)], lambda x: x[1:], lambda x: x[1:]),
+    ("x.reshape", [(4, 4)], lambda x: x.reshape(2, 8), lambda x: x.reshape(2, 8)),
+    ("exp", [(4,)], dg.exp, torch.exp),
+    ("tanh", [(4,)], dg.tanh, torch.tanh),
+    ("relu", [(4,)], dg.relu, torch.relu),
+    ("concat", [(4,), (4,)], lambda x, y: dg.concat([x, y]), lambda x, y: torch.cat([x, y])),
+    ("softmax", [(4, 4)], lambda x: dg.softmax(x, axis=-1), lambda x: torch.softmax(x, -1)),
+    ("linear", [(4, 4), (4, 4), (4,)], dg.linear, torch.nn.functional.linear),
+]
+
+
+def inputs(shapes: list[tuple[int, ...]]) -> tuple[list[Any], list[Any]]:
+    """The same leaves for both libraries."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    ours = [dg.tensor(array, requires_grad=True) for array in arrays]
+    return ours, [torch.tensor(array, requires_grad=True) for array in arrays]
+
+
+def operation(
+    name: str,
+    shapes: list[tuple[int, ...]],
+    ours: Callable[..., Any],
+    theirs: Callable[..., Any],
+    rounds: int,
+) -> Iterator[Row]:
+    """Forward with recording, and backward of one operation down to its leaves."""
+    xs, ts = inputs(shapes)
+    yield compare(f"{name}, forward", lambda: ours(*xs), lambda: theirs(*ts), rounds)
+    y, t = ours(*xs), theirs(*ts)
+    gy, gt = dg.ones(y.shape), torch.ones(t.shape)
+    yield compare(
+        f"{name}, backward",
+        lambda: y.backward(gy, retain_graph=True),
+        lambda: t.backward(gt, retain_graph=True),
+        rounds,
+    )
+
+
+def train_tiny(nn: Any, optim: Any, loss: Callable[..., Any], x: Any, y: Any, **options: Any) -> Call:
+    """A training step of 16 → 16 → 16 → 2 with tanh on 16 samples: zero, forward, backward, AdamW."""
+    model = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 2))
+    optimizer = optim.AdamW(model.parameters(), lr=1e-3, **options)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss(model(x), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def bars(rounds: int) -> Iterator[Row]:
+    """The three times that are promised."""
+    (x, y), (s, t) = inputs([(4,), (4,)])
+    yield compare("x + y on 4 elements, recorded", lambda: x + y, lambda: s + t, rounds, 2.0)
+    yield compare(
+        "(x + y).sum().backward()",
+        lambda: (x + y).sum().backward(),
+        lambda: (s + t).sum().backward(),
+        rounds,
+        1.0,
+    )
+    rng = np.random.default_rng(0)
+    samples, labels = rng.standard_normal((16, 16)).astype(np.float32), rng.integers(0, 2, 16)
+    ours = train_tiny(
+        dg.nn, dg.optim, dg.nn.functional.cross_entropy, dg.asarray(samples), dg.asarray(labels)
+    )
+    theirs = train_tiny(
+        torch.nn,
+        torch.optim,
+        torch.nn.functional.cross_entropy,
+        torch.tensor(samples),
+        torch.tensor(labels),
+        fused=True,
+    )
+    yield compare("tiny, the whole training step", ours, theirs, rounds, 1.5)
+
+
+def main() -> int:
+    """Print the table, write it if asked to; 1 if a bar is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=25, help="turns of each library a case")
+    parser.add_argument("--json", metavar="FILE", help="write the rows there too")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"Python {platform.python_version()}, NumPy {np.__version__}, PyTorch {torch.__version__}")
+    print(f"{'microseconds':34} {'distgrad':>10} {'PyTorch':>10} {'ratio':>8}")
+    rows = []
+    parts = [bars(options.rounds), *(operation(*each, options.rounds) for each in OPERATIONS)]
+    for row in itertools.chain(*parts):
+        print(row, flush=True)
+        rows.append(row)
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump([asdict(row) for row in rows], file, indent=1)
+    return 0 if all(row.holds for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
