@@ -137,6 +137,9 @@ def test_the_names_are_real_attributes():
 
 #: Operations that others are made of: gradients and methods call them, users don't.
 INTERNAL = {
+    "attention",
+    "gru_cell",
+    "lstm_cell",
     "getitem",
     "setitem",
     "put_zeros",
