@@ -19,7 +19,7 @@ FLOORS = [
     {"": "errors env trace"},
     {
         "backend": "device streams memory blas threads rng kernels.cache kernels.table kernels.support"
-        " kernels.activation kernels.norm kernels.softmax kernels.optimizer kernels.product kernels.linear kernels.attention"
+        " kernels.activation kernels.norm kernels.softmax kernels.optimizer kernels.product kernels.depthwise kernels.linear kernels.attention"
         " kernels.conv kernels.pool kernels.embedding numpy cupy",
         "profiler": "timeline summary memory report",
         "launch": "plan hosts rank process ssh mpirun slurm loop lines hangs job logs supervise __main__",
@@ -31,9 +31,8 @@ FLOORS = [
         " ops.linalg_decompose ops.linalg_norms ops.fft ops.products ops.einsum ops.special"
         " ops.activation ops.dropout ops.scatter ops.embedding ops.cumulative ops.statistics ops.windows"
         " ops.padding ops.conv ops.pool ops.adaptive ops.interpolate ops.norm ops.distance"
-        " ops.attention ops.recurrent ops.loss ops.penalty ops.margin ops.ctc ops.random inplace creation random info"
-        " methods"
-        " functional gradcheck samples function checkpoint anomaly func",
+        " ops.attention ops.recurrent ops.loss ops.penalty ops.margin ops.ctc ops.random inplace creation"
+        " random info methods functional gradcheck samples function checkpoint anomaly func",
         "comm": "arrays reduction calls progress work topology transport base single threads neighbours hostgroup mailbox"
         " shm mpi nccl registry",
     },

@@ -1,9 +1,10 @@
 """Optimizers, run over the flat buffers that hold the parameters."""
 
-from distgrad.optim import lr_scheduler
+from distgrad.optim import lr_scheduler, swa_utils
 from distgrad.optim.adam import Adam, AdamW
 from distgrad.optim.adaptive import ASGD, Adadelta, Adagrad, Adamax, Lion, NAdam, RAdam, RMSprop, Rprop
 from distgrad.optim.flat import FlatBuffer, flatten
+from distgrad.optim.lbfgs import LBFGS
 from distgrad.optim.matrix import LAMB, LARS, Adafactor, Muon
 from distgrad.optim.optimizer import Optimizer
 from distgrad.optim.sgd import SGD
@@ -12,6 +13,7 @@ __all__ = [
     "ASGD",
     "LAMB",
     "LARS",
+    "LBFGS",
     "SGD",
     "Adadelta",
     "Adafactor",
@@ -29,4 +31,5 @@ __all__ = [
     "Rprop",
     "flatten",
     "lr_scheduler",
+    "swa_utils",
 ]
