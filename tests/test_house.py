@@ -19,7 +19,7 @@ FLOORS = [
     {"": "errors env trace"},
     {
         "backend": "device streams memory blas threads rng kernels.cache kernels.table kernels.support"
-        " kernels.activation kernels.norm kernels.softmax kernels.optimizer kernels.product kernels.depthwise kernels.linear kernels.attention"
+        " kernels.activation kernels.norm kernels.softmax kernels.optimizer kernels.product kernels.linear kernels.attention"
         " kernels.conv kernels.pool kernels.embedding numpy cupy",
         "profiler": "timeline summary memory report",
         "launch": "plan hosts rank process ssh mpirun slurm loop lines hangs job logs supervise __main__",

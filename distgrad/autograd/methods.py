@@ -40,6 +40,7 @@ from distgrad.autograd.ops import (  # noqa: F401 (importing them registers thei
     penalty,
     pool,
     products,
+    recurrent,
     reduce,
     rounding,
     scan,

@@ -17,11 +17,6 @@ __all__ = ["GATES", "STEPS", "walk"]
 State = tuple[Tensor, ...]
 
 
-def _gates(values: Tensor, count: int) -> tuple[Tensor, ...]:
-    """``[N, count · H]`` as that many ``[N, H]``."""
-    return ops.unstack(ops.reshape(values, (values.shape[0], count, -1)), axis=1)
-
-
 def tanh_step(from_input: Tensor, state: State, weight: Tensor, bias: Any, projection: Any) -> State:
     """``h' = tanh(from_input + weight h + bias)``.
 
@@ -36,28 +31,18 @@ def relu_step(from_input: Tensor, state: State, weight: Tensor, bias: Any, proje
 
 
 def lstm_step(from_input: Tensor, state: State, weight: Tensor, bias: Any, projection: Any) -> State:
-    """Input, forget, cell and output gates: ``c' = f c + i g``, ``h' = o tanh(c')``.
+    """Hidden state and cell of a long short-term memory.
 
-    Source: Hochreiter and Schmidhuber, Neural Computation, 1997; the projection of h: Sak et al., 2014.
+    Source: the projection of the hidden state: Sak et al., INTERSPEECH 2014.
     """
     hidden, cell = state
-    i, f, g, o = _gates(from_input + ops.linear(hidden, weight, bias), 4)
-    cell = ops.sigmoid(f) * cell + ops.sigmoid(i) * ops.tanh(g)
-    hidden = ops.sigmoid(o) * ops.tanh(cell)
+    hidden, cell = ops.lstm_cell(from_input, ops.linear(hidden, weight, bias), cell)
     return hidden if projection is None else ops.linear(hidden, projection), cell
 
 
 def gru_step(from_input: Tensor, state: State, weight: Tensor, bias: Any, projection: Any) -> State:
-    """Reset, update and new gates: ``n = tanh(x_n + r h_n)``, ``h' = (1 − z) n + z h``.
-
-    Source: Cho et al., EMNLP 2014; the reset gate stands after the product, as in PyTorch and cuDNN.
-    """
-    (hidden,) = state
-    x_r, x_z, x_n = _gates(from_input, 3)
-    h_r, h_z, h_n = _gates(ops.linear(hidden, weight, bias), 3)
-    update = ops.sigmoid(x_z + h_z)
-    new = ops.tanh(x_n + ops.sigmoid(x_r + h_r) * h_n)
-    return (new + update * (hidden - new),)
+    """Hidden state of gated recurrent units."""
+    return (ops.gru_cell(from_input, ops.linear(state[0], weight, bias), state[0]),)
 
 
 #: The step of each kind of network, and its number of gates.
