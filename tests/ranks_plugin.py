@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -27,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from distgrad.launch.mpirun import remove_segments
 
 FOLDER = "DISTGRAD_TEST_RANKS"  # set in the ranks that the marker starts: where they leave what they print
 _SHOWN_CHARS = 6000
@@ -76,7 +76,7 @@ def run_ranks(
         pytest.fail(
             f"{starter[0]} was expected, and is not there; run: pip install 'distgrad[mpi]'", pytrace=False
         )
-    start_s = time.monotonic()
+    began_s, start_s = time.time(), time.monotonic()
     process = subprocess.Popen(
         [*starter, str(n), *command],
         env={**os.environ, **_SETTINGS, **(env or {})},
@@ -98,7 +98,7 @@ def run_ranks(
         if process.poll() is None:  # an interrupt, or the outer test's own time limit
             _stop(process)
         _signal_ranks(folder, signal.SIGKILL)
-        _unlink_segments(folder)
+        _remove_segments(began_s)
 
 
 def _start_ranks(n: int, command: Sequence[str]) -> int:
@@ -122,19 +122,22 @@ def _stop(process: subprocess.Popen[str]) -> str:
         return process.communicate()[0]
 
 
+def _remove_segments(began_s: float) -> None:
+    """Remove what MPICH leaves of an aborted job, whose ranks may take a moment longer to end than mpiexec."""
+    for _ in range(20):
+        with contextlib.suppress(FileNotFoundError):  # another job's, just removed
+            if all(file.stat().st_ctime < began_s for file in Path("/dev/shm").glob("mpich_shm_*")):
+                return
+        remove_segments(began_s)
+        time.sleep(0.05)
+
+
 def _signal_ranks(folder: Path | None, number: signal.Signals) -> None:
     for file in folder.glob("*.pid") if folder is not None else ():
         pid = int(file.read_text())
         with contextlib.suppress(OSError):
             if FOLDER.encode() + b"=" + bytes(folder) in Path(f"/proc/{pid}/environ").read_bytes():
                 os.kill(pid, number)
-
-
-def _unlink_segments(folder: Path | None) -> None:
-    """Remove what MPICH leaves of a job that was aborted."""
-    for file in folder.glob("*.segments") if folder is not None else ():
-        for name in file.read_text().split():
-            Path(name).unlink(missing_ok=True)
 
 
 # The outer pytest ------------------------------------------------------------------------------------------
@@ -272,8 +275,6 @@ def _be_a_rank() -> int:
     os.dup2(out, 2)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    segments = re.findall(r"/dev/shm/mpich_shm_\w+$", Path("/proc/self/maps").read_text(), re.M)
-    (folder / f"{rank}.segments").write_text("\n".join(segments))
     (folder / f"{rank}.pid").write_text(str(os.getpid()))
     os.chdir(Path(__file__).parent.parent)
     options = [

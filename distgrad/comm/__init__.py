@@ -10,7 +10,8 @@
     work = comm.all_reduce(x, op="mean", async_op=True)
     work.wait()                       # meanwhile the communication thread was at work
 
-Backends: ``single`` (one rank), ``threads`` (:class:`ThreadWorld`: N ranks in one process), ``mpi``.
+Backends: ``single`` (one rank), ``threads`` (:class:`ThreadWorld`: N ranks in one process), ``shm`` (ranks of
+one host, nothing to install) and ``mpi``.
 """
 
 from distgrad.comm.base import Communicator

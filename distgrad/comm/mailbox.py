@@ -52,7 +52,7 @@ class Mailbox:
         head = np.frombuffer(_HEADER.pack(len(name), message.size) + name, np.uint8)
         for part in (head, message):
             for begin in range(0, part.size, _PIECE_BYTES):
-                at += os.pwrite(outbox, part[begin : begin + _PIECE_BYTES], at)
+                at += os.pwrite(outbox, part[begin : begin + _PIECE_BYTES].data, at)
         self._written[rank] = -(-(at - start) // _PAGE) * _PAGE
         os.pwrite(outbox, _END.pack(self._written[rank]), start)
         self._neighbours.ring(rank)
@@ -88,7 +88,7 @@ class Mailbox:
             at += _HEADER.size + name_bytes
             message = np.empty(num_bytes, np.uint8)
             for begin in range(0, num_bytes, _PIECE_BYTES):
-                at += os.preadv(inbox, [message[begin : begin + _PIECE_BYTES]], at)
+                at += os.preadv(inbox, [message[begin : begin + _PIECE_BYTES].data], at)
             self._boxes[rank, key].append(message)
             self._read[rank] = -(-(at - section) // _PAGE) * _PAGE
             with mmap.mmap(inbox, at - start, offset=start) as pages:

@@ -34,7 +34,7 @@ def project(tmp_path):
 def run_pytest(file, *options):
     temporary = file.parents[1] / "temporary"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", *options],
         cwd=file.parents[1],
         env={**os.environ, "TMPDIR": str(temporary)},
         capture_output=True,
@@ -143,6 +143,8 @@ def test_with_mpi_runs_the_folder():
         "-q",
         "-p",
         "no:cacheprovider",
+        "-p",
+        "no:hypothesispytest",
         str(TESTS / "mpi"),
     ]
     job = run_ranks(2, command, timeout=90)
