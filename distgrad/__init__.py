@@ -41,7 +41,7 @@ from distgrad.autograd.ops.attention import scaled_dot_product_attention
 from distgrad.autograd.ops.ctc import ctc_loss
 from distgrad.autograd.ops.cumulative import cummax, cummin, cumprod, cumsum
 from distgrad.autograd.ops.distance import cdist, cosine_similarity, norm, normalize, pairwise_distance
-from distgrad.autograd.ops.dropout import alpha_dropout, dropout, feature_dropout
+from distgrad.autograd.ops.dropout import alpha_dropout, dropout, feature_alpha_dropout, feature_dropout
 from distgrad.autograd.ops.einsum import einsum
 from distgrad.autograd.ops.elementwise import (
     abs, add, divide, exp, expm1, hypot, log, log10, log1p, log2, logaddexp, maximum, minimum, multiply,
@@ -108,7 +108,7 @@ from distgrad.backend.threads import get_num_threads, set_num_threads
 from distgrad.errors import (
     AxisError, CommError, CommMismatchError, CommTimeoutError, DTypeError, DataError, DeviceError,
     DistgradError, GraphError, InPlaceError, LaunchError, MissingDependencyError, OptionError,
-    RankFailedError, ShapeError, StateDictError,
+    RankFailedError, ShapeError, StateDictError, WorkerError,
 )
 # isort: on
 
@@ -141,26 +141,29 @@ def __getattr__(name: str) -> _Any:
 
 
 def __dir__() -> list[str]:
-    return [_name for _name in (*globals(), *_ROOMS, *_FILES) if not _name.startswith("_") or _name.startswith("__")]
+    names = (*globals(), *_ROOMS, *_FILES)
+    return [_name for _name in names if not _name.startswith("_") or _name.startswith("__")]
 
 
 __all__ = [  # noqa: RUF022 (in alphabetical order)
     "AxisError", "CommError", "CommMismatchError", "CommTimeoutError", "DTypeError", "DataError",
     "Device", "DeviceError", "DistgradError", "Generator", "GraphError", "InPlaceError", "LaunchError",
     "MissingDependencyError", "OptionError", "RankFailedError", "ShapeError", "StateDictError", "Tensor",
-    "__array_api_version__", "__array_namespace_info__", "__version__", "abs", "acos", "acosh",
+    "WorkerError", "__array_api_version__", "__array_namespace_info__", "__version__", "abs", "acos", "acosh",
     "adaptive_avg_pool", "adaptive_max_pool", "add", "all", "alpha_dropout", "amax", "amin", "any",
     "arange", "argmax", "argmin", "argsort", "asarray", "asin", "asinh", "astype", "atan", "atan2",
     "atanh", "autograd", "avg_pool", "batch_norm", "batch_norm_inference", "bernoulli",
     "binary_cross_entropy", "binary_cross_entropy_with_logits", "bitwise_and", "bitwise_invert",
     "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bmm", "bool",
-    "broadcast_arrays", "broadcast_to", "can_cast", "cdist", "ceil", "celu", "channel_shuffle", "checkpoint", "chunk",
+    "broadcast_arrays", "broadcast_to", "can_cast", "cdist", "ceil", "celu", "channel_shuffle", "checkpoint",
+    "chunk",
     "clip", "comm", "complex128", "complex64", "concat", "conj", "copysign", "cos", "cosh",
     "cosine_embedding_loss", "cosine_similarity", "count_nonzero", "ctc_loss", "cummax", "cummin",
     "cumprod", "cumsum", "cumulative_prod", "cumulative_sum", "data", "default_generator", "diff",
     "divide", "dropout", "e", "einsum", "elu", "embedding", "empty", "empty_like", "enable_grad", "equal",
-    "erf", "erfc", "erfinv", "exp", "expand_dims", "expm1", "eye", "feature_dropout", "fft", "finfo",
-    "flip", "float16", "float32", "float64", "floor", "floor_divide", "fold", "from_dlpack", "full",
+    "erf", "erfc", "erfinv", "exp", "expand_dims", "expm1", "eye", "feature_alpha_dropout",
+    "feature_dropout", "fft", "finfo", "flip",
+    "float16", "float32", "float64", "floor", "floor_divide", "fold", "from_dlpack", "full",
     "full_like", "func", "gather", "gaussian_nll_loss", "gelu", "get_num_threads", "glu", "greater",
     "greater_equal", "group_norm", "hardshrink", "hardsigmoid", "hardswish", "hardtanh",
     "hinge_embedding_loss", "huber_loss", "hypot", "iinfo", "imag", "index_add", "index_select", "inf",

@@ -73,6 +73,7 @@ from distgrad.nn.modules.dropout import (
     Dropout1d,
     Dropout2d,
     Dropout3d,
+    FeatureAlphaDropout,
 )
 from distgrad.nn.modules.embedding import Embedding, EmbeddingBag
 from distgrad.nn.modules.images import (
@@ -216,6 +217,7 @@ __all__ = [
     "Dropout3d",
     "Embedding",
     "EmbeddingBag",
+    "FeatureAlphaDropout",
     "Flatten",
     "Fold",
     "GRUCell",

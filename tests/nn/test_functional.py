@@ -9,17 +9,23 @@ from distgrad.backend.rng import Generator
 from distgrad.errors import DTypeError, GraphError, OptionError, ShapeError
 from distgrad.nn import functional as F
 
+CHANNELS = {
+    "dropout1d": (200, 20, 3),
+    "dropout2d": (200, 20, 2, 2),
+    "dropout3d": (200, 20, 2, 1, 2),
+    "feature_alpha_dropout": (200, 20, 3),
+}
 
-@pytest.mark.parametrize("name", ["dropout", "alpha_dropout", "dropout1d", "dropout2d", "dropout3d"])
+
+@pytest.mark.parametrize("name", ["dropout", "alpha_dropout", *CHANNELS])
 def test_dropout_drops_its_share_and_keeps_the_mean(name):
-    shape = {"dropout1d": (200, 20, 3), "dropout2d": (200, 20, 2, 2), "dropout3d": (200, 20, 2, 1, 2)}
-    x = dg.randn(*shape.get(name, (4000,))) + 1.0
+    x = dg.randn(*CHANNELS.get(name, (4000,))) + 1.0
     y = getattr(F, name)(x, 0.3, True, generator=Generator(1))._data
     numbers, counts = np.unique(y, return_counts=True)
     dropped = y == numbers[counts.argmax()]
     assert "alpha" in name or not y[dropped].any()
     assert abs(dropped.mean() - 0.3) < 0.05
-    if name[-1] == "d":  # whole channels
+    if name in CHANNELS:
         flat = dropped.reshape(*x.shape[:2], -1)
         assert (flat.all(-1) | ~flat.any(-1)).all()
     if "alpha" not in name:
@@ -32,9 +38,10 @@ def test_dropout_drops_its_share_and_keeps_the_mean(name):
         getattr(F, name)(x, 1.5, True)
 
 
-def test_alpha_dropout_keeps_mean_and_variance():
-    x = dg.randn(20000)
-    y = F.alpha_dropout(x, 0.4, True, generator=Generator(0))._data
+@pytest.mark.parametrize("name", ["AlphaDropout", "FeatureAlphaDropout"])
+def test_alpha_dropout_keeps_mean_and_variance(name):
+    x = dg.randn(20000, 2)
+    y = getattr(nn, name)(0.4, generator=Generator(0))(x)._data
     assert abs(y.mean()) < 0.03
     assert abs(y.var() - 1) < 0.05
 

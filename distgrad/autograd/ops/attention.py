@@ -46,7 +46,7 @@ def _grouped(xp: Any, x: Array, heads: int) -> Array:
     return xp.reshape(x, (*x.shape[:-3], heads, x.shape[-3] // heads, *x.shape[-2:]))
 
 
-def _weights(xp: Any, scores: Array, mask: Array) -> Array:
+def _masked_softmax(xp: Any, scores: Array, mask: Array) -> Array:
     """Softmax over keys; a query that may look at none has weights of 0."""
     if mask.dtype == bool:
         scores = xp.where(mask, scores, -math.inf)
@@ -106,6 +106,46 @@ def _(
         xp.matmul(xp.matrix_transpose(slope), query) if needs[1] else None,
         xp.matmul(xp.matrix_transpose(weights), g) if needs[2] else None,
     )
+
+
+@composite(
+    math="y = softmax(query keyᵀ scale + mask)",
+    source="Vaswani et al., NIPS 2017",
+    dtypes="real floating-point",
+    samples=[
+        Sample(((2, 3, 4), (2, 5, 4))),
+        Sample(((2, 3, 4), (2, 5, 4)), {"is_causal": True, "scale": 0.3}, note="causal"),
+        Sample(((2, 3, 4), (2, 5, 4)), {"attn_mask": _MASK}, note="a query that sees nothing"),
+        Sample(((0, 3, 4), (0, 5, 4)), note="empty"),
+    ],
+    rejects=[Reject(((3, 4), (5, 3)), ShapeError, "matmul")],
+)
+def attention_weights(
+    xp: Any,
+    query: Array,
+    key: Array,
+    /,
+    attn_mask: Any = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Array:
+    """How much each query of an attention looks at each key; a query that may look at none at nothing.
+
+    Args:
+        query: ``[..., L, E]``.
+        key: ``[..., S, E]``.
+        attn_mask: broadcasts to ``[..., L, S]``; booleans, true where a query may look, or numbers that are
+            added to the scores.
+        is_causal: query i sees keys 0 … i only; in place of a mask.
+        scale: what scores are multiplied by; None means 1/√E.
+
+    Returns:
+        ``[..., L, S]``, whose rows sum to 1, or are 0.
+    """
+    scale = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
+    if attn_mask is None:
+        return _plain_weights(xp, query, key, scale, is_causal)
+    return _masked_softmax(xp, xp.matmul(query * scale, xp.matrix_transpose(key)), attn_mask)
 
 
 @composite(
@@ -170,10 +210,7 @@ def scaled_dot_product_attention(
     if attn_mask is None and not dropout_p and key.shape[-2]:
         y = xp.attention(query, key, value, scale=scale, is_causal=is_causal)
         return xp.reshape(y, shape) if enable_gqa else y
-    if attn_mask is None:
-        weights = _plain_weights(xp, query, key, scale, is_causal)
-    else:
-        weights = _weights(xp, xp.matmul(query * scale, xp.matrix_transpose(key)), attn_mask)
+    weights = xp.attention_weights(query, key, attn_mask=attn_mask, is_causal=is_causal, scale=scale)
     if dropout_p:
         weights = xp.dropout(weights, p=dropout_p, generator=generator)
     y = xp.matmul(weights, value)

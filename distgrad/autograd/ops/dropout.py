@@ -33,6 +33,13 @@ def _kept(x: Array, shape: Shape, p: float, generator: Generator | None) -> Any:
     return (draws >= p).astype(x.dtype)
 
 
+def _channels(where: str, x: Array) -> Shape:
+    """The shape of a mask with one element a channel."""
+    if len(x.shape) < 2:
+        raise ShapeError(f"{where}: x is {list(x.shape)}, expected [N, C, *]")
+    return (*x.shape[:2], *(1,) * (len(x.shape) - 2))
+
+
 def _scaled(x: Array, kept: Any, p: float) -> Array:
     return x * (kept * np.asarray(1.0 / (1.0 - p) if p < 1.0 else 0.0, dtype=x.dtype))
 
@@ -86,15 +93,19 @@ def feature_dropout(
         OptionError: a probability outside [0, 1].
     """
     _check_probability("feature_dropout", p)
-    if len(x.shape) < 2:
-        raise ShapeError(f"feature_dropout: x is {list(x.shape)}, expected [N, C, *]")
+    shape = _channels("feature_dropout", x)
     if not training:
         return x
-    shape = (*x.shape[:2], *(1,) * (len(x.shape) - 2))
     return _scaled(x, _kept(x, shape, p, generator), p)
 
 
 _LOW = -1.7580993408473766  # where the scaled exponential linear unit levels off: -scale · alpha
+
+
+def _lowered(x: Array, kept: Any, p: float) -> Array:
+    """``x`` with what is dropped at the lowest value, then brought back to mean 0 and variance 1."""
+    a = 1.0 / math.sqrt((1.0 - p) * (1.0 + p * _LOW * _LOW)) if p < 1.0 else 0.0
+    return a * (x * kept + _LOW * (1.0 - kept)) - a * _LOW * p
 
 
 @composite(
@@ -121,6 +132,32 @@ def alpha_dropout(
     _check_probability("alpha_dropout", p)
     if not training:
         return x
-    kept = _kept(x, x.shape, p, generator)
-    a = 1.0 / math.sqrt((1.0 - p) * (1.0 + p * _LOW * _LOW)) if p < 1.0 else 0.0
-    return a * (x * kept + _LOW * (1.0 - kept)) - a * _LOW * p
+    return _lowered(x, _kept(x, x.shape, p, generator), p)
+
+
+@composite(
+    math="y[n, c, ...] = a (x[n, c, ...] mask[n, c] + low (1 - mask[n, c])) + b",
+    source="Klambauer et al., NIPS 2017; by channels as Tompson et al., CVPR 2015",
+    dtypes="real floating-point",
+    samples=_SAMPLES,
+    rejects=[_REJECT, Reject(((3,),), ShapeError, "feature_alpha_dropout: x is [3]")],
+)
+def feature_alpha_dropout(
+    xp: Any, x: Array, /, p: float = 0.5, training: bool = False, *, generator: Generator | None = None
+) -> Array:
+    """Dropout for ``selu``: random channels take its lowest value as a whole; mean 0 and variance 1 stay.
+
+    Args:
+        x: ``[N, C, *]``.
+        p: probability that a channel is dropped.
+        training: False returns ``x`` as it is.
+        generator: of the random numbers; None means the default one.
+
+    Raises:
+        OptionError: a probability outside [0, 1].
+    """
+    _check_probability("feature_alpha_dropout", p)
+    shape = _channels("feature_alpha_dropout", x)
+    if not training:
+        return x
+    return _lowered(x, _kept(x, shape, p, generator), p)

@@ -68,6 +68,7 @@ from distgrad.nn.functional.dropouts import (
     dropout1d,
     dropout2d,
     dropout3d,
+    feature_alpha_dropout,
 )
 from distgrad.nn.functional.embeddings import embedding, embedding_bag, one_hot
 from distgrad.nn.functional.images import (
@@ -162,6 +163,7 @@ __all__ = [
     "elu_",
     "embedding",
     "embedding_bag",
+    "feature_alpha_dropout",
     "flatten",
     "fold",
     "gaussian_nll_loss",

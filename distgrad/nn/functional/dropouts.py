@@ -11,7 +11,7 @@ from distgrad.autograd.tensor import Tensor
 from distgrad.backend.rng import Generator
 from distgrad.nn.functional.arguments import batched, in_place
 
-__all__ = ["alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d"]
+__all__ = ["alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout"]
 
 
 def dropout(
@@ -35,6 +35,18 @@ def alpha_dropout(
     """Dropout for networks of SELUs: mean 0 and variance 1 stay."""
     y = ops.alpha_dropout(input, p, training, generator=generator)
     return in_place(input, y, inplace, "alpha_dropout")
+
+
+def feature_alpha_dropout(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = False,
+    inplace: bool = False,
+    generator: Generator | None = None,
+) -> Tensor:
+    """As :func:`alpha_dropout`, but whole channels of ``[N, C, ...]``."""
+    y = ops.feature_alpha_dropout(input, p, training, generator=generator)
+    return in_place(input, y, inplace, "feature_alpha_dropout")
 
 
 def _drop_channels(

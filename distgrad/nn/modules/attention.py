@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from distgrad.autograd.creation import zeros
 from distgrad.autograd.dispatch import namespace as ops
-from distgrad.autograd.ops.attention import _weights as attention_weights
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import ShapeError
 from distgrad.nn import init
@@ -231,8 +229,7 @@ class MultiheadAttention(Module):
         dropout = self.dropout if self.training else 0.0
         weights = None
         if need_weights:
-            scores = ops.matmul(q * (1.0 / math.sqrt(self.head_dim)), ops.matrix_transpose(k))
-            weights = attention_weights(ops, scores, mask)
+            weights = ops.attention_weights(q, k, attn_mask=mask)
             if dropout:
                 weights = ops.dropout(weights, dropout)
             y = ops.matmul(weights, v)

@@ -11,7 +11,7 @@ from distgrad.errors import OptionError
 from distgrad.nn.functional import dropouts as F
 from distgrad.nn.module import Module
 
-__all__ = ["AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d"]
+__all__ = ["AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"]
 
 
 class _Dropout(Module):
@@ -70,3 +70,9 @@ class AlphaDropout(_Dropout):
     """Dropout for networks of SELUs: keeps mean 0 and variance 1."""
 
     function = F.alpha_dropout
+
+
+class FeatureAlphaDropout(_Dropout):
+    """As :class:`AlphaDropout`, but whole channels of ``[N, C, ...]``."""
+
+    function = F.feature_alpha_dropout
