@@ -226,8 +226,8 @@ def _advise(report: dict[str, Any]) -> list[str]:
         library = mpi["library"].lower().replace("(r)", "")
         if owner.lower() not in library:
             advice.append(
-                f"mpiexec ({mpi['mpiexec']}) is {owner}'s, but mpi4py loads {mpi['library']}; ranks would not "
-                "find each other: use the mpiexec of one and the same MPI"
+                f"mpiexec ({mpi['mpiexec']}) is {owner}'s, but mpi4py loads {mpi['library']}; ranks would "
+                "not find each other: use the mpiexec of one MPI"
             )
     if mpi.get("threading", "multiple") != "multiple":
         advice.append(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Environment", "read"]
+__all__ = ["Environment", "read", "without_world"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Environment:
         backend: ``DISTGRAD_BACKEND``, the communicator that ``dg.comm.init()`` takes when none is named.
         supervisor: ``DISTGRAD_SUPERVISOR``, where the launcher listens for its ranks (``host:port``).
         job_secret: ``DISTGRAD_JOB_SECRET``, what a rank shows the launcher to be let in.
-        progress: ``DISTGRAD_PROGRESS``, the memory in which a rank tells how far it is (``descriptor:inode``).
+        progress: ``DISTGRAD_PROGRESS``, where a rank tells how far it is (``descriptor:inode`` of a memory).
         timeout_s: ``DISTGRAD_TIMEOUT``, seconds after which a collective gives up.
         check_collectives: ``DISTGRAD_CHECK_COLLECTIVES``, how many collectives of each group the ranks
             compare before data moves: a number, ``every`` or ``off``.
@@ -116,10 +116,25 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         timeout_s=timeout_s,
         check_collectives=_check_collectives(variables),
         mpi_size=mpi_size if mpi_size is not None else _number(variables, "OMPI_COMM_WORLD_SIZE"),
-        slurm_size=_number(variables, "SLURM_STEP_NUM_TASKS"),
+        # Under our launcher a step of Slurm is one task a node, whatever runs in it.
+        slurm_size=None if "DISTGRAD_SUPERVISOR" in variables else _number(variables, "SLURM_STEP_NUM_TASKS"),
         keep_memory=variables.get("DISTGRAD_KEEP_MEMORY", "1") != "0",
         num_threads=_threads(variables),
         cache_home=Path(variables.get("XDG_CACHE_HOME") or "~/.cache").expanduser(),
         numba_cache=variables.get("NUMBA_CACHE_DIR") or None,
         no_color=bool(variables.get("NO_COLOR")),
     )
+
+
+_WORLD = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "SLURM_STEP_NUM_TASKS"),
+    *("DISTGRAD_BACKEND", "DISTGRAD_SUPERVISOR", "DISTGRAD_JOB_SECRET", "DISTGRAD_PROGRESS"),
+)
+_MPI = ("PMI_", "PMIX_", "OMPI_", "HYDI_")
+
+
+def without_world(variables: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables (default: the process's) for a helper process that is no rank, free of the launcher's."""
+    if variables is None:
+        variables = os.environ
+    return {k: v for k, v in variables.items() if k not in _WORLD and not k.startswith(_MPI)}

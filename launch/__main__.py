@@ -167,10 +167,10 @@ def _plan(options: argparse.Namespace, target: tuple[str, ...], paths: Sequence[
             f"launch: --backend shm is for one host, this one, but the hosts are {names}; use mpi"
         )
     address = hosts.job_address(remote[0]) if remote else "127.0.0.1"
-    if by_slurm:
-        return _Job(specs, lambda variables: slurm.srun(used, target, variables), address)
-    ssh.check_hosts(remote, options.ssh, paths)
-    return _Job(specs, lambda variables: mpirun.mpiexec(used, target, variables, options.ssh), address)
+    reach = slurm.SRUN if by_slurm else options.ssh
+    if not by_slurm:
+        ssh.check_hosts(remote, reach, paths)
+    return _Job(specs, lambda variables: mpirun.mpiexec(used, target, variables, reach), address)
 
 
 def _dry_run(job: _Job, given: dict[str, str]) -> str:

@@ -54,7 +54,7 @@ def direct(world_size: int, target: tuple[str, ...], environment: Mapping[str, s
 
 
 def mpiexec(
-    hosts: Sequence[Host], target: tuple[str, ...], environment: Mapping[str, str], ssh: str
+    hosts: Sequence[Host], target: tuple[str, ...], environment: Mapping[str, str], reach: str
 ) -> Starter:
     """Start ranks of ``target`` by the ``mpiexec`` that stands beside this Python.
 
@@ -64,21 +64,22 @@ def mpiexec(
         hosts: the hosts, each with as many slots as ranks run there.
         target: script and arguments, or ``-m``, module and arguments.
         environment: the variables for the ranks.
-        ssh: the command that reaches another host; empty if this machine is the only one.
+        reach: the command that reaches other hosts, ssh's or srun's; empty if this machine is the only one.
 
     Raises:
         MissingDependencyError: no ``mpiexec`` was found.
     """
     path, note = _find_mpiexec(environment)
     num_ranks = sum(host.slots for host in hosts)
-    if not ssh:
+    if not reach:
         # The fork launcher and the named host keep Hydra from asking a batch system where to go.
         where = ["-launcher", "fork", "-hosts", "localhost"]
         settings = {}
     else:
-        program, *extra = shlex.split(ssh)
+        program, *extra = shlex.split(reach)
+        launcher = "slurm" if os.path.basename(program) == "srun" else "ssh"
         names = ",".join(f"{host.name}:{host.slots}" for host in hosts)
-        where = ["-launcher", "ssh", "-launcher-exec", shutil.which(program) or program, "-hosts", names]
+        where = ["-launcher", launcher, "-launcher-exec", shutil.which(program) or program, "-hosts", names]
         settings = {"HYDRA_LAUNCHER_EXTRA_ARGS": " ".join(extra)} if extra else {}
     # Without automatic cleanup mpiexec leaves it to the supervisor to end the others, which then knows who
     # was first.

@@ -1,20 +1,20 @@
-"""A Slurm allocation: its hosts, and starting ranks in it with srun."""
+"""A Slurm allocation: its hosts, and how they are reached."""
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from distgrad.errors import LaunchError
 
-from . import rank as rank_file
-from .mpirun import Starter
 from .plan import Host
 
-__all__ = ["allocation", "expand_tasks", "srun"]
+__all__ = ["SRUN", "allocation", "expand_tasks"]
+
+# mpiexec starts one process a node by it, which starts the ranks. So ranks find each other by their own MPI's
+# means, whatever Slurm was built with; a step of its own must not wait for the script's.
+SRUN = "srun --overlap --cpu-bind=none --mpi=none"
 
 
 def expand_tasks(text: str) -> list[int]:
@@ -55,26 +55,3 @@ def allocation(variables: Mapping[str, str]) -> list[Host]:
     # Outside a step, only what was asked for by --ntasks is known; else a task a node.
     tasks = expand_tasks(variables.get("SLURM_TASKS_PER_NODE") or f"1(x{len(names)})")
     return [Host(name, slots) for name, slots in zip(names, tasks, strict=True)]
-
-
-def srun(hosts: Sequence[Host], target: tuple[str, ...], environment: Mapping[str, str]) -> Starter:
-    """Start ranks of ``target`` as one step of the allocation, each host with its number of ranks.
-
-    Args:
-        hosts: the hosts, each with as many slots as ranks run there.
-        target: script and arguments, or ``-m``, module and arguments.
-        environment: the variables for the ranks.
-    """
-    places = [host.name for host in hosts for _ in range(host.slots)]
-    command = (
-        *("srun", "--mpi=pmi2", f"--ntasks={len(places)}", f"--nodes={len(hosts)}"),
-        *("--distribution=arbitrary", f"--nodelist={','.join(places)}", "--overlap", "--export=ALL"),
-        # The supervisor ends the others, and knows who was first.
-        *("--kill-on-bad-exit=0", "--input=none", "--cpu-bind=none"),
-        *(sys.executable, rank_file.__file__, "SLURM_PROCID", *target),
-    )
-    own = {"HWLOC_XMLFILE": os.devnull, **environment}
-    own["DISTGRAD_BACKEND"] = "mpi"
-    for name in ("SLURM_NTASKS", "SLURM_NPROCS", "SLURM_NTASKS_PER_NODE", "SLURM_DISTRIBUTION"):
-        own.pop(name, None)  # of the allocation; srun would take them for this step's
-    return Starter(command, own)

@@ -1,0 +1,196 @@
+"""Jobs in Slurm allocations: Slurm's own daemons, started by hand on hosts in network namespaces."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import LIMIT_S, ROOT, Network
+
+pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
+TEMPLATE = ROOT / "launch" / "templates" / "slurm_cpu.sbatch"
+NUM_NODES = 2
+_TOOLS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "srun": "slurm-client"}
+_CONFIGURATION = """
+ClusterName=dg
+SlurmctldHost=h1(10.77.0.1)
+SlurmUser=root
+AuthType=auth/none
+CredType=cred/none
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool_%n
+TmpFS={folder}/tmp_%n
+SlurmctldPidFile={folder}/ctld.pid
+SlurmdPidFile={folder}/slurmd_%n.pid
+SlurmctldLogFile={folder}/ctld.log
+SlurmdLogFile={folder}/slurmd_%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+JobAcctGatherType=jobacct_gather/none
+MpiDefault=none
+ReturnToService=2
+SlurmdTimeout=30
+SlurmdParameters=config_overrides
+{nodes}
+PartitionName=all Nodes=ALL Default=YES State=UP
+"""
+SCRIPT = """
+import os
+import numpy as np
+import distgrad.comm
+comm = distgrad.comm.init()
+x = np.full(3, 10.0 ** comm.rank)
+comm.all_reduce(x)
+place = [os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK")]
+print("sum", os.uname().nodename, comm.rank, comm.size, comm.local_rank, int(x[0]), *place, flush=True)
+"""
+
+
+class Slurm:
+    """A cluster of the first hosts of a network."""
+
+    def __init__(self, network: Network, folder: Path) -> None:
+        self.network = network
+        self.variables = {
+            **os.environ,
+            "SLURM_CONF": str(folder / "slurm.conf"),
+            "PYTHONPATH": str(ROOT),
+            "PYTHON": sys.executable,
+        }
+        node = "NodeName=h{0} NodeAddr=10.77.0.{0} CPUs=2 CoresPerSocket=2 State=UNKNOWN"
+        nodes = "\n".join(node.format(index) for index in range(1, NUM_NODES + 1))
+        (folder / "slurm.conf").write_text(_CONFIGURATION.format(folder=folder, nodes=nodes))
+        (folder / "cgroup.conf").write_text("")
+        for name in (
+            "state",
+            *(f"{kind}_h{i}" for kind in ("spool", "tmp") for i in range(1, NUM_NODES + 1)),
+        ):
+            (folder / name).mkdir()
+        commands = [(network.hosts[0], ["slurmctld", "-D", "-c"])]
+        commands += [(host, ["slurmd", "-D", "-N", host.name]) for host in network.hosts[:NUM_NODES]]
+        self.daemons = [
+            subprocess.Popen(
+                host.inside(*command), env=self.variables, stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )
+            for host, command in commands
+        ]  # fmt: skip
+        deadline_s = time.monotonic() + 30
+        while self.run("sinfo", "-h", "-t", "idle", "-o", "%D")[1].strip() != str(NUM_NODES):
+            assert time.monotonic() < deadline_s, "the nodes of the Slurm cluster do not come up"
+            time.sleep(0.1)
+
+    def run(self, *command: str, folder: Path = ROOT) -> tuple[int, str]:
+        """Run a command on the first host; return its exit code and what it wrote."""
+        done = subprocess.run(
+            self.network.hosts[0].inside("env", "-C", str(folder), *command), env=self.variables,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=LIMIT_S, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout
+
+    def close(self) -> None:
+        """End the daemons."""
+        for host, name in [
+            (self.network.hosts[0], "slurmctld"),
+            *((h, "slurmd") for h in self.network.hosts),
+        ]:
+            script = (
+                f'for p in /proc/[0-9]*; do [ "$(cat $p/comm)" = {name} ] && kill -KILL ${{p#/proc/}}; done'
+            )
+            subprocess.run(host.inside("sh", "-c", script), capture_output=True, check=False)
+        for daemon in self.daemons:
+            daemon.wait(10)
+
+
+@pytest.fixture(scope="module")
+def slurm(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    """Two nodes of two processors."""
+    missing = [package for tool, package in _TOOLS.items() if shutil.which(tool) is None]
+    if missing and os.environ.get("CI") and shutil.which("apt-get"):
+        install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *missing]
+        subprocess.run(install, capture_output=True, stdin=subprocess.DEVNULL, timeout=300, check=False)
+        missing = [package for tool, package in _TOOLS.items() if shutil.which(tool) is None]
+    if missing:
+        pytest.skip(f"a Slurm cluster needs the packages {', '.join(missing)}: apt-get install them")
+    cluster = Slurm(network, tmp_path_factory.mktemp("slurm"))
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    """The script that every rank runs, in a folder of its own."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    return tmp_path / "script.py"
+
+
+def sums(output: str) -> list[str]:
+    return sorted(re.findall(r"sum (h\d .*)", output))
+
+
+EXPECTED = [
+    "h1 0 4 0 1111 0 0 4 0",
+    "h1 1 4 1 1111 1 1 4 0",
+    "h2 2 4 0 1111 2 0 4 1",
+    "h2 3 4 1 1111 3 1 4 1",
+]
+
+
+def test_the_batch_template(slurm: Slurm, script: Path) -> None:
+    code, output = slurm.run("sbatch", "--wait", str(TEMPLATE), str(script), folder=script.parent)
+    (log,) = script.parent.glob("distgrad-*.log")
+    assert code == 0, output + log.read_text()
+    assert sums(log.read_text()) == EXPECTED
+    (logs,) = script.parent.glob("logs-*")
+    assert sorted(path.name for path in logs.iterdir()) == [f"rank{rank}.txt" for rank in range(4)]
+
+
+def test_inside_an_allocation(slurm: Slurm, script: Path) -> None:
+    launch = [sys.executable, "-m", "distgrad.launch"]
+    allocate = ["salloc", "-Q", "-N", "2", "-n", "4"]
+    code, output = slurm.run(*allocate, *launch, str(script))
+    assert code == 0, output
+    assert sums(output) == EXPECTED
+    code, output = slurm.run(*allocate, *launch, "-n", "3", "--dry-run", str(script))
+    assert code == 0, output
+    assert "-launcher slurm" in output
+    assert "-hosts h1:2,h2:1" in output
+
+
+def test_a_failure_in_an_allocation_is_named(slurm: Slurm, script: Path) -> None:
+    script.write_text(SCRIPT + "assert comm.rank != 3, 'no luck'\ncomm.barrier()\n")
+    launch = [sys.executable, "-m", "distgrad.launch"]
+    code, output = slurm.run("salloc", "-Q", "-N", "2", "-n", "4", *launch, str(script))
+    assert code == 1, output
+    summary = output[output.index("launch: rank 3 on h2 exited 1 after") :]
+    assert summary.rstrip().endswith("AssertionError: no luck")
+
+
+@pytest.mark.parametrize("plugin", ["pmi2", "none"])
+def test_srun_starts_the_script_itself(slurm: Slurm, script: Path, plugin: str) -> None:
+    code, output = slurm.run("srun", f"--mpi={plugin}", "-N", "2", "-n", "4", sys.executable, str(script))
+    if plugin == "pmi2":
+        assert code == 0, output
+        assert [line[: len("h1 0 4 0 1111")] for line in sums(output)] == [line[:13] for line in EXPECTED]
+    else:
+        assert code != 0
+        assert "SLURM_STEP_NUM_TASKS says 4 ranks, but backend 'mpi' sees 1" in output
+        assert "start with srun --mpi=pmi2" in output
+
+
+def test_several_launchers_at_once_are_refused(slurm: Slurm, script: Path) -> None:
+    command = ["srun", "-N", "2", "-n", "4", sys.executable, "-m", "distgrad.launch", str(script)]
+    code, output = slurm.run(*command)
+    assert code != 0
+    assert "srun has started 4 tasks, and each would start a job of its own" in output
