@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from distgrad.comm.arrays import check_writeable, flat_bytes, flat_numbers
 from distgrad.comm.calls import Call
 from distgrad.comm.transport import Transport
+from distgrad.comm.work import Work
 from distgrad.errors import CommError, CommMismatchError, ShapeError
 
 __all__ = ["Communicator"]
@@ -37,6 +39,8 @@ class Communicator(Transport):
         size: number of ranks.
         group: the group's name in error reports.
         topology: which rank runs on which host.
+        sent_bytes: of arrays in ``all_reduce``, ``reduce_scatter``, ``all_gather``, ``all_to_all`` and
+            ``broadcast``, as this rank sends them in the algorithm that sends least.
     """
 
     backend: str
@@ -386,6 +390,25 @@ class Communicator(Transport):
 
         return self._issue(Call("broadcast_object", options=_option("root", root, 0)), body, False)
 
+    def submit(self, function: Callable[[], Any], name: str = "") -> Work:
+        """Run ``function`` on the communication thread, as one call behind those before it.
+
+        Verbs of this communicator, and of all that come from the same world, run at once inside it; ``split``
+        and ``allocate`` are not for use there.
+
+        Collective: yes; blocks: no.
+
+        Args:
+            function: issues the same calls on every rank.
+            name: what it does, for error reports; the same on every rank.
+
+        Returns:
+            The Work that returns what ``function`` returns.
+        """
+        call = Call("submit", options=name)
+        work: Work = self._issue(call, lambda: self._run_submitted(call, function), async_op=True)
+        return work
+
     def split(self, color: int | None, key: int = 0, group: str | None = None) -> Communicator | None:
         """Make groups of the ranks that give equal colors.
 
@@ -452,11 +475,7 @@ class Communicator(Transport):
 
     def _rows(self, x: NDArray[Any]) -> NDArray[np.uint8]:
         """The bytes of ``x`` as one row a rank."""
-        return (
-            flat_bytes("rows", "x", x).reshape(self.size, -1)
-            if x.size
-            else np.empty((self.size, 0), np.uint8)
-        )
+        return flat_bytes("rows", "x", x).reshape(self.size, x.nbytes // self.size)
 
     def _check_rank(self, verb: str, name: str, rank: int) -> None:
         if not 0 <= rank < self.size:

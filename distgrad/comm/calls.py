@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -14,6 +15,15 @@ __all__ = ["Call", "CallLog", "name_ranks"]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _RING = 32
+
+# Bytes that a rank sends in the algorithms that send least, as parts of the array's bytes, for n ranks.
+_SENT: dict[str, Callable[[int], float]] = {
+    "all_reduce": lambda n: 2.0 * (n - 1) / n,
+    "reduce_scatter": lambda n: (n - 1) / n,
+    "all_to_all": lambda n: (n - 1) / n,
+    "all_gather": lambda n: n - 1.0,
+    "broadcast": lambda n: (n - 1) / n,
+}
 
 
 class Call:
@@ -54,6 +64,16 @@ class Call:
     def place(self) -> str:
         """``train.py:31``, as Python's tracebacks would find it."""
         return f"{self.site[0]}:{self.site[1]}"
+
+    def sent_bytes(self, size: int) -> float:
+        """Bytes of the array that each of ``size`` ranks sends on average, in the algorithm that sends least.
+
+        0 for calls whose arrays differ between the ranks, and for those without one.
+        """
+        share = _SENT.get(self.verb)
+        if share is None or self.dtype is None:
+            return 0.0
+        return share(size) * math.prod(self.shape) * self.dtype.itemsize
 
     def fingerprint(self) -> int:
         """A positive 62-bit number that is equal on two ranks if, and only if, they issued the same call."""

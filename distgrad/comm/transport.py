@@ -32,6 +32,8 @@ class Family:
             takes ``DISTGRAD_CHECK_COLLECTIVES``.
         failure: the error after which the ranks may be out of step and nothing more is sent.
         progress: tells the launcher which call this rank is in; None if nobody watches.
+        submitted: the call of ``submit`` that the communication thread is carrying out.
+        num_issued: calls that this rank's program has issued, in all groups.
         closed: whether :meth:`close` was called.
     """
 
@@ -42,6 +44,8 @@ class Family:
         self.check_calls = settings.check_collectives if check_calls is None else check_calls
         self.failure: BaseException | None = None
         self.progress: Progress | None = None
+        self.submitted: Call
+        self.num_issued = 0
         self.closed = False
 
     def close(self) -> None:
@@ -68,13 +72,17 @@ class Transport(abc.ABC):
         self.family = family
         self.log = CallLog()
 
+        self.sent_bytes = 0.0
         self._call: Call  # the one that is being carried out
         self._agreed: Call | None = None  # the last one that all ranks are known to have issued
 
     def _issue(self, call: Call, body: Callable[[], Any], async_op: bool, *, everyone: bool = True) -> Any:
         """Number ``call`` and carry ``body`` out, here or on the communication thread."""
-        self.log.add(call, numbered=everyone)
         thread = self.family.thread
+        if thread.is_current():
+            return self._issue_within(call, body, async_op, everyone)
+        self.log.add(call, numbered=everyone)
+        self.family.num_issued += 1
         if self.family.closed:
             raise CommError(
                 f"{call.name}, group '{self.group}': the communicator is closed; issue calls before close()"
@@ -88,6 +96,21 @@ class Transport(abc.ABC):
         else:
             thread.submit(work)
         return work if async_op else work.wait()
+
+    def _run_submitted(self, call: Call, function: Callable[[], Any]) -> Any:
+        self.family.submitted = call
+        return function()
+
+    def _issue_within(self, call: Call, body: Callable[[], Any], async_op: bool, everyone: bool) -> Any:
+        """Carry out a call of a function that was given to ``submit``, which has its number and line."""
+        outer = self.family.submitted
+        call.number, call.site = outer.number if everyone else -1, outer.site
+        if not async_op:
+            return self._perform(call, body)
+        work = Work(lambda: self._perform(call, body), f"{call.name}, group '{self.group}'")
+        work.run()
+        work.release()
+        return work
 
     def _perform(self, call: Call, body: Callable[[], Any]) -> Any:
         family = self.family
@@ -103,10 +126,14 @@ class Transport(abc.ABC):
         try:
             if 0 <= call.number < family.check_calls:
                 self._agree(call)
-            return body()
+            result = body()
+            self.sent_bytes += call.sent_bytes(self.size)
+            return result
         except CommMismatchError:  # found before data moved, so the ranks are still in step
             raise
         except (CommTimeoutError, RankFailedError) as error:
+            if error is family.failure:  # of a call inside a submitted function
+                raise
             family.failure = type(error)(
                 f"{'' if call.number < 0 else 'collective '}{call.name}, group '{self.group}': rank "
                 f"{self.rank} called {call} and {error}\n{self.log.report(self.rank)}"

@@ -565,6 +565,47 @@ def a_mismatch_is_raised_in_wait(comm: Communicator) -> None:
     comm.barrier()
 
 
+@check
+def a_submitted_function_runs_in_the_order_of_calls(comm: Communicator) -> None:
+    x, y = np.full(3, 1.0 + comm.rank), np.full(4, 2.0)
+
+    def halve_and_gather() -> np.ndarray:
+        np.divide(comm.all_reduce(y), 2.0, out=y)
+        inner = comm.all_reduce(y, async_op=True)
+        assert inner.done()
+        return comm.all_gather(y)
+
+    first = comm.all_reduce(x, async_op=True)
+    work = comm.submit(halve_and_gather, "halve and gather")
+    last = comm.all_reduce(y, "max", async_op=True)
+    np.testing.assert_array_equal(work.wait(), np.full((comm.size, 4), float(comm.size) ** 2))
+    assert first.done()
+    np.testing.assert_array_equal(last.wait(), np.full(4, float(comm.size) ** 2))
+    np.testing.assert_array_equal(x, np.full(3, comm.size * (comm.size + 1) / 2))
+
+
+@check
+def bytes_that_are_sent_are_counted(comm: Communicator) -> None:
+    n, before = comm.size, comm.sent_bytes
+    comm.all_reduce(np.zeros(1000, np.float32))
+    assert comm.sent_bytes - before == pytest.approx(8000 * (n - 1) / n)
+    comm.submit(lambda: comm.all_gather(np.zeros(10, np.float16))).wait()
+    comm.all_to_all(np.zeros((n, 5)))
+    assert comm.sent_bytes - before == pytest.approx(8000 * (n - 1) / n + 20 * (n - 1) + 40 * (n - 1))
+
+
+@check_of_many
+def submitted_functions_that_differ_are_reported(comm: Communicator) -> None:
+    x = np.ones(2)
+    work = comm.submit(lambda: comm.all_reduce(x), "this" if comm.rank else "that")
+    with pytest.raises(CommMismatchError, match=r"rank 0 called submit\(that\), rank 1 called submit\(th"):
+        work.wait()
+    work = comm.submit(lambda: comm.all_reduce(x[: 1 + (comm.rank > 0)]), "a sum")
+    with pytest.raises(CommMismatchError, match=r"rank 1 called all_reduce\(float64\[2\]\)"):
+        work.wait()
+    comm.barrier()
+
+
 @check_of_many
 def a_wait_may_end_before_the_work(comm: Communicator) -> None:
     if comm.rank == 0:
