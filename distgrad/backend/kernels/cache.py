@@ -1,9 +1,9 @@
 """Where compiled kernels lie on disk, and who compiles them.
 
 Numba would write beside the package or into the home folder, and fail if neither can be written. Here it is
-``NUMBA_CACHE_DIR`` if that is set, else a folder of the user's own (``$XDG_CACHE_HOME`` or ``~/.cache``), else
-one in the host's folder for temporary files; where nothing can be written, kernels are compiled anew by every
-process. Numba itself keeps processors apart, so that hosts may share the folder.
+``NUMBA_CACHE_DIR`` if that is set, else a folder of the user's own (in ``$XDG_CACHE_HOME`` or ``~/.cache``),
+else one in the host's folder for temporary files; where nothing can be written, kernels are compiled anew by
+every process. Numba itself keeps processors apart, so that hosts may share the folder.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ _FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
 
 
 def _folder() -> str | None:
-    """Numba's folder for what is compiled from these sources: it does not notice when one file calls another."""
+    """Numba's folder for code of these sources; by itself it does not notice what one file calls in another."""
     chosen = env.read().numba_cache
     if chosen is not None:
         return chosen
@@ -53,7 +52,7 @@ def jit(function: Callable[..., Any], **options: Any) -> Any:
 
 
 def is_plain(*arrays: Any) -> bool:
-    """Whether all are NumPy arrays of the first one's dtype, contiguous in C order; None may stand for one."""
+    """Whether all are NumPy arrays of the first one's dtype and contiguous; None may stand for one."""
     dtype = arrays[0].dtype
     return all(
         x is None or (x.__class__ is np.ndarray and x.dtype == dtype and x.flags.c_contiguous) for x in arrays
