@@ -123,7 +123,7 @@ def _stop(process: subprocess.Popen[str]) -> str:
 
 
 def _remove_segments(began_s: float) -> None:
-    """Remove what MPICH leaves of an aborted job, whose ranks may take a moment longer to end than mpiexec."""
+    """Remove what MPICH leaves of an aborted job, whose ranks may end a moment after mpiexec."""
     for _ in range(20):
         with contextlib.suppress(FileNotFoundError):  # another job's, just removed
             if all(file.stat().st_ctime < began_s for file in Path("/dev/shm").glob("mpich_shm_*")):

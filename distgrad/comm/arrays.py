@@ -24,7 +24,7 @@ def _flat(verb: str, name: str, x: NDArray[Any]) -> NDArray[Any]:
             f"{verb}: {name} must be C-contiguous, got shape {list(x.shape)} with strides {list(x.strides)}; "
             f"pass np.ascontiguousarray({name})"
         )
-    return x.reshape(-1)
+    return x if x.ndim == 1 else x.reshape(-1)
 
 
 def flat_bytes(verb: str, name: str, x: NDArray[Any]) -> NDArray[np.uint8]:

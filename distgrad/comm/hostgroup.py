@@ -171,7 +171,7 @@ class HostGroup:
         # Views of ``own`` have it as their base, by whose identity the arena is found, and end with the last.
         self._arenas[id(own)] = _Arena(self._num_arenas, rows, own.ctypes.data)
         weakref.finalize(own, self._arenas.pop, id(own)).atexit = False
-        return own
+        return own[:]
 
     def _place(self, x: NDArray[Any]) -> tuple[_Arena | None, int]:
         """The arena in which ``x`` lies, and where."""
