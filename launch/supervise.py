@@ -235,6 +235,9 @@ class Supervisor:
             text = f"launch: rank {number} on {rank.track.host} {how} after {self._elapsed_s():.1f} s"
             text += f" ({reason})" if reason else ""
             text += f"; stopped {_count(len(others), 'other rank')}"
+            done = [other.spec.rank for other in self.ranks if other.track.code == 0]
+            if done and _CONSEQUENCE.search(traceback):
+                text += f"; rank {hangs.join(done)} had ended before, with exit code 0"
             text += f". See {self.console.log_path(number)}" if self.console.log_dir is not None else ""
             self.verdict = Verdict(code, text, traceback, tuple(other.track for other in others))
             self._stop(signal.SIGTERM, FAILURE_GRACE_S, spared=rank if leaving else None)

@@ -52,7 +52,7 @@ class Family:
         """Finish what was issued and end the communication thread."""
         self.closed = True
         self.thread.close(self.timeout_s)
-        if self.progress is not None:
+        if self.progress is not None and self.failure is None:
             self.progress.begin(CallLog().add(Call("finalize"), numbered=False), "world")
 
 

@@ -73,12 +73,14 @@ FAULTS = [
         words=r"line {line}, in train(.|\n)*MemoryError",
     ),
     Fault(
-        "exits 0 early", "sys.exit(0)", words=r"rank 0 on (.|\n)*waited for rank 1 of the world, which ended"
+        "exits 0 early",
+        "sys.exit(0)",
+        words=r"rank 1 had ended before, with exit code 0\n(.|\n)*waited for rank 1 of the world",
     ),
     Fault(
         "leaves without a word",
         "os._exit(0)",
-        words=r"waited for rank 1 of the world, which ended without it",
+        words=r"; rank 1 had ended before, with exit code 0\n",
     ),
     Fault(
         "skips a collective",
