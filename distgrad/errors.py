@@ -16,6 +16,7 @@
     │   ├── CommMismatchError            ranks issued different collectives
     │   ├── CommTimeoutError (TimeoutError)  a collective passed its deadline
     │   └── RankFailedError              another rank died or left
+    ├── WorkerError (RuntimeError)       a loader's worker process that died, was too slow, or failed
     ├── LaunchError (RuntimeError)       ranks that could not be started or that ended badly
     └── MissingDependencyError (ImportError)   an optional package that is not installed
 
@@ -41,6 +42,7 @@ __all__ = [
     "RankFailedError",
     "ShapeError",
     "StateDictError",
+    "WorkerError",
 ]
 
 
@@ -105,6 +107,10 @@ class RankFailedError(CommError):
 
 class LaunchError(DistgradError, RuntimeError):
     """Ranks that could not be started, or that ended badly."""
+
+
+class WorkerError(DistgradError, RuntimeError):
+    """A loader's worker process died, was too slow, or failed with what cannot be carried over."""
 
 
 class MissingDependencyError(DistgradError, ImportError):

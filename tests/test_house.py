@@ -43,7 +43,8 @@ FLOORS = [
         " functional.embeddings functional.images functional.normalization functional.recurrent"
         " functional.sequences functional.regression functional.ranking functional.binary"
         " functional.classification"
-        " modules.activation modules.containers modules.conv modules.dropout modules.linear modules.distance"
+        " modules.activation modules.containers modules.conv utils.parametrize utils.parametrizations"
+        " modules.dropout modules.linear modules.distance"
         " modules.embedding modules.images modules.padding modules.pooling modules.normalization"
         " modules.batchnorm modules.rnn modules.attention modules.transformer modules.loss"
         " modules.class_loss modules.sequence_loss",

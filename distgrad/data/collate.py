@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from distgrad.autograd.tensor import Tensor
 from distgrad.data.dataset import Subset, TensorDataset
 from distgrad.errors import DataError
 
-__all__ = ["default_collate", "fetch"]
+__all__ = ["default_collate", "fetch", "fetch_next"]
 
 _DTYPES = {bool: np.bool_, int: np.int64, float: np.float32}
 
@@ -75,6 +76,23 @@ def fetch(dataset: Any, indices: Sequence[Any], collate_fn: Callable[[list[Any]]
     if len(indices) == 0:
         return _without_rows(collate_fn([dataset[0]]))
     return collate_fn([dataset[index] for index in indices])
+
+
+def fetch_next(
+    samples: Iterator[Any], batch_size: int, drop_last: bool, collate_fn: Callable[[list[Any]], Any]
+) -> Any:
+    """Read the next samples of a stream as one batch; None at its end.
+
+    Args:
+        samples: the stream.
+        batch_size: how many to take, if there are as many.
+        drop_last: whether fewer count as the end.
+        collate_fn: puts samples together.
+    """
+    batch = list(islice(samples, batch_size))
+    if not batch or (drop_last and len(batch) < batch_size):
+        return None
+    return collate_fn(batch)
 
 
 def _stack(arrays: Sequence[Any]) -> Tensor:

@@ -1,11 +1,12 @@
-"""Datasets: what has a length and gives a sample for an index."""
+"""Datasets: what has a length and gives a sample for an index, and streams, which are only iterated."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from itertools import accumulate
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,15 @@ from distgrad.autograd.tensor import Tensor
 from distgrad.backend.rng import Generator, default_generator
 from distgrad.errors import ShapeError
 
-__all__ = ["Dataset", "Subset", "TensorDataset", "random_split"]
+__all__ = [
+    "ChainDataset",
+    "ConcatDataset",
+    "Dataset",
+    "IterableDataset",
+    "Subset",
+    "TensorDataset",
+    "random_split",
+]
 
 
 class Dataset(ABC):
@@ -27,6 +36,79 @@ class Dataset(ABC):
     @abstractmethod
     def __len__(self) -> int:
         """Return the number of samples."""
+
+    def __add__(self, other: Any) -> ConcatDataset:
+        """This dataset, then ``other``."""
+        return ConcatDataset([self, other])
+
+
+class IterableDataset(ABC):
+    """The base of datasets that are iterated, not indexed.
+
+    Every worker of a loader iterates a copy of its own: to give each sample once, leave out what is another
+    worker's (``dg.data.get_worker_info()``) or another rank's.
+    """
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over one epoch's samples."""
+
+    def __add__(self, other: IterableDataset) -> ChainDataset:
+        """This dataset, then ``other``."""
+        return ChainDataset([self, other])
+
+
+class ConcatDataset(Dataset):
+    """Datasets one after another.
+
+    Args:
+        datasets: one or more, with lengths.
+
+    Attributes:
+        cumulative_sizes: where each one ends.
+
+    Raises:
+        ValueError: there is none.
+        TypeError: one is only iterable.
+    """
+
+    def __init__(self, datasets: Iterable[Any]) -> None:
+        self.datasets = list(datasets)
+        if not self.datasets:
+            raise ValueError("ConcatDataset: expected one or more datasets, got none")
+        if any(isinstance(dataset, IterableDataset) for dataset in self.datasets):
+            raise TypeError("ConcatDataset: expected datasets with indices; put streams into a ChainDataset")
+        self.cumulative_sizes = list(accumulate(map(len, self.datasets)))
+
+    def __getitem__(self, index: int) -> Any:
+        place = index + len(self) if index < 0 else index
+        if not 0 <= place < len(self):
+            raise IndexError(f"ConcatDataset: index {index} is out of range for {len(self)} samples")
+        part = bisect_right(self.cumulative_sizes, place)
+        return self.datasets[part][place - (self.cumulative_sizes[part - 1] if part else 0)]
+
+    def __len__(self) -> int:
+        return self.cumulative_sizes[-1]
+
+
+class ChainDataset(IterableDataset):
+    """Streams one after another.
+
+    Args:
+        datasets: iterable datasets.
+
+    Raises:
+        TypeError: one is not an :class:`IterableDataset`.
+    """
+
+    def __init__(self, datasets: Iterable[IterableDataset]) -> None:
+        self.datasets = list(datasets)
+        for dataset in self.datasets:
+            if not isinstance(dataset, IterableDataset):
+                raise TypeError(f"ChainDataset: expected IterableDatasets, got {type(dataset).__name__}")
+
+    def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(self.datasets)
 
 
 class TensorDataset(Dataset):

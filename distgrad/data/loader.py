@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice, repeat
 from typing import Any
 
-from distgrad.backend.rng import Generator
-from distgrad.data.collate import default_collate, fetch
-from distgrad.data.sampler import BatchSampler, RandomSampler, SequentialSampler
+import numpy as np
+
+from distgrad.backend.rng import Generator, default_generator
+from distgrad.data.collate import default_collate, fetch, fetch_next
+from distgrad.data.dataset import IterableDataset
+from distgrad.data.pool import WorkerPool
+from distgrad.data.sampler import BatchSampler, RandomSampler, SequentialSampler, check_batch_size
+from distgrad.data.worker import Payload
 
 __all__ = ["DataLoader"]
 
@@ -19,19 +25,32 @@ class DataLoader:
     batch and the same number of batches; where samples run out the last batch is smaller, possibly of zero
     rows.
 
+    With workers, batches are made ahead of their use, in the same order for any number of workers. Workers
+    are interpreters of their own, which is safe beside MPI and threads; they get the dataset and the
+    functions by pickle. If some of these are defined in the script itself, the workers import the script, so
+    that what it does must stand under ``if __name__ == "__main__":``. In a worker the random numbers of
+    distgrad, NumPy and Python depend on seed, epoch and batch alone.
+
     Args:
-        dataset: has ``__getitem__`` and ``__len__``.
+        dataset: has ``__getitem__`` and ``__len__``, or is an
+            :class:`~distgrad.data.dataset.IterableDataset`.
         batch_size: samples a batch, on each rank.
         shuffle: whether to draw in random order, another one each epoch.
         sampler: draws the indices, in place of ``shuffle``.
         batch_sampler: draws lists of indices, in place of ``batch_size``, ``shuffle``, ``sampler`` and
             ``drop_last``.
+        num_workers: processes that make batches; with 0 the iterating one does.
         collate_fn: makes a batch of a list of samples.
         drop_last: whether to leave out the last batch if it is not full.
-        generator: where ``shuffle`` takes its random numbers (default: what ``dg.manual_seed`` seeds).
+        timeout: seconds to wait for a worker's batch; 0 waits as long as the worker lives.
+        worker_init_fn: called in each worker with its number before anything else.
+        generator: where ``shuffle`` takes its random numbers and the workers their seeds (default: what
+            ``dg.manual_seed`` seeds).
+        prefetch_factor: batches that each worker has under way (default 2).
+        persistent_workers: whether the workers stay for the next epoch.
 
     Raises:
-        ValueError: arguments that exclude each other, or a ``batch_size`` that is not positive.
+        ValueError: arguments that exclude each other, or one outside its range.
     """
 
     def __init__(
@@ -41,33 +60,173 @@ class DataLoader:
         shuffle: bool = False,
         sampler: Any = None,
         batch_sampler: Any = None,
-        *,
+        num_workers: int = 0,
         collate_fn: Callable[[list[Any]], Any] = default_collate,
+        *,
         drop_last: bool = False,
+        timeout: float = 0,
+        worker_init_fn: Callable[[int], Any] | None = None,
         generator: Generator | None = None,
+        prefetch_factor: int | None = None,
+        persistent_workers: bool = False,
     ) -> None:
-        if batch_sampler is not None and (batch_size != 1 or shuffle or sampler is not None or drop_last):
-            raise ValueError(
-                "DataLoader: batch_sampler decides on batch_size, shuffle, sampler and drop_last; "
-                "pass it alone, or those without it"
-            )
-        if sampler is not None and shuffle:
-            raise ValueError("DataLoader: sampler decides on the order; pass it or shuffle=True, not both")
-        if generator is not None and not shuffle:
+        iterable = isinstance(dataset, IterableDataset)
+        _check_order(iterable, batch_size, shuffle, sampler, batch_sampler, drop_last)
+        if generator is not None and not shuffle and not num_workers:
             raise ValueError("DataLoader: generator serves shuffle=True; give it to your sampler instead")
-        if batch_sampler is None:
+        _check_workers(num_workers, timeout, prefetch_factor, persistent_workers)
+        if batch_sampler is None and not iterable:
             if sampler is None:
                 shuffled = RandomSampler(dataset, generator=generator)
                 sampler = shuffled if shuffle else SequentialSampler(dataset)
             batch_sampler = BatchSampler(sampler, batch_size, drop_last)
+        elif isinstance(batch_sampler, BatchSampler):
+            sampler = batch_sampler.sampler
         self.dataset = dataset
+        self.batch_size = batch_size
         self.sampler = sampler
         self.batch_sampler = batch_sampler
+        self.num_workers = num_workers
         self.collate_fn = collate_fn
+        self.drop_last = drop_last
+        self.timeout = timeout
+        self.worker_init_fn = worker_init_fn
+        self.generator = generator
+        self.prefetch_factor = 2 if prefetch_factor is None else prefetch_factor
+        self.persistent_workers = persistent_workers
+        self._idle: WorkerPool | None = None
+        self._epoch = 0  # of the iteration that began last, or if none did of the first
+        self._begun: dict[str, Any] | None = None  # the sampler's state when it began
+        self._num_batches = 0  # that it has given
+        self._skip = 0  # batches that the next iteration leaves out, where the sampler cannot do it
 
     def __iter__(self) -> Iterator[Any]:
-        for indices in self.batch_sampler:
-            yield fetch(self.dataset, indices, self.collate_fn)
+        state = self._sampler_state()
+        if self._begun is not None:
+            self._epoch += 1
+        skip, self._skip = self._skip, 0
+        self._begun, self._num_batches = state, 0
+        seeds = [self._source.seed & (1 << 64) - 1, self._epoch, getattr(self.sampler, "rank", 0)]
+        seed = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0])
+        return self._count(self._batches(skip, seed))
 
     def __len__(self) -> int:
-        return len(self.batch_sampler)
+        if self.batch_sampler is not None:
+            return len(self.batch_sampler)
+        size = len(self.dataset)
+        return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader stands: in which epoch, and after which batch of those it has given.
+
+        With a :class:`~distgrad.data.sampler.DistributedSampler` it is the same on every rank, and fits any
+        number of them.
+        """
+        if self._begun is None:
+            return {"epoch": self._epoch, "sampler": self._sampler_state()}
+        index = self._begun["index"] + self._num_batches * self._step
+        return {"epoch": self._epoch, "sampler": {**self._begun, "index": index}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the next iteration go on where :meth:`state_dict` was taken.
+
+        A sampler or batch sampler of the user's own, without a ``load_state_dict``, is drawn from its start;
+        what was given already is left out.
+        """
+        state = state_dict["sampler"]
+        self._epoch, self._begun = int(state_dict["epoch"]), None
+        sampler = self._resumable
+        if sampler is None:
+            self._skip = int(state["index"])
+        else:
+            sampler.load_state_dict(state)
+
+    @property
+    def _source(self) -> Generator:
+        return default_generator if self.generator is None else self.generator
+
+    @property
+    def _resumable(self) -> Any:
+        """The sampler whose index counts samples; None where batches are counted."""
+        return self.sampler if hasattr(self.sampler, "load_state_dict") else None
+
+    @property
+    def _step(self) -> int:
+        return self.batch_sampler.global_batch_size if self._resumable is not None else 1
+
+    def _sampler_state(self) -> dict[str, Any]:
+        return {"index": self._skip} if self._resumable is None else self._resumable.state_dict()
+
+    def _count(self, batches: Iterator[Any]) -> Iterator[Any]:
+        for batch in batches:
+            self._num_batches += 1
+            yield batch
+
+    def _batches(self, skip: int, seed: int) -> Iterator[Any]:
+        """The batches of one epoch, the first ``skip`` left out."""
+        if self.batch_sampler is None:
+            return islice(self._made(repeat(self.batch_size), seed, 0), skip, None)
+        first = self._sampler_state()["index"] // self._step
+        return self._made(islice(iter(self.batch_sampler), skip, None), seed, first)
+
+    def _made(self, tasks: Iterator[Any], seed: int, first: int) -> Iterator[Any]:
+        if self.num_workers:
+            yield from self._made_by_workers(tasks, seed, first)
+        elif isinstance(self.dataset, IterableDataset):
+            samples = iter(self.dataset)
+            for size in tasks:
+                batch = fetch_next(samples, size, self.drop_last, self.collate_fn)
+                if batch is None:
+                    return
+                yield batch
+        else:
+            for indices in tasks:
+                yield fetch(self.dataset, indices, self.collate_fn)
+
+    def _made_by_workers(self, tasks: Iterator[Any], seed: int, first: int) -> Iterator[Any]:
+        pool, self._idle = self._idle, None
+        if pool is None:
+            payload = Payload(self.dataset, self.collate_fn, self.worker_init_fn, self.drop_last)
+            pool = WorkerPool(payload, self.num_workers, self.prefetch_factor, self.timeout, seed)
+        complete = False
+        try:
+            yield from pool.run(tasks, seed, first)
+            complete = True
+        finally:
+            if complete and self.persistent_workers and self._idle is None:
+                self._idle = pool
+            else:
+                pool.close()
+
+
+def _check_order(
+    iterable: bool, batch_size: Any, shuffle: bool, sampler: Any, batch_sampler: Any, drop_last: bool
+) -> None:
+    if iterable and (shuffle or sampler is not None or batch_sampler is not None):
+        raise ValueError(
+            "DataLoader: an IterableDataset decides on the order; pass it without shuffle, sampler and "
+            "batch_sampler"
+        )
+    check_batch_size(batch_size, "DataLoader")
+    if batch_sampler is not None and (batch_size != 1 or shuffle or sampler is not None or drop_last):
+        raise ValueError(
+            "DataLoader: batch_sampler decides on batch_size, shuffle, sampler and drop_last; "
+            "pass it alone, or those without it"
+        )
+    if sampler is not None and shuffle:
+        raise ValueError("DataLoader: sampler decides on the order; pass it or shuffle=True, not both")
+
+
+def _check_workers(
+    num_workers: int, timeout: float, prefetch_factor: int | None, persistent_workers: bool
+) -> None:
+    if num_workers < 0 or timeout < 0 or (prefetch_factor is not None and prefetch_factor < 1):
+        raise ValueError(
+            "DataLoader: expected num_workers and timeout of at least 0 and prefetch_factor of at least 1, "
+            f"got num_workers={num_workers}, timeout={timeout}, prefetch_factor={prefetch_factor}"
+        )
+    if not num_workers and (timeout or prefetch_factor is not None or persistent_workers):
+        raise ValueError(
+            "DataLoader: timeout, prefetch_factor and persistent_workers serve worker processes; "
+            "pass num_workers, or leave them out"
+        )

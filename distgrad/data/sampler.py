@@ -10,7 +10,14 @@ from typing import Any
 from distgrad.backend.rng import Generator, default_generator
 from distgrad.comm.registry import init
 
-__all__ = ["BatchSampler", "DistributedSampler", "RandomSampler", "Sampler", "SequentialSampler"]
+__all__ = [
+    "BatchSampler",
+    "DistributedSampler",
+    "RandomSampler",
+    "Sampler",
+    "SequentialSampler",
+    "check_batch_size",
+]
 
 
 class Sampler(ABC):
@@ -22,10 +29,28 @@ class Sampler(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many times one epoch draws."""
+        """How many times the next epoch draws."""
 
 
-class SequentialSampler(Sampler):
+class _Resumable(Sampler):
+    """A sampler whose next epoch may begin at a later place of its order."""
+
+    _index = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the next epoch begins: ``index`` counts samples of the order that all ranks share."""
+        return {"index": self._index}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the next epoch, and it alone, begin where the state says."""
+        self._index = int(state_dict["index"])
+
+    def _begin(self) -> int:
+        start, self._index = self._index, 0
+        return start
+
+
+class SequentialSampler(_Resumable):
     """Draw 0, 1, …, n−1.
 
     Args:
@@ -36,13 +61,13 @@ class SequentialSampler(Sampler):
         self.data_source = data_source
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(len(self.data_source)))
+        return iter(range(self._begin(), len(self.data_source)))
 
     def __len__(self) -> int:
-        return len(self.data_source)
+        return max(0, len(self.data_source) - self._index)
 
 
-class RandomSampler(Sampler):
+class RandomSampler(_Resumable):
     """Draw the indices of a dataset in random order, another one each epoch.
 
     Args:
@@ -72,27 +97,58 @@ class RandomSampler(Sampler):
         self.replacement = replacement
         self._num_samples = num_samples
         self.generator = generator
+        self._order_state: dict[str, int] | None = None
 
     @property
     def num_samples(self) -> int:
         """How many indices an epoch draws."""
         return len(self.data_source) if self._num_samples is None else self._num_samples
 
+    def state_dict(self) -> dict[str, Any]:
+        """Where the next epoch begins: ``index``, and the generator from which its order is drawn."""
+        state = self._order_state
+        return {
+            "index": self._index,
+            "generator": self._source.get_state() if state is None else state,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the next epoch, and it alone, have the order and begin at the place that the state says.
+
+        A generator of the sampler's own goes on from there; the one that ``dg.manual_seed`` seeds belongs to
+        others too and stays where it is.
+        """
+        super().load_state_dict(state_dict)
+        self._order_state = dict(state_dict["generator"])
+
+    @property
+    def _source(self) -> Generator:
+        return default_generator if self.generator is None else self.generator
+
     def __iter__(self) -> Iterator[int]:
-        generator = default_generator if self.generator is None else self.generator
+        state, self._order_state = self._order_state, None
+        source = self._source
+        if state is not None:
+            if self.generator is None:
+                source = Generator()
+            source.set_state(state)
+        return iter(self._order(source)[self._begin() :])
+
+    def _order(self, source: Generator) -> list[int]:
+        """The whole epoch, drawn at once: later draws of others from the same source do not mix in."""
         n, left = len(self.data_source), self.num_samples
         if self.replacement and left:
-            yield from generator.integers(0, n, (left,)).tolist()
-            return
-        while left > 0:
-            yield from generator.permutation(n)[:left].tolist()
-            left -= n
+            return source.integers(0, n, (left,)).tolist()
+        order: list[int] = []
+        while len(order) < left:
+            order += source.permutation(n)[: left - len(order)].tolist()
+        return order
 
     def __len__(self) -> int:
-        return self.num_samples
+        return max(0, self.num_samples - self._index)
 
 
-class DistributedSampler(Sampler):
+class DistributedSampler(_Resumable):
     """Deal one order of the dataset out to the ranks: every sample goes to exactly one of them.
 
     Rank r of R draws positions r, r+R, r+2R, … of an order that all ranks share. So batch k of ``batch_size``
@@ -145,7 +201,21 @@ class DistributedSampler(Sampler):
         Args:
             epoch: the same number on every rank.
         """
+        if epoch != self.epoch:
+            self._index = 0
         self.epoch = epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the next epoch begins: its number, and ``index`` in the order that all ranks share.
+
+        The state is the same on every rank, and fits any number of them.
+        """
+        return {"epoch": self.epoch, "index": self._index}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the epoch, and let its order begin at the index; :meth:`set_epoch` with another ends that."""
+        self.epoch = int(state_dict["epoch"])
+        super().load_state_dict(state_dict)
 
     @property
     def total_size(self) -> int:
@@ -155,11 +225,11 @@ class DistributedSampler(Sampler):
 
     @property
     def num_samples(self) -> int:
-        """How many samples this rank draws: ``total_size`` over the ranks, to within one sample."""
-        return len(range(self.rank, self.total_size, self.num_replicas))
+        """How many samples this rank draws next: what is left over the ranks, to within one sample."""
+        return len(range(self._index + self.rank, self.total_size, self.num_replicas))
 
     def __iter__(self) -> Iterator[int]:
-        n, mine = len(self.dataset), slice(self.rank, self.total_size, self.num_replicas)
+        n, mine = len(self.dataset), slice(self._begin() + self.rank, self.total_size, self.num_replicas)
         if not self.shuffle:
             return iter(range(n)[mine])
         order = Generator(self.seed, stream=self.epoch).permutation(n)
@@ -187,19 +257,35 @@ class BatchSampler(Sampler):
     """
 
     def __init__(self, sampler: Any, batch_size: int, drop_last: bool) -> None:
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"BatchSampler: batch_size must be a positive whole number, got {batch_size!r}")
+        check_batch_size(batch_size, "BatchSampler")
         self.sampler = sampler
         self.batch_size = batch_size
         self.drop_last = drop_last
 
+    @property
+    def global_batch_size(self) -> int:
+        """How many samples all ranks' batches of one step hold together, where none is cut short."""
+        distributed = isinstance(self.sampler, DistributedSampler)
+        return self.batch_size * (self.sampler.num_replicas if distributed else 1)
+
     def __iter__(self) -> Iterator[list[Any]]:
-        indices = iter(self.sampler)
-        for _ in range(len(self)):
-            yield list(islice(indices, self.batch_size))
+        num_batches, indices = len(self), iter(self.sampler)
+        return (list(islice(indices, self.batch_size)) for _ in range(num_batches))
 
     def __len__(self) -> int:
-        distributed = isinstance(self.sampler, DistributedSampler)
-        total = self.sampler.total_size if distributed else len(self.sampler)
-        global_batch_size = self.batch_size * (self.sampler.num_replicas if distributed else 1)
-        return total // global_batch_size if self.drop_last else -(-total // global_batch_size)
+        if isinstance(self.sampler, DistributedSampler):
+            left = max(0, self.sampler.total_size - self.sampler.state_dict()["index"])
+        else:
+            left = len(self.sampler)
+        step = self.global_batch_size
+        return left // step if self.drop_last else -(-left // step)
+
+
+def check_batch_size(batch_size: Any, where: str) -> None:
+    """Refuse what is no number of samples.
+
+    Raises:
+        ValueError: it is not a positive whole number.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"{where}: batch_size must be a positive whole number, got {batch_size!r}")

@@ -1,0 +1,176 @@
+"""A loader's worker processes, as the loader sees them."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import subprocess
+import sys
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from multiprocessing import Pipe, process
+from multiprocessing.connection import Connection
+from typing import Any
+
+from distgrad import env
+from distgrad.data.shared import Segment
+from distgrad.data.worker import Payload, Start, describe_main
+from distgrad.errors import WorkerError
+from distgrad.launch.process import explain
+
+__all__ = ["WorkerPool"]
+
+_EXIT_S = 1.0  # for a worker to end by itself once its connection is closed
+_COMMAND = "import sys; sys.path[:] = {path!r}; from distgrad.data.worker import main; main({descriptor})"
+
+
+class WorkerPool:
+    """Workers that make batches ahead of their use, each into slots of shared memory.
+
+    Worker k mod ``num_workers`` makes batch k of a dataset with indices; the batches come in their order.
+
+    Args:
+        payload: dataset, functions and settings for the workers.
+        num_workers: how many processes.
+        prefetch_factor: batches that each worker has under way.
+        timeout_s: how long to wait for a batch; 0 waits as long as the worker lives.
+        seed: what the workers' seeds are counted from.
+    """
+
+    def __init__(
+        self, payload: Payload, num_workers: int, prefetch_factor: int, timeout_s: float, seed: int
+    ) -> None:
+        if getattr(process.current_process(), "_inheriting", False):
+            raise WorkerError(
+                "DataLoader: the script starts workers again while a worker imports it; put what the script "
+                "does under `if __name__ == '__main__':`"
+            )
+        self.num_workers = num_workers
+        self.timeout_s = timeout_s
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._connections: list[Connection] = []
+        self._slots = [[Segment() for _ in range(prefetch_factor)] for _ in range(num_workers)]
+        segments = [slot for slots in self._slots for slot in slots]
+        self._close = weakref.finalize(self, _stop, self._processes, self._connections, segments)
+        try:
+            self._start(payload, seed)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, payload: Payload, seed: int) -> None:
+        segment = Segment()
+        try:
+            head, sizes = segment.dump(payload)
+            surroundings = describe_main(head)
+            variables = {**env.without_world(), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+            for worker, slots in enumerate(self._slots):
+                ours, theirs = Pipe()
+                self._connections.append(ours)
+                descriptors = [slot.descriptor for slot in slots]
+                with theirs:
+                    code = _COMMAND.format(path=surroundings["sys_path"], descriptor=theirs.fileno())
+                    self._processes.append(
+                        subprocess.Popen(
+                            [sys.executable, "-c", code],
+                            stdin=subprocess.DEVNULL,
+                            env=variables,
+                            pass_fds=[theirs.fileno(), segment.descriptor, *descriptors],
+                        )
+                    )
+                home = (segment.descriptor, head, sizes)
+                start = Start(worker, self.num_workers, seed, surroundings, home, descriptors)
+                self._send(worker, start)
+        finally:
+            segment.close()
+
+    def run(self, tasks: Iterator[Any], seed: int, first: int = 0) -> Iterator[Any]:
+        """The batches of one epoch, in order.
+
+        Args:
+            tasks: lists of indices, or for an iterable dataset the batch size as often as need be.
+            seed: of the epoch.
+            first: the number of its first batch.
+
+        Raises:
+            WorkerError: a worker died or passed the timeout.
+            Exception: whatever the dataset raised in a worker, its traceback there in a note.
+        """
+        for worker in range(self.num_workers):
+            self._send(worker, (-1, 0, seed))
+        numbers = itertools.count(first)
+        pending: deque[tuple[int, int, int]] = deque()
+
+        def issue(worker: int, slot: int) -> None:
+            task = next(tasks, None)
+            if task is not None:
+                number = next(numbers)
+                self._send(worker, (number, slot, task))
+                pending.append((worker, slot, number))
+
+        for slot in range(len(self._slots[0])):
+            for worker in range(self.num_workers):
+                issue(worker, slot)
+        while pending:
+            worker, slot, number = pending.popleft()
+            kind, *content = self._receive(worker, number)
+            if kind == "batch":
+                batch = self._slots[worker][slot].load(*content)
+                issue(worker, slot)
+                yield batch
+
+    def close(self) -> None:
+        """End the workers, and wait until they have ended."""
+        self._close()
+
+    def _send(self, worker: int, message: Any) -> None:
+        try:
+            self._connections[worker].send_bytes(pickle.dumps(message))
+        except BrokenPipeError:  # it is dead: what it said last, or how it died, comes out in _receive
+            return
+
+    def _receive(self, worker: int, number: int) -> Any:
+        connection = self._connections[worker]
+        where = f"DataLoader: worker {worker} of {self.num_workers}, at batch {number}"
+        try:
+            if not connection.poll(self.timeout_s or None):
+                raise WorkerError(
+                    f"{where}, gave nothing for timeout={self.timeout_s:g} s; raise the timeout, or look at "
+                    "what the dataset waits for"
+                )
+            reply = connection.recv()
+        except (EOFError, ConnectionError):
+            raise WorkerError(f"{where}, {self._death(worker)}") from None
+        if reply[0] == "error":
+            _, pickled, text = reply
+            if pickled is None:
+                raise WorkerError(f"{where}, raised\n{text}")
+            error = pickle.loads(pickled)
+            error.add_note(f"{where}:\n{text}")
+            raise error
+        return reply
+
+    def _death(self, worker: int) -> str:
+        try:
+            code = self._processes[worker].wait(_EXIT_S)
+        except subprocess.TimeoutExpired:
+            return "closed its connection"
+        code = code if code >= 0 else 128 - code
+        reason = explain(code)
+        return f"died with exit code {code}{f' ({reason})' if reason else ''}; see what it wrote before"
+
+
+def _stop(
+    processes: list[subprocess.Popen[bytes]], connections: list[Connection], segments: list[Segment]
+) -> None:
+    for connection in connections:
+        connection.close()
+    for worker in processes:
+        try:
+            worker.wait(_EXIT_S)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+    for segment in segments:
+        segment.close()

@@ -1,0 +1,199 @@
+"""What runs in a loader's worker process.
+
+A worker is a fresh interpreter, not a fork: a fork would inherit the state of MPI and of locks that other
+threads hold. It gets the dataset once, whose arrays all workers of a pool map from the same memory, and then
+tasks: (number of the batch, slot of shared memory, indices). Its random numbers are keyed by the number, so
+that a batch is the same whichever worker makes it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import random
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing import process, spawn
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from distgrad.backend.rng import default_generator
+from distgrad.data.collate import fetch, fetch_next
+from distgrad.data.dataset import IterableDataset
+from distgrad.data.shared import Segment
+
+__all__ = ["Payload", "Start", "WorkerInfo", "describe_main", "get_worker_info", "main"]
+
+_GRACE_S = 5.0  # for a worker that is still busy when its loader is gone
+_info: WorkerInfo | None = None
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """Which worker this is.
+
+    Attributes:
+        id: its place among the workers, from 0.
+        num_workers: how many there are.
+        seed: differs from worker to worker.
+        dataset: the worker's copy.
+    """
+
+    id: int
+    num_workers: int
+    seed: int
+    dataset: Any
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What a worker works with, the same for all workers of a pool."""
+
+    dataset: Any
+    collate_fn: Callable[[list[Any]], Any]
+    worker_init_fn: Callable[[int], Any] | None
+    drop_last: bool
+
+
+@dataclass(frozen=True)
+class Start:
+    """The first message to a worker: who it is, where its payload and its slots lie."""
+
+    id: int
+    num_workers: int
+    seed: int
+    surroundings: dict[str, Any]
+    payload: tuple[int, bytes, list[int]]
+    slots: list[int]
+
+
+def get_worker_info() -> WorkerInfo | None:
+    """Which worker this process is; None outside a loader's worker."""
+    return _info
+
+
+def describe_main(head: bytes) -> dict[str, Any]:
+    """What a fresh interpreter needs to unpickle ``head``; the main module only if it occurs there."""
+    surroundings: dict[str, Any] = {
+        "sys_path": [path or os.getcwd() for path in sys.path],
+        "sys_argv": sys.argv,
+        "dir": os.getcwd(),
+    }
+    if b"__main__" in head:
+        module = sys.modules["__main__"]
+        name = getattr(module.__spec__, "name", None)
+        path = getattr(module, "__file__", None)
+        if name is not None:
+            surroundings["init_main_from_name"] = name
+        elif path is not None:
+            surroundings["init_main_from_path"] = os.path.abspath(path)
+    return surroundings
+
+
+def main(descriptor: int) -> None:
+    """Serve a loader until it closes the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the loader decides
+    connection = Connection(descriptor)
+    messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(connection, messages), daemon=True).start()
+    try:
+        first = messages.get()
+        if first is None:
+            return
+        try:
+            worker = _Worker(pickle.loads(first))
+        except Exception as error:
+            connection.send(_failure(error))
+            messages.get()
+            return
+        while (message := messages.get()) is not None:
+            try:
+                reply = worker.run(*pickle.loads(message))
+            except Exception as error:
+                reply = _failure(error)
+            if reply is not None:
+                connection.send(reply)
+    except BrokenPipeError:  # the loader is gone
+        return
+
+
+def _listen(connection: Connection, messages: queue.SimpleQueue[bytes | None]) -> None:
+    """Take messages in as they come, so that a loader that is gone is noticed in the middle of a sample."""
+    try:
+        while True:
+            messages.put(connection.recv_bytes())
+    except (EOFError, OSError):
+        messages.put(None)
+    time.sleep(_GRACE_S)
+    os._exit(1)
+
+
+def _failure(error: Exception) -> tuple[str, bytes | None, str]:
+    text = "".join(traceback.format_exception(error))
+    try:
+        pickled = pickle.dumps(error)
+        pickle.loads(pickled)
+    except Exception:  # whatever a class makes of its arguments: the text is what can be carried over
+        return "error", None, text
+    return "error", pickled, text
+
+
+class _Worker:
+    """The dataset, and the place in the epoch where it is iterated rather than indexed."""
+
+    def __init__(self, start: Start) -> None:
+        global _info
+        current: Any = process.current_process()
+        current._inheriting = (
+            True  # a script without a main guard that comes here to start workers is told so
+        )
+        try:
+            spawn.prepare(start.surroundings)
+        finally:
+            del current._inheriting
+        descriptor, head, sizes = start.payload
+        segment = Segment(descriptor)
+        payload: Payload = segment.map(head, sizes)
+        segment.close()
+        self._payload = payload
+        self._slots = [Segment(slot) for slot in start.slots]
+        self._seed = start.seed
+        self._samples: Iterator[Any] = iter(())
+        _info = WorkerInfo(start.id, start.num_workers, start.seed + start.id, payload.dataset)
+        _seed_all(_info.seed, 0)
+        if payload.worker_init_fn is not None:
+            payload.worker_init_fn(start.id)
+
+    def run(self, number: int, slot: int, task: Any) -> tuple[Any, ...] | None:
+        """Make one batch, or with a negative number begin an epoch of the seed ``task``."""
+        dataset, collate_fn = self._payload.dataset, self._payload.collate_fn
+        iterable = isinstance(dataset, IterableDataset)
+        if number < 0:
+            self._seed = task
+            if iterable:
+                _seed_all(task, -1)
+                self._samples = iter(dataset)
+            return None
+        _seed_all(self._seed, number)
+        if iterable:
+            batch = fetch_next(self._samples, task, self._payload.drop_last, collate_fn)
+            if batch is None:
+                return ("end",)
+        else:
+            batch = fetch(dataset, task, collate_fn)
+        return "batch", *self._slots[slot].dump(batch)
+
+
+def _seed_all(seed: int, number: int) -> None:
+    """Key the random numbers of distgrad, NumPy and Python by an epoch's seed and a batch's number."""
+    default_generator.manual_seed(seed, stream=number)
+    np.random.seed(np.random.SeedSequence([seed, number + 1]).generate_state(4))  # noqa: NPY002 (users' code)
+    random.seed(f"{seed} {number}")
