@@ -1,6 +1,6 @@
-"""Helpers: gradients and parameters as a whole, sequences of different lengths."""
+"""Helpers: gradients and parameters as a whole, computed weights, sequences of different lengths."""
 
-from distgrad.nn.utils import rnn
+from distgrad.nn.utils import parametrizations, parametrize, rnn
 from distgrad.nn.utils.gradients import (
     clip_grad_norm_,
     clip_grad_value_,
@@ -9,6 +9,12 @@ from distgrad.nn.utils.gradients import (
     parameters_to_vector,
     vector_to_parameters,
 )
+from distgrad.nn.utils.parametrizations import (
+    remove_spectral_norm,
+    remove_weight_norm,
+    spectral_norm,
+    weight_norm,
+)
 
 __all__ = [
     "clip_grad_norm_",
@@ -16,6 +22,12 @@ __all__ = [
     "clip_grads_with_norm_",
     "get_total_norm",
     "parameters_to_vector",
+    "parametrizations",
+    "parametrize",
+    "remove_spectral_norm",
+    "remove_weight_norm",
     "rnn",
+    "spectral_norm",
     "vector_to_parameters",
+    "weight_norm",
 ]
