@@ -42,12 +42,17 @@ def _mean(xp: Any, x: Array, axes: tuple[int, ...]) -> Array:
     return xp.sum(x, axis=axes, keepdims=True) * (1.0 / max(count, 1))
 
 
-def _normalized(xp: Any, x: Array, layout: Layout, eps: float) -> tuple[Array, Array]:
-    """The input less its mean over its deviation, in the layout's shape; and one over the deviation."""
+def _normalized(xp: Any, x: Array, layout: Layout, eps: float) -> tuple[Array, Array, Array, Array]:
+    """The input less its mean over its deviation; one over the deviation; the mean; and the variance.
+
+    All in the layout's shape, those of what was averaged with length 1 there.
+    """
     x = xp.reshape(x, layout.shape)
-    centred = x - _mean(xp, x, layout.axes)
-    rate = 1.0 / xp.sqrt(_mean(xp, xp.square(centred), layout.axes) + eps)
-    return centred * rate, rate
+    mean = _mean(xp, x, layout.axes)
+    centred = x - mean
+    variance = _mean(xp, xp.square(centred), layout.axes)
+    rate = 1.0 / xp.sqrt(variance + eps)
+    return centred * rate, rate, mean, variance
 
 
 def _affine(xp: Any, y: Array, weight: Array | None, bias: Array | None, shape: Shape) -> Array:
@@ -60,28 +65,39 @@ def _affine(xp: Any, y: Array, weight: Array | None, bias: Array | None, shape: 
 
 def _forward(
     xp: Any, where: str, x: Array, weight: Array | None, bias: Array | None, layout: Layout, eps: float
-) -> Array:
+) -> tuple[Array, Array, Array]:
+    """The result, and the mean and variance that were taken out."""
     for name, each in (("weight", weight), ("bias", bias)):
         if each is not None and each.shape != layout.parameters:
             raise ShapeError(f"{where}: {name} is {list(each.shape)}, expected {list(layout.parameters)}")
-    y, _ = _normalized(xp, x, layout, eps)
-    return xp.reshape(_affine(xp, y, weight, bias, layout.affine), x.shape)
+    y, _, mean, variance = _normalized(xp, x, layout, eps)
+    return xp.reshape(_affine(xp, y, weight, bias, layout.affine), x.shape), mean, variance
 
 
 def _backward(
-    xp: Any, g: Array, x: Array, weight: Array | None, layout: Layout, eps: float, needs: Any
+    xp: Any,
+    g: Array,
+    x: Array,
+    weight: Array | None,
+    layout: Layout,
+    eps: float,
+    needs: Any,
+    g_mean: Any = 0.0,
+    g_variance: Any = 0.0,
 ) -> Gradients:
-    """The gradients of input, weight and bias.
+    """The gradients of input, weight and bias; those of mean and variance broadcast against the layout.
 
     Source: Ioffe and Szegedy, ICML 2015, for the input's.
     """
     g = xp.reshape(g, layout.shape)
-    y, rate = _normalized(xp, x, layout, eps)
+    y, rate, _, _ = _normalized(xp, x, layout, eps)
     g_x = None
     if needs[0]:
         inner = g if weight is None else g * xp.reshape(weight, layout.affine)
-        g_x = inner - _mean(xp, inner, layout.axes) - y * _mean(xp, inner * y, layout.axes)
-        g_x = xp.reshape(g_x * rate, x.shape)
+        share = 1.0 / max(math.prod(layout.shape[axis] for axis in layout.axes), 1)
+        slope = g_variance * (2.0 * share) / rate - rate * _mean(xp, inner * y, layout.axes)
+        level = g_mean * share - rate * _mean(xp, inner, layout.axes)
+        g_x = xp.reshape(inner * rate + y * slope + level, x.shape)
     g_weight = _collected(xp, g * y, layout) if needs[1] else None
     return g_x, g_weight, _collected(xp, g, layout) if needs[2] else None
 
@@ -144,9 +160,8 @@ def layer_norm(
         normalized_shape: lengths of the axes normalised over.
         eps: added to the variance.
     """
-    return _forward(
-        xp, "layer_norm", x, weight, bias, _last_axes("layer_norm", x.shape, normalized_shape), eps
-    )
+    layout = _last_axes("layer_norm", x.shape, normalized_shape)
+    return _forward(xp, "layer_norm", x, weight, bias, layout, eps)[0]
 
 
 @layer_norm.vjp("x", "weight", "bias")
@@ -234,6 +249,42 @@ _CHANNEL_REJECTS = [
 
 
 @primitive(
+    math="y, mean, var = batch_norm(x), mean x[:, c], var x[:, c]",
+    source="Ioffe and Szegedy, ICML 2015",
+    shape=lambda x, *rest, **attributes: [x, x[1:2], x[1:2]],
+    dtypes="real floating-point",
+    outputs=3,
+    samples=_CHANNEL_SAMPLES,
+    rejects=_CHANNEL_REJECTS,
+)
+def batch_norm_with_statistics(
+    xp: Any, x: Array, weight: Array | None = None, bias: Array | None = None, /, *, eps: float = 1e-5
+) -> tuple[Array, Array, Array]:
+    """As :func:`batch_norm`, with the mean and variance that it took out, for running ones.
+
+    Args:
+        x: ``[N, C, *]``.
+        weight, bias: ``[C]``, or None.
+        eps: added to the variance.
+
+    Returns:
+        The result, of the shape of ``x``; mean and variance, ``[C]`` each.
+    """
+    layout = _batch("batch_norm", x.shape)
+    y, mean, variance = _forward(xp, "batch_norm", x, weight, bias, layout, eps)
+    return y, xp.reshape(mean, layout.parameters), xp.reshape(variance, layout.parameters)
+
+
+@batch_norm_with_statistics.vjp("x", "weight", "bias")
+def _(
+    xp: Any, g: tuple[Array, Array, Array], x: Array, weight: Array | None, eps: float, needs: Any
+) -> Gradients:
+    layout = _batch("batch_norm", x.shape)
+    g_mean, g_variance = (xp.reshape(each, layout.affine) for each in g[1:])
+    return _backward(xp, g[0], x, weight, layout, eps, needs, g_mean, g_variance)
+
+
+@composite(
     math="y[:, c] = (x[:, c] - mean x[:, c]) / √(var x[:, c] + eps) weight[c] + bias[c]",
     source="Ioffe and Szegedy, ICML 2015",
     shape=lambda x, *rest, **attributes: x,
@@ -251,12 +302,7 @@ def batch_norm(
         weight, bias: ``[C]``, or None.
         eps: added to the variance.
     """
-    return _forward(xp, "batch_norm", x, weight, bias, _batch("batch_norm", x.shape), eps)
-
-
-@batch_norm.vjp("x", "weight", "bias")
-def _(xp: Any, g: Array, x: Array, weight: Array | None, eps: float, needs: Any) -> Gradients:
-    return _backward(xp, g, x, weight, _batch("batch_norm", x.shape), eps, needs)
+    return xp.batch_norm_with_statistics(x, weight, bias, eps=eps)[0]
 
 
 @composite(
@@ -330,7 +376,7 @@ def group_norm(
         num_groups: parts that the channels are divided into.
         eps: added to the variance.
     """
-    return _forward(xp, "group_norm", x, weight, bias, _groups("group_norm", x.shape, num_groups), eps)
+    return _forward(xp, "group_norm", x, weight, bias, _groups("group_norm", x.shape, num_groups), eps)[0]
 
 
 @group_norm.vjp("x", "weight", "bias")
@@ -363,7 +409,7 @@ def instance_norm(
         weight, bias: ``[C]``, or None.
         eps: added to the variance.
     """
-    return _forward(xp, "instance_norm", x, weight, bias, _instances(x.shape), eps)
+    return _forward(xp, "instance_norm", x, weight, bias, _instances(x.shape), eps)[0]
 
 
 @instance_norm.vjp("x", "weight", "bias")

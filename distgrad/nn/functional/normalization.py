@@ -60,14 +60,13 @@ def batch_norm(
         if running_mean is None or running_var is None:
             raise OptionError("batch_norm: without training the running mean and variance must be given")
         return ops.batch_norm_inference(input, running_mean, running_var, weight, bias, eps=eps)
-    y = ops.batch_norm(input, weight, bias, eps=eps)
+    y, mean, variance = ops.batch_norm_with_statistics(input, weight, bias, eps=eps)
     count = input.size // input.shape[1] if input.shape[1] else 0
     if count == 1:
         raise ShapeError(f"batch_norm: one element a channel has no variance; got {list(input.shape)}")
-    if count and (running_mean is not None or running_var is not None):  # a rank may have no data
-        axes = (0, *range(2, input.ndim))
-        _track(running_mean, input._data.mean(axis=axes), momentum, "batch_norm")
-        _track(running_var, _unbiased(input._data.var(axis=axes), count), momentum, "batch_norm")
+    if count:  # a rank may have no data
+        _track(running_mean, mean._data, momentum, "batch_norm")
+        _track(running_var, _unbiased(variance._data, count), momentum, "batch_norm")
     return y
 
 
