@@ -264,7 +264,8 @@ def explain(record: Primitive, error: Exception, values: tuple[Any, ...]) -> Exc
     for theirs, ours in kinds:
         if isinstance(error, theirs):
             shown = ", ".join(describe_value(value) for value in values)
-            return ours(f"{record.name}: {error}; got {shown}")
+            said = str(error).removeprefix(f"{record.name}: ")  # a formula's own check names it already
+            return ours(f"{record.name}: {said}; got {shown}")
     error.add_note(f"in {record.name}")
     return error
 

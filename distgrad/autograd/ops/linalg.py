@@ -96,9 +96,11 @@ def linear(xp: Any, x: Array, weight: Array, bias: Array | None = None, /) -> Ar
         ``[..., out_features]``.
     """
     if x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
+        if weight.ndim != 2:
+            raise ShapeError(f"linear: weight must be [out_features, in_features], got {list(weight.shape)}")
         raise ShapeError(
-            f"linear: x is {list(x.shape)} but weight expects in_features="
-            f"{weight.shape[-1] if weight.ndim else weight.shape}; pass x with last axis {weight.shape[-1:]}"
+            f"linear: x is {list(x.shape)} but weight expects in_features={weight.shape[1]}; "
+            f"pass x with last axis {weight.shape[1]}"
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"linear: bias is {list(bias.shape)} but weight has out_features={weight.shape[0]}")
