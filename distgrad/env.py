@@ -32,6 +32,8 @@ class Environment:
             compare before data moves: a number, ``every`` or ``off``.
         mpi_size: the number of ranks that an MPI launcher says it has started (``PMI_SIZE``,
             ``OMPI_COMM_WORLD_SIZE``).
+        mpi_local_size: how many of them are on this host (``MPI_LOCALNRANKS``,
+            ``OMPI_COMM_WORLD_LOCAL_SIZE``).
         slurm_size: ``SLURM_STEP_NUM_TASKS``, the number of tasks that ``srun`` has started.
         keep_memory: ``DISTGRAD_KEEP_MEMORY``, whether large freed arrays stay with the process ("0" turns
             it off; see ``distgrad.backend.memory``).
@@ -53,6 +55,7 @@ class Environment:
     timeout_s: float = 300.0
     check_collectives: float = 1000
     mpi_size: int | None = None
+    mpi_local_size: int | None = None
     slurm_size: int | None = None
     keep_memory: bool = True
     num_threads: int | None = None
@@ -103,6 +106,7 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
     except ValueError:
         raise ValueError(f"environment: DISTGRAD_TIMEOUT must be seconds, got {timeout!r}") from None
     mpi_size = _number(variables, "PMI_SIZE")
+    mpi_local_size = _number(variables, "MPI_LOCALNRANKS")
     return Environment(
         rank=_number(variables, "RANK"),
         world_size=_number(variables, "WORLD_SIZE"),
@@ -117,6 +121,11 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         check_collectives=_check_collectives(variables),
         mpi_size=mpi_size if mpi_size is not None else _number(variables, "OMPI_COMM_WORLD_SIZE"),
         # Under our launcher a step of Slurm is one task a node, whatever runs in it.
+        mpi_local_size=(
+            mpi_local_size
+            if mpi_local_size is not None
+            else _number(variables, "OMPI_COMM_WORLD_LOCAL_SIZE")
+        ),
         slurm_size=None if "DISTGRAD_SUPERVISOR" in variables else _number(variables, "SLURM_STEP_NUM_TASKS"),
         keep_memory=variables.get("DISTGRAD_KEEP_MEMORY", "1") != "0",
         num_threads=_threads(variables),

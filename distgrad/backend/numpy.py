@@ -9,11 +9,13 @@ import numpy as np
 
 from distgrad import env
 from distgrad.backend.memory import keep_freed_memory
+from distgrad.backend.threads import share_cores
 
 __all__ = ["Namespace", "numpy_namespace"]
 
 if env.read().keep_memory:
     keep_freed_memory()
+share_cores()
 
 
 class Namespace:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from distgrad import env
 from distgrad.backend.blas import find_blas
 
-__all__ = ["get_num_threads", "run_parts", "run_products", "set_num_threads"]
+__all__ = ["get_num_threads", "run_parts", "run_products", "set_num_threads", "share_cores"]
 
 
 class _State:
@@ -37,7 +37,7 @@ def _default() -> int:
     if settings.num_threads is not None:
         return settings.num_threads
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // (settings.local_world_size or 1))
+    return max(1, cores // (settings.local_world_size or settings.mpi_local_size or 1))
 
 
 def set_num_threads(num_threads: int) -> None:
@@ -68,6 +68,16 @@ def get_num_threads() -> int:
     return _State.threads
 
 
+def share_cores() -> None:
+    """Keep to this process's share of the cores if others of its job run on the host and nobody has said so.
+
+    Left alone, the BLAS library of every rank would take all cores.
+    """
+    settings = env.read()
+    if settings.num_threads is None and (settings.local_world_size or settings.mpi_local_size or 1) > 1:
+        set_num_threads(_default())
+
+
 def run_parts(run: Callable[[int, int], None], length: int, smallest: int) -> None:
     """Call ``run(start, stop)`` so that the parts cover ``0 … length``, one a thread.
 
@@ -81,7 +91,7 @@ def run_parts(run: Callable[[int, int], None], length: int, smallest: int) -> No
         run(0, length)
         return
     if _State.pool is None:
-        _State.pool = ThreadPoolExecutor(_State.threads - 1, thread_name_prefix="distgrad-kernel")
+        _State.pool = ThreadPoolExecutor(_State.threads - 1, thread_name_prefix="kernel part")
     edges = [length * part // threads for part in range(threads + 1)]
     futures = [_State.pool.submit(run, *edge) for edge in itertools.pairwise(edges[1:])]
     run(0, edges[1])

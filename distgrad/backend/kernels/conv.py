@@ -2,8 +2,8 @@
 
 A tile's patches are unrolled into a block that stays in the cache, along the columns of the kernel only: the
 kernel's rows then are products with one and the same block, shifted by whole rows. Where rows cannot be
-shifted (a stride) or channels are few, all of the kernel is unrolled; a kernel of 1 × 1 with stride 1 needs no
-block at all. Groups are products of their own; for depthwise ones sums of shifted rows were no faster.
+shifted (a stride) or channels are few, all of the kernel is unrolled; a kernel of 1 × 1 with stride 1 needs
+no block at all. Groups are products of their own; for depthwise ones sums of shifted rows were no faster.
 """
 
 from __future__ import annotations

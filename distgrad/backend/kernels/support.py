@@ -25,7 +25,7 @@ _FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
 
 
 def _folder() -> str | None:
-    """Numba's folder for code of these sources; by itself it does not notice what one file calls in another."""
+    """Numba's folder for code of these sources: it does not notice a change in a file that another calls."""
     chosen = env.read().numba_cache
     if chosen is not None:
         return chosen
@@ -68,7 +68,7 @@ def _as_float(typing_context: Any, bits: Any) -> Any:
 
 
 def _exp(x: Any) -> Any:
-    z = x if x < F(88.0) else F(88.0)  # written so that NaN stays NaN
+    z = F(88.0) if x > F(88.0) else x  # comparisons with NaN are false: it stays
     z = F(-87.0) if z < F(-87.0) else z
     n = np.floor(z * F(1.44269504) + F(0.5))
     r = (z - n * F(0.693359375)) + n * F(2.12194440e-4)  # ln 2 in two parts: n times the first is exact

@@ -1,0 +1,403 @@
+"""Every kernel beside its plain formula: on its operation's samples, and on shapes that kernels get wrong."""
+
+import importlib
+import inspect
+import os
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+
+import distgrad as dg
+from distgrad.autograd.primitive import REGISTRY
+from distgrad.autograd.samples import Case, sample_cases
+from distgrad.backend.kernels.table import TABLE, accelerated
+from distgrad.backend.numpy import numpy_namespace as xp
+
+OPERATIONS = sorted({name.split("/")[0] for name in TABLE} & REGISTRY.keys())
+RULES = sorted({name.split("/")[0] for name in TABLE} - REGISTRY.keys())
+TOLERANCE = {"f": 2e-5, "d": 1e-11}
+
+
+def kernel_of(name):
+    """The kernel's own function: what it does not take it answers with None."""
+    kernel = TABLE[name]
+    return getattr(importlib.import_module(f"distgrad.backend.kernels.{kernel.module}"), kernel.function)
+
+
+def agree(fast, plain, char):
+    if isinstance(plain, tuple):
+        for a, b in zip(fast, plain, strict=True):
+            agree(a, b, char) if b is not None else None
+        return
+    assert fast.shape == plain.shape
+    assert fast.dtype == plain.dtype
+    scale = max(1.0, float(np.nanmax(np.abs(np.where(np.isfinite(plain), plain, 0)), initial=0)))
+    np.testing.assert_allclose(fast, plain, rtol=TOLERANCE[char], atol=TOLERANCE[char] * scale)
+
+
+def vjp_arguments(record, vjp, inputs, attributes, y):
+    known = dict(zip(record.inputs, inputs, strict=False)) | attributes | {"y": y}
+    known |= {
+        f"{name}_shape": getattr(x, "shape", None) for name, x in zip(record.inputs, inputs, strict=False)
+    }
+    known["needs"] = tuple(known.get(name) is not None for name in vjp.inputs)
+    return [known[name] for name in vjp.names]
+
+
+def compare(record, inputs, attributes, char):
+    """Forward and every gradient; returns how many kernels took the arguments."""
+    ran = 0
+    inputs = list(inputs) + [None] * (len(record.inputs) - len(inputs))
+    with np.errstate(all="ignore"):
+        y = record.formula(xp, *inputs, **attributes)
+        if record.name in TABLE and char in TABLE[record.name].dtypes:
+            fast = kernel_of(record.name)(*inputs, **attributes)
+            if fast is not None:
+                agree(fast, y, char)
+                ran += 1
+        g = np.random.default_rng(1).standard_normal(y.shape).astype(char)
+        for vjp in {id(vjp): vjp for vjp in record.vjps.values()}.values():
+            name = f"{record.name}/{vjp.inputs[0]}"
+            if name in TABLE and char in TABLE[name].dtypes:
+                arguments = vjp_arguments(record, vjp, inputs, attributes, y)
+                fast = kernel_of(name)(g, *arguments)
+                if fast is not None:
+                    agree(fast, vjp.function(xp, g, *arguments), char)
+                    ran += 1
+    return ran
+
+
+def defaults(record, attributes):
+    """The attributes as the compiled call passes them: all of them."""
+    parameters = inspect.signature(record.formula).parameters
+    return {name: parameters[name].default for name in record.attributes} | attributes
+
+
+@pytest.mark.parametrize("char", "fd")
+@pytest.mark.parametrize("case", list(sample_cases(REGISTRY[name] for name in OPERATIONS)), ids=str)
+def test_a_kernel_agrees_with_its_formula_on_every_sample(case: Case, char):
+    attributes = defaults(case.record, case.example.attributes)
+    compare(case.record, case.inputs(char), attributes, char)
+
+
+def rows(*shape):
+    return [shape]
+
+
+NORM = {"normalized_shape": (7,), "eps": 1e-5}
+FLAT = [(1,), (17,), (3, 1, 5), (1000003,)]
+LAST = [(1, 1), (1, 7), (5, 1), (65, 7), (3, 5, 33), (3, 20011), (20011, 3)]
+NORMS = [(1, 7), (5, 7), (64, 7), (65, 7), (2, 3, 129, 7)]
+TWO = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+POOL = {"kernel_size": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1), "ceil_mode": False}
+SHAPES = [
+    *(("gelu", [s], {"approximate": a}) for s in FLAT for a in ("none", "tanh")),
+    *((name, [s], {}) for name in ("silu", "relu", "tanh", "sigmoid") for s in FLAT),
+    *((name, [s], {"axis": -1}) for name in ("softmax", "log_softmax") for s in LAST),
+    *(("layer_norm", [s, (7,), (7,)], NORM) for s in NORMS),
+    *(("layer_norm", [s], NORM) for s in NORMS[:2]),
+    *(("rms_norm", [s, (7,)], NORM) for s in NORMS),
+    *(
+        ("linear", [(m, k), (n, k), (n,)], {})
+        for m, n, k in ((1, 1, 1), (1, 300, 5), (257, 3, 1), (33, 65, 129))
+    ),
+    *(
+        ("attention", [(2, 3, q, 5), (2, 3, k, 5), (2, 3, k, 4)], {"scale": 0.3, "is_causal": causal})
+        for q, k in ((1, 1), (1, 9), (9, 1), (65, 65), (130, 70), (70, 130), (40, 3000))
+        for causal in (False, True)
+    ),
+    *(("max_pool", [s], POOL) for s in ((1, 1, 2, 2), (3, 5, 34, 62), (1, 1, 2, 1000))),
+    *(
+        ("convolution", [x, w], TWO | options)
+        for x, w, options in (
+            ((1, 1, 1, 1), (1, 1, 1, 1), {}),
+            ((3, 5, 7, 9), (2, 5, 1, 1), {}),
+            ((2, 33, 9, 130), (5, 33, 3, 3), {"padding": (1, 1)}),
+            ((2, 33, 90, 11), (5, 33, 3, 2), {"padding": (0, 1), "dilation": (2, 1)}),
+            ((2, 6, 13, 11), (9, 2, 3, 3), {"stride": (2, 3), "padding": (2, 1), "groups": 3}),
+            ((2, 8, 12, 12), (8, 1, 5, 5), {"padding": (2, 2), "groups": 8}),
+            ((2, 4, 5, 5), (4, 4, 3, 3), {"padding": (6, 6), "stride": (4, 4)}),
+        )
+    ),
+    (
+        "convolution",
+        [(2, 3, 40), (4, 3, 5)],
+        {"stride": (2,), "padding": (3,), "dilation": (1,), "groups": 1},
+    ),
+]
+
+
+@pytest.mark.parametrize("char", "fd")
+@pytest.mark.parametrize(
+    ("name", "shapes", "attributes"), SHAPES, ids=lambda value: str(value).replace(" ", "")
+)
+def test_shapes_that_are_one_long_odd_and_huge(name, shapes, attributes, char):
+    rng = np.random.default_rng(zlib.crc32(repr(shapes).encode()))
+    inputs = [rng.standard_normal(shape).astype(char) for shape in shapes]
+    ran = compare(REGISTRY[name], inputs, attributes, char)
+    takes = [key for key in TABLE if key.split("/")[0] == name and char in TABLE[key].dtypes]
+    assert ran == len(takes)
+
+
+@pytest.mark.parametrize("char", "fd")
+def test_the_transposes_of_a_convolution_and_of_pooling(char):
+    rng = np.random.default_rng(0)
+    for name, shapes, attributes in SHAPES:
+        if name not in ("convolution", "max_pool"):
+            continue
+        inputs = [rng.standard_normal(shape).astype(char) for shape in shapes]
+        g = rng.standard_normal(REGISTRY[name].formula(xp, *inputs, **attributes).shape).astype(char)
+        if name == "max_pool":
+            from distgrad.autograd.ops.conv import Geometry
+
+            calls = [("max_pool_scatter", (g, *inputs), {"geometry": Geometry(*attributes.values())})]
+        else:
+            calls = [
+                ("convolution_input", (g, inputs[1]), {"shape": inputs[0].shape, **attributes}),
+                ("convolution_weight", (g, inputs[0]), {"shape": inputs[1].shape, **attributes}),
+            ]
+        for name, arguments, options in calls:
+            fast = kernel_of(name)(*arguments, **options)
+            agree(fast, REGISTRY[name].formula(xp, *arguments, **options), char)
+
+
+def test_cross_entropy_agrees_for_one_class_and_for_many():
+    rng = np.random.default_rng(0)
+    for shape in ((1, 1), (300, 2), (7, 5001)):
+        target = rng.integers(0, shape[1], shape[0])
+        logits = 30 * rng.standard_normal(shape).astype("f")
+        ran = compare(REGISTRY["softmax_cross_entropy"], [logits], {"target": target}, "f")
+        assert ran == (2 if logits.size >= 512 else 1)
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("char", "fd")
+def test_an_optimizer_steps_alike_with_and_without_its_kernel(name, char, monkeypatch):
+    from distgrad.optim import adam, sgd
+
+    module, kind = {"adam": (adam, dg.optim.AdamW), "sgd": (sgd, dg.optim.SGD)}[name]
+    options = {
+        "adam": [{}, {"amsgrad": True, "maximize": True}],
+        "sgd": [
+            {},
+            {"momentum": 0.9, "nesterov": True},
+            {"momentum": 0.9, "dampening": 0.1, "weight_decay": 0.1},
+        ],
+    }[name]
+    for each in options:
+        ends = []
+        for rule in (accelerated(name, module._update), module._update):
+            monkeypatch.setattr(module, "_rule", rule)
+            rng = np.random.default_rng(0)
+            p = dg.tensor(rng.standard_normal(70001).astype(char), requires_grad=True)
+            optimizer = kind([p], lr=0.1, **each)
+            for _ in range(3):
+                p.grad = dg.tensor(rng.standard_normal(p.shape).astype(char))
+                optimizer.step()
+            ends.append(p.detach().numpy().copy())
+        agree(ends[0], ends[1], char)
+
+
+# -- what kernels leave to the formula
+
+
+def plain_calls(name, monkeypatch):
+    """The operation with a note of each call of its plain formula."""
+    calls = []
+
+    def plain(*args, **kwargs):
+        calls.append(name)
+        return REGISTRY[name].formula(*args, **kwargs)
+
+    return accelerated(name, plain), calls
+
+
+@pytest.mark.parametrize(
+    "x",
+    [np.ones((64, 64), np.float16), np.ones((64, 64)).T[::2], np.ones((2, 2), np.float32)],
+    ids=["float16", "not contiguous", "small"],
+)
+def test_other_dtypes_layouts_and_sizes_take_the_formula(x, monkeypatch):
+    fast, calls = plain_calls("softmax", monkeypatch)
+    agree(
+        np.asarray(fast(xp, x, axis=-1), "d"),
+        np.asarray(REGISTRY["softmax"].formula(xp, x, axis=-1), "d"),
+        "f",
+    )
+    assert calls == ["softmax"]
+
+
+def test_an_array_that_is_not_contiguous_gives_the_same():
+    rng = np.random.default_rng(0)
+    for name, shapes, attributes in SHAPES:
+        if len(shapes[0]) < 2 or np.prod(shapes[0]) > 1e5:
+            continue
+        inputs = [rng.standard_normal(shape).astype("f") for shape in shapes]
+        strided = [np.asfortranarray(x) for x in inputs]
+        agree(accelerated(name, REGISTRY[name].formula)(xp, *strided, **attributes),
+              REGISTRY[name].formula(xp, *inputs, **attributes), "f")  # fmt: skip
+
+
+def test_nan_and_infinity_stay_what_they_are():
+    x = np.zeros((40, 40), np.float32)
+    x[0, 0], x[1, 1], x[2, 2] = np.nan, np.inf, -np.inf
+    for name, attributes in (("softmax", {"axis": -1}), ("log_softmax", {"axis": -1}), ("silu", {}),
+                             ("gelu", {"approximate": "none"}), ("gelu", {"approximate": "tanh"}),
+                             ("layer_norm", {"normalized_shape": (40,), "eps": 1e-5})):  # fmt: skip
+        record = REGISTRY[name]
+        attributes = defaults(record, attributes)
+        inputs = [x] + [None] * (len(record.inputs) - 1)
+        with np.errstate(all="ignore"):
+            plain = record.formula(xp, *inputs, **attributes)
+        fast = kernel_of(name)(*inputs, **attributes)
+        rows = [0, *range(3, 40)] if name in ("silu", "gelu") else range(40)  # −∞ · 0 there
+        np.testing.assert_array_equal(np.isnan(fast[rows]), np.isnan(plain[rows]), err_msg=name)
+    pooled = kernel_of("max_pool")(x[None, None], **POOL)
+    assert np.isnan(pooled[0, 0, 0, 0])
+    assert pooled[0, 0, 0, 1:].max() == 0
+
+
+def test_numba_is_loaded_by_the_first_large_operation_and_not_before():
+    program = """
+import sys
+import numpy as np
+import distgrad as dg
+assert "numba" not in sys.modules
+dg.softmax(dg.asarray(np.ones((3, 4), np.float32)))
+assert "numba" not in sys.modules
+dg.softmax(dg.asarray(np.ones((64, 64), np.float32)))
+assert "numba" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
+
+
+def test_without_numba_everything_runs_on_the_formulas():
+    program = """
+import importlib.util
+import sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "numba" else find(name, *rest)
+import numpy as np
+import distgrad as dg
+x = dg.asarray(np.ones((64, 64), np.float32))
+x.requires_grad = True
+dg.softmax(dg.gelu(x)).sum().backward()
+assert x.grad.shape == (64, 64)
+assert "numba" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
+
+
+# -- repeatability, threads
+
+
+def train(threads):
+    from distgrad import nn, optim
+
+    dg.set_num_threads(threads)
+    dg.manual_seed(0)
+    rng = np.random.default_rng(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 24, 3), nn.GELU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(24 * 49, 96),
+        nn.LayerNorm(96), nn.Linear(96, 40),
+    )  # fmt: skip
+    optimizer = optim.AdamW(model.parameters(), lr=1e-3)
+    x = dg.asarray(rng.standard_normal((48, 3, 16, 16)).astype("f"))
+    y = dg.asarray(rng.integers(0, 40, 48))
+    for _ in range(4):
+        optimizer.zero_grad()
+        dg.nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return [p.detach().numpy().copy() for p in model.parameters()]
+
+
+@pytest.fixture
+def restored_threads():
+    before = dg.get_num_threads()
+    yield
+    dg.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_run_repeats_itself_to_the_bit(threads, restored_threads):
+    first, second = train(threads), train(threads)
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert dg.get_num_threads() == threads
+
+
+def test_a_row_does_not_depend_on_the_number_of_threads(restored_threads):
+    x = np.random.default_rng(0).standard_normal((301, 1001)).astype("f")
+    results = []
+    for threads in (1, 2, 5):
+        dg.set_num_threads(threads)
+        results.append([kernel_of("softmax")(x, axis=-1), kernel_of("gelu")(x, approximate="none")])
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_threads_below_one_are_refused():
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        dg.set_num_threads(0)
+
+
+def threads_under(**variables):
+    program = """
+import distgrad as dg
+from distgrad.backend.blas import find_blas
+print(dg.get_num_threads(), find_blas().get_threads())
+"""
+    unset = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS"}
+    environment = {key: value for key, value in os.environ.items() if key not in unset} | variables
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        timeout=100,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    return [int(number) for number in done.stdout.split()]
+
+
+def test_threads_by_default_are_the_launchers_or_a_share_of_the_cores():
+    cores = len(os.sched_getaffinity(0))
+    assert threads_under() == [cores, cores]
+    assert threads_under(OMP_NUM_THREADS="1") == [1, 1]
+    assert threads_under(MPI_LOCALNRANKS=str(cores)) == [1, 1]
+    assert threads_under(LOCAL_WORLD_SIZE=str(2 * cores)) == [1, 1]
+
+
+def test_a_cache_folder_that_cannot_be_written_costs_no_more_than_compiling(tmp_path):
+    program = """
+import os
+import numpy as np
+os.access = lambda path, mode: False   # a read-only home, and no folder for temporary files
+import distgrad as dg
+from distgrad.backend.kernels.cache import cache_folder
+y = dg.softmax(dg.asarray(np.ones((64, 64), np.float32)))
+assert cache_folder() is None
+assert float(y.sum()) == 64.0
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
+
+
+def test_ranks_of_a_host_compile_a_kernel_once(tmp_path):
+    program = """
+import numpy as np
+import distgrad as dg
+dg.softmax(dg.asarray(np.ones((64, 64), np.float32)))
+from distgrad.backend.kernels import softmax
+print(sum(softmax._softmax.stats.cache_misses.values()))
+"""
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    misses = [int(rank.communicate(timeout=100)[0]) for rank in ranks]
+    assert sorted(misses) == [0, 0, 1]
