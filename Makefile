@@ -1,5 +1,5 @@
 # make demo   train on handwritten digits with two ranks
-# make test   lint, types and tests
+# make test   lint, types and tests; make test-all runs the slow ones too
 # make docs   the reference, a page an operation, in docs/reference
 # make clean  remove what the others have made
 #
@@ -21,7 +21,7 @@ $(shell rm -f $(VENV)/ready-to-*)
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: demo test docs clean
+.PHONY: demo test test-all docs clean
 
 demo: $(RUN_READY)
 	$(VENV)/bin/distgrad run -n 2 examples/mnist.py
@@ -30,6 +30,10 @@ test: $(TEST_READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+# The slow tests too: thousands of random programs, steps of twenty seconds, eight ranks on every check.
+test-all: $(TEST_READY)
 	$(VENV)/bin/python -m pytest
 
 docs: $(RUN_READY)
