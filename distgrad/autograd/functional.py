@@ -139,6 +139,8 @@ class TensorArithmetic:
 
     def accumulate(self, leaf: Leaf, g: Tensor) -> None:
         """Add to what is there, as a new tensor with its graph."""
+        if leaf.scale != 1.0:
+            g = g * leaf.scale if leaf.scale else namespace.zeros_like(g)
         leaf.grad = g if leaf.grad is None else namespace.add(leaf.grad, g)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import operator
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from distgrad.autograd.lines import Line, describe_line
@@ -106,10 +106,16 @@ class OutputNode(Node):
 
 
 class Observer(Protocol):
-    """Watches gradients become ready (a data-parallel reducer does)."""
+    """Watches gradients become ready (a data-parallel reducer does).
 
-    def backward_started(self, leaves: set[Leaf]) -> None:
-        """The watched leaves that this backward pass reaches."""
+    Attributes:
+        number: several observers of one pass are told of its start and end in the order of their numbers.
+    """
+
+    number: int
+
+    def backward_started(self, leaves: set[Leaf], order: Sequence[Node]) -> None:
+        """The watched leaves that this backward pass reaches, and all nodes, highest number first."""
 
     def gradient_ready(self, leaf: Leaf) -> None:
         """The leaf's ``grad`` holds all that this backward pass adds to it."""
@@ -226,7 +232,7 @@ def run_backward(
         if target.__class__ is Leaf:
             uses[target] = uses.get(target, 0) + 1
     walk = _Walk(arithmetic, retain_graph, wanted, needed, accumulate, uses)
-    observers = walk.start() if accumulate else []
+    observers = walk.start(order) if accumulate else []
     try:
         for target, g in roots:
             walk.receive(target, g)
@@ -301,15 +307,16 @@ class _Walk:
         self.uses = uses
         self.grads: dict[Any, Any] = {}
 
-    def start(self) -> list[Observer]:
+    def start(self, order: Sequence[Node]) -> list[Observer]:
         """Tell the observers which of their leaves are reached."""
         reached: dict[int, tuple[Observer, set[Leaf]]] = {}
         for leaf in self.uses:
             if leaf.observer is not None and (self.needed is None or leaf in self.needed):
                 reached.setdefault(id(leaf.observer), (leaf.observer, set()))[1].add(leaf)
-        for observer, leaves in reached.values():
-            observer.backward_started(leaves)
-        return [observer for observer, _ in reached.values()]
+        started = sorted(reached.values(), key=lambda each: each[0].number)
+        for observer, leaves in started:
+            observer.backward_started(leaves, order)
+        return [observer for observer, _ in started]
 
     def run(self, order: list[Node], check: Check | None) -> None:
         """Turn the gradient of each node's output into those of its inputs.

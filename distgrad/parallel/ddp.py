@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,13 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.autograd.graph import next_number
 from distgrad.autograd.modes import is_grad_enabled
 from distgrad.autograd.tensor import Tensor
 from distgrad.comm.base import Communicator
 from distgrad.comm.registry import init
-from distgrad.errors import CommMismatchError
+from distgrad.errors import CommMismatchError, GraphError
 from distgrad.nn.module import Module
-from distgrad.parallel.reducer import Reducer, Statistics
+from distgrad.nn.utils.gradients import get_total_norm
+from distgrad.parallel.buckets import Hook
+from distgrad.parallel.reducer import ForwardPass, Reducer, Statistics
 
 __all__ = ["DistributedDataParallel", "parameter_hash"]
 
@@ -35,9 +39,15 @@ class DistributedDataParallel(Module):
 
     Each rank calls it on its own batch and takes the mean loss over that batch. Gradients are weighted by the
     number of samples in each rank's batch, so that batches of unequal size, also empty ones, give what one
-    process would compute from all samples; parameters that a rank does not use need no flag.
+    process would compute from all samples; parameters that a rank does not use need no flag. A backward pass
+    counts as much as the forward passes together that it goes back through. Until it has reduced, ``grad``
+    holds a weighted sum.
 
-    Collective: yes, the constructor and every backward pass; blocks: backward, until the gradients are in.
+    An exception in one rank's backward pass ends that of all ranks, with their gradients gone and their order
+    kept. A rank whose loss reaches no parameter of the module calls :meth:`reduce_gradients` instead.
+
+    Collective: yes, the constructor, every backward pass and every forward pass in training mode; blocks:
+    backward, until the gradients are in.
 
     Args:
         module: the same on every rank; its parameters are moved into flat buffers and set to rank 0's.
@@ -45,11 +55,14 @@ class DistributedDataParallel(Module):
         bucket_cap_mb: size of the buckets in MiB; None takes an eighth of all, between 1/8 and 25.
         broadcast_buffers: set buffers (running statistics) to rank 0's before each training forward.
         check_replicas_every: training steps between comparisons of the ranks' parameters; 0 never compares.
+        hook: sums a bucket's gradients over the ranks; None sends them as they are. Compressors are hooks
+            (:mod:`distgrad.parallel.compress`), and so is any function of a
+            :class:`~distgrad.parallel.buckets.Bucket` that returns a Work.
 
     Attributes:
         module: the wrapped module.
-        batch_weight: how much the coming backward pass counts; forward sets it to the length of the first
-            axis of its first tensor. Set it after forward to count by something else (tokens, say).
+        batch_weight: how much the last forward pass counts: the length of the first axis of its first tensor.
+            Set it after forward to count by something else (tokens, say).
 
     Raises:
         CommMismatchError: modules that differ between ranks, with the first parameter that does; later, also
@@ -66,6 +79,7 @@ class DistributedDataParallel(Module):
         bucket_cap_mb: float | None = None,
         broadcast_buffers: bool = True,
         check_replicas_every: int = 100,
+        hook: Hook | None = None,
     ) -> None:
         super().__init__()
         self.module = module
@@ -73,13 +87,14 @@ class DistributedDataParallel(Module):
         self.bucket_cap_mb = bucket_cap_mb
         self.broadcast_buffers = broadcast_buffers
         self.check_replicas_every = check_replicas_every
-        self._num_forwards = 0
+        self.hook = hook
+        self._num_joined = 0
         self._agreed_step = 0
         self._num_steps_before = 0  # counted in statistics that have been reset
         self._check_same_module()
         self._planned: list[bool] = []
         self._reducer: Reducer | None = None
-        self._plan(reversed(list(module.parameters())))
+        self._plan(reversed(list(module.named_parameters())))
         for bucket in self.reducer.buckets:
             self.comm.broadcast(bucket.flat.data)
         self._broadcast([p for p in module.parameters() if not p.requires_grad])
@@ -93,14 +108,20 @@ class DistributedDataParallel(Module):
 
     @property
     def batch_weight(self) -> float:
-        """How much the coming backward pass counts."""
-        return self.reducer.weight
+        """How much the last forward pass counts."""
+        return self._last_pass().weight
 
     @batch_weight.setter
     def batch_weight(self, weight: float) -> None:
-        if not weight >= 0:
-            raise ValueError(f"batch_weight: expected a number of at least 0, got {weight}")
-        self.reducer.weight = float(weight)
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"batch_weight: expected a finite number of at least 0, got {weight}")
+        self._last_pass().weight = float(weight)
+
+    def _last_pass(self) -> ForwardPass:
+        passes = self.reducer.passes
+        if not passes:
+            raise GraphError("batch_weight: there was no forward pass yet; set it after calling the module")
+        return passes[-1]
 
     def _check_same_module(self) -> None:
         own = [(name, str(p.dtype), p.shape) for name, p in self.module.named_parameters()]
@@ -116,14 +137,14 @@ class DistributedDataParallel(Module):
                 f"rank {rank} has {first[1]}; build the same module on every rank"
             )
 
-    def _plan(self, ordered: Iterable[Tensor]) -> None:
+    def _plan(self, ordered: Iterable[tuple[str, Tensor]]) -> None:
         """Divide the parameters that want gradients, in the order given, into buckets."""
         self._planned = self._wanting()
         previous = self._reducer
         if previous is not None:
             previous.detach()
-        wanting = [parameter for parameter in ordered if parameter.requires_grad]
-        self._reducer = Reducer(wanting, self.comm, self.bucket_cap_mb)
+        wanting = [(name, parameter) for name, parameter in ordered if parameter.requires_grad]
+        self._reducer = Reducer(wanting, self.comm, self.bucket_cap_mb, self.hook)
         if previous is not None:
             self._reducer.succeed(previous)
 
@@ -141,24 +162,89 @@ class DistributedDataParallel(Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the module on this rank's batch."""
-        if is_grad_enabled() and self.training:
-            self._prepare_step()
-            self.reducer.weight = _num_samples(args, kwargs)
-            if self.broadcast_buffers and self.reducer.enabled and self.comm.size > 1:
-                self._broadcast(list(self.module.buffers()))
-        return self.module(*args, **kwargs)
+        if not is_grad_enabled() or self.reducer.active:  # active: a checkpoint calls it once more
+            return self.module(*args, **kwargs)
+        self._prepare()
+        first = next_number()
+        out = self.module(*args, **kwargs)
+        self.reducer.passes.append(ForwardPass(first, next_number(), _num_samples(args, kwargs)))
+        return out
 
-    def _prepare_step(self) -> None:
-        """Between steps: follow what was frozen or thawed, take the better order, compare replicas."""
+    def _prepare(self) -> None:
+        """Begin a step: follow what was frozen or thawed, take the better order, compare replicas."""
         reducer = self.reducer
         if reducer.idle and self._planned != self._wanting():
-            self._plan(reversed(list(self.module.parameters())))
-        elif reducer.idle and reducer.better_order is not None:
+            self._plan(reversed(list(self.module.named_parameters())))
+        elif self.training and reducer.idle and reducer.better_order is not None:
             self._plan(reducer.better_order)
-        if self.check_replicas_every and reducer.enabled:
-            self._num_forwards += 1
-            if self._num_forwards % self.check_replicas_every == 0:
+        reducer = self.reducer
+        if not self.training or not reducer.enabled or reducer.joined:
+            return
+        reducer.joined = True
+        if self.check_replicas_every:
+            self._num_joined += 1
+            if self._num_joined % self.check_replicas_every == 0:
                 self.check_replicas()
+        if self.broadcast_buffers and self.comm.size > 1:
+            self._broadcast(list(self.module.buffers()))
+
+    def reduce_gradients(self) -> None:
+        """Take part in a step without a backward pass: no samples are left, or the loss reaches no parameter.
+
+        Also ends an accumulation: what backward passes inside ``no_sync`` have gathered becomes the mean.
+
+        Collective: yes, with the other ranks' forward and backward passes; blocks: yes.
+        """
+        self._prepare()
+        self.reducer.reduce()
+
+    def reduce_within(self, comm: Communicator) -> None:
+        """Reduce gradients, and compare replicas, among the ranks of ``comm`` alone from the next step on.
+
+        Collective: no, but called by all ranks between the same steps; blocks: no.
+        """
+        self.comm = comm
+        self.reducer.reduce_within(comm)
+
+    def clip_grad_norm_(
+        self, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
+    ) -> Tensor:
+        """Scale the gradients down in place if their norm, as one vector, is above ``max_norm``.
+
+        One pass over the buckets, or two where it scales. Every rank holds the same gradients and so comes to
+        the same norm.
+
+        Collective: no; blocks: no.
+
+        Args:
+            max_norm: what the norm may be at most.
+            norm_type: p of the p-norm; ``inf`` for the largest size.
+            error_if_nonfinite: raise, and change nothing, where the norm is not finite.
+
+        Returns:
+            The norm before.
+        """
+        arrays = self.reducer.gradients()
+        total = get_total_norm([Tensor(array) for array in arrays], norm_type, error_if_nonfinite)
+        scale = max_norm / (total.item() + 1e-6)
+        if not scale >= 1.0:  # a NaN goes into the gradients, as it must not be overlooked
+            for array in arrays:
+                array *= array.dtype.type(scale)
+            for parameter in self.module.parameters():
+                if parameter.requires_grad and parameter.grad is not None:
+                    parameter.grad.changed("clip_grad_norm_")
+        return total
+
+    def all_finite(self) -> bool:
+        """Whether the gradients of all ranks are free of infinities and NaN; all ranks get the same answer.
+
+        Collective: yes; blocks: yes.
+        """
+        with np.errstate(all="ignore"):
+            finite = all(  # the sum is the cheaper test, but may overflow
+                np.isfinite(array.sum()) or np.isfinite(array).all() for array in self.reducer.gradients()
+            )
+        return bool(self.comm.all_reduce(np.array([finite]), "min")[0])
 
     def check_replicas(self) -> None:
         """Compare the parameters of all ranks, by a checksum each.

@@ -1,22 +1,58 @@
-"""The reducer: watches gradients become ready and reduces full buckets while backward goes on."""
+"""The reducer: watches gradients become ready and reduces full buckets while backward goes on.
+
+Collectives must come in one order on every rank, but when a bucket is full depends on what a rank used.
+Buckets alone are always reduced in the order of their plan. Where backward passes issue other collectives too
+(those of SyncBatchNorm, or of another reducer), no rank knows how far the others' buckets are at that point,
+so all buckets wait for the end of backward then.
+"""
 
 from __future__ import annotations
 
+import itertools
+import math
+import sys
+import threading
 import time
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.graph import Leaf
+from distgrad.autograd.graph import Leaf, Node
 from distgrad.autograd.tensor import Tensor
 from distgrad.comm.base import Communicator
-from distgrad.errors import GraphError
-from distgrad.parallel.buckets import Bucket, plan_buckets
+from distgrad.errors import CommError, GraphError, RankFailedError
+from distgrad.parallel.buckets import Bucket, Hook, plan_buckets
 from distgrad.trace import event, listening
 
-__all__ = ["Reducer", "Statistics"]
+__all__ = ["ForwardPass", "Reducer", "Statistics", "current_weight"]
+
+_MAX_PASSES = 1 << 12  # forward passes that are remembered
+_next_number = itertools.count().__next__
+_this_thread = threading.local()
+
+
+def current_weight() -> float:
+    """How much this rank counts in the backward pass that is under way; 1 if no reducer watches it."""
+    return getattr(_this_thread, "weight", 1.0)
+
+
+@dataclass
+class ForwardPass:
+    """What a call of the module adds to a backward pass.
+
+    Attributes:
+        first: number of the first node that it could make.
+        stop: one past the last.
+        weight: how much it counts.
+    """
+
+    first: int
+    stop: int
+    weight: float
 
 
 @dataclass
@@ -29,9 +65,12 @@ class Statistics:
         computing_s: of that, the time before the waiting.
         communication_s: time that the buckets' reductions took.
         exposed_s: of that, the time that backward's end waited for.
+        step_s: time between the ends of those backward passes.
         num_bytes: bytes of gradients that this rank reduced.
+        sent_bytes: bytes that this rank sent for them, counted as ``Communicator.sent_bytes`` is.
         buckets: of the last step, for each bucket ``num_parameters``, ``num_bytes``, ``busy_s`` (its
             reduction's time) and ``waited_s`` (what backward's end waited for it).
+        ready_order: the parameters' names in the order of the buckets.
         slowest_rank: the rank that had computed longest in backward passes when replicas were last compared.
     """
 
@@ -40,8 +79,11 @@ class Statistics:
     computing_s: float = 0.0
     communication_s: float = 0.0
     exposed_s: float = 0.0
+    step_s: float = 0.0
     num_bytes: int = 0
+    sent_bytes: float = 0.0
     buckets: list[dict[str, Any]] = field(default_factory=list)
+    ready_order: list[str] = field(default_factory=list)
     slowest_rank: int | None = None
 
     @property
@@ -59,96 +101,210 @@ class Reducer:
     """Sums gradients over the ranks of a communicator, weighted, a bucket at a time.
 
     Args:
-        parameters: the same on every rank, in the order in which their gradients become ready.
+        parameters: the same on every rank, by name, in the order in which their gradients become ready.
         comm: the ranks.
         bucket_cap_mb: as in :func:`plan_buckets`.
+        hook: sums a bucket's gradients; None is :func:`distgrad.parallel.buckets.all_reduce`.
 
     Attributes:
-        weight: of this rank's next backward pass; its gradients count that much in the mean.
+        passes: the forward passes of late; a backward pass counts as much as those that it goes back through,
+            and 1 if there are none.
         enabled: whether backward passes reduce; if not they add up until one does.
+        active: whether a backward pass is under way.
+        joined: whether this rank has begun the step that the next reduction ends.
         averaged: whether the gradients at hand are means already.
         better_order: the parameters as their gradients became ready in the first step that reduced, agreed on
             by all ranks; None before that step, and if ``parameters`` had that order.
     """
 
     def __init__(
-        self, parameters: Sequence[Tensor], comm: Communicator, bucket_cap_mb: float | None = None
+        self,
+        parameters: Sequence[tuple[str, Tensor]],
+        comm: Communicator,
+        bucket_cap_mb: float | None = None,
+        hook: Hook | None = None,
     ) -> None:
+        for name, parameter in parameters:
+            if parameter.leaf_state().observer is not None:
+                raise GraphError(f"reducer: {name} is reduced by another DistributedDataParallel already")
+        self.number = _next_number()
         self.comm = comm
-        self.weight = 1.0
         self.enabled = True
+        self.active = False
+        self.joined = False
+        self.averaged = False
         self.statistics = Statistics()
-        planned = plan_buckets(parameters, bucket_cap_mb)
-        self.buckets = [Bucket(bucket, comm) for bucket in planned]
+        self.passes: deque[ForwardPass] = deque(maxlen=_MAX_PASSES)
+        self.buckets = [Bucket(bucket, comm, hook) for bucket in plan_buckets(parameters, bucket_cap_mb)]
         self._bucket_of = {leaf: bucket for bucket in self.buckets for leaf in bucket.leaves}
         for leaf in self._bucket_of:
-            if leaf.observer is not None:
-                raise GraphError("reducer: a parameter is reduced by another DistributedDataParallel already")
             leaf.observer = self
-        self._gathered_weight = 0.0  # of backward passes that have not been reduced yet
-        self.averaged = False
-        self.better_order: list[Tensor] | None = None
+        self.better_order: list[tuple[str, Tensor]] | None = None
         self._ready: list[Leaf] | None = []  # in order, until the ranks have agreed
+        self._reference = float(
+            comm.size
+        )  # a power of 2 near the ranks' weights in sum: keeps float16 in range
+        self._gathered = 0.0  # weight of the backward passes that have not been reduced yet
+        self._num_gathered = 0  # how many there are
+        self._overlaps: bool | None = None  # None: the first step will tell
+        self._num_issued = 0
         self._next = 0
         self._started_s = 0.0
+        self._ended_s = 0.0
+        self._sent_bytes = 0.0
 
-    def backward_started(self, leaves: set[Leaf]) -> None:
+    # -- what the backward pass tells
+
+    def backward_started(self, leaves: set[Leaf], order: Sequence[Node]) -> None:
         """Scale what this pass will add, and find the parameters that it does not reach."""
-        if self.averaged and any(leaf.grad is not None for leaf in self._bucket_of):
-            self._unaverage()
-        self.averaged = False
-        self._gathered_weight += self.weight
+        if self.active:
+            raise GraphError("backward: called inside a backward pass of the same module; call it after")
+        self._start(leaves, self._weigh(order))
+
+    def _weigh(self, order: Sequence[Node]) -> float:
+        """The weight of the forward passes that have nodes in ``order``, highest number first."""
+        weights = []
+        for each in reversed(self.passes):
+            if not order or each.stop <= order[-1].number:
+                break
+            place = bisect_left(order, 1 - each.stop, key=lambda node: -node.number)
+            if place < len(order) and order[place].number >= each.first:
+                weights.append(each.weight)
+        return math.fsum(weights) if weights else 1.0
+
+    def _start(self, leaves: set[Leaf], weight: float) -> None:
+        if self.averaged:
+            for bucket in self.buckets:
+                bucket.keep()
+            self.averaged = False
+        self.active = True
+        self._gathered += weight
+        self._num_gathered += 1
+        _this_thread.weight = weight
         for leaf in self._bucket_of:
-            leaf.scale = self.weight
+            leaf.scale = weight / self._reference
         if not self.enabled:
             return
         self._started_s = time.perf_counter()
+        self._sent_bytes = self.comm.sent_bytes
         self._next = 0
+        self._num_issued = self.comm.family.num_issued
+        self._ready = None if self._ready is None else []
         for bucket in self.buckets:
             bucket.pending = sum(leaf in leaves for leaf in bucket.leaves)
-            bucket.work = None
-        self._launch()
-
-    def _unaverage(self) -> None:
-        """Gradients of the last step are kept: weigh them so that the coming mean leaves them as they are."""
-        if not self.enabled:
-            raise GraphError(
-                "no_sync: gradients hold the mean of an earlier step; call zero_grad() before accumulating"
-            )
-        for bucket in self.buckets:
-            bucket.flat.grad[: bucket.flat.size] *= self.weight
+        self._launch_full()
 
     def gradient_ready(self, leaf: Leaf) -> None:
         """Reduce the leaf's bucket if this was the last gradient that it waited for."""
+        bucket = self._bucket_of[leaf]
+        bucket.gather(leaf)
         if self.enabled:
             if self._ready is not None:
                 self._ready.append(leaf)
-            bucket = self._bucket_of[leaf]
             bucket.pending -= 1
             if bucket.pending == 0:
-                self._launch()
+                self._launch_full()
 
-    def _launch(self) -> None:
+    def _launch_full(self) -> None:
         """Start the reductions of full buckets, always in the order of the plan, the same on every rank."""
-        while self._next < len(self.buckets) and self.buckets[self._next].pending == 0:
-            bucket = self.buckets[self._next]
-            bucket.prepare(self._gathered_weight)
-            bucket.work = self.comm.all_reduce(bucket.flat.grad, async_op=True)
-            self._next += 1
+        if self.comm.family.num_issued != self._num_issued:  # by someone else, in the midst of backward
+            self._overlaps = False
+        if self._overlaps:
+            while self._next < len(self.buckets) and self.buckets[self._next].pending == 0:
+                self._launch(self._gathered)
+
+    def _launch(self, weight: float, failed: bool = False) -> None:
+        self.buckets[self._next].launch(weight / self._reference, failed)
+        self._next += 1
+        self._num_issued = self.comm.family.num_issued
 
     def backward_ended(self) -> None:
-        """Wait for the buckets and turn sums into means."""
-        for leaf in self._bucket_of:
-            leaf.scale = 1.0
+        """Wait for the buckets and turn sums into means.
+
+        Raises:
+            RankFailedError: another rank's backward pass failed; the gradients are gone on all ranks, which
+                are still in step.
+        """
+        self._stop()
         if not self.enabled:
             return
+        self._launch_full()  # sees whether others have communicated
         computed_s = time.perf_counter()
-        waited_s = [bucket.finish() for bucket in self.buckets]
-        self._gathered_weight = 0.0
-        self.averaged = True
+        while self._next < len(self.buckets):
+            self._launch(self._gathered)
+        waited_s = self._wait()
+        if self._overlaps is None:
+            self._overlaps = True
         self._count(computed_s, waited_s)
+        self._finish(None)
         if self._ready is not None:
             self._agree_on_order(self._ready)
+
+    def _wait(self) -> list[float]:
+        """Seconds waited for each bucket; all are over then, also where one ended badly."""
+        self._num_gathered, self._gathered, self.joined = 0, 0.0, False
+        waited_s, errors = [], []
+        for bucket in self.buckets:
+            try:
+                waited_s.append(bucket.wait())
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return waited_s
+
+    def _finish(self, failure: str | None) -> None:
+        """Hand the means out; where a rank has failed, nothing."""
+        failed = any(bucket.num_failures for bucket in self.buckets)
+        for bucket in self.buckets:
+            bucket.finish(usable=not failed)
+        self.averaged = True
+        if failed:
+            failures = enumerate(self.comm.all_gather_object(failure))
+            texts = [f"rank {rank} ({text})" for rank, text in failures if text is not None]
+            if failure is None:
+                raise RankFailedError(
+                    f"backward: failed on {', '.join(texts)}; no gradients are left on any rank. The ranks "
+                    "are in step: go on with the next batch on all of them, or end the program"
+                )
+        elif self.buckets and self.buckets[0].total > 0.0:
+            self._reference *= 2.0 ** round(math.log2(self.buckets[0].total))
+
+    def _stop(self) -> None:
+        self.active = False
+        _this_thread.weight = 1.0
+        for leaf in self._bucket_of:
+            leaf.scale = 1.0
+
+    def backward_failed(self) -> None:
+        """Forget what was gathered, and tell the others, which wait for this rank's buckets."""
+        error = sys.exception()
+        self._stop()
+        if self.enabled and isinstance(error, Exception) and not isinstance(error, CommError):
+            try:
+                while self._next < len(self.buckets):
+                    self._launch(0.0, failed=True)
+                self._wait()
+                self._finish(f"{type(error).__name__}: {error}")
+                return
+            except CommError as consequence:
+                error.add_note(f"the other ranks could not be told: {consequence}")
+        self._num_gathered, self._gathered, self.joined = 0, 0.0, False
+        for bucket in self.buckets:
+            bucket.finish(usable=False)
+        self.averaged = True
+
+    def reduce(self) -> None:
+        """Reduce what was gathered, without a backward pass of this rank.
+
+        Collective: yes; blocks: yes.
+        """
+        if not self.enabled:
+            raise GraphError("reduce_gradients: called inside no_sync(); call it outside")
+        self._start(set(), 0.0)
+        self.backward_ended()
+
+    # -- between steps
 
     def _agree_on_order(self, ready: list[Leaf]) -> None:
         """Take rank 0's order of this step; parameters that it did not reach come last."""
@@ -157,21 +313,34 @@ class Reducer:
         agreed = self.comm.broadcast(np.array(order, dtype=np.int64)).tolist()
         self._ready = None
         if agreed != sorted(agreed):
-            leaves = list(self._bucket_of)
-            self.better_order = [leaves[place].tensor() for place in agreed]
+            named = [pair for each in self.buckets for pair in zip(each.names, each.parameters, strict=True)]
+            self.better_order = [named[place] for place in agreed]
 
     @property
     def idle(self) -> bool:
         """Whether no backward pass waits for its reduction, so that buckets may be planned anew."""
-        return self._gathered_weight == 0.0
+        return self._num_gathered == 0
 
     def succeed(self, previous: Reducer) -> None:
         """Take over from a reducer of other buckets, whose gradients have moved here."""
+        self.number = previous.number
         self.statistics = previous.statistics
+        self.passes = previous.passes
         self.enabled = previous.enabled
+        self.joined = previous.joined
         self.averaged = previous.averaged
+        self._reference = previous._reference
+        self._overlaps = previous._overlaps
+        self._ended_s = previous._ended_s
         if previous.better_order is not None:
             self._ready = None
+
+    def reduce_within(self, comm: Communicator) -> None:
+        """Reduce among the ranks of another communicator from now on."""
+        self.comm = comm
+        self._reference = 2.0 ** round(math.log2(comm.size))  # what its ranks have agreed on
+        for bucket in self.buckets:
+            bucket.comm = comm
 
     def _count(self, computed_s: float, waited_s: list[float]) -> None:
         ended_s = time.perf_counter()
@@ -181,20 +350,26 @@ class Reducer:
         ]
         total = self.statistics
         total.buckets = each
+        total.ready_order = [name for bucket in self.buckets for name in bucket.names]
         total.num_steps += 1
+        total.step_s += ended_s - (self._ended_s or self._started_s)
         total.backward_s += ended_s - self._started_s
         total.computing_s += computed_s - self._started_s
         total.communication_s += sum(bucket["busy_s"] for bucket in each)
         total.exposed_s += sum(waited_s)
         total.num_bytes += sum(bucket["num_bytes"] for bucket in each)
+        total.sent_bytes += self.comm.sent_bytes - self._sent_bytes
+        self._ended_s = ended_s
         if listening():
             event("reduce", buckets=each, computed_s=computed_s)
 
-    def backward_failed(self) -> None:
-        """Forget what the pass has gathered; its gradients are unusable."""
-        self._gathered_weight = 0.0
-        for leaf in self._bucket_of:
-            leaf.scale = 1.0
+    def gradients(self) -> list[np.ndarray]:
+        """The buckets' gradients as flat arrays, to be read or changed in place; 0 where there is none."""
+        for bucket in self.buckets:
+            for leaf, where in zip(bucket.leaves, bucket.slices, strict=True):
+                if leaf.grad is None:
+                    bucket.gradients[where] = 0
+        return [bucket.gradients for bucket in self.buckets]
 
     def detach(self) -> None:
         """Stop watching; the parameters stay in their flat buffers."""
@@ -204,6 +379,6 @@ class Reducer:
     def describe(self) -> list[dict[str, Any]]:
         """The plan: for each bucket its parameters' shapes and bytes."""
         return [
-            {"shapes": [list(p.shape) for p in bucket.flat.parameters], "num_bytes": bucket.flat.grad.nbytes}
+            {"shapes": [list(p.shape) for p in bucket.parameters], "num_bytes": bucket.flat.grad.nbytes}
             for bucket in self.buckets
         ]

@@ -138,13 +138,15 @@ def test_random_numbers_are_the_same_again():
 class Watcher:
     """Notes which gradients are ready, and that they are complete then."""
 
+    number = 0
+
     def __init__(self, *parameters):
         self.ready = []
         for parameter in parameters:
             parameter.leaf_state().observer = self
             self.leaves = {p.leaf_state(): p for p in parameters}
 
-    def backward_started(self, leaves):
+    def backward_started(self, leaves, order):
         assert leaves == set(self.leaves)
 
     def gradient_ready(self, leaf):

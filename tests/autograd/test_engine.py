@@ -188,13 +188,15 @@ def test_third_order():
 class Recorder:
     """Writes down what an observer is told."""
 
+    number = 0
+
     def __init__(self, leaves):
         self.names = {tensor.leaf_state(): name for name, tensor in leaves.items()}
         self.events = []
         for tensor in leaves.values():
             tensor.leaf_state().observer = self
 
-    def backward_started(self, leaves):
+    def backward_started(self, leaves, order):
         self.events.append(("started", {self.names[each] for each in leaves}))
 
     def gradient_ready(self, leaf):

@@ -223,15 +223,23 @@ def test_gradients_lie_in_the_buckets():
     ThreadWorld(2).run(run)
 
 
-def test_accumulating_onto_a_mean_is_an_error():
-    def run(comm):
-        model = DistributedDataParallel(Network(), comm)
-        x, y = batches(1, 4)[0]
-        mean_loss(model, x, y).backward()
-        with model.no_sync(), pytest.raises(GraphError, match="zero_grad"):
-            mean_loss(model, x, y).backward()
+@pytest.mark.parametrize("zeros", [False, True])
+def test_accumulating_onto_a_mean_adds_to_it(zeros):
+    (x, y), (x2, y2) = batches(1, 11)[0], batches(1, 4, seed=2)[0]
+    first, second = reference_gradients(x, y), reference_gradients(x2, y2)
 
-    ThreadWorld(2).run(run)
+    def run(comm):
+        model = DistributedDataParallel(Network(), comm, bucket_cap_mb=SMALL)
+        mean_loss(model, part(x, comm), part(y, comm)).backward()
+        if zeros:
+            model.zero_grad(set_to_none=False)
+        with model.no_sync():
+            mean_loss(model, part(x2[:3], comm), part(y2[:3], comm)).backward()
+        mean_loss(model, part(x2[3:], comm), part(y2[3:], comm)).backward()
+        return gradients_of(model)
+
+    for got in ThreadWorld(2).run(run):
+        assert_equal_gradients(got, second if zeros else [a + b for a, b in zip(first, second, strict=True)])
 
 
 def test_buckets_are_reduced_before_backward_ends():
@@ -242,13 +250,15 @@ def test_buckets_are_reduced_before_backward_ends():
         model = DistributedDataParallel(module, comm, bucket_cap_mb=SMALL)
         issued = []
         module.weight0.register_post_accumulate_grad_hook(
-            lambda _: issued.append([bucket.work is not None for bucket in model.reducer.buckets])
+            lambda _: issued.append([bucket.launched for bucket in model.reducer.buckets])
         )
         x, y = batches(1, 4)[0]
-        mean_loss(model, x, y).backward()
+        for _ in range(2):
+            mean_loss(model, x, y).backward()
         return issued
 
-    for ((first, *_, last),) in ThreadWorld(2).run(run):
+    for learning, (first, *_, last) in ThreadWorld(2).run(run):
+        assert not any(learning)  # the first step finds out whether others communicate in backward
         assert first
         assert not last
 
