@@ -54,7 +54,7 @@ FLOORS = [
         "checkpoint": "files",
     },
     {"optim": "swa_utils"},
-    {"parallel": "buckets compress reducer ddp exact batchnorm sharded"},
+    {"parallel": "buckets compress adasum reducer batchnorm ddp localsgd exact sharded"},
     {"": "linalg fft func doctor cli __main__"},
 ]
 PLACES = {

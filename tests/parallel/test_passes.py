@@ -307,8 +307,8 @@ class Detour(Network):
 
     def forward(self, x, skip=False):
         x = dg.linear(x, self.weight0, self.bias0).tanh()
-        x.register_hook(lambda g: self.sums.append(self.comm.all_reduce(np.ones(3)).tolist()))
         x = x[:, :12] if skip else dg.linear(x, self.weight1, self.bias1).tanh()
+        x.register_hook(lambda g: self.sums.append(self.comm.all_reduce(np.ones(3)).tolist()))
         return dg.linear(x, self.weight2, self.bias2)
 
 
