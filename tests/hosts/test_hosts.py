@@ -62,6 +62,7 @@ def test_the_example_trains(launch, hosts):
     job.await_nothing_left(5)
 
 
+@pytest.mark.slow
 def test_a_host_whose_processes_are_killed_is_named(launch, network):
     job = launch("--hosts h1:1,h2:1", WORK)
     job.await_line("under way")
@@ -73,6 +74,7 @@ def test_a_host_whose_processes_are_killed_is_named(launch, network):
     job.await_nothing_left(5)
 
 
+@pytest.mark.slow
 def test_a_link_that_goes_down_is_seen_and_the_other_side_ends_by_itself(launch, network):
     job = launch("--hosts h1:1,h2:1 --hang-after 4", WORK)
     job.await_line("under way")

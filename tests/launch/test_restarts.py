@@ -59,7 +59,7 @@ STEPS = """
 
 @pytest.mark.slow
 def test_a_rank_that_is_slower_than_the_limit_is_reported_and_waited_for(run):
-    ended = run("-n 2 --hang-after 2", STEPS.format(steps=[1.7, 3.5], slow=1))
+    ended = run("-n 2 --hang-after 4", STEPS.format(steps=[3.5, 7], slow=1))
     assert ended.code == 0, ended.stderr
     words = (
         r"launch: slow: rank 1 has computed for \d s since #0 all_reduce\(float64\[3\]\) at script.py:14, "
