@@ -75,7 +75,7 @@ FAULTS = [
     Fault(
         "exits 0 early",
         "sys.exit(0)",
-        words=r"rank 1 (had ended before, with exit code 0|in finalize\(\))\n(.|\n)*waited for rank 1 of the world",
+        words=r"rank 1 (had ended before, with exit code 0|in finalize\(\))\n(.|\n)*waited for rank 1",
     ),
     Fault(
         "leaves without a word",
