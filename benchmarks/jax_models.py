@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -73,7 +74,7 @@ def _dense(activation: Callable[[Any], Any]) -> Callable[..., Any]:
                 x = activation(x) if i < len(p) - 1 else x
             return x
 
-        return [(init(k, n), init(n)) for k, n in zip(widths, widths[1:], strict=False)], forward
+        return [(init(k, n), init(n)) for k, n in itertools.pairwise(widths)], forward
 
     return model
 
@@ -150,7 +151,7 @@ def _resnet20(init: _Init) -> tuple[Tree, Callable[..., Any]]:
 
     widths = [16] * 4 + [32] * 3 + [64] * 3
     blocks = []
-    for before, width in zip(widths, widths[1:], strict=False):
+    for before, width in itertools.pairwise(widths):
         short = [pair(1, before, width)] if before != width else []
         blocks.append([pair(3, before, width), pair(3, width, width), *short])
     return {"stem": pair(3, 3, 16), "blocks": blocks, "head": (init(64, 10), init(10))}, forward

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 from types import ModuleType
 from typing import Any
 
 __all__ = ["build"]
 
 
-def build(nn: ModuleType, F: ModuleType, name: str, sizes: tuple[int, ...]) -> Any:
+def build(nn: ModuleType, F: ModuleType, attend: Any, name: str, sizes: tuple[int, ...]) -> Any:
     """The model of a workload.
 
     Args:
         nn: ``torch.nn`` or ``distgrad.nn``.
         F: its ``functional``.
+        attend: its ``scaled_dot_product_attention``.
         name: of the workload.
         sizes: of the workload.
     """
     family = {
         "tiny": _dense(nn, nn.Tanh),
         "cnn": _cnn,
-        "gpt": _gpt(nn, F),
-        "gptm": _gpt(nn, F),
+        "gpt": _gpt(nn, F, attend),
+        "gptm": _gpt(nn, F, attend),
         "resnet20": _resnet(nn, F),
         "lstm": _lstm(nn),
         "embedding": _bag(nn, F),
@@ -34,7 +36,7 @@ def build(nn: ModuleType, F: ModuleType, name: str, sizes: tuple[int, ...]) -> A
 def _dense(nn: ModuleType, activation: Any) -> Any:
     def model(*widths: int) -> Any:
         layers = []
-        for k, n in zip(widths, widths[1:], strict=False):
+        for k, n in itertools.pairwise(widths):
             layers += [nn.Linear(k, n), activation()]
         return nn.Sequential(*layers[:-1])
 
@@ -48,7 +50,7 @@ def _cnn(nn: ModuleType) -> Any:
     )
 
 
-def _gpt(nn: ModuleType, F: ModuleType) -> Any:
+def _gpt(nn: ModuleType, F: ModuleType, attend: Any) -> Any:
     class Block(nn.Module):  # type: ignore[name-defined]
         def __init__(self, width: int, heads: int) -> None:
             super().__init__()
@@ -61,7 +63,7 @@ def _gpt(nn: ModuleType, F: ModuleType) -> Any:
             batch, length, width = x.shape
             parts = self.inward(self.norm1(x)).reshape(batch, length, 3, self.heads, width // self.heads)
             q, k, v = parts.permute(2, 0, 3, 1, 4)
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            y = attend(q, k, v, is_causal=True)
             x = x + self.outward(y.permute(0, 2, 1, 3).reshape(batch, length, width))
             return x + self.narrow(F.gelu(self.widen(self.norm2(x))))
 
@@ -104,7 +106,7 @@ def _resnet(nn: ModuleType, F: ModuleType) -> Any:
                 nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()
             )
             widths = [16] * 4 + [32] * 3 + [64] * 3
-            self.blocks = nn.Sequential(*(Block(a, b) for a, b in zip(widths, widths[1:], strict=False)))
+            self.blocks = nn.Sequential(*(Block(a, b) for a, b in itertools.pairwise(widths)))
             self.head = nn.Linear(64, 10)
 
         def forward(self, x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One whole training step of a workload in distgrad, PyTorch and JAX; each imports its library when called."""
+"""One whole training step of a workload in distgrad, PyTorch and JAX; each imports its library itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def distgrad_step(name: str, threads: int) -> Step:
     dg.set_num_threads(threads)
     dg.manual_seed(0)
     work = WORKLOADS[name]
-    model = build(nn, F, name, work.sizes)
+    model = build(nn, F, dg.scaled_dot_product_attention, name, work.sizes)
     if work.dtype == "float64":
         model.double()
     optimizer = optim.AdamW(model.parameters(), lr=LEARNING_RATE)
@@ -49,7 +49,7 @@ def torch_step(name: str, threads: int, compiled: bool = False) -> Step:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     work = WORKLOADS[name]
-    model = build(nn, F, name, work.sizes)
+    model = build(nn, F, F.scaled_dot_product_attention, name, work.sizes)
     if work.dtype == "float64":
         model.double()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)

@@ -1,10 +1,11 @@
 """Time of a whole training step (zero_grad, forward, mean cross entropy, backward, AdamW) beside the peers.
 
-    python step.py [--workloads mlp,gpt] [--peers 'torch eager,jax'] [--threads 1,2] [--rounds 3] [--json FILE]
+    python step.py [--workloads mlp,gpt] [--peers 'torch eager,jax'] [--threads 1,2] [--json FILE]
 
 Every measurement runs in a fresh process, pinned to as many cores as it has threads, and the libraries take
-turns: a ratio compares neighbours in time. ``OPENBLAS_CORETYPE`` and ``OPENBLAS_L2_SIZE`` are unset for all of
-them, since either would choose another matrix kernel than the processor's own.
+turns: a ratio compares neighbours in time. Beside the clock stands the processor's time ("busy"), which a
+machine shared with others distorts less. ``OPENBLAS_CORETYPE`` and ``OPENBLAS_L2_SIZE`` are unset for all
+of them, since either would choose another matrix kernel than the processor's own.
 """
 
 from __future__ import annotations
@@ -44,17 +45,19 @@ Row = dict[str, Any]
 # -- in the measured process
 
 
-def timed(step: Callable[[], Any], seconds: float) -> list[float]:
-    """Milliseconds of each step, after some to warm up."""
+def timed(step: Callable[[], Any], seconds: float) -> tuple[list[float], list[float]]:
+    """Milliseconds of each step, after some to warm up: by the clock, and of the processor's time."""
     for _ in range(WARM_UP_STEPS):
         step()
     times: list[float] = []
+    busy: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < MIN_STEPS or (time.perf_counter() < end and len(times) < MAX_STEPS):
-        start = time.perf_counter()
+        start, busy_start = time.perf_counter(), time.process_time()
         step()
+        busy.append(1e3 * (time.process_time() - busy_start))
         times.append(1e3 * (time.perf_counter() - start))
-    return times
+    return times, busy
 
 
 def product_time(product: Product, dtype: str) -> float:
@@ -65,7 +68,7 @@ def product_time(product: Product, dtype: str) -> float:
     for rows, inner, columns in shapes:
         a, b = np.ones((rows, inner), dtype), np.ones((inner, columns), dtype)
         out = np.empty((rows, columns), dtype)
-        total += min(timed(lambda a=a, b=b, out=out: np.matmul(a, b, out=out), 0.05))  # type: ignore[misc]
+        total += min(timed(lambda a=a, b=b, out=out: np.matmul(a, b, out=out), 0.05)[0])  # type: ignore[misc]
     return total * product.count * product.share
 
 
@@ -81,14 +84,21 @@ def limit_time(name: str) -> float:
 def measure(name: str, workload: str, threads: int, seconds: float) -> Row:
     """One library on one workload, in this process."""
     if name == LIMIT:
-        return {"median_ms": limit_time(workload)}
+        limit = limit_time(workload)
+        return {"median_ms": limit, "cpu_ms": limit}
     start = time.perf_counter()
     step = STEPS[name](workload, threads)
     step()
     first = time.perf_counter() - start
-    times = timed(step, seconds)
+    times, busy = timed(step, seconds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"median_ms": statistics.median(times), "min_ms": min(times), "peak_mib": peak, "first_s": first}
+    return {
+        "median_ms": statistics.median(times),
+        "min_ms": min(times),
+        "cpu_ms": statistics.median(busy),
+        "peak_mib": peak,
+        "first_s": first,
+    }
 
 
 # -- in the parent
@@ -111,6 +121,7 @@ def run_child(name: str, workload: str, threads: int, seconds: float) -> Row:
         env=environment,
         capture_output=True,
         text=True,
+        check=False,
         timeout=TIME_LIMIT_S,
         preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
@@ -166,13 +177,14 @@ def blas_kernel() -> str:
 def show(rows: list[Row]) -> None:
     """One workload's results as lines of a table."""
     for row in rows:
-        share = next((each["ratio_to_distgrad"] for each in rows if each["name"] == LIMIT), None)
+        share = next((each["cpu_ratio_to_distgrad"] for each in rows if each["name"] == LIMIT), None)
         note = f"{100 * share:5.0f} % of the limit" if row["name"] == "distgrad" and share else ""
         peak = f"{row['peak_mib']:7.0f} MiB" if "peak_mib" in row else " " * 11
         first = f"first {row['first_s']:5.1f} s" if "first_s" in row else ""
         print(
             f"{row['workload']:10} {row['threads']} {row['name']:15} {row['median_ms']:10.3f} ms "
-            f"{row['ratio_to_distgrad']:6.2f} x {peak} {first} {note}",
+            f"{row['ratio_to_distgrad']:6.2f} x  busy {row['cpu_ms']:10.3f} ms "
+            f"{row['cpu_ratio_to_distgrad']:6.2f} x {peak} {first} {note}",
             flush=True,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,8 +58,7 @@ class Workload:
 
 def _dense(batch: int, *widths: int) -> tuple[Product, ...]:
     return tuple(
-        Product(batch, n, k, input_gradient=i > 0)
-        for i, (k, n) in enumerate(zip(widths, widths[1:], strict=False))
+        Product(batch, n, k, input_gradient=i > 0) for i, (k, n) in enumerate(itertools.pairwise(widths))
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -13,6 +14,43 @@ from distgrad.backend.numpy import numpy_namespace
 from distgrad.optim.optimizer import Optimizer
 
 __all__ = ["Adam", "AdamW"]
+
+
+def _update(xp: Any, p: Any, g: Any, m: Any, v: Any, top: Any, numbers: tuple[float, ...]) -> Any:
+    """The rule in place, on arrays; returns ``p``.
+
+    Args:
+        xp: the arrays' namespace.
+        p, g, m, v: ``[n]`` parameters, gradients, first and second moments.
+        top: ``[n]``, the largest second moments; None without amsgrad.
+        numbers: sign of g, what part of p joins it, what p is multiplied by, β₁, 1 − β₁, β₂, 1 − β₂,
+            1 / √(1 − β₂ᵗ), ε, lr / (1 − β₁ᵗ).
+    """
+    sign, coupled, shrink, beta1, rest1, beta2, rest2, root, eps, rate = numbers
+    if sign < 0:
+        g = -g
+    if coupled:
+        g = g + coupled * p
+    if shrink != 1.0:
+        p *= shrink
+    m *= beta1
+    m += rest1 * g
+    v *= beta2
+    squared = g * g
+    squared *= rest2
+    v += squared
+    if top is not None:
+        v = xp.maximum(top, v, out=top)
+    change = xp.sqrt(v, out=squared)
+    change *= root
+    change += eps
+    xp.divide(m, change, out=change)
+    change *= rate
+    p -= change
+    return p
+
+
+_rule = accelerated("adam", _update)
 
 
 class Adam(Optimizer):
@@ -33,6 +71,7 @@ class Adam(Optimizer):
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
+    block_elements: ClassVar[int] = Optimizer.block_elements if _rule is _update else sys.maxsize
     _decoupled = False
 
     def __init__(
@@ -88,43 +127,6 @@ class Adam(Optimizer):
                 *(1.0 / math.sqrt(1.0 - beta2**step), group["eps"], lr / (1.0 - beta1**step)),
             ),
         )
-
-
-def _update(xp: Any, p: Any, g: Any, m: Any, v: Any, top: Any, numbers: tuple[float, ...]) -> Any:
-    """The rule in place, on arrays; returns ``p``.
-
-    Args:
-        xp: the arrays' namespace.
-        p, g, m, v: ``[n]`` parameters, gradients, first and second moments.
-        top: ``[n]``, the largest second moments; None without amsgrad.
-        numbers: sign of g, what part of p joins it, what p is multiplied by, β₁, 1 − β₁, β₂, 1 − β₂,
-            1 / √(1 − β₂ᵗ), ε, lr / (1 − β₁ᵗ).
-    """
-    sign, coupled, shrink, beta1, rest1, beta2, rest2, root, eps, rate = numbers
-    if sign < 0:
-        g = -g
-    if coupled:
-        g = g + coupled * p
-    if shrink != 1.0:
-        p *= shrink
-    m *= beta1
-    m += rest1 * g
-    v *= beta2
-    squared = g * g
-    squared *= rest2
-    v += squared
-    if top is not None:
-        v = xp.maximum(top, v, out=top)
-    change = xp.sqrt(v, out=squared)
-    change *= root
-    change += eps
-    xp.divide(m, change, out=change)
-    change *= rate
-    p -= change
-    return p
-
-
-_rule = accelerated("adam", _update)
 
 
 class AdamW(Adam):

@@ -20,8 +20,6 @@ from distgrad.optim.flat import FlatBuffer, flatten
 
 __all__ = ["Optimizer"]
 
-_BLOCK_ELEMENTS = 1 << 15  # four arrays of a block stay in a core's second-level cache
-
 
 class Optimizer:
     """Base of all optimizers.
@@ -36,6 +34,9 @@ class Optimizer:
 
     #: Names of the state arrays that the rule keeps, each of a parameter's size.
     state_names: ClassVar[tuple[str, ...]] = ()
+    #: Elements to a call of the rule, so that its arrays stay in a core's second-level cache between
+    #: operations; a rule that goes over them once takes all.
+    block_elements: ClassVar[int] = 1 << 15
     #: Whether the rule treats elements alike, so that it may be given any block of them.
     elementwise: ClassVar[bool] = True
 
@@ -176,7 +177,7 @@ class Optimizer:
 
     def _apply(self, group: dict[str, Any], buffer: FlatBuffer, start: int, stop: int, step: int) -> None:
         arrays = {name: self._array(buffer, name) for name in self.names(group)}
-        for lo, hi in _blocks(start, stop):
+        for lo, hi in _blocks(start, stop, self.block_elements):
             state = {name: array[lo:hi] for name, array in arrays.items()}
             self.update(group, buffer.data[lo:hi], buffer.grad[lo:hi], state, step)
 
@@ -288,6 +289,6 @@ class Optimizer:
         return "\n".join([*lines, ")"])
 
 
-def _blocks(start: int, stop: int) -> Iterator[tuple[int, int]]:
-    for lo in range(start, stop, _BLOCK_ELEMENTS):
-        yield lo, min(lo + _BLOCK_ELEMENTS, stop)
+def _blocks(start: int, stop: int, length: int) -> Iterator[tuple[int, int]]:
+    for lo in range(start, stop, length):
+        yield lo, min(lo + length, stop)

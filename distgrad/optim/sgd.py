@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,6 +13,32 @@ from distgrad.backend.numpy import numpy_namespace
 from distgrad.optim.optimizer import Optimizer
 
 __all__ = ["SGD"]
+
+
+def _update(xp: Any, p: Any, g: Any, b: Any, numbers: tuple[float, ...], nesterov: bool) -> Any:
+    """The rule in place, on arrays; returns ``p``.
+
+    Args:
+        xp: the arrays' namespace.
+        p, g: ``[n]`` parameters and gradients.
+        b: ``[n]``, the momentum; None without.
+        numbers: sign of g, λ, lr, μ, what part of g the momentum takes.
+        nesterov: take ``g + μ b`` for b.
+    """
+    sign, decay, lr, keep, share = numbers
+    if sign < 0:
+        g = -g
+    if decay:
+        g = g + decay * p
+    if b is not None:
+        b *= keep
+        b += g if share == 1.0 else share * g
+        g = g + keep * b if nesterov else b
+    p -= lr * g
+    return p
+
+
+_rule = accelerated("sgd", _update)
 
 
 class SGD(Optimizer):
@@ -28,6 +55,8 @@ class SGD(Optimizer):
 
     Source: Sutskever et al., ICML 2013, with the learning rate outside the momentum, as PyTorch has it.
     """
+
+    block_elements: ClassVar[int] = Optimizer.block_elements if _rule is _update else sys.maxsize
 
     def __init__(
         self,
@@ -68,29 +97,3 @@ class SGD(Optimizer):
         buffer = state["momentum_buffer"] if momentum else None
         numbers = (sign, group["weight_decay"], group["lr"], momentum, share)
         _rule(numpy_namespace, p, g, buffer, numbers, group["nesterov"])
-
-
-def _update(xp: Any, p: Any, g: Any, b: Any, numbers: tuple[float, ...], nesterov: bool) -> Any:
-    """The rule in place, on arrays; returns ``p``.
-
-    Args:
-        xp: the arrays' namespace.
-        p, g: ``[n]`` parameters and gradients.
-        b: ``[n]``, the momentum; None without.
-        numbers: sign of g, λ, lr, μ, what part of g the momentum takes.
-        nesterov: take ``g + μ b`` for b.
-    """
-    sign, decay, lr, keep, share = numbers
-    if sign < 0:
-        g = -g
-    if decay:
-        g = g + decay * p
-    if b is not None:
-        b *= keep
-        b += g if share == 1.0 else share * g
-        g = g + keep * b if nesterov else b
-    p -= lr * g
-    return p
-
-
-_rule = accelerated("sgd", _update)

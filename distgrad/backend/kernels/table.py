@@ -55,7 +55,7 @@ TABLE: dict[str, Kernel] = {
     "rms_norm/x": Kernel("norm", "rms_norm_gradient"),
     "adam": Kernel("optimizer", "adam"),
     "sgd": Kernel("optimizer", "sgd"),
-    "linear": Kernel("linear", "linear", 256),
+    "linear": Kernel("linear", "linear", 1 << 13),
     "convolution": Kernel("conv", "convolution"),
     "convolution_input": Kernel("conv", "convolution_input"),
     "convolution_weight": Kernel("conv", "convolution_weight"),
