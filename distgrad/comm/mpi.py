@@ -91,7 +91,7 @@ def _meet(timeout_s: float) -> None:
 
 def _abort_on_exception() -> None:
     global _hooked
-    if _hooked:
+    if _hooked or env.read().supervisor is not None:  # distgrad run reports and ends the job by itself
         return
     _hooked = True
     previous = sys.excepthook
