@@ -107,14 +107,16 @@ class DataLoader:
         skip, self._skip = self._skip, 0
         self._begun, self._num_batches = state, 0
         seeds = [self._source.seed & (1 << 64) - 1, self._epoch, getattr(self.sampler, "rank", 0)]
-        seed = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0])
+        seed = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)  # fits int64
         return self._count(self._batches(skip, seed))
 
     def __len__(self) -> int:
         if self.batch_sampler is not None:
-            return len(self.batch_sampler)
-        size = len(self.dataset)
-        return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
+            num_batches = len(self.batch_sampler)
+        else:
+            size = len(self.dataset)
+            num_batches = size // self.batch_size if self.drop_last else -(-size // self.batch_size)
+        return max(0, num_batches - self._skip)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: in which epoch, and after which batch of those it has given.

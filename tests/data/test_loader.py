@@ -7,6 +7,7 @@ import pytest
 
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.rng import Generator
+from distgrad.comm.registry import init
 from distgrad.data.collate import default_collate, fetch
 from distgrad.data.dataset import Dataset, Subset, TensorDataset, random_split
 from distgrad.data.loader import DataLoader
@@ -200,3 +201,13 @@ def test_random_split_covers_everything_once(lengths, counts):
 def test_random_split_rejects(lengths):
     with pytest.raises(ValueError, match="lengths that sum to 10"):
         random_split(range(10), lengths)
+
+
+@pytest.mark.ranks(2)
+def test_workers_beside_mpi():
+    comm = init()
+    dataset = TensorDataset(np.arange(41))
+    loader = DataLoader(dataset, 4, sampler=DistributedSampler(dataset), num_workers=2)
+    mine = np.concatenate([batch.numpy() for (batch,) in loader])
+    count = comm.all_reduce(np.bincount(mine, minlength=41))
+    np.testing.assert_array_equal(count, 1)
