@@ -158,7 +158,8 @@ def _len(self: Tensor) -> int:
 
 
 def _iter(self: Tensor) -> Iterator[Tensor]:
-    return (self[i] for i in range(_len(self)))
+    _len(self)
+    return iter(namespace.unstack(self))
 
 
 def _contains(self: Tensor, value: Any) -> bool:

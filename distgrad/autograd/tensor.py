@@ -41,8 +41,9 @@ class RemovableHandle:
 
     def remove(self) -> None:
         """Take the hook away; a second call does nothing."""
-        if self._hook in self._hooks:
-            self._hooks.remove(self._hook)
+        hooks, self._hooks = self._hooks, []  # the same hook may be registered twice
+        if self._hook in hooks:
+            hooks.remove(self._hook)
 
     def __enter__(self) -> RemovableHandle:
         return self
@@ -104,6 +105,8 @@ class Tensor(_Attached):
     _aliases: Aliases | None  # the tensors that are views of the same elements, itself among them
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
+        if data.__class__ is not np.ndarray and not hasattr(data, "dtype"):
+            raise DTypeError(f"Tensor: expected an array, got {type(data).__name__}; use dg.tensor")
         self._data = data
         self._version = [0]
         self._node = None

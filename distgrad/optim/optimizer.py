@@ -47,6 +47,11 @@ class Optimizer:
         self._whole: dict[Tensor, dict[str, np.ndarray]] = {}
         self._steps: dict[Tensor, int] = {}
         self._homes: dict[Tensor, tuple[FlatBuffer, int, int]] = {}
+        if isinstance(params, Tensor) or not isinstance(params, Iterable):
+            raise DTypeError(
+                f"{type(self).__name__}: params must be several tensors or groups, got one "
+                f"{type(params).__name__}; pass model.parameters(), or a list"
+            )
         entries = list(params)
         if not entries:
             raise ValueError(f"{type(self).__name__}: got no parameters; pass model.parameters()")
@@ -263,9 +268,9 @@ class Optimizer:
         for group, theirs in zip(self.param_groups, saved, strict=True):
             options = {k: v for k, v in theirs.items() if k != "params"}
             for parameter, number in zip(group["params"], theirs["params"], strict=True):
-                entry = state_dict["state"].get(number, {"step": 0})
+                entry = state_dict["state"].get(number, {})
                 shapes = self.state_shapes({**group, **options}, parameter.shape)
-                for name, shape in shapes.items() if entry["step"] else ():
+                for name, shape in shapes.items() if _num_steps(entry) else ():
                     if name not in entry:
                         raise StateDictError(f"load_state_dict: parameter {number} lacks {name!r}")
                     if tuple(entry[name].shape) != shape:
@@ -277,8 +282,8 @@ class Optimizer:
         for group, theirs in zip(self.param_groups, saved, strict=True):
             group.update({k: v for k, v in theirs.items() if k != "params"})
         for group, parameter, entry in plan:
-            self._steps[parameter] = int(entry["step"])
-            for name, array in self._states_of(group, parameter).items() if entry["step"] else ():
+            self._steps[parameter] = _num_steps(entry)
+            for name, array in self._states_of(group, parameter).items() if _num_steps(entry) else ():
                 array[...] = np.asarray(entry[name])
 
     def __repr__(self) -> str:
@@ -287,6 +292,11 @@ class Optimizer:
             lines.append(f"Parameter Group {number}")
             lines += [f"    {k}: {v}" for k, v in sorted(group.items()) if k != "params"]
         return "\n".join([*lines, ")"])
+
+
+def _num_steps(entry: dict[str, Any]) -> int:
+    """The steps behind a parameter's state; PyTorch's SGD keeps a momentum and doesn't count them."""
+    return int(entry.get("step", bool(entry)))
 
 
 def _blocks(start: int, stop: int, length: int) -> Iterator[tuple[int, int]]:

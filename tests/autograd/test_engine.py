@@ -257,6 +257,15 @@ def test_hooks_replace_the_gradient_of_leaves_and_results():
     assert x.grad.tolist() == [20.0] * 3
 
 
+def test_a_hook_that_is_registered_twice_is_removed_once_a_handle():
+    x, seen = leaf(2), []
+    first, _ = x.register_hook(seen.append), x.register_hook(seen.append)
+    first.remove()
+    first.remove()
+    (x * 1.0).sum().backward()
+    assert len(seen) == 1
+
+
 def test_a_leafs_hook_sees_the_sum_of_all_paths_once():
     x, seen = leaf(2), []
     x.register_hook(lambda g: seen.append(g.tolist()))

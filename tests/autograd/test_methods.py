@@ -161,6 +161,13 @@ def test_containers():
         len(dg.tensor(1.0))
     with pytest.raises(TypeError, match="no length"):
         iter(dg.tensor(1.0))
+    rows = list(dg.ones((3, 2)).requires_grad_() * 1.0)
+    assert len({row.grad_fn.edges[0] for row in rows}) == 1, "one operation, whose gradient is one stack"
+
+
+def test_a_tensor_is_made_around_an_array():
+    with pytest.raises(DTypeError, match=r"Tensor: expected an array, got list; use dg\.tensor"):
+        dg.Tensor([1.0, 2.0])
 
 
 @pytest.mark.parametrize(

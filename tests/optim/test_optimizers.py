@@ -73,22 +73,44 @@ def run(rule, options, steps, params=None, optimizer=None, first=0):
     return params, optimizer
 
 
-@pytest.mark.parametrize(("rule", "options"), RULES, ids=IDS)
-def test_rule_equals_pytorchs(rule, options):
-    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
-    theirs = [torch.tensor(a, requires_grad=True) for a in start()]
+def run_twin(torch, rule, options, steps, params=None, optimizer=None):
+    """The same with PyTorch's rule."""
+    params = params or [torch.tensor(a, requires_grad=True) for a in start()]
     torch.set_default_dtype(torch.float64)  # PyTorch keeps some of its numbers in the default dtype
     try:
-        optimizer = getattr(torch.optim, rule.__name__)(theirs, **options)
-        for step in range(7):
-            for p, g in zip(theirs, gradients(step), strict=True):
+        optimizer = optimizer or getattr(torch.optim, rule.__name__)(params, **options)
+        for step in steps:
+            for p, g in zip(params, gradients(step), strict=True):
                 p.grad = None if g is None else torch.tensor(g)
             optimizer.step()
     finally:
         torch.set_default_dtype(torch.float32)
-    params, _ = run(rule, options, 7)
+    return params, optimizer
+
+
+def equal(params, theirs):
     for ours, expected in zip(params, theirs, strict=True):
         np.testing.assert_allclose(ours.detach().numpy(), expected.detach().numpy(), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("rule", "options"), RULES, ids=IDS)
+def test_rule_equals_pytorchs(rule, options):
+    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+    theirs, _ = run_twin(torch, rule, options, range(7))
+    params, _ = run(rule, options, 7)
+    equal(params, theirs)
+
+
+@pytest.mark.parametrize(("rule", "options"), RULES, ids=IDS)
+def test_a_pytorch_state_dict_goes_on_here(rule, options):
+    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+    theirs, twin = run_twin(torch, rule, options, range(3))
+    params = [dg.Tensor(t.detach().numpy().copy(), requires_grad=True) for t in theirs]
+    optimizer = rule(params)
+    optimizer.load_state_dict(twin.state_dict())
+    run_twin(torch, rule, options, range(3, 6), theirs, twin)
+    run(rule, options, 3, params, optimizer, first=3)
+    equal(params, theirs)
 
 
 def plain_adamw(p, grads, lr, betas, eps, decay):
@@ -168,6 +190,8 @@ def test_what_is_refused():
     p = dg.ones(2).requires_grad_()
     with pytest.raises(ValueError, match="no parameters"):
         SGD([])
+    with pytest.raises(DTypeError, match=r"got one Linear; pass model\.parameters"):
+        SGD(dg.nn.Linear(2, 2))
     with pytest.raises(ValueError, match="given twice"):
         SGD([p, p])
     with pytest.raises(ValueError, match=r"lr must be at least 0, got -1"):
