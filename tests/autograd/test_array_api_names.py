@@ -138,6 +138,8 @@ def test_the_names_are_real_attributes():
 #: Operations that others are made of: gradients and methods call them, users don't.
 INTERNAL = {
     "attention",
+    "attention_weights",
+    "batch_norm_with_statistics",
     "gru_cell",
     "lstm_cell",
     "getitem",
