@@ -1,14 +1,25 @@
 """Training on several ranks."""
 
+from distgrad.parallel.adasum import adasum
+from distgrad.parallel.batchnorm import SyncBatchNorm
 from distgrad.parallel.buckets import Bucket, all_reduce
+from distgrad.parallel.compress import PowerSGD, TopK, bf16, fp16
 from distgrad.parallel.ddp import DistributedDataParallel, parameter_hash
+from distgrad.parallel.localsgd import LocalSGD
 from distgrad.parallel.reducer import Reducer, Statistics
 
 __all__ = [
     "Bucket",
     "DistributedDataParallel",
+    "LocalSGD",
+    "PowerSGD",
     "Reducer",
     "Statistics",
+    "SyncBatchNorm",
+    "TopK",
+    "adasum",
     "all_reduce",
+    "bf16",
+    "fp16",
     "parameter_hash",
 ]

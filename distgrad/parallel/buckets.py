@@ -74,6 +74,7 @@ class Bucket:
         comm: the ranks.
         weight: how much this rank's gradients count, as a part of the weight of all ranks in the last step.
         total: the sum of the ranks' weights in the same unit; known to functions that the hook submits.
+        used: for each parameter whether any rank used it; likewise.
         flat: the parameters' flat buffer.
         pending: gradients that this backward pass still owes.
         launched: whether the reduction of this step has been issued.
@@ -114,6 +115,11 @@ class Bucket:
     def total(self) -> float:
         """The sum of the ranks' weights."""
         return float(self._tail[_WEIGHT])
+
+    @property
+    def used(self) -> list[bool]:
+        """Whether any rank used it, for each parameter."""
+        return [used > 0.0 for used in self._tail[_USED:].tolist()]
 
     def keep(self) -> None:
         """Set gradients aside that are means already; they are added to the coming mean."""
@@ -183,7 +189,7 @@ class Bucket:
             self.gradients *= 1.0 / total if total > 0.0 else 0.0
         if self._kept is not None:
             self.gradients += self._kept
-        for leaf, used in zip(self.leaves, self._tail[_USED:].tolist(), strict=True):
+        for leaf, used in zip(self.leaves, self.used, strict=True):
             if leaf not in self._kept_leaves and not (usable and used):
                 leaf.grad = None
             elif leaf.grad is None:

@@ -18,8 +18,10 @@ from distgrad.comm.base import Communicator
 from distgrad.comm.registry import init
 from distgrad.errors import CommMismatchError, GraphError
 from distgrad.nn.module import Module
+from distgrad.nn.parameter import write
 from distgrad.nn.utils.gradients import get_total_norm
 from distgrad.parallel.buckets import Hook
+from distgrad.parallel.compress import Payoff
 from distgrad.parallel.reducer import ForwardPass, Reducer, Statistics
 
 __all__ = ["DistributedDataParallel", "parameter_hash"]
@@ -53,7 +55,9 @@ class DistributedDataParallel(Module):
         module: the same on every rank; its parameters are moved into flat buffers and set to rank 0's.
         comm: the ranks; None takes all that were started together.
         bucket_cap_mb: size of the buckets in MiB; None takes an eighth of all, between 1/8 and 25.
-        broadcast_buffers: set buffers (running statistics) to rank 0's before each training forward.
+        broadcast_buffers: set buffers (running statistics) to rank 0's before each training step.
+        average_buffers: set those of floating dtype to the mean of the ranks' instead, weighted as the ranks'
+            last forward passes are.
         check_replicas_every: training steps between comparisons of the ranks' parameters; 0 never compares.
         hook: sums a bucket's gradients over the ranks; None sends them as they are. Compressors are hooks
             (:mod:`distgrad.parallel.compress`), and so is any function of a
@@ -78,6 +82,7 @@ class DistributedDataParallel(Module):
         *,
         bucket_cap_mb: float | None = None,
         broadcast_buffers: bool = True,
+        average_buffers: bool = False,
         check_replicas_every: int = 100,
         hook: Hook | None = None,
     ) -> None:
@@ -86,6 +91,7 @@ class DistributedDataParallel(Module):
         self.comm = init() if comm is None else comm
         self.bucket_cap_mb = bucket_cap_mb
         self.broadcast_buffers = broadcast_buffers
+        self.average_buffers = average_buffers
         self.check_replicas_every = check_replicas_every
         self.hook = hook
         self._num_joined = 0
@@ -99,6 +105,10 @@ class DistributedDataParallel(Module):
             self.comm.broadcast(bucket.flat.data)
         self._broadcast([p for p in module.parameters() if not p.requires_grad])
         self._broadcast(list(module.buffers()))
+        self._payoff: Payoff | None = None
+        if self.comm.size > 1 and Payoff.concerns(hook):
+            num_bytes = sum(bucket.gradients.nbytes for bucket in self.reducer.buckets)
+            self._payoff = Payoff(hook, self.comm, num_bytes)
 
     @property
     def reducer(self) -> Reducer:
@@ -181,12 +191,27 @@ class DistributedDataParallel(Module):
         if not self.training or not reducer.enabled or reducer.joined:
             return
         reducer.joined = True
+        if self._payoff is not None and reducer.statistics.buckets:
+            self._payoff.judge(sum(bucket["busy_s"] for bucket in reducer.statistics.buckets))
         if self.check_replicas_every:
             self._num_joined += 1
             if self._num_joined % self.check_replicas_every == 0:
                 self.check_replicas()
-        if self.broadcast_buffers and self.comm.size > 1:
-            self._broadcast(list(self.module.buffers()))
+        if self.comm.size > 1:
+            self._join_buffers(list(self.module.buffers()))
+
+    def _join_buffers(self, buffers: list[Tensor]) -> None:
+        """Bring the ranks' buffers together."""
+        if self.average_buffers and buffers:
+            averaged = [buffer for buffer in buffers if buffer.dtype.kind == "f"]
+            buffers = [buffer for buffer in buffers if buffer.dtype.kind != "f"]
+            weight = self.reducer.passes[-1].weight if self.reducer.passes else 0.0
+            if self.comm.all_reduce(np.array([weight]))[0] > 0.0:
+                for buffer in averaged:
+                    mean = np.array(buffer._data)
+                    write(buffer, self.comm.all_reduce(mean, "mean", weight=weight), "average_buffers")
+        if self.broadcast_buffers:
+            self._broadcast(buffers)
 
     def reduce_gradients(self) -> None:
         """Take part in a step without a backward pass: no samples are left, or the loss reaches no parameter.
@@ -198,6 +223,15 @@ class DistributedDataParallel(Module):
         self._prepare()
         self.reducer.reduce()
 
+    def get_extra_state(self) -> Any:
+        """What the hook remembers."""
+        state_dict = getattr(self.hook, "state_dict", None)
+        return None if state_dict is None else state_dict()
+
+    def set_extra_state(self, state: Any) -> None:
+        """Give the hook back what it remembers."""
+        self.hook.load_state_dict(state)  # type: ignore[union-attr]
+
     def reduce_within(self, comm: Communicator) -> None:
         """Reduce gradients, and compare replicas, among the ranks of ``comm`` alone from the next step on.
 
@@ -205,6 +239,19 @@ class DistributedDataParallel(Module):
         """
         self.comm = comm
         self.reducer.reduce_within(comm)
+
+    def average_parameters(self, comm: Communicator) -> None:
+        """Set the parameters, and buffers of floating dtype, to their means over the ranks of ``comm``.
+
+        Collective: yes, among those ranks; blocks: yes.
+        """
+        for bucket in self.reducer.buckets:
+            comm.all_reduce(bucket.flat.data, "mean")
+            for parameter in bucket.parameters:
+                parameter.changed("average_parameters")
+        for buffer in self.module.buffers():
+            if buffer.dtype.kind == "f":
+                write(buffer, comm.all_reduce(np.array(buffer._data), "mean"), "average_parameters")
 
     def clip_grad_norm_(
         self, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False

@@ -117,14 +117,18 @@ class _BatchNorm(_Norm):
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """``[N, num_features, ...]``, and the same back."""
-        self._check(input, 1)
-        momentum = self.momentum or 0.0
+    def _count_batch(self) -> float:
+        """How far the running mean and variance move in this step."""
         if self.training and self.track_running_stats:
             write(self.num_batches_tracked, self.num_batches_tracked._data + 1, "BatchNorm")
             if self.momentum is None:
-                momentum = 1.0 / self.num_batches_tracked.item()
+                return float(1.0 / self.num_batches_tracked.item())
+        return self.momentum or 0.0
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``[N, num_features, ...]``, and the same back."""
+        self._check(input, 1)
+        momentum = self._count_batch()
         return F.batch_norm(
             input,
             self.running_mean,
