@@ -19,7 +19,8 @@ FLOORS = [
     {"": "errors env trace"},
     {
         "backend": "device streams memory blas threads rng kernels.cache kernels.table kernels.support"
-        " kernels.activation kernels.norm kernels.softmax kernels.optimizer kernels.product kernels.linear kernels.attention"
+        " kernels.activation kernels.norm kernels.batch kernels.softmax kernels.optimizer kernels.product"
+        " kernels.linear kernels.attention"
         " kernels.conv kernels.pool kernels.embedding numpy cupy",
         "profiler": "timeline summary memory report",
         "launch": "plan hosts rank process ssh mpirun slurm loop lines hangs job logs supervise __main__",
@@ -50,7 +51,7 @@ FLOORS = [
         " modules.class_loss modules.sequence_loss",
         "optim": "flat optimizer sgd adam adaptive matrix lbfgs lr_scheduler.schedules"
         " lr_scheduler.plateau lr_scheduler.cycles",
-        "data": "dataset sampler collate shared worker pool loader mnist cifar text tokens folder",
+        "data": "dataset sampler collate shared worker pool loader mnist cifar tokens text folder",
         "checkpoint": "files",
     },
     {"optim": "swa_utils"},

@@ -59,6 +59,9 @@ TABLE: dict[str, Kernel] = {
     "convolution": Kernel("conv", "convolution"),
     "convolution_input": Kernel("conv", "convolution_input"),
     "convolution_weight": Kernel("conv", "convolution_weight"),
+    "batch_norm_with_statistics": Kernel("batch", "batch_norm"),
+    "batch_norm_with_statistics/x": Kernel("batch", "batch_norm_gradient"),
+    "embedding_weight": Kernel("embedding", "embedding_weight"),
     "max_pool": Kernel("pool", "max_pool"),
     "max_pool_scatter": Kernel("pool", "max_pool_scatter"),
     "attention": Kernel("attention", "attention", 1024, "f"),
@@ -75,6 +78,11 @@ TABLE: dict[str, Kernel] = {
 @functools.cache
 def _numba_is_there() -> bool:
     return importlib.util.find_spec("numba") is not None
+
+
+def _first(x: Any) -> Any:
+    """The array that decides: of several outputs' gradients the first."""
+    return x[0] if x.__class__ is tuple else x
 
 
 def accelerated(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,8 +110,9 @@ def accelerated(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
     runs.update(dict.fromkeys(kernel.dtypes, first_run))
 
     def either(xp: Any, x: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if x.__class__ is np.ndarray and x.size >= smallest:
-            run = runs.get(x.dtype.char)
+        first = _first(x)
+        if first.__class__ is np.ndarray and first.size >= smallest:
+            run = runs.get(first.dtype.char)
             if run is not None:
                 result = run(x, *args, **kwargs)
                 if result is not None:

@@ -1,0 +1,126 @@
+"""Batch norm: a channel at a time, over rows that are contiguous."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from distgrad.backend.kernels.support import is_plain, jit
+from distgrad.backend.threads import run_parts
+
+_PART = 1 << 15  # elements worth a thread
+
+
+@jit
+def _moments(x: Any, c: int) -> Any:
+    """Mean and variance of a channel; sums of rows are added up, which loses few digits."""
+    count = x.shape[0] * x.shape[2]
+    mean = x[0, 0, 0] * 0
+    for n in range(x.shape[0]):
+        row = x[n, c]
+        part = mean * 0
+        for j in range(row.size):
+            part += row[j]
+        mean += part / count
+    total = mean * 0
+    for n in range(x.shape[0]):
+        row = x[n, c]
+        part = mean * 0
+        for j in range(row.size):
+            d = row[j] - mean
+            part += d * d
+        total += part / count
+    return mean, total
+
+
+@jit
+def _forward(start: int, stop: int, x: Any, weight: Any, bias: Any, eps: Any, y: Any, moments: Any) -> None:
+    for c in range(start, stop):
+        mean, variance = _moments(x, c)
+        moments[0, c], moments[1, c] = mean, variance
+        scale = weight[c] / math.sqrt(variance + eps)
+        shift = bias[c]
+        for n in range(x.shape[0]):
+            row, out = x[n, c], y[n, c]
+            for j in range(row.size):
+                out[j] = (row[j] - mean) * scale + shift
+
+
+@jit
+def _backward(
+    start: int, stop: int, g: Any, x: Any, weight: Any, eps: Any, g_x: Any, g_weight: Any, g_bias: Any
+) -> None:
+    count = x.shape[0] * x.shape[2]
+    for c in range(start, stop):
+        mean, variance = _moments(x, c)
+        rate = 1 / math.sqrt(variance + eps)
+        first = mean * 0
+        second = mean * 0
+        for n in range(x.shape[0]):
+            row, up = x[n, c], g[n, c]
+            part = mean * 0
+            other = mean * 0
+            for j in range(row.size):
+                part += up[j]
+                other += up[j] * (row[j] - mean)
+            first += part
+            second += other
+        second *= rate
+        g_bias[c] = first
+        g_weight[c] = second
+        scale = rate * weight[c]
+        slope = second * rate / count
+        first /= count
+        for n in range(x.shape[0]):
+            row, up, out = x[n, c], g[n, c], g_x[n, c]
+            for j in range(row.size):
+                out[j] = (up[j] - first - (row[j] - mean) * slope) * scale
+
+
+def _channels(x: Any, *parameters: Any) -> Any:
+    """x as ``[N, C, rest]`` if the kernels take it."""
+    if x.ndim < 2 or x.size == 0 or not is_plain(x, *parameters):
+        return None
+    if any(each is not None and each.shape != x.shape[1:2] for each in parameters):
+        return None
+    return x.reshape(*x.shape[:2], -1)
+
+
+def batch_norm(x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
+    """Forward, with the mean and variance of each channel."""
+    rows = _channels(x, weight, bias)
+    if rows is None:
+        return None
+    y, moments = np.empty_like(rows), np.empty((2, rows.shape[1]), x.dtype)
+    channels = rows.shape[1]
+    scale = np.ones(channels, x.dtype) if weight is None else weight
+    shift = np.zeros(channels, x.dtype) if bias is None else bias
+    run_parts(
+        lambda start, stop: _forward(start, stop, rows, scale, shift, x.dtype.type(eps), y, moments),
+        channels,
+        _PART * channels // x.size + 1,
+    )
+    return y.reshape(x.shape), moments[0], moments[1]
+
+
+def batch_norm_gradient(gradients: Any, x: Any, weight: Any, eps: float, needs: Any) -> Any:
+    """Gradients in x, weight and bias; those of the statistics must be 0, as they nearly always are."""
+    g, *statistics = gradients
+    rows = _channels(x, weight)
+    if rows is None or not is_plain(x, g) or any(each.any() for each in statistics):
+        return None
+    channels = rows.shape[1]
+    scale = np.ones(channels, x.dtype) if weight is None else weight
+    g_x, g_weight, g_bias = np.empty_like(rows), np.empty(channels, x.dtype), np.empty(channels, x.dtype)
+    upper = g.reshape(rows.shape)
+    run_parts(
+        lambda start, stop: _backward(
+            start, stop, upper, rows, scale, x.dtype.type(eps), g_x, g_weight, g_bias
+        ),
+        channels,
+        _PART * channels // x.size + 1,
+    )
+    results = (g_x.reshape(x.shape), g_weight, g_bias)
+    return tuple(each if need else None for each, need in zip(results, needs, strict=True))
