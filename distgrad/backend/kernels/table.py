@@ -104,7 +104,7 @@ def accelerated(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
                 importlib.import_module(f"distgrad.backend.kernels.{kernel.module}"), kernel.function
             )
             result = function(*args, **kwargs)
-        runs[args[0].dtype.char] = function
+        runs[_first(args[0]).dtype.char] = function
         return result
 
     runs.update(dict.fromkeys(kernel.dtypes, first_run))
