@@ -122,9 +122,7 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         mpi_size=mpi_size if mpi_size is not None else _number(variables, "OMPI_COMM_WORLD_SIZE"),
         # Under our launcher a step of Slurm is one task a node, whatever runs in it.
         mpi_local_size=(
-            mpi_local_size
-            if mpi_local_size is not None
-            else _number(variables, "OMPI_COMM_WORLD_LOCAL_SIZE")
+            mpi_local_size if mpi_local_size is not None else _number(variables, "OMPI_COMM_WORLD_LOCAL_SIZE")
         ),
         slurm_size=None if "DISTGRAD_SUPERVISOR" in variables else _number(variables, "SLURM_STEP_NUM_TASKS"),
         keep_memory=variables.get("DISTGRAD_KEEP_MEMORY", "1") != "0",

@@ -34,8 +34,8 @@ FLOORS = [
         " ops.padding ops.conv ops.pool ops.adaptive ops.interpolate ops.norm ops.distance"
         " ops.attention ops.recurrent ops.loss ops.penalty ops.margin ops.ctc ops.random inplace creation"
         " random info methods functional gradcheck samples function checkpoint anomaly func",
-        "comm": "arrays reduction calls progress work topology transport base single threads neighbours hostgroup mailbox"
-        " shm mpi nccl registry",
+        "comm": "arrays reduction calls progress work topology transport base single threads neighbours"
+        " hostgroup mailbox shm mpi nccl registry",
     },
     {
         "nn": "text parameter state hooks init module utils.gradients utils.rnn"
