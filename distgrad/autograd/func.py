@@ -282,6 +282,16 @@ def jvp(
     return (value, derivative, call.result(call.aux)) if has_aux else (value, derivative)
 
 
+def _check_outputs(call: _Call) -> None:
+    """Refuse a function without anything to differentiate.
+
+    Raises:
+        DTypeError: a value without tensors.
+    """
+    if not call.outs:
+        raise DTypeError(f"jacobian: the function must return tensors, got {type(call.value).__name__}")
+
+
 def _one_hots(x: Tensor) -> list[Tensor]:
     """The unit vectors of the shape of ``x``."""
     eye = np.eye(x.size, dtype=x.dtype)
@@ -310,6 +320,7 @@ def jacrev(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
     def jacobian(*args: Any, **kwargs: Any) -> Any:
         places = _places(argnums, args, "jacobian")
         call = _call(func, args, kwargs, places, has_aux)
+        _check_outputs(call)
         blocks = []
         for place, out in enumerate(call.outs):
             others = [_zeros(each) for each in call.outs]
@@ -334,6 +345,7 @@ def jacfwd(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
     def jacobian(*args: Any, **kwargs: Any) -> Any:
         places = _places(argnums, args, "jacobian")
         call = _call(func, args, kwargs, places, has_aux)
+        _check_outputs(call)
         push = _Pushforward(call)
         blocks: list[list[Tensor]] = [[] for _ in call.outs]
         for place, x in enumerate(call.inputs):

@@ -30,8 +30,15 @@ __all__ = [
 
 
 def _shape(size: tuple[Any, ...]) -> tuple[int, ...]:
-    """Lengths of the axes, from separate numbers or one tuple."""
-    return tuple(size[0]) if len(size) == 1 and not isinstance(size[0], int | np.integer) else size
+    """Lengths of the axes, from separate numbers or one tuple.
+
+    Raises:
+        ShapeError: a negative length.
+    """
+    shape = tuple(size[0]) if len(size) == 1 and not isinstance(size[0], int | np.integer) else size
+    if any(n < 0 for n in shape):
+        raise ShapeError(f"random: lengths of axes must be 0 or more, got {list(shape)}")
+    return shape
 
 
 def _floating(dtype: Any, where: str) -> np.dtype[Any]:

@@ -56,6 +56,8 @@ def save(state: Any, path: str | os.PathLike[str], metadata: dict[str, str] | No
 def _write(path: Path, arrays: dict[str, np.ndarray], notes: dict[str, str]) -> None:
     from safetensors.numpy import save_file
 
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"save: there is no folder {path.parent} for {path.name}; make it first")
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
     try:

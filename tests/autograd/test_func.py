@@ -203,3 +203,6 @@ def test_what_is_refused():
         dg.func.grad(cubes)(2.0)
     with pytest.raises(DTypeError, match="gradients need a real floating dtype"):
         dg.func.grad(cubes)(dg.asarray(np.arange(3)))
+    for jacobian in (dg.func.jacrev, dg.func.jacfwd):
+        with pytest.raises(DTypeError, match="function must return tensors, got float"):
+            jacobian(lambda x: 3.0)(x)

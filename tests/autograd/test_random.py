@@ -103,6 +103,8 @@ def test_shapes_and_gradients():
         (lambda: dg.multinomial(dg.asarray([1.0, 0.0]), 2), ShapeError, "2 draws without replacement from 1"),
         (lambda: dg.multinomial(dg.asarray([-1.0, 1.0]), 1), ValueError, "0 or more"),
         (lambda: dg.multinomial(dg.ones((2, 2, 2)), 1), ShapeError, "one or two axes"),
+        (lambda: dg.randn(2, -1), ShapeError, r"0 or more, got \[2, -1\]"),
+        (lambda: dg.rand((-1,)), ShapeError, r"0 or more, got \[-1\]"),
         (lambda: dg.randn(2, device="cuda"), dg.DeviceError, "CPU only"),
     ],
 )

@@ -70,7 +70,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["f"]
     with pytest.raises(DTypeError, match="complex128"):
         save({"z": np.zeros(2, complex)}, tmp_path / "f")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="missing for f; make it first"):
         save({"x": 1}, tmp_path / "missing" / "f")
     assert os.listdir(tmp_path) == ["f"]
 

@@ -231,3 +231,25 @@ def test_recurrent_networks_say_what_does_not_fit():
         nn.RNN(3, 4, nonlinearity="gelu")
     with pytest.raises(ShapeError, match="the state is"):
         nn.GRUCell(3, 4)(dg.ones((2, 3)), dg.ones((2, 3)))
+
+
+SIZES = [
+    ("Conv2d", (1, 1, 0), {}, "kernel_size"),
+    ("Conv1d", (1, 1, -1), {}, "kernel_size"),
+    ("Conv2d", (1, 1, 2.5), {}, "kernel_size"),
+    *[("Conv2d", (1, 1, 3), {name: 0}, name) for name in ("stride", "dilation")],
+    ("Conv2d", (1, 1, 3), {"padding": -1}, "padding"),
+    ("ConvTranspose2d", (1, 1, 3), {"output_padding": -1}, "output_padding"),
+    ("AvgPool2d", (2, 0), {}, "stride"),
+    ("MaxPool2d", ((2, 0),), {}, "kernel_size"),
+    ("MaxPool2d", (2,), {"dilation": 0}, "dilation"),
+    ("LPPool2d", (2, 0), {}, "kernel_size"),
+    ("Unfold", (2,), {"stride": 0}, "stride"),
+    ("Unfold", (2,), {"padding": (-1, 0)}, "padding"),
+]
+
+
+@pytest.mark.parametrize(("name", "args", "options", "argument"), SIZES)
+def test_sizes_of_windows_that_make_no_sense_are_refused(name, args, options, argument):
+    with pytest.raises(OptionError, match=f"{argument} must be whole numbers of at least"):
+        getattr(nn, name)(*args, **options)(dg.ones((1, 1, 6, 6)))

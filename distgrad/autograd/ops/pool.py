@@ -61,7 +61,7 @@ def geometry_of(
         Geometry(
             kernel,
             kernel if stride is None else pairs(stride, count, where, "stride"),
-            pairs(padding, count, where, "padding"),
+            pairs(padding, count, where, "padding", 0),
             pairs(dilation, count, where, "dilation"),
             ceil_mode,
         ),

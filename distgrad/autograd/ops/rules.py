@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.errors import AxisError, ShapeError
+from distgrad.errors import AxisError, OptionError, ShapeError
 
 __all__ = [
     "Axis",
@@ -98,15 +98,16 @@ def not_zero(eps: float, dtype: Any) -> float:
     return max(eps, float(np.finfo(dtype).tiny))
 
 
-def pairs(value: int | Sequence[int], count: int, where: str, name: str) -> tuple[int, ...]:
+def pairs(value: int | Sequence[int], count: int, where: str, name: str, least: float = 1) -> tuple[int, ...]:
     """One number a spatial axis, from one number for all or a sequence of them.
 
     Raises:
         ShapeError: a sequence of another length.
+        OptionError: a number that is not whole, or below ``least``.
     """
-    if isinstance(value, int | np.integer):
-        return (int(value),) * count
-    values = tuple(int(each) for each in value)
+    values = (value,) * count if isinstance(value, int | float | np.number) else tuple(value)
     if len(values) != count:
         raise ShapeError(f"{where}: {name} needs {count} numbers, one a spatial axis, got {value}")
-    return values
+    if any(each != int(each) or each < least for each in values):
+        raise OptionError(f"{where}: {name} must be whole numbers of at least {least}, got {value}")
+    return tuple(int(each) for each in values)

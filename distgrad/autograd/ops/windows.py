@@ -135,12 +135,12 @@ def sliding_window_view(xp: Any, x: Array, /, window_shape: Any, axis: Any = Non
 def _spatial(
     where: str, kernel_size: Any, dilation: Any, padding: Any, stride: Any, count: int
 ) -> tuple[Sizes, Sizes, Sizes, Sizes]:
-    names = ("kernel_size", "dilation", "padding", "stride")
-    values = (kernel_size, dilation, padding, stride)
-    kernel, dilations, paddings, strides = (
-        pairs(value, count, where, name) for name, value in zip(names, values, strict=True)
+    return (
+        pairs(kernel_size, count, where, "kernel_size"),
+        pairs(dilation, count, where, "dilation"),
+        pairs(padding, count, where, "padding", 0),
+        pairs(stride, count, where, "stride"),
     )
-    return kernel, dilations, paddings, strides
 
 
 @composite(

@@ -54,7 +54,7 @@ def _conv(
 
     def run(x: Tensor) -> Tensor:
         if not isinstance(padding, str):
-            ends = pairs(padding, spatial, where, "padding")
+            ends = pairs(padding, spatial, where, "padding", 0)
         elif padding == "valid":
             ends = (0,) * spatial
         elif padding == "same":
@@ -134,8 +134,8 @@ def _conv_transpose(
 ) -> Tensor:
     where = f"conv_transpose{spatial}d"
     steps = pairs(stride, spatial, where, "stride")
-    ends = pairs(padding, spatial, where, "padding")
-    extra = pairs(output_padding, spatial, where, "output_padding")
+    ends = pairs(padding, spatial, where, "padding", 0)
+    extra = pairs(output_padding, spatial, where, "output_padding", 0)
     spread = pairs(dilation, spatial, where, "dilation")
     for e, s, d in zip(extra, steps, spread, strict=True):
         if not 0 <= e < max(s, d):

@@ -76,7 +76,7 @@ class _MaxPool(_Pool):
         name = self.__name__
         kernel = pairs(kernel_size, self.spatial, name, "kernel_size")
         steps = kernel if stride is None else pairs(stride, self.spatial, name, "stride")
-        ends = pairs(padding, self.spatial, name, "padding")
+        ends = pairs(padding, self.spatial, name, "padding", 0)
         spread = pairs(dilation, self.spatial, name, "dilation")
 
         def run(x: Tensor) -> Any:
@@ -203,7 +203,7 @@ class _MaxUnpool(_Pool):
         """
         kernel = pairs(kernel_size, self.spatial, self.__name__, "kernel_size")
         steps = kernel if stride is None else pairs(stride, self.spatial, self.__name__, "stride")
-        ends = pairs(padding, self.spatial, self.__name__, "padding")
+        ends = pairs(padding, self.spatial, self.__name__, "padding", 0)
         lengths = tuple(
             (n - 1) * s - 2 * p + k
             for n, s, p, k in zip(input.shape[-self.spatial :], steps, ends, kernel, strict=True)

@@ -108,7 +108,7 @@ class _Conv(_Convolution):
                 raise OptionError(f"{where}: padding='same' needs stride 1, got {self.stride}")
             self.padding: Any = padding
         else:
-            self.padding = pairs(padding, self.num_axes, where, "padding")
+            self.padding = pairs(padding, self.num_axes, where, "padding", 0)
         self.padding_mode = padding_mode
         self._make_parameters((out_channels, in_channels // groups, *self.kernel_size), bias, device, dtype)
 
@@ -199,8 +199,8 @@ class _ConvTranspose(_Convolution):
         where = type(self).__name__
         if padding_mode != "zeros":
             raise OptionError(f"{where}: padding_mode must be 'zeros', got {padding_mode!r}")
-        self.padding = pairs(padding, self.num_axes, where, "padding")
-        self.output_padding = pairs(output_padding, self.num_axes, where, "output_padding")
+        self.padding = pairs(padding, self.num_axes, where, "padding", 0)
+        self.output_padding = pairs(output_padding, self.num_axes, where, "output_padding", 0)
         self._make_parameters((in_channels, out_channels // groups, *self.kernel_size), bias, device, dtype)
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -41,7 +42,7 @@ class _Pad(Module):
 
     def __init__(self, padding: int | Sequence[int]) -> None:
         super().__init__()
-        self.padding = pairs(padding, 2 * self.num_axes, type(self).__name__, "padding")
+        self.padding = pairs(padding, 2 * self.num_axes, type(self).__name__, "padding", -math.inf)
 
     def forward(self, input: Tensor) -> Tensor:
         """The input with longer spatial axes."""

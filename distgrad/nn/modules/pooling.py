@@ -180,7 +180,7 @@ class _MaxUnpool(_Pool):
         where = type(self).__name__
         self.kernel_size = pairs(kernel_size, self.num_axes, where, "kernel_size")
         self.stride = self.kernel_size if stride is None else pairs(stride, self.num_axes, where, "stride")
-        self.padding = pairs(padding, self.num_axes, where, "padding")
+        self.padding = pairs(padding, self.num_axes, where, "padding", 0)
 
     def forward(self, input: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """What the pooling gave with its indices, and the lengths before it (None: the shortest)."""
@@ -266,7 +266,7 @@ class AvgPool1d(_AvgPool):
     ) -> None:
         kernel = pairs(kernel_size, 1, "AvgPool1d", "kernel_size")
         steps = kernel if stride is None else pairs(stride, 1, "AvgPool1d", "stride")
-        ends = pairs(padding, 1, "AvgPool1d", "padding")
+        ends = pairs(padding, 1, "AvgPool1d", "padding", 0)
         super().__init__(kernel, steps, ends, ceil_mode, count_include_pad)
 
 
