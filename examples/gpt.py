@@ -1,0 +1,134 @@
+"""Train a character-level GPT on the English text of Python's own documentation, and let it write.
+
+On one rank:  python examples/gpt.py
+On two:       distgrad run -n 2 examples/gpt.py
+"""
+
+import argparse
+import math
+import pydoc_data.topics
+import time
+
+import numpy as np
+
+import distgrad as dg
+from distgrad import nn
+from distgrad.data import DataLoader, DistributedSampler, TokenDataset, Vocabulary
+from distgrad.nn import functional as F
+from distgrad.parallel import DistributedDataParallel
+
+
+class Block(nn.Module):
+    def __init__(self, width, num_heads):
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
+
+    def forward(self, x):
+        n, length, width = x.shape
+        qkv = self.qkv(self.norm1(x)).reshape(n, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], is_causal=True)
+        x = x + self.out(y.permute(0, 2, 1, 3).reshape(n, length, width))
+        return x + self.mlp(self.norm2(x))
+
+
+class GPT(nn.Module):
+    def __init__(self, num_tokens, length, width, num_layers, num_heads):
+        super().__init__()
+        self.length = length
+        self.tokens, self.places = nn.Embedding(num_tokens, width), nn.Embedding(length, width)
+        nn.init.normal_(self.tokens.weight, std=0.02)
+        nn.init.normal_(self.places.weight, std=0.02)
+        self.blocks = nn.Sequential(*[Block(width, num_heads) for _ in range(num_layers)])
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, num_tokens)
+
+    def forward(self, x):
+        h = self.tokens(x) + self.places(dg.arange(x.shape[1]))
+        return self.head(self.norm(self.blocks(h)))
+
+
+def cross_entropy(logits, targets):
+    """Mean over all characters of all windows."""
+    return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+
+
+def write(model, vocabulary, prompt, num_characters, temperature=0.7):
+    """Continue the prompt, one drawn character after the other."""
+    numbers = vocabulary.encode(prompt).tolist()
+    with dg.no_grad():
+        for _ in range(num_characters):
+            logits = model(dg.asarray([numbers[-model.length :]]))[0, -1]
+            numbers.append(int(dg.multinomial(dg.softmax(logits / temperature, axis=-1), 1)[0]))
+    return vocabulary.decode(numbers)
+
+
+def evaluate(model, loader, comm):
+    """Mean loss over all characters, in nats; every rank takes its part."""
+    sums = np.zeros(2)
+    with dg.no_grad():
+        for x, y in loader:
+            if x.shape[0]:
+                sums += [cross_entropy(model(x), y).item() * y.size, y.size]
+    total, count = comm.all_reduce(sums)
+    return total / count
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=9.5, help="how long to train")
+    parser.add_argument("--steps", type=int, default=1_000_000, help="at most")
+    parser.add_argument("--batch-size", type=int, default=32, help="of all ranks together")
+    parser.add_argument("--length", type=int, default=128, help="characters that it sees")
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--sample", type=int, default=600, help="characters to write at the end")
+    args = parser.parse_args()
+
+    comm = dg.comm.init()
+    text = "\n".join(pydoc_data.topics.topics.values())
+    vocabulary = Vocabulary(text)
+    numbers = vocabulary.encode(text)
+    split = len(numbers) * 9 // 10
+    train = TokenDataset(numbers[:split], args.length)
+    held_out = TokenDataset(numbers[split:], args.length, stride=args.length)
+    loader = DataLoader(train, max(1, args.batch_size // comm.size), sampler=DistributedSampler(train))
+    test_loader = DataLoader(held_out, 32, sampler=DistributedSampler(held_out, shuffle=False))
+
+    dg.manual_seed(0)
+    gpt = GPT(len(vocabulary), args.length, args.width, args.layers, num_heads=args.width // 32)
+    model = DistributedDataParallel(gpt)
+    optimizer = dg.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.95), weight_decay=0.1)
+
+    losses, progress, step, start = [], 0.0, 0, time.perf_counter()
+    while progress < 1.0 and step < args.steps:
+        loader.sampler.set_epoch(step // len(loader))
+        for x, y in loader:
+            if step % 10 == 0:  # one clock for all ranks
+                minutes = comm.broadcast(np.array([time.perf_counter() - start])).item() / 60
+                progress = max(minutes / args.minutes, step / args.steps)
+                if progress >= 1.0:
+                    break
+                warm = min(1.0, (step + 1) / 100)
+                optimizer.param_groups[0]["lr"] = args.lr * warm * (0.5 + 0.5 * math.cos(math.pi * progress))
+            optimizer.zero_grad()
+            loss = cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            losses = [*losses[-99:], loss.item()]
+            step += 1
+            if comm.rank == 0 and step % 200 == 0:
+                print(f"step {step}: {np.mean(losses):.3f} nats a character", flush=True)
+
+    minutes = (time.perf_counter() - start) / 60
+    held_out_loss = evaluate(gpt, test_loader, comm)
+    if comm.rank == 0:
+        print(f"{step} steps in {minutes:.1f} min: {np.mean(losses):.3f} nats a character")
+        print(f"held-out text: {held_out_loss:.3f} nats a character")
+        print(write(gpt, vocabulary, "The ", args.sample))
+
+
+if __name__ == "__main__":
+    main()

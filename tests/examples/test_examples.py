@@ -1,0 +1,151 @@
+"""Every example runs, with small settings, and learns."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import distgrad as dg
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+pytestmark = pytest.mark.timeout(180)
+
+
+def needs(package):
+    found = importlib.util.find_spec(package) is not None
+    return pytest.mark.skipif(not found, reason=f"{package}, which carries the data, is missing")
+
+
+def module(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def run(monkeypatch, capsys, name, options):
+    """What the example prints."""
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *options.split()])
+    module(name).main()
+    return capsys.readouterr().out
+
+
+def launch(name, options, ranks=2, backend="shm"):
+    """What the example prints on several ranks."""
+    command = [
+        sys.executable,
+        "-m",
+        "distgrad",
+        "run",
+        "-n",
+        str(ranks),
+        "--backend",
+        backend,
+        EXAMPLES / f"{name}.py",
+    ]
+    done = subprocess.run(
+        [*command, *options.split()],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        env={**os.environ, "NO_COLOR": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def number(pattern, text):
+    found = re.search(pattern, text)
+    assert found, text
+    return float(found[1])
+
+
+@needs("mlxtend")
+def test_mnist(monkeypatch, capsys):
+    out = run(monkeypatch, capsys, "mnist", "--epochs 1 --target-accuracy 0.8")
+    assert number(r"held-out accuracy: ([\d.]+)%", out) > 80
+
+
+def test_gpt_learns_and_writes():
+    out = launch("gpt", "--steps 80 --width 32 --layers 1 --length 64 --batch-size 8 --sample 50 --lr 1e-2")
+    assert number(r"80 steps in .*: ([\d.]+) nats", out) < 4.0
+    assert number(r"held-out text: ([\d.]+) nats", out) < 3.2  # evenly drawn characters: 4.6
+    assert "The " in out
+
+
+def test_gpt_is_causal():
+    gpt = module("gpt")
+    model = gpt.GPT(num_tokens=7, length=6, width=32, num_layers=2, num_heads=2)
+    x = np.array([[1, 2, 3, 4, 5, 6]])
+    changed = x.copy()
+    changed[0, 4:] = 0
+    a, b = (model(dg.asarray(tokens)).detach().numpy() for tokens in (x, changed))
+    np.testing.assert_allclose(a[0, :4], b[0, :4], rtol=1e-5, atol=1e-6)
+    assert np.abs(a[0, 4:] - b[0, 4:]).max() > 1e-3
+
+
+@needs("vega_datasets")
+def test_lstm(monkeypatch, capsys):
+    out = run(monkeypatch, capsys, "lstm", "--epochs 3 --length 24 --width 16 --lr 2e-2")
+    assert number(r"ahead: ([\d.]+) degrees", out) < 0.8 * number(r"no change: ([\d.]+)", out)
+
+
+@needs("mlxtend")
+def test_resnet_on_digits(monkeypatch, capsys):
+    out = run(monkeypatch, capsys, "resnet", "--epochs 1 --steps 60 --width 4 --batch-size 32")
+    assert number(r"held-out accuracy: ([\d.]+)%", out) > 40
+
+
+def test_resnet_takes_cifar10(monkeypatch, capsys):
+    resnet = module("resnet")
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 10
+    images = (labels[:, None, None, None] / 10 + 0.1 * rng.random((60, 3, 32, 32))).astype(np.float32)
+    data = dg.data.TensorDataset(images, labels)
+    asked = []
+    monkeypatch.setattr(resnet, "load_cifar10", lambda folder: asked.append(folder) or (data, data))
+    options = "--data there --epochs 1 --batch-size 20 --width 4"
+    monkeypatch.setattr(sys, "argv", ["resnet.py", *options.split()])
+    resnet.main()
+    assert asked == ["there"]
+    assert "held-out accuracy" in capsys.readouterr().out
+
+
+@needs("mlxtend")
+def test_vae(monkeypatch, capsys):
+    out = run(monkeypatch, capsys, "vae", "--epochs 2 --width 64 --latent 4")
+    first, second = (float(value) for value in re.findall(r"([\d.]+) nats a held-out image", out))
+    assert second < first < 300  # every pixel at 1/2 costs 543
+    drawn = out.splitlines()[-14:]
+    assert all(len(row) == 4 * 28 for row in drawn)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_heat_surrogate_inside_a_simulation(ranks):
+    out = launch("heat_surrogate", "--cells 128 --runs 8 --epochs 8", ranks, "mpi")
+    assert number(r"of the network: ([\d.]+)% of the way off", out) < 30
+
+
+def test_the_port_differs_in_names_of_modules_alone():
+    theirs, ours = ((EXAMPLES / f"port_{name}.py").read_text().splitlines() for name in ("torch", "distgrad"))
+    start = [lines.index("def load_wine():") for lines in (theirs, ours)]
+    assert [line.replace("torch.", "dg.") for line in theirs[start[0] :]] == ours[start[1] :]
+
+
+@needs("mlxtend")
+def test_the_port_takes_the_same_steps():
+    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+    theirs, ours = module("port_torch"), module("port_distgrad")
+    torch.manual_seed(0)
+    model, twin = theirs.Net(), ours.Net()
+    twin.load_state_dict({name: value.numpy().copy() for name, value in model.state_dict().items()})
+    expected, got = theirs.train(model), ours.train(twin)
+    assert len(got) == len(expected) >= 200
+    np.testing.assert_allclose(got, expected, rtol=2e-3, atol=2e-3)
+    assert got[-1] < 0.3 * got[0]
