@@ -138,12 +138,11 @@ def compare(workload: str, threads: int, names: list[str], rounds: int, seconds:
             runs[name].append(run_child(name, workload, threads, seconds))
     rows = []
     for name, results in runs.items():
-        pairs = zip(results, runs["distgrad"], strict=True)
-        ratio = statistics.median(theirs["median_ms"] / ours["median_ms"] for theirs, ours in pairs)
         row = {key: statistics.median(result[key] for result in results) for key in results[0]}
-        rows.append(
-            {"workload": workload, "threads": threads, "name": name, **row, "ratio_to_distgrad": ratio}
-        )
+        pairs = list(zip(results, runs["distgrad"], strict=True))
+        for key, label in (("median_ms", "ratio_to_distgrad"), ("cpu_ms", "cpu_ratio_to_distgrad")):
+            row[label] = statistics.median(theirs[key] / ours[key] for theirs, ours in pairs)
+        rows.append({"workload": workload, "threads": threads, "name": name, **row})
     return rows
 
 
