@@ -15,8 +15,13 @@ LEARNING_RATE = 1e-3
 Step = Callable[[], Any]
 
 
-def distgrad_step(name: str, threads: int) -> Step:
-    """With distgrad's public API."""
+def unwrapped(model: Any) -> Any:
+    """The model as it is."""
+    return model
+
+
+def distgrad_step(name: str, threads: int, wrap: Callable[[Any], Any] = unwrapped) -> Step:
+    """With distgrad's public API; ``wrap`` makes the model data parallel."""
     import distgrad as dg
     from distgrad import nn, optim
     from distgrad.nn import functional as F
@@ -27,6 +32,7 @@ def distgrad_step(name: str, threads: int) -> Step:
     model = build(nn, F, dg.scaled_dot_product_attention, name, work.sizes)
     if work.dtype == "float64":
         model.double()
+    model = wrap(model)
     optimizer = optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     x, y = (dg.asarray(array) for array in work.batch())
 
@@ -40,8 +46,10 @@ def distgrad_step(name: str, threads: int) -> Step:
     return step
 
 
-def torch_step(name: str, threads: int, compiled: bool = False) -> Step:
-    """With PyTorch, eager or compiled."""
+def torch_step(
+    name: str, threads: int, compiled: bool = False, wrap: Callable[[Any], Any] = unwrapped
+) -> Step:
+    """With PyTorch, eager or compiled; ``wrap`` makes the model data parallel."""
     import torch
     from torch import nn
     from torch.nn import functional as F
@@ -54,7 +62,7 @@ def torch_step(name: str, threads: int, compiled: bool = False) -> Step:
         model.double()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
     x, y = (torch.from_numpy(array) for array in work.batch())
-    forward = torch.compile(model) if compiled else model
+    forward = torch.compile(model) if compiled else wrap(model)
 
     def step() -> Any:
         optimizer.zero_grad()

@@ -16,12 +16,13 @@ one host, nothing to install) and ``mpi``.
 
 from distgrad.comm.base import Communicator
 from distgrad.comm.registry import BACKENDS, finalize, get_world, init, is_initialized
-from distgrad.comm.threads import ThreadWorld
+from distgrad.comm.threads import Link, ThreadWorld
 from distgrad.comm.work import Work
 
 __all__ = [
     "BACKENDS",
     "Communicator",
+    "Link",
     "ThreadWorld",
     "Work",
     "finalize",

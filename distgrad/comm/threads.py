@@ -9,19 +9,20 @@ import time
 import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distgrad.comm.base import Communicator
-from distgrad.comm.calls import name_ranks
+from distgrad.comm.calls import Call, name_ranks
 from distgrad.comm.reduction import reduce_arrays
 from distgrad.comm.topology import Topology, host_name
 from distgrad.comm.transport import Family
 from distgrad.errors import CommError, CommTimeoutError, RankFailedError
 
-__all__ = ["ThreadCommunicator", "ThreadWorld", "current"]
+__all__ = ["Link", "ThreadCommunicator", "ThreadWorld", "current"]
 
 _this_thread = threading.local()
 
@@ -29,6 +30,28 @@ _this_thread = threading.local()
 def current() -> ThreadCommunicator | None:
     """The communicator of the rank that this thread is, or None outside :meth:`ThreadWorld.run`."""
     return getattr(_this_thread, "communicator", None)
+
+
+@dataclass(frozen=True)
+class Link:
+    """An emulated network between ranks: a collective takes ``steps * latency_s + bytes / bytes_per_s``.
+
+    The bytes are those that a rank sends, as ``Communicator.sent_bytes`` counts them, and the steps those of
+    a ring, ``size - 1``, twice for an all-reduce.
+
+    Args:
+        latency_s: of one message.
+        bytes_per_s: of each rank's line.
+    """
+
+    latency_s: float
+    bytes_per_s: float
+
+    def seconds(self, call: Call, size: int) -> float:
+        """What a collective of ``size`` ranks takes once all have come."""
+        num_bytes = call.sent_bytes(size)
+        steps = (size - 1) * (2 if call.verb == "all_reduce" else 1) if num_bytes else 0
+        return steps * self.latency_s + num_bytes / self.bytes_per_s
 
 
 class ThreadWorld:
@@ -42,6 +65,7 @@ class ThreadWorld:
         seed: None lets the ranks run as they come. A number delays each rank before each meeting by a random
             time that the seed decides, so that the ranks arrive in another order every time.
         hosts: the name of every rank's host, to lay several hosts out in one process; one host by default.
+        link: makes collectives take as long as they would on a network; None leaves them as they are.
     """
 
     def __init__(
@@ -51,6 +75,7 @@ class ThreadWorld:
         check_calls: float | None = None,
         seed: int | None = None,
         hosts: Sequence[str] | None = None,
+        link: Link | None = None,
     ) -> None:
         self.size = size
         self.topology = Topology(tuple(hosts) if hosts is not None else (host_name(),) * size)
@@ -61,6 +86,7 @@ class ThreadWorld:
             )
         self._options = (timeout_s, check_calls)
         self._seed = seed
+        self._link = link
 
     def run(self, fn: Callable[..., Any], *args: Any) -> list[Any]:
         """Call ``fn(comm, *args)`` on every rank and wait for all.
@@ -82,7 +108,7 @@ class ThreadWorld:
         def run_rank(rank: int) -> None:
             family = Family(f"distgrad communication of rank {rank}", *self._options)
             delays = None if self._seed is None else random.Random(f"{self._seed} {rank}")
-            comm = ThreadCommunicator(rank, "world", self.topology, family, meeting, delays)
+            comm = ThreadCommunicator(rank, "world", self.topology, family, meeting, delays, self._link)
             _this_thread.communicator = comm
             try:
                 results[rank] = fn(comm, *args)
@@ -227,10 +253,18 @@ class ThreadCommunicator(Communicator):
         family: Family,
         meeting: _Meeting,
         delays: random.Random | None,
+        link: Link | None,
     ) -> None:
         super().__init__(rank, len(topology.hosts), group, topology, family)
         self._meeting = meeting
         self._delays = delays
+        self._link = link
+
+    def _perform(self, call: Call, body: Callable[[], Any]) -> Any:
+        result = super()._perform(call, body)
+        if self._link is not None:
+            time.sleep(self._link.seconds(call, self.size))
+        return result
 
     def _meet(self, value: Any = None) -> list[Any]:
         if self._delays is not None:
@@ -297,4 +331,5 @@ class ThreadCommunicator(Communicator):
             self.family,
             meetings[members[0]],
             self._delays,
+            self._link,
         )

@@ -1,9 +1,11 @@
 """What ThreadWorld itself does, beside the contract."""
 
+import time
+
 import numpy as np
 import pytest
 
-from distgrad.comm import ThreadWorld
+from distgrad.comm import Link, ThreadWorld
 from distgrad.errors import CommError
 
 
@@ -51,3 +53,21 @@ def test_reductions_go_in_the_order_of_the_ranks():
 
     for seed in range(5):
         assert ThreadWorld(5, seed=seed).run(total) == [float(expected)] * 5
+
+
+def test_an_emulated_link_takes_its_time():
+    """4 ranks send 1.5 MB each way at 50 MB/s: 30 ms and six messages of 5 ms; a barrier takes nothing."""
+    link = Link(latency_s=5e-3, bytes_per_s=50e6)
+
+    def measure(comm):
+        x = np.zeros(10**6, np.uint8)
+        start_s = time.perf_counter()
+        works = [comm.all_reduce(x, "max", async_op=True), comm.barrier(async_op=True)]
+        issued_s = time.perf_counter() - start_s
+        for work in works:
+            work.wait()
+        return issued_s, time.perf_counter() - start_s
+
+    for issued_s, waited_s in ThreadWorld(4, link=link, check_calls=0).run(measure):
+        assert issued_s < 0.03
+        assert 0.06 <= waited_s < 0.2
