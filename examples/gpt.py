@@ -84,7 +84,7 @@ def main():
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--sample", type=int, default=600, help="characters to write at the end")
+    parser.add_argument("--sample", type=int, default=600, help="characters that it writes")
     args = parser.parse_args()
 
     comm = dg.comm.init()

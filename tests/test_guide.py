@@ -1,0 +1,53 @@
+"""The guide's code runs as it stands there, and shows what it says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import distgrad as dg
+
+GUIDE = Path(__file__).parents[1] / "docs" / "guide"
+PAGES = sorted(path.name for path in GUIDE.glob("*.md") if "```python" in path.read_text())
+SHOWN = re.compile(r"^(\S.*?)  # => (.*)$", flags=re.MULTILINE)
+
+
+def blocks(page):
+    return re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+
+
+def check(block, names):
+    """Run a block, and compare each expression that is shown with what it gives at its place."""
+    place = 0
+    for shown in SHOWN.finditer(block):
+        exec(block[place : shown.start()], names)
+        assert repr(eval(shown[1], names)) == shown[2], shown[1]
+        place = shown.end()
+    exec(block[place:], names)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page(page):
+    dg.manual_seed(0)
+    names = {"__name__": "guide"}
+    for block in blocks((GUIDE / page).read_text()):
+        check(block, names)
+
+
+def test_the_pages_that_there_are_to_be():
+    expected = ("first-steps", "from-numpy", "from-pytorch", "writing-a-module", "writing-a-primitive")
+    assert {f"{name}.md" for name in expected} <= set(PAGES)
+    readme = (GUIDE.parents[1] / "README.md").read_text()
+    assert all(f"docs/guide/{name}.md" in readme for name in expected)
+
+
+def test_links_lead_somewhere():
+    for path in GUIDE.glob("*.md"):
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
+            assert (path.parent / link).exists(), f"{path.name}: {link}"
+
+
+def test_a_wrong_claim_is_found():
+    check("x = 2\nx + 1  # => 3\nx = 5\nx  # => 5\n", {})
+    with pytest.raises(AssertionError, match=r"x \+ 1"):
+        check("x = 2\nx + 1  # => 4\n", {})
