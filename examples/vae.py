@@ -29,7 +29,7 @@ class VAE(nn.Module):
 
     def forward(self, x):
         """Upper bound on -log p(x) of each image, in nats [n]."""
-        mean, log_var = dg.chunk(self.encoder(x), 2, axis=1)
+        mean, log_var = dg.chunk(self.encoder(x), 2, 1)
         z = mean + dg.exp(0.5 * log_var) * dg.randn_like(mean)
         pixels = x.reshape(x.shape[0], -1)
         coding = F.binary_cross_entropy_with_logits(self.decoder(z), pixels, reduction="none").sum(axis=1)
