@@ -97,10 +97,11 @@ class DistributedDataParallel(Module):
         self._num_joined = 0
         self._agreed_step = 0
         self._num_steps_before = 0  # counted in statistics that have been reset
+        self._parameters_by_name = list(module.named_parameters())
         self._check_same_module()
         self._planned: list[bool] = []
         self._reducer: Reducer | None = None
-        self._plan(reversed(list(module.named_parameters())))
+        self._plan(reversed(self._parameters_by_name))
         for bucket in self.reducer.buckets:
             self.comm.broadcast(bucket.flat.data)
         self._broadcast([p for p in module.parameters() if not p.requires_grad])
@@ -134,7 +135,7 @@ class DistributedDataParallel(Module):
         return passes[-1]
 
     def _check_same_module(self) -> None:
-        own = [(name, str(p.dtype), p.shape) for name, p in self.module.named_parameters()]
+        own = [(name, str(p.dtype), p.shape) for name, p in self._parameters_by_name]
         for rank, theirs in enumerate(self.comm.all_gather_object(own)):
             if theirs == own:
                 continue
@@ -159,16 +160,14 @@ class DistributedDataParallel(Module):
             self._reducer.succeed(previous)
 
     def _wanting(self) -> list[bool]:
-        return [parameter.requires_grad for parameter in self.module.parameters()]
+        return [parameter.requires_grad for _, parameter in self._parameters_by_name]
 
     def _broadcast(self, tensors: list[Tensor]) -> None:
-        """Set tensors to rank 0's."""
-        for tensor in tensors:
-            array = np.ascontiguousarray(tensor._data)
-            self.comm.broadcast(array)
-            if array is not tensor._data:
-                np.copyto(tensor._data, array)
-            tensor.changed("DistributedDataParallel")
+        """Set tensors to rank 0's, by one collective."""
+        if tensors:
+            arrays = [np.ascontiguousarray(tensor._data).reshape(-1).view(np.uint8) for tensor in tensors]
+            joined = self.comm.broadcast(np.concatenate(arrays))
+            _write_parts(tensors, joined, "DistributedDataParallel")
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the module on this rank's batch."""
@@ -184,7 +183,7 @@ class DistributedDataParallel(Module):
         """Begin a step: follow what was frozen or thawed, take the better order, compare replicas."""
         reducer = self.reducer
         if reducer.idle and self._planned != self._wanting():
-            self._plan(reversed(list(self.module.named_parameters())))
+            self._plan(reversed(self._parameters_by_name))
         elif self.training and reducer.idle and reducer.better_order is not None:
             self._plan(reducer.better_order)
         reducer = self.reducer
@@ -206,10 +205,8 @@ class DistributedDataParallel(Module):
             averaged = [buffer for buffer in buffers if buffer.dtype.kind == "f"]
             buffers = [buffer for buffer in buffers if buffer.dtype.kind != "f"]
             weight = self.reducer.passes[-1].weight if self.reducer.passes else 0.0
-            if self.comm.all_reduce(np.array([weight]))[0] > 0.0:
-                for buffer in averaged:
-                    mean = np.array(buffer._data)
-                    write(buffer, self.comm.all_reduce(mean, "mean", weight=weight), "average_buffers")
+            if averaged and self.comm.all_reduce(np.array([weight]))[0] > 0.0:
+                _average(averaged, self.comm, weight)
         if self.broadcast_buffers:
             self._broadcast(buffers)
 
@@ -249,9 +246,9 @@ class DistributedDataParallel(Module):
             comm.all_reduce(bucket.flat.data, "mean")
             for parameter in bucket.parameters:
                 parameter.changed("average_parameters")
-        for buffer in self.module.buffers():
-            if buffer.dtype.kind == "f":
-                write(buffer, comm.all_reduce(np.array(buffer._data), "mean"), "average_parameters")
+        buffers = [buffer for buffer in self.module.buffers() if buffer.dtype.kind == "f"]
+        if buffers:
+            _average(buffers, comm, 1.0)
 
     def clip_grad_norm_(
         self, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
@@ -302,7 +299,7 @@ class DistributedDataParallel(Module):
             CommMismatchError: parameters that differ, with the first of them, the ranks, and the last step at
                 which all agreed.
         """
-        names, parameters = zip(*self.module.named_parameters(), strict=True)
+        names, parameters = zip(*self._parameters_by_name, strict=True)
         sums = np.array([zlib.crc32(np.ascontiguousarray(p._data).data) for p in parameters], dtype=np.int64)
         statistics = self.reducer.statistics
         gathered = self.comm.all_gather(np.append(sums, int(statistics.computing_s * 1e9)))
@@ -356,3 +353,23 @@ def _num_samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
         if shape:
             return float(shape[0])
     return 1.0
+
+
+def _average(tensors: list[Tensor], comm: Communicator, weight: float) -> None:
+    """Set floating tensors to their weighted means over the ranks, by one collective."""
+    joined = np.concatenate([tensor._data.reshape(-1).astype(np.float64) for tensor in tensors])
+    comm.all_reduce(joined, "mean", weight=weight)
+    start = 0
+    for tensor in tensors:
+        part = joined[start : start + tensor.size]
+        write(tensor, part.reshape(tensor.shape).astype(tensor.dtype), "average")
+        start += tensor.size
+
+
+def _write_parts(tensors: list[Tensor], joined: np.ndarray, where: str) -> None:
+    """Write what stands one behind the other in an array of bytes into tensors."""
+    start = 0
+    for tensor in tensors:
+        part = joined[start : start + tensor.nbytes].view(tensor.dtype)
+        write(tensor, part.reshape(tensor.shape), where)
+        start += tensor.nbytes
