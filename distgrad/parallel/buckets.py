@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,38 +16,68 @@ from distgrad.comm.base import Communicator
 from distgrad.comm.work import Work
 from distgrad.optim.flat import FlatBuffer
 
-__all__ = ["Bucket", "Hook", "all_reduce", "plan_buckets"]
+__all__ = ["Bucket", "Hook", "all_reduce", "plan_buckets", "suitable_cap", "time_all_reduce"]
 
 _MIB = 1 << 20
 _FIRST_BYTES = _MIB  # a small first bucket starts the communication early
 _SMALLEST_BYTES = _MIB // 8  # below it the calls cost more than what they carry
 _LARGEST_BYTES = 25 * _MIB
-_NUM_WISHED = 8  # so that a small model has something to overlap too
+_MAX_BUCKETS = 8  # wished for; those of the largest size may be more
+_CALL_S = 0.3e-3  # what a bucket costs the processor beside backward: two threads hand the interpreter around
+_TRIAL_BYTES = 1 << 22
+_TRIALS = 3
 _WEIGHT, _FAILURES, _USED = 0, 1, 2  # what stands where in a tail
 
 
+def time_all_reduce(comm: Communicator, num_bytes: int) -> float:
+    """Seconds that an all-reduce of ``num_bytes`` takes; the first rank's, on all of them.
+
+    Collective: yes; blocks: yes.
+    """
+    trial = comm.allocate(max(4, min(num_bytes, _TRIAL_BYTES) // 4 * 4)).view(np.float32)
+    times = []
+    for _ in range(_TRIALS):
+        comm.barrier()
+        start_s = time.perf_counter()
+        comm.all_reduce(trial)
+        times.append(time.perf_counter() - start_s)
+    best_s = np.array([min(times)])
+    return float(comm.broadcast(best_s)[0]) * max(1.0, num_bytes / trial.nbytes)
+
+
+def suitable_cap(num_bytes: int, transfer_s: float | None = None) -> float:
+    """Bytes at which a bucket is full.
+
+    The last of ``k`` buckets cannot hide, and each costs a call: ``transfer_s / k + k call_s`` is least for
+    ``k = sqrt(transfer_s / call_s)``.
+
+    Args:
+        num_bytes: of all gradients.
+        transfer_s: seconds that they travel, all together; None if that is not known.
+    """
+    count = float(_MAX_BUCKETS)
+    if transfer_s is not None:
+        count = min(max(math.sqrt(transfer_s / _CALL_S), 1.0), count)
+    return min(max(num_bytes / count, _SMALLEST_BYTES), _LARGEST_BYTES)
+
+
 def plan_buckets(
-    parameters: Sequence[tuple[str, Tensor]], bucket_cap_mb: float | None = None
+    parameters: Sequence[tuple[str, Tensor]], cap_bytes: float
 ) -> list[list[tuple[str, Tensor]]]:
     """Divide parameters, in the order given, into buckets of neighbours with one dtype.
 
     Args:
         parameters: by name, in the order in which their gradients become ready.
-        bucket_cap_mb: size in MiB at which a bucket is full; None takes an eighth of all, between 1/8 and 25.
+        cap_bytes: a bucket that has come to it is full; the first one is at 1 MiB.
 
     Returns:
-        The buckets' parameters; a parameter larger than the cap has one to itself.
+        The buckets' parameters.
     """
-    total = sum(parameter.nbytes for _, parameter in parameters)
-    cap = min(max(total / _NUM_WISHED, _SMALLEST_BYTES), _LARGEST_BYTES)
-    if bucket_cap_mb is not None:
-        cap = bucket_cap_mb * _MIB
     buckets: list[list[tuple[str, Tensor]]] = []
     filled = 0
     for name, parameter in parameters:
-        limit = min(cap, _FIRST_BYTES) if len(buckets) == 1 else cap
-        fits = buckets and filled + parameter.nbytes <= limit
-        if fits and buckets[-1][0][1].dtype == parameter.dtype:
+        limit = min(cap_bytes, _FIRST_BYTES) if len(buckets) == 1 else cap_bytes
+        if buckets and filled < limit and buckets[-1][0][1].dtype == parameter.dtype:
             buckets[-1].append((name, parameter))
             filled += parameter.nbytes
         else:

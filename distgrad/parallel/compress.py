@@ -12,7 +12,6 @@ Source: Seide et al., Interspeech 2014 (error feedback).
 from __future__ import annotations
 
 import math
-import time
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
@@ -23,13 +22,11 @@ from numpy.typing import NDArray
 
 from distgrad.comm.base import Communicator
 from distgrad.comm.work import Work
-from distgrad.parallel.buckets import Bucket
+from distgrad.parallel.buckets import Bucket, time_all_reduce
 
 __all__ = ["Payoff", "PowerSGD", "TopK", "bf16", "fp16"]
 
 Array = NDArray[Any]
-_TRIAL_BYTES = 1 << 22
-_TRIALS = 3
 _JUDGED_STEPS = 10
 
 
@@ -273,14 +270,7 @@ class Payoff:
         self._num_bytes = num_bytes
         self._is_first = comm.rank == 0
         self._compressed_s: list[float] = []
-        trial = comm.allocate(min(num_bytes, _TRIAL_BYTES) // 4 * 4 or 4).view(np.float32)
-        times = []
-        for _ in range(_TRIALS):
-            comm.barrier()
-            start_s = time.perf_counter()
-            comm.all_reduce(trial)
-            times.append(time.perf_counter() - start_s)
-        self._plain_s = min(times) * max(1.0, num_bytes / trial.nbytes)
+        self._plain_s = time_all_reduce(comm, num_bytes)
 
     @staticmethod
     def concerns(hook: Any) -> bool:

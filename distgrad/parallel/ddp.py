@@ -20,7 +20,7 @@ from distgrad.errors import CommMismatchError, GraphError
 from distgrad.nn.module import Module
 from distgrad.nn.parameter import write
 from distgrad.nn.utils.gradients import get_total_norm
-from distgrad.parallel.buckets import Hook
+from distgrad.parallel.buckets import Hook, suitable_cap, time_all_reduce
 from distgrad.parallel.compress import Payoff
 from distgrad.parallel.reducer import ForwardPass, Reducer, Statistics
 
@@ -54,7 +54,8 @@ class DistributedDataParallel(Module):
     Args:
         module: the same on every rank; its parameters are moved into flat buffers and set to rank 0's.
         comm: the ranks; None takes all that were started together.
-        bucket_cap_mb: size of the buckets in MiB; None takes an eighth of all, between 1/8 and 25.
+        bucket_cap_mb: MiB at which a bucket is full; None measures what suits the network, or, with a hook,
+            takes an eighth of all gradients, between 1/8 and 25 MiB.
         broadcast_buffers: set buffers (running statistics) to rank 0's before each training step.
         average_buffers: set those of floating dtype to the mean of the ranks' instead, weighted as the ranks'
             last forward passes are.
@@ -89,7 +90,6 @@ class DistributedDataParallel(Module):
         super().__init__()
         self.module = module
         self.comm = init() if comm is None else comm
-        self.bucket_cap_mb = bucket_cap_mb
         self.broadcast_buffers = broadcast_buffers
         self.average_buffers = average_buffers
         self.check_replicas_every = check_replicas_every
@@ -99,6 +99,7 @@ class DistributedDataParallel(Module):
         self._num_steps_before = 0  # counted in statistics that have been reset
         self._parameters_by_name = list(module.named_parameters())
         self._check_same_module()
+        self._cap_bytes = self._find_cap(bucket_cap_mb)
         self._planned: list[bool] = []
         self._reducer: Reducer | None = None
         self._plan(reversed(self._parameters_by_name))
@@ -148,6 +149,13 @@ class DistributedDataParallel(Module):
                 f"rank {rank} has {first[1]}; build the same module on every rank"
             )
 
+    def _find_cap(self, bucket_cap_mb: float | None) -> float:
+        if bucket_cap_mb is not None:
+            return bucket_cap_mb * 2**20
+        num_bytes = sum(parameter.nbytes for _, parameter in self._parameters_by_name)
+        measures = self.hook is None and self.comm.size > 1  # some hooks' results depend on the buckets
+        return suitable_cap(num_bytes, time_all_reduce(self.comm, num_bytes) if measures else None)
+
     def _plan(self, ordered: Iterable[tuple[str, Tensor]]) -> None:
         """Divide the parameters that want gradients, in the order given, into buckets."""
         self._planned = self._wanting()
@@ -155,7 +163,7 @@ class DistributedDataParallel(Module):
         if previous is not None:
             previous.detach()
         wanting = [(name, parameter) for name, parameter in ordered if parameter.requires_grad]
-        self._reducer = Reducer(wanting, self.comm, self.bucket_cap_mb, self.hook)
+        self._reducer = Reducer(wanting, self.comm, self._cap_bytes, self.hook)
         if previous is not None:
             self._reducer.succeed(previous)
 

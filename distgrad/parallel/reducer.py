@@ -103,7 +103,7 @@ class Reducer:
     Args:
         parameters: the same on every rank, by name, in the order in which their gradients become ready.
         comm: the ranks.
-        bucket_cap_mb: as in :func:`plan_buckets`.
+        cap_bytes: as in :func:`distgrad.parallel.buckets.plan_buckets`.
         hook: sums a bucket's gradients; None is :func:`distgrad.parallel.buckets.all_reduce`.
 
     Attributes:
@@ -121,7 +121,7 @@ class Reducer:
         self,
         parameters: Sequence[tuple[str, Tensor]],
         comm: Communicator,
-        bucket_cap_mb: float | None = None,
+        cap_bytes: float,
         hook: Hook | None = None,
     ) -> None:
         for name, parameter in parameters:
@@ -135,7 +135,7 @@ class Reducer:
         self.averaged = False
         self.statistics = Statistics()
         self.passes: deque[ForwardPass] = deque(maxlen=_MAX_PASSES)
-        self.buckets = [Bucket(bucket, comm, hook) for bucket in plan_buckets(parameters, bucket_cap_mb)]
+        self.buckets = [Bucket(bucket, comm, hook) for bucket in plan_buckets(parameters, cap_bytes)]
         self._bucket_of = {leaf: bucket for bucket in self.buckets for leaf in bucket.leaves}
         for leaf in self._bucket_of:
             leaf.observer = self
