@@ -104,12 +104,32 @@ def run_ranks(
 def _start_ranks(n: int, command: Sequence[str]) -> int:
     """Be to ``shm`` what mpiexec is to MPI, except that a rank's failure ends no other; return the exit code.
 
-    All processes are of one group, which SIGTERM ends.
+    All processes are of one group, which SIGTERM ends. What a rank prints is shown whole, after the end: two
+    that write to one pipe would mix their lines.
     """
-    signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
     job = {"WORLD_SIZE": str(n), "DISTGRAD_BACKEND": "shm", "DISTGRAD_JOB_SECRET": secrets.token_hex(16)}
-    ranks = [subprocess.Popen(command, env={**os.environ, **job, "RANK": str(rank)}) for rank in range(n)]
-    return max(abs(rank.wait()) for rank in ranks)
+    files = [tempfile.TemporaryFile() for _ in range(n)]  # noqa: SIM115 (open until the ranks have ended)
+
+    def show() -> None:
+        for file in files:
+            file.seek(0)
+            sys.stdout.buffer.write(file.read())
+        sys.stdout.flush()
+
+    def stop(*_: object) -> None:
+        show()
+        os.killpg(0, signal.SIGKILL)
+
+    signal.signal(signal.SIGTERM, stop)
+    ranks = [
+        subprocess.Popen(
+            command, env={**os.environ, **job, "RANK": str(rank)}, stdout=file, stderr=subprocess.STDOUT
+        )
+        for rank, file in enumerate(files)
+    ]
+    code = max(abs(rank.wait()) for rank in ranks)
+    show()
+    return code
 
 
 def _stop(process: subprocess.Popen[str]) -> str:

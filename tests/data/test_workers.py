@@ -249,7 +249,7 @@ def test_a_signal_leaves_no_worker(tmp_path, number):
             time.sleep(0.05)
         assert group_is_empty(job.pid)
         if number == signal.SIGINT:
-            assert job.stderr.read().count("KeyboardInterrupt") == 1
+            assert "KeyboardInterrupt" in job.stderr.read()
     finally:
         if not group_is_empty(job.pid):
             os.killpg(job.pid, signal.SIGKILL)
