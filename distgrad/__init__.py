@@ -1,4 +1,4 @@
-"""Data-parallel training of neural networks on NumPy, CuPy and MPI.
+"""Data-parallel training of neural networks on NumPy and MPI.
 
 ::
 
