@@ -103,6 +103,7 @@ from distgrad.autograd.random import (
 )
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import Device
+from distgrad.backend.device import parse_device as device
 from distgrad.backend.rng import Generator, default_generator, manual_seed
 from distgrad.backend.threads import get_num_threads, set_num_threads
 from distgrad.errors import (
@@ -113,7 +114,7 @@ from distgrad.errors import (
 # isort: on
 
 if _TYPE_CHECKING:
-    from distgrad import autograd, checkpoint, comm, data, func, nn, optim, parallel
+    from distgrad import autograd, checkpoint, comm, cuda, data, func, nn, optim, parallel
     from distgrad.checkpoint.files import load, save
 
 __version__ = "0.1.0"
@@ -127,7 +128,7 @@ int8, int16, int32, int64 = (_np.dtype(_name) for _name in ("int8", "int16", "in
 uint8, uint16, uint32, uint64 = (_np.dtype(_name) for _name in ("uint8", "uint16", "uint32", "uint64"))
 bool = _np.dtype("bool")
 
-_ROOMS = ("autograd", "checkpoint", "comm", "data", "func", "nn", "optim", "parallel")
+_ROOMS = ("autograd", "checkpoint", "comm", "cuda", "data", "func", "nn", "optim", "parallel")
 _FILES = ("load", "save")
 
 
@@ -158,8 +159,9 @@ __all__ = [  # noqa: RUF022 (in alphabetical order)
     "broadcast_arrays", "broadcast_to", "can_cast", "cdist", "ceil", "celu", "channel_shuffle", "checkpoint",
     "chunk",
     "clip", "comm", "complex128", "complex64", "concat", "conj", "copysign", "cos", "cosh",
-    "cosine_embedding_loss", "cosine_similarity", "count_nonzero", "ctc_loss", "cummax", "cummin",
-    "cumprod", "cumsum", "cumulative_prod", "cumulative_sum", "data", "default_generator", "diff",
+    "cosine_embedding_loss", "cosine_similarity", "count_nonzero", "ctc_loss", "cuda", "cummax",
+    "cummin", "cumprod", "cumsum", "cumulative_prod", "cumulative_sum", "data", "default_generator", "device",
+    "diff",
     "divide", "dropout", "e", "einsum", "elu", "embedding", "empty", "empty_like", "enable_grad", "equal",
     "erf", "erfc", "erfinv", "exp", "expand_dims", "expm1", "eye", "feature_alpha_dropout",
     "feature_dropout", "fft", "finfo", "flip",

@@ -18,16 +18,17 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"": "errors env trace"},
     {
-        "backend": "device streams memory blas threads rng kernels.cache kernels.table kernels.support"
+        "backend": "namespace device streams memory blas threads rng numpy cupy kernels.cache kernels.table"
+        " kernels.support"
         " kernels.activation kernels.norm kernels.batch kernels.softmax kernels.optimizer kernels.product"
         " kernels.linear kernels.attention"
-        " kernels.conv kernels.pool kernels.embedding numpy cupy",
+        " kernels.conv kernels.pool kernels.embedding",
         "profiler": "timeline summary memory report",
         "launch": "plan hosts rank process ssh mpirun slurm loop lines hangs job logs supervise __main__",
     },
     {
         "autograd": "declared lines primitive modes graph tensor tree source dispatch composite"
-        " ops.rules ops.elementwise ops.trig ops.rounding ops.logic ops.parts ops.reduce ops.shape"
+        " ops.rules ops.move ops.elementwise ops.trig ops.rounding ops.logic ops.parts ops.reduce ops.shape"
         " ops.index ops.scan ops.sorting ops.linalg ops.linalg_products ops.linalg_solve"
         " ops.linalg_decompose ops.linalg_norms ops.fft ops.products ops.einsum ops.special"
         " ops.activation ops.dropout ops.scatter ops.embedding ops.cumulative ops.statistics ops.windows"
@@ -56,7 +57,7 @@ FLOORS = [
     },
     {"optim": "swa_utils"},
     {"parallel": "buckets compress adasum reducer batchnorm ddp localsgd exact sharded"},
-    {"": "linalg fft func doctor cli __main__"},
+    {"": "linalg fft func cuda doctor cli __main__"},
 ]
 PLACES = {
     ".".join(filter(None, ("distgrad", room, file))): (floor, room, place)
@@ -70,13 +71,14 @@ GUESTS = {
     "numpy": r"distgrad\.(__init__|backend|autograd|comm|nn|optim|data|checkpoint|parallel|profiler|cli)\b.*",
     "mpi4py": r"distgrad\.comm\.mpi",
     "cupy": r"distgrad\.backend\.cupy",
+    "cupyx": r"distgrad\.backend\.cupy",
     "numba": r"distgrad\.backend\.kernels\..*",
     "llvmlite": r"distgrad\.backend\.kernels\..*",
     "click": r"distgrad\.cli",
     "tqdm": r"distgrad\.cli",
     "safetensors": r"distgrad\.checkpoint\.files",
 }
-LAZY = ("cupy", "mpi4py", "numba")  # what `import distgrad` must not load
+LAZY = ("cupy", "cupyx", "mpi4py", "numba")  # what `import distgrad` must not load
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 50
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -21,9 +21,10 @@ from typing import Any, Concatenate, ParamSpec, cast
 
 import numpy as np
 
-from distgrad.autograd.dispatch import Operation, namespace, namespaces, wrong_dtype
+from distgrad.autograd.dispatch import Operation, namespace, namespaces, tensor_namespace, wrong_dtype
 from distgrad.autograd.primitive import DTYPE_CHARS, REGISTRY, Primitive, Reject, Sample
 from distgrad.autograd.tensor import Tensor, constant
+from distgrad.backend.namespace import add_formula
 
 __all__ = ["Composite", "composite"]
 
@@ -78,8 +79,7 @@ def composite(
         if record.name in REGISTRY:
             raise TypeError(f"composite {record.name}: registered twice")
         REGISTRY[record.name] = record
-        for backend in namespaces.values():  # in place of a backend's own, whose signature may differ
-            backend.__dict__[record.name] = functools.partial(formula, backend)
+        add_formula(record.name, formula, replace=True)  # a backend's own may have another signature
         operation = _public(record)
         namespace.__dict__[record.name] = operation
         return operation
@@ -106,8 +106,10 @@ def _public(record: Composite) -> Operation[Any]:
         for place, value in zip(given, _numbers_as_tensors([values[place] for place in given]), strict=True):
             values[place] = value
         options = {key: _tensor(value) for key, value in kwargs.items()}
+        tensors = [value for value in values if isinstance(value, Tensor)]
+        xp = tensor_namespace(tensors[0]._data) if tensors else namespace
         try:
-            return formula(namespace, *values, **options)
+            return formula(xp, *values, **options)
         except Exception as error:
             error.add_note(f"in {name}")
             raise

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.dispatch import CREATORS, namespace
+from distgrad.autograd.ops.move import moved
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.device import check_device
-from distgrad.errors import DTypeError, ShapeError
+from distgrad.backend.device import CPU, Device, activated, device_of, find_backend, resolve, to_device
+from distgrad.backend.namespace import NAMESPACES
+from distgrad.errors import DeviceError, DTypeError, ShapeError
 
 __all__ = [
     "arange",
@@ -42,6 +44,10 @@ DEFAULTS: dict[type, np.dtype[Any]] = {
 _NARROWED = {np.dtype(np.float64): DEFAULTS[float], np.dtype(np.complex128): DEFAULTS[complex]}
 
 
+#: DLPack's numbers of the kinds of memory: the CPU's, also pinned, and CUDA's, also managed.
+_DLPACK_KINDS = {1: "cpu", 3: "cpu", 2: "cuda", 13: "cuda"}
+
+
 # -- from data
 
 
@@ -51,11 +57,15 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     Args:
         data: a number, nested lists of numbers, an array or a tensor.
         dtype: of the result; None keeps that of an array, and makes Python floats float32.
-        device: where it shall lie; None means the CPU.
+        device: where it shall lie; None means the default device, the CPU.
         requires_grad: whether ``backward`` shall leave a gradient in ``grad``.
     """
-    check_device(device)
-    return Tensor(np.array(_to_array(data, dtype), copy=True), requires_grad)
+    array = _to_array(data, dtype)
+    target = _place(array, device)
+    if target == CPU and array.__class__ is np.ndarray:
+        return Tensor(np.array(array, copy=True), requires_grad)
+    sent: Any = to_device(array, target)
+    return Tensor(sent.copy() if sent is array else sent, requires_grad)
 
 
 def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | None = None) -> Tensor:
@@ -65,14 +75,18 @@ def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | 
         obj: a tensor, an array, anything with ``__dlpack__`` or the buffer protocol, a number, or nested
             lists of those.
         dtype: of the result; None keeps that of an array, and makes Python floats float32.
-        device: where it shall lie; None means the CPU.
+        device: where it shall lie; None means the default device, the CPU.
         copy: True always copies, False never does (an error where a copy is needed), None as needed.
 
     Raises:
         ValueError: ``copy=False`` where a copy is needed.
     """
-    check_device(device)
     source = obj if isinstance(obj, Tensor) else Tensor(_to_array(obj, dtype, copy))
+    target = _place(source._data, device)
+    if target != source.device:
+        if copy is False:
+            raise ValueError(f"asarray: copy=False, but {source.device} must be copied to reach {target}")
+        source = moved(source, target)
     if dtype is None or source.dtype == dtype:
         return namespace.astype(source, source.dtype) if copy and source is obj else source
     if copy is False:
@@ -90,8 +104,10 @@ def _to_array(data: Any, dtype: Any, copy: bool | None = None) -> np.ndarray:
     """
     if isinstance(data, Tensor):
         data = data._data
-    if hasattr(data, "__dlpack__") and not hasattr(data, "__array__"):
-        data = np.from_dlpack(data)
+    if data.__class__ is not np.ndarray and hasattr(data, "__dlpack__"):
+        data = _shared(data, None)
+        if data.__class__ is not np.ndarray:  # on a device
+            return data if dtype is None or data.dtype == dtype else data.astype(dtype)
     kinds = _kinds(data)
     numbers = kinds <= DEFAULTS.keys()
     if copy is False and numbers:
@@ -111,11 +127,48 @@ def _to_array(data: Any, dtype: Any, copy: bool | None = None) -> np.ndarray:
     return array
 
 
+def _shared(x: Any, copy: bool | None) -> Any:
+    """The array of another library's, or of a backend's own, where it lies.
+
+    Raises:
+        DeviceError: it lies on a device of a kind that is not known here.
+    """
+    kind: type = x.__class__
+    if kind in NAMESPACES:
+        return x.copy() if copy else x
+    number = int(x.__dlpack_device__()[0])
+    if number not in _DLPACK_KINDS:
+        raise DeviceError(
+            f"from_dlpack: expected the CPU's or a GPU's memory, got DLPack device type {number}"
+        )
+    return find_backend(_DLPACK_KINDS[number]).from_dlpack(x, copy)
+
+
+def _place(array: Any, device: Any) -> Device:
+    """The device that is meant: None means where an array of a GPU lies, else the default one."""
+    if device is None and array.__class__ is not np.ndarray:
+        return device_of(array)
+    return resolve(device)
+
+
+def _made(name: str, device: Any, *args: Any, **options: Any) -> Any:
+    """What the namespace's function of that name returns on a device."""
+    place = resolve(device)
+    if place == CPU:
+        return getattr(np, name)(*args, **options)
+    with activated(place) as xp:
+        return getattr(xp, name)(*args, **options)
+
+
 def _kinds(data: Any) -> set[Any]:
     """What stands in ``data``: Python's types of numbers, which decide no dtype, and dtypes of arrays."""
     if isinstance(data, list | tuple):
         return set().union(*map(_kinds, data))
     if hasattr(data, "dtype"):
+        if data.__class__ in NAMESPACES and data.__class__ is not np.ndarray:
+            raise DeviceError(
+                f"tensor: a list holds an array on {device_of(data)}; join them with dg.stack, or use .cpu()"
+            )
         return {data.dtype}
     return {next((kind for kind in DEFAULTS if isinstance(data, kind)), np.dtype(object))}
 
@@ -128,8 +181,11 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
         device: where it shall lie; None means where it does.
         copy: True always copies, False never does, None as needed.
     """
-    check_device(device)
-    return Tensor(np.from_dlpack(x, device=None if device is None else "cpu", copy=copy))
+    array = _shared(x._data if isinstance(x, Tensor) else x, copy)
+    target = device_of(array) if device is None else resolve(device)
+    if copy is False and target != device_of(array):
+        raise ValueError(f"from_dlpack: copy=False, but {device_of(array)} must be copied to reach {target}")
+    return Tensor(to_device(array, target))
 
 
 # -- constants
@@ -137,20 +193,17 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
 
 def empty(shape: Shape, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor whose elements are whatever the memory held."""
-    check_device(device)
-    return Tensor(np.empty(shape, dtype or DEFAULTS[float]), requires_grad)
+    return Tensor(_made("empty", device, shape, dtype or DEFAULTS[float]), requires_grad)
 
 
 def zeros(shape: Shape, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor of zeros, float32 unless said otherwise."""
-    check_device(device)
-    return Tensor(np.zeros(shape, dtype or DEFAULTS[float]), requires_grad)
+    return Tensor(_made("zeros", device, shape, dtype or DEFAULTS[float]), requires_grad)
 
 
 def ones(shape: Shape, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor of ones, float32 unless said otherwise."""
-    check_device(device)
-    return Tensor(np.ones(shape, dtype or DEFAULTS[float]), requires_grad)
+    return Tensor(_made("ones", device, shape, dtype or DEFAULTS[float]), requires_grad)
 
 
 def full(
@@ -162,33 +215,46 @@ def full(
         shape: lengths of the axes.
         fill_value: the number.
         dtype: None means the default of the number's kind: bool, int64, float32 or complex64.
-        device: where it shall lie; None means the CPU.
+        device: where it shall lie; None means the default device, the CPU.
         requires_grad: whether ``backward`` shall leave a gradient in ``grad``.
     """
-    check_device(device)
-    return Tensor(np.full(shape, _to_array(fill_value, dtype)), requires_grad)
+    value = _to_array(fill_value, dtype)
+    if value.ndim:
+        raise ShapeError(f"full: fill_value must be a number, got an array of shape {list(value.shape)}")
+    return Tensor(_made("full", device, shape, value.item(), value.dtype), requires_grad)
+
+
+def _beside(x: Any, device: Any) -> Any:
+    """The device that is meant: None means where ``x`` lies."""
+    return getattr(x, "device", None) if device is None else device
 
 
 def empty_like(x: Any, /, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """As ``empty``, with the shape of ``x``, and its dtype unless said otherwise."""
-    return empty(x.shape, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+    return empty(x.shape, dtype=dtype or x.dtype, device=_beside(x, device), requires_grad=requires_grad)
 
 
 def zeros_like(x: Any, /, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros with the shape of ``x``, and its dtype unless said otherwise."""
-    return zeros(x.shape, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+    return zeros(x.shape, dtype=dtype or x.dtype, device=_beside(x, device), requires_grad=requires_grad)
 
 
 def ones_like(x: Any, /, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones with the shape of ``x``, and its dtype unless said otherwise."""
-    return ones(x.shape, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+    return ones(x.shape, dtype=dtype or x.dtype, device=_beside(x, device), requires_grad=requires_grad)
 
 
 def full_like(
     x: Any, /, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """One number with the shape of ``x``, and its dtype unless said otherwise."""
-    return full(x.shape, fill_value, dtype=dtype or x.dtype, device=device, requires_grad=requires_grad)
+    return full(
+        x.shape,
+        fill_value,
+        dtype=dtype or x.dtype,
+        device=_beside(x, device),
+        requires_grad=requires_grad,
+    )
 
 
 def eye(
@@ -201,10 +267,9 @@ def eye(
         n_cols: number of columns; None means as many as rows.
         k: which diagonal: 0 the main one, k > 0 above it.
         dtype: of the result; None means float32.
-        device: where it shall lie; None means the CPU.
+        device: where it shall lie; None means the default device, the CPU.
     """
-    check_device(device)
-    return Tensor(np.eye(n_rows, n_cols, k=k, dtype=dtype or DEFAULTS[float]))
+    return Tensor(_made("eye", device, n_rows, n_cols, k=k, dtype=dtype or DEFAULTS[float]))
 
 
 # -- numbers at equal distances
@@ -227,17 +292,16 @@ def arange(
         stop: the end.
         step: the distance.
         dtype: of the result; None means int64 for whole numbers and float32 otherwise.
-        device: where it shall lie; None means the CPU.
+        device: where it shall lie; None means the default device, the CPU.
         requires_grad: whether ``backward`` shall leave a gradient in ``grad``.
     """
-    check_device(device)
     if step == 0:
         raise ValueError("arange: step must not be 0")
     if dtype is None:
         whole = all(isinstance(each, int | np.integer) for each in (start, stop, step) if each is not None)
         dtype = DEFAULTS[int if whole else float]
     first, end = (0, start) if stop is None else (start, stop)
-    return Tensor(np.arange(first, end, step, dtype=dtype), requires_grad)
+    return Tensor(_made("arange", device, first, end, step, dtype=dtype), requires_grad)
 
 
 def linspace(
@@ -258,16 +322,15 @@ def linspace(
         stop: the end.
         num: how many.
         dtype: of the result; None means float32, or complex64 for complex ends.
-        device: where it shall lie; None means the CPU.
+        device: where it shall lie; None means the default device, the CPU.
         endpoint: whether ``stop`` is the last number.
         requires_grad: whether ``backward`` shall leave a gradient in ``grad``.
     """
-    check_device(device)
     if num < 0:
         raise ShapeError(f"linspace: num must be 0 or more, got {num}")
     if dtype is None:
         dtype = DEFAULTS[complex if isinstance(start, complex) or isinstance(stop, complex) else float]
-    return Tensor(np.linspace(start, stop, num, endpoint=endpoint, dtype=dtype), requires_grad)
+    return Tensor(_made("linspace", device, start, stop, num, endpoint=endpoint, dtype=dtype), requires_grad)
 
 
 def fftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, device: Any = None) -> Tensor:
@@ -277,18 +340,18 @@ def fftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, device: Any = None)
         n: length of the transform.
         d: distance of the samples.
         dtype: of the result; None means float32.
-        device: where it shall lie; None means the CPU.
+        device: where it shall lie; None means the default device, the CPU.
     """
-    check_device(device)
-    return Tensor(np.fft.fftfreq(n, d).astype(dtype or DEFAULTS[float]))
+    return Tensor(to_device(np.fft.fftfreq(n, d).astype(dtype or DEFAULTS[float]), resolve(device)))
 
 
 def rfftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, device: Any = None) -> Tensor:
     """The frequencies that ``rfft`` returns; arguments as in ``fftfreq``."""
-    check_device(device)
-    return Tensor(np.fft.rfftfreq(n, d).astype(dtype or DEFAULTS[float]))
+    return Tensor(to_device(np.fft.rfftfreq(n, d).astype(dtype or DEFAULTS[float]), resolve(device)))
 
 
 # gradients of gradients make constants too
-for _function in (empty, empty_like, eye, full, full_like, ones, ones_like, zeros, zeros_like):
-    namespace.__dict__[_function.__name__] = _function
+for _function in (
+    *(arange, asarray, empty, empty_like, eye, full, full_like, ones, ones_like, tensor, zeros, zeros_like),
+):
+    CREATORS[_function.__name__] = namespace.__dict__[_function.__name__] = _function

@@ -7,6 +7,7 @@ inputs that want a gradient. A call costs the formula and a few attribute loads.
 
 from __future__ import annotations
 
+import functools
 import linecache
 import sys
 from collections.abc import Callable, Sequence
@@ -20,11 +21,16 @@ from distgrad.autograd.modes import modes
 from distgrad.autograd.primitive import REGISTRY, Primitive, Reject, Sample
 from distgrad.autograd.source import backward_source, call_source, public_signature
 from distgrad.autograd.tensor import OPERANDS, Tensor, constant, share
+from distgrad.backend.device import Device, device_of, follow
 from distgrad.backend.kernels.table import accelerated
-from distgrad.backend.numpy import Namespace, numpy_namespace
-from distgrad.errors import AxisError, DistgradError, DTypeError, GraphError, ShapeError
+from distgrad.backend.namespace import NAMESPACES, Namespace, add_formula
+from distgrad.backend.numpy import numpy_namespace
+from distgrad.errors import AxisError, DeviceError, DistgradError, DTypeError, GraphError, ShapeError
 
-__all__ = ["Array", "Operation", "namespace", "namespaces", "operator_method", "primitive"]
+__all__ = [
+    "CREATORS", "Array", "Operation", "namespace", "namespaces", "operator_method", "primitive",
+    "tensor_namespace",
+]  # fmt: skip
 
 #: What formulas are annotated with: an array of any backend outside, a Tensor for callers.
 Array = Any
@@ -33,10 +39,27 @@ P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
 #: Backends by array type; Python numbers go with whatever they meet.
-namespaces: dict[type, Namespace] = {np.ndarray: numpy_namespace}
+namespaces: dict[type, Namespace] = NAMESPACES
 
 #: The Tensor namespace: every operation by name. It is the ``xp`` of gradients of gradients.
 namespace = Namespace("distgrad", Tensor, {})
+
+#: The functions of that namespace that make tensors from none, and have to be told where.
+CREATORS: dict[str, Callable[..., Tensor]] = {}
+
+
+def tensor_namespace(array: Any) -> Namespace:
+    """The Tensor namespace whose creation functions make tensors where ``array`` lies."""
+    if array.__class__ is np.ndarray or array.__class__ not in namespaces:  # NumPy's scalars
+        return namespace
+    follow(array)
+    return _namespace_on(device_of(array))
+
+
+@functools.cache
+def _namespace_on(device: Device) -> Namespace:
+    made = {name: functools.partial(create, device=device) for name, create in CREATORS.items()}
+    return Namespace(f"distgrad on {device}", Tensor, {**vars(namespace), **made})
 
 
 class Operation(Protocol[P]):
@@ -91,8 +114,7 @@ def primitive(
         if taken:
             raise TypeError(f"primitive {record.name}: {sorted(taken)} are names in the compiled functions")
         REGISTRY[record.name] = record
-        for backend in namespaces.values():
-            backend.add_formula(record.name, accelerated(record.name, formula))
+        add_formula(record.name, accelerated(record.name, formula))
         operation = _compiled_later(record, lambda: call_source(record))
         operation.__signature__ = public_signature(record)
         operation.record = record
@@ -165,7 +187,8 @@ def optional(value: Any, where: str, name: str) -> Any:
 
 def lone(value: Any, where: str, name: str) -> Any:
     """As :func:`constant`, for an only input: a number becomes an array, for want of others to follow."""
-    return np.asarray(constant(value, where, name))
+    value = constant(value, where, name)
+    return value if value.__class__ in namespaces else np.asarray(value)
 
 
 def unwrap_sequence(values: Any, where: str, name: str) -> tuple[list[Any], list[Any], list[Any]]:
@@ -181,20 +204,53 @@ def unwrap_sequence(values: Any, where: str, name: str) -> tuple[list[Any], list
     return arrays, nodes, cells
 
 
-def pick(*values: Any) -> Namespace:
-    """The backend of the first array among ``values``; Python numbers alone go to NumPy."""
-    for value in values:
-        backend = namespaces.get(value.__class__)
-        if backend is not None:
-            return backend
-    return numpy_namespace
+def pick(record: Primitive, *values: Any) -> Namespace:
+    """The namespace of the arrays among ``values``; Python numbers alone go to NumPy.
+
+    Raises:
+        DeviceError: arrays on different devices.
+    """
+    arrays = [value for value in values if value.__class__ in namespaces]
+    if not arrays:
+        return numpy_namespace
+    first = arrays[0]
+    if len(arrays) > 1:
+        check_devices(record, arrays)
+    if first.__class__ is not np.ndarray:
+        follow(first)
+    return namespaces[first.__class__]
 
 
-def as_array(y: Any) -> Any:
-    """A formula's result as an array: NumPy returns a scalar where the result has no axes."""
-    if y.__class__ in namespaces:
-        return y
-    return np.asarray(y)
+def check_devices(record: Primitive, values: Sequence[Any]) -> None:
+    """Let nothing cross between devices unless the user says so.
+
+    Raises:
+        DeviceError: arrays on different devices.
+    """
+    arrays = [value for value in values if value.__class__ in namespaces]
+    first = device_of(arrays[0]) if arrays else None
+    for array in arrays[1:]:
+        other = device_of(array)
+        if other != first:
+            shown = ", ".join(f"{describe_value(each)} on {device_of(each)}" for each in arrays)
+            raise DeviceError(
+                f"{record.name}: expected all arrays on one device, got {shown}; move one with "
+                f".to('{first}') or .to('{other}')"
+            )
+
+
+def as_array(y: Any, record: Primitive | None = None, values: Sequence[Any] = ()) -> Any:
+    """A formula's result as an array: NumPy returns a scalar where the result has no axes.
+
+    Args:
+        y: the result.
+        record, values: the operation and its inputs, which must lie together where they can be several.
+    """
+    if y.__class__ not in namespaces:
+        return np.asarray(y)
+    if record is not None and len(values) > 1:
+        check_devices(record, values)
+    return y
 
 
 def complex_barrier(record: Primitive) -> Any:
@@ -254,6 +310,10 @@ def wrong_dtype(record: Primitive, name: str, value: Any) -> DTypeError:
 
 def explain(record: Primitive, error: Exception, values: tuple[Any, ...]) -> Exception:
     """A backend's error as one of ours, with the operation and what it was given."""
+    try:
+        check_devices(record, values)
+    except DeviceError as apart:
+        return apart
     kinds: list[tuple[type[Exception], type[Exception]]] = [
         (np.linalg.LinAlgError, np.linalg.LinAlgError),
         (np.exceptions.AxisError, AxisError),

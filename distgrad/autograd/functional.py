@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.dispatch import as_array, namespace, namespaces, numpy_namespace
+from distgrad.autograd.dispatch import as_array, namespace, namespaces, numpy_namespace, tensor_namespace
 from distgrad.autograd.graph import Arithmetic, Leaf, Node, OutputNode, run_backward
 from distgrad.autograd.modes import modes
 from distgrad.autograd.primitive import Primitive
 from distgrad.autograd.source import retained_names
 from distgrad.autograd.tensor import Tensor, make_tensor
+from distgrad.backend.device import follow
 from distgrad.errors import DTypeError, GraphError, ShapeError
 
 __all__ = ["backward", "grad"]
@@ -39,10 +40,17 @@ def _surplus_axes(
 class ArrayArithmetic:
     """Gradients as plain arrays: they are not differentiated again."""
 
-    namespaces: dict[type, Any] = namespaces
-    default = numpy_namespace  # for NumPy's scalars, which small sums turn into
+    namespaces: dict[type, Any] = {np.ndarray: numpy_namespace}  # noqa: RUF012
     unpack: Any = None  # saved arrays are taken as they are
     add = staticmethod(operator.add)  # in new memory: either may be shared with another path
+
+    def choose(self, like: Any) -> Any:
+        """A device's namespace; NumPy's for its scalars, which small sums turn into."""
+        xp = namespaces.get(like.__class__)
+        if xp is None:
+            return numpy_namespace
+        follow(like)
+        return xp
 
     def _xp(self, g: Any) -> Any:
         return namespaces.get(g.__class__, numpy_namespace)
@@ -87,7 +95,10 @@ class TensorArithmetic:
     """Gradients as tensors: they can be differentiated again."""
 
     namespaces: dict[type, Any] = {}  # noqa: RUF012
-    default = namespace
+
+    def choose(self, like: Any) -> Any:
+        """The Tensor namespace of the device where the gradient lies."""
+        return tensor_namespace(like._data) if isinstance(like, Tensor) else namespace
 
     def unpack(self, node: Node) -> tuple[Any, ...]:
         """Saved arrays as tensors with their place in the graph."""
@@ -144,6 +155,13 @@ class TensorArithmetic:
         leaf.grad = g if leaf.grad is None else namespace.add(leaf.grad, g)
 
 
+def _one(like: Any) -> Any:
+    """The gradient of a loss: 1, where and as the loss is."""
+    if like.__class__ is np.ndarray:
+        return np.array(1, like.dtype).reshape(like.shape)
+    return _ON_ARRAYS.choose(like).ones(like.shape, dtype=like.dtype)
+
+
 def _seeds(
     outputs: Sequence[Tensor], gradients: Any, where: str, create_graph: bool
 ) -> list[tuple[Any, Any]]:
@@ -164,7 +182,7 @@ def _seeds(
                     f"{where}: a gradient must be given for a tensor of shape {list(output.shape)}; "
                     "without one the tensor must have one element"
                 )
-            ones = np.array(1, output._data.dtype).reshape(output._data.shape)
+            ones = _one(output._data)
             seeds.append((output._node, Tensor(ones) if create_graph else ones))
             continue
         if not isinstance(gradient, Tensor):

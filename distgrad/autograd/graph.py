@@ -169,11 +169,12 @@ class Arithmetic(Protocol):
 
     Attributes:
         namespaces: the ``xp`` that vjps are called with, by the gradient's type.
-        default: the ``xp`` for any other type.
     """
 
     namespaces: dict[type, Any]
-    default: Any
+
+    def choose(self, like: Any) -> Any:
+        """The ``xp`` for a gradient of another type; a device's work goes where the gradient lies."""
 
     @property
     def unpack(self) -> Callable[[Node], tuple[Any, ...]] | None:
@@ -433,7 +434,9 @@ class _Walk:
                 arithmetic.zeros(meta, like) if part is None and meta is not None else part
                 for part, meta in zip(g, node.outputs, strict=True)
             )
-        xp = arithmetic.namespaces.get(like.__class__, arithmetic.default)
+        xp = arithmetic.namespaces.get(like.__class__)
+        if xp is None:
+            xp = arithmetic.choose(like)
         if arithmetic.unpack is not None:
             saved = arithmetic.unpack(node)
         try:

@@ -9,7 +9,7 @@ import numpy as np
 
 from distgrad.autograd.creation import DEFAULTS
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.device import CPU, Device, check_device
+from distgrad.backend.device import Device, available_devices, resolve
 from distgrad.errors import DTypeError
 
 __all__ = [
@@ -178,15 +178,15 @@ class NamespaceInfo:
 
     def default_device(self) -> Device:
         """Where tensors lie unless said otherwise."""
-        return CPU
+        return resolve(None)
 
     def devices(self) -> list[Device]:
         """Where tensors can lie."""
-        return [CPU]
+        return available_devices()
 
     def default_dtypes(self, *, device: Any = None) -> dict[str, np.dtype[Any]]:
         """The dtypes that Python's numbers and indices become."""
-        check_device(device)
+        resolve(device)
         return {
             "real floating": DEFAULTS[float],
             "complex floating": DEFAULTS[complex],
@@ -196,7 +196,7 @@ class NamespaceInfo:
 
     def dtypes(self, *, device: Any = None, kind: Any = None) -> dict[str, np.dtype[Any]]:
         """The standard's dtypes by name, those of a kind (as in ``isdtype``) or all."""
-        check_device(device)
+        resolve(device)
         every = {name: np.dtype(name) for names in _KINDS.values() for name in names}
         return {name: dtype for name, dtype in every.items() if kind is None or isdtype(dtype, kind)}
 

@@ -34,6 +34,7 @@ from distgrad.autograd.ops import (  # noqa: F401 (importing them registers thei
     logic,
     loss,
     margin,
+    move,
     norm,
     padding,
     parts,
@@ -52,9 +53,10 @@ from distgrad.autograd.ops import (  # noqa: F401 (importing them registers thei
     trig,
     windows,
 )
+from distgrad.autograd.ops.move import destination, moved
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.device import Device, check_device
-from distgrad.errors import DTypeError, GraphError, ShapeError
+from distgrad.backend.device import CPU, Device, to_device
+from distgrad.errors import DeviceError, DTypeError, GraphError, ShapeError
 
 __all__ = ["METHODS"]
 
@@ -136,7 +138,21 @@ def _index(self: Tensor) -> int:
 def _numpy(self: Tensor) -> np.ndarray:
     if self.requires_grad:
         raise GraphError("numpy: the tensor requires a gradient; call detach().numpy()")
-    return self._data
+    return _on_host(self, "numpy")
+
+
+def _on_host(tensor: Tensor, where: str) -> np.ndarray:
+    """The tensor's array, which must lie on the host.
+
+    Raises:
+        DeviceError: it lies elsewhere.
+    """
+    if tensor._data.__class__ is not np.ndarray and tensor.device != CPU:
+        raise DeviceError(
+            f"{where}: expected a tensor on the CPU, got one on {tensor.device}; call .cpu() first"
+        )
+    array: np.ndarray = tensor._data
+    return array
 
 
 def _array(self: Tensor, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -167,11 +183,13 @@ def _contains(self: Tensor, value: Any) -> bool:
 
 
 def _repr(self: Tensor) -> str:
-    text = np.array2string(self._data, separator=", ", prefix="tensor(")
+    text = np.array2string(to_device(self._data, CPU), separator=", ", prefix="tensor(")
     if self.size == 0 and self.ndim > 1:
         text += f", size={self.shape}"
     if self.dtype not in (np.float32, np.int64, np.bool_, np.complex64):
         text += f", dtype={self.dtype}"
+    if self.device != CPU:
+        text += f", device={str(self.device)!r}"
     if self.grad_fn is not None:
         text += f", grad_fn=<{self.grad_fn.op.name}>"
     elif self.requires_grad:
@@ -224,7 +242,7 @@ def _arrays(value: Any, function: Any) -> Any:
                 f"numpy.{function.__name__}: a tensor requires a gradient, which NumPy would lose; "
                 + (f"use {ours}, or detach() it" if ours else "detach() it first")
             )
-        return value._data
+        return _on_host(value, f"numpy.{function.__name__}")
     if isinstance(value, dict):
         return {key: _arrays(each, function) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -253,14 +271,15 @@ def _array_namespace(self: Tensor, /, *, api_version: str | None = None) -> Any:
 
 
 def _to_device(self: Tensor, device: Device | str, /, *, stream: Any = None) -> Tensor:
-    check_device(device)
-    if stream is not None:
+    if stream is not None and self.device == CPU:
         raise ValueError(f"to_device: the CPU has no streams, got stream={stream!r}")
-    return self
+    return moved(self, device)
 
 
 def _dlpack(self: Tensor, **options: Any) -> Any:
-    return _numpy(self).__dlpack__(**{key: value for key, value in options.items() if value is not None})
+    if self.requires_grad:
+        raise GraphError("__dlpack__: the tensor requires a gradient; call detach() first")
+    return self._data.__dlpack__(**{key: value for key, value in options.items() if value is not None})
 
 
 def _dlpack_method(
@@ -308,10 +327,24 @@ def _clone(self: Tensor) -> Tensor:
     return namespace.astype(self, self.dtype)
 
 
-def _to(self: Tensor, target: Any) -> Tensor:
-    if isinstance(target, Device | str) and not (isinstance(target, str) and target in np.sctypeDict):
-        return _to_device(self, target)
-    return namespace.astype(self, np.dtype(target), copy=False)
+def _to(self: Tensor, *args: Any, **options: Any) -> Tensor:
+    """The tensor with another dtype, on another device, or both; itself if it is so already.
+
+    Called as ``to(dtype)``, ``to(device)``, ``to(device, dtype)`` or ``to(tensor)``.
+    """
+    device, dtype = destination(args, options)
+    out = self
+    if dtype is not None:
+        out = namespace.astype(out, np.dtype(dtype), copy=False)
+    if device is not None:
+        out = moved(out, device, options.get("non_blocking", False))
+    return namespace.astype(out, out.dtype) if options.get("copy") and out is self else out
+
+
+def _cuda(self: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
+    """The tensor on a GPU: ``device``, a number or name; None means this rank's own."""
+    target = f"cuda:{device}" if isinstance(device, int) else device or "cuda"
+    return moved(self, target, non_blocking)
 
 
 def _to_dtype(dtype: Any) -> Callable[[Tensor], Tensor]:
@@ -395,7 +428,8 @@ _NAMED: dict[str, Any] = {
     "imag": property(namespace.imag),
     "to_device": _to_device,
     "to": _to,
-    "cpu": lambda self: self,
+    "cpu": lambda self: moved(self, CPU),
+    "cuda": _cuda,
     "item": _item,
     "tolist": lambda self: self._data.tolist(),
     "numpy": _numpy,

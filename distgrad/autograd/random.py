@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.creation import DEFAULTS
+from distgrad.autograd.dispatch import as_array
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.device import check_device
+from distgrad.backend.device import CPU, device_of, resolve, to_device
 from distgrad.backend.rng import Generator, default_generator
 from distgrad.errors import DTypeError, ShapeError
 
@@ -61,12 +62,11 @@ def rand(
         *size: lengths of the axes, as separate numbers or one tuple.
         generator: where the numbers come from.
         dtype: real floating-point; None means float32.
-        device: where it shall lie; None means the CPU.
+        device: where it shall lie; None means the default device, the CPU.
         requires_grad: whether ``backward`` shall leave a gradient in ``grad``.
     """
-    check_device(device)
     values = (generator or default_generator).uniform(_shape(size), _floating(dtype, "rand"))
-    return Tensor(values, requires_grad)
+    return Tensor(to_device(values, resolve(device)), requires_grad)
 
 
 def randn(
@@ -77,19 +77,18 @@ def randn(
     requires_grad: bool = False,
 ) -> Tensor:
     """Numbers of the standard normal distribution; arguments as in ``rand``."""
-    check_device(device)
     values = (generator or default_generator).normal(_shape(size), _floating(dtype, "randn"))
-    return Tensor(values, requires_grad)
+    return Tensor(to_device(values, resolve(device)), requires_grad)
 
 
 def rand_like(x: Any, /, *, generator: Generator | None = None, dtype: Any = None) -> Tensor:
-    """As ``rand``, with the shape of ``x``, and its dtype unless said otherwise."""
-    return rand(x.shape, generator=generator, dtype=dtype or x.dtype)
+    """As ``rand``, with the shape of ``x``, on its device, and of its dtype unless said otherwise."""
+    return rand(x.shape, generator=generator, dtype=dtype or x.dtype, device=x.device)
 
 
 def randn_like(x: Any, /, *, generator: Generator | None = None, dtype: Any = None) -> Tensor:
-    """As ``randn``, with the shape of ``x``, and its dtype unless said otherwise."""
-    return randn(x.shape, generator=generator, dtype=dtype or x.dtype)
+    """As ``randn``, with the shape of ``x``, on its device, and of its dtype unless said otherwise."""
+    return randn(x.shape, generator=generator, dtype=dtype or x.dtype, device=x.device)
 
 
 def normal(
@@ -99,6 +98,7 @@ def normal(
     *,
     generator: Generator | None = None,
     dtype: Any = None,
+    device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
     """Numbers of a normal distribution.
@@ -109,10 +109,11 @@ def normal(
         size: lengths of the axes.
         generator: where the numbers come from.
         dtype: real floating-point; None means float32.
+        device: where it shall lie; None means the default device, the CPU.
         requires_grad: whether ``backward`` shall leave a gradient in ``grad``.
     """
     values = (generator or default_generator).normal(tuple(size), _floating(dtype, "normal"))
-    return Tensor(np.asarray(values * std + mean), requires_grad)
+    return Tensor(to_device(np.asarray(values * std + mean), resolve(device)), requires_grad)
 
 
 def randint(
@@ -132,20 +133,18 @@ def randint(
         size: lengths of the axes.
         generator: where the numbers come from.
         dtype: of the result; None means int64.
-        device: where it shall lie; None means the CPU.
+        device: where it shall lie; None means the default device, the CPU.
 
     Raises:
         ValueError: an empty interval.
     """
-    check_device(device)
     values = (generator or default_generator).integers(low, high, tuple(size), dtype or DEFAULTS[int])
-    return Tensor(values)
+    return Tensor(to_device(values, resolve(device)))
 
 
 def randperm(n: int, *, generator: Generator | None = None, device: Any = None) -> Tensor:
     """The numbers 0 … n−1 in random order, int64[n]."""
-    check_device(device)
-    return Tensor((generator or default_generator).permutation(n))
+    return Tensor(to_device((generator or default_generator).permutation(n), resolve(device)))
 
 
 def bernoulli(x: Any, /, *, generator: Generator | None = None) -> Tensor:
@@ -156,14 +155,15 @@ def bernoulli(x: Any, /, *, generator: Generator | None = None) -> Tensor:
         generator: where the numbers come from.
 
     Raises:
-        ValueError: a number outside [0, 1].
+        ValueError: a number outside [0, 1]; not looked for on a GPU, where the host would have to wait.
     """
     data = x._data if isinstance(x, Tensor) else np.asarray(x)
     dtype = _floating(data.dtype, "bernoulli")
-    if not ((data >= 0) & (data <= 1)).all():
+    place = device_of(data)
+    if place == CPU and not ((data >= 0) & (data <= 1)).all():
         raise ValueError("bernoulli: probabilities must lie in [0, 1]")
-    draws = (generator or default_generator).uniform(data.shape, dtype)
-    return Tensor(np.asarray(draws < data).astype(dtype))
+    draws = to_device((generator or default_generator).uniform(data.shape, dtype), place)
+    return Tensor(as_array(draws < data).astype(dtype))
 
 
 def multinomial(
@@ -172,7 +172,7 @@ def multinomial(
     """Indices drawn with given weights.
 
     Without replacement, the indices with the largest log weight + Gumbel noise are taken, which draws them
-    one after another with the weights that are left.
+    one after another with the weights that are left. The host draws them, also for weights on a GPU.
 
     Args:
         x: weights from 0 on, ``[k]`` or ``[rows, k]``; they need not sum to 1.
@@ -189,7 +189,9 @@ def multinomial(
 
     Source: Efraimidis and Spirakis, Information Processing Letters, 2006.
     """
-    data = np.asarray(x._data if isinstance(x, Tensor) else x, dtype=np.float64)
+    data = x._data if isinstance(x, Tensor) else np.asarray(x)
+    place = device_of(data)
+    data = to_device(data, CPU).astype(np.float64)
     if data.ndim not in (1, 2):
         raise ShapeError(f"multinomial: expected one or two axes, got {list(data.shape)}")
     if not (np.isfinite(data) & (data >= 0)).all() or not (data.sum(axis=-1) > 0).all():
@@ -198,7 +200,7 @@ def multinomial(
     if replacement:
         shares = np.cumsum(data, axis=-1)
         draws = source.uniform((*data.shape[:-1], num_samples), np.float64) * shares[..., -1:]
-        return Tensor((shares[..., None, :] <= draws[..., None]).sum(axis=-1))
+        return Tensor(to_device((shares[..., None, :] <= draws[..., None]).sum(axis=-1), place))
     available = int((data > 0).sum(axis=-1).min(initial=data.shape[-1]))
     if num_samples > available:
         raise ShapeError(
@@ -207,4 +209,4 @@ def multinomial(
     waits = -np.log1p(-source.uniform(data.shape, np.float64))  # exponential: the first to come is drawn
     with np.errstate(divide="ignore", invalid="ignore"):
         order = np.argsort(np.where(data > 0, waits / data, math.inf), axis=-1, kind="stable")
-    return Tensor(order[..., :num_samples])
+    return Tensor(to_device(order[..., :num_samples], place))

@@ -49,7 +49,7 @@ _RUN = """\
 
 _WRAP = """\
     if y.__class__ is not ndarray:
-        y = as_array(y)
+        y = as_array(y, record, ({values},))
     out = new(Tensor)
     out._data = y
     out._leaf = None
@@ -139,7 +139,9 @@ def call_source(record: Primitive, operator: str = "") -> str:
     if record.outputs != 1:
         body.append(_record_source(record, _SEVERAL))
     else:
-        body.append(_WRAP + (_SHARE.format(x=record.inputs[0]) if record.view else _OWN))
+        body.append(
+            _WRAP.format(values=values) + (_SHARE.format(x=record.inputs[0]) if record.view else _OWN)
+        )
         body.append(_record_source(record, _RECORD) if record.vjps else "    out._node = None\n")
         body.append("    return out\n")
     return "".join(body)
@@ -173,9 +175,9 @@ def _namespace_expression(record: Primitive) -> str:
     if not record.inputs:
         return "numpy_namespace"
     if record.variadic:
-        return f"pick(*v_{record.inputs[0]})"
+        return f"pick(record, *v_{record.inputs[0]})"
     values = [f"v_{x}" for x in record.inputs]
-    return f"namespaces.get({values[0]}.__class__) or pick({', '.join(values)})"
+    return f"numpy_namespace if {values[0]}.__class__ is ndarray else pick(record, {', '.join(values)})"
 
 
 def _record_source(record: Primitive, template: str) -> str:

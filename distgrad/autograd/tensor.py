@@ -13,8 +13,9 @@ import numpy as np
 
 from distgrad.autograd.graph import Leaf, Node
 from distgrad.autograd.modes import modes
-from distgrad.backend.device import CPU, Device
-from distgrad.errors import DTypeError, GraphError
+from distgrad.backend.device import Device, device_of
+from distgrad.backend.namespace import NAMESPACES
+from distgrad.errors import DeviceError, DTypeError, GraphError
 
 __all__ = [
     "FLOATING",
@@ -150,7 +151,7 @@ class Tensor(_Attached):
     @property
     def device(self) -> Device:
         """Where the elements lie."""
-        return CPU
+        return device_of(self._data)
 
     # -- its place in the graph
 
@@ -216,6 +217,11 @@ class Tensor(_Attached):
                 raise GraphError(
                     f"grad: expected {self.dtype}{list(self.shape)}, got {value.dtype}{list(value.shape)}"
                 )
+            if value._data.__class__ is not self._data.__class__ or value.device != self.device:
+                raise DeviceError(
+                    f"grad: the tensor lies on {self.device}, got a gradient on {value.device}; move it with "
+                    f".to('{self.device}')"
+                )
         leaf = self.leaf_state()
         if value is not None and leaf.buffer is not None and value._data is not leaf.buffer:
             leaf.buffer[...] = value._data
@@ -252,7 +258,7 @@ class Tensor(_Attached):
                 f"data: expected {self.dtype}{list(self.shape)}, got {array.dtype}{list(array.shape)}"
             )
         if self._leaf is not None and self._leaf.flat is not None:
-            np.copyto(self._data, array)
+            self._data[...] = array
         else:
             self._data = array
             self._aliases = None
@@ -363,7 +369,7 @@ def constant(value: Any, where: str, name: str) -> Any:
     Raises:
         DTypeError: anything else.
     """
-    if value.__class__ is np.ndarray or isinstance(value, _NUMBERS):
+    if value.__class__ in NAMESPACES or isinstance(value, _NUMBERS):
         return value
     if isinstance(value, np.ndarray | np.generic):  # a subclass, or a scalar that knows its dtype
         return np.asarray(value)

@@ -9,41 +9,14 @@ import numpy as np
 
 from distgrad import env
 from distgrad.backend.memory import keep_freed_memory
+from distgrad.backend.namespace import Namespace, register_namespace
 from distgrad.backend.threads import share_cores
 
-__all__ = ["Namespace", "numpy_namespace"]
+__all__ = ["numpy_namespace"]
 
 if env.read().keep_memory:
     keep_freed_memory()
 share_cores()
-
-
-class Namespace:
-    """Array functions by name: a backend's own, and beside them the formulas of what it lacks.
-
-    Formulas and gradients take it as ``xp``. In a gradient of a gradient its place is taken by the Tensor
-    namespace, which has the same names.
-    """
-
-    def __init__(self, name: str, array_type: type, functions: dict[str, Any]) -> None:
-        self.__dict__.update(functions)
-        self.__name__ = name
-        self.array_type = array_type
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"namespace {self.__name__!r} has no function {name!r}")
-
-    def __repr__(self) -> str:
-        return f"<namespace {self.__name__}>"
-
-    def add_formula(self, name: str, formula: Callable[..., Any]) -> None:
-        """Make a primitive's formula callable as ``xp.name(...)``, unless the backend has that name."""
-        if name not in self.__dict__:
-
-            def bound(*args: Any, **kwargs: Any) -> Any:
-                return formula(self, *args, **kwargs)
-
-            self.__dict__[name] = bound
 
 
 # The calls inside np.sum, np.max and np.min, less their wrappers.
@@ -115,3 +88,4 @@ _functions |= {"broadcast_to": _broadcast_to, "reshape": _reshape, "max": _max, 
 _functions |= {"matrix_transpose": _matrix_transpose, "permute_dims": _permute_dims}
 
 numpy_namespace = Namespace("numpy", np.ndarray, _functions)
+register_namespace(numpy_namespace)

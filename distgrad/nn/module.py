@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from distgrad.autograd.ops.move import destination
 from distgrad.autograd.tensor import FLOATING, RemovableHandle, Tensor
-from distgrad.backend.device import CPU, Device
-from distgrad.errors import DeviceError, DTypeError, GraphError
+from distgrad.backend.device import Device, resolve, to_device
+from distgrad.errors import DTypeError, GraphError
 from distgrad.nn.hooks import Hook, Hooks
 from distgrad.nn.parameter import Buffer, Parameter, write
 from distgrad.nn.state import EXTRA_STATE, IncompatibleKeys, load
@@ -295,37 +296,42 @@ class Module:
         return self
 
     def to(self: M, *args: Any, **kwargs: Any) -> M:
-        """Convert the floating-point parameters and buffers, in place; returns the module.
+        """Convert the floating-point parameters and buffers, or move all, in place; returns the module.
 
         Called as ``to(dtype)``, ``to(device)``, ``to(device, dtype)`` or ``to(tensor)``, whose dtype and
         device are taken.
 
         Raises:
-            DeviceError: a device on which this build does not compute.
+            DeviceError: a device that is not there.
             DTypeError: a dtype that is not real floating-point.
             GraphError: a parameter whose gradient lies in a flat buffer.
         """
-        device, dtype = _destination(args, kwargs)
-        if device is not None and Device.parse(device) != CPU:
-            raise DeviceError(f"to: this build computes on the CPU only, got {device!r}; pass 'cpu'")
-        if dtype is not None:
-            self._convert(np.dtype(dtype))
+        device, dtype = destination(args, kwargs)
+        target = None if device is None else resolve(device)
+        kind = None if dtype is None else np.dtype(dtype)
+        if kind is not None and kind.char not in FLOATING:
+            raise DTypeError(f"to: a module's dtype must be real floating-point, got {kind}")
+        self._convert(kind, target)
         return self
 
-    def _convert(self, dtype: np.dtype[Any]) -> None:
-        if dtype.char not in FLOATING:
-            raise DTypeError(f"to: a module's dtype must be real floating-point, got {dtype}")
-        tensors = [*self.parameters(), *self.buffers()]
-        tensors = [each for each in tensors if each.dtype.char in FLOATING and each.dtype != dtype]
-        if any(each._leaf is not None and each._leaf.buffer is not None for each in tensors):
+    def _convert(self, dtype: np.dtype[Any] | None, device: Device | None) -> None:
+        """Give parameters and buffers, and their gradients, another dtype, or another place."""
+        changes = []
+        for tensor in [*self.parameters(), *self.buffers()]:
+            kind = tensor.dtype if dtype is None or tensor.dtype.char not in FLOATING else dtype
+            place = tensor.device if device is None else device
+            if kind != tensor.dtype or place != tensor.device:
+                changes.append((tensor, kind, place))
+        if any(each._leaf is not None and each._leaf.buffer is not None for each, _, _ in changes):
             raise GraphError(
-                "to: the gradients lie in a flat buffer; convert the module before it is wrapped"
+                "to: the gradients lie in a flat buffer; convert or move the module before it is wrapped, or "
+                "given to an optimizer"
             )
-        for tensor in tensors:
-            tensor._data = tensor._data.astype(dtype)
+        for tensor, kind, place in changes:
+            tensor._data = to_device(tensor._data.astype(kind, copy=False), place)
             tensor.changed("to")
             if tensor.grad is not None:
-                tensor.grad = Tensor(tensor.grad._data.astype(dtype))
+                tensor.grad = Tensor(to_device(tensor.grad._data.astype(kind, copy=False), place))
 
     def float(self: M) -> M:
         """Convert floating-point parameters and buffers to float32."""
@@ -342,6 +348,10 @@ class Module:
     def cpu(self: M) -> M:
         """Move to the CPU."""
         return self.to("cpu")
+
+    def cuda(self: M, device: int | str | Device | None = None) -> M:
+        """Move to a GPU: ``device``, a number or name; None means this rank's own."""
+        return self.to(f"cuda:{device}" if isinstance(device, int) else device or "cuda")
 
     # -- hooks
 
@@ -480,19 +490,3 @@ def _wrong_kind(module: Module, name: str, value: Any, what: str, expected: str)
         f"{type(module).__name__}: {name!r} is a {what} and takes {expected} or None, "
         f"got {type(value).__name__}"
     )
-
-
-def _destination(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """Device and dtype of the arguments of ``to``, None for what is not given."""
-    unknown = set(kwargs) - {"device", "dtype", "non_blocking"}
-    if unknown:
-        raise TypeError(f"to: unknown arguments {sorted(unknown)}; give dtype and device")
-    device, dtype = kwargs.get("device"), kwargs.get("dtype")
-    for value in args:
-        if isinstance(value, Tensor):
-            device, dtype = value.device, value.dtype
-        elif isinstance(value, Device) or (isinstance(value, str) and value.startswith(("cpu", "cuda"))):
-            device = value
-        elif value is not None and not isinstance(value, bool):
-            dtype = value
-    return device, dtype

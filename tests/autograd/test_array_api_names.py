@@ -137,6 +137,7 @@ def test_the_names_are_real_attributes():
 
 #: Operations that others are made of: gradients and methods call them, users don't.
 INTERNAL = {
+    "move",
     "attention",
     "attention_weights",
     "batch_norm_with_statistics",

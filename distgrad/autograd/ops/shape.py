@@ -11,8 +11,8 @@ from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.rules import Shape, normalize_axes, same_shape
 from distgrad.autograd.primitive import Reject, Sample
-from distgrad.backend.device import check_device
-from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
+from distgrad.backend.device import device_of, resolve
+from distgrad.errors import AxisError, DeviceError, DTypeError, OptionError, ShapeError
 
 
 def _reshaped(x: Shape, *, shape: Shape, **attributes: Any) -> Shape:
@@ -462,9 +462,10 @@ def astype(xp: Any, x: Array, dtype: Any, /, *, copy: bool = True, device: Any =
         x: any shape.
         dtype: of the result.
         copy: False returns the same memory where the dtype is the same.
-        device: where the result shall lie; None means where ``x`` does.
+        device: where ``x`` lies; ``to`` moves it.
     """
-    check_device(device)
+    if device is not None and resolve(device) != device_of(x):
+        raise DeviceError(f"astype: x lies on {device_of(x)}, got device {str(device)!r}; move it with .to")
     if x.dtype.kind == "c" and np.dtype(dtype).kind not in "cb":
         raise DTypeError(
             f"astype: {x.dtype} to {np.dtype(dtype)} would drop the imaginary part; take dg.real"

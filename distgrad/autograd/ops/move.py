@@ -1,0 +1,70 @@
+"""Moving between devices, through which gradients come back to where the input lies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.dispatch import Array, namespace, primitive
+from distgrad.autograd.ops.rules import same_shape
+from distgrad.autograd.primitive import Sample
+from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import CPU, Device, resolve, to_device
+
+__all__ = ["destination", "move", "moved"]
+
+
+@primitive(
+    math="y = x on another device",
+    shape=same_shape,
+    view=True,
+    samples=[Sample(((3, 4), CPU, CPU))],
+)
+def move(xp: Any, x: Array, target: Any, source: Any, /, *, non_blocking: bool = False) -> Array:
+    """The array on a device: itself where it lies there already, a copy elsewhere.
+
+    Args:
+        x: any shape.
+        target: the device.
+        source: where ``x`` lies, and its gradient shall.
+        non_blocking: towards the host, return before the elements have arrived: synchronise before reading.
+    """
+    return to_device(x, target, non_blocking)
+
+
+@move.vjp("x")
+def _(xp: Any, g: Array, target: Any, source: Any) -> Array:
+    return xp.move(g, source, target)
+
+
+def moved(tensor: Tensor, device: Any, non_blocking: bool = False) -> Tensor:
+    """The tensor on a device, itself if it lies there."""
+    target, source = resolve(device), tensor.device
+    if target == source:
+        return tensor
+    return namespace.move(tensor, target, source, non_blocking=non_blocking)
+
+
+def destination(args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Any]:
+    """Device and dtype of the arguments of ``to``, None for what is not given.
+
+    Args:
+        args: a device, a dtype, both, or a tensor, whose device and dtype are taken.
+        options: ``device``, ``dtype``, ``non_blocking``, ``copy``.
+
+    Raises:
+        TypeError: another option.
+    """
+    unknown = set(options) - {"device", "dtype", "non_blocking", "copy"}
+    if unknown:
+        raise TypeError(f"to: unknown arguments {sorted(unknown)}; give dtype and device")
+    device, dtype = options.get("device"), options.get("dtype")
+    for value in args:
+        if isinstance(value, Tensor):
+            device, dtype = value.device, value.dtype
+        elif isinstance(value, Device) or (isinstance(value, str) and value not in np.sctypeDict):
+            device = value
+        elif value is not None and not isinstance(value, bool):
+            dtype = value
+    return device, dtype

@@ -1,0 +1,309 @@
+"""The CuPy backend: arrays and functions on NVIDIA GPUs. The only file that imports CuPy.
+
+It is loaded when a ``"cuda"`` device is first asked for. Nothing in it crosses between host and device unless
+asked to: an array of the other side in an operation is an error of CuPy's or of the dispatcher's.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import Any
+
+import numpy as np
+
+from distgrad import env
+from distgrad.backend.device import Backend
+from distgrad.backend.namespace import Namespace, register_namespace
+from distgrad.errors import DeviceError
+
+try:
+    import cupy as cp
+except Exception as _error:  # not installed, or installed without its libraries
+    _missing: Exception | None = _error
+else:
+    _missing = None
+
+__all__ = ["CudaBackend", "elementwise_kernel", "open_backend", "raw_kernel", "reduction_kernel"]
+
+_INSTALL = 'pip install "distgrad[cuda13]" (CUDA 13 drivers) or "distgrad[cuda12]"'
+
+
+def open_backend() -> CudaBackend:
+    """The backend, once CuPy and a GPU are there; its namespace is registered.
+
+    Raises:
+        DeviceError: CuPy is not installed, or there is no GPU.
+    """
+    if _missing is not None:
+        raise DeviceError(f"device 'cuda': CuPy is not to be had ({_missing}); install it: {_INSTALL}")
+    try:
+        count = cp.cuda.runtime.getDeviceCount()
+    except cp.cuda.runtime.CUDARuntimeError as error:
+        raise DeviceError(
+            f"device 'cuda': CuPy {cp.__version__} finds no GPU ({error}); check nvidia-smi, "
+            f"and that the driver fits the CUDA of CuPy: {_INSTALL}"
+        ) from None
+    if count == 0:
+        raise DeviceError("device 'cuda': no GPU is visible; check nvidia-smi and CUDA_VISIBLE_DEVICES")
+    backend = CudaBackend(count)
+    register_namespace(backend.namespace)
+    return backend
+
+
+# -- kernels
+
+
+@functools.cache
+def elementwise_kernel(inputs: str, outputs: str, operation: str, name: str, **options: Any) -> Any:
+    """A kernel that computes one element at a time, from CUDA C; a device's first call compiles it.
+
+    Args:
+        inputs, outputs: parameters as CuPy writes them, ``"T x, raw T w"``.
+        operation: the body.
+        name: of the kernel in CUDA.
+        **options: of ``cupy.ElementwiseKernel``: ``preamble``, ``loop_prep``, ``options`` (a tuple).
+    """
+    _require()
+    return cp.ElementwiseKernel(inputs, outputs, operation, name, **options)
+
+
+@functools.cache
+def reduction_kernel(
+    inputs: str, outputs: str, map_expr: str, reduce_expr: str, post_map_expr: str, identity: str, name: str,
+    **options: Any,
+) -> Any:  # fmt: skip
+    """A kernel that reduces, from CUDA C; arguments as those of ``cupy.ReductionKernel``."""
+    _require()
+    return cp.ReductionKernel(
+        inputs, outputs, map_expr, reduce_expr, post_map_expr, identity, name, **options
+    )
+
+
+@functools.cache
+def raw_kernel(source: str, name: str, options: tuple[str, ...] = ()) -> Any:
+    """A kernel from CUDA C as it stands: call it with ``(grid, block, arguments)``.
+
+    It is compiled when first called on a device and kept for that device.
+
+    Args:
+        source: CUDA C with an ``extern "C" __global__`` function; or a template, and ``name`` its instance.
+        name: of the function.
+        options: for the compiler.
+    """
+    _require()
+    if "<" in name:
+        return cp.RawModule(code=source, options=options, name_expressions=(name,)).get_function(name)
+    return cp.RawKernel(source, name, options=options)
+
+
+def _require() -> None:
+    if _missing is not None:
+        raise DeviceError(f"device 'cuda': CuPy is not to be had ({_missing}); install it: {_INSTALL}")
+
+
+# -- what CuPy lacks, or does otherwise than formulas expect
+
+
+def _sum(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Any:
+    if dtype is None and x.dtype.char == "e":  # a float16 sum rounds away small terms, and overflows at 65504
+        return x.sum(axis, np.float32, None, keepdims).astype(np.float16)
+    return x.sum(axis, dtype, None, keepdims)
+
+
+def _add_at(x: Any, indices: Any, values: Any) -> Any:
+    """``x[indices] += values`` with repeated indices added up, in place; returns x."""
+    cp.add.at(x, indices, values)
+    return x
+
+
+def _copyto(x: Any, values: Any) -> Any:
+    cp.copyto(x, values, casting="same_kind")
+    return x
+
+
+def _vecdot(x1: Any, x2: Any, axis: int = -1) -> Any:
+    return _sum(cp.conj(x1) * x2, axis=axis)
+
+
+def _functions() -> dict[str, Any]:
+    return {"sum": _sum, "add_at": _add_at, "copyto": _copyto, "vecdot": _vecdot}
+
+
+# -- the backend
+
+
+class _Thread(threading.local):
+    """What each thread has chosen."""
+
+    index: int | None = None
+
+
+class CudaBackend(Backend):
+    """NVIDIA GPUs by CuPy.
+
+    Args:
+        count: how many this process sees.
+    """
+
+    kind = "cuda"
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._first = (env.read().local_rank or 0) % count
+        self._thread = _Thread()
+        self._pool = cp.get_default_memory_pool()
+        self._peak: _Peak | None = None
+        self.namespace = Namespace("cupy", cp.ndarray, _functions(), functools.partial(getattr, cp))
+        cp.cuda.runtime.setDevice(self._first)
+
+    # -- devices
+
+    def device_count(self) -> int:
+        return self._count
+
+    def current_index(self) -> int:
+        """This rank's own GPU (``LOCAL_RANK`` modulo those visible), or the one that the thread has set."""
+        chosen = self._thread.index
+        return self._first if chosen is None else chosen
+
+    def set_index(self, index: int) -> None:
+        self._thread.index = index
+        self.activate(index)
+
+    def index_of(self, array: Any) -> int:
+        return int(array.data.device_id)
+
+    def activate(self, index: int) -> None:
+        cp.cuda.runtime.setDevice(index)
+
+    def active_index(self) -> int:
+        return int(cp.cuda.runtime.getDevice())
+
+    def synchronize(self, index: int) -> None:
+        cp.cuda.Device(index).synchronize()
+
+    def properties(self, index: int) -> dict[str, Any]:
+        """What the driver says of a device."""
+        found: dict[str, Any] = cp.cuda.runtime.getDeviceProperties(index)
+        return found
+
+    # -- moving arrays
+
+    def from_host(self, array: np.ndarray, index: int) -> Any:
+        with cp.cuda.Device(index):
+            return cp.array(array, order="C")  # by way of pinned memory, which CuPy keeps until it is sent
+
+    def to_host(self, array: Any, non_blocking: bool = False) -> np.ndarray:
+        with cp.cuda.Device(self.index_of(array)):
+            if not non_blocking:
+                return np.asarray(cp.asnumpy(array, order="C"))
+            array = cp.ascontiguousarray(array)
+            memory = cp.cuda.alloc_pinned_memory(max(array.nbytes, 1))
+            out = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
+            array.get(out=out, blocking=False)
+            return out
+
+    def between(self, array: Any, index: int) -> Any:
+        with cp.cuda.Device(index):
+            return cp.array(array, order="C")
+
+    def from_dlpack(self, x: Any, copy: bool | None) -> Any:
+        array = x if isinstance(x, cp.ndarray) else cp.from_dlpack(x)
+        return array.copy() if copy else array
+
+    def allocate(self, num_bytes: int, index: int) -> Any:
+        with cp.cuda.Device(index):
+            return cp.empty(num_bytes, np.uint8)
+
+    # -- streams
+
+    def make_stream(self, index: int, priority: int) -> Any:
+        with cp.cuda.Device(index):
+            return cp.cuda.Stream(non_blocking=True, priority=priority)
+
+    def current_stream(self, index: int) -> Any:
+        return cp.cuda.get_current_stream(index)
+
+    def use_stream(self, native: Any, index: int) -> None:
+        with cp.cuda.Device(index):
+            native.use()
+
+    def make_event(self, timing: bool, index: int) -> Any:
+        with cp.cuda.Device(index):
+            return cp.cuda.Event(disable_timing=not timing)
+
+    def elapsed_ms(self, start: Any, end: Any) -> float:
+        return float(cp.cuda.get_elapsed_time(start, end))
+
+    # -- memory
+
+    def _index_pool(self, index: int, question: str) -> int:
+        with cp.cuda.Device(index):
+            return int(getattr(self._pool, question)())
+
+    def used_bytes(self, index: int) -> int:
+        """Bytes that arrays hold."""
+        return self._index_pool(index, "used_bytes")
+
+    def reserved_bytes(self, index: int) -> int:
+        """Bytes that the pool has taken from the driver."""
+        return self._index_pool(index, "total_bytes")
+
+    def free_unused(self) -> None:
+        """Give what no array holds back to the driver."""
+        self._pool.free_all_blocks()
+
+    def memory_info(self, index: int) -> tuple[int, int]:
+        """Bytes free and in all, as the driver counts."""
+        with cp.cuda.Device(index):
+            free, total = cp.cuda.runtime.memGetInfo()
+        return int(free), int(total)
+
+    def start_peak(self) -> None:
+        """Count the most bytes held at a time from now on."""
+        self._peak = _Peak(self._pool, {index: self.used_bytes(index) for index in range(self._count)})
+        cp.cuda.set_allocator(self._peak.malloc)
+
+    def peak_bytes(self, index: int) -> int:
+        """The most since :meth:`start_peak`; before a first one, what the pool has taken from the driver."""
+        if self._peak is None:
+            return self.reserved_bytes(index)
+        return max(self._peak.most.get(index, 0), self._peak.held.get(index, 0))
+
+
+class _Peak:
+    """An allocator that counts what it gives out and gets back, in front of the pool's."""
+
+    def __init__(self, pool: Any, held: dict[int, int]) -> None:
+        self.pool = pool
+        self.held = dict(held)
+        self.most = dict(held)
+        self.lock = threading.Lock()
+
+    def malloc(self, num_bytes: int) -> Any:
+        """Memory from the pool, counted until it is freed."""
+        pointer = self.pool.malloc(num_bytes)
+        return cp.cuda.MemoryPointer(_counted_class()(self, pointer), 0)
+
+    def add(self, index: int, num_bytes: int) -> None:
+        """Count bytes given out, or got back if below 0."""
+        with self.lock:
+            held = self.held[index] = self.held.get(index, 0) + num_bytes
+            self.most[index] = max(self.most.get(index, 0), held)
+
+
+@functools.cache
+def _counted_class() -> type:
+    class Counted(cp.cuda.BaseMemory):
+        """Memory that tells the counter when it is freed."""
+
+        def __init__(self, peak: _Peak, pointer: Any) -> None:
+            self.ptr, self.size, self.device_id = pointer.ptr, pointer.mem.size, pointer.device_id
+            self._pointer, self._peak = pointer, peak
+            peak.add(self.device_id, self.size)
+
+        def __del__(self) -> None:
+            self._peak.add(self.device_id, -self.size)
+
+    return Counted
