@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import distgrad as dg
+from distgrad.autograd.gradcheck import gradcheck, gradgradcheck
 from distgrad.errors import GraphError
 
 array_api_strict.set_array_api_strict_flags(api_version="2024.12")
@@ -155,6 +156,13 @@ def test_the_determinant_of_singular_matrices_has_a_gradient():
             minor = np.delete(np.delete(x, i, 0), j, 1)
             expected[i, j] = (-1) ** (i + j) * np.linalg.det(minor)
         np.testing.assert_allclose(t.grad.numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("rank", range(5))
+def test_the_determinant_of_singular_matrices_has_a_second_gradient(rank):
+    x = numbers((4, rank), "float64") @ numbers((rank, 4), "float64")
+    assert gradcheck(dg.linalg.det, [dg.tensor(x, requires_grad=True)])
+    assert gradgradcheck(dg.linalg.det, [dg.tensor(x, requires_grad=True)])
 
 
 def test_a_gradient_that_does_not_exist_is_an_error():

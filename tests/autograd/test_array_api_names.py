@@ -167,6 +167,7 @@ INTERNAL = {
     "adaptive_argmax_pool",
     "argcummax",
     "argcummin",
+    "cofactors_vjp",
 }
 
 

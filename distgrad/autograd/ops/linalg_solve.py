@@ -90,7 +90,7 @@ def _(xp: Any, g: Array, y: Array) -> Array:
     math="y = det x",
     shape=lambda x: x[:-2],
     dtypes="floating-point",
-    samples=[*_SQUARE, Sample((SINGULAR,), note="singular", grad=False)],
+    samples=[*_SQUARE, Sample((SINGULAR,), note="singular")],
     rejects=[_NOT_SQUARE],
 )
 def det(xp: Any, x: Array, /) -> Array:
@@ -111,21 +111,65 @@ def _(xp: Any, g: Array, x: Array) -> Array:
     rejects=[Reject(((2, 3),), ShapeError, "cofactors: expected square matrices")],
 )
 def cofactors(xp: Any, x: Array, /) -> Array:
-    """The matrix of cofactors of square matrices; a gradient of its own only where they are regular."""
+    """The matrix of cofactors of square matrices; its gradient holds for singular ones too."""
     if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
         raise ShapeError(f"cofactors: expected square matrices, got {list(x.shape)}")
     u, s, vh = xp.linalg.svd(x)
-    before = xp.cumulative_prod(s, axis=-1, include_initial=True)[..., :-1]
-    after = xp.flip(xp.cumulative_prod(xp.flip(s, -1), axis=-1, include_initial=True), -1)[..., 1:]
     handed = xp.linalg.det(u) * xp.linalg.det(vh)
-    return (u * (handed[..., None] * before * after)[..., None, :]) @ vh
+    return (u * (handed[..., None] * _products_of_others(xp, s))[..., None, :]) @ vh
+
+
+def _products_of_others(xp: Any, s: Array) -> Array:
+    """For each number the product of all others along the last axis, without a division."""
+    turned = xp.flip(s, axis=-1)
+    before = xp.cumulative_prod(s, axis=-1, include_initial=True)[..., :-1]
+    after = xp.flip(xp.cumulative_prod(turned, axis=-1, include_initial=True), axis=-1)[..., 1:]
+    return before * after
 
 
 @cofactors.vjp("x")
-def _(xp: Any, g: Array, x: Array, y: Array) -> Array:
-    along = xp.sum(g * y, axis=(-2, -1), keepdims=True) * y
-    across = xp.matmul(xp.matmul(y, xp.matrix_transpose(g)), y)
-    return (along - across) / xp.reshape(xp.det(x), (*x.shape[:-2], 1, 1))
+def _(xp: Any, g: Array, x: Array) -> Array:
+    return xp.cofactors_vjp(x, g)
+
+
+@primitive(
+    math="y_ij = Σ g_kl ∂c_kl/∂x_ij, with c the cofactors of x",
+    shape=lambda x, v: x,
+    dtypes="real floating-point",
+    samples=[Sample((REGULAR, (3, 3))), Sample((_STACK, (2, 3, 3)), note="a stack")],
+)
+def cofactors_vjp(xp: Any, x: Array, v: Array, /) -> Array:
+    """The second derivative of the determinant times a matrix, for singular matrices too.
+
+    C(U S Vᵀ) = det(U) det(V) U C(S) Vᵀ; and next to a diagonal S, with p_ij the product of all s but s_i and
+    s_j, a step E changes C_ii by Σ_j p_ij E_jj, and C_ij by -p_ij E_ji.
+    """
+    u, s, vh = xp.linalg.svd(x)
+    one = xp.eye(x.shape[-1], dtype=x.dtype)
+    others = _products_of_others(xp, s[..., None, :] * (1 - one) + one) * (1 - one)
+    handed = (xp.linalg.det(u) * xp.linalg.det(vh))[..., None, None]
+    turned = handed * (u.mT @ v @ vh.mT)
+    diagonal = xp.linalg.diagonal(turned)[..., None]
+    return u @ (one * (others @ diagonal) - others * turned.mT) @ vh
+
+
+@cofactors_vjp.vjp("v")
+def _(xp: Any, g: Array, x: Array) -> Array:
+    return xp.cofactors_vjp(x, g)  # second derivatives commute
+
+
+@cofactors_vjp.vjp("x")
+def _(xp: Any, g: Array, x: Array, v: Array, y: Array) -> Array:
+    # of y = (⟨v, c⟩ c - c vᵀ c) / det x, which is the same where x is regular
+    c, turn = xp.cofactors(x), xp.matrix_transpose
+    size = xp.reshape(xp.det(x), (*x.shape[:-2], 1, 1))
+    along = _inner(xp, g, c) * v + _inner(xp, v, c) * g
+    across = xp.matmul(xp.matmul(g, turn(c)), v) + xp.matmul(xp.matmul(v, turn(c)), g)
+    return (xp.cofactors_vjp(x, along - across) - _inner(xp, g, y) * c) / size
+
+
+def _inner(xp: Any, a: Array, b: Array) -> Array:
+    return xp.sum(a * b, axis=(-2, -1), keepdims=True)
 
 
 @primitive(

@@ -51,7 +51,10 @@ def round(xp: Any, x: Array, /) -> Array:
 @primitive(math="y = x / |x|, and 0 at 0", shape=same_shape, dtypes="numeric", samples=UNARY)
 def sign(xp: Any, x: Array, /) -> Array:
     """−1, 0 or 1; of a complex number, the point on the unit circle. The gradient is 0."""
-    return xp.sign(x) + 0  # −0 becomes 0
+    y = xp.sign(x) + 0  # −0 becomes 0
+    if y.dtype.kind == "c":  # NumPy gives ∞ + NaN·i the sign 1
+        return xp.where(xp.isnan(x), xp.nan * (1 + 1j), y).astype(y.dtype)
+    return y
 
 
 for _steps in (ceil, floor, trunc, round, sign):

@@ -182,13 +182,13 @@ def diff(
     Args:
         x: at least one axis.
         axis: the axis to step along.
-        n: how often differences are taken.
+        n: how often differences are taken; 0 gives ``x`` itself.
         prepend, append: arrays joined to ``x`` before, along the axis.
     """
     if n < 0:
         raise ShapeError(f"diff: n must be 0 or more, got n={n}")
     where = normalize_axes(axis, len(x.shape), "diff")[0]
-    parts = [part for part in (prepend, x, append) if part is not None]
+    parts = [part for part in (prepend, x, append) if part is not None] if n else [x]  # as NumPy
     y = x if len(parts) == 1 else xp.concat(parts, axis=where)
     for _ in range(n):
         y = xp.getitem(y, _along(where, slice(1, None))) - xp.getitem(y, _along(where, slice(None, -1)))
