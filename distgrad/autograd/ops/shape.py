@@ -242,7 +242,7 @@ def repeat(xp: Any, x: Array, repeats: Any, /, *, axis: int | None = None) -> Ar
 
 
 def _counts(repeats: Any) -> Any:
-    """Numbers of repetitions as NumPy takes them: not uint64, nor the floats that it makes of an empty list."""
+    """Numbers of repetitions as NumPy takes them: not uint64, nor the floats of an empty list."""
     counts = np.asarray(repeats)
     return counts.astype(np.int64) if counts.size == 0 or counts.dtype.kind == "u" else counts
 
