@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Environment", "read", "without_world"]
+__all__ = ["Environment", "place", "read", "unplace", "without_world"]
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,36 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
     )
 
 
+_placed: set[str] = set()  # the variables that :func:`place` has set, and nobody before it
+
+
+def place(rank: int, world_size: int, local_rank: int, local_world_size: int, node_rank: int) -> None:
+    """Set ``RANK`` and so on for the script, where no launcher of ours has: under mpirun and srun.
+
+    Args:
+        rank: this process's place among all ranks.
+        world_size: the number of ranks.
+        local_rank: its place among the ranks of its host.
+        local_world_size: the number of ranks on its host.
+        node_rank: the place of its host among the hosts, in the order of their first ranks.
+    """
+    numbers = (rank, world_size, local_rank, local_world_size, node_rank)
+    for name, number in zip(_PLACE, numbers, strict=True):
+        if name not in os.environ:
+            os.environ[name] = str(number)
+            _placed.add(name)
+
+
+def unplace() -> None:
+    """Take back what :func:`place` has set."""
+    while _placed:
+        os.environ.pop(_placed.pop(), None)
+
+
+_PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK")
 _WORLD = (
-    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "SLURM_STEP_NUM_TASKS"),
+    *_PLACE,
+    "SLURM_STEP_NUM_TASKS",
     *("DISTGRAD_BACKEND", "DISTGRAD_SUPERVISOR", "DISTGRAD_JOB_SECRET", "DISTGRAD_PROGRESS"),
 )
 _MPI = ("PMI_", "PMIX_", "OMPI_", "HYDI_")

@@ -36,6 +36,7 @@ class Track:
         number: of its last call; -1 for a call that has none.
         waiting: whether that call lasts.
         call, group, place: the last call, the group's name and the caller's line, as text.
+        step: how many steps of training its optimizer has made.
         changed_s: when ``sequence`` last changed.
         active_s: when it was last seen to use the processor.
         longest_s: the longest that it has computed between two calls.
@@ -53,6 +54,7 @@ class Track:
     call: str = ""
     group: str = ""
     place: str = ""
+    step: int = 0
     changed_s: float = field(default=0.0)
     active_s: float = field(default=0.0)
     longest_s: float = 0.0
@@ -72,6 +74,7 @@ class Track:
             self.changed_s = now_s
         self.heard_s, self._cpu_s, self.state = now_s, beat["cpu_s"], beat["state"]
         self.sequence, self.number, self.waiting = beat["sequence"], beat["number"], beat["waiting"]
+        self.step = beat["step"]
         if beat["text"]:
             self.call, self.group, self.place = beat["text"].split("\n")
 
@@ -82,11 +85,12 @@ class Track:
 
     @property
     def name(self) -> str:
-        """The last call with its number, its group and the user's line."""
+        """The last call with its number, its group and the user's line, and the step after which it came."""
         number = f"#{self.number} " if self.number >= 0 else ""
         group = f", group '{self.group}'," if self.group not in ("", "world") else ""
         place = "" if _LIBRARY.search(self.place) else f" at {self.place}"
-        return f"{number}{self.call}{group}{place}"
+        step = f", after step {self.step}" if self.step else ""
+        return f"{number}{self.call}{group}{place}{step}"
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ def _all_wait(
         return Finding("different collective", _ranks(waiting), text)
     if newest_s < hang_after_s:
         return None
-    text = f"every rank has called {waiting[0].name} {newest_s:.0f} s ago, and it does not complete"
+    text = f"every rank has called {waiting[0].name}, {newest_s:.0f} s ago, and it does not complete"
     return Finding("stalled", _ranks(waiting), f"{text}. Look at the network between the hosts")
 
 

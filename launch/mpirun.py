@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +18,10 @@ from distgrad.errors import MissingDependencyError
 from . import rank as rank_file
 from .plan import Host
 
-__all__ = ["Starter", "direct", "mpiexec", "remove_segments"]
+__all__ = ["Starter", "direct", "family", "mpiexec", "remove_segments"]
 
+# What `mpiexec --version` says, in the order in which it is unmistakable: Intel's is a Hydra too.
+_FAMILIES = {"Open MPI": r"open ?mpi|prrte|open-mpi", "Intel MPI": "intel", "MPICH": "hydra|mpich"}
 _MPI_PREFIXES = ("PMI_", "PMIX_", "OMPI_COMM_WORLD_")
 _SEGMENT_FOLDER = Path("/dev/shm")
 _SEGMENT_PREFIXES = ("mpich_shm_", "mpich_vci_")
@@ -70,24 +74,74 @@ def mpiexec(
         MissingDependencyError: no ``mpiexec`` was found.
     """
     path, note = _find_mpiexec(environment)
-    num_ranks = sum(host.slots for host in hosts)
+    kind = family(path)
+    if kind == "Open MPI":
+        options, settings, variable = *_open_mpi(hosts, reach), "OMPI_COMM_WORLD_RANK"
+    else:
+        options, settings, variable = *_hydra(kind, hosts, reach), "PMI_RANK"
+    rank = (sys.executable, rank_file.__file__, variable, *target)
+    if kind == "Intel MPI" and reach:  # it fills the first host, whatever stands in -hosts
+        parts = [(":", "-host", host.name, "-n", str(host.slots), *rank) for host in hosts]
+        where = [word for part in parts for word in part][1:]
+    else:
+        where = ["-n", str(sum(host.slots for host in hosts)), *rank]
+    command = (path, *options, *where)
+    return Starter(command, {**settings, **environment, "DISTGRAD_BACKEND": "mpi"}, note)
+
+
+def family(path: str) -> str:
+    """Whose an ``mpiexec`` is: ``MPICH``, ``Intel MPI``, ``Open MPI``, or why it does not say."""
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"unknown ({error})"
+    words = done.stdout + done.stderr
+    return next(
+        (name for name, form in _FAMILIES.items() if re.search(form, words, re.IGNORECASE)), "unknown"
+    )
+
+
+def _hydra(kind: str, hosts: Sequence[Host], reach: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The options and settings of MPICH's and Intel's mpiexec.
+
+    Without automatic cleanup mpiexec leaves it to the supervisor to end the others, which then knows who was
+    first.
+    """
+    is_intel = kind == "Intel MPI"
+    # Or MPICH's leaves a file in /tmp; Intel's does not survive it.
+    settings = {} if is_intel else {"HWLOC_XMLFILE": os.devnull}
     if not reach:
         # The fork launcher and the named host keep Hydra from asking a batch system where to go.
-        where = ["-launcher", "fork", "-hosts", "localhost"]
-        settings = {}
+        return ("-launcher", "fork", "-hosts", "localhost", "-disable-auto-cleanup"), settings
+    program, *extra = shlex.split(reach)
+    if extra:
+        name = "I_MPI_HYDRA_BOOTSTRAP_EXEC_EXTRA_ARGS" if is_intel else "HYDRA_LAUNCHER_EXTRA_ARGS"
+        settings[name] = " ".join(extra)
+    launcher = "slurm" if os.path.basename(program) == "srun" else "ssh"
+    where = ["-launcher", launcher, "-launcher-exec", shutil.which(program) or program]
+    if not is_intel:
+        where += ["-hosts", ",".join(f"{host.name}:{host.slots}" for host in hosts)]
+    return (*where, "-disable-auto-cleanup"), settings
+
+
+def _open_mpi(hosts: Sequence[Host], reach: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The options and settings of Open MPI's mpiexec.
+
+    By default it refuses root and more ranks than cores, binds ranks to cores, which is ours to do, gives
+    ranks of other hosts none of the variables, and looks for network cards for a second at the start.
+    """
+    settings = {"OMPI_MCA_btl": "^ofi"}
+    if os.geteuid() == 0:
+        settings |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    names = [f"{host.name if reach else 'localhost'}:{host.slots}" for host in hosts]
+    options = ("--host", ",".join(names), "--map-by", "slot:OVERSUBSCRIBE", "--bind-to", "none", "-x", "*")
+    if not reach:
+        settings |= {"PRTE_MCA_ras": "^slurm,pbs", "PRTE_MCA_plm": "ssh"}
+    elif os.path.basename(shlex.split(reach)[0]) == "srun":
+        settings |= {"PRTE_MCA_plm_slurm_args": "--overlap --cpu-bind=none --mpi=none"}
     else:
-        program, *extra = shlex.split(reach)
-        launcher = "slurm" if os.path.basename(program) == "srun" else "ssh"
-        names = ",".join(f"{host.name}:{host.slots}" for host in hosts)
-        where = ["-launcher", launcher, "-launcher-exec", shutil.which(program) or program, "-hosts", names]
-        settings = {"HYDRA_LAUNCHER_EXTRA_ARGS": " ".join(extra)} if extra else {}
-    # Without automatic cleanup mpiexec leaves it to the supervisor to end the others, which then knows who
-    # was first.
-    options = (*where, "-disable-auto-cleanup", "-n", str(num_ranks))
-    command = (path, *options, sys.executable, rank_file.__file__, "PMI_RANK", *target)
-    own = {"HWLOC_XMLFILE": os.devnull, **environment, **settings}  # or mpiexec leaves a file in /tmp
-    own["DISTGRAD_BACKEND"] = "mpi"
-    return Starter(command, own, note)
+        settings |= {"PRTE_MCA_ras": "^slurm,pbs", "PRTE_MCA_plm": "ssh", "PRTE_MCA_plm_ssh_agent": reach}
+    return options, settings
 
 
 def _find_mpiexec(environment: Mapping[str, str]) -> tuple[str, str]:

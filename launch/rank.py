@@ -39,9 +39,8 @@ STACKS_SIGNAL = signal.SIGRTMAX - 2  # a rank answers with the Python stacks of 
 CHUNK_BYTES = 1 << 16
 CONNECT_TIMEOUT_S = 30.0
 BEAT_S = 1.0  # how often a watcher tells how far its script is
-PROGRESS = struct.Struct(
-    "=QqQQ"
-)  # how many calls began or ended; the last: number, if it lasts, text's bytes
+# How many calls began or ended; the last one's number, whether it lasts, its text's bytes; steps done.
+PROGRESS = struct.Struct("=QqQQQ")
 PROGRESS_BYTES = 4096  # those numbers, then the text of the last call in UTF-8
 _HEADER = struct.Struct("!BI")
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -57,7 +56,7 @@ class Frame(enum.IntEnum):
     FAILED = 5  # JSON {code, traceback}: an exception that nothing caught
     ENDED = 6  # JSON {status}: the script's status as os.waitpid gives it: the rank's last
     SIGNAL = 7  # JSON {number}: for the rank's process group
-    PROGRESS = 8  # JSON {sequence, number, waiting, text, cpu_s, state}: how far the script is
+    PROGRESS = 8  # JSON {sequence, number, waiting, text, step, cpu_s, state}: how far the script is
     STACKS = 9  # bytes: a piece of the Python stacks that STACKS_SIGNAL asked for
 
 
@@ -293,9 +292,11 @@ class _Page:
         return {"DISTGRAD_PROGRESS": f"{self.descriptor}:{inode}"}
 
     def read(self) -> dict[str, Any]:
-        sequence, number, waiting, length = PROGRESS.unpack_from(self.memory)
+        sequence, number, waiting, length, step = PROGRESS.unpack_from(self.memory)
         text = self.memory[PROGRESS.size : PROGRESS.size + length].decode(errors="replace")
-        return {"sequence": sequence, "number": number, "waiting": bool(waiting), "text": text}
+        return {
+            "sequence": sequence, "number": number, "waiting": bool(waiting), "text": text, "step": step,
+        }  # fmt: skip
 
 
 class _Watcher:
@@ -371,6 +372,7 @@ class _Watcher:
         kind = self.pipes[pipe]
         if kind is Frame.FAILED:
             for _, body in self.failures.feed(data):
+                self._beat()
                 self.line.sendall(pack(kind, body))
         elif data:
             self.line.sendall(pack(kind, data))
@@ -378,6 +380,7 @@ class _Watcher:
 
     def _end(self) -> int:
         # The script is still a zombie here, so its number cannot mean another process group.
+        self._beat()
         os.killpg(self.script, signal.SIGKILL)
         for pipe in self.pipes:
             os.set_blocking(pipe, False)

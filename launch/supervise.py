@@ -182,9 +182,12 @@ class Supervisor:
     def _handle(self, rank: Rank, kind: Frame, body: bytes) -> None:
         number = rank.spec.rank
         if kind in (Frame.STDOUT, Frame.STDERR):
-            if kind is Frame.STDERR and (found := _ABORT.search(body)):
+            found = _ABORT.search(body) if kind is Frame.STDERR else None
+            if found is not None:
                 rank.abort_code = int(found[1])
             self.console.write(number, kind - Frame.STDOUT, body)
+            if found is not None:  # at once: some starters end the others before this one, some nobody
+                self._abort(rank)
         elif kind is Frame.FAILED:
             failure = json.loads(body)
             self._fail(rank, failure["code"], failure["traceback"], leaving=True)
@@ -233,6 +236,7 @@ class Supervisor:
             reason = process.explain(code)
             how = how or f"exited {code}"
             text = f"launch: rank {number} on {rank.track.host} {how} after {self._elapsed_s():.1f} s"
+            text += f" and {_count(rank.track.step, 'step')}" if rank.track.step else ""
             text += f" ({reason})" if reason else ""
             text += f"; stopped {_count(len(others), 'other rank')}"
             done = [other.spec.rank for other in self.ranks if other.track.code == 0]
@@ -243,6 +247,12 @@ class Supervisor:
             self._stop(signal.SIGTERM, FAILURE_GRACE_S, spared=rank if leaving else None)
         elif traceback not in ("", self.verdict.traceback) and not self._interrupted:
             self.console.show(number, traceback)
+
+    def _abort(self, rank: Rank) -> None:
+        """A rank has called MPI_Abort, and may stay until somebody ends it."""
+        if rank.track.code is None and self.verdict is None:
+            code = rank.abort_code or 0
+            self._fail(rank, code & 0xFF or 1, how=f"called MPI_Abort({code})")
 
     def _release(self) -> None:
         """Take the failure that was held back for its cause: there is none."""
@@ -396,8 +406,7 @@ class Supervisor:
             names = ", ".join(str(rank.spec.rank) for rank in running)
             aborted = [rank for rank in running if rank.abort_code is not None]
             if aborted:
-                abort_code = aborted[0].abort_code or 0
-                self._fail(aborted[0], abort_code & 0xFF or 1, how=f"called MPI_Abort({abort_code})")
+                self._abort(aborted[0])
             elif any(rank.spec.rank not in self._lines for rank in running):
                 text = f"launch: the starter exited {code} before rank {names} had started. It said:"
                 self.verdict = Verdict(code or 1, text, self._starter_said.decode(errors="replace"))

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Callable
 
 from distgrad import env
 from distgrad.comm.calls import Call
 from distgrad.launch.rank import PROGRESS, PROGRESS_BYTES
 
-__all__ = ["Progress", "find"]
+__all__ = ["Progress", "find", "tell_step"]
 
 _MAX_TEXTS = 1000
+_told: Progress | None = None  # what :func:`find` found
 _MAX_CHARS = 330  # a line; three lines of four bytes a character fit
 
 
@@ -55,13 +57,25 @@ class Progress:
         self._numbers[2] = 0
         self._numbers[0] += 1
 
+    def step(self, number: int) -> None:
+        """``number`` steps of training are done."""
+        self._numbers[4] = number
+
+
+def tell_step(count: Callable[[], int]) -> None:
+    """Tell the watcher how many steps of training are done; without one, ``count`` is not called."""
+    if _told is not None:
+        _told.step(count())
+
 
 def find() -> Progress | None:
     """The memory that the launcher gave this process; None without one, and in this process's children."""
+    global _told
     descriptor, _, inode = (env.read().progress or "").partition(":")
     try:
         if not inode or os.fstat(int(descriptor)).st_ino != int(inode):
             return None
-        return Progress(mmap.mmap(int(descriptor), PROGRESS_BYTES))
+        _told = Progress(mmap.mmap(int(descriptor), PROGRESS_BYTES))
+        return _told
     except OSError:  # the variable was inherited, the descriptor was not
         return None

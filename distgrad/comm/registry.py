@@ -25,7 +25,8 @@ def init(
     """Join the ranks that were started together, and return the communicator of all of them.
 
     Under ``distgrad run``, ``mpirun`` and ``srun`` those are the ranks of the job; a program that was started
-    alone is a world of one. A second call returns the same world.
+    alone is a world of one. A second call returns the same world. What the launcher has left out of
+    ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``LOCAL_WORLD_SIZE`` and ``NODE_RANK`` is set from here on.
 
     Collective: yes; blocks: yes.
 
@@ -89,6 +90,11 @@ def _connect(
                 f"comm.init: {source} says {size} ranks, but backend '{name}' sees {world.size}; "
                 + _likely_cause(name, source)
             )
+    if told:
+        topology, rank = world.topology, world.rank
+        env.place(
+            rank, world.size, topology.local_rank(rank), topology.local_size(rank), topology.node_rank(rank)
+        )
     return world
 
 
@@ -135,6 +141,7 @@ def finalize() -> None:
     """
     global _world
     world, _world = _world, None
+    env.unplace()
     if world is not None:
         atexit.unregister(finalize)
         world.close()

@@ -29,6 +29,10 @@ class Topology:
         """Number of ranks on the host of ``rank``."""
         return self.hosts.count(self.hosts[rank])
 
+    def node_rank(self, rank: int) -> int:
+        """The place of the host of ``rank`` among the hosts, in the order of their first ranks."""
+        return list(dict.fromkeys(self.hosts)).index(self.hosts[rank])
+
     def select(self, ranks: Sequence[int]) -> Topology:
         """The topology of a group that consists of ``ranks``, in their order."""
         return Topology(tuple(self.hosts[rank] for rank in ranks))

@@ -15,6 +15,7 @@ import numpy as np
 
 from distgrad.autograd.modes import enable_grad, no_grad
 from distgrad.autograd.tensor import Tensor
+from distgrad.comm.progress import tell_step
 from distgrad.errors import DTypeError, GraphError, ShapeError, StateDictError
 from distgrad.optim.flat import FlatBuffer, flatten
 
@@ -140,6 +141,7 @@ class Optimizer:
                         self.update(
                             group, parameter._data, leaf.buffer, self._states_of(group, parameter), step
                         )
+        tell_step(lambda: max(self._steps.values()))
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:

@@ -122,22 +122,24 @@ def test_a_track_follows_what_its_rank_tells():
                 "number": 4,
                 "waiting": waiting,
                 "text": text,
+                "step": sequence,
                 "cpu_s": cpu_s,
                 "state": "S",
             },
             now_s,
         )
 
+    call = "#4 barrier(), group 'dp', at train.py:9"
     beat(1.0, 0, False, 0.5)
     assert (seen.changed_s, seen.active_s, seen.call) == (1.0, 1.0, "")
     beat(2.0, 1, True, 0.5)
-    assert (seen.changed_s, seen.active_s, seen.name) == (2.0, 1.0, "#4 barrier(), group 'dp', at train.py:9")
+    assert (seen.changed_s, seen.active_s, seen.name) == (2.0, 1.0, f"{call}, after step 1")
     beat(3.0, 2, False, 1.5)
     beat(9.0, 2, False, 7.0)
     assert (seen.changed_s, seen.active_s, seen.longest_s) == (3.0, 9.0, 0.0)
     beat(10.0, 3, True, 7.0)
     assert (seen.changed_s, seen.longest_s, seen.heard_s) == (10.0, 7.0, 10.0)
-    assert hangs.meanwhile([seen, Track(4, "h1", 0.0)]) == "rank 3 in #4 barrier(), group 'dp', at train.py:9"
+    assert hangs.meanwhile([seen, Track(4, "h1", 0.0)]) == f"rank 3 in {call}, after step 3"
 
 
 STACKS = """Thread 0x00007f01 (most recent call first):

@@ -2,6 +2,7 @@
 
 import re
 
+import failures_guide
 import pytest
 
 FLAKY = """
@@ -61,11 +62,8 @@ STEPS = """
 def test_a_rank_that_is_slower_than_the_limit_is_reported_and_waited_for(run):
     ended = run("-n 2 --hang-after 4", STEPS.format(steps=[3.5, 7], slow=1))
     assert ended.code == 0, ended.stderr
-    words = (
-        r"launch: slow: rank 1 has computed for \d s since #0 all_reduce\(float64\[3\]\) at script.py:14, "
-    )
-    words += r"\d\.\d times its longest before; rank 0 waits for \d s in #1 all_reduce.*; going on\n"
-    assert re.fullmatch(words, ended.stderr), ended.stderr
+    failures_guide.check("Fault and summary", "slow, and no fault", ended.stderr)
+    assert ended.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
