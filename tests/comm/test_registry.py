@@ -122,6 +122,37 @@ def test_under_mpiexec_the_world_is_found():
     assert again is world
 
 
+PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK")
+
+
+@pytest.mark.ranks(3)
+def test_under_mpiexec_a_rank_finds_its_place_in_the_environment(monkeypatch):
+    import os
+
+    from distgrad.comm import mpi
+
+    rank = mpi.MPI.COMM_WORLD.Get_rank()
+    monkeypatch.setattr(mpi, "host_name", lambda: "b" if rank == 1 else "a")  # ranks dealt out to the hosts
+    assert not set(PLACE) & set(os.environ)
+    comm.init()
+    expected = {0: ("0", "3", "0", "2", "0"), 1: ("1", "3", "0", "1", "1"), 2: ("2", "3", "1", "2", "0")}
+    assert tuple(os.environ[name] for name in PLACE) == expected[rank]
+    comm.finalize()
+    assert not set(PLACE) & set(os.environ)  # a program that is started from here is no rank
+    monkeypatch.setenv("LOCAL_RANK", "7")
+    comm.init()
+    assert os.environ["LOCAL_RANK"] == "7"  # whoever set it knows why
+    comm.finalize()
+    assert os.environ["LOCAL_RANK"] == "7"
+
+
+def test_alone_nothing_is_put_into_the_environment():
+    import os
+
+    comm.init()
+    assert not set(PLACE) & set(os.environ)  # mpirun, started from here, starts a world of its own
+
+
 @pytest.mark.ranks(2)
 def test_mpi_sends_large_buffers_in_pieces_between_hosts(monkeypatch):
     import numpy as np

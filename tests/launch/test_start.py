@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 from distgrad.errors import MissingDependencyError
 
+ROOT = Path(__file__).parents[2]
+
 
 @given(st.lists(st.tuples(st.sampled_from(Frame), st.binary(max_size=20)), max_size=5), st.integers(1, 9))
 def test_frames_arrive_in_any_pieces(messages, step):
@@ -64,6 +66,62 @@ def test_starter_takes_the_mpiexec_beside_python(tmp_path, monkeypatch):
     assert str(elsewhere / "mpiexec") in other.note
     with pytest.raises(MissingDependencyError, match=r'pip install "distgrad\[mpi\]"'):
         mpirun.mpiexec(here, ("train.py",), {"PATH": str(beside)}, "")
+
+
+VERSIONS = {
+    "MPICH": "HYDRA build details:\n    Version: 5.0.2",
+    "Intel MPI": "Intel(R) MPI Library for Linux* OS, Version 2021.18",
+    "Open MPI": "mpiexec (Open MPI) 5.0.11",
+}
+
+
+@pytest.fixture
+def mpiexec(tmp_path, monkeypatch):
+    """Put an ``mpiexec`` that says whose it is beside this Python."""
+
+    def put(kind):
+        path = tmp_path / "mpiexec"
+        path.write_text(f"#!/bin/sh\necho '{VERSIONS[kind]}'\n")
+        path.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+        return str(path)
+
+    return put
+
+
+@pytest.mark.parametrize("kind", VERSIONS)
+def test_whose_an_mpiexec_is(kind, mpiexec):
+    assert mpirun.family(mpiexec(kind)) == kind
+    assert mpirun.family("/nowhere/mpiexec").startswith("unknown (")
+
+
+@pytest.mark.parametrize("reach", ["", "/bin/sh -o BatchMode=yes", "/bin/srun --overlap"])
+def test_open_mpi_is_told_what_it_does_not_do_by_itself(reach, mpiexec):
+    path = mpiexec("Open MPI")
+    hosts = [Host("a", 2), Host("b", 1)]
+    starter = mpirun.mpiexec(hosts, ("train.py",), {"PATH": "/bin", "OMPI_MCA_btl": "tcp,self"}, reach)
+    places = "a:2,b:1" if reach else "localhost:2,localhost:1"
+    options = f"--host {places} --map-by slot:OVERSUBSCRIBE --bind-to none -x * -n 3"
+    rank_program = (sys.executable, rank.__file__, "OMPI_COMM_WORLD_RANK", "train.py")
+    assert starter.command == (path, *options.split(), *rank_program)
+    assert starter.environment["OMPI_MCA_btl"] == "tcp,self"  # the user's own stands
+    agent = {"/bin/sh -o BatchMode=yes": reach}.get(reach)
+    assert starter.environment.get("PRTE_MCA_plm_ssh_agent") == agent
+    assert ("PRTE_MCA_plm_slurm_args" in starter.environment) is ("srun" in reach)
+    assert ("OMPI_ALLOW_RUN_AS_ROOT" in starter.environment) is (os.geteuid() == 0)
+    assert not any("HWLOC" in name for name in starter.environment)
+
+
+def test_intels_mpiexec_is_given_a_part_for_each_host(mpiexec):
+    path = mpiexec("Intel MPI")
+    hosts = [Host("a", 2), Host("b", 1)]
+    starter = mpirun.mpiexec(hosts, ("train.py",), {}, "/bin/sh -o BatchMode=yes")
+    program = (sys.executable, rank.__file__, "PMI_RANK", "train.py")
+    where = ("-launcher", "ssh", "-launcher-exec", "/bin/sh", "-disable-auto-cleanup")
+    parts = ("-host", "a", "-n", "2", *program, ":", "-host", "b", "-n", "1", *program)
+    assert starter.command == (path, *where, *parts)
+    assert starter.environment["I_MPI_HYDRA_BOOTSTRAP_EXEC_EXTRA_ARGS"] == "-o BatchMode=yes"
+    assert "HWLOC_XMLFILE" not in starter.environment  # its Hydra crashes over it
 
 
 def test_without_mpi_one_process_starts_all_ranks_and_no_mpi_job_is_seen():
@@ -181,6 +239,33 @@ def test_remove_segments_spares_what_is_older_or_in_use():
     finally:
         for path in paths:
             path.unlink(missing_ok=True)
+
+
+def test_the_command_starts_ranks_without_loading_the_engine(tmp_path):
+    (tmp_path / "script.py").write_text("")
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import distgrad_command
+sys.argv = ["distgrad", "run", "script.py"]
+try:
+    distgrad_command.main()
+except SystemExit as end:
+    loaded = {name.split(".")[0] for name in sys.modules} & {"numpy", "click", "mpi4py"}
+    print(end.code, *sorted(loaded), *sorted(name for name in sys.modules if name.startswith("distgrad.")))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    first, *loaded = done.stdout.split()
+    assert first == "0"
+    assert "distgrad.launch.supervise" in loaded
+    assert not [name for name in loaded if not name.startswith(("distgrad.launch", "distgrad.e"))], loaded
 
 
 def test_the_command_passes_everything_to_the_launcher(tmp_path):
