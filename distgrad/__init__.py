@@ -101,6 +101,7 @@ from distgrad.autograd.ops.windows import fold, sliding_window_view, unfold
 from distgrad.autograd.random import (
     bernoulli, multinomial, normal, rand, rand_like, randint, randn, randn_like, randperm,
 )
+from distgrad.autograd.porting import explain_name as _explain_name
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import Device
 from distgrad.backend.device import parse_device as device
@@ -138,7 +139,7 @@ def __getattr__(name: str) -> _Any:
         return _importlib.import_module(f"distgrad.{name}")
     if name in _FILES:
         return getattr(_importlib.import_module("distgrad.checkpoint.files"), name)
-    raise AttributeError(f"module 'distgrad' has no attribute {name!r}")
+    raise AttributeError(_explain_name("distgrad", name) or f"module 'distgrad' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -27,7 +27,7 @@ FLOORS = [
         "launch": "plan hosts rank process ssh mpirun slurm loop lines hangs job logs supervise __main__",
     },
     {
-        "autograd": "declared lines primitive modes graph tensor tree source dispatch composite"
+        "autograd": "declared lines porting primitive modes graph tensor tree source dispatch composite"
         " ops.rules ops.move ops.elementwise ops.trig ops.rounding ops.logic ops.parts ops.reduce ops.shape"
         " ops.index ops.scan ops.sorting ops.linalg ops.linalg_products ops.linalg_solve"
         " ops.linalg_decompose ops.linalg_norms ops.fft ops.products ops.einsum ops.special"

@@ -22,6 +22,7 @@ from typing import Any, Concatenate, ParamSpec, cast
 import numpy as np
 
 from distgrad.autograd.dispatch import Operation, namespace, namespaces, tensor_namespace, wrong_dtype
+from distgrad.autograd.porting import wrong_arguments
 from distgrad.autograd.primitive import DTYPE_CHARS, REGISTRY, Primitive, Reject, Sample
 from distgrad.autograd.tensor import Tensor, constant
 from distgrad.backend.namespace import add_formula
@@ -93,6 +94,8 @@ def _public(record: Composite) -> Operation[Any]:
     chars = DTYPE_CHARS[record.dtypes]
     signature = inspect.signature(formula)
     places = {place - 1: x for place, x in enumerate(signature.parameters) if x in record.inputs}
+    keywords = [x for x, each in list(signature.parameters.items())[1:] if each.kind.value % 2]  # 1 and 3
+    known = frozenset(keywords)
 
     def operation(*args: Any, **kwargs: Any) -> Any:
         given = {place: x for place, x in places.items() if place < len(args)}
@@ -105,6 +108,8 @@ def _public(record: Composite) -> Operation[Any]:
         values = [_tensor(value) for value in args]
         for place, value in zip(given, _numbers_as_tensors([values[place] for place in given]), strict=True):
             values[place] = value
+        if not kwargs.keys() <= known:
+            raise wrong_arguments(name, keywords, (), {key: None for key in kwargs if key not in known})
         options = {key: _tensor(value) for key, value in kwargs.items()}
         tensors = [value for value in values if isinstance(value, Tensor)]
         xp = tensor_namespace(tensors[0]._data) if tensors else namespace

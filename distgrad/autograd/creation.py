@@ -8,6 +8,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import CREATORS, namespace
 from distgrad.autograd.ops.move import moved
+from distgrad.autograd.porting import one_shape
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, Device, activated, device_of, find_backend, resolve, to_device
 from distgrad.backend.namespace import NAMESPACES
@@ -191,16 +192,19 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
 # -- constants
 
 
+@one_shape
 def empty(shape: Shape, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor whose elements are whatever the memory held."""
     return Tensor(_made("empty", device, shape, dtype or DEFAULTS[float]), requires_grad)
 
 
+@one_shape
 def zeros(shape: Shape, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor of zeros, float32 unless said otherwise."""
     return Tensor(_made("zeros", device, shape, dtype or DEFAULTS[float]), requires_grad)
 
 
+@one_shape
 def ones(shape: Shape, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor of ones, float32 unless said otherwise."""
     return Tensor(_made("ones", device, shape, dtype or DEFAULTS[float]), requires_grad)

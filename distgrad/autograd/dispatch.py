@@ -18,6 +18,7 @@ import numpy as np
 from distgrad.autograd.graph import Node, OutputNode, next_number
 from distgrad.autograd.lines import inside, outside, user_line
 from distgrad.autograd.modes import modes
+from distgrad.autograd.porting import wrong_arguments
 from distgrad.autograd.primitive import REGISTRY, Primitive, Reject, Sample
 from distgrad.autograd.source import backward_source, call_source, public_signature
 from distgrad.autograd.tensor import OPERANDS, Tensor, constant, share
@@ -110,7 +111,7 @@ def primitive(
         )
         if record.name in REGISTRY:
             raise TypeError(f"primitive {record.name}: registered twice")
-        taken = {*record.inputs, *record.attributes} & {*_GLOBALS, "each", "error", "node", "out", "outs"}
+        taken = {*record.inputs, *record.attributes} & {*_GLOBALS, *_LOCALS}
         if taken:
             raise TypeError(f"primitive {record.name}: {sorted(taken)} are names in the compiled functions")
         REGISTRY[record.name] = record
@@ -355,9 +356,10 @@ def _scope(record: Primitive) -> dict[str, Any]:
     return {**_GLOBALS, "record": record, "formula": accelerated(record.name, record.formula)}
 
 
+_LOCALS = ("each", "error", "misnamed", "misplaced", "node", "out", "outs")
 _HELPERS = (
     *(DistgradError, Node, Tensor, as_array, complex_barrier, constant, explain, lone, optional),
-    *(outside, pick, several, share, unwrap_sequence, wrong_dtype),
+    *(outside, pick, several, share, unwrap_sequence, wrong_arguments, wrong_dtype),
 )
 _GLOBALS: dict[str, Any] = {each.__name__: each for each in _HELPERS}
 _GLOBALS |= {"OPERANDS": OPERANDS, "getframe": sys._getframe, "inside": inside}

@@ -54,6 +54,7 @@ from distgrad.autograd.ops import (  # noqa: F401 (importing them registers thei
     windows,
 )
 from distgrad.autograd.ops.move import destination, moved
+from distgrad.autograd.porting import NAMES, Elsewhere
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, Device, to_device
 from distgrad.errors import DeviceError, DTypeError, GraphError, ShapeError
@@ -89,20 +90,24 @@ _UNARY = {"neg": "negative", "pos": "positive", "abs": "abs", "invert": "bitwise
 #: Methods that are functions of the namespace with the tensor as the first argument.
 # fmt: off
 _AS_FUNCTIONS = (
-    "abs", "acos", "acosh", "argsort", "asin", "asinh", "astype", "atan", "atan2", "atanh", "broadcast_to",
-    "ceil", "clip", "conj", "copysign", "cos", "cosh", "diff", "exp", "expand_dims", "expm1", "flip",
-    "floor", "isfinite", "isinf", "isnan", "log", "log10", "log1p", "log2", "matmul", "matrix_transpose",
-    "moveaxis", "nonzero", "permute_dims", "pow", "reciprocal", "relu", "repeat", "roll", "round",
-    "sigmoid", "sign", "sin", "sinh", "sort", "sqrt", "square", "squeeze", "take", "take_along_axis", "tan",
-    "tanh", "tensordot", "tile", "tril", "triu", "trunc", "unstack", "vecdot",
+    "abs", "acos", "acosh", "argsort", "asin", "asinh", "astype", "atan", "atan2", "atanh", "bmm",
+    "broadcast_to", "ceil", "chunk", "clip", "conj", "copysign", "cos", "cosh", "cummax", "cummin",
+    "cumprod", "cumsum", "diff", "erf", "erfc", "erfinv", "exp", "expand_dims", "expm1", "flip", "floor",
+    "gather", "hypot", "index_add", "index_select", "isfinite", "isinf", "isnan", "kron", "log", "log10",
+    "log1p", "log2", "log_softmax", "logaddexp", "logit", "logsumexp", "masked_fill", "masked_select",
+    "matmul", "matrix_transpose", "maximum", "minimum", "moveaxis", "nonzero", "norm", "permute_dims",
+    "pow", "quantile", "reciprocal", "relu", "repeat", "roll", "round", "scatter_add", "sigmoid", "sign",
+    "signbit", "sin", "sinh", "softmax", "sort", "split", "sqrt", "square", "squeeze", "take",
+    "take_along_axis", "tan", "tanh", "tensordot", "tile", "topk", "tril", "triu", "trunc", "unstack",
+    "vecdot", "xlogy",
 )
 # fmt: on
 
 #: The same, with ``axis`` as the first argument, by position too.
 # fmt: off
 _REDUCTIONS = (
-    "all", "any", "argmax", "argmin", "count_nonzero", "cumulative_prod", "cumulative_sum", "max", "mean",
-    "min", "prod", "std", "sum", "var",
+    "all", "amax", "amin", "any", "argmax", "argmin", "count_nonzero", "cumulative_prod", "cumulative_sum",
+    "max", "mean", "median", "min", "nanmean", "nansum", "prod", "std", "sum", "var",
 )
 # fmt: on
 
@@ -453,3 +458,5 @@ _NAMED: dict[str, Any] = {
 METHODS = _methods()
 for _name, _method in METHODS.items():
     setattr(Tensor, _name, _method)
+for _name in NAMES.keys() - vars(Tensor).keys():
+    setattr(Tensor, _name, Elsewhere(_name))

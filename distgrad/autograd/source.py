@@ -95,6 +95,12 @@ _SEVERAL = """\
 """
 
 
+_CHECK_ARGUMENTS = """\
+    if {condition}:
+        raise wrong_arguments({where!r}, {attributes!r}, {misplaced}, misnamed)
+"""
+
+
 class _Name(str):
     """A text that stands in a signature as it is."""
 
@@ -126,7 +132,17 @@ def call_source(record: Primitive, operator: str = "") -> str:
         raise TypeError(f"operator {record.name}: expected two inputs and no attributes, got {parameters}")
     if operator == "right":
         parameters.reverse()
-    body = [f"def {record.name}{_header(parameters)}:\n"]
+    checked = _with_room_for_errors(record, parameters) if record.attributes else parameters
+    body = [f"def {record.name}{_header(checked)}:\n"]
+    if record.attributes:
+        misplaced = "misplaced" if any(each.name == "misplaced" for each in checked) else "()"
+        condition = "misnamed" if misplaced == "()" else "misnamed or misplaced"
+        keywords = tuple(x for x in record.attributes if record.signature.parameters[x].kind.value > 0)
+        body.append(
+            _CHECK_ARGUMENTS.format(
+                condition=condition, where=record.name, attributes=keywords, misplaced=misplaced
+            )
+        )
     body += [_unwrap_source(record, x, operator) for x in record.inputs]
     values = ", ".join(f"*v_{x}" if record.variadic else f"v_{x}" for x in record.inputs)
     body.append(
@@ -145,6 +161,16 @@ def call_source(record: Primitive, operator: str = "") -> str:
         body.append(_record_source(record, _RECORD) if record.vjps else "    out._node = None\n")
         body.append("    return out\n")
     return "".join(body)
+
+
+def _with_room_for_errors(record: Primitive, parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
+    """Parameters that take wrong arguments too, so that their error can name the right ones."""
+    kinds = inspect.Parameter
+    place = next((i for i, each in enumerate(parameters) if each.kind is each.KEYWORD_ONLY), None)
+    out = [*parameters, kinds("misnamed", kinds.VAR_KEYWORD)]
+    if place is not None and not any(each.kind is each.VAR_POSITIONAL for each in parameters):
+        out.insert(place, kinds("misplaced", kinds.VAR_POSITIONAL))
+    return out
 
 
 def _unwrap_source(record: Primitive, x: str, operator: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from distgrad.autograd.graph import Leaf, Node
 from distgrad.autograd.modes import modes
+from distgrad.autograd.porting import Size
 from distgrad.backend.device import Device, device_of
 from distgrad.backend.namespace import NAMESPACES
 from distgrad.errors import DeviceError, DTypeError, GraphError
@@ -136,7 +137,7 @@ class Tensor(_Attached):
     @property
     def size(self) -> int:
         """Number of elements."""
-        return self._data.size
+        return Size(self._data.size)
 
     @property
     def itemsize(self) -> int:

@@ -1,0 +1,89 @@
+"""A PyTorch user who writes PyTorch's name for an array operation is told distgrad's."""
+
+import re
+
+import numpy as np
+import pytest
+
+import distgrad as dg
+from distgrad.autograd.porting import KEYWORDS, NAMES, explain_name
+
+X = dg.ones((2, 3))
+
+# fmt: off
+CALLS = [
+    (lambda: X.sum(dim=1), "sum: unexpected keyword 'dim'; the array API standard calls it 'axis'"),
+    (lambda: X.max(axis=1, keepdim=True), "max: unexpected keyword 'keepdim'; .* calls it 'keepdims'"),
+    (lambda: X.std(unbiased=False), "std: unexpected keyword 'unbiased'; .* calls it 'correction'"),
+    (lambda: dg.softmax(X, dim=-1), "softmax: unexpected keyword 'dim'; .* calls it 'axis'"),
+    (lambda: dg.logsumexp(X, dim=-1), "logsumexp: unexpected keyword 'dim'; .* calls it 'axis'"),
+    (lambda: dg.concat([X, X], dim=0), "concat: unexpected keyword 'dim'; .* calls it 'axis'"),
+    (lambda: dg.tril(X, diagonal=1), "tril: unexpected keyword 'diagonal'; .* calls it 'k'"),
+    (lambda: dg.sum(X, 1), r"sum: expected options by keyword, got \(1,\); write axis=1"),
+    (lambda: dg.stack([X], 0), r"stack: expected options by keyword, got \(0,\); write axis=0"),
+    (lambda: dg.sum(X, depth=1), "sum: unexpected keyword 'depth'; its keywords are axis, dtype, keepdims"),
+    (lambda: dg.diff(X, depth=1), "diff: unexpected keyword 'depth'; its keywords are axis, n"),
+    (lambda: dg.reshape(X, 3, 2), "reshape: expected one shape, got several numbers; write .* one tuple"),
+    (lambda: X.repeat(2, 2), r"repeat: .* what PyTorch calls repeat is x.tile\(\(2, 2\)\)"),
+    (X.size, r"size: x.size is the number of elements; write x.shape"),
+    (lambda: dg.zeros(2, 3), r"zeros: expected one shape, got 2 arguments; write dg.zeros\(\(2, 3\)\)"),
+    (lambda: dg.ones(2, 3), r"ones: expected one shape, got 2 arguments; write dg.ones\(\(2, 3\)\)"),
+    (lambda: dg.empty(2, 3), r"empty: expected one shape, got 2 arguments"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("call", "message"), CALLS)
+def test_a_call_in_pytorch_s_words_names_ours(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("name", ["unsqueeze", "transpose", "add", "mm", "clamp", "expand", "new_zeros", "t"])
+def test_a_method_of_pytorch_names_ours(name):
+    with pytest.raises(AttributeError, match=f"Tensor has no '{name}': .*; write {re.escape(NAMES[name])}"):
+        getattr(X, name)
+    assert not hasattr(X, name)
+
+
+@pytest.mark.parametrize("name", ["cat", "from_numpy", "mm", "double", "float", "unsqueeze", "utils"])
+def test_a_function_of_pytorch_names_ours(name):
+    with pytest.raises(AttributeError, match=f"distgrad has no '{name}': .*; write "):
+        getattr(dg, name)
+    assert not hasattr(dg, name)
+
+
+def test_a_name_of_neither_is_an_ordinary_error():
+    with pytest.raises(AttributeError, match="module 'distgrad' has no attribute 'gobble'"):
+        _ = dg.gobble
+    with pytest.raises(AttributeError, match="'Tensor' object has no attribute 'gobble'"):
+        _ = X.gobble
+
+
+def test_what_is_offered_instead_is_there():
+    offered = " ".join(NAMES.values())
+    for name in re.findall(r"dg\.([a-z_0-9.]+)", offered):
+        found = dg
+        for part in name.rstrip(".").split("."):
+            found = getattr(found, part)
+    for name in re.findall(r"\bx\.([a-z_A-Z]+)", offered):
+        assert hasattr(X, name), name
+    for name in KEYWORDS.values():
+        assert explain_name("Tensor", name) is None
+
+
+def test_no_name_has_two_meanings():
+    listed = {name for name in NAMES if name in vars(dg.Tensor)}
+    working = {name for name in listed if hasattr(X, name)}
+    assert working == set()
+
+
+def test_pytorch_s_methods_of_the_same_meaning_are_there():
+    np.testing.assert_array_equal(X.masked_fill(X > 0, -1.0).numpy(), -np.ones((2, 3)))
+    np.testing.assert_array_equal(X.cumsum(1).numpy(), [[1, 2, 3], [1, 2, 3]])
+    assert X.softmax(axis=1).shape == (2, 3)
+    assert [part.shape for part in X.split(2, axis=1)] == [(2, 2), (2, 1)]
+    assert X.view(3, 2).shape == X.reshape(3, 2).shape == (3, 2)
+    assert X.gather(1, dg.zeros((2, 1), dtype=dg.int64)).shape == (2, 1)
+    assert X.size == 6
+    assert isinstance(X.size, int)
