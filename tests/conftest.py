@@ -14,6 +14,8 @@ from ranks_plugin import (  # noqa: F401  (pytest finds hooks by their names her
 
 from distgrad.comm import finalize
 
+pytest_plugins = ["gpu_double.plugin"]
+
 
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:

@@ -1,0 +1,68 @@
+"""The ``gpu_double`` marker: tests whose bodies run in a process of their own, on CuPy over the double.
+
+``@pytest.mark.gpu_double(ranks=1, devices=2, streams="eager", timeout=60, dies=())`` on a test, or
+``pytestmark`` on a file. The tests of one file that ask for the same share a process; one that crashes or
+hangs is failed, and the rest go on in a new process. Where the pinned CuPy or a compiler is missing they are
+skipped, with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from gpu_double.job import Outcome, Shape, run_tests
+from gpu_double.runtime import unavailable
+from gpu_double.worker import FOLDER
+
+_outcomes = pytest.StashKey[Outcome]()
+
+
+def _shape(item: pytest.Item) -> Shape | None:
+    marker = item.get_closest_marker("gpu_double")
+    return None if marker is None else Shape(**marker.kwargs)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip them here where they cannot run; let nothing be set up for them in this process."""
+    if FOLDER in os.environ:
+        return
+    marked = [item for item in items if item.get_closest_marker("gpu_double") is not None]
+    reason = unavailable() if marked else None
+    for item in marked:
+        item.fixturenames = []
+        item.add_marker(pytest.mark.timeout(0))  # their job has its own
+        if reason is not None:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """End as the test has ended on the double, where it runs with all others of its file and shape."""
+    shape = _shape(pyfuncitem)
+    if shape is None or FOLDER in os.environ:
+        return None
+    if _outcomes not in pyfuncitem.stash:
+        _run_with_others(pyfuncitem, shape)
+    outcome = pyfuncitem.stash[_outcomes]
+    if outcome.kind == "skipped":
+        pytest.skip(outcome.text)
+    if outcome.kind == "failed":
+        pytest.fail(outcome.text, pytrace=False)
+    return True
+
+
+def _run_with_others(first: pytest.Item, shape: Shape) -> None:
+    items = {
+        item.nodeid: item
+        for item in first.session.items
+        if item.path == first.path and _shape(item) == shape and _outcomes not in item.stash
+    }
+    if shape.dies:
+        items = {first.nodeid: first}
+    config = first.config
+    options = [f"--rootdir={config.rootpath}"]
+    if config.inipath is not None:
+        options.append(f"--config-file={config.inipath}")
+    for nodeid, outcome in run_tests(list(items), shape, config.rootpath, options).items():
+        items[nodeid].stash[_outcomes] = outcome
