@@ -48,7 +48,7 @@ FLOORS = [
         " modules.activation modules.containers modules.conv utils.parametrize utils.parametrizations"
         " modules.dropout modules.linear modules.distance"
         " modules.embedding modules.images modules.padding modules.pooling modules.normalization"
-        " modules.batchnorm modules.rnn modules.attention modules.transformer modules.loss"
+        " modules.batchnorm modules.lazy modules.rnn modules.attention modules.transformer modules.loss"
         " modules.class_loss modules.sequence_loss",
         "optim": "flat optimizer sgd adam adaptive matrix lbfgs lr_scheduler.schedules"
         " lr_scheduler.plateau lr_scheduler.cycles",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from distgrad.autograd.creation import zeros
 from distgrad.autograd.tensor import Tensor
+from distgrad.errors import ShapeError
 
-__all__ = ["Buffer", "Parameter", "write"]
+__all__ = ["Buffer", "Parameter", "UninitializedBuffer", "UninitializedParameter", "write"]
 
 
 class Parameter(Tensor):
@@ -59,6 +61,88 @@ class Buffer(Tensor):
 
     def __copy__(self) -> Buffer:
         return type(self)(self._data.copy(), persistent=self.persistent)
+
+
+class _Uninitialized(Tensor):
+    """A lazy module's parameter or buffer before the first batch: a dtype and a place, but no shape."""
+
+    _initialized: type[Tensor]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Not known yet."""
+        raise ShapeError(
+            f"{type(self).__name__}: the shape is not known yet; call the module once on a batch, before it "
+            "is saved, wrapped, or given to an optimizer"
+        )
+
+    def leaf_state(self) -> Any:
+        """Not there yet."""
+        _ = self.shape
+
+    def detach(self) -> Tensor:
+        """Not possible yet."""
+        _ = self.shape
+        return self
+
+    def materialize(self, shape: tuple[int, ...]) -> None:
+        """Become an ordinary parameter or buffer of zeros.
+
+        Args:
+            shape: the shape, known at last.
+        """
+        self._data = zeros(shape, dtype=self._data.dtype, device=self.device)._data
+        wanted = self.__dict__.pop("_requires_grad", False)
+        self.__class__ = self._initialized  # type: ignore[assignment]
+        if wanted:
+            self.requires_grad_()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class UninitializedParameter(_Uninitialized, Parameter):
+    """A parameter whose shape the first batch decides.
+
+    Args:
+        requires_grad: whether it is to be trained.
+        device: where it will lie.
+        dtype: of the elements; None means float32.
+    """
+
+    _initialized = Parameter
+
+    def __init__(self, requires_grad: bool = True, device: Any = None, dtype: Any = None) -> None:
+        super().__init__(zeros(0, dtype=dtype, device=device), requires_grad=False)
+        self._requires_grad = requires_grad
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Note whether a gradient will be wanted."""
+        self._requires_grad = requires_grad
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
+        out = type(self)(self._requires_grad, self.device, self.dtype)
+        memo[id(self)] = out
+        return out
+
+
+class UninitializedBuffer(_Uninitialized, Buffer):
+    """A buffer whose shape the first batch decides.
+
+    Args:
+        device: where it will lie.
+        dtype: of the elements; None means float32.
+        persistent: whether it is part of the module's ``state_dict``.
+    """
+
+    _initialized = Buffer
+
+    def __init__(self, device: Any = None, dtype: Any = None, *, persistent: bool = True) -> None:
+        super().__init__(zeros(0, dtype=dtype, device=device), persistent=persistent)
+
+    def __copy__(self) -> Buffer:
+        return type(self)(self.device, self.dtype, persistent=self.persistent)
 
 
 def write(tensor: Tensor, values: Any, where: str) -> Tensor:

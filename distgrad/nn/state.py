@@ -9,7 +9,7 @@ import numpy as np
 
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import StateDictError
-from distgrad.nn.parameter import write
+from distgrad.nn.parameter import UninitializedBuffer, UninitializedParameter, write
 
 __all__ = ["EXTRA_STATE", "IncompatibleKeys", "load"]
 
@@ -51,6 +51,8 @@ def load(module: Any, own: dict[str, Any], state_dict: Mapping[str, Any], strict
             + "\n  ".join(problems)
         )
     for key, value in values.items():
+        if isinstance(own[key], UninitializedParameter | UninitializedBuffer):
+            own[key].materialize(value.shape)
         if isinstance(own[key], Tensor):
             write(own[key], value, "load_state_dict")
         else:
@@ -68,7 +70,8 @@ def _misfits(key: str, own: Any, value: Any) -> list[str]:
         return []
     if not isinstance(value, np.ndarray | np.generic):
         return [f"{key} is a tensor in the module but {type(value).__name__} in the state dict"]
-    if own.shape != value.shape:
+    lazy = isinstance(own, UninitializedParameter | UninitializedBuffer)
+    if not lazy and own.shape != value.shape:
         return [f"{key} is {list(own.shape)} in the module but {list(value.shape)} in the state dict"]
     if not np.can_cast(value.dtype, own.dtype, "same_kind"):
         return [f"{key} is {own.dtype} in the module but {value.dtype} in the state dict"]
