@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from distgrad.autograd.tensor import Tensor
@@ -34,6 +35,7 @@ class _Lazy(Module):
     """
 
     becomes: ClassVar[type[Module]]
+    _learn: Callable[[Tensor], dict[str, tuple[int, ...]]]  # notes the sizes; returns shapes by name
     weight: Any
     bias: Any
 
@@ -56,10 +58,6 @@ class _Lazy(Module):
 
     def reset_parameters(self) -> None:
         """Nothing, before the sizes are known."""
-
-    def _learn(self, input: Tensor) -> dict[str, tuple[int, ...]]:
-        """Note the sizes; returns the shapes of parameters and buffers by name."""
-        raise NotImplementedError
 
     def _unlearn(self, device: Any, dtype: Any) -> None:
         """Parameters without a shape in place of those that the constructor made."""
