@@ -253,3 +253,23 @@ SIZES = [
 def test_sizes_of_windows_that_make_no_sense_are_refused(name, args, options, argument):
     with pytest.raises(OptionError, match=f"{argument} must be whole numbers of at least"):
         getattr(nn, name)(*args, **options)(dg.ones((1, 1, 6, 6)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "where"),
+    [
+        (nn.Linear(3, 2), (4, 3), "linear"),
+        (nn.Conv2d(1, 2, 3), (1, 1, 5, 5), "convolution"),
+        (nn.ConvTranspose1d(1, 2, 3), (1, 1, 5), "conv_transpose1d"),
+        (nn.LSTM(3, 2), (2, 1, 3), "linear"),
+        (nn.TransformerEncoderLayer(4, 2, 8), (2, 1, 4), "linear"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_data_of_another_dtype_than_the_weights_is_refused(layer, shape, where):
+    x = dg.tensor(np.ones(shape))
+    message = rf"{where}: x is float64 but weight float32; convert .* x.astype\(dg.float32\), or .* model.to"
+    with pytest.raises(DTypeError, match=message):
+        layer(x)
+    layer(x.astype(dg.float32))
+    layer.double()(x)

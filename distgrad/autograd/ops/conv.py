@@ -18,7 +18,7 @@ import math
 from typing import Any, NamedTuple
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Shape
+from distgrad.autograd.ops.rules import Shape, mixed_dtypes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import ShapeError
 
@@ -112,6 +112,8 @@ def _check(x: Array, weight: Array, geometry: Geometry, groups: int) -> None:
             f"convolution: x is {list(x.shape)} but weight {list(weight.shape)} with groups={groups} expects "
             f"[N, {channels}] and {weight.ndim - 2} spatial axes"
         )
+    if x.dtype != weight.dtype:
+        raise mixed_dtypes("convolution", x, weight)
     if weight.shape[0] % groups:
         raise ShapeError(f"convolution: {weight.shape[0]} output channels do not divide into {groups} groups")
     if min(geometry.out(x.shape[2:])) < 1:

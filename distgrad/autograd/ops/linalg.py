@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Shape
+from distgrad.autograd.ops.rules import Shape, mixed_dtypes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import ShapeError
 
@@ -104,6 +104,8 @@ def linear(xp: Any, x: Array, weight: Array, bias: Array | None = None, /) -> Ar
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"linear: bias is {list(bias.shape)} but weight has out_features={weight.shape[0]}")
+    if x.dtype != weight.dtype:
+        raise mixed_dtypes("linear", x, weight)
     y = xp.matmul(x, xp.matrix_transpose(weight))
     if bias is not None:
         y += bias

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.errors import AxisError, OptionError, ShapeError
+from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
 
 __all__ = [
     "Axis",
@@ -16,6 +16,7 @@ __all__ = [
     "broadcast_shape",
     "count_over",
     "in_float32",
+    "mixed_dtypes",
     "normalize_axes",
     "not_zero",
     "pairs",
@@ -37,6 +38,14 @@ def same_shape(x: Shape, **attributes: Any) -> Shape:
 def broadcast_shape(*shapes: Shape | None, **attributes: Any) -> Shape:
     """The output has the shape that the inputs broadcast to."""
     return np.broadcast_shapes(*[shape for shape in shapes if shape is not None])
+
+
+def mixed_dtypes(where: str, x: Any, weight: Any) -> DTypeError:
+    """The error for data of another dtype than the weights', which would make the rest of a model promote."""
+    return DTypeError(
+        f"{where}: x is {x.dtype} but weight {weight.dtype}; convert the data with "
+        f"x.astype(dg.{weight.dtype}), or the model with model.to(dg.{x.dtype})"
+    )
 
 
 def normalize_axes(axis: int | Sequence[int] | None, ndim: int, where: str) -> tuple[int, ...]:

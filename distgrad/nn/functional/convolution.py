@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from distgrad.autograd.dispatch import namespace as ops
-from distgrad.autograd.ops.rules import pairs
+from distgrad.autograd.ops.rules import mixed_dtypes, pairs
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import OptionError, ShapeError
 from distgrad.nn.functional.arguments import batched
@@ -149,6 +149,8 @@ def _conv_transpose(
                 f"{where}: x is {list(x.shape)} but weight is {list(weight.shape)} and expects "
                 f"{weight.shape[0]} channels"
             )
+        if x.dtype != weight.dtype:
+            raise mixed_dtypes(where, x, weight)
         lengths = tuple(
             (n - 1) * s - 2 * p + d * (k - 1) + e + 1
             for n, s, p, d, k, e in zip(
