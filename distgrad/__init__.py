@@ -20,10 +20,12 @@ from typing import Any as _Any
 import numpy as _np
 
 from distgrad import fft, linalg
+from distgrad.autograd import casting as _casting
 from distgrad.autograd import methods as _methods  # noqa: F401 (attaches the operators)
 
 # fmt: off
 # isort: off
+from distgrad.autograd.casting import autocast, get_autocast_dtype, is_autocast_enabled
 from distgrad.autograd.creation import (
     arange, asarray, empty, empty_like, eye, from_dlpack, full, full_like, linspace, ones, ones_like,
     tensor, zeros, zeros_like,
@@ -105,6 +107,7 @@ from distgrad.autograd.porting import explain_name as _explain_name
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import Device
 from distgrad.backend.device import parse_device as device
+from distgrad.backend.precision import get_float32_matmul_precision, set_float32_matmul_precision
 from distgrad.backend.rng import Generator, default_generator, manual_seed
 from distgrad.backend.threads import get_num_threads, set_num_threads
 from distgrad.errors import (
@@ -115,7 +118,7 @@ from distgrad.errors import (
 # isort: on
 
 if _TYPE_CHECKING:
-    from distgrad import autograd, checkpoint, comm, cuda, data, func, nn, optim, parallel
+    from distgrad import amp, autograd, checkpoint, comm, cuda, data, func, nn, optim, parallel
     from distgrad.checkpoint.files import load, save
 
 __version__ = "0.1.0"
@@ -129,7 +132,7 @@ int8, int16, int32, int64 = (_np.dtype(_name) for _name in ("int8", "int16", "in
 uint8, uint16, uint32, uint64 = (_np.dtype(_name) for _name in ("uint8", "uint16", "uint32", "uint64"))
 bool = _np.dtype("bool")
 
-_ROOMS = ("autograd", "checkpoint", "comm", "cuda", "data", "func", "nn", "optim", "parallel")
+_ROOMS = ("amp", "autograd", "checkpoint", "comm", "cuda", "data", "func", "nn", "optim", "parallel")
 _FILES = ("load", "save")
 
 
@@ -139,6 +142,8 @@ def __getattr__(name: str) -> _Any:
         return _importlib.import_module(f"distgrad.{name}")
     if name in _FILES:
         return getattr(_importlib.import_module("distgrad.checkpoint.files"), name)
+    if name == "bfloat16":  # NumPy has none, and the package that has is loaded when asked for
+        return _casting.bfloat16()
     raise AttributeError(_explain_name("distgrad", name) or f"module 'distgrad' has no attribute {name!r}")
 
 
@@ -152,9 +157,9 @@ __all__ = [  # noqa: RUF022 (in alphabetical order)
     "Device", "DeviceError", "DistgradError", "Generator", "GraphError", "InPlaceError", "LaunchError",
     "MissingDependencyError", "OptionError", "RankFailedError", "ShapeError", "StateDictError", "Tensor",
     "WorkerError", "__array_api_version__", "__array_namespace_info__", "__version__", "abs", "acos", "acosh",
-    "adaptive_avg_pool", "adaptive_max_pool", "add", "all", "alpha_dropout", "amax", "amin", "any",
+    "adaptive_avg_pool", "adaptive_max_pool", "add", "all", "alpha_dropout", "amax", "amin", "amp", "any",
     "arange", "argmax", "argmin", "argsort", "asarray", "asin", "asinh", "astype", "atan", "atan2",
-    "atanh", "autograd", "avg_pool", "batch_norm", "batch_norm_inference", "bernoulli",
+    "atanh", "autocast", "autograd", "avg_pool", "batch_norm", "batch_norm_inference", "bernoulli",
     "binary_cross_entropy", "binary_cross_entropy_with_logits", "bitwise_and", "bitwise_invert",
     "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bmm", "bool",
     "broadcast_arrays", "broadcast_to", "can_cast", "cdist", "ceil", "celu", "channel_shuffle", "checkpoint",
@@ -167,9 +172,11 @@ __all__ = [  # noqa: RUF022 (in alphabetical order)
     "erf", "erfc", "erfinv", "exp", "expand_dims", "expm1", "eye", "feature_alpha_dropout",
     "feature_dropout", "fft", "finfo", "flip",
     "float16", "float32", "float64", "floor", "floor_divide", "fold", "from_dlpack", "full",
-    "full_like", "func", "gather", "gaussian_nll_loss", "gelu", "get_num_threads", "glu", "greater",
+    "full_like", "func", "gather", "gaussian_nll_loss", "gelu", "get_autocast_dtype",
+    "get_float32_matmul_precision", "get_num_threads", "glu", "greater",
     "greater_equal", "group_norm", "hardshrink", "hardsigmoid", "hardswish", "hardtanh",
     "hinge_embedding_loss", "huber_loss", "hypot", "iinfo", "imag", "index_add", "index_select", "inf",
+    "is_autocast_enabled",
     "inference_mode", "instance_norm", "int16", "int32", "int64", "int8", "interpolate",
     "is_grad_enabled", "is_inference_mode_enabled", "isdtype", "isfinite", "isinf", "isnan", "kl_div",
     "kron", "layer_norm", "leaky_relu", "less", "less_equal", "linalg", "linear", "linspace", "load", "log",
@@ -185,6 +192,7 @@ __all__ = [  # noqa: RUF022 (in alphabetical order)
     "prelu", "prod", "quantile", "rand", "rand_like", "randint", "randn", "randn_like", "randperm",
     "real", "reciprocal", "relu", "relu6", "remainder", "repeat", "reshape", "result_type", "rms_norm",
     "roll", "round", "rrelu", "save", "scaled_dot_product_attention", "scatter_add", "searchsorted", "selu",
+    "set_float32_matmul_precision",
     "set_grad_enabled", "set_num_threads", "sigmoid", "sign", "signbit", "silu", "sin", "sinh",
     "sliding_window_view", "smooth_l1_loss", "soft_margin_loss", "softmax", "softmax_cross_entropy",
     "softplus", "softshrink", "softsign", "sort", "split", "sqrt", "square", "squeeze", "stack", "std",

@@ -24,6 +24,7 @@ class Environment:
         local_world_size: ``LOCAL_WORLD_SIZE``, the number of ranks on its host.
         node_rank: ``NODE_RANK``, the place of its host among the hosts.
         backend: ``DISTGRAD_BACKEND``, the communicator that ``dg.comm.init()`` takes when none is named.
+        nccl_provider: ``DISTGRAD_NCCL_PROVIDER``, the binding to NCCL when none is named.
         supervisor: ``DISTGRAD_SUPERVISOR``, where the launcher listens for its ranks (``host:port``).
         job_secret: ``DISTGRAD_JOB_SECRET``, what a rank shows the launcher to be let in.
         progress: ``DISTGRAD_PROGRESS``, where a rank tells how far it is (``descriptor:inode`` of a memory).
@@ -49,6 +50,7 @@ class Environment:
     local_world_size: int | None = None
     node_rank: int | None = None
     backend: str | None = None
+    nccl_provider: str | None = None
     supervisor: str | None = None
     job_secret: str | None = None
     progress: str | None = None
@@ -114,6 +116,7 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         local_world_size=_number(variables, "LOCAL_WORLD_SIZE"),
         node_rank=_number(variables, "NODE_RANK"),
         backend=variables.get("DISTGRAD_BACKEND") or None,
+        nccl_provider=variables.get("DISTGRAD_NCCL_PROVIDER") or None,
         supervisor=variables.get("DISTGRAD_SUPERVISOR") or None,
         job_secret=variables.get("DISTGRAD_JOB_SECRET") or None,
         progress=variables.get("DISTGRAD_PROGRESS") or None,

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"": "errors env trace"},
     {
-        "backend": "namespace device streams memory blas threads rng numpy cupy kernels.cache kernels.table"
-        " kernels.support"
+        "backend": "namespace precision device streams memory blas threads rng numpy cupy kernels.cache"
+        " kernels.table kernels.support"
         " kernels.activation kernels.norm kernels.batch kernels.softmax kernels.optimizer kernels.product"
         " kernels.linear kernels.attention"
         " kernels.conv kernels.pool kernels.embedding",
@@ -27,16 +27,16 @@ FLOORS = [
         "launch": "plan hosts rank process ssh mpirun slurm loop lines hangs job logs supervise __main__",
     },
     {
-        "autograd": "declared lines porting primitive modes graph tensor tree source dispatch composite"
-        " ops.rules ops.move ops.elementwise ops.trig ops.rounding ops.logic ops.parts ops.reduce ops.shape"
-        " ops.index ops.scan ops.sorting ops.linalg ops.linalg_products ops.linalg_solve"
+        "autograd": "declared lines porting primitive modes casting graph tensor tree source dispatch"
+        " composite ops.rules ops.move ops.elementwise ops.trig ops.rounding ops.logic ops.parts ops.reduce"
+        " ops.shape ops.index ops.scan ops.sorting ops.linalg ops.linalg_products ops.linalg_solve"
         " ops.linalg_decompose ops.linalg_norms ops.fft ops.products ops.einsum ops.special"
         " ops.activation ops.dropout ops.scatter ops.embedding ops.cumulative ops.statistics ops.windows"
         " ops.padding ops.conv ops.pool ops.adaptive ops.interpolate ops.norm ops.distance"
         " ops.attention ops.recurrent ops.loss ops.penalty ops.margin ops.ctc ops.random inplace creation"
         " random info methods functional gradcheck samples function checkpoint anomaly func",
         "comm": "arrays reduction calls progress work topology transport base single threads neighbours"
-        " hostgroup mailbox shm mpi nccl registry",
+        " hostgroup mailbox shm mpi libnccl streamwork nccl registry",
     },
     {
         "nn": "text parameter state hooks init module utils.gradients utils.rnn"
@@ -50,14 +50,14 @@ FLOORS = [
         " modules.embedding modules.images modules.padding modules.pooling modules.normalization"
         " modules.batchnorm modules.lazy modules.rnn modules.attention modules.transformer modules.loss"
         " modules.class_loss modules.sequence_loss",
-        "optim": "flat optimizer sgd adam adaptive matrix lbfgs lr_scheduler.schedules"
+        "optim": "flat optimizer grad_scaler sgd adam adaptive matrix lbfgs lr_scheduler.schedules"
         " lr_scheduler.plateau lr_scheduler.cycles",
         "data": "dataset sampler collate shared worker pool loader mnist cifar tokens text folder",
         "checkpoint": "files",
     },
     {"optim": "swa_utils"},
     {"parallel": "buckets compress adasum reducer batchnorm ddp localsgd exact sharded"},
-    {"": "linalg fft func cuda doctor cli __main__"},
+    {"": "linalg fft func amp cuda doctor cli __main__"},
 ]
 PLACES = {
     ".".join(filter(None, ("distgrad", room, file))): (floor, room, place)
@@ -70,15 +70,17 @@ PLACES = {
 GUESTS = {
     "numpy": r"distgrad\.(__init__|backend|autograd|comm|nn|optim|data|checkpoint|parallel|profiler|cli)\b.*",
     "mpi4py": r"distgrad\.comm\.mpi",
-    "cupy": r"distgrad\.backend\.cupy",
+    "cupy": r"distgrad\.backend\.cupy|distgrad\.comm\.libnccl",  # there its binding to NCCL alone
     "cupyx": r"distgrad\.backend\.cupy",
+    "ml_dtypes": r"distgrad\.autograd\.casting",
+    "pynccl": r"distgrad\.comm\.libnccl",
     "numba": r"distgrad\.backend\.kernels\..*",
     "llvmlite": r"distgrad\.backend\.kernels\..*",
     "click": r"distgrad\.cli",
     "tqdm": r"distgrad\.cli",
     "safetensors": r"distgrad\.checkpoint\.files",
 }
-LAZY = ("cupy", "cupyx", "mpi4py", "numba")  # what `import distgrad` must not load
+LAZY = ("cupy", "cupyx", "ml_dtypes", "mpi4py", "numba", "pynccl")  # what `import distgrad` must not load
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 50
 Function = ast.FunctionDef | ast.AsyncFunctionDef

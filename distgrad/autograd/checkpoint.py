@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from distgrad.autograd.casting import casting_as
 from distgrad.autograd.graph import Leaf, Node, describe, next_number, reachable_nodes
 from distgrad.autograd.modes import modes
 from distgrad.autograd.tree import tensors_in
@@ -63,6 +64,7 @@ class _Region:
         self._function = function
         self._args = args
         self._kwargs = kwargs
+        self._casts = modes.casts
         self._random = default_generator.get_state() if preserve else None
         self._versions = [(t._version, t._version[0]) for t in tensors_in((args, kwargs))]
         self._operations: list[tuple[str, Any]] = []
@@ -98,7 +100,8 @@ class _Region:
         first = next_number()
         recording, modes.grad = modes.grad, True
         try:
-            out = self._function(*self._args, **self._kwargs)
+            with casting_as(self._casts):
+                out = self._function(*self._args, **self._kwargs)
         finally:
             modes.grad = recording
             if self._random is not None:

@@ -21,6 +21,7 @@ from typing import Any, Concatenate, ParamSpec, cast
 
 import numpy as np
 
+from distgrad.autograd.casting import ACTIVE, POLICY, cast_inputs
 from distgrad.autograd.dispatch import Operation, namespace, namespaces, tensor_namespace, wrong_dtype
 from distgrad.autograd.porting import wrong_arguments
 from distgrad.autograd.primitive import DTYPE_CHARS, REGISTRY, Primitive, Reject, Sample
@@ -111,6 +112,11 @@ def _public(record: Composite) -> Operation[Any]:
         if not kwargs.keys() <= known:
             raise wrong_arguments(name, keywords, (), {key: None for key in kwargs if key not in known})
         options = {key: _tensor(value) for key, value in kwargs.items()}
+        if ACTIVE and name in POLICY:
+            values = cast_inputs(namespace.astype, name, values)
+            options = dict(
+                zip(options, cast_inputs(namespace.astype, name, list(options.values())), strict=True)
+            )
         tensors = [value for value in values if isinstance(value, Tensor)]
         xp = tensor_namespace(tensors[0]._data) if tensors else namespace
         try:

@@ -15,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
 
+from distgrad.autograd.casting import ACTIVE, cast_inputs
 from distgrad.autograd.graph import Node, OutputNode, next_number
 from distgrad.autograd.lines import inside, outside, user_line
 from distgrad.autograd.modes import modes
@@ -362,6 +363,7 @@ _HELPERS = (
     *(outside, pick, several, share, unwrap_sequence, wrong_arguments, wrong_dtype),
 )
 _GLOBALS: dict[str, Any] = {each.__name__: each for each in _HELPERS}
+_GLOBALS |= {"ACTIVE": ACTIVE, "cast_inputs": lambda *each: cast_inputs(namespace.astype, *each)}
 _GLOBALS |= {"OPERANDS": OPERANDS, "getframe": sys._getframe, "inside": inside}
 _GLOBALS |= {"UNCHANGED": UNCHANGED, "modes": modes, "namespaces": namespaces, "ndarray": np.ndarray}
 _GLOBALS |= {"new": object.__new__, "next_number": next_number, "numpy_namespace": numpy_namespace}

@@ -32,19 +32,21 @@ class _Modes(threading.local):
             told of each operation and its results.
         recording: what ``grad`` is where recording is on; False in inference mode.
         check: is called in backward with each node and the gradients that it gave; None if there is none.
+        casts: what operations' inputs are cast to (:mod:`distgrad.autograd.casting`); None if nothing is.
     """
 
     grad: Any = True
     recording: Any = True
     check: Callable[..., None] | None = None
+    casts: Any = None
 
     def state(self) -> tuple[Any, ...]:
         """What :meth:`restore` goes back to."""
-        return self.grad, self.recording, self.check
+        return self.grad, self.recording, self.check, self.casts
 
     def restore(self, state: tuple[Any, ...]) -> None:
         """Set all modes to what they were."""
-        self.grad, self.recording, self.check = state
+        self.grad, self.recording, self.check, self.casts = state
 
 
 modes = _Modes()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from distgrad.autograd.casting import POLICY
 from distgrad.autograd.primitive import DTYPE_CHARS, Primitive
 
 __all__ = ["backward_source", "call_source", "public_signature", "retained_names"]
@@ -143,6 +144,8 @@ def call_source(record: Primitive, operator: str = "") -> str:
                 condition=condition, where=record.name, attributes=keywords, misplaced=misplaced
             )
         )
+    if record.name in POLICY:
+        body.append(_cast_source(record))
     body += [_unwrap_source(record, x, operator) for x in record.inputs]
     values = ", ".join(f"*v_{x}" if record.variadic else f"v_{x}" for x in record.inputs)
     body.append(
@@ -171,6 +174,12 @@ def _with_room_for_errors(record: Primitive, parameters: list[inspect.Parameter]
     if place is not None and not any(each.kind is each.VAR_POSITIONAL for each in parameters):
         out.insert(place, kinds("misplaced", kinds.VAR_POSITIONAL))
     return out
+
+
+def _cast_source(record: Primitive) -> str:
+    """How autocast changes the inputs."""
+    inputs = record.inputs[0] if record.variadic else f"[{', '.join(record.inputs)}]"
+    return f"    if ACTIVE:\n        {inputs} = cast_inputs({record.name!r}, {inputs})\n"
 
 
 def _unwrap_source(record: Primitive, x: str, operator: str) -> str:

@@ -7,6 +7,7 @@ asked to: an array of the other side in an operation is an error of CuPy's or of
 from __future__ import annotations
 
 import functools
+import importlib
 import threading
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from distgrad import env
 from distgrad.backend.device import Backend
 from distgrad.backend.namespace import Namespace, register_namespace
+from distgrad.backend.precision import on_precision
 from distgrad.errors import DeviceError
 
 try:
@@ -133,6 +135,13 @@ def _functions() -> dict[str, Any]:
 # -- the backend
 
 
+def _set_precision(precision: str) -> None:
+    """Let cuBLAS take float32 products to the tensor cores, or not."""
+    routines = importlib.import_module("cupy._core._routines_linalg")  # CuPy offers it nowhere else
+    kind = routines.COMPUTE_TYPE_PEDANTIC if precision == "highest" else routines.COMPUTE_TYPE_TF32
+    routines.set_compute_type(np.dtype(np.float32), kind)
+
+
 class _Thread(threading.local):
     """What each thread has chosen."""
 
@@ -156,6 +165,7 @@ class CudaBackend(Backend):
         self._peak: _Peak | None = None
         self.namespace = Namespace("cupy", cp.ndarray, _functions(), functools.partial(getattr, cp))
         cp.cuda.runtime.setDevice(self._first)
+        on_precision(_set_precision)
 
     # -- devices
 

@@ -12,7 +12,7 @@ from distgrad.backend.memory import keep_freed_memory
 from distgrad.backend.namespace import Namespace, register_namespace
 from distgrad.backend.threads import share_cores
 
-__all__ = ["numpy_namespace"]
+__all__ = ["numpy_namespace", "widen_products"]
 
 if env.read().keep_memory:
     keep_freed_memory()
@@ -80,6 +80,21 @@ def _max(x: Any, axis: Any = None, keepdims: bool = False, **options: Any) -> An
 
 def _min(x: Any, axis: Any = None, keepdims: bool = False, **options: Any) -> Any:
     return _reduce_min(x, axis, None, None, keepdims, **options)
+
+
+def _matmul(x1: Any, x2: Any) -> Any:
+    if x1.dtype.char not in "eE" or x1.dtype != x2.dtype:
+        return np.matmul(x1, x2)
+    return np.matmul(x1.astype(np.float32), x2.astype(np.float32)).astype(x1.dtype)
+
+
+def widen_products() -> None:
+    """Compute products of 16-bit numbers in float32 by BLAS from now on, and round the result.
+
+    NumPy has loops of its own for them, tens of times slower. It is done once somebody works with 16 bits, as
+    other products would pay for looking at the dtype.
+    """
+    numpy_namespace.__dict__["matmul"] = _matmul
 
 
 _functions = {name: value for name, value in vars(np).items() if not name.startswith("_")}

@@ -7,22 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distgrad.backend.device import owner_of
 from distgrad.errors import CommError, DTypeError, ShapeError
 
-__all__ = ["REDUCTIONS", "check_writeable", "flat_bytes", "flat_numbers"]
+__all__ = ["REDUCTIONS", "check_writeable", "empty", "flat_bytes", "flat_numbers", "label", "zeros"]
 
 REDUCTIONS = ("sum", "mean", "min", "max", "prod")
 
 
 def _flat(verb: str, name: str, x: NDArray[Any]) -> NDArray[Any]:
-    if not isinstance(x, np.ndarray):
-        raise DTypeError(
-            f"{verb}: {name} must be a NumPy array, got {type(x).__name__}; pass np.asarray({name})"
-        )
     if not x.flags.c_contiguous:
         raise ShapeError(
             f"{verb}: {name} must be C-contiguous, got shape {list(x.shape)} with strides {list(x.strides)}; "
-            f"pass np.ascontiguousarray({name})"
+            f"pass np.ascontiguousarray({name}), or CuPy's on a GPU"
         )
     return x if x.ndim == 1 else x.reshape(-1)
 
@@ -68,5 +65,20 @@ def flat_numbers(verb: str, x: NDArray[Any], op: str) -> NDArray[Any]:
 
 def check_writeable(verb: str, name: str, x: NDArray[Any]) -> None:
     """Raise CommError if ``x`` cannot be overwritten."""
-    if not x.flags.writeable:
+    if not getattr(x.flags, "writeable", True):  # device arrays have no such flag
         raise CommError(f"{verb}: {name} is overwritten, but is read-only; pass a copy")
+
+
+def empty(like: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    """An array of any content where ``like`` lies."""
+    return owner_of(like).namespace.empty(shape, dtype)
+
+
+def zeros(like: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    """Zeros where ``like`` lies."""
+    return owner_of(like).namespace.zeros(shape, dtype)
+
+
+def label(x: NDArray[Any]) -> str:
+    """dtype and shape, as messages between ranks carry them."""
+    return f"{x.dtype}[{', '.join(map(str, x.shape))}]"

@@ -14,19 +14,18 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from distgrad.comm.arrays import check_writeable, flat_bytes, flat_numbers
+from distgrad.backend.device import CPU, Device, activated, resolve
+from distgrad.comm.arrays import check_writeable, empty, flat_bytes, flat_numbers, label, zeros
 from distgrad.comm.calls import Call
 from distgrad.comm.transport import Transport
 from distgrad.comm.work import Work
-from distgrad.errors import CommError, CommMismatchError, ShapeError
+from distgrad.errors import CommError, ShapeError
 
 __all__ = ["Communicator"]
 
-_HEADER_BYTES = 128  # what a message is, as text, before its bytes
-
 
 class Communicator(Transport):
-    """An ordered group of ranks that exchange NumPy arrays.
+    """An ordered group of ranks that exchange arrays: NumPy's, or with ``nccl`` those of one GPU a rank.
 
     Every rank of the group issues the same collectives in the same order, from one thread of its program at a
     time. A verb blocks, or, with ``async_op=True``, returns a :class:`Work` and runs on the communication
@@ -39,6 +38,7 @@ class Communicator(Transport):
         size: number of ranks.
         group: the group's name in error reports.
         topology: which rank runs on which host.
+        host: the same ranks' communicator for host arrays: itself, except where arrays lie on GPUs.
         sent_bytes: of arrays in ``all_reduce``, ``reduce_scatter``, ``all_gather``, ``all_to_all`` and
             ``broadcast``, as this rank sends them in the algorithm that sends least.
     """
@@ -53,6 +53,11 @@ class Communicator(Transport):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    @property
+    def host(self) -> Communicator:
+        """The same ranks, for arrays on the host."""
+        return self
 
     @property
     def local_rank(self) -> int:
@@ -87,6 +92,7 @@ class Communicator(Transport):
         Returns:
             ``x``, or the Work that returns it.
         """
+        self._check_array("all_reduce", "x", x)
         flat = flat_numbers("all_reduce", x, op)
         check_writeable("all_reduce", "x", x)
         options = _option("op", op, "sum")
@@ -123,11 +129,12 @@ class Communicator(Transport):
         Returns:
             The part, of shape ``x.shape[1:]``, or the Work that returns it.
         """
+        self._check_array("reduce_scatter", "x", x)
         flat = flat_numbers("reduce_scatter", x, op)
         self._check_parts("reduce_scatter", x)
 
         def body() -> NDArray[Any]:
-            part = np.empty(x.shape[1:], x.dtype)
+            part = empty(x, x.shape[1:], x.dtype)
             out = flat_numbers("reduce_scatter", part, op)
             self._reduce_scatter(flat.reshape(self.size, -1), out, "sum" if op == "mean" else op)
             self._divide(out, op)
@@ -148,7 +155,7 @@ class Communicator(Transport):
         Returns:
             ``x``, or the Work that returns it.
         """
-        flat = flat_bytes("broadcast", "x", x)
+        flat = self._bytes("broadcast", "x", x)
         self._check_rank("broadcast", "root", root)
         if self.rank != root:
             check_writeable("broadcast", "x", x)
@@ -171,10 +178,10 @@ class Communicator(Transport):
         Returns:
             ``y``, of shape ``[size, *x.shape]``, or the Work that returns it.
         """
-        flat = flat_bytes("all_gather", "x", x)
+        flat = self._bytes("all_gather", "x", x)
 
         def body() -> NDArray[Any]:
-            out = np.empty((self.size, *x.shape), x.dtype)
+            out = empty(x, (self.size, *x.shape), x.dtype)
             self._all_gather(flat, self._rows(out))
             return out
 
@@ -192,21 +199,21 @@ class Communicator(Transport):
         Returns:
             The list of the ranks' arrays in their order, or the Work that returns it.
         """
-        flat = flat_bytes("all_gather_v", "x", x)
+        flat = self._bytes("all_gather_v", "x", x)
         if x.ndim == 0:
             raise ShapeError("all_gather_v: x must have a first axis, got []; use all_gather")
 
         def body() -> list[NDArray[Any]]:
-            lengths = np.empty(self.size, np.int64)
-            self._all_gather(np.array([len(x)]).view(np.uint8), self._rows(lengths))
+            lengths = self._gather_lengths(len(x))
             row_bytes = math.prod(x.shape[1:]) * x.itemsize
-            padded = np.zeros(int(lengths.max()) * row_bytes, np.uint8)
+            padded = zeros(x, (max(lengths) * row_bytes,), np.dtype(np.uint8))
             padded[: flat.size] = flat
-            rows = np.empty((self.size, padded.size), np.uint8)
+            rows = empty(x, (self.size, padded.size), np.dtype(np.uint8))
             self._all_gather(padded, rows)
+            self._settle()
             return [
                 row[: length * row_bytes].copy().view(x.dtype).reshape(length, *x.shape[1:])
-                for row, length in zip(rows, lengths.tolist(), strict=True)
+                for row, length in zip(rows, lengths, strict=True)
             ]
 
         return self._issue(Call("all_gather_v", x.dtype, x.shape[1:], "a row"), body, async_op)
@@ -223,11 +230,11 @@ class Communicator(Transport):
         Returns:
             ``y``, of the shape of ``x``, or the Work that returns it.
         """
-        flat_bytes("all_to_all", "x", x)
+        self._bytes("all_to_all", "x", x)
         self._check_parts("all_to_all", x)
 
         def body() -> NDArray[Any]:
-            out = np.empty_like(x)
+            out = empty(x, x.shape, x.dtype)
             self._all_to_all(self._rows(x), self._rows(out))
             return out
 
@@ -246,11 +253,11 @@ class Communicator(Transport):
         Returns:
             ``y``, of shape ``[size, *x.shape]``, on the root and None elsewhere; or the Work that returns it.
         """
-        flat = flat_bytes("gather", "x", x)
+        flat = self._bytes("gather", "x", x)
         self._check_rank("gather", "root", root)
 
         def body() -> NDArray[Any] | None:
-            out = np.empty((self.size, *x.shape), x.dtype) if self.rank == root else None
+            out = empty(x, (self.size, *x.shape), x.dtype) if self.rank == root else None
             self._gather(flat, None if out is None else self._rows(out), root)
             return out
 
@@ -272,7 +279,7 @@ class Communicator(Transport):
         Returns:
             ``out``, or the Work that returns it.
         """
-        flat = flat_bytes("scatter", "out", out)
+        flat = self._bytes("scatter", "out", out)
         check_writeable("scatter", "out", out)
         self._check_rank("scatter", "root", root)
         if (x is not None) != (self.rank == root):
@@ -281,7 +288,7 @@ class Communicator(Transport):
                 f"{'none' if x is None else 'one'}"
             )
         if x is not None:
-            flat_bytes("scatter", "x", x)
+            self._bytes("scatter", "x", x)
             if x.shape != (self.size, *out.shape) or x.dtype != out.dtype:
                 raise ShapeError(
                     f"scatter: x must be {out.dtype}{[self.size, *out.shape]} for out of {out.dtype}"
@@ -305,13 +312,12 @@ class Communicator(Transport):
             tag: from 0; a receiver asks for messages of one tag, which arrive in the order of sending.
             async_op: return a :class:`Work` at once.
         """
-        flat = flat_bytes("send", "x", x)
+        flat = self._bytes("send", "x", x)
         self._check_rank("send", "dest", dest)
         call = Call("send", x.dtype, x.shape, f"dest={dest}, tag={tag}")
 
         def body() -> None:
-            header = f"{x.dtype}[{', '.join(map(str, x.shape))}]".encode().ljust(_HEADER_BYTES)
-            self._send(np.concatenate([np.frombuffer(header, np.uint8), flat]), dest, tag)
+            self._send_labelled(label(x), flat, dest, tag)
 
         return self._issue(call, body, async_op, everyone=False)
 
@@ -332,21 +338,13 @@ class Communicator(Transport):
         Raises:
             CommMismatchError: the message has another shape or dtype; it is consumed.
         """
-        flat = flat_bytes("recv", "x", x)
+        flat = self._bytes("recv", "x", x)
         check_writeable("recv", "x", x)
         self._check_rank("recv", "source", source)
         call = Call("recv", x.dtype, x.shape, f"source={source}, tag={tag}")
 
         def body() -> NDArray[Any]:
-            message = self._recv(source, tag)
-            sent = message[:_HEADER_BYTES].tobytes().decode().rstrip()
-            expected = f"{x.dtype}[{', '.join(map(str, x.shape))}]"
-            if sent != expected:
-                raise CommMismatchError(
-                    f"recv, group '{self.group}': rank {self.rank} expected {expected} from rank {source} "
-                    f"with tag {tag}, which sent {sent}; send and receive the same shape and dtype"
-                )
-            flat[:] = message[_HEADER_BYTES:]
+            self._recv_labelled(label(x), flat, source, tag)
             return x
 
         return self._issue(call, body, async_op, everyone=False)
@@ -433,8 +431,8 @@ class Communicator(Transport):
 
         return self._issue(Call("split"), body, False)
 
-    def allocate(self, nbytes: int) -> NDArray[np.uint8]:
-        """Zeroed host memory, page aligned, from where this communicator reduces fastest.
+    def allocate(self, nbytes: int, device: Device | str | None = None) -> NDArray[np.uint8]:
+        """Zeroed memory, page aligned, from where this communicator reduces fastest.
 
         Among ranks of one host that is memory which all of them map: arrays that lie in it, at the same place
         on every rank, are reduced there, without a copy.
@@ -443,10 +441,14 @@ class Communicator(Transport):
 
         Args:
             nbytes: bytes, from 0.
+            device: where; None means the host.
 
         Returns:
             ``[nbytes]``; other dtypes are views of it.
         """
+        if device is not None and (found := resolve(device)) != CPU:
+            with activated(found) as xp:
+                return xp.zeros(nbytes, np.uint8)
         return self._issue(
             Call("allocate", options=f"nbytes={nbytes}"), lambda: self._allocate(nbytes), False
         )
@@ -471,7 +473,11 @@ class Communicator(Transport):
 
     def _divide(self, flat: NDArray[Any], op: str) -> None:
         if op == "mean":
-            np.divide(flat, self.size, out=flat)
+            flat /= self.size
+
+    def _bytes(self, verb: str, name: str, x: NDArray[Any]) -> NDArray[np.uint8]:
+        self._check_array(verb, name, x)
+        return flat_bytes(verb, name, x)
 
     def _rows(self, x: NDArray[Any]) -> NDArray[np.uint8]:
         """The bytes of ``x`` as one row a rank."""

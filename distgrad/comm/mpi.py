@@ -243,6 +243,15 @@ class MPICommunicator(Communicator):
         )
         self._leaders = handle.Split(0 if self._host.rank == 0 else MPI.UNDEFINED, self.rank)
 
+    def gone(self) -> list[int]:
+        """The ranks of this group that have left, and of those on this host also those that have ended."""
+        left, near = self.family.left, self.family.neighbours
+        return [
+            place
+            for place, rank in enumerate(self._ranks)
+            if rank in left or (rank in near.ranks and near.has_ended(rank))
+        ]
+
     def _complete(self, request: Any) -> None:
         self._poll(request.Test, self._late)
 

@@ -6,6 +6,7 @@ import atexit
 import importlib
 
 from distgrad import env
+from distgrad.backend.device import Device, find_backend
 from distgrad.comm import progress, threads
 from distgrad.comm.base import Communicator
 from distgrad.comm.calls import Call, CallLog
@@ -15,12 +16,17 @@ from distgrad.errors import CommError
 
 __all__ = ["BACKENDS", "finalize", "get_world", "init", "is_initialized"]
 
-BACKENDS = ("single", "threads", "shm", "mpi")
+BACKENDS = ("single", "threads", "shm", "mpi", "nccl")
 _world: Communicator | None = None
 
 
 def init(
-    backend: str | None = None, timeout_s: float | None = None, check_calls: float | None = None
+    backend: str | None = None,
+    timeout_s: float | None = None,
+    check_calls: float | None = None,
+    *,
+    device: Device | str | None = None,
+    nccl_provider: str | None = None,
 ) -> Communicator:
     """Join the ranks that were started together, and return the communicator of all of them.
 
@@ -32,18 +38,30 @@ def init(
 
     Args:
         backend: ``single``, ``threads`` (inside ``ThreadWorld.run``), ``shm`` (ranks of one host, as
-            ``distgrad run`` starts them) or ``mpi``; None takes ``DISTGRAD_BACKEND`` or else finds out.
+            ``distgrad run`` starts them), ``mpi``, or ``nccl`` (a GPU a rank, whose hosts talk by one of the
+            others); None takes ``DISTGRAD_BACKEND`` or else finds out, and is ``nccl`` where ``device`` is a
+            GPU.
         timeout_s: seconds after which a collective gives up; None takes ``DISTGRAD_TIMEOUT``.
         check_calls: how many collectives of each group are compared between the ranks before data moves; None
             takes ``DISTGRAD_CHECK_COLLECTIVES``.
+        device: where the arrays lie that ranks exchange; None and ``"cpu"``: on the host. ``"cuda"`` is this
+            rank's own GPU.
+        nccl_provider: the binding to NCCL, ``cupy`` or ``pynccl``; None takes ``DISTGRAD_NCCL_PROVIDER``, or
+            else ``cupy``.
 
     Raises:
         CommError: the backend does not fit what the launcher has started.
+        DeviceError: there is no such device.
         MissingDependencyError: the backend is not installed; the message says how to.
     """
     global _world
     settings = env.read()
+    on_gpu = device is not None and not str(device).startswith("cpu")
+    if backend is None and on_gpu:
+        backend = "nccl"
     name = backend if backend is not None else settings.backend
+    if on_gpu and name != "nccl":
+        raise CommError(f"comm.init: device {str(device)!r} needs backend 'nccl', got {name!r}; leave it out")
     if name is not None and name not in BACKENDS:
         raise CommError(f"comm.init: backend must be one of {', '.join(BACKENDS)}, got {name!r}")
     world = threads.current() or _world
@@ -55,7 +73,16 @@ def init(
         watcher = progress.find()
         if watcher is not None:
             watcher.begin(CallLog().add(Call("init"), numbered=False), "world")
-        _world = world = _connect(name, settings, timeout_s, check_calls)
+        world = _connect(
+            _host_backend(settings) if name == "nccl" else name, settings, timeout_s, check_calls
+        )
+        if name == "nccl":
+            try:
+                world = _connect_gpus(world, device, nccl_provider or settings.nccl_provider)
+            except BaseException:
+                world.close()
+                raise
+        _world = world
         if watcher is not None:
             watcher.end()
             world.family.progress = watcher
@@ -65,6 +92,24 @@ def init(
             f"comm.init: the world was set up with backend '{world.backend}', and cannot be had as "
             f"'{backend}'; call init() with one backend, or finalize() in between"
         )
+    return world
+
+
+def _host_backend(settings: env.Environment) -> str | None:
+    """What the hosts of GPU ranks talk by; None: to be found out."""
+    if settings.backend in ("single", "shm", "mpi"):
+        return settings.backend
+    by_mpi = settings.mpi_size is not None or settings.slurm_size is not None
+    return "shm" if settings.job_secret is not None and not by_mpi else None
+
+
+def _connect_gpus(host: Communicator, device: Device | str | None, provider: str | None) -> Communicator:
+    """The GPUs of a world of hosts; loaded here alone, as it loads a binding to NCCL."""
+    if device is None and env.read().local_rank is None:  # no launcher of ours has dealt out the GPUs
+        count = find_backend("cuda").device_count()
+        device = Device("cuda", host.local_rank % count)
+    nccl = importlib.import_module("distgrad.comm.nccl")
+    world: Communicator = nccl.connect(host, device, provider)
     return world
 
 

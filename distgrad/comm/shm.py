@@ -128,6 +128,11 @@ class SharedMemoryCommunicator(HostCommunicator):
                 + "; ".join(f"rank {rank}: {near.locate(rank)}" for rank in others)
             )
 
+    def gone(self) -> list[int]:
+        """The ranks of this group that have left or ended."""
+        near = self.family.neighbours
+        return [place for place, rank in enumerate(self._ranks) if near.has_ended(rank)]
+
     def _key(self, tag: int) -> str:
         return f"{self._name} {tag}"
 

@@ -15,11 +15,12 @@ from distgrad.comm.calls import Call, CallLog
 from distgrad.comm.progress import Progress
 from distgrad.comm.topology import Topology
 from distgrad.comm.work import CommunicationThread, Work
-from distgrad.errors import CommError, CommMismatchError, CommTimeoutError, RankFailedError
+from distgrad.errors import CommError, CommMismatchError, CommTimeoutError, DTypeError, RankFailedError
 
 __all__ = ["Family", "Transport"]
 
 _PAGE_BYTES = 4096
+_LABEL_BYTES = 128  # what a message is, as text, before its bytes
 
 
 class Family:
@@ -175,6 +176,51 @@ class Transport(abc.ABC):
         rows = np.empty((self.size, row.size), np.uint8)
         self._all_gather(row, rows)
         return [pickle.loads(rows[r, : lengths[r]].tobytes()) for r in range(self.size)]
+
+    def _check_array(self, verb: str, name: str, x: Any) -> None:
+        """Raise unless ``x`` is an array that this communicator moves."""
+        if not isinstance(x, np.ndarray):
+            kind = type(x).__name__
+            if kind == np.ndarray.__name__:  # as CuPy's are called too
+                kind = f"{type(x).__module__}.{kind}"
+            raise DTypeError(
+                f"{verb}: {name} must be a NumPy array, got {kind}; pass np.asarray({name}). Arrays on GPUs "
+                "travel with backend 'nccl'"
+            )
+
+    def _gather_lengths(self, length: int) -> list[int]:
+        """Every rank's length."""
+        lengths = np.empty(self.size, np.int64)
+        self._all_gather(np.array([length]).view(np.uint8), lengths.view(np.uint8).reshape(self.size, 8))
+        return lengths.tolist()
+
+    def _settle(self) -> None:  # noqa: B027 (on a host it has been received when the call returns)
+        """Let what the program does with arrays from here on see what has been received."""
+
+    def _send_labelled(self, label: str, flat: NDArray[np.uint8], dest: int, tag: int) -> None:
+        """Send bytes behind a label that says what they are."""
+        header = np.frombuffer(label.encode().ljust(_LABEL_BYTES), np.uint8)
+        self._send(np.concatenate([header, flat]), dest, tag)
+
+    def _recv_labelled(self, label: str, flat: NDArray[np.uint8], source: int, tag: int) -> None:
+        """Receive bytes that must have that label."""
+        message = self._recv(source, tag)
+        self._check_label(message[:_LABEL_BYTES].tobytes().decode().rstrip(), label, source, tag)
+        flat[:] = message[_LABEL_BYTES:]
+
+    def _check_label(self, sent: str, expected: str, source: int, tag: int) -> None:
+        if sent != expected:
+            raise CommMismatchError(
+                f"recv, group '{self.group}': rank {self.rank} expected {expected} from rank {source} "
+                f"with tag {tag}, which sent {sent}; send and receive the same shape and dtype"
+            )
+
+    def gone(self) -> list[int]:
+        """The ranks of this group that are known to have left or ended.
+
+        Collective: no; blocks: no.
+        """
+        return []
 
     def _allocate(self, nbytes: int) -> NDArray[np.uint8]:
         """Zeroed memory, page aligned."""

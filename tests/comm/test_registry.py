@@ -29,7 +29,7 @@ def test_alone_is_a_world_of_one(monkeypatch):
 
 def test_backend_by_environment(monkeypatch):
     monkeypatch.setenv("DISTGRAD_BACKEND", "nothing")
-    with pytest.raises(CommError, match="must be one of single, threads, shm, mpi, got 'nothing'"):
+    with pytest.raises(CommError, match="must be one of single, threads, shm, mpi, nccl, got 'nothing'"):
         comm.init()
     monkeypatch.setenv("DISTGRAD_BACKEND", "single")
     assert comm.init().backend == "single"

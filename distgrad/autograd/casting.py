@@ -1,0 +1,205 @@
+"""Mixed precision: which operations compute in 16 bits inside :class:`autocast`, and which in float32.
+
+Parameters stay float32 (the master weights); what products read are copies of them in 16 bits, and gradients
+come back through the copies' casts in float32.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.modes import Mode, modes
+from distgrad.backend.device import device_of
+from distgrad.backend.numpy import widen_products
+from distgrad.errors import DTypeError, MissingDependencyError, OptionError
+
+__all__ = [
+    "ACTIVE",
+    "POLICY",
+    "autocast",
+    "bfloat16",
+    "cast_inputs",
+    "casting_as",
+    "get_autocast_dtype",
+    "is_autocast_enabled",
+]
+
+_LOW = (
+    "matmul linear bmm einsum convolution convolution_input convolution_weight prelu lstm_cell gru_cell"
+    " scaled_dot_product_attention"
+)
+_WIDE = (
+    "acos asin cosh sinh tan exp expm1 log log10 log1p log2 logaddexp logsumexp pow reciprocal erfinv"
+    " softplus softmax log_softmax softmax_cross_entropy"
+    " layer_norm rms_norm group_norm instance_norm batch_norm batch_norm_with_statistics batch_norm_inference"
+    " norm normalize vector_norm matrix_norm cosine_similarity pairwise_distance cdist"
+    " sum mean var std prod nansum nanmean nanvar nanstd cumsum cumprod cumulative_sum cumulative_prod"
+    " binary_cross_entropy binary_cross_entropy_with_logits cosine_embedding_loss ctc_loss gaussian_nll_loss"
+    " hinge_embedding_loss huber_loss kl_div margin_ranking_loss multi_margin_loss multilabel_margin_loss"
+    " multilabel_soft_margin_loss poisson_nll_loss smooth_l1_loss soft_margin_loss triplet_margin_loss"
+)
+
+#: What autocast does to an operation's inputs: ``"low"`` makes float32 16 bits wide, ``"wide"`` the reverse.
+#: Operations that are not named take what comes; of several dtypes the widest wins.
+POLICY = dict.fromkeys(_LOW.split(), "low") | dict.fromkeys(_WIDE.split(), "wide")
+
+#: Not empty while some thread is inside autocast; looking at a list is all that it costs outside.
+ACTIVE: list[None] = []
+
+_FLOAT32 = np.dtype(np.float32)
+
+
+def bfloat16() -> np.dtype:
+    """The dtype of 8 exponent and 7 fraction bits, which NumPy gets from the package ml_dtypes.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"bfloat16 needs the package ml_dtypes ({error}); run: pip install ml_dtypes"
+        ) from error
+
+
+def _is_narrow(dtype: np.dtype) -> bool:
+    return dtype.char in "eE"
+
+
+class _Casts:
+    """What holds inside one :class:`autocast`.
+
+    Args:
+        dtypes: the 16-bit dtype by kind of device.
+        caches: whether casts of parameters are kept.
+        cache: casts by parameter; of the outermost autocast.
+    """
+
+    def __init__(self, dtypes: dict[str, np.dtype], caches: bool, cache: dict[Any, Any]) -> None:
+        self.dtypes = dtypes
+        self.caches = caches
+        self.cache = cache
+
+    def cast(self, astype: Callable[..., Any], policy: str, x: Any) -> Any:
+        """An input as an operation of that policy wants it."""
+        data = getattr(x, "_data", None)
+        if data is None or data.dtype.char not in ("f" if policy == "low" else "eE"):
+            return x
+        low = self.dtypes.get(device_of(data).kind)
+        if low is None:
+            return x
+        if policy == "wide":
+            return astype(x, _FLOAT32)
+        if not (self.caches and x.requires_grad and x.is_leaf):
+            return astype(x, low)
+        key = (id(x), low, modes.grad is not False)
+        found = self.cache.get(key)
+        if found is None or found[1] != x._version[0] or found[2] is not data:
+            found = self.cache[key] = (x, x._version[0], data, astype(x, low))
+        return found[3]
+
+
+def cast_inputs(astype: Callable[..., Any], name: str, values: Sequence[Any]) -> list[Any]:
+    """The inputs of an operation as the autocast of this thread wants them.
+
+    Args:
+        astype: the operation of that name.
+        name: the operation that is called.
+        values: its inputs.
+    """
+    casts = modes.casts
+    if casts is None:
+        return list(values)
+    policy = POLICY[name]
+    return [casts.cast(astype, policy, value) for value in values]
+
+
+class autocast(Mode):
+    """Compute products in 16 bits, and what needs the precision in float32: context manager and decorator.
+
+    Inside it matrix products, linear layers, convolutions, attention and recurrent cells cast float32 inputs
+    to ``dtype``; softmax, norms, losses, reductions, powers and logarithms cast 16-bit inputs to float32; all
+    other operations take what comes. float64 is left alone. Sums inside a product are in float32. The policy
+    is PyTorch's, but for reductions, which are all in float32 here (its ``mean`` stays in 16 bits).
+
+    On the CPU it does the same, product by product: inputs rounded, the product in float32, the result
+    rounded. That shows what a GPU will compute, but is slower than float32, since there is no 16-bit
+    arithmetic to gain from. NumPy makes float32 of bfloat16 as soon as it meets a Python number.
+
+    Args:
+        device_type: ``"cuda"`` or ``"cpu"``; tensors elsewhere are not cast.
+        dtype: float16 or bfloat16, also by name; None means float16 on a GPU and bfloat16 on the CPU.
+        enabled: False computes as if outside, also within another autocast.
+        cache_enabled: cast each parameter once in the outermost autocast, however often it is used.
+
+    Source: Micikevicius et al., ICLR 2018.
+    """
+
+    def __init__(
+        self,
+        device_type: str,
+        dtype: Any = None,
+        enabled: bool = True,
+        cache_enabled: bool = True,
+    ) -> None:
+        super().__init__()
+        if device_type not in ("cpu", "cuda"):
+            raise OptionError(f"autocast: device_type must be 'cpu' or 'cuda', got {device_type!r}")
+        if dtype is None:
+            dtype = np.float16 if device_type == "cuda" else "bfloat16"
+        self.device_type = device_type
+        self.enabled = enabled
+        self.cache_enabled = cache_enabled
+        self.dtype = (bfloat16() if enabled else _FLOAT32) if dtype == "bfloat16" else np.dtype(dtype)
+        if enabled and not _is_narrow(self.dtype):
+            raise DTypeError(f"autocast: dtype must be float16 or bfloat16, got {self.dtype}")
+        if enabled and device_type == "cpu":
+            widen_products()
+
+    def _switch(self) -> None:
+        outer = modes.casts
+        dtypes = {} if outer is None else dict(outer.dtypes)
+        if self.enabled:
+            dtypes[self.device_type] = self.dtype
+        else:
+            dtypes.pop(self.device_type, None)
+        modes.casts = _Casts(dtypes, self.cache_enabled, {} if outer is None else outer.cache)
+
+    def _again(self) -> Mode:
+        return autocast(self.device_type, self.dtype, self.enabled, self.cache_enabled)
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        ACTIVE.append(None)
+
+    def __exit__(self, *exc: object) -> None:
+        ACTIVE.pop()
+        super().__exit__(*exc)
+
+
+@contextmanager
+def casting_as(casts: Any) -> Iterator[None]:
+    """Inside it this thread casts as it did when ``modes.casts`` was ``casts``."""
+    outer, modes.casts = modes.casts, casts
+    ACTIVE.append(None)
+    try:
+        yield
+    finally:
+        ACTIVE.pop()
+        modes.casts = outer
+
+
+def is_autocast_enabled(device_type: str) -> bool:
+    """Whether operations of this thread on that kind of device are cast."""
+    return get_autocast_dtype(device_type) is not None
+
+
+def get_autocast_dtype(device_type: str) -> np.dtype | None:
+    """The 16-bit dtype that this thread's operations on that kind of device are cast to; None outside."""
+    return None if modes.casts is None else modes.casts.dtypes.get(device_type)

@@ -1,0 +1,424 @@
+"""Ranks that hold one GPU each, and exchange its arrays by NCCL.
+
+A call is put on the communicator's own stream and returns; the host waits for nothing. Before it the stream
+waits for what the caller's stream has been given, after it the caller's stream waits for it. What only hosts
+have to agree on (objects, checks, splits) goes over a communicator of theirs that stands beside.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distgrad.backend.device import Device, activated, device_of, find_backend, resolve
+from distgrad.backend.streams import Stream, current_stream
+from distgrad.comm.base import Communicator
+from distgrad.comm.calls import Call, name_ranks
+from distgrad.comm.libnccl import DTYPES, OPS, Link, Provider, open_provider
+from distgrad.comm.streamwork import GRACE_S, LOOK_S, StreamWork, Watchdog
+from distgrad.comm.work import Work
+from distgrad.errors import CommError, CommTimeoutError, DeviceError, DTypeError, RankFailedError
+
+__all__ = ["NcclCommunicator", "connect"]
+
+_BYTES = DTYPES["uint8"]
+
+
+def connect(
+    host: Communicator, device: Device | str | None = None, provider: str | None = None
+) -> NcclCommunicator:
+    """The communicator of the GPUs of a host communicator's ranks.
+
+    Collective: yes; blocks: yes.
+
+    Args:
+        host: the ranks; reduces their host arrays.
+        device: this rank's GPU; None is the one that ``"cuda"`` means.
+        provider: of :data:`distgrad.comm.libnccl.PROVIDERS`; None means CuPy's.
+
+    Raises:
+        DeviceError: there is no such GPU.
+        CommError: two ranks hold one GPU, or NCCL does not come up.
+        MissingDependencyError: NCCL is not installed.
+    """
+    found = resolve("cuda" if device is None else device)
+    if found.kind != "cuda":
+        raise DeviceError(f"comm.init: backend 'nccl' needs a GPU, got device {str(found)!r}; pass 'cuda'")
+    _check_distinct(host, found)
+    return NcclCommunicator(host, found, open_provider(provider), "world")
+
+
+def _check_distinct(host: Communicator, device: Device) -> None:
+    properties = getattr(find_backend(device.kind), "properties", None)
+    own = properties(device.index).get("uuid") if properties is not None else None
+    name = host.topology.hosts[host.rank].split()[0]
+    holders: dict[Any, int] = {}
+    for rank, (uuid, place) in enumerate(host.all_gather_object((own, f"{device} of {name}"))):
+        first = holders.setdefault(uuid, rank) if uuid is not None else rank
+        if first != rank:
+            raise CommError(
+                f"comm.init: backend 'nccl' needs a GPU for every rank, but ranks {first} and {rank} both "
+                f"hold {place}; start as many ranks on a host as it has GPUs"
+            )
+
+
+class NcclCommunicator(Communicator):
+    """A group of ranks with a GPU each; :func:`connect` makes the first one.
+
+    A verb takes arrays of this rank's GPU and returns when it is on the communication stream: its result may
+    be computed with at once, on the current stream. ``barrier`` and the verbs of objects wait for the hosts.
+    float16 and bfloat16 are summed in NCCL's own way, rounded at every rank; int16 and uint16 it does not
+    know. ``send`` occupies the stream until its ``recv`` has come, so that two ranks must not both send
+    first; tags are 0. :meth:`submit` runs its function at once, with the communication stream as the
+    current one.
+
+    Args:
+        host: the same ranks, for what is on hosts.
+        device: this rank's GPU.
+        provider: NCCL's binding.
+        group: the name in error reports.
+
+    Attributes:
+        device: this rank's GPU.
+        stream: where collectives run; it waits for no other but where told.
+        provider: NCCL's binding.
+    """
+
+    backend = "nccl"
+
+    def __init__(self, host: Communicator, device: Device, provider: Provider, group: str) -> None:
+        super().__init__(host.rank, host.size, group, host.topology, host.family)
+        self._host = host
+        self.device = device
+        self.provider = provider
+        self.stream = Stream(device, priority=-1)
+        self._checks = host.split(0, host.rank, group)  # counts the same calls as this group
+        self._within: Call | None = None  # the call of submit that is running
+        unique_id = host.broadcast_object(provider.make_id() if host.rank == 0 else None)
+        self._link = self._join(unique_id)
+        self._watchdog = Watchdog(self)
+        self._parts: list[NcclCommunicator] = []
+
+    @property
+    def host(self) -> Communicator:
+        """The same ranks, for arrays on the host."""
+        return self._host
+
+    def _join(self, unique_id: bytes) -> Link:
+        """NCCL's own start, which waits in C for all ranks, with a deadline."""
+        outcome: list[Any] = []
+
+        def join() -> None:
+            try:
+                with activated(self.device):
+                    outcome.append(self.provider.connect(self.size, unique_id, self.rank))
+            except Exception as error:
+                outcome.append(error)
+
+        thread = threading.Thread(target=join, name="NCCL's start", daemon=True)
+        thread.start()
+        deadline_s = time.monotonic() + self.family.timeout_s
+        while thread.is_alive():
+            thread.join(LOOK_S)
+            gone = self._host.gone() if thread.is_alive() else []
+            if gone:
+                raise RankFailedError(
+                    f"comm.init, group '{self.group}': waited for {name_ranks(gone)}, which ended without it"
+                )
+            if time.monotonic() > deadline_s:
+                raise CommTimeoutError(
+                    f"comm.init, group '{self.group}': NCCL did not come up within "
+                    f"{self.family.timeout_s:g} s; set NCCL_DEBUG=INFO to see what it waits for"
+                )
+        (found,) = outcome
+        if isinstance(found, Exception):
+            raise CommError(
+                f"comm.init, group '{self.group}': NCCL does not come up on rank {self.rank}, {self.device} "
+                f"({found}); set NCCL_DEBUG=INFO to see why"
+            ) from found
+        link: Link = found
+        return link
+
+    # -- how a call gets through
+
+    def _issue(self, call: Call, body: Callable[[], Any], async_op: bool, *, everyone: bool = True) -> Any:
+        outer = self._within
+        if outer is not None:
+            call.number, call.site = outer.number if everyone else -1, outer.site
+        else:
+            self.log.add(call, numbered=everyone)
+            self.family.num_issued += 1
+            if self.family.closed:
+                raise CommError(
+                    f"{call.name}, group '{self.group}': the communicator is closed; issue calls before "
+                    "close()"
+                )
+        self.check_failure(call)
+        if outer is None and everyone and call.number < self.family.check_calls:
+            self._compare(call)
+        work = StreamWork(self, call, body)
+        with activated(self.device):
+            try:
+                work.run()
+            except CommError:
+                raise
+            except Exception as error:
+                if type(error).__name__ != "NcclError":
+                    raise
+                self.fail(CommError(f"{call.name}, group '{self.group}': rank {self.rank}: {error}"))
+                self.check_failure(call)
+            self._watchdog.watch(work)
+            self.sent_bytes += call.sent_bytes(self.size)
+            return work if async_op else work.wait()
+
+    def _compare(self, call: Call) -> None:
+        """Raise CommMismatchError on every rank unless all of them issued the same call."""
+        same = Call(call.verb, call.dtype, call.shape, call.options)
+        assert self._checks is not None
+        self._checks._issue(same, lambda: None, False)
+
+    def check_failure(self, call: Call) -> None:
+        """Raise what has gone wrong, once as it is and then as the cause."""
+        family = self.family
+        if family.failure is not None:
+            if not self._watchdog.told:
+                self._watchdog.told = True
+                raise family.failure
+            raise CommError(
+                f"{call.name}, group '{self.group}': nothing can be sent after an earlier call failed on "
+                f"rank {self.rank} ({family.failure}); end the program"
+            ) from family.failure
+
+    def find_failure(self) -> str | None:
+        """What NCCL reports of what runs in the background."""
+        return self._link.failure()
+
+    def fail(self, error: CommError) -> None:
+        """Let this call and all to come raise; what is under way ends."""
+        if self.family.failure is None:
+            self.family.failure = error
+            self._abort()
+
+    def _abort(self) -> None:
+        for part in self._parts:
+            part._abort()
+        self._link.abort()
+
+    def _in_order(self) -> bool:
+        return current_stream(self.device) == self.stream
+
+    def follow(self) -> None:
+        """Let the communication stream wait for the current one."""
+        if not self._in_order():
+            self.stream.wait_stream(current_stream(self.device))
+
+    def _settle(self) -> None:
+        if not self._in_order():
+            current_stream(self.device).wait_stream(self.stream)
+
+    @contextmanager
+    def _on_stream(self) -> Iterator[None]:
+        """The communication stream, behind the current one, becomes the current one."""
+        self.follow()
+        if self._in_order():
+            yield
+        else:
+            with self.stream:
+                yield
+
+    def submit(self, function: Callable[[], Any], name: str = "") -> Work:
+        """Run ``function`` at once, its arithmetic and collectives on the communication stream.
+
+        Collective: yes; blocks: no.
+
+        Args:
+            function: issues the same calls on every rank; must not read what is on the device.
+            name: what it does, for error reports; the same on every rank.
+
+        Returns:
+            The Work that returns what ``function`` returns.
+        """
+        call = Call("submit", options=name)
+
+        def body() -> Any:
+            outer, self._within = self._within, call
+            try:
+                with self._on_stream():
+                    return function()
+            finally:
+                self._within = outer
+
+        work: Work = self._issue(call, body, async_op=True)
+        return work
+
+    def close(self) -> None:
+        """Finish what was issued and let go of NCCL, for this group and all split from it.
+
+        Collective: yes; blocks: until the device has finished and, with ``mpi`` between hosts, every rank is
+            here.
+        """
+        if not self.family.closed:
+            self._leave()
+        self._host.close()
+
+    def _leave(self) -> None:
+        for part in self._parts:
+            part._leave()
+        if self.family.failure is None:
+            deadline_s = time.monotonic() + self.family.timeout_s + GRACE_S
+            while not self.stream.query() and self.family.failure is None and time.monotonic() < deadline_s:
+                time.sleep(1e-3)
+        self._watchdog.close()
+        if self.family.failure is None:
+            with activated(self.device):
+                self._link.destroy()
+
+    # -- what the verbs are made of
+
+    def _check_array(self, verb: str, name: str, x: Any) -> None:
+        if isinstance(x, np.ndarray) or not hasattr(x, "dtype") or (found := device_of(x)).kind == "cpu":
+            raise DeviceError(
+                f"{verb}: {name} must be an array on {self.device}, got {type(x).__module__}."
+                f"{type(x).__qualname__}; copy it there, or pass host arrays to comm.host.{verb}"
+            )
+        if found != self.device:
+            raise DeviceError(
+                f"{verb}: {name} must lie on {self.device}, this rank's GPU, got {found}; copy it there"
+            )
+
+    def _number(self, x: NDArray[Any]) -> int:
+        number = DTYPES.get(x.dtype.name)
+        if number is None:
+            raise DTypeError(f"nccl: no {x.dtype} in reductions, but {', '.join(DTYPES)}; convert it")
+        return number
+
+    def _all_reduce(self, x: NDArray[Any], op: str) -> None:
+        number = self._number(x)
+        if x.size:
+            self._link.all_reduce(_address(x), _address(x), x.size, number, OPS[op], self.stream.handle)
+
+    def _reduce_scatter(self, x: NDArray[Any], out: NDArray[Any], op: str) -> None:
+        number = self._number(x)
+        if out.size:
+            self._link.reduce_scatter(
+                _address(x), _address(out), out.size, number, OPS[op], self.stream.handle
+            )
+
+    def _broadcast(self, x: NDArray[np.uint8], root: int) -> None:
+        if x.size:
+            self._link.broadcast(_address(x), _address(x), x.size, _BYTES, root, self.stream.handle)
+
+    def _all_gather(self, x: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+        if x.size:
+            self.follow()
+            self._link.all_gather(_address(x), _address(out), x.size, _BYTES, self.stream.handle)
+
+    def _all_to_all(self, x: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+        with self._on_stream():
+            out[self.rank] = x[self.rank]
+        self._exchange({r: x[r] for r in self._others()}, {r: out[r] for r in self._others()})
+
+    def _gather(self, x: NDArray[np.uint8], out: NDArray[np.uint8] | None, root: int) -> None:
+        if out is None:
+            self._exchange({root: x}, {})
+            return
+        with self._on_stream():
+            out[self.rank] = x
+        self._exchange({}, {r: out[r] for r in self._others()})
+
+    def _scatter(self, x: NDArray[np.uint8] | None, out: NDArray[np.uint8], root: int) -> None:
+        if x is None:
+            self._exchange({}, {root: out})
+            return
+        with self._on_stream():
+            out[...] = x[self.rank]
+        self._exchange({r: x[r] for r in self._others()}, {})
+
+    def _others(self) -> list[int]:
+        return [rank for rank in range(self.size) if rank != self.rank]
+
+    def _exchange(self, sent: dict[int, Any], received: dict[int, Any]) -> None:
+        """Send and receive, all at once."""
+        if any(x.size for x in (*sent.values(), *received.values())):
+            with self.provider.group():
+                for rank, x in sent.items():
+                    self._link.send(_address(x), x.size, _BYTES, rank, self.stream.handle)
+                for rank, x in received.items():
+                    self._link.recv(_address(x), x.size, _BYTES, rank, self.stream.handle)
+
+    def _send_labelled(self, label: str, flat: NDArray[np.uint8], dest: int, tag: int) -> None:
+        self._check_peer("send", dest, tag)
+        self._host.send(np.frombuffer(label.encode().ljust(128), np.uint8), dest)
+        if flat.size:
+            self._link.send(_address(flat), flat.size, _BYTES, dest, self.stream.handle)
+
+    def _recv_labelled(self, label: str, flat: NDArray[np.uint8], source: int, tag: int) -> None:
+        self._check_peer("recv", source, tag)
+        sent = self._host.recv(np.empty(128, np.uint8), source).tobytes().decode().rstrip()
+        self._check_label(sent, label, source, tag)
+        if flat.size:
+            self._link.recv(_address(flat), flat.size, _BYTES, source, self.stream.handle)
+
+    def _check_peer(self, verb: str, peer: int, tag: int) -> None:
+        if tag or peer == self.rank:
+            raise CommError(
+                f"{verb}, group '{self.group}': NCCL has no tags, and no messages to oneself; got tag {tag} "
+                f"and rank {peer} on rank {self.rank}. Send in the order of receiving, or over comm.host"
+            )
+
+    def _send(self, message: NDArray[np.uint8], dest: int, tag: int) -> None:
+        self._host._send(message, dest, tag)
+
+    def _recv(self, source: int, tag: int) -> NDArray[np.uint8]:
+        return self._host._recv(source, tag)
+
+    def _weighted_mean(self, flat: NDArray[Any], weight: float) -> None:
+        with self._on_stream():
+            xp = find_backend(self.device.kind).namespace
+            total = xp.full(1, weight, np.float64)
+            self._all_reduce(total, "sum")
+            if weight:
+                flat *= (weight / total).astype(flat.dtype)
+            else:
+                flat[...] = 0
+            self._all_reduce(flat, "sum")
+
+    def _divide(self, flat: NDArray[Any], op: str) -> None:
+        with self._on_stream():
+            super()._divide(flat, op)
+
+    # -- what goes over the hosts
+
+    def _barrier(self) -> None:
+        self.stream.synchronize()
+        self._host.barrier()
+
+    def _exchange_objects(self, obj: Any) -> list[Any]:
+        return self._host.all_gather_object(obj)
+
+    def broadcast_object(self, obj: Any = None, root: int = 0) -> Any:
+        return self._host.broadcast_object(obj, root)
+
+    def _gather_lengths(self, length: int) -> list[int]:
+        return self._host.all_gather_object(length)
+
+    def _allocate(self, nbytes: int) -> NDArray[np.uint8]:
+        return self._host.allocate(nbytes)
+
+    def _split(self, color: int | None, members: list[int], group: str) -> NcclCommunicator | None:
+        host = self._host.split(color, members.index(self.rank) if color is not None else 0, group)
+        if host is None:
+            return None
+        part = NcclCommunicator(host, self.device, self.provider, group)
+        self._parts.append(part)
+        return part
+
+
+def _address(x: Any) -> int:
+    return int(x.data.ptr)

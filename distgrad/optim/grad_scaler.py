@@ -1,0 +1,256 @@
+"""Scaling losses so that float16 gradients do not vanish, and leaving out steps in which they overflow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import owner_of
+from distgrad.errors import GraphError, OptionError
+from distgrad.optim.optimizer import Optimizer
+
+__all__ = ["GradScaler"]
+
+_GAP_BYTES = 64  # neighbours in a flat buffer lie no further apart; what lies between is 0
+
+
+class GradScaler:
+    """Multiplies the loss by a scale that is as large as gradients bear, and divides gradients by it.
+
+    ::
+
+        scaler = dg.amp.GradScaler()
+        with dg.autocast("cuda", dtype=dg.float16):
+            loss = criterion(model(x), y)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)          # only where gradients are clipped or looked at
+        scaler.step(optimizer)
+        scaler.update()
+
+    A step whose gradients hold an infinity or NaN is left out, and the scale shrinks; after
+    ``growth_interval`` steps without one it grows. Where ranks train together each looks at the reduced
+    gradients, which an infinity of any rank has reached and which are the same on all: so all leave out the
+    same steps and keep the same scale, with no message of its own. On a GPU ``step`` waits for that answer.
+
+    Args:
+        device: where the losses lie; kept for PyTorch's signature, as tensors know it themselves.
+        init_scale: the first scale.
+        growth_factor: what the scale grows by, above 1.
+        backoff_factor: what it shrinks by, below 1.
+        growth_interval: steps without overflow after which it grows.
+        enabled: False does nothing at all, and ``step`` calls the optimizer's.
+
+    Source: Micikevicius et al., ICLR 2018.
+    """
+
+    def __init__(
+        self,
+        device: str = "cuda",
+        init_scale: float = 2.0**16,
+        growth_factor: float = 2.0,
+        backoff_factor: float = 0.5,
+        growth_interval: int = 2000,
+        enabled: bool = True,
+    ) -> None:
+        if not growth_factor > 1.0:
+            raise OptionError(f"GradScaler: growth_factor must be above 1, got {growth_factor}")
+        if not 0.0 < backoff_factor < 1.0:
+            raise OptionError(f"GradScaler: backoff_factor must lie between 0 and 1, got {backoff_factor}")
+        self.device = device
+        self._enabled = enabled
+        self._scale = float(init_scale)
+        self._growth_factor = growth_factor
+        self._backoff_factor = backoff_factor
+        self._growth_interval = growth_interval
+        self._growth_tracker = 0
+        self._finite: dict[Optimizer, Any] = {}  # unscaled in this step, and whether all was finite
+        self._stepped: dict[Optimizer, bool] = {}  # taken a step, or left it out
+
+    # -- a step
+
+    def scale(self, outputs: Any) -> Any:
+        """A loss times the scale, or each of a list or tuple of them.
+
+        Args:
+            outputs: a tensor, or a list or tuple of tensors.
+        """
+        if not self._enabled:
+            return outputs
+        if isinstance(outputs, Tensor):
+            return outputs * self._scale
+        if isinstance(outputs, list | tuple):
+            return type(outputs)(self.scale(each) for each in outputs)
+        raise TypeError(f"GradScaler.scale: outputs must be tensors, got {type(outputs).__name__}")
+
+    def unscale_(self, optimizer: Optimizer) -> None:
+        """Divide the gradients by the scale, in place, and see whether they are finite.
+
+        Args:
+            optimizer: whose parameters' gradients.
+
+        Raises:
+            GraphError: called twice in a step, or after ``step``.
+        """
+        if not self._enabled:
+            return
+        if optimizer in self._finite or optimizer in self._stepped:
+            when = "after step()" if optimizer in self._stepped else "already"
+            raise GraphError(f"GradScaler.unscale_: called {when} since the last update(); call it once")
+        inverse = 1.0 / self._scale
+        finite: Any = True
+        with np.errstate(all="ignore"):
+            for array in _gradients(optimizer):
+                found = _all_finite(array)
+                finite = found if finite is True else finite & found
+                array *= array.dtype.type(inverse)
+        self._finite[optimizer] = finite
+
+    def step(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        """Let the optimizer step if its gradients are finite.
+
+        Args:
+            optimizer: steps or not.
+            *args, **kwargs: for its ``step``, which must not take a closure.
+
+        Returns:
+            What its ``step`` returned; None where it was left out.
+
+        Raises:
+            GraphError: called twice since the last ``update``.
+        """
+        if not self._enabled:
+            return optimizer.step(*args, **kwargs)
+        if "closure" in kwargs or args:
+            raise OptionError("GradScaler.step: a closure computes gradients of another scale; pass none")
+        if optimizer in self._stepped:
+            raise GraphError("GradScaler.step: called already since the last update(); call it once")
+        if optimizer not in self._finite:
+            self.unscale_(optimizer)
+        self._stepped[optimizer] = bool(self._finite.pop(optimizer))
+        return optimizer.step(*args, **kwargs) if self._stepped[optimizer] else None
+
+    def update(self, new_scale: float | None = None) -> None:
+        """End a step: let the scale grow or shrink.
+
+        Args:
+            new_scale: the scale from now on, instead.
+
+        Raises:
+            GraphError: no optimizer has stepped or been unscaled since the last one.
+        """
+        if not self._enabled:
+            return
+        outcomes = [*self._stepped.values(), *(bool(finite) for finite in self._finite.values())]
+        self._stepped, self._finite = {}, {}
+        if new_scale is not None:
+            self._scale = float(new_scale)
+            return
+        if not outcomes:
+            raise GraphError("GradScaler.update: no step since the last update(); call step() first")
+        if not all(outcomes):
+            self._scale *= self._backoff_factor
+            self._growth_tracker = 0
+            return
+        self._growth_tracker += 1
+        if self._growth_tracker == self._growth_interval:
+            grown = self._scale * self._growth_factor
+            if math.isfinite(np.float32(grown)):
+                self._scale = grown
+            self._growth_tracker = 0
+
+    # -- what it knows
+
+    def is_enabled(self) -> bool:
+        """Whether it does anything."""
+        return self._enabled
+
+    def get_scale(self) -> float:
+        """The scale; 1 if it is not enabled."""
+        return self._scale if self._enabled else 1.0
+
+    def get_growth_factor(self) -> float:
+        """What the scale grows by."""
+        return self._growth_factor
+
+    def set_growth_factor(self, new_factor: float) -> None:
+        """Let the scale grow by another factor."""
+        self._growth_factor = new_factor
+
+    def get_backoff_factor(self) -> float:
+        """What the scale shrinks by."""
+        return self._backoff_factor
+
+    def set_backoff_factor(self, new_factor: float) -> None:
+        """Let the scale shrink by another factor."""
+        self._backoff_factor = new_factor
+
+    def get_growth_interval(self) -> int:
+        """Steps without overflow after which the scale grows."""
+        return self._growth_interval
+
+    def set_growth_interval(self, new_interval: int) -> None:
+        """Let the scale grow after another number of steps."""
+        self._growth_interval = new_interval
+
+    def state_dict(self) -> dict[str, Any]:
+        """PyTorch's entries; empty if it is not enabled."""
+        if not self._enabled:
+            return {}
+        return {
+            "scale": self._scale,
+            "growth_factor": self._growth_factor,
+            "backoff_factor": self._backoff_factor,
+            "growth_interval": self._growth_interval,
+            "_growth_tracker": self._growth_tracker,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave.
+
+        Raises:
+            OptionError: it was of a scaler that is not enabled.
+        """
+        if not self._enabled:
+            return
+        if not state_dict:
+            raise OptionError("GradScaler.load_state_dict: it is the state of one not enabled; leave it out")
+        self._scale = float(state_dict["scale"])
+        self._growth_factor = state_dict["growth_factor"]
+        self._backoff_factor = state_dict["backoff_factor"]
+        self._growth_interval = state_dict["growth_interval"]
+        self._growth_tracker = state_dict["_growth_tracker"]
+
+
+def _gradients(optimizer: Optimizer) -> Iterator[Any]:
+    """The gradients of an optimizer's parameters, neighbours in a flat buffer as one array."""
+    pieces: list[tuple[Any, int, int]] = []
+    runs: list[tuple[Any, int, int]] = []
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            parameter.grad.changed("unscale_")
+            leaf = parameter.leaf_state()
+            if parameter.grad._data is leaf.buffer:
+                pieces.append(leaf.flat)
+            else:
+                yield parameter.grad._data
+    for buffer, start, stop in sorted(pieces, key=lambda piece: (id(piece[0]), piece[1])):
+        if runs and runs[-1][0] is buffer and (start - runs[-1][2]) * buffer.dtype.itemsize < _GAP_BYTES:
+            runs[-1] = (buffer, runs[-1][1], stop)
+        else:
+            runs.append((buffer, start, stop))
+    for buffer, start, stop in runs:
+        yield buffer.grad[start:stop]
+
+
+def _all_finite(array: Any) -> Any:
+    """Whether all elements are finite: on the host an answer, on a device a number that it will have."""
+    xp = owner_of(array).namespace
+    if isinstance(array, np.ndarray):  # the sum is the cheaper test, but may overflow
+        return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
+    return xp.isfinite(array).all()
