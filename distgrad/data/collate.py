@@ -12,7 +12,7 @@ from distgrad.autograd.tensor import Tensor
 from distgrad.data.dataset import Subset, TensorDataset
 from distgrad.errors import DataError
 
-__all__ = ["default_collate", "fetch", "fetch_next"]
+__all__ = ["default_collate", "default_convert", "fetch", "fetch_next"]
 
 _DTYPES = {bool: np.bool_, int: np.int64, float: np.float32}
 
@@ -53,6 +53,22 @@ def default_collate(batch: Sequence[Any]) -> Any:
         f"default_collate: expected tensors, arrays, numbers, strings, or tuples, lists and dicts of them, "
         f"got {type(first).__name__}; pass a collate_fn that puts such samples together"
     )
+
+
+def default_convert(data: Any) -> Any:
+    """NumPy arrays inside a sample as tensors in the same memory; all else as it is.
+
+    Args:
+        data: a sample: a tensor, an array, or tuples, lists and dicts of them.
+    """
+    if isinstance(data, (np.ndarray, np.generic)) and data.dtype.kind in "biufc":
+        return Tensor(np.asarray(data))
+    if isinstance(data, Mapping):
+        return {key: default_convert(value) for key, value in data.items()}
+    if isinstance(data, (tuple, list)):
+        parts = [default_convert(value) for value in data]
+        return type(data)(*parts) if hasattr(data, "_fields") else type(data)(parts)
+    return data
 
 
 def fetch(dataset: Any, indices: Sequence[Any], collate_fn: Callable[[list[Any]], Any]) -> Any:

@@ -20,6 +20,7 @@ __all__ = [
     "ConcatDataset",
     "Dataset",
     "IterableDataset",
+    "StackDataset",
     "Subset",
     "TensorDataset",
     "random_split",
@@ -135,6 +136,37 @@ class TensorDataset(Dataset):
 
     def __len__(self) -> int:
         return int(self.tensors[0].shape[0])
+
+
+class StackDataset(Dataset):
+    """Datasets of equal length side by side; sample i holds the samples i of all of them.
+
+    Args:
+        *args: datasets; a sample is a tuple.
+        **kwargs: datasets by name, in their place; a sample is a dict.
+
+    Raises:
+        ValueError: none is given, both kinds are, or their lengths differ.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        lengths = [len(each) for each in (*args, *kwargs.values())]
+        if bool(args) == bool(kwargs) or len(set(lengths)) > 1:
+            raise ValueError(
+                "StackDataset: expected datasets of equal length, all by position or all by name, got "
+                f"{len(args)} and {len(kwargs)} of lengths {lengths}"
+            )
+        self.datasets: Any = kwargs or args
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(self.datasets, dict):
+            return {name: dataset[index] for name, dataset in self.datasets.items()}
+        return tuple(dataset[index] for dataset in self.datasets)
+
+    def __len__(self) -> int:
+        return len(
+            next(iter(self.datasets.values())) if isinstance(self.datasets, dict) else self.datasets[0]
+        )
 
 
 class Subset(Dataset):

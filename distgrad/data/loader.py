@@ -48,6 +48,7 @@ class DataLoader:
             ``dg.manual_seed`` seeds).
         prefetch_factor: batches that each worker has under way (default 2).
         persistent_workers: whether the workers stay for the next epoch.
+        **others: none; PyTorch's other arguments are met by an error that says what stands for them.
 
     Raises:
         ValueError: arguments that exclude each other, or one outside its range.
@@ -69,7 +70,10 @@ class DataLoader:
         generator: Generator | None = None,
         prefetch_factor: int | None = None,
         persistent_workers: bool = False,
+        **others: Any,
     ) -> None:
+        if others:
+            raise _unknown(others)
         iterable = isinstance(dataset, IterableDataset)
         _check_order(iterable, batch_size, shuffle, sampler, batch_sampler, drop_last)
         if generator is not None and not shuffle and not num_workers:
@@ -199,6 +203,20 @@ class DataLoader:
                 self._idle = pool
             else:
                 pool.close()
+
+
+#: PyTorch's arguments that are not needed here, and why.
+_ELSEWHERE = {
+    "pin_memory": "x.to(device, non_blocking=True) sends through pinned memory by itself",
+    "pin_memory_device": "x.to(device, non_blocking=True) sends through pinned memory by itself",
+    "multiprocessing_context": "workers are always interpreters of their own",
+    "in_order": "batches always come in order",
+}
+
+
+def _unknown(others: dict[str, Any]) -> TypeError:
+    name = next(iter(others))
+    return TypeError(f"DataLoader: unexpected argument {name!r}; {_ELSEWHERE.get(name, 'leave it out')}")
 
 
 def _check_order(

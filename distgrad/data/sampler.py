@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
+from distgrad.autograd.random import multinomial
 from distgrad.backend.rng import Generator, default_generator
 from distgrad.comm.registry import init
 
@@ -16,6 +19,8 @@ __all__ = [
     "RandomSampler",
     "Sampler",
     "SequentialSampler",
+    "SubsetRandomSampler",
+    "WeightedRandomSampler",
     "check_batch_size",
 ]
 
@@ -146,6 +151,52 @@ class RandomSampler(_Resumable):
 
     def __len__(self) -> int:
         return max(0, self.num_samples - self._index)
+
+
+class SubsetRandomSampler(RandomSampler):
+    """Draw some of a dataset's indices in random order, another one each epoch.
+
+    Args:
+        indices: which of them, int ``[n]``.
+        generator: where the random numbers come from (default: the one that ``dg.manual_seed`` seeds).
+    """
+
+    def __init__(self, indices: Sequence[int] | np.ndarray, generator: Generator | None = None) -> None:
+        super().__init__(indices, generator=generator)
+        self.indices = indices
+
+    def _order(self, source: Generator) -> list[int]:
+        return [int(self.indices[place]) for place in super()._order(source)]
+
+
+class WeightedRandomSampler(RandomSampler):
+    """Draw indices 0, 1, …, n−1 with given weights.
+
+    Args:
+        weights: float ``[n]`` from 0 on, not all 0; they need not sum to 1.
+        num_samples: how many indices an epoch draws.
+        replacement: whether an index may come again in an epoch.
+        generator: where the random numbers come from (default: the one that ``dg.manual_seed`` seeds).
+
+    Raises:
+        ValueError: weights below 0, or all of them 0.
+        ShapeError: more draws than weights above 0, without replacement.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[float] | np.ndarray,
+        num_samples: int,
+        replacement: bool = True,
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__(weights, replacement, num_samples, generator)
+        self.weights = np.asarray(weights, dtype=np.float64)
+        multinomial(self.weights, num_samples, replacement=replacement, generator=Generator())  # checks them
+
+    def _order(self, source: Generator) -> list[int]:
+        drawn = multinomial(self.weights, self.num_samples, replacement=self.replacement, generator=source)
+        return drawn.tolist()
 
 
 class DistributedSampler(_Resumable):

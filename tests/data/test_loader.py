@@ -8,8 +8,8 @@ import pytest
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.rng import Generator
 from distgrad.comm.registry import init
-from distgrad.data.collate import default_collate, fetch
-from distgrad.data.dataset import Dataset, Subset, TensorDataset, random_split
+from distgrad.data.collate import default_collate, default_convert, fetch
+from distgrad.data.dataset import Dataset, StackDataset, Subset, TensorDataset, random_split
 from distgrad.data.loader import DataLoader
 from distgrad.data.sampler import BatchSampler, DistributedSampler, SequentialSampler
 from distgrad.errors import DataError, ShapeError
@@ -211,3 +211,40 @@ def test_workers_beside_mpi():
     mine = np.concatenate([batch.numpy() for (batch,) in loader])
     count = comm.all_reduce(np.bincount(mine, minlength=41))
     np.testing.assert_array_equal(count, 1)
+
+
+def test_datasets_side_by_side():
+    images, labels = TensorDataset(np.arange(6.0).reshape(3, 2)), [4, 5, 6]
+    pair, named = StackDataset(images, labels), StackDataset(image=images, label=labels)
+    assert (len(pair), pair[1][1], len(named), named[2]["label"]) == (3, 5, 3, 6)
+    (batch,) = DataLoader(named, batch_size=3)
+    assert batch["label"].tolist() == [4, 5, 6]
+    for wrong in (
+        lambda: StackDataset(images, [1]),
+        StackDataset,
+        lambda: StackDataset(images, label=labels),
+    ):
+        with pytest.raises(ValueError, match="StackDataset: expected datasets of equal length"):
+            wrong()
+
+
+def test_arrays_of_a_sample_become_tensors_in_the_same_memory():
+    array, point = np.ones(2), namedtuple("Point", "x y")
+    sample = default_convert({"a": array, "b": (np.float32(2), "text"), "c": point(array, [array])})
+    assert np.shares_memory(sample["a"].numpy(), array)
+    assert isinstance(sample["b"], tuple)
+    assert sample["b"][1] == "text"
+    assert isinstance(sample["c"].y[0], Tensor)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("pin_memory", "through pinned memory by itself"),
+        ("in_order", "always come in order"),
+        ("x", "leave it"),
+    ],
+)
+def test_arguments_of_pytorch_that_are_not_needed(argument, message):
+    with pytest.raises(TypeError, match=f"DataLoader: unexpected argument '{argument}'; .*{message}"):
+        DataLoader([1], **{argument: True})

@@ -7,7 +7,15 @@ import pytest
 
 from distgrad.backend.rng import Generator
 from distgrad.comm.threads import ThreadWorld
-from distgrad.data.sampler import BatchSampler, DistributedSampler, RandomSampler, SequentialSampler
+from distgrad.data.sampler import (
+    BatchSampler,
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+from distgrad.errors import ShapeError
 
 LENGTHS = [0, 1, 2, 7, 30, 31, 100]
 SIZES = [1, 2, 3, 5]
@@ -143,3 +151,28 @@ def test_batch_sampler_takes_any_sized_iterable():
 def test_batch_sampler_rejects(batch_size):
     with pytest.raises(ValueError, match="batch_size must be a positive whole number"):
         BatchSampler([0], batch_size, drop_last=False)
+
+
+def test_a_subset_in_random_order():
+    generator = Generator(3)
+    sampler = SubsetRandomSampler([5, 7, 11, 13], generator)
+    first, second = list(sampler), list(sampler)
+    assert sorted(first) == sorted(second) == [5, 7, 11, 13]
+    assert len({tuple(sampler) for _ in range(20)}) > 5
+    state = sampler.state_dict()
+    after = list(sampler)
+    sampler.load_state_dict({**state, "index": 2})
+    assert list(sampler) == after[2:]
+
+
+def test_weights_decide_how_often_an_index_is_drawn():
+    sampler = WeightedRandomSampler([1.0, 0.0, 3.0], 8000, generator=Generator(1))
+    counts = np.bincount(list(sampler), minlength=3)
+    assert len(sampler) == 8000
+    assert counts[1] == 0
+    assert abs(counts[2] / 8000 - 0.75) < 0.02
+    assert sorted(WeightedRandomSampler([1.0, 2.0, 3.0], 3, replacement=False)) == [0, 1, 2]
+    with pytest.raises(ShapeError, match="multinomial"):
+        WeightedRandomSampler([1.0, 0.0], 2, replacement=False)
+    with pytest.raises(ValueError, match="weights must be"):
+        WeightedRandomSampler([-1.0, 2.0], 1)
