@@ -35,6 +35,8 @@ def connect(
 ) -> NcclCommunicator:
     """The communicator of the GPUs of a host communicator's ranks.
 
+    From here on this thread's work goes to its GPU where it names none.
+
     Collective: yes; blocks: yes.
 
     Args:
@@ -50,6 +52,7 @@ def connect(
     found = resolve("cuda" if device is None else device)
     if found.kind != "cuda":
         raise DeviceError(f"comm.init: backend 'nccl' needs a GPU, got device {str(found)!r}; pass 'cuda'")
+    find_backend(found.kind).set_index(found.index)
     _check_distinct(host, found)
     return NcclCommunicator(host, found, open_provider(provider), "world")
 
@@ -104,6 +107,7 @@ class NcclCommunicator(Communicator):
         self._link = self._join(unique_id)
         self._watchdog = Watchdog(self)
         self._parts: list[NcclCommunicator] = []
+        self._aborted = False
 
     @property
     def host(self) -> Communicator:
@@ -203,12 +207,18 @@ class NcclCommunicator(Communicator):
         """Let this call and all to come raise; what is under way ends."""
         if self.family.failure is None:
             self.family.failure = error
-            self._abort()
+            self.abort()
 
-    def _abort(self) -> None:
+    def abort(self) -> None:
+        """End what is under way, wherever it waits.
+
+        Collective: no; blocks: no.
+        """
         for part in self._parts:
-            part._abort()
-        self._link.abort()
+            part.abort()
+        if not self._aborted:
+            self._aborted = True
+            self._link.abort()
 
     def _in_order(self) -> bool:
         return current_stream(self.device) == self.stream
@@ -275,8 +285,10 @@ class NcclCommunicator(Communicator):
             while not self.stream.query() and self.family.failure is None and time.monotonic() < deadline_s:
                 time.sleep(1e-3)
         self._watchdog.close()
-        if self.family.failure is None:
-            with activated(self.device):
+        with activated(self.device):
+            if self.family.failure is not None:
+                self.abort()
+            elif not self._aborted:
                 self._link.destroy()
 
     # -- what the verbs are made of

@@ -44,6 +44,9 @@ class StreamCommunicator(Protocol):
     def find_failure(self) -> str | None:
         """What the device's side reports."""
 
+    def abort(self) -> None:
+        """End what is under way."""
+
     def fail(self, error: CommError) -> None:
         """Let all calls raise, and end those under way."""
 
@@ -152,6 +155,8 @@ class Watchdog:
             while not self._stop.wait(LOOK_S):
                 if self._comm.family.failure is None:
                     self._look()
+                else:  # of the hosts, or of another group: nobody will answer here either
+                    self._comm.abort()
 
     def _look(self) -> None:
         works, comm = self._works, self._comm
@@ -166,7 +171,8 @@ class Watchdog:
         if self._alone_s is not None and now_s > self._alone_s + GRACE_S:
             self._give_up(RankFailedError, oldest, f"waited for {name_ranks(gone)}, which ended without it")
         elif failure is not None:
-            self._give_up(RankFailedError, oldest, f"NCCL failed: {failure}")
+            also = f"; {name_ranks(gone)} of the group ended" if gone else ""
+            self._give_up(RankFailedError, oldest, f"NCCL failed: {failure}{also}")
         elif now_s > oldest.issued_s + timeout_s:
             self._give_up(
                 CommTimeoutError,

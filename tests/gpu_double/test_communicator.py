@@ -1,0 +1,131 @@
+"""The communicator of GPUs on the doubles of CuPy and NCCL: its verbs, both bindings, what goes wrong."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+import distgrad as dg
+from distgrad.backend.device import activated
+from distgrad.errors import CommMismatchError, DeviceError, DTypeError, RankFailedError, ShapeError
+
+PROVIDERS = ("cupy", "pynccl")
+pytestmark = pytest.mark.gpu_double(ranks=3, devices=3, timeout=90)
+
+
+def world(provider="cupy", **options):
+    if provider == "pynccl":
+        pytest.importorskip("pynccl", reason="the second binding is not installed")
+    return dg.comm.init(device="cuda", nccl_provider=provider, **options)
+
+
+def on_device(comm, array):
+    import cupy
+
+    with cupy.cuda.Device(comm.device.index):
+        return cupy.asarray(array)
+
+
+def data(rank, shape=(7, 3), dtype="float32"):
+    return np.random.default_rng([rank, 5]).integers(1, 6, shape).astype(dtype)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_reductions(provider):
+    comm = world(provider)
+    assert comm.provider.name == provider
+    assert comm.device == f"cuda:{comm.rank}"
+    for dtype in ("float16", "float32", "float64", "int32", "int64", "uint8"):
+        every = [data(rank, dtype=dtype) for rank in range(comm.size)]
+        for op, expected in (("sum", sum(every)), ("max", np.max(every, 0)), ("min", np.min(every, 0))):
+            x = on_device(comm, every[comm.rank])
+            assert comm.all_reduce(x, op) is x
+            np.testing.assert_array_equal(x.get(), expected.astype(dtype))
+    every = [data(rank) for rank in range(comm.size)]
+    x = on_device(comm, every[comm.rank])
+    np.testing.assert_allclose(comm.all_reduce(x, "mean").get(), np.mean(every, 0), rtol=1e-6)
+    x = on_device(comm, every[comm.rank])
+    weighted = np.average(every, axis=0, weights=range(comm.size))
+    np.testing.assert_allclose(comm.all_reduce(x, "mean", weight=float(comm.rank)).get(), weighted, rtol=1e-6)
+    flags = on_device(comm, np.array([True, comm.rank == 1, False]))
+    np.testing.assert_array_equal(comm.all_reduce(flags, "max").get(), [True, True, False])
+    parts = [data(rank, (comm.size, 4)) for rank in range(comm.size)]
+    part = comm.reduce_scatter(on_device(comm, parts[comm.rank]))
+    np.testing.assert_array_equal(part.get(), sum(parts)[comm.rank])
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_movements(provider):
+    comm = world(provider)
+    rank, size = comm.rank, comm.size
+    every = [data(r) for r in range(size)]
+    x = on_device(comm, every[rank])
+    np.testing.assert_array_equal(comm.all_gather(x).get(), every)
+    uneven = comm.all_gather_v(on_device(comm, every[rank][:rank]))
+    for r, part in enumerate(uneven):
+        np.testing.assert_array_equal(part.get(), every[r][:r])
+    np.testing.assert_array_equal(comm.broadcast(x, root=size - 1).get(), every[-1])
+    rows = [data(r, (size, 2)) for r in range(size)]
+    exchanged = comm.all_to_all(on_device(comm, rows[rank]))
+    np.testing.assert_array_equal(exchanged.get(), [rows[r][rank] for r in range(size)])
+    gathered = comm.gather(on_device(comm, every[rank]), root=1)
+    assert (gathered is None) == (rank != 1)
+    if rank == 1:
+        np.testing.assert_array_equal(gathered.get(), every)
+    out = on_device(comm, np.zeros(2, np.float32))
+    comm.scatter(out, on_device(comm, rows[0]) if rank == 0 else None)
+    np.testing.assert_array_equal(out.get(), rows[0][rank])
+    if rank == 0:
+        comm.send(on_device(comm, every[0]), dest=1)
+    elif rank == 1:
+        np.testing.assert_array_equal(comm.recv(on_device(comm, every[1]), source=0).get(), every[0])
+    comm.barrier()
+    assert comm.all_gather_object(rank) == list(range(size))
+
+
+def test_work_runs_on_a_stream_of_its_own_and_groups_split():
+    comm = world()
+    x = on_device(comm, data(comm.rank))
+    work = comm.all_reduce(x, async_op=True)
+    work.wait()
+    with activated(comm.device):
+        np.testing.assert_array_equal((x * 2).get(), 2 * sum(data(r) for r in range(comm.size)))
+    assert work.done()
+
+    def body():
+        return comm.all_reduce(on_device(comm, data(comm.rank)) * 2)
+
+    doubled = comm.submit(body, "double").wait()
+    np.testing.assert_array_equal(doubled.get(), 2 * sum(data(r) for r in range(comm.size)))
+    part = comm.split(comm.rank % 2)
+    ranks = [r for r in range(comm.size) if r % 2 == comm.rank % 2]
+    x = on_device(comm, data(comm.rank))
+    np.testing.assert_array_equal(part.all_reduce(x).get(), sum(data(r) for r in ranks))
+
+
+def test_what_it_does_not_take():
+    comm = world()
+    with pytest.raises(DeviceError, match=r"must be an array on cuda:\d, got numpy.ndarray; .*comm.host"):
+        comm.all_reduce(np.ones(3))
+    with pytest.raises(DTypeError, match="no int16 in reductions"):
+        comm.all_reduce(on_device(comm, np.ones(3, "i2")))
+    with pytest.raises(ShapeError, match="must be C-contiguous"):
+        comm.all_reduce(on_device(comm, np.ones((3, 4), "f4")).T)
+    with pytest.raises(CommMismatchError, match=r"rank 0 called all_reduce\(float32\[3\]\), rank 1 called"):
+        comm.all_reduce(on_device(comm, np.ones(3 + comm.rank, "f4")))
+    assert comm.host.all_reduce(np.ones(1))[0] == comm.size
+
+
+@pytest.mark.gpu_double(ranks=3, devices=3, timeout=90, dies=(2,))
+def test_a_killed_rank_is_named():
+    comm = world(check_calls=0, timeout_s=20)
+    comm.all_reduce(on_device(comm, np.ones(3, "f4")))
+    comm.barrier()
+    if comm.rank == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    x = comm.all_reduce(on_device(comm, np.ones(3, "f4")))
+    comm.stream.synchronize()  # ends when the watchdog has given up
+    with pytest.raises(RankFailedError, match=r"#2 all_reduce.*rank 2,? .*ended") as caught:
+        comm.all_reduce(x)
+    assert __file__ in str(caught.value)
