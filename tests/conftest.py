@@ -1,6 +1,8 @@
 """What every test has: several ranks inside one pytest command, and no world or thread left after a test."""
 
+import re
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 
 import pytest
@@ -29,3 +31,24 @@ def nothing_is_left() -> Iterator[None]:
         if thread.name.startswith(("distgrad", "rank "))
     ]
     assert not left, f"threads outlive the test: {left}"
+
+
+#: A test of the equality with PyTorch, and the class that it compares.
+COMPARED = re.compile(r"tests/(nn|optim)/\w+\.py::test_\w*equals?_\w*pytorchs?\w*\[(?:\d+-)?([A-Z]\w*)")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many classes were compared with PyTorch's, and in how many tests."""
+    classes: defaultdict[str, set[str]] = defaultdict(set)
+    tests = 0
+    for report in terminalreporter.getreports("passed"):
+        found = COMPARED.search(report.nodeid) if report.when == "call" else None
+        if found:
+            room, name = found.groups()
+            kind = "losses" if name.endswith("Loss") else "modules" if room == "nn" else "optimizers"
+            classes["schedulers" if "test_schedulers" in report.nodeid else kind].add(name)
+            tests += 1
+    if tests:
+        counts = ", ".join(f"{len(names)} {kind}" for kind, names in sorted(classes.items()))
+        terminalreporter.section("equality with PyTorch")
+        terminalreporter.write_line(f"{counts} compared in {tests} tests")

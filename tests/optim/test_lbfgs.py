@@ -47,8 +47,8 @@ def ours(options):
     return params, LBFGS(params, **options)
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-def test_it_calls_and_moves_as_pytorchs(options):
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "LBFGS-" + "-".join(options))
+def test_calls_and_moves_equal_pytorchs(options):
     torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
     theirs = [torch.tensor(a, requires_grad=True) for a in start()]
     their_calls, our_calls = [], []

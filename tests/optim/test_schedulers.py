@@ -89,7 +89,7 @@ def chained(module, optimizer):
     )
 
 
-@pytest.mark.parametrize("build", [combined, chained])
+@pytest.mark.parametrize("build", [combined, chained], ids=["SequentialLR", "ChainedScheduler"])
 def test_combinations_equal_pytorchs(torch, build):
     ours, theirs = optimizer_of(), theirs_of(torch)
     step = lambda scheduler: scheduler.step()  # noqa: E731
@@ -104,6 +104,7 @@ def test_combinations_equal_pytorchs(torch, build):
         {"mode": "max", "patience": 0, "cooldown": 2, "min_lr": [0.01, 0.1]},
         {"threshold": 0.3, "threshold_mode": "abs", "patience": 2, "factor": 0.2},
     ],
+    ids=lambda options: "ReduceLROnPlateau-" + "-".join(options),
 )
 def test_plateau_equals_pytorchs(torch, options):
     values = [3.0, 2.0, 2.0, 1.9999, 1.5, 1.6, 1.7, 1.5, 1.2, 1.2, 1.2, -1.0, -1.0, -0.9] + [0.5] * 6
