@@ -148,8 +148,9 @@ def _numbers_as_tensors(values: list[Any]) -> list[Any]:
     """
     dtypes = [value.dtype for value in values if isinstance(value, Tensor)]
     dtypes = [dtype for dtype in dtypes if dtype.kind in "fc"] or dtypes
+    make = tensor_namespace(next((v._data for v in values if isinstance(v, Tensor)), np.zeros(()))).full
     return [
-        Tensor(np.asarray(value, np.result_type(*dtypes, value)))
+        make((), value, dtype=np.result_type(*dtypes, value))
         if isinstance(value, int | float | complex)
         else value
         for value in values

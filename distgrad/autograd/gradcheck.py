@@ -14,6 +14,7 @@ import numpy as np
 
 from distgrad.autograd.functional import grad
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import to_device
 from distgrad.errors import DTypeError, GraphError
 
 __all__ = ["gradcheck", "gradgradcheck"]
@@ -66,10 +67,10 @@ def gradcheck(
     for place in _differentiable(inputs):
         for _ in range(directions):
             outs = _outputs(function, inputs)
-            weights = [rng.standard_normal(out.shape) for out in outs]
-            direction = rng.standard_normal(inputs[place].shape)
+            weights = [_random(rng, out) for out in outs]
+            direction = _random(rng, inputs[place])
             (g,) = grad(outs, inputs[place], [Tensor(w) for w in weights], allow_unused=True)
-            exact = 0.0 if g is None else float(np.sum(g.numpy() * direction))
+            exact = 0.0 if g is None else float((g._data * direction).sum())
             numeric = (
                 _shifted(function, inputs, place, direction, eps, weights)
                 - _shifted(function, inputs, place, direction, -eps, weights)
@@ -89,15 +90,20 @@ def _shifted(
     function: Callable[..., Any],
     inputs: Sequence[Any],
     place: int,
-    direction: np.ndarray,
+    direction: Any,
     step: float,
-    weights: list[np.ndarray],
+    weights: list[Any],
 ) -> float:
     """The weighted sum of the outputs with one input moved."""
     moved = list(inputs)
     moved[place] = Tensor(inputs[place]._data + step * direction, requires_grad=True)
     outs = _outputs(function, moved)
-    return float(np.sum([np.sum(out._data * w) for out, w in zip(outs, weights, strict=True)]))
+    return float(np.sum([float((out._data * w).sum()) for out, w in zip(outs, weights, strict=True)]))
+
+
+def _random(rng: np.random.Generator, like: Tensor) -> Any:
+    """Random numbers of a tensor's shape, where it lies."""
+    return to_device(np.asarray(rng.standard_normal(like.shape)), like.device)
 
 
 def gradgradcheck(
@@ -110,9 +116,7 @@ def gradgradcheck(
     """
     chosen = _differentiable(inputs)
     rng = np.random.default_rng(seed + 1)
-    weights = [
-        Tensor(rng.standard_normal(out.shape), requires_grad=True) for out in _outputs(function, inputs)
-    ]
+    weights = [Tensor(_random(rng, out), requires_grad=True) for out in _outputs(function, inputs)]
 
     def gradient(*arguments: Any) -> list[Tensor]:
         xs, ws = arguments[: len(inputs)], arguments[len(inputs) :]

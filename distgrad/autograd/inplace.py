@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.dispatch import explain, namespace
+from distgrad.autograd.dispatch import check_devices, explain, namespace
 from distgrad.autograd.graph import Leaf, Node
 from distgrad.autograd.lines import describe_line, user_line
 from distgrad.autograd.modes import modes
+from distgrad.autograd.ops.move import moved
 from distgrad.autograd.primitive import REGISTRY
 from distgrad.autograd.tensor import OPERANDS, UNTRACKED, Tensor, make_tensor
-from distgrad.errors import DTypeError, GraphError, InPlaceError, ShapeError
+from distgrad.backend.device import CPU, Device, device_of, owner_of, to_device
+from distgrad.backend.namespace import NAMESPACES
+from distgrad.errors import DeviceError, DTypeError, GraphError, InPlaceError, ShapeError
 
 __all__ = ["in_place_methods", "in_place_operator", "move_in_graph", "overwrite", "plain_key"]
 
@@ -45,11 +48,11 @@ def overwrite(target: Tensor, result: Tensor, where: str) -> Tensor:
             f"{where}: the result is {result.dtype} and does not fit into {target.dtype}; "
             "use the operation that is not in place"
         )
-    if not target._data.flags.writeable:
+    if not getattr(target._data.flags, "writeable", True):  # a device knows no read-only memory
         raise InPlaceError(f"{where}: the tensor's memory is read-only (a broadcast view?); clone() it first")
     if modes.grad:
         move_in_graph(target, result, where)
-    np.copyto(target._data, result._data, casting="same_kind")
+    target._data[...] = result._data
     target.changed(describe_line(user_line()))
     return target
 
@@ -89,16 +92,20 @@ def _keep_old_values(node: Node, target: Tensor) -> None:
         node.versions = tuple([v if v is None or v[0] is not cell else None for v in node.versions])
 
 
-def _copied(value: Any, owner: np.ndarray) -> Any:
+def _copied(value: Any, owner: Any) -> Any:
     """The saved values, those in the owner's memory copied."""
     if isinstance(value, tuple):
         return tuple([_copied(each, owner) for each in value])
-    return value.copy() if isinstance(value, np.ndarray) and _owner(value) is owner else value
+    return value.copy() if _is_array(value) and _owner(value) is owner else value
 
 
-def _owner(x: np.ndarray) -> np.ndarray:
+def _is_array(x: Any) -> bool:
+    return isinstance(x, np.ndarray) or x.__class__ in NAMESPACES
+
+
+def _owner(x: Any) -> Any:
     """The array that owns the memory."""
-    while isinstance(x.base, np.ndarray):
+    while _is_array(x.base):
         x = x.base
     return x
 
@@ -122,11 +129,12 @@ def _with_change(view: Tensor, target: Tensor, result: Tensor, where: str) -> An
         )
     values = namespace.reshape(make_tensor(result._data, result._node), (-1,))
     old = namespace.reshape(make_tensor(view._data, view._node), (-1,))
-    new = namespace.setitem(old, namespace.getitem(values, _as_key(sources)), _as_key(places))
+    keys = [_as_key(each, target.device) for each in (sources, places)]
+    new = namespace.setitem(old, namespace.getitem(values, keys[0]), keys[1])
     return namespace.reshape(new, view.shape)._node
 
 
-def _shared_elements(view: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _shared_elements(view: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
     """Which elements of two arrays are the same memory: their places in each, both flattened."""
     ours, theirs = _addresses(view), _addresses(target)
     if theirs.size == 0:
@@ -137,20 +145,20 @@ def _shared_elements(view: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, 
     return places, nearest[places]
 
 
-def _addresses(x: np.ndarray) -> np.ndarray:
+def _addresses(x: Any) -> np.ndarray:
     """The address of each element, in row order."""
-    address = np.asarray(x.__array_interface__["data"][0])
+    address = np.asarray(owner_of(x).address(x))
     for n, stride in zip(x.shape, x.strides, strict=True):
         address = address[..., None] + np.arange(n) * stride
     return address.reshape(-1)
 
 
-def _as_key(places: np.ndarray) -> Any:
-    """Neighbouring places as a slice, which is read and written faster; others as they are."""
+def _as_key(places: np.ndarray, device: Device) -> Any:
+    """Neighbouring places as a slice, which is read and written faster; others on the device as they are."""
     first, last = int(places[0]), int(places[-1])
     if np.array_equal(places, np.arange(first, last + 1)):
         return slice(first, last + 1)
-    return places
+    return to_device(places, device)
 
 
 # -- methods
@@ -177,24 +185,37 @@ def _method(operation: Callable[..., Tensor], name: str) -> Callable[..., Tensor
     return method
 
 
-def plain_key(key: Any) -> Any:
-    """An index as arrays understand it: tensors in it become arrays."""
-    if isinstance(key, Tensor):
-        return key._data
+def plain_key(key: Any, tensor: Tensor) -> Any:
+    """An index into ``tensor`` as arrays understand it: tensors in it become arrays, and lists where it lies.
+
+    Raises:
+        DeviceError: an array that lies elsewhere.
+    """
     if isinstance(key, tuple):
-        return tuple(plain_key(part) for part in key)
+        return tuple([plain_key(part, tensor) for part in key])
     if isinstance(key, list):
-        return np.asarray([plain_key(part) for part in key], dtype=None if key else np.int64)
+        parts = [to_device(part._data, CPU) if isinstance(part, Tensor) else part for part in key]
+        return to_device(np.asarray(parts, dtype=None if key else np.int64), tensor.device)
+    if isinstance(key, Tensor):
+        key = key._data
+    kind = key.__class__
+    if kind is not tensor._data.__class__ and kind in NAMESPACES:
+        raise DeviceError(
+            f"index: the tensor lies on {tensor.device}, got an index on {device_of(key)}; move it with "
+            f".to('{tensor.device}')"
+        )
     return key
 
 
 def _setitem(self: Tensor, key: Any, value: Any, /) -> None:
     """Replace a part of the tensor in place."""
-    key = plain_key(key)
+    key = plain_key(key, self)
     if modes.grad and (_in_graph(self) or getattr(value, "_node", None) is not None):
         overwrite(self, namespace.setitem(self, value, key), "setitem")
         return
     array = value._data if isinstance(value, Tensor) else value
+    if array.__class__ in NAMESPACES and array.__class__ is not self._data.__class__:
+        check_devices(REGISTRY["setitem"], (self._data, array))
     try:
         self._data[key] = array
     except Exception as error:
@@ -223,7 +244,9 @@ def _zero(self: Tensor) -> Tensor:
 
 
 def _copy(self: Tensor, src: Any) -> Tensor:
-    """Set the elements to those of ``src``, broadcast and converted as needed; returns the tensor."""
+    """Set the elements to those of ``src``, from any device, broadcast and converted; returns the tensor."""
+    if isinstance(src, Tensor):
+        src = moved(src, self.device)
     return overwrite(self, namespace.setitem(self, src, ...), "copy_")
 
 

@@ -122,7 +122,7 @@ def _reduction(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _getitem(self: Tensor, key: Any, /) -> Tensor:
-    return namespace.getitem(self, plain_key(key))
+    return namespace.getitem(self, plain_key(key, self))
 
 
 # -- conversion

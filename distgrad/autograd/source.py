@@ -26,7 +26,7 @@ _UNWRAP = """\
 """
 
 _FOREIGN = """\
-        if not isinstance({x}, OPERANDS):
+        if not isinstance({x}, OPERANDS) and {x}.__class__ not in namespaces:
             return NotImplemented
 """
 

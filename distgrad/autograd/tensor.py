@@ -98,6 +98,7 @@ class Tensor(_Attached):
         requires_grad: whether ``backward`` shall leave a gradient in ``grad``.
     """
 
+    __array_priority__ = 1000  # CuPy's operators give way to it; NumPy's know __array_ufunc__
     __slots__ = ("__weakref__", "_aliases", "_data", "_leaf", "_node", "_version")
 
     _data: Any
@@ -257,6 +258,11 @@ class Tensor(_Attached):
         if array.shape != self.shape or array.dtype != self.dtype:
             raise GraphError(
                 f"data: expected {self.dtype}{list(self.shape)}, got {array.dtype}{list(array.shape)}"
+            )
+        if device_of(array) != self.device and self._leaf is not None and self._leaf.flat is not None:
+            raise DeviceError(
+                f"data: the elements lie in a flat buffer on {self.device}, got some on {device_of(array)}; "
+                f"move them with .to('{self.device}')"
             )
         if self._leaf is not None and self._leaf.flat is not None:
             self._data[...] = array

@@ -128,6 +128,10 @@ def _vecdot(x1: Any, x2: Any, axis: int = -1) -> Any:
     return _sum(cp.conj(x1) * x2, axis=axis)
 
 
+def _as_strided(x: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
+    return cp.lib.stride_tricks.as_strided(x, shape, strides)
+
+
 def _functions() -> dict[str, Any]:
     return {"sum": _sum, "add_at": _add_at, "copyto": _copyto, "vecdot": _vecdot}
 
@@ -183,6 +187,9 @@ class CudaBackend(Backend):
 
     def index_of(self, array: Any) -> int:
         return int(array.data.device_id)
+
+    def address(self, array: Any) -> int:
+        return int(array.data.ptr)
 
     def activate(self, index: int) -> None:
         cp.cuda.runtime.setDevice(index)

@@ -151,6 +151,10 @@ class Backend(ABC):
         """Where an array of this backend lies."""
 
     @abstractmethod
+    def address(self, array: Any) -> int:
+        """Where an array's first element lies in the device's memory."""
+
+    @abstractmethod
     def activate(self, index: int) -> None:
         """Let this thread's kernels and allocations go to that device."""
 
@@ -240,6 +244,9 @@ class _Host(Backend):
 
     def index_of(self, array: Any) -> int:
         return 0
+
+    def address(self, array: Any) -> int:
+        return int(array.ctypes.data)
 
     def activate(self, index: int) -> None:
         self.check(Device("cpu", index))

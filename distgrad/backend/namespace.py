@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["NAMESPACES", "Namespace", "add_formula", "register_namespace"]
+__all__ = ["NAMESPACES", "Namespace", "add_formula", "namespace_of", "register_namespace"]
 
 
 class Namespace:
@@ -70,6 +70,12 @@ class Namespace:
 
 #: Namespaces by class of array; Python numbers go with whatever they meet.
 NAMESPACES: dict[type, Namespace] = {}
+
+
+def namespace_of(array: Any) -> Namespace:
+    """The functions for an array."""
+    return NAMESPACES[array.__class__]
+
 
 _formulas: dict[str, tuple[Callable[..., Any], bool]] = {}
 

@@ -59,6 +59,11 @@ def _broadcast_to(x: Any, shape: tuple[int, ...]) -> np.ndarray:
     return out
 
 
+def _as_strided(x: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
+    """A view of ``x`` with any shape and strides, not to be written."""
+    return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
+
+
 # NumPy's functions of these names go through wrappers that cost five times what the methods do.
 
 
@@ -98,7 +103,7 @@ def widen_products() -> None:
 
 
 _functions = {name: value for name, value in vars(np).items() if not name.startswith("_")}
-_functions |= {"fft": np.fft, "sum": _sum, "add_at": _add_at, "copyto": _copyto}
+_functions |= {"fft": np.fft, "sum": _sum, "add_at": _add_at, "copyto": _copyto, "as_strided": _as_strided}
 _functions |= {"broadcast_to": _broadcast_to, "reshape": _reshape, "max": _max, "min": _min}
 _functions |= {"matrix_transpose": _matrix_transpose, "permute_dims": _permute_dims}
 

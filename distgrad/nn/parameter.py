@@ -7,6 +7,8 @@ from typing import Any
 
 from distgrad.autograd.creation import zeros
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import to_device
+from distgrad.backend.namespace import NAMESPACES
 from distgrad.errors import ShapeError
 
 __all__ = ["Buffer", "Parameter", "UninitializedBuffer", "UninitializedParameter", "write"]
@@ -152,9 +154,11 @@ def write(tensor: Tensor, values: Any, where: str) -> Tensor:
 
     Args:
         tensor: what is written.
-        values: an array or a number that broadcasts to its shape.
+        values: an array on any device, or a number, that broadcasts to its shape.
         where: the caller, for messages about values changed in place.
     """
+    if values.__class__ in NAMESPACES and values.__class__ is not tensor._data.__class__:
+        values = to_device(values, tensor.device)
     tensor._data[...] = values
     tensor.changed(where)
     return tensor

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.namespace import NAMESPACES
 from distgrad.errors import StateDictError
 from distgrad.nn.parameter import UninitializedBuffer, UninitializedParameter, write
 
@@ -68,7 +69,8 @@ def _misfits(key: str, own: Any, value: Any) -> list[str]:
     """Why a value cannot be copied into the module's own, in at most one sentence."""
     if not isinstance(own, Tensor):
         return []
-    if not isinstance(value, np.ndarray | np.generic):
+    kind: type = value.__class__
+    if not issubclass(kind, np.ndarray | np.generic) and kind not in NAMESPACES:
         return [f"{key} is a tensor in the module but {type(value).__name__} in the state dict"]
     lazy = isinstance(own, UninitializedParameter | UninitializedBuffer)
     if not lazy and own.shape != value.shape:

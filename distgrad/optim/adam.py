@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from distgrad.backend.kernels.table import accelerated
-from distgrad.backend.numpy import numpy_namespace
+from distgrad.backend.namespace import namespace_of
 from distgrad.optim.optimizer import Optimizer
 
 __all__ = ["Adam", "AdamW"]
@@ -108,7 +108,7 @@ class Adam(Optimizer):
         (beta1, beta2), lr, decay = group["betas"], group["lr"], group["weight_decay"]
         coupled, shrink = (0.0, 1.0 - lr * decay) if self._decoupled else (decay, 1.0)
         _rule(
-            numpy_namespace,
+            namespace_of(p),
             p,
             g,
             state["exp_avg"],

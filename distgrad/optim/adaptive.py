@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from distgrad.backend.namespace import namespace_of
 from distgrad.optim.optimizer import Optimizer
 
 __all__ = ["ASGD", "Adadelta", "Adagrad", "Adamax", "Lion", "NAdam", "RAdam", "RMSprop", "Rprop"]
@@ -65,6 +66,7 @@ class RMSprop(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule above."""
+        xp = namespace_of(p)
         g = _directed(group, p, g)
         alpha, v = group["alpha"], state["square_avg"]
         v *= alpha
@@ -73,7 +75,7 @@ class RMSprop(Optimizer):
             m = state["grad_avg"]
             m += (1.0 - alpha) * (g - m)
             v = v - m * m
-        change = g / (np.sqrt(v) + group["eps"])
+        change = g / (xp.sqrt(v) + group["eps"])
         if group["momentum"]:
             b = state["momentum_buffer"]
             b *= group["momentum"]
@@ -116,13 +118,14 @@ class Adagrad(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule above."""
+        xp = namespace_of(p)
         g = _directed(group, p, g)
         s = state["sum"]
         if step == 1:
             s += group["initial_accumulator_value"]
         s += g * g
         rate = group["lr"] / (1.0 + (step - 1) * group["lr_decay"])
-        p -= rate * (g / (np.sqrt(s) + group["eps"]))
+        p -= rate * (g / (xp.sqrt(s) + group["eps"]))
 
 
 class Adadelta(Optimizer):
@@ -158,11 +161,12 @@ class Adadelta(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule above."""
+        xp = namespace_of(p)
         g = _directed(group, p, g)
         rho, eps, v, d = group["rho"], group["eps"], state["square_avg"], state["acc_delta"]
         v *= rho
         v += (1.0 - rho) * (g * g)
-        change = np.sqrt(d + eps) / np.sqrt(v + eps) * g
+        change = xp.sqrt(d + eps) / xp.sqrt(v + eps) * g
         d *= rho
         d += (1.0 - rho) * (change * change)
         p -= group["lr"] * change
@@ -199,12 +203,13 @@ class Adamax(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule above."""
+        xp = namespace_of(p)
         g = _directed(group, p, g)
         beta1, beta2 = group["betas"]
         m, u = state["exp_avg"], state["exp_inf"]
         m += (1.0 - beta1) * (g - m)
         u *= beta2
-        np.maximum(u, np.abs(g) + group["eps"], out=u)
+        xp.maximum(u, xp.abs(g) + group["eps"], out=u)
         p -= group["lr"] / (1.0 - beta1**step) * (m / u)
 
 
@@ -260,6 +265,7 @@ class NAdam(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule above."""
+        xp = namespace_of(p)
         (beta1, beta2), lr, decay = group["betas"], group["lr"], group["weight_decay"]
         if group["decoupled_weight_decay"]:
             g = -g if group["maximize"] else g
@@ -271,7 +277,7 @@ class NAdam(Optimizer):
         m += (1.0 - beta1) * (g - m)
         v *= beta2
         v += (1.0 - beta2) * (g * g)
-        scale = np.sqrt(v / (1.0 - beta2**step)) + group["eps"]
+        scale = xp.sqrt(v / (1.0 - beta2**step)) + group["eps"]
         p -= lr * (1.0 - now) / (1.0 - product) * (g / scale)
         p -= lr * coming / (1.0 - product * coming) * (m / scale)
 
@@ -310,6 +316,7 @@ class RAdam(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule of the paper."""
+        xp = namespace_of(p)
         (beta1, beta2), lr = group["betas"], group["lr"]
         if group["decoupled_weight_decay"]:
             g = -g if group["maximize"] else g
@@ -327,7 +334,7 @@ class RAdam(Optimizer):
         if length > 5.0:
             trust = (length - 4.0) * (length - 2.0) * longest
             trust /= (longest - 4.0) * (longest - 2.0) * length
-            change = change * (math.sqrt(trust) * math.sqrt(correction) / (np.sqrt(v) + group["eps"]))
+            change = change * (math.sqrt(trust) * math.sqrt(correction) / (xp.sqrt(v) + group["eps"]))
         p -= lr * change
 
 
@@ -361,18 +368,19 @@ class Rprop(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule of the paper."""
+        xp = namespace_of(p)
         g = _directed(group, p, g)
         before, size = state["prev"], state["step_size"]
         if step == 1:
             size += group["lr"]
-        turn = np.sign(g * before)
+        turn = xp.sign(g * before)
         shrink, grow = group["etas"]
-        size *= np.where(
-            turn > 0, p.dtype.type(grow), np.where(turn < 0, p.dtype.type(shrink), p.dtype.type(1))
+        size *= xp.where(
+            turn > 0, p.dtype.type(grow), xp.where(turn < 0, p.dtype.type(shrink), p.dtype.type(1))
         )
-        np.clip(size, *group["step_sizes"], out=size)
-        before[...] = np.where(turn < 0, 0, g)
-        p -= np.sign(before) * size
+        xp.clip(size, *group["step_sizes"], out=size)
+        before[...] = xp.where(turn < 0, 0, g)
+        p -= xp.sign(before) * size
 
 
 class ASGD(Optimizer):
@@ -447,9 +455,10 @@ class Lion(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule above."""
+        xp = namespace_of(p)
         g = -g if group["maximize"] else g
         (beta1, beta2), lr, m = group["betas"], group["lr"], state["exp_avg"]
         p *= 1.0 - lr * group["weight_decay"]
-        p -= lr * np.sign(beta1 * m + (1.0 - beta1) * g)
+        p -= lr * xp.sign(beta1 * m + (1.0 - beta1) * g)
         m *= beta2
         m += (1.0 - beta2) * g

@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distgrad.autograd.modes import enable_grad, no_grad
+from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import Device, to_device
+from distgrad.backend.namespace import NAMESPACES, namespace_of
 from distgrad.errors import OptionError, ShapeError, StateDictError
 from distgrad.optim.optimizer import Optimizer
 
@@ -129,7 +132,7 @@ class LBFGS(Optimizer):
         for iteration in range(1, options["max_iter"] + 1):
             memory["n_iter"] = memory.get("n_iter", 0) + 1
             d = self._direction(g)
-            t = options["lr"] * (min(1.0, 1.0 / float(np.abs(g).sum())) if memory["n_iter"] == 1 else 1.0)
+            t = options["lr"] * (min(1.0, 1.0 / float(abs(g).sum())) if memory["n_iter"] == 1 else 1.0)
             slope, before = float(g @ d), loss
             memory |= {"prev_flat_grad": g, "prev_loss": loss, "d": d, "t": t}
             if slope > -options["tolerance_change"]:
@@ -199,12 +202,14 @@ class LBFGS(Optimizer):
     def _gradient(self) -> np.ndarray:
         """All gradients in one vector; zeros for a parameter without."""
         parameters = self.param_groups[0]["params"]
-        return np.concatenate(
-            [(np.zeros_like(p._data) if p.grad is None else p.grad._data).ravel() for p in parameters]
+        xp = namespace_of(parameters[0]._data)
+        return xp.concat(
+            [(xp.zeros_like(p._data) if p.grad is None else p.grad._data).ravel() for p in parameters]
         )
 
     def _values(self) -> np.ndarray:
-        return np.concatenate([p._data.ravel() for p in self.param_groups[0]["params"]])
+        arrays = [p._data for p in self.param_groups[0]["params"]]
+        return namespace_of(arrays[0]).concat([array.ravel() for array in arrays])
 
     def _move(self, values: np.ndarray, t: float, d: np.ndarray) -> None:
         """Set the parameters to ``values + t d``."""
@@ -220,7 +225,7 @@ class LBFGS(Optimizer):
         memory = {
             name: list(value)
             if isinstance(value, list)
-            else np.copy(value)
+            else value.copy()
             if name in ("d", "prev_flat_grad")
             else value
             for name, value in self._memory.items()
@@ -242,7 +247,7 @@ class LBFGS(Optimizer):
             raise StateDictError(f"load_state_dict: the state of LBFGS lacks {missing}")
         for name in names if "n_iter" in memory else ():
             vectors = memory[name] if isinstance(memory[name], list) else [memory[name]]
-            vectors = [np.array(vector) for vector in vectors]
+            vectors = [_vector(vector, self.param_groups[0]["params"][0].device) for vector in vectors]
             wrong = [vector.shape for vector in vectors if vector.shape != (size,)]
             if wrong:
                 raise ShapeError(f"load_state_dict: {name} is {list(wrong[0])}, expected [{size}]")
@@ -257,7 +262,14 @@ def _call(closure: Callable[[], Any]) -> Any:
 
 
 def _largest(vector: np.ndarray) -> float:
-    return float(np.abs(vector).max(initial=0.0))
+    return float(abs(vector).max()) if vector.size else 0.0
+
+
+def _vector(value: Any, device: Device) -> Any:
+    """A copy of a saved array, on a device."""
+    array: Any = value._data if isinstance(value, Tensor) else value
+    array = array if array.__class__ in NAMESPACES else np.asarray(array)
+    return to_device(array.copy(), device)
 
 
 def _strong_wolfe(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import numpy as np
 
+from distgrad.backend.namespace import namespace_of
 from distgrad.errors import ShapeError
 from distgrad.optim.optimizer import Optimizer
 
@@ -17,8 +18,22 @@ State = dict[str, np.ndarray]
 Group = dict[str, Any]
 
 
-def _norm(x: np.ndarray) -> float:
-    return math.sqrt(float(np.dot(x.ravel(), x.ravel())))
+def _norm(x: Any) -> Any:
+    """The norm of all elements: a number; on a device an array without axes, since a number would wait."""
+    square = x.ravel() @ x.ravel()
+    return math.sqrt(float(square)) if x.__class__ is np.ndarray else namespace_of(x).sqrt(square)
+
+
+def _unless_zero(sizes: tuple[Any, Any], trust: Callable[[], Any]) -> Any:
+    """What ``trust`` makes of two norms; 1 where either is 0."""
+    if isinstance(sizes[0], float):
+        return trust() if all(sizes) else 1.0
+    return namespace_of(sizes[0]).where((sizes[0] > 0) & (sizes[1] > 0), trust(), 1.0)
+
+
+def _at_least(least: float, x: Any) -> Any:
+    """The larger of the two."""
+    return max(least, x) if isinstance(x, float) else namespace_of(x).maximum(x, least)
 
 
 class LAMB(Optimizer):
@@ -55,15 +70,16 @@ class LAMB(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule above."""
+        xp = namespace_of(p)
         g = -g if group["maximize"] else g
         (beta1, beta2), m, v = group["betas"], state["exp_avg"], state["exp_avg_sq"]
         m += (1.0 - beta1) * (g - m)
         v *= beta2
         v += (1.0 - beta2) * (g * g)
-        u = m / (1.0 - beta1**step) / (np.sqrt(v / (1.0 - beta2**step)) + group["eps"])
+        u = m / (1.0 - beta1**step) / (xp.sqrt(v / (1.0 - beta2**step)) + group["eps"])
         u += group["weight_decay"] * p
         sizes = _norm(p), _norm(u)
-        p -= group["lr"] * (sizes[0] / sizes[1] if all(sizes) else 1.0) * u
+        p -= group["lr"] * _unless_zero(sizes, lambda: sizes[0] / sizes[1]) * u
 
 
 class LARS(Optimizer):
@@ -104,9 +120,10 @@ class LARS(Optimizer):
         """Apply the rule above."""
         g = -g if group["maximize"] else g
         decay, sizes = group["weight_decay"], (_norm(p), _norm(g))
-        trust = 1.0
-        if all(sizes):
-            trust = group["trust_coefficient"] * sizes[0] / (sizes[1] + decay * sizes[0] + group["eps"])
+        least = group["eps"]
+        trust = _unless_zero(
+            sizes, lambda: group["trust_coefficient"] * sizes[0] / (sizes[1] + decay * sizes[0] + least)
+        )
         b = state["momentum_buffer"]
         b *= group["momentum"]
         b += group["lr"] * trust * (g + decay * p)
@@ -156,23 +173,24 @@ class Adafactor(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule of the paper."""
+        xp = namespace_of(p)
         g = -g if group["maximize"] else g
         tiny, smallest = group["eps"]
         tiny = float(np.finfo(p.dtype).eps) if tiny is None else tiny
         weight = float(step) ** group["beta2_decay"]
-        rate = min(group["lr"], 1.0 / math.sqrt(step)) * max(smallest, _norm(p) / math.sqrt(p.size))
+        rate = min(group["lr"], 1.0 / math.sqrt(step)) * _at_least(smallest, _norm(p) / math.sqrt(p.size))
         p *= 1.0 - group["lr"] * group["weight_decay"]
         if "row_var" in state:
             row, column = state["row_var"], state["col_var"]
             squares = g * g
             row += weight * (squares.mean(axis=-1, keepdims=True) - row)
             column += weight * (squares.mean(axis=-2, keepdims=True) - column)
-            v = row @ column / np.maximum(row.mean(axis=-2, keepdims=True), tiny)
+            v = row @ column / xp.maximum(row.mean(axis=-2, keepdims=True), tiny)
         else:
             state["variance"] += weight * (g * g - state["variance"])
             v = state["variance"]
-        u = g / np.sqrt(np.maximum(v, tiny * tiny))
-        p -= rate / max(1.0, _norm(u) / (math.sqrt(u.size) * group["d"])) * u
+        u = g / xp.sqrt(xp.maximum(v, tiny * tiny))
+        p -= rate / _at_least(1.0, _norm(u) / (math.sqrt(u.size) * group["d"])) * u
 
 
 class Muon(Optimizer):
@@ -245,7 +263,7 @@ def _orthogonalized(
     a, b, c = coefficients
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x
-    x = x / max(_norm(np.ascontiguousarray(x)), eps)
+    x = x / _at_least(eps, _norm(x))
     for _ in range(steps):
         y = x @ x.T
         x = a * x + (b * y + c * (y @ y)) @ x

@@ -15,6 +15,8 @@ import numpy as np
 
 from distgrad.autograd.modes import enable_grad, no_grad
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import CPU, activated, follow, to_device
+from distgrad.backend.namespace import NAMESPACES
 from distgrad.comm.progress import tell_step
 from distgrad.errors import DTypeError, GraphError, ShapeError, StateDictError
 from distgrad.optim.flat import FlatBuffer, flatten
@@ -138,6 +140,7 @@ class Optimizer:
                 else:
                     for parameter in self._with_gradients(group):
                         leaf, step = parameter.leaf_state(), self._steps[parameter]
+                        follow(parameter._data)
                         self.update(
                             group, parameter._data, leaf.buffer, self._states_of(group, parameter), step
                         )
@@ -184,7 +187,9 @@ class Optimizer:
 
     def _apply(self, group: dict[str, Any], buffer: FlatBuffer, start: int, stop: int, step: int) -> None:
         arrays = {name: self._array(buffer, name) for name in self.names(group)}
-        for lo, hi in _blocks(start, stop, self.block_elements):
+        follow(buffer.data)
+        block = self.block_elements if buffer.device == CPU else stop - start  # a GPU has no cache to fit
+        for lo, hi in _blocks(start, stop, max(block, 1)):
             state = {name: array[lo:hi] for name, array in arrays.items()}
             self.update(group, buffer.data[lo:hi], buffer.grad[lo:hi], state, step)
 
@@ -204,13 +209,15 @@ class Optimizer:
         arrays = self._whole.setdefault(parameter, {})
         for name, shape in shapes.items():
             if name not in arrays:
-                arrays[name] = np.zeros(shape, dtype=parameter.dtype)
+                with activated(parameter.device) as xp:
+                    arrays[name] = xp.zeros(shape, dtype=parameter.dtype)
         return arrays
 
     def _array(self, buffer: FlatBuffer, name: str) -> np.ndarray:
         arrays = self._state.setdefault(buffer, {})
         if name not in arrays:
-            arrays[name] = np.zeros(buffer.size, dtype=buffer.dtype)
+            with activated(buffer.device) as xp:
+                arrays[name] = xp.zeros(buffer.size, dtype=buffer.dtype)
         return arrays[name]
 
     def _home(self, parameter: Tensor) -> tuple[FlatBuffer, int, int]:
@@ -286,7 +293,10 @@ class Optimizer:
         for group, parameter, entry in plan:
             self._steps[parameter] = _num_steps(entry)
             for name, array in self._states_of(group, parameter).items() if _num_steps(entry) else ():
-                array[...] = np.asarray(entry[name])
+                value = entry[name]._data if isinstance(entry[name], Tensor) else entry[name]
+                if value.__class__ not in NAMESPACES:
+                    value = np.asarray(value)
+                array[...] = to_device(value, parameter.device).astype(array.dtype, copy=False)
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from distgrad.backend.kernels.table import accelerated
-from distgrad.backend.numpy import numpy_namespace
+from distgrad.backend.namespace import namespace_of
 from distgrad.optim.optimizer import Optimizer
 
 __all__ = ["SGD"]
@@ -96,4 +96,4 @@ class SGD(Optimizer):
         share = 1.0 if step == 1 else 1.0 - group["dampening"]
         buffer = state["momentum_buffer"] if momentum else None
         numbers = (sign, group["weight_decay"], group["lr"], momentum, share)
-        _rule(numpy_namespace, p, g, buffer, numbers, group["nesterov"])
+        _rule(namespace_of(p), p, g, buffer, numbers, group["nesterov"])

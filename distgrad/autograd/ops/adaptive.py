@@ -39,7 +39,7 @@ def _bounds(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 def along_axis(xp: Any, x: Array, matrix: np.ndarray, axis: int) -> Array:
     """A matrix ``[out, in]`` times every vector of one axis."""
     order = [*(i for i in range(len(x.shape)) if i != axis), axis]
-    y = xp.matmul(xp.permute_dims(x, tuple(order)), matrix.T.astype(x.dtype))
+    y = xp.matmul(xp.permute_dims(x, tuple(order)), xp.asarray(matrix.T.astype(x.dtype)))
     return xp.permute_dims(y, tuple(order.index(i) for i in range(len(order))))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
+from distgrad.autograd.ops.rules import at_hand
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.rng import Generator
 from distgrad.errors import OptionError, ShapeError
@@ -54,15 +55,18 @@ def _masked_softmax(xp: Any, scores: Array, mask: Array) -> Array:
     else:
         scores = scores + mask
         sees = xp.any(mask != -math.inf, axis=-1, keepdims=True)
-    if bool(xp.all(sees)):
+    if at_hand(sees) and bool(xp.all(sees)):
         return xp.softmax(scores, axis=-1)
     return xp.where(sees, xp.softmax(xp.where(sees, scores, 0.0), axis=-1), 0.0)
 
 
 def _plain_weights(xp: Any, query: Array, key: Array, scale: float, is_causal: bool) -> Array:
     scores = xp.matmul(query * scale, xp.matrix_transpose(key))
-    if is_causal:  # every query sees at least the first key
+    if is_causal and at_hand(scores):  # every query sees at least the first key
         scores = scores + _causal_bias(*scores.shape[-2:], scores.dtype)
+    elif is_causal:
+        rows, columns = (xp.arange(n) for n in scores.shape[-2:])
+        scores = xp.where(columns > xp.expand_dims(rows, axis=1), -math.inf, scores)
     return xp.softmax(scores, axis=-1)
 
 

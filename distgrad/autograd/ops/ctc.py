@@ -9,6 +9,7 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array
+from distgrad.autograd.ops.rules import at_hand
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import DTypeError, ShapeError
 
@@ -31,7 +32,7 @@ def _check(log_probs: Array, targets: Array, input_lengths: Array, target_length
     for name, lengths, least, most in limits:
         if tuple(lengths.shape) != (shape[1],):
             raise ShapeError(f"ctc_loss: {name} is {list(lengths.shape)}, expected [{shape[1]}]")
-        if lengths.size and (int(lengths.min()) < least or int(lengths.max()) > most):
+        if at_hand(lengths) and lengths.size and (int(lengths.min()) < least or int(lengths.max()) > most):
             raise ShapeError(f"ctc_loss: {name} must lie in {least} ... {most}, got {lengths.tolist()}")
 
 
@@ -40,7 +41,7 @@ def _with_blanks(xp: Any, targets: Array, blank: int) -> Array:
     count, length = targets.shape
     blanks = targets * 0 + blank
     pairs = xp.reshape(xp.stack([blanks, targets], axis=-1), (count, 2 * length))
-    return xp.concat([pairs, xp.broadcast_to(np.asarray(blank, dtype=targets.dtype), (count, 1))], axis=1)
+    return xp.concat([pairs, xp.full((count, 1), blank, dtype=targets.dtype)], axis=1)
 
 
 def _shifted(xp: Any, x: Array, places: int) -> Array:
@@ -98,8 +99,8 @@ def ctc_loss(
     emitted = xp.gather_elements(log_probs, xp.broadcast_to(labels, (steps, count, places)), axis=2)
     # a label may follow another directly, without a blank between, if the two differ
     differs = xp.concat([labels[:, :2] != labels[:, :2], labels[:, 2:] != labels[:, :-2]], axis=1)[:, :places]
-    skips = xp.where(differs, np.zeros((), dtype=log_probs.dtype), -math.inf)
-    alpha = xp.where(np.arange(places) < 2, emitted[0], -math.inf)
+    skips = xp.where(differs, xp.zeros((), dtype=log_probs.dtype), -math.inf)
+    alpha = xp.where(xp.arange(places) < 2, emitted[0], -math.inf)
     lengths = xp.expand_dims(input_lengths, axis=1)
     for step in range(1, steps):
         ways = [alpha, _shifted(xp, alpha, 1)]

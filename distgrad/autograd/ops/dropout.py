@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array
-from distgrad.autograd.ops.rules import Shape
+from distgrad.autograd.ops.rules import Shape, plain
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.device import device_of, to_device
 from distgrad.backend.rng import Generator, default_generator
 from distgrad.errors import OptionError, ShapeError
 
@@ -30,7 +29,7 @@ def _check_probability(where: str, p: float) -> None:
 def _kept(x: Array, shape: Shape, p: float, generator: Generator | None) -> Any:
     """Ones with probability 1 - p, zeros elsewhere, of the dtype of ``x``."""
     draws = (generator or default_generator).uniform(shape, x.dtype)
-    return (draws >= p).astype(x.dtype)
+    return to_device(draws >= p, device_of(plain(x))).astype(x.dtype)
 
 
 def _channels(where: str, x: Array) -> Shape:
@@ -41,7 +40,7 @@ def _channels(where: str, x: Array) -> Shape:
 
 
 def _scaled(x: Array, kept: Any, p: float) -> Array:
-    return x * (kept * np.asarray(1.0 / (1.0 - p) if p < 1.0 else 0.0, dtype=x.dtype))
+    return x * (kept * x.dtype.type(1.0 / (1.0 - p) if p < 1.0 else 0.0))
 
 
 @composite(

@@ -148,7 +148,7 @@ def _diagonal(xp: Any, x: Array, labels: Labels) -> Term:
         label = next(label for label in labels if labels.count(label) > 1)
         places = [i for i, each in enumerate(labels) if each == label]
         others = [i for i in range(len(labels)) if i not in places]
-        index = np.arange(x.shape[places[0]])
+        index = xp.arange(x.shape[places[0]])
         x = xp.permute_dims(x, (*places, *others))[(index,) * len(places)]
         labels = (label, *(labels[i] for i in others))
     return x, labels

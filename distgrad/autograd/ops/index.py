@@ -157,8 +157,10 @@ def take_along_axis(xp: Any, x: Array, indices: Array, /, *, axis: int = -1) -> 
 @take_along_axis.vjp("x")
 def _(xp: Any, g: Array, x_shape: Shape, indices: Array, axis: int) -> Array:
     where = normalize_axes(axis, len(x_shape), "take_along_axis")[0]
-    key = [np.arange(n) * (x_shape[i] != 1) for i, n in enumerate(g.shape)]  # an axis of length 1 is at 0
-    grid: list[Any] = list(np.ix_(*key))
+    grid: list[Any] = []
+    for i, n in enumerate(g.shape):
+        places = plain(xp.arange(n)) * (x_shape[i] != 1)  # an axis of length 1 is at 0
+        grid.append(places.reshape((n, *(1,) * (len(g.shape) - 1 - i))))
     grid[where] = plain(indices)
     return xp.put_zeros(g, tuple(grid), x_shape)
 

@@ -139,7 +139,7 @@ def interpolate(
         if mode in ("nearest", "nearest-exact"):
             shift = 0.5 if mode == "nearest-exact" else 0.0
             nearest = np.floor((np.arange(m) + shift) * scale).astype(np.int64)
-            x = xp.index_select(x, axis, np.minimum(nearest, n - 1))
+            x = xp.index_select(x, axis, xp.asarray(np.minimum(nearest, n - 1)))
             continue
         sources = _sources(n, m, scale, align_corners)
         matrix = _cubic_matrix(sources, n) if mode == "bicubic" else _linear_matrix(sources, n)

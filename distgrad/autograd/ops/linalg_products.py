@@ -10,7 +10,7 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Shape
+from distgrad.autograd.ops.rules import Shape, plain
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import AxisError, ShapeError
 
@@ -146,7 +146,7 @@ def cross(xp: Any, x1: Array, x2: Array, /, *, axis: int = -1) -> Array:
     return ahead[0] * behind[1] - ahead[1] * behind[0]
 
 
-def diagonal_key(shape: Shape, offset: int) -> tuple[Any, ...]:
+def diagonal_key(xp: Any, shape: Shape, offset: int) -> tuple[Any, ...]:
     """The key of a diagonal of matrices.
 
     Raises:
@@ -155,7 +155,7 @@ def diagonal_key(shape: Shape, offset: int) -> tuple[Any, ...]:
     if len(shape) < 2:
         raise ShapeError(f"diagonal: expected at least two axes, got {list(shape)}")
     down, right = max(-offset, 0), max(offset, 0)
-    steps = np.arange(max(min(shape[-2] - down, shape[-1] - right), 0))
+    steps = plain(xp.arange(max(min(shape[-2] - down, shape[-1] - right), 0)))
     return (..., steps + down, steps + right)
 
 
@@ -166,7 +166,7 @@ def diagonal_key(shape: Shape, offset: int) -> tuple[Any, ...]:
 )
 def diagonal(xp: Any, x: Array, /, *, offset: int = 0) -> Array:
     """A diagonal of matrices: the main one, or one that many above it."""
-    return xp.getitem(x, diagonal_key(x.shape, offset))
+    return xp.getitem(x, diagonal_key(xp, x.shape, offset))
 
 
 @composite(
@@ -177,4 +177,4 @@ def diagonal(xp: Any, x: Array, /, *, offset: int = 0) -> Array:
 )
 def trace(xp: Any, x: Array, /, *, offset: int = 0, dtype: Any = None) -> Array:
     """The sum of a diagonal of matrices; ``dtype`` as in ``sum``."""
-    return xp.sum(xp.getitem(x, diagonal_key(x.shape, offset)), axis=-1, dtype=dtype)
+    return xp.sum(xp.getitem(x, diagonal_key(xp, x.shape, offset)), axis=-1, dtype=dtype)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Shape, same_shape
+from distgrad.autograd.ops.rules import Shape, at_hand, plain, same_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import DTypeError, ShapeError
 
@@ -58,7 +58,7 @@ def check_classes(where: str, logits: Shape, target: Any) -> None:
         )
     if target.dtype.kind not in "iu":
         raise DTypeError(f"{where}: target must hold class numbers (integers), got {target.dtype}")
-    if target.size and (target.min() < 0 or target.max() >= logits[1]):
+    if at_hand(target) and target.size and (target.min() < 0 or target.max() >= logits[1]):
         bad = target[(target < 0) | (target >= logits[1])][0]
         raise IndexError(f"{where}: target holds class {bad}, but logits have {logits[1]} classes")
 
@@ -100,5 +100,5 @@ def softmax_cross_entropy(xp: Any, logits: Array, /, *, target: Any) -> Array:
 @softmax_cross_entropy.vjp("logits")
 def _(xp: Any, g: Array, logits: Array, target: Any) -> Array:
     g = xp.expand_dims(g, axis=1)
-    picked = (np.arange(logits.shape[0]), target)
+    picked = (plain(xp.arange(logits.shape[0])), target)
     return xp.softmax(logits, axis=1) * g - xp.put_zeros(g[:, 0], picked, logits.shape)

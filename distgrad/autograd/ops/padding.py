@@ -111,7 +111,7 @@ def pad_repeat(xp: Any, x: Array, /, *, pad_width: Widths, mode: str) -> Array:
                 f"pad: axis {axis} of {list(x.shape)} has nothing to repeat; use mode='constant'"
             )
         if before or after:
-            x = xp.take(x, _axis_indices(x.shape[axis], before, after, mode), axis=axis)
+            x = xp.take(x, xp.asarray(_axis_indices(x.shape[axis], before, after, mode)), axis=axis)
     return x
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import broadcast_shape, not_zero
+from distgrad.autograd.ops.rules import at_hand, broadcast_shape, not_zero
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import DTypeError, OptionError
 
@@ -98,10 +98,10 @@ def binary_cross_entropy(xp: Any, x: Array, target: Array, /) -> Array:
     """Cross entropy of a probability with a target in [0, 1]; logarithms stop at −100.
 
     Raises:
-        OptionError: a probability outside [0, 1].
+        OptionError: a probability outside [0, 1]; not looked for on a device, as that would wait.
     """
     values = xp.asarray(x)
-    if values.size and (values.min() < 0 or values.max() > 1):
+    if at_hand(values) and values.size and (values.min() < 0 or values.max() > 1):
         raise OptionError(f"binary_cross_entropy: x must lie in [0, 1], got {values.min()} to {values.max()}")
     y = -target * _log_or_floor(xp, x) - (1.0 - target) * _log_rest_or_floor(xp, x)
     return xp.asarray(y, dtype=xp.result_type(x, target))  # where x is a number its logarithm is float64

@@ -413,7 +413,7 @@ def avg_pool(
     if divisor_override is not None:
         return total / divisor_override
     counts = _counts(geometry, x.shape[2:], count_include_pad)
-    return total * (1.0 / counts).astype(x.dtype)
+    return total * xp.asarray((1.0 / counts).astype(x.dtype))
 
 
 @composite(

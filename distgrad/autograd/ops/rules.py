@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.backend.device import device_of
 from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
 
 __all__ = [
@@ -100,6 +101,11 @@ def in_float32(reduction: Any, x: Any, *, dtype: Any = None, **options: Any) -> 
 def plain(x: Any) -> Any:
     """The array of a tensor, where a gradient needs indices: those are not differentiated."""
     return getattr(x, "_data", x)
+
+
+def at_hand(x: Any) -> bool:
+    """Whether the host can look at the elements without waiting for a device."""
+    return device_of(plain(x)).kind == "cpu"
 
 
 def not_zero(eps: float, dtype: Any) -> float:

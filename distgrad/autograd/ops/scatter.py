@@ -13,7 +13,7 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Shape, broadcast_shape, normalize_axes
+from distgrad.autograd.ops.rules import Shape, at_hand, broadcast_shape, normalize_axes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import AxisError, DTypeError, ShapeError
 
@@ -22,7 +22,7 @@ _ROWS = np.array([2, 0, 2])
 
 
 def check_index(where: str, index: Array, length: int) -> None:
-    """Indices must be whole numbers in 0 … length − 1.
+    """Indices must be whole numbers in 0 … length − 1; those on a device are not read, as it would wait.
 
     Raises:
         DTypeError: indices that are no integers.
@@ -30,12 +30,12 @@ def check_index(where: str, index: Array, length: int) -> None:
     """
     if index.dtype.kind not in "iu":
         raise DTypeError(f"{where}: index must hold integers, got {index.dtype}")
-    if index.size and (index.min() < 0 or index.max() >= length):
+    if at_hand(index) and index.size and (index.min() < 0 or index.max() >= length):
         bad = index[(index < 0) | (index >= length)].reshape(-1)[0]
         raise IndexError(f"{where}: index holds {bad}, but the axis has length {length}")
 
 
-def _grid(where: str, index: Array, shape: Shape, axis: int) -> tuple[Any, ...]:
+def _grid(xp: Any, where: str, index: Array, shape: Shape, axis: int) -> tuple[Any, ...]:
     """The key of the elements of an array of ``shape`` that ``index`` names along ``axis``."""
     place = normalize_axes(axis, len(shape), where)[0]
     fits = len(index.shape) == len(shape) and all(
@@ -47,7 +47,7 @@ def _grid(where: str, index: Array, shape: Shape, axis: int) -> tuple[Any, ...]:
             f"and be no longer, except on axis {axis}"
         )
     check_index(where, index, shape[place])
-    grid: list[Any] = list(np.ogrid[tuple(slice(n) for n in index.shape)])
+    grid: list[Any] = list(xp.ogrid[tuple(slice(n) for n in index.shape)])
     grid[place] = index
     return tuple(grid)
 
@@ -76,7 +76,7 @@ def add_at_positions(xp: Any, size: int, positions: Array, values: Array) -> Arr
 )
 def gather_elements(xp: Any, x: Array, index: Array, /, *, axis: int) -> Array:
     """One element an index, along an axis; the other coordinates are the index's own."""
-    return x[_grid("gather", index, x.shape, axis)]
+    return x[_grid(xp, "gather", index, x.shape, axis)]
 
 
 @gather_elements.vjp("x")
@@ -102,7 +102,7 @@ def scatter_elements(xp: Any, source: Array, index: Array, /, *, axis: int, shap
     """Zeros with each element of ``source`` added where its index points; the transpose of gathering."""
     if source.shape != index.shape:
         raise ShapeError(f"scatter: source is {list(source.shape)} but index {list(index.shape)}")
-    grid = _grid("scatter", index, shape, axis)
+    grid = _grid(xp, "scatter", index, shape, axis)
     positions = sum(part * math.prod(shape[i + 1 :]) for i, part in enumerate(grid))
     return add_at_positions(xp, math.prod(shape), positions, source).reshape(shape)
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Shape, normalize_axes, same_shape
+from distgrad.autograd.ops.rules import Shape, at_hand, normalize_axes, plain, same_shape
 from distgrad.autograd.primitive import Reject, Sample
-from distgrad.backend.device import device_of, resolve
+from distgrad.backend.device import CPU, device_of, resolve, to_device
 from distgrad.errors import AxisError, DeviceError, DTypeError, OptionError, ShapeError
 
 
@@ -238,12 +238,13 @@ def repeat(xp: Any, x: Array, repeats: Any, /, *, axis: int | None = None) -> Ar
         repeats: how often: a number, or an array with one for each element along the axis.
         axis: the axis to repeat along; None flattens first.
     """
-    return xp.repeat(x, _counts(repeats), axis=axis)
+    counts = _counts(repeats)
+    return xp.repeat(x, counts if at_hand(x) else counts.tolist(), axis=axis)
 
 
 def _counts(repeats: Any) -> Any:
-    """Numbers of repetitions as NumPy takes them: not uint64, nor the floats of an empty list."""
-    counts = np.asarray(repeats)
+    """Numbers of repetitions as the host's integers: not uint64, nor the floats of an empty list."""
+    counts = np.asarray(repeats if at_hand(repeats) else to_device(plain(repeats), CPU))
     return counts.astype(np.int64) if counts.size == 0 or counts.dtype.kind == "u" else counts
 
 
@@ -252,7 +253,7 @@ def _(xp: Any, g: Array, x_shape: Shape, repeats: Any, axis: int | None) -> Arra
     where = 0 if axis is None else axis % len(x_shape)
     length = math.prod(x_shape) if axis is None else x_shape[where]
     flat = (length,) if axis is None else x_shape
-    came_from = np.repeat(np.arange(length), _counts(repeats))
+    came_from = plain(xp.asarray(np.repeat(np.arange(length), _counts(repeats))))
     return xp.reshape(xp.put_zeros(g, (*(slice(None),) * where, came_from), flat), x_shape)
 
 

@@ -16,7 +16,14 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Axis, broadcast_shape, reduced_shape, restore_axes, same_shape
+from distgrad.autograd.ops.rules import (
+    Axis,
+    at_hand,
+    broadcast_shape,
+    reduced_shape,
+    restore_axes,
+    same_shape,
+)
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import AxisError, DTypeError
 
@@ -79,8 +86,9 @@ def _in_blocks(xp: Any, function: Callable[[Any, Array], Array], x: Array) -> Ar
     x = xp.asarray(x)
     flat = x.reshape(-1)
     out = xp.empty(flat.shape, dtype=x.dtype)
-    for start in range(0, flat.shape[0], _BLOCK):
-        out[start : start + _BLOCK] = function(xp, flat[start : start + _BLOCK])
+    block = _BLOCK if at_hand(x) else max(flat.shape[0], 1)  # a device has no cache to stay in
+    for start in range(0, flat.shape[0], block):
+        out[start : start + block] = function(xp, flat[start : start + block])
     return out.reshape(x.shape)
 
 
@@ -105,6 +113,9 @@ def _erf_double(xp: Any, x: Array) -> Array:
     size = xp.abs(x)
     y = x * _rational(xp.minimum(x * x, 0.22), _NEAR)
     large = ~(size <= 0.46875)
+    if not at_hand(x):  # both sides of all elements cost less than waiting to hear which are large
+        far = 1.0 - _erfc_positive(xp, xp.maximum(size, 0.46875))
+        return xp.where(large, xp.copysign(far, x), y)
     if large.any():
         y[large] = xp.copysign(1.0 - _erfc_positive(xp, size[large]), x[large])
     return y
@@ -114,6 +125,9 @@ def _erfc_double(xp: Any, x: Array) -> Array:
     size = xp.abs(x)
     y = 1.0 - x * _rational(xp.minimum(x * x, 0.22), _NEAR)
     large = ~(size <= 0.46875)
+    if not at_hand(x):
+        upper = _erfc_positive(xp, xp.maximum(size, 0.46875))
+        return xp.where(large, xp.where(x < 0, 2.0 - upper, upper), y)
     if large.any():
         upper = _erfc_positive(xp, size[large])
         y[large] = xp.where(x[large] < 0, 2.0 - upper, upper)

@@ -57,7 +57,7 @@ def windows(xp: Any, x: Array, /, *, window: Sizes, axes: Sizes, stride: Sizes, 
     for axis, s in zip(axes, stride, strict=True):
         steps[axis] *= s
     inner = tuple(x.strides[axis] * d for axis, d in zip(axes, dilation, strict=True))
-    return xp.lib.stride_tricks.as_strided(x, shape, (*steps, *inner), writeable=False)
+    return xp.as_strided(x, shape, (*steps, *inner))
 
 
 @windows.vjp("x")

@@ -9,6 +9,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import namespace as ops
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import to_device
 from distgrad.backend.rng import Generator, default_generator
 from distgrad.errors import OptionError
 from distgrad.nn.functional.arguments import in_place
@@ -256,6 +257,7 @@ def gumbel_softmax(
     """
     draws = (generator or default_generator).uniform(logits.shape, logits.dtype)
     noise = -np.log(-np.log1p(-draws) + np.finfo(logits.dtype).tiny)  # an exponential number is never 0
+    noise = to_device(noise, logits.device)
     soft = ops.softmax((logits + noise) / tau, axis=dim)
     if not hard:
         return soft

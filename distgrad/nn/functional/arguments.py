@@ -45,8 +45,10 @@ def as_values(target: Any, like: Tensor) -> Any:
     return values.astype(like.dtype)
 
 
-def scaled(x: Any, total: float) -> Any:
-    """``x / total``; NaN where the total is 0, the mean of nothing."""
+def scaled(x: Any, total: Any) -> Any:
+    """``x / total``; NaN where the total is 0, the mean of nothing. On a device the total is an array."""
+    if not isinstance(total, int | float):
+        return x / total
     return x * (1.0 / total if total else float("nan"))
 
 

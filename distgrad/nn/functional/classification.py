@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.ops.rules import at_hand, plain
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import follow
+from distgrad.backend.namespace import NAMESPACES, namespace_of
 from distgrad.errors import DTypeError, OptionError, ShapeError
 from distgrad.nn.functional.arguments import check_reduction, mean_or_sum, scaled
 
@@ -16,7 +19,8 @@ __all__ = ["cross_entropy", "nll_loss"]
 
 
 def _array(values: Any) -> Any:
-    return values._data if isinstance(values, Tensor) else np.asarray(values)
+    values = plain(values)
+    return values if values.__class__ in NAMESPACES else np.asarray(values)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -38,9 +42,9 @@ def _classes(x: Tensor, target: Any, ignore_index: int, where: str) -> tuple[Any
         raise DTypeError(f"{where}: target must hold class numbers (integers), got {target.dtype}")
     classes = target.reshape(-1)
     counted = classes != ignore_index
-    if counted.all():
+    if at_hand(classes) and counted.all():
         return classes, None
-    return np.where(counted, classes, 0), counted
+    return namespace_of(classes).where(counted, classes, 0), counted
 
 
 def _class_weights(weight: Any, num_classes: int, where: str) -> Any:
@@ -64,7 +68,8 @@ def _weighted(losses: Tensor, weights: Any, reduction: str, where: str, shape: t
         return ops.reshape(losses, shape)
     if weights is None or reduction == "sum":
         return mean_or_sum(losses, reduction, where)
-    return scaled(ops.sum(losses), float(weights.sum()))
+    total = weights.sum()
+    return scaled(ops.sum(losses), float(total) if at_hand(weights) else total)
 
 
 def nll_loss(
@@ -90,7 +95,8 @@ def nll_loss(
     if weight is not None:
         weight = _class_weights(weight, rows.shape[1], "nll_loss")
     _check_range(classes, rows.shape[1], "nll_loss")
-    losses = -ops.getitem(rows, (np.arange(rows.shape[0]), classes))
+    follow(classes)
+    losses = -ops.getitem(rows, (namespace_of(classes).arange(rows.shape[0]), classes))
     weights = _row_weights(weight, counted, classes, rows.dtype)
     if weights is not None:
         losses = ops.where(weights != 0, losses, 0.0) * weights  # an ignored −log 0 is infinite
@@ -98,7 +104,7 @@ def nll_loss(
 
 
 def _check_range(classes: Any, num_classes: int, where: str) -> None:
-    if classes.size and (classes.min() < 0 or classes.max() >= num_classes):
+    if at_hand(classes) and classes.size and (classes.min() < 0 or classes.max() >= num_classes):
         bad = classes[(classes < 0) | (classes >= num_classes)][0]
         raise IndexError(f"{where}: target holds class {bad}, but input has {num_classes} classes")
 

@@ -7,31 +7,37 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.ops.rules import plain
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import CPU, device_of, to_device
+from distgrad.backend.namespace import NAMESPACES, namespace_of
 from distgrad.errors import OptionError, ShapeError
 from distgrad.nn.parameter import write
 
 __all__ = ["embedding", "embedding_bag", "one_hot"]
 
 
-def _array(values: Any) -> np.ndarray:
-    return values._data if isinstance(values, Tensor) else np.asarray(values)
+def _array(values: Any) -> Any:
+    values = plain(values)
+    return values if values.__class__ in NAMESPACES else np.asarray(values)
 
 
-def _limit_norms(weight: Tensor, index: np.ndarray, max_norm: float, norm_type: float) -> None:
+def _limit_norms(weight: Tensor, index: Any, max_norm: float, norm_type: float) -> None:
     """Shorten the rows that are looked up, in place, where they are longer than ``max_norm``."""
-    rows = np.unique(index)
+    xp = namespace_of(weight._data)
+    rows = index.reshape(-1)  # a row named twice is written twice, with the same values
     values = weight._data[rows]
-    lengths = np.linalg.norm(values, ord=norm_type, axis=1, keepdims=True)
+    lengths = xp.linalg.norm(values, ord=norm_type, axis=1, keepdims=True)
     limited = weight._data.copy()
-    limited[rows] = np.where(lengths > max_norm, values * (max_norm / (lengths + 1e-7)), values)
+    limited[rows] = xp.where(lengths > max_norm, values * (max_norm / (lengths + 1e-7)), values)
     write(weight, limited, "embedding")
 
 
-def _by_frequency(rows: Tensor, index: np.ndarray) -> Tensor:
+def _by_frequency(rows: Tensor, index: Any, num_rows: int) -> Tensor:
     """The same values, whose gradient is divided by how often their index occurs."""
-    _, places, counts = np.unique(index, return_inverse=True, return_counts=True)
-    scale = (1.0 / counts).astype(rows.dtype)[places].reshape((*index.shape, 1))
+    xp = namespace_of(index)
+    counts = xp.add_at(xp.zeros(num_rows, dtype=rows.dtype), index.reshape(-1), 1)
+    scale = xp.asarray(1.0 / counts[index]).reshape((*index.shape, 1))
     fixed = rows.detach()
     return fixed + (rows - fixed) * scale
 
@@ -61,7 +67,7 @@ def embedding(
     if max_norm is not None:
         _limit_norms(weight, index, max_norm, norm_type)
     rows = ops.embedding(index, weight, padding_idx=padding_idx)
-    return _by_frequency(rows, index) if scale_grad_by_freq else rows
+    return _by_frequency(rows, index, weight.shape[0]) if scale_grad_by_freq else rows
 
 
 def one_hot(tensor: Any, num_classes: int = -1) -> Tensor:
@@ -69,7 +75,7 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Tensor:
     return ops.one_hot(tensor, num_classes)
 
 
-def _bags(input: np.ndarray, offsets: Any, include_last_offset: bool) -> tuple[np.ndarray, np.ndarray]:
+def _bags(input: Any, offsets: Any, include_last_offset: bool) -> tuple[np.ndarray, np.ndarray]:
     """Where each bag's elements stand in the flattened input, ``[B, L]``, and whether there is one."""
     if input.ndim == 2:
         if offsets is not None:
@@ -79,7 +85,7 @@ def _bags(input: np.ndarray, offsets: Any, include_last_offset: bool) -> tuple[n
         raise ShapeError(
             f"embedding_bag: expected input [B, L], or [total] and offsets, got {list(input.shape)}"
         )
-    starts = _array(offsets)
+    starts = to_device(_array(offsets), CPU)  # where bags end decides shapes, so the host has to know
     if starts.ndim != 1 or (starts.size and starts[0] != 0):
         raise OptionError(f"embedding_bag: offsets must be a list that starts with 0, got {starts.tolist()}")
     ends = starts[1:] if include_last_offset else np.append(starts[1:], input.size)
@@ -124,7 +130,9 @@ def embedding_bag(
     if per_sample_weights is not None and mode != "sum":
         raise OptionError(f"embedding_bag: per_sample_weights are for mode='sum', got {mode!r}")
     index = _array(input)
-    places, exists = _bags(index, offsets, include_last_offset)
+    places, exists = (
+        to_device(each, device_of(index)) for each in _bags(index, offsets, include_last_offset)
+    )
     numbers = index.reshape(-1)[places]
     if padding_idx is not None:
         exists = exists & (numbers != padding_idx % weight.shape[0])
@@ -141,4 +149,4 @@ def embedding_bag(
     total = ops.sum(ops.where(mask, rows, 0.0), axis=1)
     if mode != "mean":
         return total
-    return total / np.maximum(exists.sum(axis=1), 1)[:, None].astype(rows.dtype)
+    return total / namespace_of(exists).maximum(exists.sum(axis=1), 1)[:, None].astype(rows.dtype)

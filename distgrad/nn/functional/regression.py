@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.ops.rules import at_hand, plain
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.namespace import NAMESPACES
 from distgrad.errors import OptionError, ShapeError
 from distgrad.nn.functional.arguments import as_values, check_reduction, mean_or_sum
 
@@ -117,8 +119,9 @@ def gaussian_nll_loss(
     Raises:
         OptionError: a negative variance.
     """
-    values = np.asarray(var._data if isinstance(var, Tensor) else var)
-    if values.size and values.min() < 0:
+    values: Any = plain(var)
+    values = values if values.__class__ in NAMESPACES else np.asarray(values)
+    if at_hand(values) and values.size and values.min() < 0:
         raise OptionError(f"gaussian_nll_loss: var must not be negative, got {values.min()}")
     if values.ndim and values.shape not in (input.shape, (*input.shape[:-1], 1)):
         if values.shape != input.shape[:-1]:

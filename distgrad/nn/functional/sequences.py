@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.ops.rules import plain
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import CPU, to_device
+from distgrad.backend.namespace import namespace_of
 from distgrad.errors import ShapeError
 from distgrad.nn.functional.arguments import check_reduction, mean_or_sum
 
@@ -53,7 +56,13 @@ def scaled_dot_product_attention(
 
 
 def _array(values: Any) -> np.ndarray:
-    return values._data if isinstance(values, Tensor) else np.asarray(values)
+    """On the host, where lengths have to be known."""
+    return np.asarray(to_device(values._data, CPU) if isinstance(values, Tensor) else values)
+
+
+def _flat(targets: Any) -> bool:
+    """Whether labels come one sequence after another, or as nested lists."""
+    return not hasattr(targets, "ndim") or targets.ndim == 1
 
 
 def _label_rows(targets: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -90,12 +99,12 @@ def ctc_loss(
     check_reduction(reduction, "ctc_loss")
     one = log_probs.ndim == 2
     batch = ops.expand_dims(log_probs, axis=1) if one else log_probs
-    steps = np.atleast_1d(_array(input_lengths))
-    lengths = np.atleast_1d(_array(target_lengths))
-    labels = _label_rows(_array(targets), lengths)
+    host = [np.atleast_1d(_array(each)) for each in (input_lengths, target_lengths)]
+    labels = _label_rows(_array(targets), host[1]) if _flat(targets) else plain(targets)
+    steps, lengths, labels = (to_device(each, log_probs.device) for each in (*host, labels))
     losses = ops.ctc_loss(batch, labels, steps, lengths, blank=blank, zero_infinity=zero_infinity)
     if reduction == "mean":
-        losses = losses / np.maximum(lengths, 1).astype(losses.dtype)
+        losses = losses / namespace_of(lengths).maximum(lengths, 1).astype(losses.dtype)
     if one and reduction == "none":
         return ops.squeeze(losses, 0)
     return mean_or_sum(losses, reduction, "ctc_loss")

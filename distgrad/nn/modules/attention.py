@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.creation import zeros
+from distgrad.autograd.creation import full, zeros
 from distgrad.autograd.dispatch import namespace as ops
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import to_device
+from distgrad.backend.namespace import namespace_of
 from distgrad.errors import ShapeError
 from distgrad.nn import init
 from distgrad.nn.module import Module
@@ -37,7 +39,7 @@ class _Mask:
         if mask.shape[-1] != self.num_keys:
             raise ShapeError(f"MultiheadAttention: a mask is {list(mask.shape)} for {self.num_keys} keys")
         if self.num_free:
-            free = np.zeros((*mask.shape[:-1], self.num_free), dtype=mask.dtype)
+            free = zeros((*mask.shape[:-1], self.num_free), dtype=mask.dtype, device=mask.device)
             mask = ops.concat([mask, free], axis=-1)
         if mask.dtype == np.bool_:
             self.hidden = mask._data if self.hidden is None else self.hidden | mask._data
@@ -49,8 +51,8 @@ class _Mask:
         if self.hidden is None:
             return self.added
         if self.added is None:
-            return np.broadcast_to(~self.hidden, shape)
-        return ops.where(self.hidden, np.asarray(-np.inf, dtype=dtype), self.added)
+            return namespace_of(self.hidden).broadcast_to(~self.hidden, shape)
+        return ops.where(self.hidden, full((), -np.inf, dtype=dtype, device=self.added.device), self.added)
 
 
 class MultiheadAttention(Module):
@@ -202,7 +204,8 @@ class MultiheadAttention(Module):
                 f"{list(query.shape)}, key {list(key.shape)} and value {list(value.shape)}"
             )
         if attn_mask is None and is_causal:
-            attn_mask = np.triu(np.ones((q.shape[1], k.shape[1]), dtype=bool), 1)
+            later = np.triu(np.ones((q.shape[1], k.shape[1]), dtype=bool), 1)
+            attn_mask = Tensor(to_device(later, q.device))
         y, weights = self._attend(q, k, v, key_padding_mask, attn_mask, need_weights)
         if weights is not None and average_attn_weights:
             weights = ops.mean(weights, axis=1)

@@ -11,6 +11,7 @@ import numpy as np
 from distgrad.autograd.creation import zeros
 from distgrad.autograd.dispatch import namespace as ops
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import to_device
 from distgrad.errors import OptionError, ShapeError
 from distgrad.nn import init
 from distgrad.nn.functional.recurrent import GATES, STEPS, walk
@@ -135,11 +136,13 @@ class _Recurrent(Module):
         """
         if isinstance(input, PackedSequence):
             positions, exists = input.positions()
+            places = to_device(np.flatnonzero(exists), input.data.device)
+            positions, exists = (to_device(each, input.data.device) for each in (positions, exists))
             padded = ops.embedding(positions, input.data)
             hx = self._reordered(hx, input.sorted_indices)
             y, state = self._run(padded, self._initial(padded, hx, 3), exists)
             rows = ops.reshape(y, (exists.size, y.shape[-1]))
-            packed = input._replace(data=ops.embedding(np.flatnonzero(exists), rows))
+            packed = input._replace(data=ops.embedding(places, rows))
             return packed, self._reordered(self._public(state), input.unsorted_indices)
         if input.ndim not in (2, 3) or input.shape[-1] != self.input_size:
             raise ShapeError(
@@ -164,8 +167,8 @@ class _Recurrent(Module):
         if order is None or hx is None:
             return hx
         if isinstance(hx, tuple | list):
-            return tuple(each[:, order] for each in hx)
-        return hx[:, order]
+            return tuple(each[:, to_device(order, each.device)] for each in hx)
+        return hx[:, to_device(order, hx.device)]
 
     def _initial(self, x: Tensor, hx: Any, ndim: int) -> list[Any]:
         """The initial states, each ``[layers · directions, N, features]``."""

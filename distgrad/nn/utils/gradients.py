@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.ops.rules import at_hand
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import follow
+from distgrad.backend.namespace import namespace_of
 from distgrad.errors import ShapeError
 from distgrad.nn.parameter import write
 
@@ -42,20 +45,48 @@ def get_total_norm(
         error_if_nonfinite: raise where the norm is not finite.
 
     Returns:
-        A float32 or float64 number, as the widest tensor is.
+        A float32 or float64 number, as the widest tensor is, where the tensors lie.
 
     Raises:
         FloatingPointError: a norm that is infinite or NaN, where it must not be.
     """
     arrays = [tensor._data for tensor in _several(tensors)]
+    dtype = np.result_type(np.float32, *(array.dtype for array in arrays))
+    if not all(map(at_hand, arrays)):
+        total = _norm_on_device(arrays, float(norm_type)).astype(dtype)
+        if error_if_nonfinite and not math.isfinite(float(total)):
+            raise _not_finite(norm_type, float(total))
+        return Tensor(total)
     parts = [_norm(array, float(norm_type)) for array in arrays if array.size]
     total = 0.0
     if parts:
         total = _norm(np.array(parts), float(norm_type))
     if error_if_nonfinite and not math.isfinite(total):
-        raise FloatingPointError(f"get_total_norm: the norm of order {norm_type} of the gradients is {total}")
-    dtype = np.result_type(np.float32, *(array.dtype for array in arrays))
+        raise _not_finite(norm_type, total)
     return Tensor(np.asarray(total, dtype=dtype))
+
+
+def _not_finite(norm_type: float, total: float) -> FloatingPointError:
+    return FloatingPointError(f"get_total_norm: the norm of order {norm_type} of the gradients is {total}")
+
+
+def _norm_on_device(arrays: list[Any], order: float) -> Any:
+    """The norm of all arrays in float64, as an array without axes: the host need not know it."""
+    follow(arrays[0])
+    xp = namespace_of(arrays[0])
+    parts = []
+    for array in arrays:
+        sizes = xp.abs(array.reshape(-1).astype(np.float64))
+        if order == math.inf:
+            parts.append(sizes.max())
+        elif order == 0.0:
+            parts.append(xp.sum(sizes != 0, dtype=np.float64))
+        else:
+            parts.append(xp.sum(xp.square(sizes) if order == 2.0 else sizes**order))
+    total = xp.stack(parts)
+    if order == math.inf:
+        return total.max()
+    return xp.sum(total) if order == 0.0 else xp.sum(total) ** (1.0 / order)
 
 
 def _norm(array: Any, order: float) -> float:
@@ -82,6 +113,12 @@ def clip_grads_with_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float
         max_norm: what the norm may be at most.
         total_norm: what it is.
     """
+    if isinstance(total_norm, Tensor) and not at_hand(total_norm):
+        follow(total_norm._data)
+        factor = namespace_of(total_norm._data).minimum(max_norm / (total_norm._data + 1e-6), 1.0)
+        for grad in _gradients(parameters):
+            write(grad, grad._data * factor.astype(grad.dtype), "clip_grad_norm_")
+        return
     scale = max_norm / (float(total_norm) + 1e-6)
     if not scale >= 1.0:  # a NaN goes into the gradients, as it must not be overlooked
         for grad in _gradients(parameters):
@@ -109,14 +146,14 @@ def clip_grad_norm_(
     """
     parameters = _several(parameters)
     total = get_total_norm(_gradients(parameters), norm_type, error_if_nonfinite)
-    clip_grads_with_norm_(parameters, max_norm, total.item())
+    clip_grads_with_norm_(parameters, max_norm, total)
     return total
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
     """Bring every element of the gradients into ``[−clip_value, clip_value]``, in place."""
     for grad in _gradients(parameters):
-        write(grad, np.clip(grad._data, -clip_value, clip_value), "clip_grad_value_")
+        write(grad, namespace_of(grad._data).clip(grad._data, -clip_value, clip_value), "clip_grad_value_")
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distgrad.autograd.creation import full
 from distgrad.autograd.dispatch import namespace as ops
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import CPU, to_device
 from distgrad.errors import OptionError, ShapeError
 
 __all__ = [
@@ -49,7 +51,7 @@ class PackedSequence(NamedTuple):
 
 
 def _whole_numbers(lengths: Any) -> np.ndarray:
-    values = np.asarray(lengths._data if isinstance(lengths, Tensor) else lengths)
+    values = np.asarray(to_device(lengths._data, CPU) if isinstance(lengths, Tensor) else lengths)
     return values.astype(np.int64).reshape(-1)
 
 
@@ -87,7 +89,10 @@ def pack_padded_sequence(
             "enforce_sorted=False"
         )
     steps, places = np.nonzero(np.arange(sizes.max(initial=0))[:, None] < sizes)
-    data = ops.getitem(input, (steps, places if order is None else order[places]))
+    key = tuple(
+        [to_device(each, input.device) for each in (steps, places if order is None else order[places])]
+    )
+    data = ops.getitem(input, key)
     batch_sizes = np.bincount(steps)
     return PackedSequence(data, batch_sizes, order, None if order is None else np.argsort(order))
 
@@ -120,7 +125,8 @@ def pad_packed_sequence(
         raise OptionError(f"pad_packed_sequence: total_length must be at least {longest}, got {total_length}")
     more = ((0, total - longest), (0, 0))
     positions, exists = np.pad(positions, more), np.pad(exists, more)
-    rows = ops.getitem(sequence.data, (positions,))
+    rows = ops.getitem(sequence.data, (to_device(positions, sequence.data.device),))
+    exists = to_device(exists, sequence.data.device)
     mask = exists.reshape(*exists.shape, *(1,) * (rows.ndim - 2))
     padded = ops.where(mask, rows, padding_value)
     if batch_first:
@@ -147,8 +153,11 @@ def pad_sequence(
     longest = max(sequence.shape[0] for sequence in sequences)
     padded = []
     for sequence in sequences:
-        filling = np.full(
-            (longest - sequence.shape[0], *sequence.shape[1:]), padding_value, dtype=sequence.dtype
+        filling = full(
+            (longest - sequence.shape[0], *sequence.shape[1:]),
+            padding_value,
+            dtype=sequence.dtype,
+            device=sequence.device,
         )
         parts = [sequence, filling] if padding_side == "right" else [filling, sequence]
         padded.append(ops.concat(parts, axis=0) if len(filling) else sequence)
