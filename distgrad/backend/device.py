@@ -329,21 +329,21 @@ def available_devices() -> list[Device]:
 
 
 def owner_of(array: Any) -> Backend:
-    """The backend whose array it is."""
-    return _OWNERS[array.__class__]
+    """The backend whose array it is; NumPy's scalars and subclasses are the CPU's."""
+    return _OWNERS.get(array.__class__, BACKENDS["cpu"])
 
 
 def device_of(array: Any) -> Device:
     """Where an array lies."""
-    backend = _OWNERS.get(array.__class__)
-    if backend is None or backend.kind == "cpu":
+    backend = owner_of(array)
+    if backend.kind == "cpu":
         return CPU
     return Device(backend.kind, backend.index_of(array))
 
 
 def follow(array: Any) -> None:
     """Let this thread's kernels and allocations go to the device where an array lies."""
-    backend = _OWNERS[array.__class__]
+    backend = owner_of(array)
     index = backend.index_of(array)
     if backend.active_index() != index:
         backend.activate(index)

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 __all__ = ["NAMESPACES", "Namespace", "add_formula", "namespace_of", "register_namespace"]
 
 
@@ -73,8 +75,8 @@ NAMESPACES: dict[type, Namespace] = {}
 
 
 def namespace_of(array: Any) -> Namespace:
-    """The functions for an array."""
-    return NAMESPACES[array.__class__]
+    """The functions for an array, and for a number NumPy's."""
+    return NAMESPACES.get(array.__class__) or NAMESPACES[np.ndarray]
 
 
 _formulas: dict[str, tuple[Callable[..., Any], bool]] = {}

@@ -21,7 +21,7 @@ Group = dict[str, Any]
 def _norm(x: Any) -> Any:
     """The norm of all elements: a number; on a device an array without axes, since a number would wait."""
     square = x.ravel() @ x.ravel()
-    return math.sqrt(float(square)) if x.__class__ is np.ndarray else namespace_of(x).sqrt(square)
+    return math.sqrt(float(square)) if isinstance(square, np.generic) else namespace_of(x).sqrt(square)
 
 
 def _unless_zero(sizes: tuple[Any, Any], trust: Callable[[], Any]) -> Any:

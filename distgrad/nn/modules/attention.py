@@ -156,8 +156,8 @@ class MultiheadAttention(Module):
             keys.append(ops.broadcast_to(self.bias_k, (batch, 1, size)))
             values.append(ops.broadcast_to(self.bias_v, (batch, 1, size)))
         if self.add_zero_attn:
-            keys.append(zeros((batch, 1, size), dtype=k.dtype))
-            values.append(zeros((batch, 1, size), dtype=k.dtype))
+            keys.append(zeros((batch, 1, size), dtype=k.dtype, device=k.device))
+            values.append(zeros((batch, 1, size), dtype=k.dtype, device=k.device))
         if len(keys) == 1:
             return k, v, 0
         return ops.concat(keys, axis=1), ops.concat(values, axis=1), len(keys) - 1

@@ -65,10 +65,11 @@ class _Norm(Module):
         self.track_running_stats = track_running_stats
         self.weight = Parameter(ones(num_features, dtype=dtype, device=device)) if affine else None
         self.bias = Parameter(zeros(num_features, dtype=dtype, device=device)) if affine and bias else None
-        tracked = track_running_stats
-        self.register_buffer("running_mean", zeros(num_features, dtype=dtype) if tracked else None)
-        self.register_buffer("running_var", ones(num_features, dtype=dtype) if tracked else None)
-        self.register_buffer("num_batches_tracked", zeros((), dtype=np.int64) if tracked else None)
+        tracked, place = track_running_stats, {"dtype": dtype, "device": device}
+        self.register_buffer("running_mean", zeros(num_features, **place) if tracked else None)
+        self.register_buffer("running_var", ones(num_features, **place) if tracked else None)
+        count = zeros((), dtype=np.int64, device=device) if tracked else None
+        self.register_buffer("num_batches_tracked", count)
 
     def reset_running_stats(self) -> None:
         """Forget the running mean and variance."""

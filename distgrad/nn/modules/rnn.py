@@ -176,7 +176,7 @@ class _Recurrent(Module):
         sizes = [self._output_size, self.hidden_size][: self.num_states]
         shapes = [(count, x.shape[1], size) for size in sizes]
         if hx is None:
-            return [zeros(shape, dtype=x.dtype) for shape in shapes]
+            return [zeros(shape, dtype=x.dtype, device=x.device) for shape in shapes]
         states = list(hx) if self.num_states == 2 else [hx]
         if ndim == 2:
             states = [ops.expand_dims(each, axis=1) for each in states]
@@ -369,7 +369,7 @@ class _Cell(Module):
             )
         shape = (*input.shape[:-1], self.hidden_size)
         if state is None:
-            state = (zeros(shape, dtype=input.dtype),) * num_states
+            state = (zeros(shape, dtype=input.dtype, device=input.device),) * num_states
         if any(each.shape != shape for each in state):
             raise ShapeError(
                 f"{type(self).__name__}: the state is {[list(each.shape) for each in state]}, "

@@ -9,6 +9,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import namespace as ops
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import CPU, to_device
 from distgrad.errors import OptionError, ShapeError
 from distgrad.nn.functional.sequences import ctc_loss
 from distgrad.nn.module import Module
@@ -117,7 +118,8 @@ class AdaptiveLogSoftmaxWithLoss(Module):
 
     def forward(self, input: Tensor, target: Any) -> _Result:
         """``[N, in_features]`` and class numbers ``[N]``, or without N, to the loss and its parts."""
-        classes = target._data if isinstance(target, Tensor) else np.asarray(target)
+        # which rows go to which cluster decides shapes, so the host has to know the classes
+        classes = to_device(target._data, CPU) if isinstance(target, Tensor) else np.asarray(target)
         if input.ndim not in (1, 2) or classes.shape != input.shape[:-1]:
             raise ShapeError(
                 f"AdaptiveLogSoftmaxWithLoss: expected [N, {self.in_features}] and [N], got "
@@ -134,14 +136,20 @@ class AdaptiveLogSoftmaxWithLoss(Module):
         group = np.searchsorted(self.cutoffs, classes, side="right")
         in_head = np.where(group == 0, classes, self.shortlist_size + group - 1)
         scores = ops.log_softmax(self.head(input), axis=1)
-        output = ops.getitem(scores, (np.arange(len(classes)), in_head))
+        output = ops.getitem(scores, self._key(input, np.arange(len(classes)), in_head))
         for i, tail in enumerate(self.tail):
             (rows,) = np.nonzero(group == i + 1)
             if rows.size:
-                part = ops.log_softmax(tail(ops.getitem(input, (rows,))), axis=1)
-                chosen = ops.getitem(part, (np.arange(len(rows)), classes[rows] - self.cutoffs[i]))
-                output = output + ops.put_zeros(chosen, (rows,), output.shape)
+                part = ops.log_softmax(tail(ops.getitem(input, self._key(input, rows))), axis=1)
+                columns = classes[rows] - self.cutoffs[i]
+                chosen = ops.getitem(part, self._key(input, np.arange(len(rows)), columns))
+                output = output + ops.put_zeros(chosen, self._key(input, rows), output.shape)
         return _Result(output, -ops.mean(output))
+
+    @staticmethod
+    def _key(like: Tensor, *indices: np.ndarray) -> tuple[Any, ...]:
+        """Indices that the host has found, where the scores lie."""
+        return tuple([to_device(each, like.device) for each in indices])
 
     def log_prob(self, input: Tensor) -> Tensor:
         """``[N, in_features]`` to the log-probabilities of all classes, ``[N, n_classes]``."""
