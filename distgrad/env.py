@@ -20,7 +20,8 @@ class Environment:
     Attributes:
         rank: ``RANK``, this process's place among all ranks, from 0.
         world_size: ``WORLD_SIZE``, the number of ranks of the job.
-        local_rank: ``LOCAL_RANK``, its place among the ranks of its host.
+        local_rank: ``LOCAL_RANK``, its place among the ranks of its host; where our launcher has not set it,
+            what mpirun or srun says (``MPI_LOCALRANKID``, ``OMPI_COMM_WORLD_LOCAL_RANK``, ``SLURM_LOCALID``).
         local_world_size: ``LOCAL_WORLD_SIZE``, the number of ranks on its host.
         node_rank: ``NODE_RANK``, the place of its host among the hosts.
         backend: ``DISTGRAD_BACKEND``, the communicator that ``dg.comm.init()`` takes when none is named.
@@ -78,6 +79,11 @@ def _number(variables: Mapping[str, str], name: str) -> int | None:
         ) from None
 
 
+def _local_rank(variables: Mapping[str, str]) -> int | None:
+    names = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
+    return next((_number(variables, name) for name in names if variables.get(name)), None)
+
+
 def _threads(variables: Mapping[str, str]) -> int | None:
     text = (variables.get("OMP_NUM_THREADS") or "").split(",")[0]  # OpenMP takes one number a nesting level
     return int(text) if text.isdecimal() and int(text) > 0 else None
@@ -112,7 +118,7 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
     return Environment(
         rank=_number(variables, "RANK"),
         world_size=_number(variables, "WORLD_SIZE"),
-        local_rank=_number(variables, "LOCAL_RANK"),
+        local_rank=_local_rank(variables),
         local_world_size=_number(variables, "LOCAL_WORLD_SIZE"),
         node_rank=_number(variables, "NODE_RANK"),
         backend=variables.get("DISTGRAD_BACKEND") or None,

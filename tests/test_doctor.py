@@ -54,6 +54,49 @@ def test_planted_faults_are_found(part, change, words, monkeypatch):
     assert advice.startswith(words)
 
 
+GPU = {"driver": "580.65.06", "CuPy": "14.2.0", "GPUs": ["H100, 79 GiB"], "NCCL": "2.30.7"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, None),
+        ({"driver": None, "CuPy": None}, None),
+        (
+            {"CuPy": None},
+            'there is an NVIDIA driver, but CuPy is missing; run: pip install "distgrad[cuda13]"',
+        ),
+        ({"CuPy": None, "driver": "535.1"}, 'is missing; run: pip install "distgrad[cuda12]"'),
+        ({"driver": "470.2"}, "the NVIDIA driver 470.2 is older than 525"),
+        (
+            {"GPUs": "none to be had: no device"},
+            'CuPy 14.2.0 finds no GPU (none to be had: no device); run: pip install "distgrad[cuda13]"',
+        ),
+        ({"NCCL": "missing to CuPy: no file"}, "as NCCL is missing to CuPy: no file; run: "),
+    ],
+)
+def test_what_stands_between_gpus_and_distgrad(change, words, monkeypatch):
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    advice = doctor._advise(healthy() | {"cuda": GPU | change})
+    assert [words in sentence for sentence in advice] == ([] if words is None else [True])
+
+
+def test_the_table_names_what_is_there_and_the_command_for_what_is_not():
+    report = healthy() | {"cuda": GPU | {"cupy-cuda13x": "14.2.0"}}
+    report["versions"]["numpy"] = "2.4.6"
+    rows = {row["for"]: row for row in doctor._install(report)}
+    assert [row["command"] for row in rows.values()] == [
+        "pip install distgrad",
+        *(f'pip install "distgrad[{extra}]"' for extra in ("mpi", "cuda12", "cuda13")),
+    ]
+    assert rows["CUDA 13"]["state"] == "cupy-cuda13x 14.2.0, nvidia-nccl-cu13 missing; driver 580.65.06 fits"
+    report["cuda"]["driver"] = "535.1"
+    rows = {row["for"]: row for row in doctor._install(report)}
+    assert rows["CUDA 13"]["state"].endswith("driver 535.1 is older than 580")
+    assert rows["CUDA 12"]["state"].endswith("driver 535.1 fits")
+
+
 def test_an_overridden_blas_kernel_is_found(monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     monkeypatch.delenv("OPENBLAS_L2_SIZE", raising=False)
