@@ -3,11 +3,12 @@
 ::
 
     python benchmarks/ddp.py                                  # mlp, gpt, gptm and cnn
-    python benchmarks/ddp.py --workloads gpt --rounds 3 --json table.json
+    python benchmarks/ddp.py --workloads gpt --rounds 3 --seconds 5 --json table.json
 
 A step is zero_grad, forward, mean cross entropy, backward with its reduction, and AdamW, on the whole batch
 of ``workloads.py`` on each rank. Every rank is a process of its own, pinned to a core of its own. The
-contenders take turns in fresh processes, several rounds long; a time is the median over the rounds of the
+contenders take turns in fresh processes, several rounds long; in a workload's first turn a lone process
+finds how many steps fit into ``--seconds``, which all take then. A time is the median over the rounds of the
 slowest rank's median step, a ratio the median of the rounds' ratios.
 
     distgrad    DistributedDataParallel over shared memory
@@ -40,7 +41,7 @@ from step import THREAD_VARIABLES, UNSET, machine
 WORKLOADS = ("mlp", "gpt", "gptm", "cnn")
 BARS = {"mlp": 1.9, "gpt": 1.9, "gptm": 1.9, "cnn": 1.2}  # times PyTorch DDP's samples a second
 TIME_LIMIT_S = 600.0
-WARM_UP_STEPS = 6
+WARM_UP_STEPS, FEWEST_STEPS = 6, 5  # gptm's steps take a second or two, so that two must do to warm up
 
 Row = dict[str, Any]
 
@@ -101,16 +102,20 @@ def be_a_rank(task: Row) -> None:
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[rank % len(cores)]})
     step, account = CONTENDERS[task["contender"]](task)
-    for _ in range(WARM_UP_STEPS):
+    steps = task["steps"]
+    for _ in range(WARM_UP_STEPS if steps is None or steps > 2 * WARM_UP_STEPS else 2):
+        start_s = time.perf_counter()
         step()
+        if steps is None and time.perf_counter() - start_s > task["seconds"] / (2 * WARM_UP_STEPS):
+            break  # so slow that the others will warm up by two steps too
     times = []
-    busy_s = time.process_time()
-    for _ in range(task["steps"]):
+    busy_s, end_s = time.process_time(), time.perf_counter() + task["seconds"]
+    while len(times) < FEWEST_STEPS or (time.perf_counter() < end_s if steps is None else len(times) < steps):
         start_s = time.perf_counter()
         step()
         times.append(1e3 * (time.perf_counter() - start_s))
     busy_s = time.process_time() - busy_s
-    result = {"median_ms": statistics.median(times), "min_ms": min(times), **account()}
+    result = {"median_ms": statistics.median(times), "min_ms": min(times), "steps": len(times), **account()}
     result["cpu_ms"] = 1e3 * busy_s / len(times)
     Path(f"{task['result']}.{rank}").write_text(json.dumps(result))
     if task["contender"] == "torch":
@@ -123,14 +128,23 @@ def be_a_rank(task: Row) -> None:
 # The program that starts them ------------------------------------------------------------------------------
 
 
-def run(contender: str, workload: str, num_ranks: int, steps: int) -> Row:
-    """One contender's turn: start its ranks, and return the slowest one's result."""
+def run(contender: str, workload: str, num_ranks: int, seconds: float, steps: int | None = None) -> Row:
+    """One contender's turn: start its ranks, and return the slowest one's result.
+
+    Args:
+        contender: whose.
+        workload: of ``workloads.py``.
+        num_ranks: how many processes.
+        seconds: that a lone process takes steps for, if their number is not given.
+        steps: how many to take.
+    """
     num_ranks = 1 if contender == "alone" else num_ranks
     environment = {name: value for name, value in os.environ.items() if name not in UNSET}
     environment |= dict.fromkeys(THREAD_VARIABLES, "1")
     environment |= {"WORLD_SIZE": str(num_ranks), "DISTGRAD_JOB_SECRET": secrets.token_hex(16)}
     with tempfile.TemporaryDirectory() as folder:
         task = {"contender": contender, "workload": workload, "ranks": num_ranks, "steps": steps}
+        task["seconds"] = seconds
         task |= {"store": f"{folder}/store", "result": f"{folder}/result"}
         environment["DDP_TASK"] = json.dumps(task)
         processes = [
@@ -151,9 +165,9 @@ def run(contender: str, workload: str, num_ranks: int, steps: int) -> Row:
 
 def compare(workload: str, contenders: list[str], options: argparse.Namespace) -> Row:
     """All contenders on one workload in turns."""
-    steps = max(15, options.steps // (10 if workload == "gptm" else 1))
+    steps = int(run("alone", workload, 1, options.seconds)["steps"])
     rounds = [
-        {name: run(name, workload, options.ranks, steps) for name in contenders}
+        {name: run(name, workload, options.ranks, options.seconds, steps) for name in contenders}
         for _ in range(options.rounds)
     ]
 
@@ -199,7 +213,9 @@ def main() -> None:
     parser.add_argument("--workloads", default=",".join(WORKLOADS), help="names, with commas between")
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="fresh processes for each contender")
-    parser.add_argument("--steps", type=int, default=150, help="of each measurement; a tenth for gptm")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="of each measurement, but five steps at least"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all times to FILE")
     options = parser.parse_args()
     contenders = [name for name in CONTENDERS if name != "torch" or importlib.util.find_spec("torch")]

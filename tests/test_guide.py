@@ -44,7 +44,14 @@ def test_page(page):
 
 
 def test_the_pages_that_there_are_to_be():
-    expected = ("first-steps", "from-numpy", "from-pytorch", "writing-a-module", "writing-a-primitive")
+    expected = (
+        "first-steps",
+        "from-numpy",
+        "from-pytorch",
+        "same-bits",
+        "writing-a-module",
+        "writing-a-primitive",
+    )
     assert {f"{name}.md" for name in expected} <= set(PAGES)
     readme = (GUIDE.parents[1] / "README.md").read_text()
     assert all(f"docs/guide/{name}.md" in readme for name in expected)

@@ -22,7 +22,7 @@ FLOORS = [
         " kernels.table kernels.support"
         " kernels.activation kernels.norm kernels.batch kernels.softmax kernels.optimizer kernels.product"
         " kernels.linear kernels.attention"
-        " kernels.conv kernels.pool kernels.embedding",
+        " kernels.conv kernels.pool kernels.embedding kernels.shared",
         "profiler": "timeline summary memory report",
         "launch": "plan hosts rank process ssh mpirun slurm loop lines hangs job logs supervise __main__",
     },
@@ -56,7 +56,7 @@ FLOORS = [
         "checkpoint": "files",
     },
     {"optim": "swa_utils"},
-    {"parallel": "buckets compress adasum reducer batchnorm ddp localsgd exact sharded"},
+    {"parallel": "buckets compress adasum reducer batchnorm exact ddp localsgd sharded"},
     {"": "linalg fft func amp cuda doctor cli __main__"},
 ]
 PLACES = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import os
@@ -24,6 +25,11 @@ _SENT: dict[str, Callable[[int], float]] = {
     "all_gather": lambda n: n - 1.0,
     "broadcast": lambda n: (n - 1) / n,
 }
+
+
+@functools.cache
+def _share(verb: str, size: int) -> float:
+    return _SENT[verb](size) if verb in _SENT else 0.0
 
 
 class Call:
@@ -70,10 +76,10 @@ class Call:
 
         0 for calls whose arrays differ between the ranks, and for those without one.
         """
-        share = _SENT.get(self.verb)
-        if share is None or self.dtype is None:
-            return 0.0
-        return share(size) * math.prod(self.shape) * self.dtype.itemsize
+        share = _share(self.verb, size)
+        return (
+            share * math.prod(self.shape) * self.dtype.itemsize if share and self.dtype is not None else 0.0
+        )
 
     def fingerprint(self) -> int:
         """A positive 62-bit number that is equal on two ranks if, and only if, they issued the same call."""
@@ -105,7 +111,7 @@ class CallLog:
 
 def _caller() -> tuple[str, int]:
     frame = sys._getframe(2)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno
 

@@ -4,13 +4,21 @@ Every rank has a cell, in which it counts the meetings it has come to, and two s
 what a rank writes into a slot before a meeting is read by the others between that meeting and the next, so
 that the slot is free again one meeting later. An array that lies in memory of :meth:`HostGroup.allocate` is
 reduced where it lies, by slices; any other goes through the slots in pieces.
+
+Meetings, and reductions of the usual dtypes, are compiled (``distgrad.backend.kernels.shared``) once there
+have been so many that loading the compiler pays; until then, and without Numba, they are Python. The two are
+one protocol, and a rank may run either.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.util
 import itertools
 import os
 import platform
+import sys
 import threading
 import time
 import weakref
@@ -21,9 +29,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distgrad.backend.kernels.cache import compiling
 from distgrad.comm.calls import name_ranks
 from distgrad.comm.neighbours import Neighbours
-from distgrad.comm.reduction import is_narrow, reduce_arrays
+from distgrad.comm.reduction import UFUNCS, is_narrow, reduce_arrays
 from distgrad.errors import RankFailedError
 
 __all__ = ["HostGroup"]
@@ -37,6 +46,11 @@ _MAX_VIEWS = 256
 _ALIGNMENT_BYTES = 128  # slices begin where no other rank's cache line ends
 _SPIN_S = 100e-6
 _PAGE_BYTES = 4096
+_STATE_EPOCH = 3  # where compiled code counts the meetings
+_LOOK_S = 0.25  # how often a rank that waits looks at the clock and at the others
+_OPS = {op: number for number, op in enumerate(UFUNCS)}
+# Meetings after which compiled code pays: if the program has loaded the compiler anyway, and if it has not.
+_MEETINGS_BEFORE_COMPILING = (64, 4096)
 _CORES = len(os.sched_getaffinity(0))
 _IN_ORDER = platform.machine() in ("x86_64", "i686")  # stores and loads keep their order there
 _fence_lock = threading.Lock()
@@ -49,6 +63,14 @@ def _fence() -> None:
             pass
 
 
+@functools.cache
+def _load_compiled() -> Any:
+    """The module of compiled collectives, or None without Numba."""
+    if importlib.util.find_spec("numba") is None:
+        return None
+    return importlib.import_module("distgrad.backend.kernels.shared")
+
+
 @dataclass
 class _Arena:
     """Memory of :meth:`HostGroup.allocate`.
@@ -57,11 +79,13 @@ class _Arena:
         number: the same on every rank, from 1.
         rows: ``[size, bytes]``, every rank's part.
         address: of this rank's part in this process.
+        rows_address: of the first rank's part in this process.
     """
 
     number: int
     rows: NDArray[np.uint8]
     address: int
+    rows_address: int
 
 
 class HostGroup:
@@ -94,26 +118,41 @@ class HostGroup:
         self._neighbours = neighbours
         self._name = name
         self._watch = watch
-        self._may_spin = may_spin if self.size <= _CORES else lambda: False
+        self._may_spin = may_spin
         head = -(-self.size * _CELL * 8 // _PAGE_BYTES) * _PAGE_BYTES
         memory = neighbours.share(head + 2 * self.size * _SLOT_BYTES, self.ranks, f"group {name}")
         self._cells = memoryview(memory)[: self.size * _CELL * 8].cast("q")
+        self._cells_address = np.frombuffer(memory, np.uint8, head).ctypes.data
         self._slots = np.frombuffer(memory, np.uint8, offset=head).reshape(2, self.size, _SLOT_BYTES)
         self._own = self.rank * _CELL
         self._others = [rank * _CELL for rank in range(self.size) if rank != self.rank]
-        self._epoch = 0  # the number of the last meeting
+        self._num_meetings = 0  # until they are compiled; see _epoch
+        self._may_compile = True
+        self._compiled: Any = None
+        self._state: Any = None  # what compiled code knows of the group
+        self._dtypes: set[np.dtype] = set()  # of what it reduces
+        self._spins = 0
         self._arenas: dict[int, _Arena] = {}
         self._num_arenas = 0
         self._views: dict[tuple[int, np.dtype], list[list[NDArray[Any]]]] = {}  # of both halves of the slots
 
     # Meeting
 
+    @property
+    def _epoch(self) -> int:
+        """The number of the last meeting."""
+        return self._num_meetings if self._state is None else int(self._state[_STATE_EPOCH])
+
     def meet(self) -> None:
         """Return when every rank has come.
 
         Collective: yes; blocks: yes.
         """
-        self._epoch = epoch = self._epoch + 1
+        if self._state is not None:
+            if self._compiled.meet(self._state, self._spins if self._may_spin() else 0):
+                self._await_late()
+            return
+        self._num_meetings = epoch = self._num_meetings + 1
         cells = self._cells
         if not _IN_ORDER:
             _fence()
@@ -126,10 +165,50 @@ class HostGroup:
                 self._await(cell, epoch)
         if not _IN_ORDER:
             _fence()
+        if self._may_compile and epoch >= _MEETINGS_BEFORE_COMPILING["numba" not in sys.modules]:
+            self._compile()
+
+    def _compile(self) -> None:
+        """Leave the coming meetings and reductions to compiled code, if it can be had."""
+        self._may_compile = False
+        compiled = _load_compiled()
+        if compiled is None:
+            return
+        state = compiled.make_state(
+            self._cells_address,
+            self.size,
+            self.rank,
+            self._num_meetings,
+            self.size > _CORES,
+            [half.ctypes.data for half in self._slots],
+            _SLOT_BYTES,
+        )
+        if state is not None:
+            with compiling():
+                self._spins = compiled.prepare(state)
+            self._dtypes = {np.dtype(char) for char in compiled.DTYPES}
+            self._compiled, self._state = compiled, state
+
+    def _await_late(self) -> None:
+        """Go on waiting for the last meeting, which somebody is late for."""
+        start_s = time.monotonic()
+        look_s = start_s + _LOOK_S
+        late = self._compiled.wait(self._state, 0)
+        while late:
+            rank = self.ranks[late - 1]
+            ended = self._neighbours.has_ended(rank)
+            late = self._compiled.wait(self._state, 0)
+            if ended and late and self.ranks[late - 1] == rank:
+                raise RankFailedError(f"waited for {name_ranks([rank])} of the world, which ended without it")
+            if time.monotonic() > look_s:
+                self._look(self._epoch, time.monotonic() - start_s)
+                look_s = time.monotonic() + _LOOK_S
+        if look_s > start_s + _LOOK_S:  # the watch may have told
+            self._neighbours.tell("")
 
     def _await(self, cell: int, epoch: int) -> None:
         cells = self._cells
-        if self._may_spin():
+        if self.size <= _CORES and self._may_spin():
             until_s = time.perf_counter() + _SPIN_S
             while cells[cell] < epoch:
                 if time.perf_counter() > until_s:
@@ -169,14 +248,14 @@ class HostGroup:
         rows = np.frombuffer(memory, np.uint8).reshape(self.size, stride)
         own = np.frombuffer(memory, np.uint8, nbytes, self.rank * stride)
         # Views of ``own`` have it as their base, by whose identity the arena is found, and end with the last.
-        self._arenas[id(own)] = _Arena(self._num_arenas, rows, own.ctypes.data)
+        self._arenas[id(own)] = _Arena(self._num_arenas, rows, own.ctypes.data, rows.ctypes.data)
         weakref.finalize(own, self._arenas.pop, id(own)).atexit = False
         return own[:]
 
     def _place(self, x: NDArray[Any]) -> tuple[_Arena | None, int]:
         """The arena in which ``x`` lies, and where."""
         arena = self._arenas.get(id(x.base))
-        return arena, 0 if arena is None else x.ctypes.data - arena.address
+        return arena, 0 if arena is None else x.__array_interface__["data"][0] - arena.address
 
     def _find_everywhere(self, x: NDArray[Any]) -> list[NDArray[Any]] | None:
         """Every rank's ``x``, if all of them lie in one arena at one place.
@@ -201,7 +280,10 @@ class HostGroup:
 
     def _bounds(self, x: NDArray[Any]) -> tuple[int, int]:
         """This rank's slice of a flat array."""
-        return self._slices(x)[self.rank]
+        step = _ALIGNMENT_BYTES // x.itemsize
+        lines = -(-x.size // step)
+        start, stop = (lines * rank // self.size * step for rank in (self.rank, self.rank + 1))
+        return min(start, x.size), min(stop, x.size)
 
     def _slices(self, x: NDArray[Any]) -> list[tuple[int, int]]:
         """Slices of a flat array, one a rank, as equal as whole cache lines can be."""
@@ -214,19 +296,48 @@ class HostGroup:
 
     def all_reduce(self, x: NDArray[Any], op: str) -> None:
         """Reduce ``x`` in place, with the same bits on every rank."""
+        compiled = self._state is not None and x.dtype in self._dtypes and x.flags.aligned
         if x.nbytes <= _SMALL_BYTES:
-            self._reduce_small(x, op)
+            (self._reduce_small_compiled if compiled else self._reduce_small)(x, op)
             return
+        if compiled:
+            arena, offset = self._place(x)
+            if arena is not None:
+                if not self._reduce_compiled(x, op, arena, offset):
+                    self._reduce_pieces(x, op)
+                return
         everywhere = self._find_everywhere(x)
         if everywhere is None:
-            step = _PIECE_BYTES // x.itemsize
-            for start in range(0, x.size, step):
-                self._reduce_piece(x[start : start + step], op)
+            self._reduce_pieces(x, op)
         else:
             start, stop = self._bounds(x)
             arrays = [array[start:stop] for array in everywhere]
             reduce_arrays(arrays, arrays, op)
             self.meet()
+
+    def _reduce_small_compiled(self, x: NDArray[Any], op: str) -> None:
+        reduce_small, spins = self._compiled.reduce_small, self._spins if self._may_spin() else 0
+        if reduce_small(self._state, x, _OPS[op], spins, False):
+            self._await_late()
+            reduce_small(self._state, x, _OPS[op], spins, True)
+
+    def _reduce_compiled(self, x: NDArray[Any], op: str, arena: _Arena, offset: int) -> bool:
+        """Reduce ``x`` where it lies; False if other ranks' arrays lie elsewhere, and nothing was done."""
+        spins = self._spins if self._may_spin() else 0
+        place = (arena.number, offset, arena.rows_address, arena.rows.shape[1], self._bounds(x))
+        arguments = (self._state, x, _OPS[op], spins, *place)
+        code = self._compiled.reduce_in_place(*arguments, False)
+        if code == 1:
+            self._await_late()
+            code = self._compiled.reduce_in_place(*arguments, True)
+        if code == 2:
+            self._await_late()
+        return bool(code != 3)
+
+    def _reduce_pieces(self, x: NDArray[Any], op: str) -> None:
+        step = _PIECE_BYTES // x.itemsize
+        for start in range(0, x.size, step):
+            self._reduce_piece(x[start : start + step], op)
 
     def _reduce_small(self, x: NDArray[Any], op: str) -> None:
         views = self._views.get((x.size, x.dtype))

@@ -91,6 +91,7 @@ class CommunicationThread:
         self._name = name
         self._queue: SimpleQueue[Work | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._ident: int | None = None  # of the thread
         self._num_submitted = 0  # written by the submitting side alone
         self._num_ended = 0  # written by the thread alone
 
@@ -100,7 +101,7 @@ class CommunicationThread:
 
     def is_current(self) -> bool:
         """Whether the caller runs on it."""
-        return threading.current_thread() is self._thread
+        return threading.get_ident() == self._ident
 
     def submit(self, work: Work) -> None:
         """Queue ``work`` behind everything that was submitted before."""
@@ -125,9 +126,10 @@ class CommunicationThread:
                 f"close: {self._name} has {self._num_submitted - self._num_ended} collectives under way "
                 f"after {timeout:g} s; wait for every Work before close()"
             )
-        self._thread = None
+        self._thread = self._ident = None
 
     def _serve(self) -> None:
+        self._ident = threading.get_ident()
         while (work := self._queue.get()) is not None:
             work.run()
             self._num_ended += 1  # before the release: whoever waited finds the thread idle

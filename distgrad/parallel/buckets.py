@@ -231,6 +231,15 @@ class Bucket:
         self._kept_leaves = set()
         self._works = []
 
+    def settle(self, used: NDArray[Any]) -> None:
+        """Take ``gradients`` for the mean over all ranks, made elsewhere, and add what was kept.
+
+        Args:
+            used: for each parameter how often it was used.
+        """
+        self._tail[_WEIGHT], self._tail[_FAILURES], self._tail[_USED:] = 1.0, 0.0, used
+        self.finish()
+
     def statistics(self) -> dict[str, Any]:
         """What the last reduction moved and how long it took."""
         busy_s = sum((work.ended_s or 0.0) - (work.started_s or 0.0) for work in self._works)

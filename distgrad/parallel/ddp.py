@@ -14,14 +14,16 @@ import numpy as np
 from distgrad.autograd.graph import next_number
 from distgrad.autograd.modes import is_grad_enabled
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.rng import default_generator
 from distgrad.comm.base import Communicator
 from distgrad.comm.registry import init
-from distgrad.errors import CommMismatchError, GraphError
+from distgrad.errors import CommMismatchError, GraphError, OptionError
 from distgrad.nn.module import Module
 from distgrad.nn.parameter import write
 from distgrad.nn.utils.gradients import get_total_norm
 from distgrad.parallel.buckets import Hook, suitable_cap, time_all_reduce
 from distgrad.parallel.compress import Payoff
+from distgrad.parallel.exact import Shards
 from distgrad.parallel.reducer import ForwardPass, Reducer, Statistics
 
 __all__ = ["DistributedDataParallel", "parameter_hash"]
@@ -45,6 +47,8 @@ class DistributedDataParallel(Module):
     counts as much as the forward passes together that it goes back through. Until it has reduced, ``grad``
     holds a weighted sum.
 
+    With ``exact=True`` the same parameters come out, bit for bit, on any number of ranks: see :meth:`shards`.
+
     An exception in one rank's backward pass ends that of all ranks, with their gradients gone and their order
     kept. A rank whose loss reaches no parameter of the module calls :meth:`reduce_gradients` instead.
 
@@ -55,7 +59,7 @@ class DistributedDataParallel(Module):
         module: the same on every rank; its parameters are moved into flat buffers and set to rank 0's.
         comm: the ranks; None takes all that were started together.
         bucket_cap_mb: MiB at which a bucket is full; None measures what suits the network, or, with a hook,
-            takes an eighth of all gradients, between 1/8 and 25 MiB.
+            takes an eighth of all gradients, between 1/8 and 25 MiB. Not with ``exact``.
         broadcast_buffers: set buffers (running statistics) to rank 0's before each training step.
         average_buffers: set those of floating dtype to the mean of the ranks' instead, weighted as the ranks'
             last forward passes are.
@@ -63,6 +67,10 @@ class DistributedDataParallel(Module):
         hook: sums a bucket's gradients over the ranks; None sends them as they are. Compressors are hooks
             (:mod:`distgrad.parallel.compress`), and so is any function of a
             :class:`~distgrad.parallel.buckets.Bucket` that returns a Work.
+        exact: give the same bits on any number of ranks. The process then computes with one thread, and
+            floating buffers become the mean of the shards'.
+        shards: with ``exact``, how many parts the batch of all ranks is cut into; it decides the bits, and is
+            the most ranks that can be of use.
 
     Attributes:
         module: the wrapped module.
@@ -86,8 +94,17 @@ class DistributedDataParallel(Module):
         average_buffers: bool = False,
         check_replicas_every: int = 100,
         hook: Hook | None = None,
+        exact: bool = False,
+        shards: int | None = None,
     ) -> None:
         super().__init__()
+        others = bucket_cap_mb is not None or hook is not None or average_buffers
+        if exact != (shards is not None) or (exact and others):
+            raise OptionError(
+                "DistributedDataParallel: exact=True goes with shards=, the number of parts of a batch, and "
+                f"without bucket_cap_mb, hook and average_buffers; got exact={exact}, shards={shards}, "
+                f"bucket_cap_mb={bucket_cap_mb}, hook={hook}, average_buffers={average_buffers}"
+            )
         self.module = module
         self.comm = init() if comm is None else comm
         self.broadcast_buffers = broadcast_buffers
@@ -97,6 +114,10 @@ class DistributedDataParallel(Module):
         self._num_joined = 0
         self._agreed_step = 0
         self._num_steps_before = 0  # counted in statistics that have been reset
+        self._shards: Shards | None = None
+        if shards is not None:
+            seed = self.comm.broadcast_object(default_generator.seed)
+            self._shards = Shards(module, self.comm, shards, seed)
         self._parameters_by_name = list(module.named_parameters())
         self._check_same_module()
         self._cap_bytes = self._find_cap(bucket_cap_mb)
@@ -152,6 +173,8 @@ class DistributedDataParallel(Module):
     def _find_cap(self, bucket_cap_mb: float | None) -> float:
         if bucket_cap_mb is not None:
             return bucket_cap_mb * 2**20
+        if self._shards is not None:
+            return math.inf  # an optimizer's update may round otherwise in a smaller array
         num_bytes = sum(parameter.nbytes for _, parameter in self._parameters_by_name)
         measures = self.hook is None and self.comm.size > 1  # some hooks' results depend on the buckets
         return suitable_cap(num_bytes, time_all_reduce(self.comm, num_bytes) if measures else None)
@@ -181,11 +204,59 @@ class DistributedDataParallel(Module):
         """Run the module on this rank's batch."""
         if not is_grad_enabled() or self.reducer.active:  # active: a checkpoint calls it once more
             return self.module(*args, **kwargs)
+        if self._shards is not None and self.training and not self._shards.active:
+            raise GraphError(
+                "DistributedDataParallel: with exact=True, train inside its loop: for x, y in "
+                "ddp.shards(x, y): loss(ddp(x), y).backward()"
+            )
         self._prepare()
         first = next_number()
         out = self.module(*args, **kwargs)
         self.reducer.passes.append(ForwardPass(first, next_number(), _num_samples(args, kwargs)))
         return out
+
+    def shards(self, *arrays: Any) -> Iterator[Any]:
+        """Cut a batch into the shards of exact mode, and go over those that this rank computes.
+
+        Every rank gives the same batch, that of all ranks together, or numbers by which to find its samples::
+
+            for x, y in ddp.shards(x, y):
+                loss_function(ddp(x), y).backward()
+            optimizer.step()
+
+        Behind the loop, gradients are the mean over the whole batch: each shard's is multiplied by its weight
+        (its samples; see ``batch_weight``), and these are added along one fixed binary tree over the shards.
+        Random functions draw, inside the loop, what (seed, step, shard) decide, the seed being that of
+        ``manual_seed`` when the constructor ran. The step and the seed are in the state dict, so that
+        training goes on with the same bits on another number of ranks. The bits hold on one kind of machine,
+        with the same versions of the libraries.
+
+        Collective: yes, up to the end of the loop; blocks: there.
+
+        Args:
+            arrays: of one first axis, which is cut into parts as equal as can be.
+
+        Returns:
+            An iterator over tuples of parts, or over the parts of a single array.
+
+        Raises:
+            RankFailedError: another rank left its loop before the end; the gradients are gone on all ranks.
+            CommMismatchError: the ranks' batches have different lengths.
+        """
+        if self._shards is None:
+            raise GraphError("shards: made for DistributedDataParallel(module, exact=True, shards=8)")
+        if self._planned != self._wanting():
+            self._plan(reversed(self._parameters_by_name))
+        every = self.check_replicas_every
+        if every and self._shards.step % every == every - 1:
+            self.check_replicas()
+        return self._shards.loop(self.reducer, arrays)
+
+    def _refuse_exact(self, where: str) -> None:
+        if self._shards is not None:
+            raise GraphError(
+                f"{where}: not with exact=True, whose gradients are reduced by the loop of shards()"
+            )
 
     def _prepare(self) -> None:
         """Begin a step: follow what was frozen or thawed, take the better order, compare replicas."""
@@ -225,16 +296,22 @@ class DistributedDataParallel(Module):
 
         Collective: yes, with the other ranks' forward and backward passes; blocks: yes.
         """
+        self._refuse_exact("reduce_gradients")
         self._prepare()
         self.reducer.reduce()
 
     def get_extra_state(self) -> Any:
-        """What the hook remembers."""
+        """What the hook remembers, or where exact mode stands."""
+        if self._shards is not None:
+            return {"seed": self._shards.seed, "step": self._shards.step}
         state_dict = getattr(self.hook, "state_dict", None)
         return None if state_dict is None else state_dict()
 
     def set_extra_state(self, state: Any) -> None:
-        """Give the hook back what it remembers."""
+        """Take back what :meth:`get_extra_state` gave."""
+        if self._shards is not None:
+            self._shards.seed, self._shards.step = int(state["seed"]), int(state["step"])
+            return
         self.hook.load_state_dict(state)  # type: ignore[union-attr]
 
     def reduce_within(self, comm: Communicator) -> None:
@@ -242,6 +319,7 @@ class DistributedDataParallel(Module):
 
         Collective: no, but called by all ranks between the same steps; blocks: no.
         """
+        self._refuse_exact("reduce_within")
         self.comm = comm
         self.reducer.reduce_within(comm)
 
@@ -277,7 +355,8 @@ class DistributedDataParallel(Module):
             The norm before.
         """
         arrays = self.reducer.gradients()
-        total = get_total_norm([Tensor(array) for array in arrays], norm_type, error_if_nonfinite)
+        of = arrays if self._shards is None else self.reducer.gradients_apart()
+        total = get_total_norm([Tensor(array) for array in of], norm_type, error_if_nonfinite)
         scale = max_norm / (total.item() + 1e-6)
         if not scale >= 1.0:  # a NaN goes into the gradients, as it must not be overlooked
             for array in arrays:
@@ -335,6 +414,7 @@ class DistributedDataParallel(Module):
 
         Collective: no; blocks: no.
         """
+        self._refuse_exact("no_sync")
         before = self.reducer.enabled
         self.reducer.enabled = False
         try:

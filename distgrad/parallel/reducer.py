@@ -304,6 +304,22 @@ class Reducer:
         self._start(set(), 0.0)
         self.backward_ended()
 
+    # -- for who reduces by himself
+
+    def set_aside(self, unit: float) -> None:
+        """Keep the gradients there are, and let those of coming passes add up, with weights in ``unit``."""
+        for bucket in self.buckets:
+            bucket.keep()
+        self.averaged = self.enabled = False
+        self._reference = unit
+
+    def take_weight(self) -> float:
+        """How much the backward passes count that were gathered, which are forgotten."""
+        weight = self._gathered
+        self._num_gathered, self._gathered, self.joined = 0, 0.0, False
+        self.passes.clear()
+        return weight
+
     # -- between steps
 
     def _agree_on_order(self, ready: list[Leaf]) -> None:
@@ -370,6 +386,13 @@ class Reducer:
                 if leaf.grad is None:
                     bucket.gradients[where] = 0
         return [bucket.gradients for bucket in self.buckets]
+
+    def gradients_apart(self) -> list[np.ndarray]:
+        """Each parameter's gradient, in an order that does not depend on the buckets."""
+        apart = {
+            n: b.gradients[where] for b in self.buckets for n, where in zip(b.names, b.slices, strict=True)
+        }
+        return [apart[name] for name in sorted(apart)]
 
     def detach(self) -> None:
         """Stop watching; the parameters stay in their flat buffers."""

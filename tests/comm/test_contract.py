@@ -21,6 +21,12 @@ def test_threads(name, size):
     ThreadWorld(size, timeout_s=20).run(CHECKS[name])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", {**CHECKS, **CHECKS_OF_MANY})
+def test_threads_of_8(name):
+    ThreadWorld(8, timeout_s=40).run({**CHECKS, **CHECKS_OF_MANY}[name])
+
+
 @pytest.mark.parametrize("size", [2, 3, 5])
 @pytest.mark.parametrize("name", CHECKS_OF_MANY)
 def test_threads_of_many(name, size):
@@ -109,6 +115,12 @@ def test_mpi_of_5():
     run_all("mpi", 5)
 
 
+@pytest.mark.slow
+@pytest.mark.ranks(8, timeout=100)
+def test_mpi_of_8():
+    run_all("mpi", 8)
+
+
 @pytest.mark.ranks(5)
 def test_mpi_on_several_hosts(monkeypatch):
     """Five ranks on hosts of two, one and two: MPI between them, as it would be between machines."""
@@ -144,3 +156,32 @@ def test_shm_of_5():
 @pytest.mark.ranks(8, backend="shm", timeout=100)
 def test_shm_of_8():
     run_all("shm", 8)
+
+
+def reduce_more_than_2_31():
+    """Two gigabytes and a bit of bytes, whose count does not fit into MPI's int."""
+    comm = init(timeout_s=100, check_calls=0)
+    x = np.full((1 << 31) + 100, comm.rank + 1, np.uint8)
+    x[-1] = 7 * comm.rank
+    comm.all_reduce(x)
+    assert (x[0], x[1 << 30], x[-2], x[-1]) == (3, 3, 3, 7)
+    x[-1] = comm.rank + 5
+    comm.broadcast(x, 1)
+    assert (x[0], x[-1]) == (3, 6)
+
+
+@pytest.mark.slow
+@pytest.mark.ranks(2, backend="shm", timeout=110)
+def test_shm_of_more_than_2_31_elements():
+    reduce_more_than_2_31()
+
+
+@pytest.mark.slow
+@pytest.mark.ranks(2, timeout=110)
+def test_mpi_of_more_than_2_31_elements(monkeypatch):
+    """On two hosts, as MPI sees it."""
+    from distgrad.comm import mpi
+
+    rank = mpi.MPI.COMM_WORLD.Get_rank()
+    monkeypatch.setattr(mpi, "host_name", lambda: f"host {rank}")
+    reduce_more_than_2_31()

@@ -202,6 +202,70 @@ def test_slices_are_reduced_in_place_and_by_everyone(monkeypatch):
     assert abs(lengths[0] - 50_000) < 64
 
 
+def reduced(comm, length, dtype, op):
+    """The bits of an array's reduction, in an arena and through the slots."""
+    x = comm.allocate(8 * length)[: length * np.dtype(dtype).itemsize].view(dtype)
+    x[:] = np.random.default_rng(comm.rank).standard_normal(length) * 10
+    y = x.copy()
+    comm.all_reduce(x, op)
+    comm.all_reduce(y, op)
+    assert x.tobytes() == y.tobytes()
+    return x.tobytes()
+
+
+@pytest.mark.ranks(3, backend="shm", timeout=90)
+@pytest.mark.parametrize("when", ["on all ranks", "on one rank"])
+def test_compiled_collectives_give_the_bits_of_the_others(when, monkeypatch):
+    """Also where one rank runs them and another does not yet."""
+    from distgrad.comm import hostgroup
+
+    monkeypatch.setattr(hostgroup, "_MEETINGS_BEFORE_COMPILING", (10**9, 10**9))
+    comm = init(timeout_s=60, check_calls=0)
+    cases = [
+        (length, dtype, op)
+        for length in (0, 1, 7, 4000, 40_001)
+        for dtype in ("float32", "float64", "int64", "float16")
+        for op in ("sum", "min", "max", "prod")
+    ]
+    with np.errstate(all="ignore"):
+        expected = [reduced(comm, *case) for case in cases]
+    assert comm._host._state is None
+    if when == "on all ranks" or comm.rank == 1:
+        monkeypatch.setattr(hostgroup, "_MEETINGS_BEFORE_COMPILING", (0, 0))
+    comm.barrier()
+    assert (comm._host._state is not None) == (when == "on all ranks" or comm.rank == 1)
+    with np.errstate(all="ignore"):
+        for case, bits in zip(cases, expected, strict=True):
+            assert reduced(comm, *case) == bits, case
+    assert len(set(comm.all_gather_object(bits))) == 1
+
+
+@pytest.mark.parametrize("call", ["blocking", "asynchronous", "in a group"])
+def test_a_compiled_wait_ends_with_the_rank_it_waits_for(call, tmp_path):
+    fault = "for _ in range(100): comm.barrier()\nif comm.rank == 1: os.kill(os.getpid(), signal.SIGKILL)"
+    text = PROGRAM.replace("if comm.rank == 1:\n    {fault}", fault).format(call=CALLS[call])
+    text = "import numba" + text.replace("timeout_s=2", "timeout_s=50")
+    job = run_program(text, tmp_path)
+    assert "passed" not in job.output
+    assert job.output.count("waited for rank 1 of the world, which ended without it") >= 2
+    assert job.seconds < 45
+
+
+@pytest.mark.ranks(2, backend="shm")
+def test_a_compiled_wait_gives_up_past_the_deadline():
+    from distgrad.errors import CommTimeoutError
+
+    comm = init(timeout_s=20, check_calls=0)
+    comm._host._compile()
+    comm.barrier()
+    comm.family.timeout_s = 1
+    if comm.rank == 0:
+        with pytest.raises(CommTimeoutError, match="waited 1 s for rank 1 of the world; look for"):
+            comm.all_reduce(np.ones(3))
+    else:
+        time.sleep(3)
+
+
 @pytest.mark.ranks(2, backend="shm")
 def test_a_world_can_be_set_up_again():
     from distgrad.comm import finalize

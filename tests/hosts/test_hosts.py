@@ -67,6 +67,47 @@ def test_open_mpi_starts_ranks_on_other_hosts(launch, open_mpi):
     job.await_nothing_left(5)
 
 
+TESTS = Path(__file__).parents[1]
+CONTRACT = f"""
+import sys
+sys.path.insert(0, {str(TESTS)!r})
+from contracts.communicator import CHECKS, CHECKS_OF_MANY
+import distgrad.comm
+comm = distgrad.comm.init(timeout_s=30, check_calls=float("inf"))
+assert (comm.backend, comm.size, comm.local_size) == ("mpi", 4, 2)
+for name, check in {{**CHECKS, **CHECKS_OF_MANY}}.items():
+    check(comm)
+print("checks", len(CHECKS) + len(CHECKS_OF_MANY))
+"""
+EQUALITY = f"""
+import sys
+sys.path.insert(0, {str(TESTS)!r})
+import numpy as np
+from parallel.problems import batches, parameters_of, train
+import distgrad.comm
+comm = distgrad.comm.init(timeout_s=30)
+steps = batches(5, 11) + batches(2, 3, seed=2)
+ranks = parameters_of(train(steps, comm, bucket_cap_mb=0.001))
+np.testing.assert_allclose(ranks, parameters_of(train(steps)), rtol=1e-9, atol=1e-12)
+assert len(set(comm.all_gather_object(ranks.tobytes()))) == 1
+print("equal to one process")
+"""
+
+
+@pytest.mark.slow
+def test_the_contract_holds_between_hosts(launch):
+    """Shared memory within each host and MPI between them: every check of the suite."""
+    code, output = launch("--hosts h1:2,h2:2", CONTRACT).end()
+    assert code == 0, output
+    assert len(re.findall(r"^\[\d\] checks \d\d$", output, re.MULTILINE)) == 4, output
+
+
+def test_data_parallel_training_on_two_hosts_equals_one_process(launch):
+    code, output = launch("--hosts h1:2,h2:2", EQUALITY).end()
+    assert code == 0, output
+    assert output.count("equal to one process") == 4, output
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("hosts", ["h1:2,h2:2", "h1:2,h2:2,h3:2"])
 def test_the_example_trains(launch, hosts):

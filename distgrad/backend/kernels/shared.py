@@ -1,0 +1,284 @@
+"""Meetings and sums of processes that share memory, without the interpreter: one call a collective.
+
+The layout of the shared memory is that of ``distgrad.comm.hostgroup``; processes that run this code and such
+that run its Python meet each other. A wait spins and then sleeps in the kernel (futex) until the process that
+it waits for arrives, and comes back now and then, so that the caller can look at the clock and the others.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from distgrad.backend.kernels.support import jit
+
+__all__ = ["DTYPES", "make_state", "meet", "prepare", "reduce_in_place", "reduce_small", "wait"]
+
+_CELLS, _SIZE, _RANK, _EPOCH, _YIELD, _SYSCALL, _FUTEX = range(7)  # what stands in a state
+_SECONDS, _NANOSECONDS = 7, 8  # a struct timespec
+_SLOTS, _STRIDE = 9, 11  # addresses of the first rank's two slots; bytes from one rank's to the next's
+_LENGTH = 12
+_CELL_BYTES = 128  # a rank's cell: 16 numbers
+_ARENA, _OFFSET, _ASLEEP = 16, 24, 32  # their bytes in a cell; 0 is how many meetings it has come to
+_SLEEP_S = 0.05
+_SPIN_S = 100e-6
+_TRIAL_SPINS = 2_000
+_BLOCK = 2048  # elements that are summed and copied while they are in the nearest cache
+_WAIT, _WAKE, _EVERYONE = 0, 1, (1 << 31) - 1
+_FUTEX_NUMBERS = {"x86_64": 202, "aarch64": 98}
+DTYPES = "fdl"  #: Type characters of what is reduced here.
+_IS_X86 = platform.machine() == "x86_64"
+
+
+@intrinsic
+def _load(typing_context: Any, address: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        pointer = builder.inttoptr(values[0], ir.IntType(64).as_pointer())
+        return builder.load_atomic(pointer, "acquire", 8)
+
+    return types.int64(types.int64), code
+
+
+@intrinsic
+def _store(typing_context: Any, address: Any, value: Any) -> Any:
+    """In one order with all loads and stores: a sleeper is seen, or sees."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        pointer = builder.inttoptr(values[0], ir.IntType(64).as_pointer())
+        builder.store_atomic(values[1], pointer, "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), code
+
+
+@intrinsic
+def _pause(typing_context: Any) -> Any:
+    """Leave the core's other half, and its power, to others for a moment."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        if _IS_X86:
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(builder.module.declare_intrinsic("llvm.x86.sse2.pause", (), kind), [])
+        return context.get_dummy_value()
+
+    return types.void(), code
+
+
+@intrinsic
+def _call(typing_context: Any, address: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Any:
+    """A function of the C library that takes up to five numbers and returns one."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        word = ir.IntType(64)
+        function = ir.FunctionType(word, [word] * 5)
+        return builder.call(builder.inttoptr(values[0], function.as_pointer()), values[1:])
+
+    return types.int64(*[types.int64] * 6), code
+
+
+@intrinsic
+def _pointer(typing_context: Any, address: Any, like: Any) -> Any:
+    """The address as a pointer to elements of the array ``like``."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.inttoptr(values[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(like.dtype)(types.int64, like), code  # type: ignore[attr-defined]
+
+
+@jit
+def wait(state: Any, spins: int) -> int:
+    """Wait until all have come to the last meeting; returns 0, or the place of one that is late, from 1."""
+    cells, rank, epoch = state[_CELLS], state[_RANK], state[_EPOCH]
+    own = cells + rank * _CELL_BYTES
+    for other in range(state[_SIZE]):
+        cell = cells + other * _CELL_BYTES
+        for _ in range(spins):
+            if _load(cell) >= epoch:
+                break
+            if state[_YIELD] != 0:
+                _call(state[_YIELD], 0, 0, 0, 0, 0)
+            else:
+                _pause()
+        if _load(cell) >= epoch:
+            continue
+        _store(own + _ASLEEP, other + 1)
+        seen = _load(cell)
+        if seen < epoch:
+            until = state.ctypes.data + 8 * _SECONDS
+            _call(state[_SYSCALL], state[_FUTEX], cell, _WAIT, seen & 0xFFFFFFFF, until)
+        _store(own + _ASLEEP, 0)
+        if _load(cell) < epoch:
+            return other + 1
+    return 0
+
+
+@jit
+def meet(state: Any, spins: int) -> int:
+    """Come to the next meeting, and wait for it as :func:`wait` does."""
+    epoch = state[_EPOCH] + 1
+    state[_EPOCH] = epoch
+    cells, rank = state[_CELLS], state[_RANK]
+    own = cells + rank * _CELL_BYTES
+    _store(own, epoch)
+    for other in range(state[_SIZE]):
+        if _load(cells + other * _CELL_BYTES + _ASLEEP) == rank + 1:
+            _call(state[_SYSCALL], state[_FUTEX], own, _WAKE, _EVERYONE, 0)
+            break
+    return wait(state, spins)
+
+
+def _fold_elements(op: int, x: Any, y: Any) -> None:
+    """``x = x op y``, the ops in the order of ``distgrad.comm.reduction.UFUNCS``."""
+    if op == 0:
+        for i in range(x.size):
+            x[i] += y[i]
+    elif op == 1:
+        for i in range(x.size):
+            x[i] = min(x[i], y[i])
+    elif op == 2:
+        for i in range(x.size):
+            x[i] = max(x[i], y[i])
+    else:
+        for i in range(x.size):
+            x[i] *= y[i]
+
+
+_fold = jit(_fold_elements, fastmath=False)  # each element's sum is the one that NumPy would give
+
+
+@jit
+def reduce_small(state: Any, x: Any, op: int, spins: int, met: bool) -> int:
+    """Reduce ``x`` through the slots, everything on every rank.
+
+    Args:
+        state: of :func:`make_state`.
+        x: ``[n]``, overwritten.
+        op: number of the operation.
+        spins: how long to spin.
+        met: whether all have come; False comes to the meeting first.
+
+    Returns:
+        0, or 1 where somebody is late: call :func:`wait` until nobody is, and then this with ``met``.
+    """
+    n, stride = x.size, state[_STRIDE]
+    slots = state[_SLOTS + (state[_EPOCH] + (0 if met else 1)) % 2]
+    if not met:
+        own = numba.carray(_pointer(slots + state[_RANK] * stride, x), n)
+        for i in range(n):
+            own[i] = x[i]
+        if meet(state, spins) != 0:
+            return 1
+    first = numba.carray(_pointer(slots, x), n)
+    for i in range(n):
+        x[i] = first[i]
+    for other in range(1, state[_SIZE]):
+        _fold(op, x, numba.carray(_pointer(slots + other * stride, x), n))
+    return 0
+
+
+@jit
+def _reduce_slice(x: Any, op: int, size: int, rows: int, stride: int, start: int, stop: int) -> None:
+    """Reduce elements start to stop of every rank's array into all of them; the first lies at ``rows``."""
+    for begin in range(start, stop, _BLOCK):
+        n = min(_BLOCK, stop - begin)
+        block = rows + begin * x.itemsize
+        first = numba.carray(_pointer(block, x), n)
+        for other in range(1, size):
+            _fold(op, first, numba.carray(_pointer(block + other * stride, x), n))
+        for other in range(1, size):
+            copy = numba.carray(_pointer(block + other * stride, x), n)
+            for i in range(n):
+                copy[i] = first[i]
+
+
+@jit
+def reduce_in_place(
+    state: Any, x: Any, op: int, spins: int, arena: int, offset: int, rows: int, stride: int, part: Any,
+    met: bool,
+) -> int:  # fmt: skip
+    """Reduce arrays that lie in one arena where they lie, a slice on every rank.
+
+    Args:
+        state: of :func:`make_state`.
+        x: ``[n]``, this rank's, overwritten.
+        op: number of the operation.
+        spins: how long to spin.
+        arena: its number.
+        offset: bytes from the start of this rank's row to ``x``.
+        rows: address of the first rank's row.
+        stride: bytes from one row to the next.
+        part: where this rank's slice starts and stops.
+        met: whether all have come to the first meeting; False comes to it.
+
+    Returns:
+        0; 1 or 2 where somebody is late at the first or second meeting: call :func:`wait` until nobody is,
+        and, after the first, this with ``met``; 3 where the ranks' arrays do not lie at one place.
+    """
+    cells, size, own = state[_CELLS], state[_SIZE], state[_RANK] * _CELL_BYTES
+    if not met:
+        _store(cells + own + _ARENA, arena)
+        _store(cells + own + _OFFSET, offset)
+        if meet(state, spins) != 0:
+            return 1
+    for other in range(size):
+        cell = cells + other * _CELL_BYTES
+        if _load(cell + _ARENA) != arena or _load(cell + _OFFSET) != offset:
+            return 3
+    _reduce_slice(x, op, size, rows + offset, stride, part[0], part[1])
+    return 2 if meet(state, spins) != 0 else 0
+
+
+def make_state(
+    cells: int, size: int, rank: int, epoch: int, yields: bool, slots: Sequence[int], stride: int
+) -> Any:
+    """What the functions above know of a group; None where this machine has not what they need.
+
+    Args:
+        cells: address of the ranks' cells.
+        size: number of ranks.
+        rank: this one.
+        epoch: the meetings so far.
+        yields: whether a spinning rank hands the processor to others, since there are more ranks than cores.
+        slots: addresses of the first rank's two slots.
+        stride: bytes from one rank's slot to the next one's.
+    """
+    number = _FUTEX_NUMBERS.get(platform.machine())
+    if number is None or not sys.platform.startswith("linux"):
+        return None
+    library = ctypes.CDLL(None)
+    addresses = [ctypes.cast(f, ctypes.c_void_p).value or 0 for f in (library.sched_yield, library.syscall)]
+    state = np.zeros(_LENGTH, np.int64)
+    state[:_YIELD] = cells, size, rank, epoch
+    state[_YIELD] = addresses[0] if yields else 0
+    state[_SYSCALL], state[_FUTEX] = addresses[1], number
+    state[_NANOSECONDS] = int(1e9 * _SLEEP_S)
+    state[_SLOTS:_STRIDE], state[_STRIDE] = slots, stride
+    return state
+
+
+def prepare(state: Any) -> int:
+    """Compile everything, or load it from the cache; returns how many turns of a wait take 100 µs."""
+    trial, cells = state.copy(), np.zeros(_CELL_BYTES // 8, np.int64)
+    for dtype in DTYPES:
+        trial[:_YIELD] = cells.ctypes.data, 1, 0, 0  # a group of one
+        x, slot = np.zeros(1, dtype), np.zeros(1, dtype)
+        address = x.ctypes.data
+        trial[_SLOTS:_STRIDE] = slot.ctypes.data
+        reduce_small(trial, x, 0, 0, False)
+        reduce_in_place(trial, x, 0, 0, 0, 0, address, x.nbytes, (0, 1), False)
+    meet(trial, 0)
+    trial[_EPOCH], trial[_NANOSECONDS] = 1 << 32, 1  # nobody will come
+    start_s = time.perf_counter()
+    wait(trial, _TRIAL_SPINS)
+    return max(1, int(_SPIN_S / (time.perf_counter() - start_s) * _TRIAL_SPINS))
