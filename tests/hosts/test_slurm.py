@@ -195,6 +195,14 @@ def test_srun_starts_the_script_itself(slurm: Slurm, script: Path, plugin: str) 
         failures_guide.check("Several hosts", "`srun --mpi=none python train.py`", output)
 
 
+@pytest.mark.slow
+def test_srun_starts_the_script_twenty_times_in_a_row(slurm: Slurm, script: Path) -> None:
+    for _ in range(20):
+        code, output = slurm.run("srun", "--mpi=pmi2", "-N", "2", "-n", "4", sys.executable, str(script))
+        assert code == 0, output
+        assert sums(output) == EXPECTED
+
+
 def test_several_launchers_at_once_are_refused(slurm: Slurm, script: Path) -> None:
     command = ["srun", "-N", "2", "-n", "4", sys.executable, "-m", "distgrad.launch", str(script)]
     code, output = slurm.run(*command)
