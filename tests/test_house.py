@@ -18,11 +18,15 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"": "errors env trace"},
     {
-        "backend": "namespace precision device streams memory blas threads rng numpy cupy kernels.cache"
-        " kernels.table kernels.support"
+        "backend": "namespace precision device streams memory blas threads rng numpy kernels.cache"
+        " kernels.table cupy kernels.support"
         " kernels.activation kernels.norm kernels.batch kernels.softmax kernels.optimizer kernels.product"
         " kernels.linear kernels.attention"
-        " kernels.conv kernels.pool kernels.embedding kernels.shared",
+        " kernels.conv kernels.pool kernels.embedding kernels.shared"
+        " kernels.cuda.source kernels.cuda.launch kernels.cuda.windows kernels.cuda.activation"
+        " kernels.cuda.norm kernels.cuda.batch kernels.cuda.softmax kernels.cuda.linear"
+        " kernels.cuda.attention kernels.cuda.conv kernels.cuda.pool kernels.cuda.scatter"
+        " kernels.cuda.embedding kernels.cuda.optimizer kernels.cuda.reduce kernels.cuda.random",
         "profiler": "timeline summary memory report",
         "launch": "plan hosts rank process ssh mpirun slurm loop lines hangs job logs supervise __main__",
     },

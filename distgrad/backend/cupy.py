@@ -15,6 +15,7 @@ import numpy as np
 
 from distgrad import env
 from distgrad.backend.device import Backend
+from distgrad.backend.kernels.table import accelerated
 from distgrad.backend.namespace import Namespace, register_namespace
 from distgrad.backend.precision import on_precision
 from distgrad.errors import DeviceError
@@ -26,7 +27,7 @@ except Exception as _error:  # not installed, or installed without its libraries
 else:
     _missing = None
 
-__all__ = ["CudaBackend", "elementwise_kernel", "open_backend", "raw_kernel", "reduction_kernel"]
+__all__ = ["CudaBackend", "elementwise_kernel", "matmul", "open_backend", "raw_kernel", "reduction_kernel"]
 
 _INSTALL = 'pip install "distgrad[cuda13]" (CUDA 13 drivers) or "distgrad[cuda12]"'
 
@@ -113,8 +114,8 @@ def _sum(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) ->
     return x.sum(axis, dtype, None, keepdims)
 
 
-def _add_at(x: Any, indices: Any, values: Any) -> Any:
-    """``x[indices] += values`` with repeated indices added up, in place; returns x."""
+def _add_at(xp: Any, x: Any, indices: Any, values: Any) -> Any:
+    """``x[indices] += values`` with repeated indices added up, in place and in any order; returns x."""
     cp.add.at(x, indices, values)
     return x
 
@@ -132,8 +133,21 @@ def _as_strided(x: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any
     return cp.lib.stride_tricks.as_strided(x, shape, strides)
 
 
+def matmul(a: Any, b: Any, **options: Any) -> Any:
+    """The product of matrices; CuPy has none for stacks of bfloat16, which are multiplied in float32.
+
+    Args:
+        a, b: arrays; in the product of float32 numbers, of which each is exact, sums lose no more than they
+            would in a product of bfloat16.
+        **options: of ``cupy.matmul``.
+    """
+    if a.dtype.char == "E" == b.dtype.char and max(a.ndim, b.ndim) > 2 and not options:
+        return cp.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
+    return cp.matmul(a, b, **options)
+
+
 def _functions() -> dict[str, Any]:
-    return {"sum": _sum, "add_at": _add_at, "copyto": _copyto, "vecdot": _vecdot}
+    return {"matmul": matmul, "sum": _sum, "copyto": _copyto, "vecdot": _vecdot}
 
 
 # -- the backend
@@ -168,6 +182,7 @@ class CudaBackend(Backend):
         self._pool = cp.get_default_memory_pool()
         self._peak: _Peak | None = None
         self.namespace = Namespace("cupy", cp.ndarray, _functions(), functools.partial(getattr, cp))
+        self.namespace.add_formula("add_at", accelerated("add_at", _add_at), replace=True)
         cp.cuda.runtime.setDevice(self._first)
         on_precision(_set_precision)
 

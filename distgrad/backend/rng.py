@@ -17,6 +17,7 @@ __all__ = ["Generator", "default_generator", "manual_seed"]
 
 _WORDS_PER_BLOCK = 4
 _MASK = (1 << 64) - 1
+_HALF_STEPS = {"float16": 2048, "bfloat16": 256}  # as many as the type tells apart just below 1
 
 
 class Generator:
@@ -59,8 +60,9 @@ class Generator:
             return ((self.bits(count) >> np.uint64(11)) * 2.0**-53).reshape(shape)
         halves = self.bits(-(-count // 2)).view(np.uint32)[:count]
         values = (halves >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
-        if np.dtype(dtype) == np.float16:  # 24 random bits would round up to 1
-            values = np.floor(values * np.float32(2048)) * np.float32(1 / 2048)
+        steps = _HALF_STEPS.get(np.dtype(dtype).name)
+        if steps is not None:  # 24 random bits would round up to 1
+            values = np.floor(values * np.float32(steps)) * np.float32(1 / steps)
         return values.reshape(shape).astype(dtype, copy=False)
 
     def normal(self, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from distgrad.backend.kernels.table import accelerated
+from distgrad.backend.kernels.table import accelerated, is_fused
 from distgrad.backend.namespace import namespace_of
 from distgrad.optim.optimizer import Optimizer
 
@@ -71,7 +71,7 @@ class Adam(Optimizer):
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
-    block_elements: ClassVar[int] = Optimizer.block_elements if _rule is _update else sys.maxsize
+    block_elements: ClassVar[int] = sys.maxsize if is_fused("adam") else Optimizer.block_elements
     _decoupled = False
 
     def __init__(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from distgrad.backend.kernels.table import accelerated
+from distgrad.backend.kernels.table import accelerated, is_fused
 from distgrad.backend.namespace import namespace_of
 from distgrad.optim.optimizer import Optimizer
 
@@ -56,7 +56,7 @@ class SGD(Optimizer):
     Source: Sutskever et al., ICML 2013, with the learning rate outside the momentum, as PyTorch has it.
     """
 
-    block_elements: ClassVar[int] = Optimizer.block_elements if _rule is _update else sys.maxsize
+    block_elements: ClassVar[int] = sys.maxsize if is_fused("sgd") else Optimizer.block_elements
 
     def __init__(
         self,

@@ -1,12 +1,15 @@
 """Which operations have a fused kernel, and when it runs in place of the plain formula.
 
 A kernel takes what the formula (or gradient) takes, less ``xp``, and returns the same values up to rounding.
-It runs on NumPy arrays of the dtypes listed here that are large enough to pay for the call; for all else, and
-where Numba is not installed, the plain formula runs. A kernel may also return None: these arguments (an
-axis, a layout, an option) are the formula's.
+It has two bodies of one name: in this folder for NumPy arrays, compiled by Numba, and in ``cuda`` for CuPy's,
+in CUDA C. The first runs on arrays that are large enough to pay for the call, the second on all, where a
+kernel always costs less than the several that a formula starts. For other dtypes than those listed here, and
+where Numba is not installed, the plain formula runs. A body may also return None: these arguments (an axis, a
+layout, an option) are the formula's.
 
-The kernels' modules, and Numba with them, are loaded when one first runs. That call also compiles it, or
-loads it from the cache on disk; it holds a lock meanwhile, so that the ranks of a host compile a kernel once.
+The kernels' modules, and Numba with them, are loaded when one first runs. On the host that call also
+compiles it, or loads it from the cache on disk; it holds a lock meanwhile, so that the ranks of a host
+compile a kernel once. CuPy has its own cache.
 """
 
 from __future__ import annotations
@@ -21,23 +24,25 @@ import numpy as np
 
 from distgrad.backend.kernels.cache import compiling
 
-__all__ = ["TABLE", "Kernel", "accelerated"]
+__all__ = ["TABLE", "Kernel", "accelerated", "is_fused"]
 
 
 class Kernel(NamedTuple):
     """Where a kernel stands, and what it is for.
 
     Args:
-        module: file in this package.
+        module: file in this package, and in ``cuda``.
         function: its name there.
-        smallest: elements of the first array from which it pays.
-        dtypes: type characters of the first array.
+        smallest: elements of the first array from which it pays on the host.
+        dtypes: type characters of the first array on the host.
+        cuda: those on a GPU; E is bfloat16.
     """
 
     module: str
     function: str
     smallest: int = 1024
     dtypes: str = "fd"
+    cuda: str = "fdeE"
 
 
 #: By operation or optimizer's rule, or by operation, ``/`` and the first input whose gradient it is.
@@ -61,6 +66,7 @@ TABLE: dict[str, Kernel] = {
     "convolution_weight": Kernel("conv", "convolution_weight"),
     "batch_norm_with_statistics": Kernel("batch", "batch_norm"),
     "batch_norm_with_statistics/x": Kernel("batch", "batch_norm_gradient"),
+    "add_at": Kernel("scatter", "add_at", dtypes=""),
     "embedding_weight": Kernel("embedding", "embedding_weight"),
     "max_pool": Kernel("pool", "max_pool"),
     "max_pool_scatter": Kernel("pool", "max_pool_scatter"),
@@ -85,6 +91,12 @@ def _first(x: Any) -> Any:
     return x[0] if x.__class__ is tuple else x
 
 
+def _body(kernel: Kernel, folder: str) -> Callable[..., Any]:
+    module = importlib.import_module(f"distgrad.backend.kernels.{folder}{kernel.module}")
+    function: Callable[..., Any] = getattr(module, kernel.function)
+    return function
+
+
 def accelerated(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
     """The formula or gradient ``plain(xp, x, ...)``, with its kernel in front where there is one.
 
@@ -93,30 +105,46 @@ def accelerated(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
         plain: the formula.
     """
     kernel = TABLE.get(name)
-    if kernel is None or not _numba_is_there():
+    if kernel is None:
         return plain
     smallest = kernel.smallest
     runs: dict[str, Callable[..., Any]] = {}
+    cuda: dict[str, Callable[..., Any]] = {}
 
     def first_run(*args: Any, **kwargs: Any) -> Any:
         with compiling():
-            function = getattr(
-                importlib.import_module(f"distgrad.backend.kernels.{kernel.module}"), kernel.function
-            )
+            function = _body(kernel, "")
             result = function(*args, **kwargs)
         runs[_first(args[0]).dtype.char] = function
         return result
 
-    runs.update(dict.fromkeys(kernel.dtypes, first_run))
+    def first_cuda_run(*args: Any, **kwargs: Any) -> Any:
+        function = _body(kernel, "cuda.")
+        cuda.update(dict.fromkeys(kernel.cuda, function))
+        return function(*args, **kwargs)
+
+    runs.update(dict.fromkeys(kernel.dtypes if _numba_is_there() else "", first_run))
+    cuda.update(dict.fromkeys(kernel.cuda, first_cuda_run))
 
     def either(xp: Any, x: Any, /, *args: Any, **kwargs: Any) -> Any:
         first = _first(x)
-        if first.__class__ is np.ndarray and first.size >= smallest:
+        if first.__class__ is np.ndarray:
+            if first.size < smallest:
+                return plain(xp, x, *args, **kwargs)
             run = runs.get(first.dtype.char)
-            if run is not None:
-                result = run(x, *args, **kwargs)
-                if result is not None:
-                    return result
+        elif xp.__name__ == "cupy" and first.__class__ is xp.array_type:
+            run = cuda.get(first.dtype.char)
+        else:
+            return plain(xp, x, *args, **kwargs)
+        if run is not None:
+            result = run(x, *args, **kwargs)
+            if result is not None:
+                return result
         return plain(xp, x, *args, **kwargs)
 
     return either
+
+
+def is_fused(name: str) -> bool:
+    """Whether the host computes an operation or rule in one pass, as it does not without Numba."""
+    return name in TABLE and bool(TABLE[name].dtypes) and _numba_is_there()

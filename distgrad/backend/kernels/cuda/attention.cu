@@ -1,0 +1,31 @@
+// What stands between attention's matrix products: scores [rows, keys] turned into weights, and back.
+#include "numbers.cuh"
+
+// Softmax in place; rows come in groups of `queries`, and a causal row sees keys up to its own place.
+KERNEL attention_weights(i64 rows, i64 keys, i64 queries, i64 first, i64 causal, T* scores) {
+  for (i64 i = blockIdx.x; i < rows; i += gridDim.x) {
+    T* row = scores + i * keys;
+    i64 seen = first + i % queries + 1;
+    if (!causal || seen > keys) seen = keys;
+    A top = LOWEST, total = 0;
+    FOR_BLOCK(j, 0, seen) {
+      A v = widen(row[j]);
+      if (v > top) top = v;
+    }
+    top = block_max(top);
+    FOR_BLOCK(j, 0, seen) total += (A)exp(widen(row[j]) - top);
+    A rate = (A)1 / block_sum(total);
+    FOR_BLOCK(j, 0, keys) store(row + j, j < seen ? (A)exp(widen(row[j]) - top) * rate : (A)0);
+  }
+}
+
+// The scores' gradient in place of the weights': (s - sum of s w) w scale.
+KERNEL attention_slopes(i64 rows, i64 keys, double scale, const T* weights, T* slopes) {
+  for (i64 i = blockIdx.x; i < rows; i += gridDim.x) {
+    A total = 0;
+    FOR_BLOCK(j, i * keys, (i + 1) * keys) total += widen(slopes[j]) * widen(weights[j]);
+    total = block_sum(total);
+    FOR_BLOCK(j, i * keys, (i + 1) * keys)
+    store(slopes + j, (widen(slopes[j]) - total) * widen(weights[j]) * (A)scale);
+  }
+}

@@ -1,0 +1,162 @@
+"""Convolution over up to three axes: patches as columns and products by cuBLAS, or directly if depthwise.
+
+Images are taken in parts, so that patches hold no more memory than a limit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from distgrad.backend.cupy import matmul
+from distgrad.backend.kernels.cuda.launch import THREADS, empty, launch, over_planes, prepare
+from distgrad.backend.kernels.cuda.windows import output_lengths, windows
+
+_PATCHES = 1 << 26  # elements at a time
+
+
+class _Setting(NamedTuple):
+    """A convolution's sizes.
+
+    Args:
+        windows: the kernels' struct.
+        x, weight, y: shapes.
+        groups: of channels.
+        bare: whether an image is its own patches.
+    """
+
+    windows: Any
+    x: tuple[int, ...]
+    weight: tuple[int, ...]
+    y: tuple[int, ...]
+    groups: int
+    bare: bool
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each output sees one channel."""
+        return self.weight[1] == 1 and self.groups > 1
+
+    @property
+    def size(self) -> int:
+        """Elements of an output plane."""
+        return math.prod(self.y[2:])
+
+    @property
+    def terms(self) -> int:
+        """Products that an output is the sum of."""
+        return math.prod(self.weight[1:])
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Images, channels and outputs."""
+        return self.x[0], self.x[1], self.y[1]
+
+    def parts(self) -> Iterator[slice]:
+        """Images whose patches are held at a time."""
+        step = max(1, _PATCHES // (self.groups * self.terms * self.size))
+        for first in range(0, self.x[0], step):
+            yield slice(first, min(first + step, self.x[0]))
+
+
+def _setting(x: Any, weight: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
+    """The setting for shapes; None where the formula is to say what is wrong, or to do it."""
+    x, weight = tuple(x), tuple(weight)
+    if len(x) < 3 or len(weight) != len(x) or 0 in x or 0 in weight:
+        return None
+    if x[1] != weight[1] * groups or weight[0] % groups:
+        return None
+    geometry = (weight[2:], stride, padding, dilation)
+    out = output_lengths(x[2:], *geometry)
+    if min(out) < 1:
+        return None
+    found = windows(x[2:], out, *geometry)
+    bare = {*weight[2:], *stride} == {1} and not any(padding)
+    return None if found is None else _Setting(found, x, weight, (x[0], weight[0], *out), groups, bare)
+
+
+def _patches(x: Any, setting: _Setting) -> Any:
+    """Patches as columns, ``[images, groups, terms, outputs]``."""
+    shape = (len(x), setting.groups, setting.terms, setting.size)
+    if setting.bare:
+        return x.reshape(shape)
+    patches, planes = empty(x, shape), math.prod(x.shape[:2])
+    count = math.prod(setting.weight[2:])
+    arguments = (planes, setting.windows, x, patches)
+    over_planes("conv", "unroll", planes * count, setting.size, x.dtype.char, *arguments)
+    return patches
+
+
+def _matrix(weight: Any, setting: _Setting) -> Any:
+    """``[groups, outputs / groups, terms]``."""
+    return weight.reshape(setting.groups, len(weight) // setting.groups, setting.terms)
+
+
+def _rows(g: Any, setting: _Setting) -> Any:
+    """``[images, groups, outputs / groups, places]``."""
+    return g.reshape(len(g), setting.groups, setting.y[1] // setting.groups, setting.size)
+
+
+def convolution(x: Any, weight: Any, *, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
+    """Forward."""
+    setting, taken = _setting(x.shape, weight.shape, stride, padding, dilation, groups), prepare(x, weight)
+    if setting is None or taken is None:
+        return None
+    x, weight = taken
+    y = empty(x, setting.y)
+    if setting.depthwise:
+        planes, arguments = math.prod(setting.y[:2]), (*setting.sizes, setting.windows, x, weight, y)
+        over_planes("conv", "depthwise", planes, setting.size, x.dtype.char, *arguments)
+        return y
+    matrix, rows = _matrix(weight, setting), _rows(y, setting)
+    for part in setting.parts():
+        rows[part] = matmul(matrix, _patches(x[part], setting))
+    return y
+
+
+def convolution_input(
+    cotangent: Any, weight: Any, *, shape: Any, stride: Any, padding: Any, dilation: Any, groups: int
+) -> Any:
+    """The transpose in x."""
+    setting = _setting(shape, weight.shape, stride, padding, dilation, groups)
+    taken = prepare(cotangent, weight)
+    if setting is None or taken is None or cotangent.shape != setting.y:
+        return None
+    g, weight = taken
+    x, char, length = empty(g, setting.x), g.dtype.char, math.prod(setting.x[2:])
+    if setting.depthwise:
+        arguments = (*setting.sizes, setting.windows, g, weight, x)
+        over_planes("conv", "depthwise_input", math.prod(setting.x[:2]), length, char, *arguments)
+        return x
+    matrix, rows = _matrix(weight, setting).swapaxes(-1, -2), _rows(g, setting)
+    for part in setting.parts():
+        (columns,) = prepare(matmul(matrix, rows[part]))
+        if setting.bare:
+            x[part] = columns.reshape(x[part].shape)
+        else:
+            planes = math.prod(x[part].shape[:2])
+            over_planes("conv", "fold", planes, length, char, planes, setting.windows, columns, x[part])
+    return x
+
+
+def convolution_weight(
+    cotangent: Any, x: Any, *, shape: Any, stride: Any, padding: Any, dilation: Any, groups: int
+) -> Any:
+    """The transpose in weight."""
+    setting = _setting(x.shape, shape, stride, padding, dilation, groups)
+    taken = prepare(cotangent, x)
+    if setting is None or taken is None or cotangent.shape != setting.y:
+        return None
+    g, x = taken
+    if setting.depthwise:
+        weight = empty(g, setting.weight)
+        arguments = (*setting.sizes, setting.windows, g, x, weight)
+        launch("conv", "depthwise_weight", x.dtype.char, (weight.size,), THREADS, arguments)
+        return weight
+    rows, wide = _rows(g, setting), "d" if g.dtype.char == "d" else "f"
+    total: Any = 0
+    for part in setting.parts():
+        products = matmul(rows[part], _patches(x[part], setting).swapaxes(-1, -2))
+        total = products.sum(axis=0, dtype=wide) + total
+    return total.astype(g.dtype, copy=False).reshape(setting.weight)

@@ -1,0 +1,88 @@
+"""Layer and root-mean-square norm over the last axes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from distgrad.backend.kernels.cuda.launch import arithmetic, empty, launch, over_elements, over_rows, prepare
+
+_RUNS = 256  # at most, that gradients of weight and bias are summed in
+_SMALLEST_RUN = 64  # rows
+_EPSILON = {"f": 2.0**-23, "d": 2.0**-52, "e": 2.0**-10, "E": 2.0**-7}
+
+
+def _taken(x: Any, arrays: tuple[Any, ...], parameters: tuple[Any, ...], normalized_shape: Any) -> Any:
+    """The arrays prepared, if the kernels take them."""
+    shape = tuple(normalized_shape)
+    if x.size == 0 or not shape or x.shape[x.ndim - len(shape) :] != shape:
+        return None
+    if any(p is not None and p.shape != shape for p in parameters):
+        return None
+    if any(each.shape != x.shape for each in arrays):
+        return None
+    return prepare(x, *arrays, *parameters)
+
+
+def _run(x: Any, weight: Any, bias: Any, normalized_shape: Any, eps: float, centred: bool) -> Any:
+    taken = _taken(x, (), (weight, bias), normalized_shape)
+    if taken is None:
+        return None
+    columns = math.prod(normalized_shape)
+    y = empty(x, x.shape)
+    over_rows(
+        "norm", "norm_forward", x.size // columns, columns, x.dtype.char, *taken, float(eps), int(centred), y
+    )
+    return y
+
+
+def _run_gradient(
+    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float, needs: Any, centred: bool
+) -> Any:
+    taken = _taken(x, (g,), (weight,), normalized_shape)
+    if taken is None:
+        return None
+    x, g, weight = taken
+    char, columns = x.dtype.char, math.prod(normalized_shape)
+    rows = x.size // columns
+    g_x = empty(x, x.shape)
+    moments = empty(x, (rows, 2), arithmetic(char))
+    over_rows(
+        "norm", "norm_backward", rows, columns, char, g, x, weight, float(eps), int(centred), g_x, moments
+    )
+    parameters = [empty(x, tuple(normalized_shape)) if need else None for need in needs[1:]]
+    if any(needs[1:]):
+        run = max(_SMALLEST_RUN, -(-rows // _RUNS))
+        runs = -(-rows // run)
+        partial = empty(x, (runs, 2, columns), arithmetic(char))
+        grid = (-(-columns // 256), runs)
+        launch("norm", "norm_affine_runs", char, grid, 256, (rows, columns, run, g, x, moments, partial))
+        g_weight, g_bias = (*parameters, None)[:2]
+        over_elements("norm", "norm_affine", columns, char, runs, partial, g_weight, g_bias)
+    return (g_x if needs[0] else None, *parameters)
+
+
+def layer_norm(x: Any, weight: Any, bias: Any, *, normalized_shape: Any, eps: float) -> Any:
+    """Forward."""
+    return _run(x, weight, bias, normalized_shape, eps, True)
+
+
+def layer_norm_gradient(g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float, needs: Any) -> Any:
+    """Gradients in x, weight and bias."""
+    return _run_gradient(g, x, weight, normalized_shape, eps, needs, True)
+
+
+def rms_norm(x: Any, weight: Any, *, normalized_shape: Any, eps: float | None) -> Any:
+    """Forward."""
+    return _run(x, weight, None, normalized_shape, _epsilon(x, eps), False)
+
+
+def rms_norm_gradient(
+    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float | None, needs: Any
+) -> Any:
+    """Gradients in x and weight."""
+    return _run_gradient(g, x, weight, normalized_shape, _epsilon(x, eps), needs, False)
+
+
+def _epsilon(x: Any, eps: float | None) -> float:
+    return _EPSILON[x.dtype.char] if eps is None else eps

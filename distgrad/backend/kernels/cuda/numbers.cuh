@@ -1,0 +1,113 @@
+// What all kernels stand on: element types, walks over elements, sums over a block.
+//
+// Arrays hold T; arithmetic is done in A: T itself for float and double, float for the two half types. Which
+// T is decided by STORAGE, so that a source is compiled once a type: float, double, Half or Brain (bfloat16).
+// The sources are plain C++ beside CUDA's own words; what differs for a host compiler stands in this file.
+#pragma once
+
+#ifndef STORAGE
+#define STORAGE float
+#endif
+
+#define KERNEL extern "C" __global__ void
+#define THREADS 256  // the most to a block: what the shared arrays below have room for
+
+typedef long long i64;  // counts and places: arrays may hold more than 2^31 elements
+typedef unsigned long long u64;
+
+struct Half {  // IEEE 754 binary16
+  unsigned short bits;
+};
+struct Brain {  // bfloat16: a float's upper half
+  unsigned short bits;
+};
+
+__device__ inline float widen(float x) { return x; }
+__device__ inline double widen(double x) { return x; }
+__device__ inline float widen(Brain x) { return __uint_as_float((unsigned)x.bits << 16); }
+__device__ inline float widen(Half x) {
+#ifdef __CUDACC__
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
+  return y;
+#else
+  _Float16 y;
+  memcpy(&y, &x.bits, sizeof y);
+  return (float)y;
+#endif
+}
+
+__device__ inline void store(float* to, float x) { *to = x; }
+__device__ inline void store(double* to, double x) { *to = x; }
+__device__ inline void store(Brain* to, float x) {  // to nearest, ties to even; NaN stays NaN
+  unsigned u = __float_as_uint(x);
+  bool is_nan = (u & 0x7fffffffu) > 0x7f800000u;
+  u = is_nan ? u | 0x00400000u : u + 0x7fffu + ((u >> 16) & 1u);
+  to->bits = (unsigned short)(u >> 16);
+}
+__device__ inline void store(Half* to, float x) {
+#ifdef __CUDACC__
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to->bits) : "f"(x));
+#else
+  _Float16 y = (_Float16)x;
+  memcpy(&to->bits, &y, sizeof y);
+#endif
+}
+
+// The upper 64 bits of a product.
+__device__ inline u64 multiply_high(u64 a, u64 b) {
+#ifdef __CUDACC__
+  return __umul64hi(a, b);
+#else
+  return (u64)(((unsigned __int128)a * b) >> 64);
+#endif
+}
+
+typedef STORAGE T;
+typedef decltype(widen(T())) A;
+
+#define LOWEST ((A)__uint_as_float(0xff800000u))   // minus infinity: NVRTC has no headers with a name for it
+#define NOTHING ((A)__uint_as_float(0x7fc00000u))  // NaN
+
+// An element of an array that may be missing.
+__device__ inline A get(const T* x, i64 i, A otherwise) { return x ? widen(x[i]) : otherwise; }
+
+// All elements 0 … n - 1, divided among the threads of the grid's first axis.
+#define FOR_EACH(i, n) \
+  for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += (i64)gridDim.x * blockDim.x)
+
+// Elements first … last - 1, divided among the threads of a block.
+#define FOR_BLOCK(j, first, last) for (i64 j = (first) + threadIdx.x; j < (last); j += blockDim.x)
+
+// The sum of a number over the block's threads, known to all of them; blockDim.x is a power of two.
+template <class S>
+__device__ inline S block_sum(S value) {
+  __shared__ S room[THREADS];
+  room[threadIdx.x] = value;
+  __syncthreads();
+  for (unsigned n = blockDim.x / 2; n > 0; n /= 2) {
+    if (threadIdx.x < n) room[threadIdx.x] += room[threadIdx.x + n];
+    __syncthreads();
+  }
+  S total = room[0];
+  __syncthreads();
+  return total;
+}
+
+// The largest number over the block's threads; NaN counts only where there is nothing else.
+template <class S>
+__device__ inline S block_max(S value) {
+  __shared__ S room[THREADS];
+  room[threadIdx.x] = value;
+  __syncthreads();
+  for (unsigned n = blockDim.x / 2; n > 0; n /= 2) {
+    if (threadIdx.x < n) {
+      S other = room[threadIdx.x + n];
+      if (!(room[threadIdx.x] >= other)) room[threadIdx.x] = other;
+    }
+    __syncthreads();
+  }
+  S top = room[0];
+  __syncthreads();
+  return top;
+}

@@ -1,0 +1,78 @@
+// Softmax, its logarithm, and cross entropy over contiguous rows, a block of threads a row.
+#include "numbers.cuh"
+
+// The row's largest element, and the sum of e^x less it.
+__device__ inline void find_total(const T* x, i64 columns, A* top, A* total) {
+  A largest = LOWEST, sum = 0;
+  FOR_BLOCK(j, 0, columns) {
+    A v = widen(x[j]);
+    if (v > largest) largest = v;
+  }
+  largest = block_max(largest);
+  FOR_BLOCK(j, 0, columns) sum += (A)exp(widen(x[j]) - largest);
+  *top = largest;
+  *total = block_sum(sum);
+}
+
+KERNEL softmax(i64 rows, i64 columns, const T* x, T* y) {
+  for (i64 i = blockIdx.x; i < rows; i += gridDim.x) {
+    A top, total;
+    find_total(x + i * columns, columns, &top, &total);
+    A rate = (A)1 / total;
+    FOR_BLOCK(j, i * columns, (i + 1) * columns) store(y + j, (A)exp(widen(x[j]) - top) * rate);
+  }
+}
+
+KERNEL softmax_gradient(i64 rows, i64 columns, const T* g, const T* y, T* out) {
+  for (i64 i = blockIdx.x; i < rows; i += gridDim.x) {
+    A total = 0;
+    FOR_BLOCK(j, i * columns, (i + 1) * columns) total += widen(g[j]) * widen(y[j]);
+    total = block_sum(total);
+    FOR_BLOCK(j, i * columns, (i + 1) * columns) store(out + j, (widen(g[j]) - total) * widen(y[j]));
+  }
+}
+
+KERNEL log_softmax(i64 rows, i64 columns, const T* x, T* y) {
+  for (i64 i = blockIdx.x; i < rows; i += gridDim.x) {
+    A top, total;
+    find_total(x + i * columns, columns, &top, &total);
+    A log_total = log(total);
+    FOR_BLOCK(j, i * columns, (i + 1) * columns) store(y + j, widen(x[j]) - top - log_total);
+  }
+}
+
+KERNEL log_softmax_gradient(i64 rows, i64 columns, const T* g, const T* y, T* out) {
+  for (i64 i = blockIdx.x; i < rows; i += gridDim.x) {
+    A total = 0;
+    FOR_BLOCK(j, i * columns, (i + 1) * columns) total += widen(g[j]);
+    total = block_sum(total);
+    FOR_BLOCK(j, i * columns, (i + 1) * columns)
+    store(out + j, widen(g[j]) - (A)exp(widen(y[j])) * total);
+  }
+}
+
+// A class outside the row gives NaN: the host does not wait to look at the targets.
+KERNEL cross_entropy(i64 rows, i64 columns, const T* x, const i64* target, T* y) {
+  for (i64 i = blockIdx.x; i < rows; i += gridDim.x) {
+    A top, total;
+    find_total(x + i * columns, columns, &top, &total);
+    i64 c = target[i];
+    bool inside = c >= 0 && c < columns;
+    A picked = inside ? widen(x[i * columns + c]) : NOTHING;
+    if (threadIdx.x == 0) store(y + i, (A)log(total) + (top - picked));
+  }
+}
+
+KERNEL cross_entropy_gradient(i64 rows, i64 columns, const T* x, const T* g, const i64* target, T* out) {
+  for (i64 i = blockIdx.x; i < rows; i += gridDim.x) {
+    A top, total;
+    find_total(x + i * columns, columns, &top, &total);
+    i64 c = target[i];
+    bool inside = c >= 0 && c < columns;
+    A up = inside ? widen(g[i]) : NOTHING;
+    FOR_BLOCK(j, 0, columns) {
+      A share = (A)exp(widen(x[i * columns + j]) - top) / total;
+      store(out + i * columns + j, (j == c ? share - (A)1 : share) * up);
+    }
+  }
+}

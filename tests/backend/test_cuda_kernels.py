@@ -1,0 +1,460 @@
+"""Every CUDA kernel beside its plain formula in double precision, forward and backward.
+
+They run on a GPU where there is one, else on the double of CuPy's runtime, which computes the very same
+kernels on the host.
+"""
+
+import importlib
+import math
+import zlib
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from kernel_cases import POOL, SHAPES, TOLERANCE, agree, defaults, vjp_arguments
+
+from distgrad.autograd.ops.conv import Geometry
+from distgrad.autograd.primitive import REGISTRY
+from distgrad.autograd.samples import sample_cases
+from distgrad.backend.device import find_backend
+from distgrad.backend.kernels.cuda.source import TYPES
+from distgrad.backend.kernels.table import TABLE
+from distgrad.backend.numpy import numpy_namespace as xp
+from distgrad.backend.rng import Generator
+from distgrad.optim import adam, sgd
+
+HAS_GPU = Path("/dev/nvidiactl").exists()
+pytestmark = [pytest.mark.gpu, *([] if HAS_GPU else [pytest.mark.gpu_double(devices=1, timeout=1200)])]
+
+DTYPES = {"f": np.float32, "d": np.float64, "e": np.float16, "E": ml_dtypes.bfloat16}
+OPERATIONS = sorted({name.split("/")[0] for name in TABLE} & REGISTRY.keys())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cp():
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: no CUDA kernel is run")
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        pytest.skip(f"no CUDA kernel is run: {error}")
+    if not count:
+        pytest.skip("no CUDA kernel is run: no GPU is visible")
+    return cupy
+
+
+@pytest.fixture(params=DTYPES)
+def char(request):
+    return request.param
+
+
+def body(name):
+    """The CUDA body: what it does not take it answers with None."""
+    kernel = TABLE[name]
+    return getattr(importlib.import_module(f"distgrad.backend.kernels.cuda.{kernel.module}"), kernel.function)
+
+
+def moved(value, convert):
+    """A structure with ``convert`` applied to its arrays."""
+    if isinstance(value, tuple) and type(value) is tuple:
+        return tuple(moved(each, convert) for each in value)
+    return convert(np.asarray(value)) if isinstance(value, np.ndarray | np.generic) else value
+
+
+def rounded(x, char):
+    """Numbers that the type holds, in float64; whole numbers stay."""
+    if isinstance(x, np.ndarray) and x.dtype.kind != "f":
+        return x
+    with np.errstate(over="ignore"):
+        return np.asarray(x).astype(DTYPES[char]).astype("d")
+
+
+def on_gpu(x, cp, char):
+    return cp.asarray(x.astype(DTYPES[char]) if x.dtype.kind == "f" else x)
+
+
+def check(name, arguments, plain, cp, char, options=None):
+    """The CUDA body against ``plain``; whether it took the arguments. All arguments are float64."""
+    send = lambda x: on_gpu(x, cp, char)  # noqa: E731
+    options = options or {}
+    given = {key: None if key == "eps" and value == EPS[char] else value for key, value in options.items()}
+    fast = body(name)(*(moved(each, send) for each in arguments), **moved_values(given, send))
+    if fast is None:
+        return False
+    compare(fast, plain, char, cp)
+    return True
+
+
+#: What stands for an eps of None, the type's own.
+EPS = {char: float(ml_dtypes.finfo(dtype).eps) for char, dtype in DTYPES.items()}
+
+
+def moved_values(options, convert):
+    return {key: moved(value, convert) for key, value in options.items()}
+
+
+def compare(fast, plain, char, cp):
+    if isinstance(plain, tuple):
+        for a, b in zip(fast, plain, strict=True):
+            if b is not None:
+                compare(a, b, char, cp)
+        return
+    assert isinstance(fast, cp.ndarray)
+    assert fast.dtype == DTYPES[char]
+    agree(cp.asnumpy(fast).astype("d"), rounded(plain, char), char)
+
+
+def run_both(record, inputs, attributes, cp, char):
+    """Forward and every gradient of an operation; returns how many CUDA bodies took the arguments."""
+    inputs = [None if x is None else rounded(x, char) for x in inputs]
+    inputs += [None] * (len(record.inputs) - len(inputs))
+    if attributes.get("eps", 0.0) is None:
+        attributes = attributes | {"eps": EPS[char]}
+    ran = 0
+    with np.errstate(all="ignore"):
+        y = moved(record.formula(xp, *inputs, **attributes), np.asarray)
+        if record.name in TABLE and char in TABLE[record.name].cuda:
+            ran += check(record.name, inputs, y, cp, char, attributes)
+        y = moved(y, lambda x: rounded(x, char))
+        rng = np.random.default_rng(1)
+        g = moved(y, lambda x: rounded(rng.standard_normal(x.shape), char))
+        for vjp in {id(vjp): vjp for vjp in record.vjps.values()}.values():
+            name = f"{record.name}/{vjp.inputs[0]}"
+            if name in TABLE and char in TABLE[name].cuda:
+                arguments = vjp_arguments(record, vjp, inputs, attributes, y)
+                plain = vjp.function(xp, g, *arguments)
+                ran += check(name, (g, *arguments), plain, cp, char)
+    return ran
+
+
+def takes(name, char):
+    return [key for key in TABLE if key.split("/")[0] == name and char in TABLE[key].cuda]
+
+
+@pytest.mark.parametrize("case", list(sample_cases(REGISTRY[name] for name in OPERATIONS)), ids=str)
+def test_a_kernel_agrees_with_its_formula_on_every_sample(case, cp, char):
+    run_both(case.record, case.inputs("d"), defaults(case.record, case.example.attributes), cp, char)
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "attributes"), SHAPES, ids=lambda value: str(value).replace(" ", "")
+)
+def test_shapes_that_are_one_long_odd_and_huge(name, shapes, attributes, cp, char):
+    rng = np.random.default_rng(zlib.crc32(repr(shapes).encode()))
+    inputs = [rng.standard_normal(shape) for shape in shapes]
+    assert run_both(REGISTRY[name], inputs, attributes, cp, char) == len(takes(name, char))
+
+
+CHANNELS = [((1, 1), 1), ((3, 5), 5), ((2, 3, 70, 61), 3), ((9001, 2), 2), ((1, 3, 1), 3)]
+
+
+@pytest.mark.parametrize("shape", [shape for shape, _ in CHANNELS], ids=str)
+@pytest.mark.parametrize("affine", [False, True])
+def test_batch_norm_with_gradients_of_its_statistics(shape, affine, cp, char):
+    rng = np.random.default_rng(0)
+    inputs = [3 + rng.standard_normal(shape)] + [rng.standard_normal(shape[1]) for _ in range(2 * affine)]
+    record = REGISTRY["batch_norm_with_statistics"]
+    assert run_both(record, inputs, {"eps": 1e-2}, cp, char) == 2
+
+
+@pytest.mark.parametrize(("shape", "geometry"), [
+    ((2, 3, 7, 9), Geometry((3, 3), (2, 2), (1, 1), (1, 1))),
+    ((1, 1, 5), Geometry((2,), (3,), (1,), (1,), True)),
+    ((2, 1, 4, 6, 5), Geometry((2, 3, 2), (1, 2, 2), (1, 1, 0), (1, 1, 2))),
+    ((70, 1000, 2, 2), Geometry((2, 2), (2, 2), (0, 0), (1, 1))),
+], ids=str)  # fmt: skip
+def test_pooling_of_windows_that_overlap_and_reach_beyond(shape, geometry, cp, char):
+    rng = np.random.default_rng(0)
+    x = rounded(rng.integers(-3, 3, shape).astype("d"), char)  # many ties: the first of them counts
+    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+    assert run_both(REGISTRY["max_pool"], [x], dict(zip(names, geometry, strict=True)), cp, char) == 1
+    g = rounded(rng.standard_normal((*shape[:2], *geometry.out(shape[2:]))), char)
+    plain = REGISTRY["max_pool_scatter"].formula(xp, g, x, geometry=geometry)
+    assert check("max_pool_scatter", (g, x), plain, cp, char, {"geometry": geometry})
+
+
+def test_the_transposes_of_a_convolution(cp, char):
+    volume = {"stride": (1, 2, 1), "padding": (1, 0, 2), "dilation": (1, 1, 2), "groups": 2}
+    wide = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 4}
+    more = [
+        ("convolution", [(2, 4, 3, 5, 6), (6, 2, 2, 3, 2)], volume),
+        ("convolution", [(3, 4, 6, 5), (8, 1, 3, 3)], wide),
+    ]
+    for name, shapes, attributes in [*SHAPES, *more]:
+        if name != "convolution":
+            continue
+        x, w = (rounded(np.random.default_rng(0).standard_normal(shape), char) for shape in shapes)
+        y = REGISTRY[name].formula(xp, x, w, **attributes)
+        assert check(name, (x, w), y, cp, char, attributes)
+        g = rounded(np.random.default_rng(1).standard_normal(y.shape), char)
+        for name, arguments, shape in (
+            ("convolution_input", (g, w), x.shape),
+            ("convolution_weight", (g, x), w.shape),
+        ):
+            options = {"shape": shape, **attributes}
+            plain = REGISTRY[name].formula(xp, *arguments, **options)
+            assert check(name, arguments, plain, cp, char, options)
+
+
+@pytest.mark.parametrize("module", ["conv", "attention"])
+def test_parts_give_what_the_whole_gives(module, cp, char, monkeypatch):
+    cuda = importlib.import_module(f"distgrad.backend.kernels.cuda.{module}")
+    limit = {"conv": "_PATCHES", "attention": "_BLOCK_ELEMENTS"}[module]
+    monkeypatch.setattr(cuda, limit, 150)
+    rng = np.random.default_rng(0)
+    if module == "attention":
+        inputs = [rng.standard_normal(shape) for shape in ((2, 3, 9, 5), (2, 3, 7, 5), (2, 3, 7, 4))]
+        for causal in (False, True):
+            attributes = {"scale": 0.4, "is_causal": causal}
+            assert run_both(REGISTRY["attention"], inputs, attributes, cp, char) == 2
+        return
+    test_the_transposes_of_a_convolution(cp, char)
+
+
+def test_cross_entropy_for_one_class_and_for_many(cp, char):
+    rng = np.random.default_rng(0)
+    for shape in ((1, 1), (300, 2), (7, 5001)):
+        target = rng.integers(0, shape[1], shape[0])
+        logits = 10 * rng.standard_normal(shape)
+        assert run_both(REGISTRY["softmax_cross_entropy"], [logits], {"target": target}, cp, char) == 2
+
+
+def test_a_class_that_there_is_not_gives_nan_and_reads_nothing(cp, char):
+    logits, target = np.zeros((4, 3)), np.array([0, 3, -1, 1 << 40])
+    x = on_gpu(logits, cp, char)
+    y = body("softmax_cross_entropy")(x, target=cp.asarray(target))
+    g = body("softmax_cross_entropy/logits")(cp.ones_like(y), x, cp.asarray(target))
+    for result in (y, g[:, 0]):
+        np.testing.assert_array_equal(np.isnan(cp.asnumpy(result).astype("d")), [False, True, True, True])
+
+
+@pytest.mark.parametrize(("shape", "rows", "width"), [
+    ((1,), 1, 1), ((7, 5), 3, 33), ((9001,), 5000, 3), ((3,), 1, 5001), ((3000,), 70000, 1), ((300,), 256, 2),
+])  # fmt: skip
+def test_rows_of_a_table_add_up_by_index(shape, rows, width, cp, char):
+    rng = np.random.default_rng(0)
+    values = rounded(rng.standard_normal((*shape, width)), char)
+    for kind in (np.int64, np.int32):
+        index = rng.integers(0, rows, shape).astype(kind)
+        plain = REGISTRY["embedding_weight"].formula(xp, values, index, num_embeddings=rows)
+        assert check("embedding_weight", (values, index), plain, cp, char, {"num_embeddings": rows})
+
+
+def test_an_index_outside_the_table_adds_nothing(cp, char):
+    index = cp.asarray(np.array([2, -1, 5, 1 << 40, 0, 2]))
+    out = body("embedding_weight")(on_gpu(np.ones((6, 1)), cp, char), index, num_embeddings=5)
+    np.testing.assert_array_equal(cp.asnumpy(out).astype("d")[:, 0], [1, 0, 2, 0, 0])
+
+
+@pytest.mark.parametrize("key", [
+    np.array([2, 0, 2, -1]), (np.array([2, 0, 2]),), (slice(None), np.array([1, 1, 3, 0])),
+    (np.array([[0], [2]]), np.array([1, 1])), (Ellipsis, 1, np.array([2, 2])),
+], ids=str)  # fmt: skip
+def test_elements_named_twice_add_up(key, cp, char):
+    rng = np.random.default_rng(0)
+    for shape in ((5,), (4, 6)):
+        if isinstance(key, tuple) and len(shape) < len([k for k in key if k is not Ellipsis]):
+            continue
+        x = rounded(rng.standard_normal(shape), char)
+        values = rounded(rng.standard_normal(x[key].shape), char)
+        plain = x.copy()
+        np.add.at(plain, key, values)
+        send = lambda each: on_gpu(each, cp, char)  # noqa: E731
+        fast = body("add_at")(send(x), moved(key, send), send(values))
+        compare(fast, plain, char, cp)
+
+
+def test_the_backend_adds_at_indices_by_the_kernel(cp):
+    """CuPy's own ``add.at`` adds in any order; twice the same bits would be luck."""
+    backend_xp = find_backend("cuda").namespace
+    rng = np.random.default_rng(0)
+    index, values = cp.asarray(rng.integers(0, 5, 4000)), cp.asarray(rng.standard_normal(4000).astype("f"))
+    x = cp.zeros(5, np.float32)
+    assert backend_xp.add_at(x, index, values) is x
+    expected = body("add_at")(cp.zeros(5, np.float32), index, values)
+    assert cp.asnumpy(x).tobytes() == cp.asnumpy(expected).tobytes()
+
+
+def test_sums_by_index_repeat_themselves_to_the_bit(cp, char):
+    rng = np.random.default_rng(0)
+    values, index = on_gpu(rng.standard_normal((5000, 3)), cp, char), cp.asarray(rng.integers(0, 7, 5000))
+    first, second = (
+        cp.asnumpy(body("embedding_weight")(values, index, num_embeddings=7)).tobytes() for _ in range(2)
+    )
+    assert first == second
+
+
+# -- optimizers, norms
+
+
+def slices(rule, cp, char, size=5001):
+    rng = np.random.default_rng(0)
+    arrays = [rounded(rng.standard_normal(size), char) for _ in range({"adam": 5, "sgd": 3}[rule])]
+    if rule == "adam":
+        arrays[3:] = [np.abs(each) for each in arrays[3:]]
+    return arrays, [on_gpu(each, cp, char) for each in arrays]
+
+
+@pytest.mark.parametrize(("rule", "present", "rest"), [
+    ("adam", 4, [(1.0, 0.0, 0.99, 0.9, 0.1, 0.99, 0.01, 1.7, 1e-4, 0.03)]),
+    ("adam", 5, [(-1.0, 0.1, 1.0, 0.9, 0.1, 0.99, 0.01, 1.7, 1e-4, 0.03)]),
+    ("sgd", 2, [(1.0, 0.1, 0.03, 0.0, 1.0), False]),
+    ("sgd", 3, [(1.0, 0.0, 0.03, 0.9, 1.0), True]),
+    ("sgd", 3, [(-1.0, 0.1, 0.03, 0.9, 0.7), False]),
+])  # fmt: skip
+def test_an_update_changes_parameters_and_state_as_the_rule_does(rule, present, rest, cp, char):
+    plain = {"adam": adam, "sgd": sgd}[rule]._update
+    host, gpu = slices(rule, cp, char)
+    absent = [None] * (len(host) - present)
+    arguments = host[:present] + absent
+    plain(xp, *arguments, *rest)
+    assert body(rule)(*gpu[:present], *absent, *rest) is gpu[0]
+    for fast, slow in zip(gpu[:present], host, strict=False):
+        compare(fast, slow, char, cp)
+
+
+def test_an_update_of_slices_leaves_the_rest_alone(cp, char):
+    host, gpu = slices("sgd", cp, char, 100)
+    body("sgd")(gpu[0][7:50], gpu[1][7:50], None, (1.0, 0.0, 0.5, 0.0, 1.0), False)
+    host[0][7:50] -= 0.5 * host[1][7:50]
+    compare(gpu[0], host[0], char, cp)
+
+
+def test_the_norm_of_slices_and_clipping_by_it(cp, char):
+    from distgrad.backend.kernels.cuda.reduce import clip_by_norm, sum_squares
+
+    rng = np.random.default_rng(0)
+    host = [rounded(rng.standard_normal(n), char) for n in (1, 0, 100003, 4096)]
+    gpu = [on_gpu(x, cp, char) for x in host]
+    square = sum_squares(gpu)
+    norm = math.sqrt(sum(float(x @ x) for x in host))
+    assert math.sqrt(float(square)) == pytest.approx(norm, rel=1e-12)
+    clip_by_norm(gpu, square, 2 * norm)
+    for fast, slow in zip(gpu, host, strict=True):
+        compare(fast, slow, char, cp)
+    clip_by_norm(gpu, square, 0.3 * norm)
+    for fast, slow in zip(gpu, host, strict=True):
+        compare(fast, 0.3 * norm / (norm + 1e-6) * slow, char, cp)
+    clip_by_norm(gpu, cp.asarray(math.nan), 1.0)
+    assert np.isnan(cp.asnumpy(gpu[-1]).astype("d")).all()
+
+
+def test_a_large_gradient_has_a_finite_norm(cp):
+    from distgrad.backend.kernels.cuda.reduce import sum_squares
+
+    gpu = cp.asarray(np.full(5, 1e30, np.float32))
+    assert math.sqrt(float(sum_squares([gpu]))) == pytest.approx(1e30 * math.sqrt(5), rel=1e-6)
+
+
+def test_numbers_that_are_not_finite_are_counted(cp, char):
+    from distgrad.backend.kernels.cuda.reduce import count_nonfinite
+
+    x = np.zeros(100003)
+    assert float(count_nonfinite([on_gpu(x, cp, char)])) == 0
+    x[[0, 5000, 100002]] = np.nan, np.inf, -np.inf
+    assert float(count_nonfinite([on_gpu(x, cp, char), on_gpu(x[:1], cp, char)])) == 4
+
+
+# -- random numbers
+
+STATES = [(0, 0, 0), (123, 7, 5), ((1 << 64) - 1, 1 << 63, (1 << 64) - 2), (5, 1, (1 << 70) + 3)]
+
+
+@pytest.mark.parametrize("state", STATES, ids=str)
+def test_random_words_and_uniform_numbers_are_the_hosts(state, cp, char):
+    from distgrad.backend.kernels.cuda.random import bits, uniform
+
+    generator = Generator()
+    for count in (1, 3, 4, 9, 5001):
+        generator.set_state(dict(zip(("seed", "stream", "block"), state, strict=True)))
+        fast = bits(cp.empty(count, np.uint64), state)
+        np.testing.assert_array_equal(cp.asnumpy(fast), generator.bits(count))
+        generator.set_state(dict(zip(("seed", "stream", "block"), state, strict=True)))
+        fast = cp.asnumpy(uniform(cp.empty(count, DTYPES[char]), state)).astype("d")
+        np.testing.assert_array_equal(fast, generator.uniform((count,), DTYPES[char]).astype("d"))
+        assert fast.max() < 1
+
+
+def test_normal_numbers_are_the_hosts_up_to_rounding(cp, char):
+    from distgrad.backend.kernels.cuda.random import normal
+
+    for count in (1, 2, 7, 5001):
+        fast = normal(cp.empty(count, DTYPES[char]), (3, 1, 0))
+        plain = Generator(3, 1).normal((count,), DTYPES[char]).astype("d")
+        agree(cp.asnumpy(fast).astype("d"), plain, char)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 1.0])
+def test_a_dropout_mask_is_the_hosts(p, cp, char):
+    from distgrad.backend.kernels.cuda.random import mask
+
+    dtype = np.dtype(DTYPES[char])
+    fast = cp.asnumpy(mask(cp.empty(5001, dtype), (3, 1, 0), p))
+    kept = (Generator(3, 1).uniform((5001,), dtype) >= dtype.type(p)).astype(dtype)
+    plain = kept * dtype.type(1 / (1 - p) if p < 1 else 0)
+    np.testing.assert_array_equal(fast.astype("d"), plain.astype("d"))
+
+
+# -- what is common to all
+
+
+def test_an_array_that_is_not_contiguous_gives_the_same(cp):
+    rng = np.random.default_rng(0)
+    for name, shapes, attributes in SHAPES:
+        if name not in TABLE or len(shapes[0]) < 2 or np.prod(shapes[0]) > 1e4:
+            continue
+        inputs = [rng.standard_normal(shape) for shape in shapes]
+        with np.errstate(all="ignore"):
+            plain = REGISTRY[name].formula(xp, *(rounded(x, "f") for x in inputs), **attributes)
+        absent = [None] * (len(REGISTRY[name].inputs) - len(inputs))
+        strided = [cp.asarray(x.astype("f"), order="F") for x in inputs]
+        fast = body(name)(*strided, *absent, **attributes)
+        compare(fast, plain, "f", cp)
+
+
+def test_nan_and_infinity_stay_what_they_are(cp, char):
+    x = np.zeros((40, 40))
+    x[0, 0], x[1, 1], x[2, 2] = np.nan, np.inf, -np.inf
+    for name, attributes in (("softmax", {"axis": -1}), ("log_softmax", {"axis": -1}), ("silu", {}),
+                             ("gelu", {"approximate": "none"}), ("gelu", {"approximate": "tanh"}),
+                             ("layer_norm", {"normalized_shape": (40,), "eps": 1e-5}), ("relu", {}),
+                             ("tanh", {}), ("sigmoid", {}),
+                             ("rms_norm", {"normalized_shape": (40,), "eps": 1e-5})):  # fmt: skip
+        record = REGISTRY[name]
+        assert run_both(record, [x], defaults(record, attributes), cp, char) == len(takes(name, char))
+    assert run_both(REGISTRY["max_pool"], [x[None, None]], POOL, cp, char) == 1
+    g = np.ones((1, 1, 20, 20))
+    plain = REGISTRY["max_pool_scatter"].formula(xp, g, x[None, None], geometry=Geometry(*POOL.values()))
+    check("max_pool_scatter", (g, x[None, None]), plain, cp, char, {"geometry": Geometry(*POOL.values())})
+
+
+def test_other_dtypes_and_sides_take_the_formula(cp):
+    x = cp.ones((3, 4), np.float32)
+    assert body("gelu/x")(x, x.astype(np.float64), "none") is None
+    assert body("softmax/x")(x, np.ones((3, 4), np.float32), -1) is None
+    assert body("softmax")(x, axis=0) is None
+    assert body("layer_norm")(x, cp.ones(4, np.float16), None, normalized_shape=(4,), eps=0.1) is None
+
+
+@pytest.mark.parametrize("char", ["e", "E"])
+def test_rounding_to_a_half_type_is_to_nearest_even(cp, char):
+    from distgrad.backend.kernels.cuda.source import source
+
+    x = np.random.default_rng(0).standard_normal(3000) * 10.0 ** np.arange(-9, 6).repeat(200)
+    edges = [0.0, -0.0, np.inf, -np.inf, np.nan, 65519.9, 65520.0, 1e-8, 3.4e38, 1.00390625, 1.01171875]
+    x = np.concatenate([x, edges]).astype("f")
+    text = (
+        source("linear", char)
+        + "KERNEL narrow(i64 n, const float* x, T* y) { FOR_EACH(i, n) store(y + i, x[i]); }"
+    )
+    out = cp.empty(x.size, DTYPES[char])
+    cp.RawKernel(text, "narrow")((4,), (256,), (x.size, cp.asarray(x), out))
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(cp.asnumpy(out).astype("d"), x.astype(DTYPES[char]).astype("d"))
+
+
+def test_every_kernel_of_the_table_has_a_body_for_these_dtypes(cp):
+    assert set(DTYPES) == set(TYPES) == set(TOLERANCE)
+    for name, kernel in TABLE.items():
+        assert callable(body(name)), name
+        assert set(kernel.cuda) <= set(TYPES), name

@@ -1,0 +1,76 @@
+"""What the tests of kernels share: how results compare, and shapes that kernels get wrong."""
+
+import inspect
+
+import numpy as np
+
+TOLERANCE = {"f": 2e-5, "d": 1e-11, "e": 4e-3, "E": 3e-2}  # E is bfloat16
+
+
+def agree(fast, plain, char):
+    if isinstance(plain, tuple):
+        for a, b in zip(fast, plain, strict=True):
+            agree(a, b, char) if b is not None else None
+        return
+    assert fast.shape == plain.shape
+    assert fast.dtype == plain.dtype
+    scale = max(1.0, float(np.nanmax(np.abs(np.where(np.isfinite(plain), plain, 0)), initial=0)))
+    np.testing.assert_allclose(fast, plain, rtol=TOLERANCE[char], atol=TOLERANCE[char] * scale)
+
+
+def vjp_arguments(record, vjp, inputs, attributes, y):
+    known = dict(zip(record.inputs, inputs, strict=False)) | attributes | {"y": y}
+    known |= {
+        f"{name}_shape": getattr(x, "shape", None) for name, x in zip(record.inputs, inputs, strict=False)
+    }
+    known["needs"] = tuple(known.get(name) is not None for name in vjp.inputs)
+    return [known[name] for name in vjp.names]
+
+
+def defaults(record, attributes):
+    """The attributes as the compiled call passes them: all of them."""
+    parameters = inspect.signature(record.formula).parameters
+    return {name: parameters[name].default for name in record.attributes} | attributes
+
+
+NORM = {"normalized_shape": (7,), "eps": 1e-5}
+FLAT = [(1,), (17,), (3, 1, 5), (1000003,)]
+LAST = [(1, 1), (1, 7), (5, 1), (65, 7), (3, 5, 33), (3, 20011), (20011, 3)]
+NORMS = [(1, 7), (5, 7), (64, 7), (65, 7), (2, 3, 129, 7)]
+TWO = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+POOL = {"kernel_size": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1), "ceil_mode": False}
+SHAPES = [
+    *(("gelu", [s], {"approximate": a}) for s in FLAT for a in ("none", "tanh")),
+    *((name, [s], {}) for name in ("silu", "relu", "tanh", "sigmoid") for s in FLAT),
+    *((name, [s], {"axis": -1}) for name in ("softmax", "log_softmax") for s in LAST),
+    *(("layer_norm", [s, (7,), (7,)], NORM) for s in NORMS),
+    *(("layer_norm", [s], NORM) for s in NORMS[:2]),
+    *(("rms_norm", [s, (7,)], NORM) for s in NORMS),
+    *(
+        ("linear", [(m, k), (n, k), (n,)], {})
+        for m, n, k in ((1, 1, 1), (1, 300, 5), (257, 3, 1), (33, 65, 129))
+    ),
+    *(
+        ("attention", [(2, 3, q, 5), (2, 3, k, 5), (2, 3, k, 4)], {"scale": 0.3, "is_causal": causal})
+        for q, k in ((1, 1), (1, 9), (9, 1), (65, 65), (130, 70), (70, 130), (40, 3000))
+        for causal in (False, True)
+    ),
+    *(("max_pool", [s], POOL) for s in ((1, 1, 2, 2), (3, 5, 34, 62), (1, 1, 2, 1000))),
+    *(
+        ("convolution", [x, w], TWO | options)
+        for x, w, options in (
+            ((1, 1, 1, 1), (1, 1, 1, 1), {}),
+            ((3, 5, 7, 9), (2, 5, 1, 1), {}),
+            ((2, 33, 9, 130), (5, 33, 3, 3), {"padding": (1, 1)}),
+            ((2, 33, 90, 11), (5, 33, 3, 2), {"padding": (0, 1), "dilation": (2, 1)}),
+            ((2, 6, 13, 11), (9, 2, 3, 3), {"stride": (2, 3), "padding": (2, 1), "groups": 3}),
+            ((2, 8, 12, 12), (8, 1, 5, 5), {"padding": (2, 2), "groups": 8}),
+            ((2, 4, 5, 5), (4, 4, 3, 3), {"padding": (6, 6), "stride": (4, 4)}),
+        )
+    ),
+    (
+        "convolution",
+        [(2, 3, 40), (4, 3, 5)],
+        {"stride": (2,), "padding": (3,), "dilation": (1,), "groups": 1},
+    ),
+]
