@@ -24,7 +24,7 @@ __all__ = ["Starter", "direct", "family", "mpiexec", "remove_segments"]
 _FAMILIES = {"Open MPI": r"open ?mpi|prrte|open-mpi", "Intel MPI": "intel", "MPICH": "hydra|mpich"}
 _MPI_PREFIXES = ("PMI_", "PMIX_", "OMPI_COMM_WORLD_")
 _SEGMENT_FOLDER = Path("/dev/shm")
-_SEGMENT_PREFIXES = ("mpich_shm_", "mpich_vci_")
+_SEGMENT_PREFIXES = ("mpich_shm_", "mpich_vci_", "sm_segment.")
 
 
 @dataclass(frozen=True)
@@ -164,10 +164,10 @@ def _find_mpiexec(environment: Mapping[str, str]) -> tuple[str, str]:
 
 
 def remove_segments(since_s: float) -> list[str]:
-    """Remove the shared-memory files that MPICH ranks left when they were killed; return their names.
+    """Remove the shared-memory files that MPI ranks left when they were killed; return their names.
 
     Their names say nothing of the job. A file is garbage if it is this user's, was made after the job began,
-    and no process of this machine has it open or mapped: MPICH closes a segment only after it has mapped it,
+    and no process of this machine has it open or mapped: MPI closes a segment only after it has mapped it,
     so looking for descriptors first and for maps second misses no user of it.
 
     Args:

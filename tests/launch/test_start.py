@@ -218,9 +218,10 @@ def test_kill_marked_finds_a_process_that_left_its_session_and_no_other():
             child.stdout.close()
 
 
-def test_remove_segments_spares_what_is_older_or_in_use():
+@pytest.mark.parametrize("library", ["mpich_shm_", "sm_segment.host."])  # MPICH's, Open MPI's
+def test_remove_segments_spares_what_is_older_or_in_use(library):
     folder = Path("/dev/shm")
-    paths = [folder / f"mpich_shm_{os.urandom(4).hex()}_{kind}" for kind in ("old", "left", "mapped", "open")]
+    paths = [folder / f"{library}{os.urandom(4).hex()}_{kind}" for kind in ("old", "left", "mapped", "open")]
     old, left, mapped, opened = paths
     try:
         old.write_bytes(b"x")
