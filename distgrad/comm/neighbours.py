@@ -124,7 +124,7 @@ class Neighbours:
             except OSError as error:
                 if error.errno not in (errno.ECONNREFUSED, errno.EAGAIN):
                     raise
-                self._check(time.monotonic() > deadline_s, [rank])
+                self._check(time.monotonic() > deadline_s, [rank], self._gone([rank]))
                 time.sleep(_RETRY_S)
             else:
                 return
@@ -135,8 +135,10 @@ class Neighbours:
         own = select.poll()
         own.register(self._socket, select.POLLIN)
         while topic not in self._inbox:
-            self._check(time.monotonic() > deadline_s, missing)
-            if own.poll(1e3 * _LOOK_S):
+            gone = self._gone(missing)  # looked at first: what a rank sent before its end is here by then
+            if not own.poll(0 if gone else 1e3 * _LOOK_S):
+                self._check(time.monotonic() > deadline_s, missing, gone)
+            else:
                 message, descriptors, _, _ = socket.recv_fds(self._socket, _MESSAGE_BYTES, 3 * _BATCH)
                 if hmac.compare_digest(message[:32], self._digest("message")):
                     self._inbox[message[32:].decode()] = descriptors
@@ -145,8 +147,11 @@ class Neighbours:
                         os.close(descriptor)
         return self._inbox.pop(topic)
 
-    def _check(self, late: bool, missing: Sequence[int]) -> None:
-        if gone := [rank for rank in missing if rank in self._pidfds and self.has_ended(rank)]:
+    def _gone(self, missing: Sequence[int]) -> list[int]:
+        return [rank for rank in missing if rank in self._pidfds and self.has_ended(rank)]
+
+    def _check(self, late: bool, missing: Sequence[int], gone: Sequence[int]) -> None:
+        if gone:
             raise RankFailedError(f"waited for {name_ranks(gone)} of the world, which ended without it")
         if late:
             raise CommTimeoutError(

@@ -259,6 +259,26 @@ def test_one_rank_inside_another_mpi_job_is_a_world_of_one(run):
     assert (ended.code, ended.stdout) == (0, "[0] 1\n")
 
 
+def test_a_rank_may_leave_as_soon_as_it_has_joined(run):
+    script = """
+        import os, time
+        import distgrad.comm.neighbours as neighbours
+        received = neighbours.Neighbours._receive
+        def late(self, topic, missing):
+            if topic.startswith("group"):
+                time.sleep(0.5)  # the first rank has sent the memory, and ended
+            return received(self, topic, missing)
+        neighbours.Neighbours._receive = late
+        import distgrad.comm
+        distgrad.comm.init("shm")
+        print("joined")
+        os._exit(0)
+    """
+    ended = run("-n 2", script)
+    assert (ended.code, ended.stderr) == (0, "")
+    assert sorted(ended.stdout.splitlines()) == ["[0] joined", "[1] joined"]
+
+
 def test_output_that_nobody_reads_ends_the_job(start):
     job = start("-n 2", "while True: print('y' * 50)")
     job.await_lines("[0] " + "y" * 50, "[1] " + "y" * 50)
