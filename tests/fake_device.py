@@ -7,6 +7,7 @@ with the line that asked. It stands beside the CPU as the devices ``fake:0`` and
 """
 
 import builtins
+import functools
 import itertools
 import operator
 import threading
@@ -315,9 +316,10 @@ def _device_function(name: str, value: Any) -> Any:
 
 
 def _find(name: str) -> Any:
-    if name in LACKING:
+    value = getattr(numpy_namespace, name)
+    if name in LACKING or isinstance(value, functools.partial):  # an operation's formula, with NumPy as xp
         raise AttributeError(name)
-    return _device_function(name, getattr(numpy_namespace, name))
+    return _device_function(name, value)
 
 
 def _asarray(x: Any, dtype: Any = None, copy: bool | None = None) -> FakeArray:

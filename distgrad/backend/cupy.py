@@ -27,7 +27,15 @@ except Exception as _error:  # not installed, or installed without its libraries
 else:
     _missing = None
 
-__all__ = ["CudaBackend", "elementwise_kernel", "matmul", "open_backend", "raw_kernel", "reduction_kernel"]
+__all__ = [
+    "CudaBackend",
+    "elementwise_kernel",
+    "make_namespace",
+    "matmul",
+    "open_backend",
+    "raw_kernel",
+    "reduction_kernel",
+]
 
 _INSTALL = 'pip install "distgrad[cuda13]" (CUDA 13 drivers) or "distgrad[cuda12]"'
 
@@ -125,10 +133,6 @@ def _copyto(x: Any, values: Any) -> Any:
     return x
 
 
-def _vecdot(x1: Any, x2: Any, axis: int = -1) -> Any:
-    return _sum(cp.conj(x1) * x2, axis=axis)
-
-
 def _as_strided(x: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
     return cp.lib.stride_tricks.as_strided(x, shape, strides)
 
@@ -146,8 +150,109 @@ def matmul(a: Any, b: Any, **options: Any) -> Any:
     return cp.matmul(a, b, **options)
 
 
+def _max(x: Any, axis: Any = None, keepdims: bool = False, initial: Any = None) -> Any:
+    return _extreme(cp.max, cp.maximum, x, axis, keepdims, initial)
+
+
+def _min(x: Any, axis: Any = None, keepdims: bool = False, initial: Any = None) -> Any:
+    return _extreme(cp.min, cp.minimum, x, axis, keepdims, initial)
+
+
+def _extreme(reduce: Any, pick: Any, x: Any, axis: Any, keepdims: bool, initial: Any) -> Any:
+    """The reduction with a value to start from, which CuPy's lacks."""
+    if initial is None:
+        return reduce(x, axis=axis, keepdims=keepdims)
+    axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+    if any(x.shape[each] == 0 for each in axes):
+        x = cp.full([max(n, 1) if i in axes else n for i, n in enumerate(x.shape)], initial, x.dtype)
+    return pick(reduce(x, axis=axis, keepdims=keepdims), x.dtype.type(initial))
+
+
+def _sort(x: Any, axis: int = -1, stable: bool = True) -> Any:
+    return cp.sort(x, axis=axis)  # which is stable
+
+
+def _argsort(x: Any, axis: int = -1, kind: str | None = None, stable: bool = True) -> Any:
+    return cp.argsort(x, axis=axis)  # which is stable
+
+
+def _vecdot(x1: Any, x2: Any, axis: int = -1) -> Any:
+    return _sum(cp.conj(x1) * x2, axis=axis)
+
+
+def _var(x: Any, axis: Any = None, correction: float = 0.0, keepdims: bool = False, dtype: Any = None) -> Any:
+    return cp.var(x, axis=axis, dtype=dtype, ddof=correction, keepdims=keepdims)
+
+
+class _Ufunc:
+    """A ufunc of CuPy's, with an ``accumulate`` that it lacks, in log₂ n steps."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self._function(*args, **options)
+
+    def accumulate(self, x: Any, axis: int = 0) -> Any:
+        """The running value along an axis."""
+        out, step, ahead = x.copy(), 1, (slice(None),) * (axis % x.ndim)
+        while step < x.shape[axis]:
+            rest = out[(*ahead, slice(step, None))]
+            rest[...] = self._function(rest, out[(*ahead, slice(None, -step))].copy())
+            step *= 2
+        return out
+
+
+class _Linalg:
+    """``cupy.linalg``, and what the array API standard has beyond it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(cp.linalg, name)
+
+    def cholesky(self, x: Any, upper: bool = False) -> Any:
+        """The lower factor, or the upper one."""
+        y = cp.linalg.cholesky(x)
+        return cp.conj(cp.swapaxes(y, -1, -2)) if upper else y
+
+    def solve(self, a: Any, b: Any) -> Any:
+        """The solution of ``a y = b`` for stacks that broadcast; ``b`` may be a vector."""
+        columns = b[:, None] if b.ndim == 1 else b
+        stack = np.broadcast_shapes(a.shape[:-2], columns.shape[:-2])
+        both = [cp.broadcast_to(x, (*stack, *x.shape[-2:])) for x in (a, columns)]
+        y = cp.linalg.solve(*both)
+        return y[..., 0] if b.ndim == 1 else y
+
+    def svdvals(self, x: Any) -> Any:
+        """Singular values."""
+        return cp.linalg.svd(x, full_matrices=False, compute_uv=False)
+
+    def pinv(self, x: Any, rtol: Any) -> Any:
+        """The Moore-Penrose inverse."""
+        u, s, vh = cp.linalg.svd(x, full_matrices=False)
+        large = s > rtol * _max(s, axis=-1, keepdims=True, initial=0.0)
+        inverse = cp.where(large, 1.0 / cp.where(large, s, 1.0), 0.0)
+        return cp.matmul(
+            cp.conj(cp.swapaxes(vh, -1, -2)), inverse[..., None] * cp.conj(cp.swapaxes(u, -1, -2))
+        )
+
+    def diagonal(self, x: Any) -> Any:
+        """The main diagonals of matrices."""
+        return cp.diagonal(x, axis1=-2, axis2=-1)
+
+
 def _functions() -> dict[str, Any]:
-    return {"matmul": matmul, "sum": _sum, "copyto": _copyto, "vecdot": _vecdot}
+    functions: dict[str, Any] = {"sum": _sum, "max": _max, "min": _min, "sort": _sort, "argsort": _argsort}
+    functions |= {"matmul": matmul, "copyto": _copyto, "as_strided": _as_strided, "linalg": _Linalg()}
+    functions |= {"vecdot": _vecdot, "var": _var}
+    return functions | {"maximum": _Ufunc(cp.maximum), "minimum": _Ufunc(cp.minimum)}
+
+
+def make_namespace() -> Namespace:
+    """CuPy's functions, and those that it lacks; no GPU is needed to ask for them."""
+    _require()
+    namespace = Namespace("cupy", cp.ndarray, _functions(), functools.partial(getattr, cp))
+    namespace.add_formula("add_at", accelerated("add_at", _add_at), replace=True)
+    return namespace
 
 
 # -- the backend
@@ -181,8 +286,7 @@ class CudaBackend(Backend):
         self._thread = _Thread()
         self._pool = cp.get_default_memory_pool()
         self._peak: _Peak | None = None
-        self.namespace = Namespace("cupy", cp.ndarray, _functions(), functools.partial(getattr, cp))
-        self.namespace.add_formula("add_at", accelerated("add_at", _add_at), replace=True)
+        self.namespace = make_namespace()
         cp.cuda.runtime.setDevice(self._first)
         on_precision(_set_precision)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["NAMESPACES", "Namespace", "add_formula", "namespace_of", "register_namespace"]
+__all__ = ["NAMESPACES", "Namespace", "add_formula", "complete", "namespace_of", "register_namespace"]
 
 
 class Namespace:
@@ -82,10 +82,16 @@ def namespace_of(array: Any) -> Namespace:
 _formulas: dict[str, tuple[Callable[..., Any], bool]] = {}
 
 
-def register_namespace(namespace: Namespace) -> None:
-    """Compute on arrays of its class by its functions, and by the formulas added so far and from now on."""
+def complete(namespace: Namespace) -> Namespace:
+    """Give a namespace the formulas added so far; returns it."""
     for name, (formula, replace) in _formulas.items():
         namespace.add_formula(name, formula, replace)
+    return namespace
+
+
+def register_namespace(namespace: Namespace) -> None:
+    """Compute on arrays of its class by its functions, and by the formulas added so far and from now on."""
+    complete(namespace)
     NAMESPACES[namespace.array_type] = namespace
 
 

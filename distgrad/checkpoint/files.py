@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import CPU, to_device
+from distgrad.backend.namespace import NAMESPACES
 from distgrad.errors import DataError, DTypeError
 
 __all__ = ["load", "save"]
@@ -33,6 +35,8 @@ _DTYPES = "?bhilqBHILQefd"
 
 def save(state: Any, path: str | os.PathLike[str], metadata: dict[str, str] | None = None) -> None:
     """Write state to a file, which appears under its name only once it is complete.
+
+    What lies on a device is copied to the host; a file knows no devices.
 
     Args:
         state: tensors and arrays in dicts, lists and tuples, with numbers, texts and None between them: what
@@ -142,8 +146,8 @@ def _digest(arrays: dict[str, np.ndarray]) -> str:
 
 def _encode(value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
     """The tree of a state as JSON has it; arrays go to ``arrays`` under their place."""
-    if isinstance(value, Tensor | np.ndarray | np.generic):
-        array = np.asarray(value._data if isinstance(value, Tensor) else value)
+    if isinstance(value, Tensor | np.ndarray | np.generic) or value.__class__ in NAMESPACES:
+        array = np.asarray(to_device(value._data if isinstance(value, Tensor) else value, CPU))
         if array.dtype.char not in _DTYPES:
             raise DTypeError(f"save: {place or 'the state'} is {array.dtype}, which the format does not hold")
         name = place or "state"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import broadcast_shape, same_shape
+from distgrad.autograd.ops.rules import at_hand, broadcast_shape, same_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import DTypeError, ShapeError
 
@@ -111,7 +111,7 @@ def pow(xp: Any, x1: Array, x2: Array, /) -> Array:
     """``x1`` to the power of ``x2``."""
     y = xp.pow(x1, x2)
     half = x2 == 0.5  # where NumPy may take the root, whose values at −∞ and −0 are others
-    if half is False or y.dtype.kind != "f" or not (half is True or half.any()):
+    if half is False or not at_hand(y) or y.dtype.kind != "f" or not (half is True or half.any()):
         return y
     return xp.where(half & ((x1 == 0) | (x1 == -np.inf)), xp.abs(x1), y).astype(y.dtype)
 

@@ -86,7 +86,9 @@ def _norm_on_device(arrays: list[Any], order: float) -> Any:
     total = xp.stack(parts)
     if order == math.inf:
         return total.max()
-    return xp.sum(total) if order == 0.0 else xp.sum(total) ** (1.0 / order)
+    if order == 0.0:  # of the tensors' norms, as on the host
+        return xp.sum(total != 0, dtype=np.float64)
+    return xp.sum(total) ** (1.0 / order)
 
 
 def _norm(array: Any, order: float) -> float:

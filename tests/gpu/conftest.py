@@ -1,0 +1,17 @@
+"""Tests marked ``gpu`` need a real one: elsewhere they are skipped, and say so."""
+
+import pytest
+
+import distgrad as dg
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip them, with the reason, where CuPy finds no GPU."""
+    marked = [item for item in items if item.get_closest_marker("gpu") is not None]
+    if not marked or dg.cuda.is_available():
+        return
+    try:
+        dg.device("cuda")
+    except dg.DeviceError as error:
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=f"needs a real GPU: {error}"))

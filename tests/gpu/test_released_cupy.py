@@ -1,0 +1,57 @@
+"""Rung 4, training: the CuPy backend on the released CuPy, its kernels run by a test double of a GPU.
+
+Results and gradients of both orders, modules, losses, rules and whole steps are held against the CPU's.
+"""
+
+import device_checks as checks
+import pytest
+from contracts import device as contract
+
+import distgrad as dg
+from distgrad.autograd.samples import sample_cases
+
+pytestmark = pytest.mark.gpu_double(timeout=300)
+
+#: What ends in libraries that the double does not stand in for: cuFFT, cuSOLVER, and CUB's sorting.
+ELSEWHERE = {
+    *("fft", "ifft", "fftn", "ifftn", "rfft", "irfft", "rfftn", "irfftn", "hfft", "ihfft"),
+    *("cholesky", "cofactors", "cofactors_vjp", "det", "eigh", "eigvalsh", "inv", "matrix_norm"),
+    *("matrix_power", "matrix_rank", "pinv", "qr", "slogdet", "solve", "svd", "svdvals"),
+    *("argsort", "argtopk", "median", "quantile", "sort", "topk"),
+    *("unique_all", "unique_counts", "unique_inverse", "unique_values"),
+}
+CASES = [
+    case
+    for case in sample_cases()
+    if case.record.name not in ELSEWHERE and str(case) != "norm-sum_of_singular_values"
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_operation(case):
+    checks.check_same_as_on_the_cpu(case, dg.device("cuda:0"), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", contract.PARAMETERS["module"])
+def test_module(name):
+    contract.module(name)
+
+
+@pytest.mark.parametrize("name", contract.PARAMETERS["loss"])
+def test_loss(name):
+    contract.loss(name)
+
+
+@pytest.mark.parametrize("place", contract.PARAMETERS["optimizer"])
+def test_optimizer(place):
+    contract.optimizer(place)
+
+
+@pytest.mark.parametrize("name", contract.PARAMETERS["steps"])
+def test_steps(name):
+    contract.steps(name)
+
+
+@pytest.mark.parametrize("name", contract.CHECKS)
+def test_check(name):
+    contract.CHECKS[name]()
