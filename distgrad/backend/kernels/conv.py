@@ -1,248 +1,290 @@
-"""Convolution over one or two axes, an image and a tile of its rows at a time.
+"""Convolution over one or two axes as products with shifted images, which are not unrolled into patches.
 
-A tile's patches are unrolled into a block that stays in the cache, along the columns of the kernel only: the
-kernel's rows then are products with one and the same block, shifted by whole rows. Where rows cannot be
-shifted (a stride) or channels are few, all of the kernel is unrolled; a kernel of 1 × 1 with stride 1 needs
-no block at all. Groups are products of their own; for depthwise ones sums of shifted rows were no faster.
+An image is copied into a padded grid. Seen as one long row, an output at every place of the grid then is a
+product of the weights with the grid itself, shifted by a fixed distance for each element of the kernel; the
+tile of :mod:`distgrad.backend.kernels.tile` reads the shifted rows where they lie. Places behind the last
+column of an output row are computed too and left out at the end. With a stride, the grid is first dealt out
+into its phases, in which a step of the stride is a step to the neighbour.
+
+The transpose in x is another such product, of the outputs' grid, once for each phase of x. The transpose in
+the weight sums over the places instead: its grid holds the channels of a place side by side; with few
+channels patches are unrolled after all, to be the narrow side of a product with all outputs. A kernel of one
+element at every place needs no grid, and is left to BLAS.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from distgrad.backend.kernels.product import product, product_address
 from distgrad.backend.kernels.support import is_plain, jit
-from distgrad.backend.threads import run_products
+from distgrad.backend.kernels.tile import ROWS, multiply_tile, pack_rows, tile_columns
+from distgrad.backend.threads import run_parts
 
-_TILE_BYTES = 1 << 16  # of unrolled patches; of 2^16 … 2^21 the fastest for 32 → 64 channels on 26 × 26
-_FEW = 24  # below so many terms a product is not worth its call; measured on 64 images of 28 × 28
+_BLOCK_ELEMENTS = 1 << 16  # of results, kept in the second-level cache
+_BLOCK_TERMS = 512  # of a product, whose rows of both sides fit the first-level cache
+_BLOCK_PLACES = 192  # of a sum over places
+
+Pair = tuple[int, int]
 
 
-class Plan(NamedTuple):
-    """How the kernels go over an image.
+class Grid(NamedTuple):
+    """A padded image dealt out into phases: row ``step r + f`` is row r of phase f, columns alike.
 
     Args:
-        groups: of channels.
-        kernel, stride, padding, dilation: two numbers each, for rows and columns.
-        shifted: whether the kernel's rows are shifts of one block.
-        tile: rows of the output to a block.
-        bare: whether an image is its own block.
+        lead: zeros before the first row and column.
+        step: phases.
+        rows, columns: of a phase.
     """
 
-    groups: int
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    shifted: bool
-    tile: int
-    bare: bool
+    lead: Pair
+    step: Pair
+    rows: int
+    columns: int
+
+    @property
+    def size(self) -> int:
+        """Elements of one channel."""
+        return self.step[0] * self.step[1] * self.rows * self.columns
+
+    def place(self, row: int, column: int) -> int:
+        """Where an element of the padded image lies."""
+        phase = row % self.step[0] * self.step[1] + column % self.step[1]
+        return (phase * self.rows + row // self.step[0]) * self.columns + column // self.step[1]
+
+
+def _grid(lengths: Any, lead: Pair, step: Pair, out: Pair, reach: Pair) -> Grid:
+    """The grid of an image.
+
+    Args:
+        lengths: its rows and columns.
+        lead, step: as in :class:`Grid`.
+        out: rows and columns of the results that are computed from it.
+        reach: distance between the first and the last element that one result is computed from.
+    """
+    rows, columns = (
+        max((first + n - 1) // s, k - 1 + far // s) + 1
+        for n, first, s, k, far in zip(lengths, lead, step, out, reach, strict=True)
+    )
+    if step[1] == 1:  # the zeros before a row are also those behind the one above
+        columns = max(lengths[1] + lead[1], columns - lead[1], out[1])
+    return Grid(lead, step, rows, max(columns, out[1]))
 
 
 @jit
-def _clip(start: int, step: int, count: int, length: int) -> Any:
-    """The places 0 … count at which ``start + step place`` lies inside ``length``: (first, one past last)."""
-    low = 0 if start >= 0 else (-start + step - 1) // step
-    high = 0 if start >= length else (length - start + step - 1) // step
-    high = min(high, count)
-    return min(low, high), high
+def _spread(image: Any, lead: Any, step: Any, rows: int, columns: int, last: bool, grid: Any) -> None:
+    """An image ``[C, rows, columns]`` into the grid, whose zeros stay.
 
-
-@jit
-def _unroll(x: Any, first: int, count: int, width: int, plan: Any, block: Any) -> Any:
-    """Patches of the output rows from ``first`` on into ``block``, ``[terms, rows, width]``."""
-    _, kernel, stride, padding, dilation, shifted, _, _ = plan
-    rows = 1 if shifted else kernel[0]
-    step = 1 if shifted else stride[0]
-    lines = count + dilation[0] * (kernel[0] - 1) if shifted else count
-    term = 0
-    for c in range(x.shape[0]):
-        for a in range(rows):
-            for b in range(kernel[1]):
-                start = b * dilation[1] - padding[1]
-                low, high = _clip(start, stride[1], width, x.shape[2])
-                for i in range(lines):
-                    to = block[term, i]
-                    at = (first + i) * step + a * dilation[0] - padding[0]
-                    if at < 0 or at >= x.shape[1] or low >= high:
-                        for j in range(width):
-                            to[j] = 0
-                        continue
-                    for j in range(low):
-                        to[j] = 0
-                    for j in range(high, width):
-                        to[j] = 0
-                    row, into = x[c, at, low * stride[1] + start :], to[low:high]
-                    if stride[1] == 1:
-                        for j in range(into.size):
-                            into[j] = row[j]
-                    else:
-                        for j in range(into.size):
-                            into[j] = row[j * stride[1]]
-                term += 1
-
-
-@jit
-def _fold(block: Any, first: int, count: int, width: int, plan: Any, x: Any) -> Any:
-    """The transpose of :func:`_unroll`: adds the block to the elements of ``x`` that it came from."""
-    _, kernel, stride, padding, dilation, shifted, _, _ = plan
-    rows = 1 if shifted else kernel[0]
-    step = 1 if shifted else stride[0]
-    lines = count + dilation[0] * (kernel[0] - 1) if shifted else count
-    term = 0
-    for c in range(x.shape[0]):
-        for a in range(rows):
-            for b in range(kernel[1]):
-                start = b * dilation[1] - padding[1]
-                low, high = _clip(start, stride[1], width, x.shape[2])
-                for i in range(lines):
-                    at = (first + i) * step + a * dilation[0] - padding[0]
-                    if at < 0 or at >= x.shape[1] or low >= high:
-                        continue
-                    row, up = x[c, at, low * stride[1] + start :], block[term, i, low:high]
-                    if stride[1] == 1:
-                        for j in range(up.size):
-                            row[j] += up[j]
-                    else:
-                        for j in range(up.size):
-                            row[j * stride[1]] += up[j]
-                term += 1
-
-
-@jit
-def _forward(address: int, one: Any, x: Any, w: Any, plan: Any, y: Any) -> None:
-    """``y[n, o, rows, width]`` from ``x[n, c, h, w]`` and ``w[groups, shifts, o / groups, terms]``."""
-    groups, shifts, outputs, terms = w.shape
-    inputs = x.shape[1] // groups
-    height, width, tile = y.shape[2], y.shape[3], plan[6]
-    lines = tile + (plan[4][0] * (shifts - 1))
-    block = np.empty((terms, lines, width), x.dtype)
-    size = x.itemsize
-    for n in range(x.shape[0]):
-        for group in range(groups):
-            image = x[n, group * inputs : (group + 1) * inputs]
-            for first in range(0, height, tile):
-                count = min(tile, height - first)
-                source, row = block.ctypes.data, lines * width
-                if plan[7]:
-                    source, row = image[0, first].ctypes.data, height * width
+    Args:
+        image, lead, step, rows, columns: see :class:`Grid`.
+        last: whether the grid is ``[phases, rows, columns, C]`` instead of ``[C, phases, rows, columns]``.
+        grid: one axis.
+    """
+    channels = image.shape[0]
+    stride = channels if last else 1
+    for c in range(channels):
+        for i in range(image.shape[1]):
+            r, f = (i + lead[0]) // step[0], (i + lead[0]) % step[0]
+            for phase in range(step[1]):
+                first = (phase - lead[1]) % step[1]
+                row = image[c, i, first:]
+                count = (row.size + step[1] - 1) // step[1]
+                line = (f * step[1] + phase) * rows + r
+                if not last:
+                    line += c * step[0] * step[1] * rows
+                place = line * columns + (first + lead[1]) // step[1]
+                to = grid[place * channels + c :] if last else grid[place:]
+                if stride == 1 and step[1] == 1:
+                    for j in range(count):
+                        to[j] = row[j]
                 else:
-                    _unroll(image, first, count, width, plan, block)
-                to = (y[n, group * outputs, first].ctypes.data, height * width)
-                for a in range(shifts):
-                    left = (w[group, a].ctypes.data, terms)
-                    right = (source + a * plan[4][0] * width * size, row)
-                    beta = one * 0 if a == 0 else one
-                    product(
-                        address, (False, False), outputs, count * width, terms, one, left, right, beta, to
-                    )
+                    for j in range(count):
+                        to[j * stride] = row[j * step[1]]
+
+
+class Part(NamedTuple):
+    """Results that are computed alike: all of a convolution, or one phase of its transpose in x.
+
+    Args:
+        grid: of the images that they are computed from.
+        weight: ``[groups, tiles, terms, ROWS]``.
+        offsets: bytes to each term's place in the grid, int64[terms].
+        start, step: where the results lie in the rows and columns of the whole.
+        shape: rows and columns.
+    """
+
+    grid: Grid
+    weight: Any
+    offsets: Any
+    start: Pair
+    step: Pair
+    shape: Pair
 
 
 @jit
-def _input(address: int, one: Any, g: Any, w: Any, plan: Any, x: Any) -> None:
-    """The transpose of :func:`_forward` in ``x``."""
-    groups, shifts, outputs, terms = w.shape
-    inputs = x.shape[1] // groups
-    height, width, tile = g.shape[2], g.shape[3], plan[6]
-    lines = tile + (plan[4][0] * (shifts - 1))
-    block = np.empty((terms, lines, width), x.dtype)
-    size = x.itemsize
-    for n in range(x.shape[0]):
-        if not plan[7]:
-            x[n] = 0
+def _correlate(
+    images: Any, lead: Any, phases: Any, rows: int, columns: int, grid: Any, weight: Any, offsets: Any,
+    start: Any, step: Any, shape: Any, lines: int, width: int, sums: Any, y: Any, one: Any,
+) -> None:  # fmt: skip
+    """One part of the results ``y[n, o, ...]``, of all images."""
+    groups, tiles, terms = weight.shape[:3]
+    inputs, outputs = images.shape[1] // groups, y.shape[1] // groups
+    size, row_bytes = images.itemsize, sums.shape[1] * images.itemsize
+    blocks = (terms + _BLOCK_TERMS - 1) // _BLOCK_TERMS
+    block = (terms + blocks - 1) // blocks
+    for n in range(images.shape[0]):
         for group in range(groups):
-            image = x[n, group * inputs : (group + 1) * inputs]
-            for first in range(0, height, tile):
-                count = min(tile, height - first)
-                source, row = block.ctypes.data, lines * width
-                if plan[7]:
-                    source, row = image[0, first].ctypes.data, height * width
-                elif shifts > 1:
-                    block[:] = 0
-                up = (g[n, group * outputs, first].ctypes.data, height * width)
-                for a in range(shifts):
-                    left = (w[group, a].ctypes.data, terms)
-                    to = (source + a * plan[4][0] * width * size, row)
-                    beta = one if shifts > 1 else one * 0
-                    product(address, (True, False), terms, count * width, outputs, one, left, up, beta, to)
-                if not plan[7]:
-                    _fold(block, first, count, width, plan, image)
+            image = images[n, group * inputs : (group + 1) * inputs]
+            _spread(image, lead, phases, rows, columns, False, grid)
+            for first in range(0, shape[0], lines):
+                count = min(lines, shape[0] - first)
+                for term in range(0, terms, block):
+                    some = min(block, terms - term)
+                    for j in range(0, (count - 1) * columns + shape[1], width):
+                        right = grid.ctypes.data + (first * columns + j) * size
+                        for i in range(tiles):
+                            left = weight.ctypes.data + ((group * tiles + i) * terms + term) * ROWS * size
+                            to = sums.ctypes.data + i * ROWS * row_bytes + j * size
+                            table = offsets.ctypes.data + 8 * term
+                            multiply_tile(left, table, right, some, to, row_bytes, 1 if term else 0, one)
+                for o in range(outputs):
+                    for i in range(count):
+                        line = sums[o, i * columns : i * columns + shape[1]]
+                        out = y[n, group * outputs + o, start[0] + (first + i) * step[0], start[1] :]
+                        if step[1] == 1:
+                            for j in range(shape[1]):
+                                out[j] = line[j]
+                        else:
+                            for j in range(shape[1]):
+                                out[j * step[1]] = line[j]
+
+
+def _run(images: Any, part: Part, y: Any) -> None:
+    """:func:`_correlate` on this process's threads."""
+    grid, one, width = part.grid, y.dtype.type(1), tile_columns(y.dtype)
+    tiles = part.weight.shape[1]
+    lines = max(1, min(part.shape[0], _BLOCK_ELEMENTS // (tiles * ROWS * grid.columns)))
+    channels = images.shape[1] // len(part.weight)
+
+    def run(start: int, stop: int) -> None:
+        places = np.zeros(channels * grid.size + grid.columns + 2 * width, y.dtype)
+        sums = np.empty((tiles * ROWS, -(-lines * grid.columns // width) * width), y.dtype)
+        _correlate(
+            *(images[start:stop], grid.lead, grid.step, grid.rows, grid.columns, places),
+            *(part.weight, part.offsets, part.start, part.step, part.shape, lines, width, sums),
+            *(y[start:stop], one),
+        )
+
+    run_parts(run, len(images), 1)
 
 
 @jit
-def _weight(address: int, one: Any, g: Any, x: Any, plan: Any, w: Any) -> None:
-    """The transpose of :func:`_forward` in ``w``, added to what ``w`` holds."""
-    groups, shifts, outputs, terms = w.shape
-    inputs = x.shape[1] // groups
-    height, width, tile = g.shape[2], g.shape[3], plan[6]
-    lines = tile + (plan[4][0] * (shifts - 1))
-    block = np.empty((terms, lines, width), x.dtype)
-    size = x.itemsize
-    for n in range(x.shape[0]):
+def _collect(g: Any, first: int, count: int, columns: int, panels: Any) -> None:
+    """Rows of the cotangent ``[O, rows, columns]`` as left sides ``[tiles, places, ROWS]``."""
+    for o in range(g.shape[0]):
+        tile, lane = o // ROWS, o % ROWS
+        for i in range(count):
+            row, to = g[o, first + i], panels[tile, i * columns :]
+            for j in range(row.size):
+                to[j, lane] = row[j]
+
+
+@jit
+def _sum_places(
+    g: Any, images: Any, lead: Any, phases: Any, rows: int, columns: int, grid: Any, panels: Any,
+    offsets: Any, runs: Any, length: int, lines: int, width: int, w: Any, one: Any,
+) -> None:  # fmt: skip
+    """Adds to ``w[groups, runs, o, elements of a run]``."""
+    groups, tiles = w.shape[0], panels.shape[0]
+    inputs, outputs = images.shape[1] // groups, g.shape[1] // groups
+    size, row_bytes = images.itemsize, w.shape[3] * images.itemsize
+    for n in range(images.shape[0]):
         for group in range(groups):
-            image = x[n, group * inputs : (group + 1) * inputs]
-            for first in range(0, height, tile):
-                count = min(tile, height - first)
-                source, row = block.ctypes.data, lines * width
-                if plan[7]:
-                    source, row = image[0, first].ctypes.data, height * width
-                else:
-                    _unroll(image, first, count, width, plan, block)
-                up = (g[n, group * outputs, first].ctypes.data, height * width)
-                for a in range(shifts):
-                    right = (source + a * plan[4][0] * width * size, row)
-                    to = (w[group, a].ctypes.data, terms)
-                    product(address, (False, True), outputs, terms, count * width, one, up, right, one, to)
+            image = images[n, group * inputs : (group + 1) * inputs]
+            _spread(image, lead, phases, rows, columns, True, grid)
+            up = g[n, group * outputs : (group + 1) * outputs]
+            for first in range(0, g.shape[2], lines):
+                count = min(lines, g.shape[2] - first)
+                _collect(up, first, count, columns, panels)
+                terms = (count - 1) * columns + g.shape[3]
+                for run in range(runs.size):
+                    start = grid.ctypes.data + (runs[run] + first * columns * inputs) * size
+                    for j in range(0, length, width):
+                        for i in range(tiles):
+                            left = panels.ctypes.data + i * panels.shape[1] * ROWS * size
+                            to = w[group, run, i * ROWS].ctypes.data + j * size
+                            right = start + j * size
+                            multiply_tile(left, offsets.ctypes.data, right, terms, to, row_bytes, 1, one)
 
 
-def _plan(
-    weight: tuple[int, ...], width: int, itemsize: int, stride: Any, padding: Any, dilation: Any, groups: int
-) -> Plan:
-    """The plan for a weight ``[O, C / groups, *kernel]`` with two spatial axes, and rows of ``width``."""
-    terms = weight[1] * weight[3]
-    shifted = stride[0] == 1 and terms >= _FEW and weight[2] > 1
-    if not shifted:
-        terms *= weight[2]
-    rows = _TILE_BYTES // (terms * width * itemsize)
-    tile = max(1, rows - dilation[0] * (weight[2] - 1) if shifted else rows)
-    bare = (*weight[2:], *stride, *padding) == (1, 1, 1, 1, 0, 0)
-    sizes = (weight[2:], tuple(stride), tuple(padding), tuple(dilation))
-    return Plan(groups, *sizes, shifted, tile, bare)  # type: ignore[arg-type]
-
-
-def _to_products(weight: Any, plan: Plan) -> Any:
-    """``[O, C / groups, *kernel]`` as ``[groups, shifts, O / groups, terms]``."""
-    outputs, inputs, rows, columns = weight.shape
-    if plan.shifted:
-        w = weight.reshape(plan.groups, outputs // plan.groups, inputs, rows, columns)
-        w = np.ascontiguousarray(w.transpose(0, 3, 1, 2, 4))
-        return w.reshape(plan.groups, rows, outputs // plan.groups, inputs * columns)
-    return weight.reshape(plan.groups, 1, outputs // plan.groups, inputs * rows * columns)
-
-
-def _from_products(w: Any, shape: tuple[int, ...], plan: Plan) -> Any:
-    if plan.shifted:
-        outputs, inputs, rows, columns = shape
-        w = w.reshape(plan.groups, rows, outputs // plan.groups, inputs, columns).transpose(0, 2, 3, 1, 4)
-    return w.reshape(shape)
+@jit
+def _sum_patches(
+    g: Any, images: Any, lead: Any, phases: Any, rows: int, columns: int, grid: Any, upper: Any, panels: Any,
+    offsets: Any, table: Any, lines: int, width: int, w: Any, one: Any,
+) -> None:  # fmt: skip
+    """Adds to ``w[groups, terms, outputs]``: for few channels, whose patches are the narrow side."""
+    groups, tiles, terms = w.shape[0], panels.shape[0], table.size
+    inputs, outputs = images.shape[1] // groups, g.shape[1] // groups
+    size, row_bytes = images.itemsize, w.shape[2] * images.itemsize
+    for n in range(images.shape[0]):
+        for group in range(groups):
+            image = images[n, group * inputs : (group + 1) * inputs]
+            _spread(image, lead, phases, rows, columns, False, grid)
+            up = g[n, group * outputs : (group + 1) * outputs]
+            _spread(up, (0, 0), (1, 1), g.shape[2], columns, True, upper)
+            for first in range(0, g.shape[2], lines):
+                places = (min(lines, g.shape[2] - first) - 1) * columns + g.shape[3]
+                for term in range(terms):
+                    to, row = panels[term // ROWS], grid[table[term] + first * columns :]
+                    for j in range(places):
+                        to[j, term % ROWS] = row[j]
+                right = upper.ctypes.data + first * columns * outputs * size
+                for j in range(0, outputs, width):
+                    for i in range(tiles):
+                        left = panels.ctypes.data + i * panels.shape[1] * ROWS * size
+                        to_w = w[group, i * ROWS].ctypes.data + j * size
+                        multiply_tile(
+                            left, offsets.ctypes.data, right + j * size, places, to_w, row_bytes, 1, one
+                        )
 
 
 class _Setting(NamedTuple):
-    """A convolution brought to two spatial axes."""
+    """A convolution brought to two spatial axes; shapes of x, weight and y, and the options."""
 
-    address: int
-    plan: Plan
     x: tuple[int, ...]
     weight: tuple[int, ...]
     y: tuple[int, ...]
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    groups: int
+
+    @property
+    def reach(self) -> Pair:
+        """From the first to the last element under the kernel."""
+        rows, columns = (d * (k - 1) for k, d in zip(self.weight[2:], self.dilation, strict=True))
+        return rows, columns
+
+    @property
+    def bare(self) -> bool:
+        """Whether an image is a matrix as it is: one element to a kernel, at every place."""
+        return (*self.weight[2:], *self.stride, *self.padding, self.groups) == (1, 1, 1, 1, 0, 0, 1)
+
+    def place(self, grid: Grid, row: int, column: int) -> int:
+        """Where an element of the kernel at the first output lies in the grid."""
+        return grid.place(row * self.dilation[0], column * self.dilation[1])
+
+    def grid(self) -> Grid:
+        """Of the images."""
+        return _grid(self.x[2:], self.padding, self.stride, self.y[2:], self.reach)  # type: ignore[arg-type]
 
 
-def _setting(x: Any, weight: Any, dtype: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
+def _setting(x: Any, weight: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
     """The setting for shapes ``x`` and ``weight``; None where the kernels do not apply."""
-    address = product_address(dtype)
-    if not address or len(x) not in (3, 4) or len(weight) != len(x):
+    if len(x) not in (3, 4) or len(weight) != len(x):
         return None
     if len(x) == 3:
         x, weight = (*x[:2], 1, x[2]), (*weight[:2], 1, weight[2])
@@ -255,68 +297,177 @@ def _setting(x: Any, weight: Any, dtype: Any, stride: Any, padding: Any, dilatio
     ]
     if min(out) < 1:
         return None
-    plan = _plan(weight, out[1], dtype.itemsize, stride, padding, dilation, groups)
-    plan = plan._replace(tile=min(plan.tile, out[0]))
-    return _Setting(address, plan, x, weight, (x[0], weight[0], *out))
+    return _Setting(
+        x, weight, (x[0], weight[0], *out), tuple(stride), tuple(padding), tuple(dilation), groups
+    )
+
+
+def _offsets(places: list[int], channels: int, channel: int, itemsize: int) -> Any:
+    """Bytes to each term, of all channels."""
+    table = np.arange(channels)[:, None] * channel + np.array(places, np.int64)
+    return np.ascontiguousarray(table.reshape(-1) * itemsize, np.int64)
 
 
 def convolution(x: Any, weight: Any, *, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
     """Forward."""
-    if not is_plain(x, weight):
-        return None
-    setting = _setting(x.shape, weight.shape, x.dtype, stride, padding, dilation, groups)
-    if setting is None:
+    setting = _setting(x.shape, weight.shape, stride, padding, dilation, groups)
+    if setting is None or not is_plain(x, weight):
         return None
     y = np.empty(setting.y, x.dtype)
-    w = _to_products(weight.reshape(setting.weight), setting.plan)
-    images, one = x.reshape(setting.x), x.dtype.type(1)
-
-    def run(start: int, stop: int) -> None:
-        _forward(setting.address, one, images[start:stop], w, tuple(setting.plan), y[start:stop])
-
-    run_products(run, len(x), 1)
+    if setting.bare:
+        np.matmul(weight.reshape(setting.weight[:2]), _planes(x), out=_planes(y))
+        return y.reshape(*y.shape[:2], *y.shape[6 - x.ndim :])
+    grid, (outputs, inputs, *kernel) = setting.grid(), setting.weight
+    taps = [setting.place(grid, *tap) for tap in np.ndindex(*kernel)]
+    offsets = _offsets(taps, inputs, grid.size, x.itemsize)
+    panels = pack_rows(weight.reshape(groups, outputs // groups, -1))
+    _run(x.reshape(setting.x), Part(grid, panels, offsets, (0, 0), (1, 1), setting.y[2:]), y)
     return y.reshape(*y.shape[:2], *y.shape[6 - x.ndim :])
+
+
+class _Phase(NamedTuple):
+    """Along one axis, the elements ``first, first + stride, …`` of x, all under the same of the kernel.
+
+    Args:
+        first, count: of the elements.
+        taps: (element of the kernel, how far the first element's output lies behind it), in pairs.
+    """
+
+    first: int
+    count: int
+    taps: list[Pair]
+
+
+def _phases(length: int, kernel: int, stride: int, padding: int, dilation: int) -> list[_Phase]:
+    phases = []
+    for first in range(min(stride, length)):
+        at = first + padding
+        taps = [
+            (a, (at - a * dilation) // stride) for a in range(kernel) if (at - a * dilation) % stride == 0
+        ]
+        phases.append(_Phase(first, -(-(length - first) // stride), taps))
+    return phases
 
 
 def convolution_input(
     cotangent: Any, weight: Any, *, shape: Any, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Any:
-    """The transpose in x."""
-    if not is_plain(cotangent, weight):
+    """The transpose in x: ``x[i] = Σ_a weight[a] cotangent[(i + padding - dilation a) / stride]``."""
+    setting = _setting(tuple(shape), weight.shape, stride, padding, dilation, groups)
+    if setting is None or not is_plain(cotangent, weight) or cotangent.size != np.prod(setting.y):
         return None
-    setting = _setting(tuple(shape), weight.shape, weight.dtype, stride, padding, dilation, groups)
-    if setting is None or cotangent.size != np.prod(setting.y):
-        return None
+    if setting.bare:
+        return np.matmul(weight.reshape(setting.weight[:2]).T, _planes(cotangent)).reshape(shape)
+    axes = [
+        _phases(*each)
+        for each in zip(
+            setting.x[2:], setting.weight[2:], setting.stride, setting.padding, setting.dilation, strict=True
+        )
+    ]
+    outs = [[q for phase in phases for _, q in phase.taps] for phases in axes]
+    lead = tuple(max(0, -min(out, default=0)) for out in outs)
+    far = tuple(max(out, default=0) + first for out, first in zip(outs, lead, strict=True))
+    counts = tuple(max(phase.count for phase in phases) for phases in axes)
+    grid = _grid(setting.y[2:], lead, (1, 1), counts, far)  # type: ignore[arg-type]
+    images, matrix = cotangent.reshape(setting.y), weight.reshape(groups, -1, *setting.weight[1:])
     x = np.empty(setting.x, weight.dtype)
-    w = _to_products(weight.reshape(setting.weight), setting.plan)
-    g, one = cotangent.reshape(setting.y), weight.dtype.type(1)
-
-    def run(start: int, stop: int) -> None:
-        _input(setting.address, one, g[start:stop], w, tuple(setting.plan), x[start:stop])
-
-    run_products(run, len(x), 1)
+    for rows, columns in itertools.product(*axes):
+        where = (
+            ...,
+            slice(rows.first, None, setting.stride[0]),
+            slice(columns.first, None, setting.stride[1]),
+        )
+        if not rows.taps or not columns.taps:
+            x[where] = 0
+            continue
+        places = [grid.place(r + lead[0], c + lead[1]) for _, r in rows.taps for _, c in columns.taps]
+        some = matrix[..., [a for a, _ in rows.taps], :][..., [b for b, _ in columns.taps]]
+        some = some.transpose(0, 2, 1, 3, 4).reshape(groups, setting.weight[1], -1)
+        offsets = _offsets(places, setting.weight[0] // groups, grid.size, x.itemsize)
+        start, counted = (rows.first, columns.first), (rows.count, columns.count)
+        _run(images, Part(grid, pack_rows(some), offsets, start, setting.stride, counted), x)
     return x.reshape(shape)
 
 
 def convolution_weight(
     cotangent: Any, x: Any, *, shape: Any, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Any:
-    """The transpose in weight; images are summed in runs whose borders do not depend on the threads."""
-    if not is_plain(cotangent, x):
+    """The transpose in weight."""
+    setting = _setting(x.shape, tuple(shape), stride, padding, dilation, groups)
+    if setting is None or not is_plain(cotangent, x) or cotangent.size != np.prod(setting.y):
         return None
-    setting = _setting(x.shape, tuple(shape), x.dtype, stride, padding, dilation, groups)
-    if setting is None or cotangent.size != np.prod(setting.y):
-        return None
-    g, images, one = cotangent.reshape(setting.y), x.reshape(setting.x), x.dtype.type(1)
-    like = _to_products(np.empty(setting.weight, x.dtype), setting.plan)
-    runs = min(len(x), 8)
-    parts = np.zeros((runs, *like.shape), x.dtype)
-    edges = [len(x) * i // runs for i in range(runs + 1)]
+    g, images = cotangent.reshape(setting.y), x.reshape(setting.x)
+    if setting.bare:
+        sums = [a @ b.T for a, b in zip(_planes(g), _planes(images), strict=True)]
+        return np.add.reduce(sums).reshape(shape)
+    joined = setting.stride[1] == setting.dilation[1] == 1
+    length = setting.weight[1] * (setting.weight[3] if joined else 1)
+    return (_by_patches if 2 * length < tile_columns(x.dtype) else _by_places)(g, images, setting).reshape(
+        shape
+    )
 
-    def run(start: int, stop: int) -> None:
+
+def _planes(images: Any) -> Any:
+    """Images with one row of places."""
+    return images.reshape(*images.shape[:2], -1)
+
+
+def _in_runs(images: Any, shape: tuple[int, ...], run: Callable[[slice, Any], None]) -> Any:
+    """Sum of what ``run(images, into)`` adds up, in at most 8 runs whose borders don't depend on threads."""
+    count = min(len(images), 8)
+    parts = np.zeros((count, *shape), images.dtype)
+    edges = [len(images) * i // count for i in range(count + 1)]
+
+    def run_some(start: int, stop: int) -> None:
         for i in range(start, stop):
-            part = slice(edges[i], edges[i + 1])
-            _weight(setting.address, one, g[part], images[part], tuple(setting.plan), parts[i])
+            run(slice(edges[i], edges[i + 1]), parts[i])
 
-    run_products(run, runs, 1)
-    return _from_products(parts.sum(axis=0), setting.weight, setting.plan).reshape(shape)
+    run_parts(run_some, count, 1)
+    return parts.sum(axis=0)
+
+
+def _by_places(g: Any, images: Any, setting: _Setting) -> Any:
+    """The left side of the product is the cotangent, the right one the channels of a row of the kernel."""
+    grid, (outputs, inputs, *kernel), groups = setting.grid(), setting.weight, setting.groups
+    one, width, outputs = images.dtype.type(1), tile_columns(images.dtype), outputs // groups
+    joined = setting.stride[1] == setting.dilation[1] == 1  # a kernel's row then is one run of elements
+    length = inputs * kernel[1] if joined else inputs
+    taps = [(a, b) for a in range(kernel[0]) for b in range(1 if joined else kernel[1])]
+    runs = np.array([setting.place(grid, *tap) * inputs for tap in taps], np.int64)
+    lines = max(1, min(g.shape[2], _BLOCK_PLACES // grid.columns))
+    tiles = -(-outputs // ROWS)
+    offsets = np.arange(lines * grid.columns, dtype=np.int64) * (inputs * images.itemsize)
+
+    def run(some: slice, w: Any) -> None:
+        places = np.zeros(inputs * (grid.size + grid.columns) + 2 * width, images.dtype)
+        panels = np.zeros((tiles, lines * grid.columns, ROWS), images.dtype)
+        _sum_places(
+            *(g[some], images[some], grid.lead, grid.step, grid.rows, grid.columns, places, panels),
+            *(offsets, runs, length, lines, width, w, one),
+        )
+
+    w = _in_runs(images, (groups, len(runs), tiles * ROWS, -(-length // width) * width), run)
+    w = w[:, :, :outputs, :length].reshape(groups, kernel[0], -1, outputs, length // inputs, inputs)
+    return w.transpose(0, 3, 5, 1, 2, 4)  # [groups, o, c, rows, columns (of which one axis is 1)]
+
+
+def _by_patches(g: Any, images: Any, setting: _Setting) -> Any:
+    """The left side of the product is the patch, the right one the cotangent's channels."""
+    grid, (outputs, inputs, *kernel), groups = setting.grid(), setting.weight, setting.groups
+    one, width, outputs = images.dtype.type(1), tile_columns(images.dtype), outputs // groups
+    table = _offsets([setting.place(grid, *tap) for tap in np.ndindex(*kernel)], inputs, grid.size, 1)
+    lines = max(1, min(g.shape[2], _BLOCK_PLACES // grid.columns))
+    tiles = -(-len(table) // ROWS)
+    offsets = np.arange(lines * grid.columns, dtype=np.int64) * (outputs * images.itemsize)
+
+    def run(some: slice, w: Any) -> None:
+        places = np.zeros(inputs * grid.size + grid.columns + 2 * width, images.dtype)
+        upper = np.zeros(g.shape[2] * grid.columns * outputs + width, images.dtype)
+        panels = np.zeros((tiles, lines * grid.columns, ROWS), images.dtype)
+        _sum_patches(
+            *(g[some], images[some], grid.lead, grid.step, grid.rows, grid.columns, places, upper, panels),
+            *(offsets, table, lines, width, w, one),
+        )
+
+    w = _in_runs(images, (groups, tiles * ROWS, -(-outputs // width) * width), run)
+    return w[:, : len(table), :outputs].transpose(0, 2, 1)
