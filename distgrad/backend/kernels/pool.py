@@ -16,7 +16,7 @@ _PAIRS = ((2, 2), (2, 2), (0, 0), (1, 1))  # kernel, stride, padding, dilation
 
 @jit
 def _larger(a: Any, b: Any) -> Any:
-    return a if a >= b or a != a else b  # NaN is largest
+    return a if (a >= b) | (a != a) else b  # NaN is largest
 
 
 @jit
@@ -40,13 +40,12 @@ def _scatter(g: Any, x: Any, out: Any) -> None:
             for j in range(up.size):
                 a, b, c, d = upper[2 * j], upper[2 * j + 1], lower[2 * j], lower[2 * j + 1]
                 top = _larger(_larger(a, c), _larger(b, d))
-                rest = up[j]
-                to_upper[2 * j] = rest if a == top else zero
-                rest = zero if a == top else rest
-                to_upper[2 * j + 1] = rest if b == top else zero
-                rest = zero if b == top else rest
-                to_lower[2 * j] = rest if c == top else zero
-                to_lower[2 * j + 1] = zero if c == top else rest
+                value = up[j]
+                below = (a != top) & (b != top)  # no branches: which is largest cannot be foreseen
+                to_upper[2 * j] = value if a == top else zero
+                to_upper[2 * j + 1] = value if (a != top) & (b == top) else zero
+                to_lower[2 * j] = value if below & (c == top) else zero
+                to_lower[2 * j + 1] = value if below & (c != top) else zero
 
 
 def _planes(x: Any, geometry: Any) -> Any:
