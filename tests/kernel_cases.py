@@ -55,6 +55,12 @@ SHAPES = [
         for q, k in ((1, 1), (1, 9), (9, 1), (65, 65), (130, 70), (70, 130), (40, 3000))
         for causal in (False, True)
     ),
+    *(
+        ("lstm_steps", [(steps, n, 4 * h), (4 * h, h), (n, h), (n, h)], {})
+        for steps, n, h in ((1, 1, 1), (7, 5, 33), (3, 1, 130), (2, 301, 8))
+    ),
+    *(("lstm_cell", [(n, 4 * h), (n, 4 * h), (n, h)], {}) for n, h in ((1, 1), (5, 33), (301, 8))),
+    *(("gru_cell", [(n, 3 * h), (n, 3 * h), (n, h)], {}) for n, h in ((1, 1), (5, 33), (301, 8))),
     *(("max_pool", [s], POOL) for s in ((1, 1, 2, 2), (3, 5, 34, 62), (1, 1, 2, 1000))),
     *(
         ("convolution", [x, w], TWO | options)

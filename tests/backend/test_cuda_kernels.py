@@ -401,7 +401,7 @@ def test_a_dropout_mask_is_the_hosts(p, cp, char):
 def test_an_array_that_is_not_contiguous_gives_the_same(cp):
     rng = np.random.default_rng(0)
     for name, shapes, attributes in SHAPES:
-        if name not in TABLE or len(shapes[0]) < 2 or np.prod(shapes[0]) > 1e4:
+        if name not in TABLE or not TABLE[name].cuda or len(shapes[0]) < 2 or np.prod(shapes[0]) > 1e4:
             continue
         inputs = [rng.standard_normal(shape) for shape in shapes]
         with np.errstate(all="ignore"):
@@ -456,5 +456,5 @@ def test_rounding_to_a_half_type_is_to_nearest_even(cp, char):
 def test_every_kernel_of_the_table_has_a_body_for_these_dtypes(cp):
     assert set(DTYPES) == set(TYPES) == set(TOLERANCE)
     for name, kernel in TABLE.items():
-        assert callable(body(name)), name
+        assert not kernel.cuda or callable(body(name)), name
         assert set(kernel.cuda) <= set(TYPES), name

@@ -92,6 +92,28 @@ def test_the_transposes_of_a_convolution_and_of_pooling(char):
             agree(fast, REGISTRY[name].formula(xp, *arguments, **options), char)
 
 
+def test_the_last_cell_of_a_sequence_hands_its_gradient_down():
+    rng = np.random.default_rng(0)
+    shapes = ((5, 3, 28), (28, 7), (3, 7), (3, 7))
+    inputs = [rng.standard_normal(shape).astype("f") for shape in shapes]
+    record = REGISTRY["lstm_steps"]
+    y = record.formula(xp, *inputs)
+    g = (*(rng.standard_normal(each.shape).astype("f") for each in y[:2]), np.zeros_like(y[2]))
+    arguments = vjp_arguments(record, record.vjps["weight"], inputs, {}, y)
+    fast = kernel_of("lstm_steps/from_input")(g, *arguments)
+    agree(fast, record.vjps["weight"].function(xp, g, *arguments), "f")
+    assert kernel_of("lstm_steps/from_input")((*g[:2], np.ones_like(y[2])), *arguments) is None
+
+
+def test_cells_keep_the_digits_of_small_states():
+    """tanh is the smallest part of an output: its relative error is what counts."""
+    cell = np.array([[1e-6, -1e-3, 0.02, 0.29, 0.31, -3.0]], np.float32)
+    gates = np.zeros((1, 24), np.float32)
+    gates[0, 6:12], gates[0, :6] = 40, -80  # the forget gate is open, the input gate shut
+    hidden, _ = kernel_of("lstm_cell")(gates, np.zeros_like(gates), cell)
+    np.testing.assert_allclose(hidden, 0.5 * np.tanh(cell.astype("d")), rtol=1e-6)
+
+
 def test_cross_entropy_agrees_for_one_class_and_for_many():
     rng = np.random.default_rng(0)
     for shape in ((1, 1), (300, 2), (7, 5001)):

@@ -89,6 +89,100 @@ def _(
     return g_gates, g_gates, g_cell * f
 
 
+@primitive(
+    math="hidden_t, cell_t = lstm_cell(from_input_t, hidden_{t-1} weightᵀ, cell_{t-1}) for t = 0, 1, …",
+    source="Hochreiter and Schmidhuber, Neural Computation, 1997; the forget gate: Gers et al., 2000",
+    shape=lambda from_input, weight, hidden, cell: [
+        (from_input[0], *cell),
+        (from_input[0], *cell),
+        (*from_input[:2], 4 * cell[-1]),
+    ],
+    dtypes="real floating-point",
+    outputs=3,
+    samples=[
+        Sample(((4, 2, 12), (12, 3), (2, 3), (2, 3))),
+        Sample(((1, 3, 4), (4, 1), (3, 1), (3, 1)), note="one step of one feature"),
+        Sample(((2, 0, 12), (12, 3), (0, 3), (0, 3)), note="empty"),
+    ],
+    rejects=[
+        Reject(((4, 2, 12), (12, 4), (2, 3), (2, 3)), ShapeError, "lstm_steps: weight is [12, 4]"),
+        Reject(((2, 12), (12, 3), (2, 3), (2, 3)), ShapeError, "from_input is [2, 12]"),
+    ],
+)
+def lstm_steps(
+    xp: Any, from_input: Array, weight: Array, hidden: Array, cell: Array, /
+) -> tuple[Array, Array, Array]:
+    """A network with long short-term memory over a sequence of at least one step.
+
+    Args:
+        from_input: what the input contributes to the four gates, with all biases, ``[L, N, 4 H]``.
+        weight: from the hidden state to the gates, ``[4 H, H]``.
+        hidden, cell: what the first step starts from, ``[N, H]``.
+
+    Returns:
+        Hidden states and cells after each step, ``[L, N, H]`` each, and the gates ``[L, N, 4 H]``.
+    """
+    _check_steps(from_input, weight, hidden, cell)
+    states, gates = [], []
+    for step in xp.unstack(from_input, axis=0):
+        parts = _lstm_gates(xp, step, xp.matmul(hidden, xp.matrix_transpose(weight)))
+        i, f, n, o = parts
+        cell = f * cell + i * n
+        hidden = o * xp.tanh(cell)
+        states.append((hidden, cell))
+        gates.append(_joined(xp, list(parts), step.shape))
+    hiddens, cells = (xp.stack(list(each), axis=0) for each in zip(*states, strict=True))
+    return hiddens, cells, xp.stack(gates, axis=0)
+
+
+def _check_steps(from_input: Array, weight: Array, hidden: Array, cell: Array) -> None:
+    size = weight.shape[-1]
+    if weight.shape != (4 * size, size):
+        raise ShapeError(f"lstm_steps: weight is {list(weight.shape)}, expected [4 H, H]")
+    if len(from_input.shape) != 3 or from_input.shape[0] == 0 or from_input.shape[2] != 4 * size:
+        raise ShapeError(
+            f"lstm_steps: from_input is {list(from_input.shape)}, expected [L, N, {4 * size}] with L > 0"
+        )
+    state = (from_input.shape[1], size)
+    if hidden.shape != state or cell.shape != state:
+        raise ShapeError(
+            f"lstm_steps: hidden is {list(hidden.shape)} and cell {list(cell.shape)}, expected {list(state)}"
+        )
+
+
+@lstm_steps.vjp("from_input", "weight", "hidden", "cell")
+def _(
+    xp: Any, g: tuple[Array, ...], weight: Array, hidden: Array, cell: Array, y: tuple[Array, ...]
+) -> tuple[Array, ...]:
+    hiddens, cells, gates = y
+    before = xp.concat([xp.expand_dims(hidden, axis=0), hiddens[:-1]], axis=0)
+    above = xp.concat([xp.expand_dims(cell, axis=0), cells[:-1]], axis=0)
+    i, f, n, o = _parts(xp, gates, 4)
+    tops = xp.tanh(cells)
+    g_i, g_f, g_n, g_o = _parts(xp, g[2], 4)
+    g_hidden, g_cell = xp.zeros_like(hidden), xp.zeros_like(cell)
+    steps = []
+    for t in reversed(range(gates.shape[0])):
+        g_hidden = g[0][t] + g_hidden
+        g_cell = g[1][t] + g_cell + g_hidden * (o[t] * (1.0 - tops[t] * tops[t]))
+        slopes = [
+            (g_cell * n[t] + g_i[t]) * (i[t] * (1.0 - i[t])),
+            (g_cell * above[t] + g_f[t]) * (f[t] * (1.0 - f[t])),
+            (g_cell * i[t] + g_n[t]) * (1.0 - n[t] * n[t]),
+            (g_hidden * tops[t] + g_o[t]) * (o[t] * (1.0 - o[t])),
+        ]
+        steps.append(_joined(xp, slopes, gates.shape[1:]))
+        g_hidden, g_cell = xp.matmul(steps[-1], weight), g_cell * f[t]
+    g_gates = xp.stack(steps[::-1], axis=0)
+    return g_gates, _weight_gradient(xp, g_gates, before), g_hidden, g_cell
+
+
+def _weight_gradient(xp: Any, g_gates: Array, before: Array) -> Array:
+    """Of all steps in one product: ``[L, N, 4 H]`` and the states before them, ``[L, N, H]``."""
+    rows = [xp.reshape(x, (x.shape[0] * x.shape[1], x.shape[2])) for x in (g_gates, before)]
+    return xp.matmul(xp.matrix_transpose(rows[0]), rows[1])
+
+
 def _gru_gates(xp: Any, from_input: Array, from_state: Array) -> tuple[Array, ...]:
     """Reset, update and new gate, and what the state contributes to the last."""
     x_r, x_z, x_n = _parts(xp, from_input, 3)

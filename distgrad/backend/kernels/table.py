@@ -35,7 +35,7 @@ class Kernel(NamedTuple):
         function: its name there.
         smallest: elements of the first array from which it pays on the host.
         dtypes: type characters of the first array on the host.
-        cuda: those on a GPU; E is bfloat16.
+        cuda: those on a GPU; E is bfloat16; empty where there is no body for it.
     """
 
     module: str
@@ -72,6 +72,11 @@ TABLE: dict[str, Kernel] = {
     "max_pool_scatter": Kernel("pool", "max_pool_scatter"),
     "attention": Kernel("attention", "attention", 1024, "f"),
     "attention/query": Kernel("attention", "attention_gradient", 1024, "f"),
+    "lstm_steps": Kernel("recurrent", "lstm_steps", 1, "f", cuda=""),
+    "lstm_steps/from_input": Kernel("recurrent", "lstm_steps_gradient", 1, "f", cuda=""),
+    "lstm_cell": Kernel("recurrent", "lstm_cell", 128, "f", cuda=""),
+    "gru_cell": Kernel("recurrent", "gru_cell", 128, "f", cuda=""),
+    "gru_cell/from_input": Kernel("recurrent", "gru_cell_gradient", 128, "f", cuda=""),
     "softmax": Kernel("softmax", "softmax", 512, "f"),
     "softmax/x": Kernel("softmax", "softmax_gradient", 512),
     "log_softmax": Kernel("softmax", "log_softmax", 512, "f"),

@@ -55,6 +55,18 @@ STEPS: dict[str, Callable[..., State]] = {
 GATES = {"RNN_TANH": 1, "RNN_RELU": 1, "LSTM": 4, "GRU": 3}
 
 
+def _walk_lstm(
+    input: Tensor, state: State, weight_ih: Tensor, weight_hh: Tensor, biases: Any, backwards: bool
+) -> tuple[Tensor, State]:
+    """:func:`walk` as one operation, where all sequences are of one length and nothing is projected."""
+    bias = None if biases[0] is None else biases[0] + biases[1]
+    from_input = ops.linear(input, weight_ih, bias)
+    if backwards:
+        from_input = ops.flip(from_input, axis=0)
+    hiddens, cells, _ = ops.lstm_steps(from_input, weight_hh, *state)
+    return ops.flip(hiddens, axis=0) if backwards else hiddens, (hiddens[-1], cells[-1])
+
+
 def walk(
     kind: str,
     input: Tensor,
@@ -78,6 +90,8 @@ def walk(
         The hidden states ``[L, N, H]``, and the state after the last step.
     """
     weight_ih, weight_hh, bias_ih, bias_hh, projection = weights
+    if kind == "LSTM" and exists is None and projection is None:
+        return _walk_lstm(input, state, weight_ih, weight_hh, (bias_ih, bias_hh), backwards)
     step = STEPS[kind]
     from_input = ops.unstack(ops.linear(input, weight_ih, bias_ih), axis=0)
     order = range(len(from_input))
