@@ -99,8 +99,11 @@ class Communicator(Transport):
         if weight is None:
 
             def body() -> NDArray[Any]:
-                self._all_reduce(flat, "sum" if op == "mean" else op)
-                self._divide(flat, op)
+                if op == "mean":
+                    self._all_reduce(flat, "sum")
+                    self._divide(flat, op)
+                else:
+                    self._all_reduce(flat, op)
                 return x
 
         else:

@@ -298,7 +298,10 @@ class HostGroup:
         """Reduce ``x`` in place, with the same bits on every rank."""
         compiled = self._state is not None and x.dtype in self._dtypes and x.flags.aligned
         if x.nbytes <= _SMALL_BYTES:
-            (self._reduce_small_compiled if compiled else self._reduce_small)(x, op)
+            if compiled:
+                self._reduce_small_compiled(x, op)
+            else:
+                self._reduce_small(x, op)
             return
         if compiled:
             arena, offset = self._place(x)
