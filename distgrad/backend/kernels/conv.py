@@ -329,12 +329,12 @@ class _Phase(NamedTuple):
     """Along one axis, the elements ``first, first + stride, …`` of x, all under the same of the kernel.
 
     Args:
-        first, count: of the elements.
+        first, number: of the elements.
         taps: (element of the kernel, how far the first element's output lies behind it), in pairs.
     """
 
     first: int
-    count: int
+    number: int
     taps: list[Pair]
 
 
@@ -367,7 +367,7 @@ def convolution_input(
     outs = [[q for phase in phases for _, q in phase.taps] for phases in axes]
     lead = tuple(max(0, -min(out, default=0)) for out in outs)
     far = tuple(max(out, default=0) + first for out, first in zip(outs, lead, strict=True))
-    counts = tuple(max(phase.count for phase in phases) for phases in axes)
+    counts = tuple(max(phase.number for phase in phases) for phases in axes)
     grid = _grid(setting.y[2:], lead, (1, 1), counts, far)  # type: ignore[arg-type]
     images, matrix = cotangent.reshape(setting.y), weight.reshape(groups, -1, *setting.weight[1:])
     x = np.empty(setting.x, weight.dtype)
@@ -384,8 +384,8 @@ def convolution_input(
         some = matrix[..., [a for a, _ in rows.taps], :][..., [b for b, _ in columns.taps]]
         some = some.transpose(0, 2, 1, 3, 4).reshape(groups, setting.weight[1], -1)
         offsets = _offsets(places, setting.weight[0] // groups, grid.size, x.itemsize)
-        start, counted = (rows.first, columns.first), (rows.count, columns.count)
-        _run(images, Part(grid, pack_rows(some), offsets, start, setting.stride, counted), x)
+        start, numbers = (rows.first, columns.first), (rows.number, columns.number)
+        _run(images, Part(grid, pack_rows(some), offsets, start, setting.stride, numbers), x)
     return x.reshape(shape)
 
 
