@@ -20,8 +20,8 @@ FLOORS = [
     {
         "backend": "namespace precision device streams memory blas threads rng numpy kernels.cache"
         " kernels.table cupy kernels.support"
-        " kernels.activation kernels.norm kernels.batch kernels.softmax kernels.optimizer kernels.product"
-        " kernels.tile kernels.linear kernels.attention kernels.recurrent"
+        " kernels.activation kernels.norm kernels.batch kernels.softmax kernels.optimizer kernels.rules"
+        " kernels.product kernels.tile kernels.linear kernels.attention kernels.recurrent"
         " kernels.conv kernels.pool kernels.embedding kernels.shared"
         " kernels.cuda.source kernels.cuda.launch kernels.cuda.windows kernels.cuda.activation"
         " kernels.cuda.norm kernels.cuda.batch kernels.cuda.softmax kernels.cuda.linear"
@@ -54,7 +54,7 @@ FLOORS = [
         " modules.embedding modules.images modules.padding modules.pooling modules.normalization"
         " modules.batchnorm modules.lazy modules.rnn modules.attention modules.transformer modules.loss"
         " modules.class_loss modules.sequence_loss",
-        "optim": "flat optimizer grad_scaler sgd adam adaptive matrix lbfgs lr_scheduler.schedules"
+        "optim": "flat optimizer grad_scaler sgd adam rules adaptive matrix lbfgs lr_scheduler.schedules"
         " lr_scheduler.plateau lr_scheduler.cycles",
         "data": "dataset sampler collate shared worker pool loader mnist cifar tokens text folder",
         "checkpoint": "files",

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
 
-from distgrad.backend.kernels.table import accelerated, is_fused
+from distgrad.backend.kernels.table import accelerated
 from distgrad.backend.namespace import namespace_of
-from distgrad.optim.optimizer import Optimizer
+from distgrad.optim.optimizer import Optimizer, whole_runs
 
 __all__ = ["Adam", "AdamW"]
 
@@ -71,7 +70,7 @@ class Adam(Optimizer):
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
-    block_elements: ClassVar[int] = sys.maxsize if is_fused("adam") else Optimizer.block_elements
+    block_elements: ClassVar[int] = whole_runs("adam")
     _decoupled = False
 
     def __init__(

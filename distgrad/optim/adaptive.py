@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from distgrad.backend.namespace import namespace_of
-from distgrad.optim.optimizer import Optimizer
+from distgrad.optim import rules
+from distgrad.optim.optimizer import Optimizer, whole_runs
 
 __all__ = ["ASGD", "Adadelta", "Adagrad", "Adamax", "Lion", "NAdam", "RAdam", "RMSprop", "Rprop"]
 
@@ -17,11 +18,15 @@ State = dict[str, np.ndarray]
 Group = dict[str, Any]
 
 
-def _directed(group: Group, p: np.ndarray, g: np.ndarray) -> np.ndarray:
-    """The gradient with ``maximize`` and a weight decay of ``g + λ p`` applied."""
-    if group["maximize"]:
-        g = -g
-    return g + group["weight_decay"] * p if group.get("weight_decay") else g
+def _signs(group: Group) -> tuple[float, float]:
+    """The first two numbers of a rule: the gradient's sign, and the weight decay of ``g + λ p``."""
+    return -1.0 if group["maximize"] else 1.0, group.get("weight_decay", 0.0)
+
+
+def _shrinking(group: Group) -> tuple[float, float, float]:
+    """As :func:`_signs`, and what the parameters are multiplied by where weight decay is decoupled."""
+    sign, decay = _signs(group)
+    return (sign, 0.0, 1.0 - group["lr"] * decay) if group["decoupled_weight_decay"] else (sign, decay, 1.0)
 
 
 class RMSprop(Optimizer):
@@ -39,6 +44,8 @@ class RMSprop(Optimizer):
 
     Source: Tieleman and Hinton, lecture 6.5, 2012; centered: Graves, 2013.
     """
+
+    block_elements: ClassVar[int] = whole_runs("rmsprop")
 
     def __init__(
         self,
@@ -66,22 +73,9 @@ class RMSprop(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule above."""
-        xp = namespace_of(p)
-        g = _directed(group, p, g)
-        alpha, v = group["alpha"], state["square_avg"]
-        v *= alpha
-        v += (1.0 - alpha) * (g * g)
-        if group["centered"]:
-            m = state["grad_avg"]
-            m += (1.0 - alpha) * (g - m)
-            v = v - m * m
-        change = g / (xp.sqrt(v) + group["eps"])
-        if group["momentum"]:
-            b = state["momentum_buffer"]
-            b *= group["momentum"]
-            b += change
-            change = b
-        p -= group["lr"] * change
+        alpha, optional = group["alpha"], (state.get("grad_avg"), state.get("momentum_buffer"))
+        numbers = (*_signs(group), alpha, 1.0 - alpha, group["eps"], group["momentum"], group["lr"])
+        rules.rmsprop(namespace_of(p), p, g, state["square_avg"], *optional, numbers)
 
 
 class Adagrad(Optimizer):
@@ -100,6 +94,7 @@ class Adagrad(Optimizer):
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("sum",)
+    block_elements: ClassVar[int] = whole_runs("adagrad")
 
     def __init__(
         self,
@@ -118,14 +113,11 @@ class Adagrad(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule above."""
-        xp = namespace_of(p)
-        g = _directed(group, p, g)
         s = state["sum"]
         if step == 1:
             s += group["initial_accumulator_value"]
-        s += g * g
         rate = group["lr"] / (1.0 + (step - 1) * group["lr_decay"])
-        p -= rate * (g / (xp.sqrt(s) + group["eps"]))
+        rules.adagrad(namespace_of(p), p, g, s, (*_signs(group), group["eps"], rate))
 
 
 class Adadelta(Optimizer):
@@ -145,6 +137,7 @@ class Adadelta(Optimizer):
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("square_avg", "acc_delta")
+    block_elements: ClassVar[int] = whole_runs("adadelta")
 
     def __init__(
         self,
@@ -161,15 +154,9 @@ class Adadelta(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule above."""
-        xp = namespace_of(p)
-        g = _directed(group, p, g)
-        rho, eps, v, d = group["rho"], group["eps"], state["square_avg"], state["acc_delta"]
-        v *= rho
-        v += (1.0 - rho) * (g * g)
-        change = xp.sqrt(d + eps) / xp.sqrt(v + eps) * g
-        d *= rho
-        d += (1.0 - rho) * (change * change)
-        p -= group["lr"] * change
+        rho = group["rho"]
+        numbers = (*_signs(group), rho, 1.0 - rho, group["eps"], group["lr"])
+        rules.adadelta(namespace_of(p), p, g, state["square_avg"], state["acc_delta"], numbers)
 
 
 class Adamax(Optimizer):
@@ -187,6 +174,7 @@ class Adamax(Optimizer):
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_inf")
+    block_elements: ClassVar[int] = whole_runs("adamax")
 
     def __init__(
         self,
@@ -203,14 +191,9 @@ class Adamax(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule above."""
-        xp = namespace_of(p)
-        g = _directed(group, p, g)
         beta1, beta2 = group["betas"]
-        m, u = state["exp_avg"], state["exp_inf"]
-        m += (1.0 - beta1) * (g - m)
-        u *= beta2
-        xp.maximum(u, xp.abs(g) + group["eps"], out=u)
-        p -= group["lr"] / (1.0 - beta1**step) * (m / u)
+        numbers = (*_signs(group), 1.0 - beta1, beta2, group["eps"], group["lr"] / (1.0 - beta1**step))
+        rules.adamax(namespace_of(p), p, g, state["exp_avg"], state["exp_inf"], numbers)
 
 
 class NAdam(Optimizer):
@@ -233,6 +216,7 @@ class NAdam(Optimizer):
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
+    block_elements: ClassVar[int] = whole_runs("nadam")
 
     def __init__(
         self,
@@ -265,21 +249,12 @@ class NAdam(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule above."""
-        xp = namespace_of(p)
-        (beta1, beta2), lr, decay = group["betas"], group["lr"], group["weight_decay"]
-        if group["decoupled_weight_decay"]:
-            g = -g if group["maximize"] else g
-            p *= 1.0 - lr * decay
-        else:
-            g = _directed(group, p, g)
+        (beta1, beta2), lr = group["betas"], group["lr"]
         now, coming, product = self._momentum(group, step)
-        m, v = state["exp_avg"], state["exp_avg_sq"]
-        m += (1.0 - beta1) * (g - m)
-        v *= beta2
-        v += (1.0 - beta2) * (g * g)
-        scale = xp.sqrt(v / (1.0 - beta2**step)) + group["eps"]
-        p -= lr * (1.0 - now) / (1.0 - product) * (g / scale)
-        p -= lr * coming / (1.0 - product * coming) * (m / scale)
+        moments = (1.0 - beta1, beta2, 1.0 - beta2, 1.0 / math.sqrt(1.0 - beta2**step), group["eps"])
+        rates = (lr * (1.0 - now) / (1.0 - product), lr * coming / (1.0 - product * coming))
+        numbers = (*_shrinking(group), *moments, *rates)
+        rules.nadam(namespace_of(p), p, g, state["exp_avg"], state["exp_avg_sq"], numbers)
 
 
 class RAdam(Optimizer):
@@ -298,6 +273,7 @@ class RAdam(Optimizer):
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
+    block_elements: ClassVar[int] = whole_runs("radam")
 
     def __init__(
         self,
@@ -316,26 +292,17 @@ class RAdam(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule of the paper."""
-        xp = namespace_of(p)
-        (beta1, beta2), lr = group["betas"], group["lr"]
-        if group["decoupled_weight_decay"]:
-            g = -g if group["maximize"] else g
-            p *= 1.0 - lr * group["weight_decay"]
-        else:
-            g = _directed(group, p, g)
-        m, v = state["exp_avg"], state["exp_avg_sq"]
-        m += (1.0 - beta1) * (g - m)
-        v *= beta2
-        v += (1.0 - beta2) * (g * g)
+        beta1, beta2 = group["betas"]
         correction = 1.0 - beta2**step
         longest = 2.0 / (1.0 - beta2) - 1.0
         length = longest - 2.0 * step * beta2**step / correction
-        change = m / (1.0 - beta1**step)
+        trust = 0.0
         if length > 5.0:
             trust = (length - 4.0) * (length - 2.0) * longest
             trust /= (longest - 4.0) * (longest - 2.0) * length
-            change = change * (math.sqrt(trust) * math.sqrt(correction) / (xp.sqrt(v) + group["eps"]))
-        p -= lr * change
+        rates = (group["eps"], group["lr"] / (1.0 - beta1**step), math.sqrt(trust * correction))
+        numbers = (*_shrinking(group), 1.0 - beta1, beta2, 1.0 - beta2, *rates)
+        rules.radam(namespace_of(p), p, g, state["exp_avg"], state["exp_avg_sq"], numbers)
 
 
 class Rprop(Optimizer):
@@ -352,6 +319,7 @@ class Rprop(Optimizer):
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("prev", "step_size")
+    block_elements: ClassVar[int] = whole_runs("rprop")
 
     def __init__(
         self,
@@ -368,19 +336,11 @@ class Rprop(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule of the paper."""
-        xp = namespace_of(p)
-        g = _directed(group, p, g)
-        before, size = state["prev"], state["step_size"]
+        size = state["step_size"]
         if step == 1:
             size += group["lr"]
-        turn = xp.sign(g * before)
-        shrink, grow = group["etas"]
-        size *= xp.where(
-            turn > 0, p.dtype.type(grow), xp.where(turn < 0, p.dtype.type(shrink), p.dtype.type(1))
-        )
-        xp.clip(size, *group["step_sizes"], out=size)
-        before[...] = xp.where(turn < 0, 0, g)
-        p -= xp.sign(before) * size
+        numbers = (*_signs(group), *group["etas"], *group["step_sizes"])
+        rules.rprop(namespace_of(p), p, g, state["prev"], size, numbers)
 
 
 class ASGD(Optimizer):
@@ -399,6 +359,7 @@ class ASGD(Optimizer):
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("ax",)
+    block_elements: ClassVar[int] = whole_runs("asgd")
 
     def __init__(
         self,
@@ -416,13 +377,10 @@ class ASGD(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule above."""
-        g = _directed(group, p, g)
         lr, lambd = group["lr"], group["lambd"]
         rate = lr / (1.0 + lambd * lr * (step - 1)) ** group["alpha"]
-        p *= 1.0 - lambd * rate
-        p -= rate * g
-        average = state["ax"]
-        average += (p - average) * (1.0 / max(1.0, step - 1 - group["t0"]))
+        share = 1.0 / max(1.0, step - 1 - group["t0"])
+        rules.asgd(namespace_of(p), p, g, state["ax"], (*_signs(group), 1.0 - lambd * rate, rate, share))
 
 
 class Lion(Optimizer):
@@ -439,6 +397,7 @@ class Lion(Optimizer):
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("exp_avg",)
+    block_elements: ClassVar[int] = whole_runs("lion")
 
     def __init__(
         self,
@@ -455,10 +414,8 @@ class Lion(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule above."""
-        xp = namespace_of(p)
-        g = -g if group["maximize"] else g
-        (beta1, beta2), lr, m = group["betas"], group["lr"], state["exp_avg"]
-        p *= 1.0 - lr * group["weight_decay"]
-        p -= lr * xp.sign(beta1 * m + (1.0 - beta1) * g)
-        m *= beta2
-        m += (1.0 - beta2) * g
+        (beta1, beta2), lr = group["betas"], group["lr"]
+        sign, decay = _signs(group)
+        weights = (beta1, 1.0 - beta1, beta2, 1.0 - beta2)
+        numbers = (sign, 0.0, 1.0 - lr * decay, lr, *weights)
+        rules.lion(namespace_of(p), p, g, state["exp_avg"], numbers)

@@ -10,6 +10,7 @@ import numpy as np
 
 from distgrad.backend.namespace import namespace_of
 from distgrad.errors import ShapeError
+from distgrad.optim import rules
 from distgrad.optim.optimizer import Optimizer
 
 __all__ = ["LAMB", "LARS", "Adafactor", "Muon"]
@@ -70,14 +71,13 @@ class LAMB(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule above."""
-        xp = namespace_of(p)
-        g = -g if group["maximize"] else g
-        (beta1, beta2), m, v = group["betas"], state["exp_avg"], state["exp_avg_sq"]
-        m += (1.0 - beta1) * (g - m)
-        v *= beta2
-        v += (1.0 - beta2) * (g * g)
-        u = m / (1.0 - beta1**step) / (xp.sqrt(v / (1.0 - beta2**step)) + group["eps"])
-        u += group["weight_decay"] * p
+        beta1, beta2 = group["betas"]
+        corrections = 1.0 / (1.0 - beta1**step), 1.0 / math.sqrt(1.0 - beta2**step)
+        numbers = (group["weight_decay"], 1.0 - beta1, beta2, 1.0 - beta2, *corrections, group["eps"])
+        sign = -1.0 if group["maximize"] else 1.0
+        u = rules.lamb_direction(
+            namespace_of(p), p, g, state["exp_avg"], state["exp_avg_sq"], (sign, *numbers)
+        )
         sizes = _norm(p), _norm(u)
         p -= group["lr"] * _unless_zero(sizes, lambda: sizes[0] / sizes[1]) * u
 
@@ -118,16 +118,14 @@ class LARS(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule above."""
-        g = -g if group["maximize"] else g
         decay, sizes = group["weight_decay"], (_norm(p), _norm(g))
         least = group["eps"]
         trust = _unless_zero(
             sizes, lambda: group["trust_coefficient"] * sizes[0] / (sizes[1] + decay * sizes[0] + least)
         )
-        b = state["momentum_buffer"]
-        b *= group["momentum"]
-        b += group["lr"] * trust * (g + decay * p)
-        p -= b
+        sign = -1.0 if group["maximize"] else 1.0
+        numbers = (sign, decay, group["momentum"], group["lr"] * trust)
+        rules.lars(namespace_of(p), p, g, state["momentum_buffer"], numbers)
 
 
 class Adafactor(Optimizer):

@@ -8,6 +8,7 @@ whole is called on one parameter at a time, in its own shape, and may keep state
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
@@ -16,12 +17,21 @@ import numpy as np
 from distgrad.autograd.modes import enable_grad, no_grad
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, activated, follow, to_device
+from distgrad.backend.kernels.table import is_fused
 from distgrad.backend.namespace import NAMESPACES
 from distgrad.comm.progress import tell_step
 from distgrad.errors import DTypeError, GraphError, ShapeError, StateDictError
 from distgrad.optim.flat import FlatBuffer, flatten
 
-__all__ = ["Optimizer"]
+__all__ = ["Optimizer", "whole_runs"]
+
+#: So that a rule's arrays stay in a core's second-level cache between its operations.
+_BLOCK_ELEMENTS = 1 << 15
+
+
+def whole_runs(rule: str) -> int:
+    """Elements to a call of a rule: all where a kernel goes over them once, else a block."""
+    return sys.maxsize if is_fused(rule) else _BLOCK_ELEMENTS
 
 
 class Optimizer:
@@ -37,9 +47,8 @@ class Optimizer:
 
     #: Names of the state arrays that the rule keeps, each of a parameter's size.
     state_names: ClassVar[tuple[str, ...]] = ()
-    #: Elements to a call of the rule, so that its arrays stay in a core's second-level cache between
-    #: operations; a rule that goes over them once takes all.
-    block_elements: ClassVar[int] = 1 << 15
+    #: Elements to a call of the rule, as :func:`whole_runs` has it.
+    block_elements: ClassVar[int] = _BLOCK_ELEMENTS
     #: Whether the rule treats elements alike, so that it may be given any block of them.
     elementwise: ClassVar[bool] = True
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
 
-from distgrad.backend.kernels.table import accelerated, is_fused
+from distgrad.backend.kernels.table import accelerated
 from distgrad.backend.namespace import namespace_of
-from distgrad.optim.optimizer import Optimizer
+from distgrad.optim.optimizer import Optimizer, whole_runs
 
 __all__ = ["SGD"]
 
@@ -56,7 +55,7 @@ class SGD(Optimizer):
     Source: Sutskever et al., ICML 2013, with the learning rate outside the momentum, as PyTorch has it.
     """
 
-    block_elements: ClassVar[int] = sys.maxsize if is_fused("sgd") else Optimizer.block_elements
+    block_elements: ClassVar[int] = whole_runs("sgd")
 
     def __init__(
         self,

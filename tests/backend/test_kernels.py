@@ -133,32 +133,81 @@ def test_rows_of_a_table_add_up_by_index(char):
     assert kernel_of("embedding_weight")(np.ones((1, 2), char), np.array([5]), num_embeddings=5) is None
 
 
+DECAY = {"weight_decay": 0.1, "maximize": True}
+#: By rule: the optimizer, and options with which it takes every branch.
+OPTIMIZERS = {
+    "adam": ("AdamW", [{}, {"amsgrad": True, "maximize": True}]),
+    "sgd": ("SGD", [{}, {"momentum": 0.9, "nesterov": True},
+                    {"momentum": 0.9, "dampening": 0.1, "weight_decay": 0.1}]),
+    "rmsprop": ("RMSprop", [{}, {"momentum": 0.9, **DECAY}, {"centered": True}]),
+    "adagrad": ("Adagrad", [{"initial_accumulator_value": 0.5}, {"lr_decay": 0.1, **DECAY}]),
+    "adadelta": ("Adadelta", [{}, DECAY]),
+    "adamax": ("Adamax", [{}, DECAY]),
+    "nadam": ("NAdam", [DECAY, {"weight_decay": 0.1, "decoupled_weight_decay": True}]),
+    "radam": ("RAdam", [{"betas": (0.9, 0.7)}, DECAY, {"weight_decay": 0.1, "decoupled_weight_decay": True}]),
+    "rprop": ("Rprop", [{}, {"maximize": True, "step_sizes": (0.09, 0.11)}]),
+    "asgd": ("ASGD", [{"t0": 0.0}, DECAY]),
+    "lion": ("Lion", [{}, DECAY]),
+    "lars": ("LARS", [{}, DECAY]),
+    "lamb_direction": ("LAMB", [{}, DECAY]),
+}  # fmt: skip
+
+
+def rule_home(name):
+    """The module and the name in it that the optimizers call a rule by."""
+    from distgrad.optim import adam, rules, sgd
+
+    return {"adam": (adam, "_rule"), "sgd": (sgd, "_rule")}.get(name, (rules, name))
+
+
+def parameters_after(kind, options, shape, char):
+    rng = np.random.default_rng(0)
+    p = dg.tensor(rng.standard_normal(shape).astype(char), requires_grad=True)
+    optimizer = getattr(dg.optim, kind)([p], lr=0.1, **options)
+    for _ in range(4):
+        p.grad = dg.tensor(rng.standard_normal(p.shape).astype(char))
+        optimizer.step()
+    state = optimizer.state_dict()["state"][0]
+    return p.detach().numpy().copy(), *(x for x in state.values() if isinstance(x, np.ndarray))
+
+
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("char", "fd")
 def test_an_optimizer_steps_alike_with_and_without_its_kernel(name, char, monkeypatch):
-    from distgrad.optim import adam, sgd
+    module, attribute = rule_home(name)
+    fused = getattr(module, attribute)
+    taken = []
 
-    module, kind = {"adam": (adam, dg.optim.AdamW), "sgd": (sgd, dg.optim.SGD)}[name]
-    options = {
-        "adam": [{}, {"amsgrad": True, "maximize": True}],
-        "sgd": [
-            {},
-            {"momentum": 0.9, "nesterov": True},
-            {"momentum": 0.9, "dampening": 0.1, "weight_decay": 0.1},
-        ],
-    }[name]
-    for each in options:
-        ends = []
-        for rule in (accelerated(name, module._update), module._update):
-            monkeypatch.setattr(module, "_rule", rule)
-            rng = np.random.default_rng(0)
-            p = dg.tensor(rng.standard_normal(70001).astype(char), requires_grad=True)
-            optimizer = kind([p], lr=0.1, **each)
-            for _ in range(3):
-                p.grad = dg.tensor(rng.standard_normal(p.shape).astype(char))
-                optimizer.step()
-            ends.append(p.detach().numpy().copy())
-        agree(ends[0], ends[1], char)
+    def noted(xp, p, *rest):
+        taken.append(kernel_of(name)(p.copy(), *rest_copies(rest)) is not None)
+        return fused(xp, p, *rest)
+
+    kind, several = OPTIMIZERS[name]
+    for options in several:
+        for shape in ((1025,), (35, 2001), (1, 1, 1), (0,)):
+            monkeypatch.setattr(module, attribute, noted)
+            fast = parameters_after(kind, options, shape, char)
+            monkeypatch.setattr(module, attribute, fused.__wrapped__)
+            agree(fast, parameters_after(kind, options, shape, char), char)
+    assert taken
+    assert all(taken)
+
+
+def rest_copies(values):
+    return [x.copy() if isinstance(x, np.ndarray) else x for x in values]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_gradient_that_is_not_a_number_shows_in_the_parameters(name):
+    kind, (options, *_) = OPTIMIZERS[name]
+    p = dg.tensor(np.ones(2000, np.float32), requires_grad=True)
+    optimizer = getattr(dg.optim, kind)([p], lr=0.1, **options)
+    for step in range(2):
+        g = np.ones(2000, np.float32)
+        g[7] = np.nan if step else 1.0
+        p.grad = dg.tensor(g)
+        optimizer.step()
+    assert np.isnan(p.detach().numpy()[7])
 
 
 # -- what kernels leave to the formula

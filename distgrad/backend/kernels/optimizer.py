@@ -11,6 +11,21 @@ from distgrad.backend.threads import run_parts
 _PART = 1 << 16  # elements worth a thread
 
 
+def run_rule(kernel: Any, arrays: tuple[Any, ...], numbers: Any, *options: bool) -> Any:
+    """The kernel over parts of the arrays, of which the first is returned; None may stand for one."""
+    if not is_plain(*arrays):
+        return None
+    first = arrays[0]
+    flat = [None if x is None else x.reshape(-1) for x in arrays]
+    values = [first.dtype.type(number) for number in numbers]
+
+    def run(start: int, stop: int) -> None:
+        kernel(*(None if x is None else x[start:stop] for x in flat), *values, *options)
+
+    run_parts(run, first.size, _PART)
+    return first
+
+
 @jit
 def _adam(
     p: Any, g: Any, m: Any, v: Any, sign: Any, decay: Any, shrink: Any, beta1: Any, rest1: Any, beta2: Any,
@@ -42,13 +57,9 @@ def _adam_largest(
 
 def adam(p: Any, g: Any, m: Any, v: Any, top: Any, numbers: Any) -> Any:
     """Adam's and AdamW's rule; ``numbers`` are those of the formula."""
-    if not is_plain(p, g, m, v, top):
-        return None
-    arrays = [p, g, m, v] if top is None else [p, g, m, v, top]
-    kernel = _adam if top is None else _adam_largest
-    values = [p.dtype.type(number) for number in numbers]
-    run_parts(lambda start, stop: kernel(*(x[start:stop] for x in arrays), *values), p.size, _PART)
-    return p
+    if top is None:
+        return run_rule(_adam, (p, g, m, v), numbers)
+    return run_rule(_adam_largest, (p, g, m, v, top), numbers)
 
 
 @jit
@@ -70,16 +81,6 @@ def _sgd_momentum(
 
 def sgd(p: Any, g: Any, b: Any, numbers: Any, nesterov: bool) -> Any:
     """The rule of gradient descent with momentum; ``numbers`` are those of the formula."""
-    if not is_plain(p, g, b):
-        return None
-    values = [p.dtype.type(number) for number in numbers]
     if b is None:
-        run_parts(lambda start, stop: _sgd(p[start:stop], g[start:stop], *values[:3]), p.size, _PART)
-    else:
-        arrays = [p, g, b]
-        run_parts(
-            lambda start, stop: _sgd_momentum(*(x[start:stop] for x in arrays), *values, nesterov),
-            p.size,
-            _PART,
-        )
-    return p
+        return run_rule(_sgd, (p, g), numbers[:3])
+    return run_rule(_sgd_momentum, (p, g, b), numbers, nesterov)

@@ -60,6 +60,17 @@ TABLE: dict[str, Kernel] = {
     "rms_norm/x": Kernel("norm", "rms_norm_gradient"),
     "adam": Kernel("optimizer", "adam"),
     "sgd": Kernel("optimizer", "sgd"),
+    "rmsprop": Kernel("rules", "rmsprop", cuda=""),
+    "adagrad": Kernel("rules", "adagrad", cuda=""),
+    "adadelta": Kernel("rules", "adadelta", cuda=""),
+    "adamax": Kernel("rules", "adamax", cuda=""),
+    "nadam": Kernel("rules", "nadam", cuda=""),
+    "radam": Kernel("rules", "radam", cuda=""),
+    "rprop": Kernel("rules", "rprop", cuda=""),
+    "asgd": Kernel("rules", "asgd", cuda=""),
+    "lion": Kernel("rules", "lion", cuda=""),
+    "lars": Kernel("rules", "lars", cuda=""),
+    "lamb_direction": Kernel("rules", "lamb_direction", cuda=""),
     "linear": Kernel("linear", "linear", 1 << 13),
     "convolution": Kernel("conv", "convolution"),
     "convolution_input": Kernel("conv", "convolution_input"),
@@ -147,7 +158,7 @@ def accelerated(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
                 return result
         return plain(xp, x, *args, **kwargs)
 
-    return either
+    return functools.update_wrapper(either, plain)
 
 
 def is_fused(name: str) -> bool:
