@@ -42,6 +42,7 @@ POOL = {"kernel_size": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": 
 SHAPES = [
     *(("gelu", [s], {"approximate": a}) for s in FLAT for a in ("none", "tanh")),
     *((name, [s], {}) for name in ("silu", "relu", "tanh", "sigmoid") for s in FLAT),
+    *(("random_mask", [s], {"state": (3, 1, 7), "p": p}) for s in FLAT for p in (0.1, 1.0)),
     *((name, [s], {"axis": -1}) for name in ("softmax", "log_softmax") for s in LAST),
     *(("layer_norm", [s, (7,), (7,)], NORM) for s in NORMS),
     *(("layer_norm", [s], NORM) for s in NORMS[:2]),

@@ -21,7 +21,7 @@ FLOORS = [
         "backend": "namespace precision device streams memory blas threads rng numpy kernels.cache"
         " kernels.table cupy kernels.support"
         " kernels.activation kernels.norm kernels.batch kernels.softmax kernels.optimizer kernels.rules"
-        " kernels.product kernels.tile kernels.linear kernels.attention kernels.recurrent"
+        " kernels.dropout kernels.product kernels.tile kernels.linear kernels.attention kernels.recurrent"
         " kernels.conv kernels.pool kernels.embedding kernels.shared"
         " kernels.cuda.source kernels.cuda.launch kernels.cuda.windows kernels.cuda.activation"
         " kernels.cuda.norm kernels.cuda.batch kernels.cuda.softmax kernels.cuda.linear"

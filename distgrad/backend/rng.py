@@ -31,6 +31,13 @@ class Generator:
     def __init__(self, seed: int = 0, stream: int = 0) -> None:
         self.manual_seed(seed, stream)
 
+    @classmethod
+    def at(cls, state: tuple[int, int, int]) -> Generator:
+        """A generator that draws from a seed, stream and block on."""
+        generator = cls(*state[:2])
+        generator._block = state[2]
+        return generator
+
     def manual_seed(self, seed: int, stream: int = 0) -> Generator:
         """Start anew from ``seed``; returns the generator."""
         self.seed = int(seed)
@@ -46,11 +53,21 @@ class Generator:
         """Go on from a state that :meth:`get_state` returned."""
         self.seed, self.stream, self._block = state["seed"], state["stream"], state["block"]
 
+    def reserve(self, count: int) -> tuple[int, int, int]:
+        """Pass over ``count`` words, for somebody who draws them by the seed, stream and block returned."""
+        block = self._block
+        self._block += -(-count // _WORDS_PER_BLOCK)
+        return self.seed, self.stream, block
+
+    def reserve_uniform(self, count: int, dtype: Any = np.float32) -> tuple[int, int, int]:
+        """As :meth:`reserve`, for ``count`` numbers of :meth:`uniform`."""
+        return self.reserve(count if np.dtype(dtype) == np.float64 else -(-count // 2))
+
     def bits(self, count: int) -> np.ndarray:
         """``count`` random words, uint64[count]; the counter moves on by whole blocks of four."""
-        key = np.array([self.seed & _MASK, self.stream & _MASK], dtype=np.uint64)
-        counter = np.array([self._block & _MASK, self._block >> 64, 0, 0], dtype=np.uint64)
-        self._block += -(-count // _WORDS_PER_BLOCK)
+        seed, stream, block = self.reserve(count)
+        key = np.array([seed & _MASK, stream & _MASK], dtype=np.uint64)
+        counter = np.array([block & _MASK, block >> 64, 0, 0], dtype=np.uint64)
         return np.random.Philox(key=key, counter=counter).random_raw(count)
 
     def uniform(self, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:

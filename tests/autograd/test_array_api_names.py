@@ -143,6 +143,8 @@ INTERNAL = {
     "batch_norm_with_statistics",
     "gru_cell",
     "lstm_cell",
+    "lstm_steps",
+    "random_mask",
     "getitem",
     "setitem",
     "put_zeros",

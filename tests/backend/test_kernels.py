@@ -123,6 +123,31 @@ def test_cross_entropy_agrees_for_one_class_and_for_many():
         assert ran == (2 if logits.size >= 512 else 1)
 
 
+STATES = [(0, 0, 0), (123, 7, 5), ((1 << 64) - 1, 1 << 63, (1 << 64) - 2), (5, 1, (1 << 70) + 3)]
+
+
+@pytest.mark.parametrize("char", "fd")
+@pytest.mark.parametrize("state", STATES, ids=str)
+def test_dropout_drops_what_the_formula_drops(state, char, restored_threads):
+    rng = np.random.default_rng(0)
+    for n in (1, 7, 8, 9, 1023, 1025, 200003):
+        for p in (0.0, 0.1, 0.5, 1.0):
+            x = rng.standard_normal(n).astype(char)
+            plain = REGISTRY["random_mask"].formula(xp, x, state=state, p=p)
+            for threads in (1, 3):
+                dg.set_num_threads(threads)
+                np.testing.assert_array_equal(kernel_of("random_mask")(x, state=state, p=p), plain)
+
+
+def test_what_dropout_draws_the_generator_passes_over():
+    x = dg.ones((70, 101))
+    for dtype in (dg.float32, dg.float64):
+        ours, words = dg.Generator(3), dg.Generator(3)
+        dg.dropout(x.astype(dtype), 0.3, generator=ours)
+        words.uniform(x.shape, dtype)
+        assert ours.get_state() == words.get_state()
+
+
 @pytest.mark.parametrize("char", "fd")
 def test_rows_of_a_table_add_up_by_index(char):
     rng = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from distgrad.autograd.composite import composite
-from distgrad.autograd.dispatch import Array
+from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.rules import Shape, plain
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.device import device_of, to_device
@@ -43,6 +43,32 @@ def _scaled(x: Array, kept: Any, p: float) -> Array:
     return x * (kept * x.dtype.type(1.0 / (1.0 - p) if p < 1.0 else 0.0))
 
 
+@primitive(
+    math="y = x mask / (1 - p), mask = (uniform numbers ≥ p)",
+    shape=lambda x, state, p: x,
+    dtypes="real floating-point",
+    samples=[
+        Sample(((3, 4, 2),), {"state": (5, 1, 3), "p": 0.3}),
+        Sample(((),), {"state": (5, 1, 3), "p": 0.5}, note="no axes"),
+        Sample(((0, 3),), {"state": (0, 0, 0), "p": 0.5}, note="empty"),
+    ],
+)
+def random_mask(xp: Any, x: Array, /, *, state: tuple[int, int, int], p: float) -> Array:
+    """Random elements set to 0, the others divided by ``1 - p``; which ones, the same state says again.
+
+    Args:
+        x: any shape.
+        state: seed, stream and block of the random numbers.
+        p: probability that an element is set to 0.
+    """
+    return _scaled(x, _kept(x, x.shape, p, Generator.at(state)), p)
+
+
+@random_mask.vjp("x")
+def _(xp: Any, g: Array, state: tuple[int, int, int], p: float) -> Array:
+    return xp.random_mask(g, state=state, p=p)
+
+
 @composite(
     math="y = x mask / (1 - p), mask Bernoulli(1 - p)",
     source="Srivastava et al., JMLR, 2014",
@@ -67,7 +93,8 @@ def dropout(
     _check_probability("dropout", p)
     if not training:
         return x
-    return _scaled(x, _kept(x, x.shape, p, generator), p)
+    state = (generator or default_generator).reserve_uniform(math.prod(x.shape), x.dtype)
+    return xp.random_mask(x, state=state, p=p)
 
 
 @composite(

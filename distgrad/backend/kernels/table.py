@@ -71,6 +71,8 @@ TABLE: dict[str, Kernel] = {
     "lion": Kernel("rules", "lion", cuda=""),
     "lars": Kernel("rules", "lars", cuda=""),
     "lamb_direction": Kernel("rules", "lamb_direction", cuda=""),
+    "random_mask": Kernel("dropout", "dropout", cuda=""),
+    "random_mask/x": Kernel("dropout", "dropout_gradient", cuda=""),
     "linear": Kernel("linear", "linear", 1 << 13),
     "convolution": Kernel("conv", "convolution"),
     "convolution_input": Kernel("conv", "convolution_input"),
