@@ -21,6 +21,7 @@ from distgrad.autograd.composite import Composite
 from distgrad.autograd.dispatch import namespace
 from distgrad.autograd.primitive import REGISTRY, Primitive, Reject
 from distgrad.autograd.samples import Case, is_floating, reject_cases, sample_cases
+from distgrad.backend.device import Device
 
 ROOMS = (
     "distgrad",
@@ -42,6 +43,8 @@ def literal(value: Any) -> str:
         return f"dg.tensor({literal(value.tolist())})"
     if isinstance(value, list):
         return f"[{', '.join(map(literal, value))}]"
+    if isinstance(value, Device):
+        return f"dg.{value!r}"
     if hasattr(value, "_fields"):
         return f"{type(value).__name__}({', '.join(map(literal, value))})"
     if isinstance(value, tuple):

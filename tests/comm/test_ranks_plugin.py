@@ -18,7 +18,10 @@ def project(tmp_path):
     (tmp_path / "tests").mkdir()
     for name in ("conftest.py", "ranks_plugin.py"):
         (tmp_path / "tests" / name).write_text((TESTS / name).read_text())
-    (tmp_path / "pyproject.toml").write_text((TESTS.parent / "pyproject.toml").read_text())
+    # Plugins that it does not copy are this folder's.
+    settings = (TESTS.parent / "pyproject.toml").read_text()
+    settings = settings.replace('pythonpath = ["tests"]', f'pythonpath = ["tests", "{TESTS}"]')
+    (tmp_path / "pyproject.toml").write_text(settings)
     (tmp_path / "temporary").mkdir()
 
     def write(text):

@@ -197,6 +197,7 @@ def test_leaving_in_the_middle_leaves_no_worker():
 
 
 SCRIPT = """
+import signal
 import time
 import distgrad as dg
 from distgrad.data import DataLoader, Dataset
@@ -210,6 +211,7 @@ class Slow(Dataset):
         return 9
 
 def main():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts without
     comm = dg.comm.init()
     for batch in DataLoader(Slow(), 1, num_workers=2):
         print("batch", int(batch), "of", comm.size, flush=True)
