@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import glob
 import math
 import os
 import shlex
@@ -17,7 +16,7 @@ from pathlib import Path
 from distgrad import env
 from distgrad.errors import LaunchError, MissingDependencyError
 
-from . import hosts, mpirun, plan, slurm, ssh
+from . import gpus, hosts, mpirun, plan, slurm, ssh
 from .job import Options
 from .logs import Console
 from .mpirun import Starter
@@ -55,10 +54,10 @@ def _per_node(text: str) -> int:
     """A number of ranks a host, or one for each of this machine's cores or GPUs, as torchrun says it."""
     if text not in ("auto", "cpu", "gpu"):
         return _count(text)
-    gpus = len(glob.glob("/dev/nvidia[0-9]*"))
-    if text == "gpu" and not gpus:
-        raise argparse.ArgumentTypeError("'gpu' was asked for, but this machine shows no GPU in /dev")
-    return gpus if gpus and text != "cpu" else len(usable_cores())
+    found = gpus.count(os.environ)
+    if text == "gpu" and not found:
+        raise argparse.ArgumentTypeError("'gpu' was asked for, but this machine shows no GPU")
+    return found if found and text != "cpu" else len(usable_cores())
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
@@ -102,8 +101,8 @@ def _add_places(add: Callable[..., argparse.Action]) -> None:
         help="the same, one a line: 'name slots=4', 'name:4' or 'name'")  # fmt: skip
     add("--ssh", default=ssh.DEFAULT, metavar="COMMAND",
         help=f"what reaches other hosts (default: {ssh.DEFAULT})")  # fmt: skip
-    add("--backend", choices=("shm", "mpi"),
-        help="how ranks communicate (default: shm on one host, mpi on several)")  # fmt: skip
+    add("--backend", choices=("shm", "mpi", "nccl"),
+        help="how ranks communicate (default: shm on one host, mpi on several; nccl: on GPUs)")  # fmt: skip
     add("--bind", action="store_true", help="give each rank processor cores of its own")
 
 
@@ -151,26 +150,32 @@ def _find_hosts(options: argparse.Namespace) -> tuple[list[plan.Host], bool]:
     return hosts.select(found, options.nnodes, options.per_node), by_slurm
 
 
-def _plan(options: argparse.Namespace, target: tuple[str, ...], paths: Sequence[str], backend: str) -> _Job:
+def _plan(
+    options: argparse.Namespace, target: tuple[str, ...], paths: Sequence[str], given: Mapping[str, str]
+) -> _Job:
     """Where the ranks run, and how they are started."""
+    backend = options.backend or env.read(given).backend
     found, by_slurm = _find_hosts(options)
     specs = plan.place(found, options.ranks or sum(host.slots for host in found))
     used = plan.count(specs)
-    remote = [host.name for host in used if not hosts.is_local(host.name)]
+    remote = [host for host in used if not hosts.is_local(host.name)]
+    on_gpus = backend == "nccl"
+    if on_gpus:
+        gpus.check([host for host in used if host not in remote], given)
     if not remote and len(used) == 1 and backend == "mpi":
         return _Job(specs, lambda variables: mpirun.mpiexec(used, target, variables, ""))
     if not remote and len(used) == 1:
-        return _Job(specs, lambda variables: mpirun.direct(len(specs), target, variables))
+        return _Job(specs, lambda variables: mpirun.direct(len(specs), target, variables, on_gpus))
     if backend == "shm":
         names = ", ".join(host.name for host in used)
         raise LaunchError(
             f"launch: --backend shm is for one host, this one, but the hosts are {names}; use mpi"
         )
-    address = hosts.job_address(remote[0]) if remote else "127.0.0.1"
+    address = hosts.job_address(remote[0].name) if remote else "127.0.0.1"
     reach = slurm.SRUN if by_slurm else options.ssh
     if not by_slurm:
-        ssh.check_hosts(remote, reach, paths)
-    return _Job(specs, lambda variables: mpirun.mpiexec(used, target, variables, reach), address)
+        ssh.check_hosts(remote, reach, paths, on_gpus)
+    return _Job(specs, lambda variables: mpirun.mpiexec(used, target, variables, reach, on_gpus), address)
 
 
 def _dry_run(job: _Job, given: dict[str, str]) -> str:
@@ -210,7 +215,7 @@ def _launch(options: argparse.Namespace) -> int:
     target = (*(["-m"] if options.module else []), options.script, *options.arguments)
     given = {**os.environ, **dict(options.env)}
     paths = [rank_file, os.getcwd(), *([] if options.module else [os.path.abspath(options.script)])]
-    job = _plan(options, target, paths, options.backend or env.read(given).backend or "")
+    job = _plan(options, target, paths, given)
     if options.dry_run:
         print(_dry_run(job, given))
         return 0

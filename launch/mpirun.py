@@ -42,23 +42,30 @@ class Starter:
     note: str = ""
 
 
-def direct(world_size: int, target: tuple[str, ...], environment: Mapping[str, str]) -> Starter:
+def direct(
+    world_size: int, target: tuple[str, ...], environment: Mapping[str, str], on_gpus: bool = False
+) -> Starter:
     """Start ``world_size`` ranks of ``target`` on this machine without MPI.
 
     Args:
         world_size: number of ranks.
         target: script and arguments, or ``-m``, module and arguments.
         environment: the variables for the ranks.
+        on_gpus: the ranks communicate by NCCL.
     """
     # Inside a rank of some MPI job, these ranks would take themselves for that one.
     own = {name: value for name, value in environment.items() if not name.startswith(_MPI_PREFIXES)}
-    if world_size > 1:
-        own["DISTGRAD_BACKEND"] = "shm"
+    if world_size > 1 or on_gpus:
+        own["DISTGRAD_BACKEND"] = "nccl" if on_gpus else "shm"
     return Starter((sys.executable, rank_file.__file__, f"0:{world_size}", *target), own)
 
 
 def mpiexec(
-    hosts: Sequence[Host], target: tuple[str, ...], environment: Mapping[str, str], reach: str
+    hosts: Sequence[Host],
+    target: tuple[str, ...],
+    environment: Mapping[str, str],
+    reach: str,
+    on_gpus: bool = False,
 ) -> Starter:
     """Start ranks of ``target`` by the ``mpiexec`` that stands beside this Python.
 
@@ -69,6 +76,7 @@ def mpiexec(
         target: script and arguments, or ``-m``, module and arguments.
         environment: the variables for the ranks.
         reach: the command that reaches other hosts, ssh's or srun's; empty if this machine is the only one.
+        on_gpus: the ranks communicate by NCCL, and their hosts by MPI.
 
     Raises:
         MissingDependencyError: no ``mpiexec`` was found.
@@ -86,7 +94,8 @@ def mpiexec(
     else:
         where = ["-n", str(sum(host.slots for host in hosts)), *rank]
     command = (path, *options, *where)
-    return Starter(command, {**settings, **environment, "DISTGRAD_BACKEND": "mpi"}, note)
+    backend = {"DISTGRAD_BACKEND": "nccl" if on_gpus else "mpi"}
+    return Starter(command, {**settings, **environment, **backend}, note)
 
 
 def family(path: str) -> str:

@@ -12,19 +12,22 @@ from pathlib import Path
 
 from distgrad.errors import LaunchError
 
+from . import gpus
 from . import rank as rank_file
+from .plan import Host
 
 __all__ = ["DEFAULT", "check_hosts"]
 
 DEFAULT = "ssh -o BatchMode=yes -o ConnectTimeout=10"  # nobody is there to type a password
 _TIMEOUT_S = 40.0
 _PROBE = """
-import json, os, sys
+import glob, json, os, sys
 from importlib.util import find_spec
-missing = [path for path in sys.argv[1:] if not os.path.exists(path)]
-parts = ("numpy.linalg", "mpi4py.MPI")
-lacks = [part.split(".")[0] for part in parts if not find_spec(part.split(".")[0]) or not find_spec(part)]
-print(json.dumps({"missing": missing, "lacks": lacks, "version": list(sys.version_info[:2])}))
+parts, files, *paths = sys.argv[1:]
+missing = [path for path in paths if not os.path.exists(path)]
+lacks = [p.split(".")[0] for p in parts.split() if not find_spec(p.split(".")[0]) or not find_spec(p)]
+found = {"missing": missing, "lacks": lacks, "version": list(sys.version_info[:2])}
+print(json.dumps(found | {"gpus": len(glob.glob(files))}))
 """
 _REASONS = (  # what ssh(1) says, and what to do
     ("Permission denied", "it refused the key; put your public key there (ssh-copy-id {host})"),
@@ -36,32 +39,36 @@ _REASONS = (  # what ssh(1) says, and what to do
 )
 
 
-def check_hosts(names: Sequence[str], ssh: str, paths: Sequence[str]) -> None:
+def check_hosts(hosts: Sequence[Host], ssh: str, paths: Sequence[str], on_gpus: bool = False) -> None:
     """Look at all hosts at once.
 
     Args:
-        names: the hosts, without this one.
+        hosts: the hosts, without this one, each with as many slots as ranks run there.
         ssh: the command that reaches them.
         paths: files and folders that must be there under the same path as here.
+        on_gpus: whether each rank needs CuPy and a GPU of its own.
 
     Raises:
         LaunchError: a host cannot be used; the message has a line for each.
     """
     with ThreadPoolExecutor(max_workers=32) as pool:
-        problems = list(pool.map(lambda name: _problem(name, ssh, paths), names))
+        problems = list(pool.map(lambda host: _problem(host, ssh, paths, on_gpus), hosts))
     lines = [
-        f"launch: host {name}: {problem}" for name, problem in zip(names, problems, strict=True) if problem
+        f"launch: host {host.name}: {problem}"
+        for host, problem in zip(hosts, problems, strict=True)
+        if problem
     ]
     if lines:
         raise LaunchError("\n".join(lines))
 
 
-def _problem(host: str, ssh: str, paths: Sequence[str]) -> str:
+def _problem(host: Host, ssh: str, paths: Sequence[str], on_gpus: bool) -> str:
     """Why a host cannot be used; empty if it can."""
-    command = shlex.join([sys.executable, "-c", _PROBE, *paths])
+    parts = "numpy.linalg mpi4py.MPI" + " cupy" * on_gpus
+    command = shlex.join([sys.executable, "-c", _PROBE, parts, gpus.FILES, *paths])
     try:
         done = subprocess.run(
-            [*shlex.split(ssh), host, command],
+            [*shlex.split(ssh), host.name, command],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -79,7 +86,7 @@ def _problem(host: str, ssh: str, paths: Sequence[str]) -> str:
     if done.returncode == 255:
         for words, reason in _REASONS:
             if words in done.stderr:
-                return reason.format(host=host) + quoted
+                return reason.format(host=host.name) + quoted
         return f"ssh could not reach it{quoted}"
     if done.returncode in (126, 127):
         return f"it has no Python at {sys.executable}; make the same environment there, at the same path"
@@ -87,7 +94,7 @@ def _problem(host: str, ssh: str, paths: Sequence[str]) -> str:
         found = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
         return f"Python cannot run there, exit code {done.returncode}{quoted}"
-    return _lacks(found)
+    return _lacks(found) or (gpus.shortage(found["gpus"], host.slots) if on_gpus else "")
 
 
 def _lacks(found: dict[str, object]) -> str:
@@ -104,5 +111,6 @@ def _lacks(found: dict[str, object]) -> str:
     if missing:
         return f"it has no {missing}; share the folder, or copy it to the same path"
     if found["lacks"]:
-        return f'its Python lacks {found["lacks"]}; run there: pip install "distgrad[mpi]"'
+        extras = "mpi,cuda13" if "cupy" in str(found["lacks"]) else "mpi"
+        return f'its Python lacks {found["lacks"]}; run there: pip install "distgrad[{extras}]"'
     return ""

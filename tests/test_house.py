@@ -28,7 +28,8 @@ FLOORS = [
         " kernels.cuda.attention kernels.cuda.conv kernels.cuda.pool kernels.cuda.scatter"
         " kernels.cuda.embedding kernels.cuda.optimizer kernels.cuda.reduce kernels.cuda.random",
         "profiler": "timeline summary memory report",
-        "launch": "plan hosts rank process ssh mpirun slurm loop lines hangs job logs supervise __main__",
+        "launch": "plan hosts rank process gpus ssh mpirun slurm loop lines hangs job logs supervise"
+        " __main__",
     },
     {
         "autograd": "declared lines porting primitive modes casting graph tensor tree source dispatch"
