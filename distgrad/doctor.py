@@ -17,10 +17,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from distgrad.backend.streams import synchronize
+from distgrad.comm.libnccl import PROVIDERS
 from distgrad.comm.registry import init
 from distgrad.launch.mpirun import family
 from distgrad.launch.rank import usable_cores
@@ -75,18 +77,23 @@ def plain(number):
     return f"{number // 1000}.{number % 1000 // 10}"
 found = {"CuPy": cupy.__version__, "CUDA of CuPy": plain(runtime.runtimeGetVersion())}
 try:
-    properties = [runtime.getDeviceProperties(i) for i in range(runtime.getDeviceCount())]
+    found["GPUs"] = {}
+    for index in range(runtime.getDeviceCount()):
+        p = runtime.getDeviceProperties(index)
+        words = (p["name"].decode(), f"{p['totalGlobalMem'] >> 30} GiB", runtime.deviceGetPCIBusId(index))
+        found["GPUs"][f"local rank {index}"] = ", ".join((f"cuda:{index}", *words))
     found["CUDA of the driver"] = plain(runtime.driverGetVersion())
-    found["GPUs"] = [f"{p['name'].decode()}, {p['totalGlobalMem'] >> 30} GiB" for p in properties]
 except Exception as error:
     found["GPUs"] = f"none to be had: {error}"
-try:
-    from cupy.cuda import nccl
-    number = nccl.get_version()
-    found["NCCL"] = f"{number // 10000}.{number % 10000 // 100}.{number % 100}"
-except Exception as error:
-    found["NCCL"] = f"missing to CuPy: {error}"
 print(json.dumps(found))
+"""
+_NCCL_PROBE = """
+import json
+from distgrad.comm.libnccl import open_provider, version_text
+version = version_text(open_provider("{name}").version())
+with open("/proc/self/maps") as maps:
+    paths = sorted({{line.split()[-1] for line in maps if "libnccl.so" in line}})
+print(json.dumps({{"found": ", ".join([version, *paths])}}))
 """
 _DRIVERS = {"13": 580, "12": 525}  # the oldest driver that runs a CUDA, by NVIDIA's table of compatibility
 
@@ -95,7 +102,8 @@ def examine(self_test: bool = True) -> dict[str, Any]:
     """Everything that a bug report needs, as plain values.
 
     Args:
-        self_test: also start two ranks with each backend that is there, and measure them.
+        self_test: also start two ranks with each backend that is there, NCCL's where there are two GPUs, and
+            measure them.
     """
     report: dict[str, Any] = {
         "versions": _versions(),
@@ -105,7 +113,8 @@ def examine(self_test: bool = True) -> dict[str, Any]:
         "cuda": _cuda(),
         "limits": _limits(),
     }
-    report["self-test"] = {name: _measure(name) for name in ("shm", "mpi")} if self_test else {}
+    backends = ["shm", "mpi", *(["nccl"] if len(_gpus(report["cuda"])) > 1 else [])]
+    report["self-test"] = {name: _measure(name) for name in backends} if self_test else {}
     report["install"] = _install(report)
     report["advice"] = _advise(report)
     return report
@@ -170,8 +179,25 @@ def _mpiexec() -> dict[str, Any]:
 def _cuda() -> dict[str, Any]:
     driver = re.search(r"Kernel Module\D*([\d.]+)", _read("/proc/driver/nvidia/version"))
     found: dict[str, Any] = {"driver": driver[1] if driver else None}
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        found["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"]
     found |= _installed([*_CUDA_PACKAGES["12"], *_CUDA_PACKAGES["13"], "pynccl"])
-    return found | (_probe(_CUPY_PROBE) if importlib.util.find_spec("cupy") else {"CuPy": None})
+    found |= _probe(_CUPY_PROBE) if importlib.util.find_spec("cupy") else {"CuPy": None}
+    return found | {f"NCCL by {name}": _nccl(name) for name in PROVIDERS}
+
+
+def _nccl(provider: str) -> str:
+    """The version of NCCL that a binding calls and the library's file, or why there is none."""
+    if importlib.util.find_spec(provider) is None:  # the binding has its package's name
+        return f"missing: {provider} is not installed"
+    found = _probe(_NCCL_PROBE.format(name=provider))
+    return str(found["found"]) if "found" in found else f"missing: {found['error']}"
+
+
+def _gpus(cuda: dict[str, Any]) -> dict[str, str]:
+    """The GPUs of the local ranks, if there are any."""
+    found = cuda.get("GPUs")
+    return found if isinstance(found, dict) else {}
 
 
 def _limits() -> dict[str, Any]:
@@ -237,10 +263,11 @@ def _advise_on_gpus(cuda: dict[str, Any]) -> list[str]:
     command = f"run: {_command(fitting[0])}"
     if not cuda.get("CuPy"):
         return [f"there is an NVIDIA driver, but CuPy is {cuda.get('error', 'missing')}; {command}"]
-    if isinstance(cuda["GPUs"], str):
-        return [f"CuPy {cuda['CuPy']} finds no GPU ({cuda['GPUs']}); {command}"]
-    if cuda["NCCL"].startswith("missing"):
-        return [f"GPUs cannot talk to each other, as NCCL is {cuda['NCCL']}; {command}"]
+    if not _gpus(cuda):
+        return [f"CuPy {cuda['CuPy']} finds no GPU ({_plain(cuda['GPUs'])}); {command}"]
+    nccl = [cuda[f"NCCL by {name}"] for name in PROVIDERS]
+    if all(found.startswith("missing") for found in nccl):
+        return [f"GPUs cannot talk to each other, as NCCL is {nccl[0]}; {command}"]
     return []
 
 
@@ -285,7 +312,9 @@ def present(report: dict[str, Any]) -> str:
     for title in ("versions", "machine", "blas", "mpi", "cuda", "limits", "self-test"):
         if report[title]:
             lines.append(title)
-            lines += [f"  {name:<18} {_plain(value)}" for name, value in report[title].items()]
+            for name, value in report[title].items():
+                rows = value if name == "GPUs" and isinstance(value, dict) else {name: value}
+                lines += [f"  {row:<18} {_plain(part)}" for row, part in rows.items()]
     lines.append("install")
     lines += [f"  {row['for']:<8} {row['command']:<30} {row['state']}" for row in report["install"]]
     lines.append("advice")
@@ -299,23 +328,22 @@ def _plain(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _timed(action: Callable[[], object]) -> float:
-    start_s = time.perf_counter()
-    action()
-    return time.perf_counter() - start_s
-
-
 def _be_a_rank() -> None:
     """Check and time all-reduces of two sizes."""
     comm = init()
+    device = getattr(comm, "device", None)  # a rank's GPU, with NCCL
     found: dict[str, float] = {}
     for name, nbytes in (("latency_us", 1024), ("bandwidth_gb_s", _TEST_BYTES)):
-        x = comm.allocate(nbytes).view("float32")
+        x = comm.allocate(nbytes, device).view("float32")
         seconds = []
         for _ in range(_TEST_ROUNDS):
             x[:] = comm.rank + 1
+            synchronize(device)
             comm.barrier()
-            seconds.append(_timed(lambda x=x: comm.all_reduce(x)))  # type: ignore[misc]
+            start_s = time.perf_counter()
+            comm.all_reduce(x)
+            synchronize(device)
+            seconds.append(time.perf_counter() - start_s)
             if x.min() != x.max() or x[0] != comm.size * (comm.size + 1) / 2:
                 raise SystemExit(f"doctor: an all-reduce over {comm.size} ranks gave {x[0]}")
         best_s = min(seconds)

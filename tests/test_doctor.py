@@ -1,12 +1,15 @@
 """The doctor finds what is there, and says what is wrong with what is not."""
 
+import importlib.util
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
 from distgrad import doctor
+from distgrad.comm import libnccl
 
 
 def healthy():
@@ -54,7 +57,14 @@ def test_planted_faults_are_found(part, change, words, monkeypatch):
     assert advice.startswith(words)
 
 
-GPU = {"driver": "580.65.06", "CuPy": "14.2.0", "GPUs": ["H100, 79 GiB"], "NCCL": "2.30.7"}
+NONE = "missing: no file"
+GPU = {
+    "driver": "580.65.06",
+    "CuPy": "14.2.0",
+    "GPUs": {"local rank 0": "cuda:0, H100, 79 GiB"},
+    "NCCL by cupy": "2.30.7, /lib/libnccl.so.2",
+    "NCCL by pynccl": "missing: pynccl is not installed",
+}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +82,9 @@ GPU = {"driver": "580.65.06", "CuPy": "14.2.0", "GPUs": ["H100, 79 GiB"], "NCCL"
             {"GPUs": "none to be had: no device"},
             'CuPy 14.2.0 finds no GPU (none to be had: no device); run: pip install "distgrad[cuda13]"',
         ),
-        ({"NCCL": "missing to CuPy: no file"}, "as NCCL is missing to CuPy: no file; run: "),
+        ({"NCCL by cupy": NONE}, "as NCCL is missing: no file; run: "),
+        ({"NCCL by cupy": NONE, "NCCL by pynccl": "2.30.7, libnccl.so.2"}, None),
+        ({"GPUs": {}}, "CuPy 14.2.0 finds no GPU (); run: "),
     ],
 )
 def test_what_stands_between_gpus_and_distgrad(change, words, monkeypatch):
@@ -95,6 +107,36 @@ def test_the_table_names_what_is_there_and_the_command_for_what_is_not():
     rows = {row["for"]: row for row in doctor._install(report)}
     assert rows["CUDA 13"]["state"].endswith("driver 535.1 is older than 580")
     assert rows["CUDA 12"]["state"].endswith("driver 535.1 fits")
+
+
+@pytest.mark.gpu_double(devices=2)
+def test_each_local_rank_has_its_gpu(capsys):
+    exec(doctor._CUPY_PROBE, {})
+    found = json.loads(capsys.readouterr().out)
+    assert found["CuPy"] == "14.2.0"
+    assert list(found["GPUs"]) == ["local rank 0", "local rank 1"]
+    for index, text in enumerate(found["GPUs"].values()):
+        assert re.fullmatch(rf"cuda:{index}, .+, \d+ GiB, 0000:0{index}:00\.0", text), text
+    titles = ("versions", "machine", "blas", "mpi", "limits", "self-test", "install", "advice")
+    lines = doctor.present({**{title: {} for title in titles}, "cuda": found}).splitlines()
+    assert f"  local rank 1       {found['GPUs']['local rank 1']}" in lines
+
+
+@pytest.mark.parametrize("provider", libnccl.PROVIDERS)
+def test_the_library_behind_each_binding_of_nccl_is_named(provider):
+    found = doctor._nccl(provider)
+    if importlib.util.find_spec(provider) is None:
+        assert found == f"missing: {provider} is not installed"
+    else:
+        assert re.fullmatch(r"\d+\.\d+\.\d+, /.*libnccl\.so\S*|missing: \S.* comm\.init: .+", found), found
+
+
+def test_a_binding_of_nccl_that_fails_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    found = doctor._nccl("mpi4jax")
+    assert found.startswith(
+        "missing: distgrad.errors.CommError: comm.init: nccl_provider must be one of cupy"
+    )
 
 
 def test_an_overridden_blas_kernel_is_found(monkeypatch):
@@ -122,6 +164,7 @@ def test_the_command_measures_two_ranks():
     report = json.loads(done.stdout)
     assert report["versions"]["numpy"].startswith("2.")
     assert report["mpi"]["mpiexec of"] in report["mpi"]["library"]
+    assert "NCCL by cupy" in report["cuda"]
     for backend in ("shm", "mpi"):
         assert report["self-test"][backend]["bandwidth_gb_s"] > 0.01, report["self-test"]
     assert {row["for"] for row in report["install"]} == {"CPU", "MPI", "CUDA 12", "CUDA 13"}

@@ -146,6 +146,23 @@ def test_ranks_exchange_what_is_on_their_gpus(run, on_double):
     assert sorted(ended.stdout.splitlines()) == [f"[{rank}] nccl shm 2 cuda:{rank} 44" for rank in range(2)]
 
 
+def test_the_doctor_measures_ranks_with_gpus(run, on_double):
+    script = """
+        import runpy, sys
+        sys.path.insert(0, sys.argv[1])
+        from gpu_double.runtime import install
+        install(num_devices=2)
+        runpy.run_module("distgrad.doctor", run_name="__main__")
+        import os
+        sys.stdout.flush()
+        os._exit(0)  # CuPy's own clean-up asks a driver that is not there
+    """
+    ended = run("-n 2 --backend nccl", script, str(TESTS), **on_double)
+    assert ended.code == 0, ended.stderr
+    found = json.loads(ended.stdout.removeprefix("[0] self-test "))
+    assert min(found["latency_us"], found["bandwidth_gb_s"]) > 0
+
+
 @pytest.mark.slow
 def test_a_gpu_job_that_hangs_is_explained(run, on_double):
     end = "if comm.rank == 0: comm.barrier()\nwhile True: pass"
