@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 import numpy as np
 
 from distgrad.autograd.casting import ACTIVE, cast_inputs
-from distgrad.autograd.graph import Node, OutputNode, next_number
+from distgrad.autograd.graph import Node, OutputNode, home, next_number
 from distgrad.autograd.lines import inside, outside, user_line
 from distgrad.autograd.modes import modes
 from distgrad.autograd.porting import wrong_arguments
@@ -359,7 +359,7 @@ def _scope(record: Primitive) -> dict[str, Any]:
 
 _LOCALS = ("each", "error", "misnamed", "misplaced", "node", "out", "outs")
 _HELPERS = (
-    *(DistgradError, Node, Tensor, as_array, complex_barrier, constant, explain, lone, optional),
+    *(DistgradError, Node, Tensor, as_array, complex_barrier, constant, explain, home, lone, optional),
     *(outside, pick, several, share, unwrap_sequence, wrong_arguments, wrong_dtype),
 )
 _GLOBALS: dict[str, Any] = {each.__name__: each for each in _HELPERS}

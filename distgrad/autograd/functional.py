@@ -42,6 +42,7 @@ class ArrayArithmetic:
 
     namespaces: dict[type, Any] = {np.ndarray: numpy_namespace}  # noqa: RUF012
     unpack: Any = None  # saved arrays are taken as they are
+    writes = True
     add = staticmethod(operator.add)  # in new memory: either may be shared with another path
 
     def choose(self, like: Any) -> Any:
@@ -85,7 +86,8 @@ class ArrayArithmetic:
             xp.add(grad, g if leaf.scale == 1.0 else g * leaf.scale, out=grad)
             leaf.grad.changed("backward")
         elif leaf.buffer is not None:
-            xp.multiply(g, leaf.scale, out=leaf.buffer)
+            if g is not leaf.buffer or leaf.scale != 1.0:
+                xp.multiply(g, leaf.scale, out=leaf.buffer)
             leaf.grad = Tensor(leaf.buffer)
         else:
             leaf.grad = Tensor(as_array(g).copy())
@@ -95,6 +97,7 @@ class TensorArithmetic:
     """Gradients as tensors: they can be differentiated again."""
 
     namespaces: dict[type, Any] = {}  # noqa: RUF012
+    writes = False
 
     def choose(self, like: Any) -> Any:
         """The Tensor namespace of the device where the gradient lies."""

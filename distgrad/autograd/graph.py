@@ -23,6 +23,7 @@ __all__ = [
     "Observer",
     "OutputNode",
     "describe",
+    "home",
     "next_number",
     "reachable_nodes",
     "run_backward",
@@ -133,6 +134,7 @@ class Leaf:
     Attributes:
         grad: the gradient tensor, or None.
         buffer: an array (a slice of a flat buffer) that the gradient is written into, or None.
+        home: the buffer during a backward pass that may write its only gradient straight into it, else None.
         scale: what gradients are multiplied by on their way into ``buffer``; 0 writes zeros, whatever comes.
         flat: (flat buffer, first element, one past the last) of the tensor's own elements, or None.
         hooks: functions of the gradient, run before it is added to ``grad``.
@@ -146,6 +148,7 @@ class Leaf:
         "buffer",
         "flat",
         "grad",
+        "home",
         "hooks",
         "observer",
         "post_hooks",
@@ -156,6 +159,7 @@ class Leaf:
     def __init__(self, tensor: Any) -> None:
         self.grad: Any = None
         self.buffer: Any = None
+        self.home: Any = None
         self.scale = 1.0
         self.flat: Any = None
         self.hooks: list[Callable[..., Any]] | None = None
@@ -169,9 +173,11 @@ class Arithmetic(Protocol):
 
     Attributes:
         namespaces: the ``xp`` that vjps are called with, by the gradient's type.
+        writes: whether vjps may write gradients into the leaves' buffers.
     """
 
     namespaces: dict[type, Any]
+    writes: bool
 
     def choose(self, like: Any) -> Any:
         """The ``xp`` for a gradient of another type; a device's work goes where the gradient lies."""
@@ -233,7 +239,7 @@ def run_backward(
         if target.__class__ is Leaf:
             uses[target] = uses.get(target, 0) + 1
     walk = _Walk(arithmetic, retain_graph, wanted, needed, accumulate, uses)
-    observers = walk.start(order) if accumulate else []
+    observers = walk.start(order)
     try:
         for target, g in roots:
             walk.receive(target, g)
@@ -309,10 +315,12 @@ class _Walk:
         self.grads: dict[Any, Any] = {}
 
     def start(self, order: Sequence[Node]) -> list[Observer]:
-        """Tell the observers which of their leaves are reached."""
+        """Find homes for gradients, and tell the observers which of their leaves are reached."""
         reached: dict[int, tuple[Observer, set[Leaf]]] = {}
-        for leaf in self.uses:
-            if leaf.observer is not None and (self.needed is None or leaf in self.needed):
+        writes = self.arithmetic.writes and self.accumulate and self.wanted is None
+        for leaf, uses in self.uses.items():
+            leaf.home = leaf.buffer if writes and uses == 1 and not leaf.hooks else None
+            if self.accumulate and leaf.observer is not None and (self.needed is None or leaf in self.needed):
                 reached.setdefault(id(leaf.observer), (leaf.observer, set()))[1].add(leaf)
         started = sorted(reached.values(), key=lambda each: each[0].number)
         for observer, leaves in started:
@@ -455,6 +463,11 @@ def _restored(node: Node) -> tuple[Any, ...]:
         )
     saved: tuple[Any, ...] = node.saved.restore(node)
     return saved
+
+
+def home(edge: Any) -> Any:
+    """Where the only gradient of a leaf may be written, which still counts as handed over; None: nowhere."""
+    return edge.home if edge.__class__ is Leaf and edge.grad is None else None
 
 
 def describe(node: Node) -> str:

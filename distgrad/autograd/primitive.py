@@ -159,7 +159,7 @@ class Primitive:
                 attributes.append(parameter.name)
         if self.variadic and len(inputs) != 1:
             raise TypeError(f"primitive {self.name}: a sequence must be the only input, got {inputs}")
-        reserved = {"xp", "g", "y", "needs"} & {*inputs, *attributes}
+        reserved = {"xp", "g", "y", "needs", "into"} & {*inputs, *attributes}
         if reserved:
             raise TypeError(
                 f"primitive {self.name}: parameter names {sorted(reserved)} have a meaning in vjps"
@@ -176,12 +176,12 @@ class Primitive:
         names = function.__code__.co_varnames[: function.__code__.co_argcount]
         if names[:2] != ("xp", "g"):
             raise TypeError(f"vjp of {self.name}: the first parameters must be xp and g, got {names[:2]}")
-        known = {"y", "needs", *self.inputs, *self.attributes}
+        known = {"y", "needs", "into", *self.inputs, *self.attributes}
         known |= {f"{name}_{kind}" for name in self.inputs for kind in ("shape", "dtype")}
         for name in (*inputs, *names[2:]):
             if name not in (self.inputs if name in inputs else known):
                 raise TypeError(
-                    f"vjp of {self.name}: {name!r} is neither an input, y, needs nor an attribute"
+                    f"vjp of {self.name}: {name!r} is neither an input, y, needs, into nor an attribute"
                 )
         record = Vjp(inputs, function, names[2:])
         for name in inputs:

@@ -259,7 +259,7 @@ def retained_names(record: Primitive) -> list[str]:
     """What the vjps need, each name once, in a fixed order."""
     names: dict[str, None] = {}
     for vjp in record.vjps.values():
-        names.update(dict.fromkeys(name for name in vjp.names if name != "needs"))
+        names.update(dict.fromkeys(name for name in vjp.names if name not in ("needs", "into")))
     return list(names)
 
 
@@ -299,7 +299,9 @@ def backward_source(record: Primitive) -> str:
         needs = _tuple(f"edges[{place}] is not None" for place in places)
         if record.variadic:
             needs = "tuple([e is not None for e in edges])"
-        arguments = "".join(f", {needs if name == 'needs' else f's_{name}'}" for name in vjp.names)
+        into = _tuple(f"home(edges[{place}])" for place in places)
+        given = {"needs": needs, "into": into}
+        arguments = "".join(f", {given.get(name, f's_{name}')}" for name in vjp.names)
         if record.variadic:
             body.append(f"    return {function}(xp, g{arguments})\n")
         elif len(vjp.inputs) == 1:

@@ -25,10 +25,11 @@ _reduce_max: Callable[..., Any] = np.maximum.reduce
 _reduce_min: Callable[..., Any] = np.minimum.reduce
 
 
-def _sum(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Any:
+def _sum(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None, out: Any = None) -> Any:
     if dtype is None and x.dtype.char == "e":  # a float16 sum rounds away small terms, and overflows at 65504
-        return _reduce(x, axis, np.float32, None, keepdims).astype(np.float16)
-    return _reduce(x, axis, dtype, None, keepdims)
+        total = _reduce(x, axis, np.float32, None, keepdims).astype(np.float16)
+        return total if out is None else _copyto(out, total)
+    return _reduce(x, axis, dtype, out, keepdims)
 
 
 def _add_at(x: np.ndarray, indices: Any, values: Any) -> np.ndarray:
@@ -87,10 +88,18 @@ def _min(x: Any, axis: Any = None, keepdims: bool = False, **options: Any) -> An
     return _reduce_min(x, axis, None, None, keepdims, **options)
 
 
-def _matmul(x1: Any, x2: Any) -> Any:
+def _matmul(x1: Any, x2: Any, out: Any = None) -> Any:
+    if x2.ndim == 2 < x1.ndim and out is None and x1.flags.c_contiguous and x1.size:
+        rows = np.matmul(x1.reshape(-1, x1.shape[-1]), x2)  # NumPy would multiply each matrix of the stack
+        return rows.reshape(*x1.shape[:-1], x2.shape[1])
+    return np.matmul(x1, x2, out=out)
+
+
+def _widened_matmul(x1: Any, x2: Any, out: Any = None) -> Any:
     if x1.dtype.char not in "eE" or x1.dtype != x2.dtype:
-        return np.matmul(x1, x2)
-    return np.matmul(x1.astype(np.float32), x2.astype(np.float32)).astype(x1.dtype)
+        return _matmul(x1, x2, out)
+    product = _matmul(x1.astype(np.float32), x2.astype(np.float32)).astype(x1.dtype)
+    return product if out is None else _copyto(out, product)
 
 
 def widen_products() -> None:
@@ -99,12 +108,13 @@ def widen_products() -> None:
     NumPy has loops of its own for them, tens of times slower. It is done once somebody works with 16 bits, as
     other products would pay for looking at the dtype.
     """
-    numpy_namespace.__dict__["matmul"] = _matmul
+    numpy_namespace.__dict__["matmul"] = _widened_matmul
 
 
 _functions = {name: value for name, value in vars(np).items() if not name.startswith("_")}
 _functions |= {"fft": np.fft, "sum": _sum, "add_at": _add_at, "copyto": _copyto, "as_strided": _as_strided}
 _functions |= {"broadcast_to": _broadcast_to, "reshape": _reshape, "max": _max, "min": _min}
+_functions["matmul"] = _matmul
 _functions |= {"matrix_transpose": _matrix_transpose, "permute_dims": _permute_dims}
 
 numpy_namespace = Namespace("numpy", np.ndarray, _functions)

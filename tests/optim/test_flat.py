@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import distgrad as dg
+from distgrad.autograd.functional import ArrayArithmetic
 from distgrad.errors import DTypeError
 from distgrad.optim import AdamW, FlatBuffer, flatten
 
@@ -76,3 +77,80 @@ def test_optimizer_state_follows_a_parameter_to_another_buffer():
             (params[0] * params[0]).sum().backward()
             optimizer.step()
     np.testing.assert_array_equal(moved[0].detach().numpy(), still[0].detach().numpy())
+
+
+def weights_and_inputs(dtype):
+    rng = np.random.default_rng(0)
+    shapes = ((5, 4), (5,), (3, 5), (3, 1))
+    return [rng.standard_normal(shape).astype(dtype) for shape in shapes], rng
+
+
+#: By name: what is computed from two weights, a bias and a vector, and for how many the product writes home.
+PROGRAMS = {
+    "a batch": (lambda x, w, b, v, u: dg.linear(dg.linear(x, w, b).tanh(), v) @ u, 4),
+    "one row": (lambda x, w, b, v, u: dg.linear(dg.linear(x[:1], w, b).tanh(), v) @ u, 4),
+    "a vector": (lambda x, w, b, v, u: dg.linear(dg.linear(x[0], w, b).tanh(), v) @ u, 3),
+    "no rows": (lambda x, w, b, v, u: dg.linear(dg.linear(x[:0], w, b).tanh(), v) @ u, 4),
+    "a stack": (lambda x, w, b, v, u: dg.linear(dg.linear(dg.stack([x, 2 * x]), w, b), v) @ u, 4),
+    "used twice": (lambda x, w, b, v, u: (dg.linear(dg.linear(x, w, b), v) + dg.linear(b, v)) @ u, 2),
+    "by itself": (lambda x, w, b, v, u: (w @ w.T + b).sum() + (v * u.sum()).sum(), 0),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_what_writes_into_the_buffer_itself_is_what_would_be_copied_there(name, dtype, monkeypatch):
+    program, count = PROGRAMS[name]
+    (values, rng), direct, results = weights_and_inputs(dtype), [], []
+    x = dg.tensor(rng.standard_normal((6, 4)).astype(dtype))
+    accumulate = ArrayArithmetic.accumulate
+
+    def noted(self, leaf, g):
+        direct.append(g is leaf.buffer)
+        accumulate(self, leaf, g)
+
+    monkeypatch.setattr(ArrayArithmetic, "accumulate", noted)
+    for flat in (False, True):
+        params = [dg.tensor(value, requires_grad=True) for value in values]
+        if flat:
+            flatten(params)
+        direct.clear()
+        for _ in range(2):  # the second pass adds to the first
+            program(x, *params).sum().backward()
+        assert sum(direct) == (count if flat else 0)
+        results.append([p.grad.numpy().copy() for p in params])
+        for p, g in zip(params, dg.autograd.grad(program(x, *params).sum(), params), strict=True):
+            assert not flat or not np.shares_memory(g.numpy(), p.grad.numpy())
+            results[-1].append(g.numpy())
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_hook_may_keep_a_gradient_that_the_next_pass_does_not_change():
+    (p,) = parameters((3, 4))
+    flatten([p])
+    kept = []
+    p.register_hook(kept.append)
+    for factor in (1.0, 2.0):
+        p.grad = None
+        (dg.ones((2, 3)) * factor @ p).sum().backward()
+    assert [g.numpy()[0, 0] for g in kept] == [2.0, 4.0]
+
+
+def test_a_pass_inside_a_pass_adds_to_what_the_outer_one_writes():
+    (p,) = parameters((3, 4))
+    flatten([p])
+
+    class Nested(dg.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 1.0
+
+        @staticmethod
+        def backward(ctx, g):
+            with dg.enable_grad():
+                (dg.ones((2, 3)) @ p).sum().backward()
+            return g
+
+    Nested.apply(dg.ones((2, 3)) @ p).sum().backward()
+    np.testing.assert_array_equal(p.grad.numpy(), 4.0)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Shape, mixed_dtypes
+from distgrad.autograd.ops.rules import Into, Shape, mixed_dtypes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import ShapeError
 
@@ -22,6 +22,14 @@ def _product_shape(x1: Shape, x2: Shape) -> Shape:
 def _rows(xp: Any, x: Array) -> Array:
     """All vectors of the last axis, as the rows of one matrix."""
     return xp.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
+
+
+def _sum_of_products(xp: Any, left: Array, right: Array, into: Array | None) -> Array:
+    """``Σ_r left[r, i] right[r, j]``, in ``into`` if it is given and of that dtype."""
+    written = {"out": into} if into is not None and into.dtype == left.dtype == right.dtype else {}
+    if len(left) == 1:  # NumPy has no fast product for one
+        return xp.multiply(xp.matrix_transpose(left), right, **written)
+    return xp.matmul(xp.matrix_transpose(left), right, **written)
 
 
 @primitive(
@@ -54,14 +62,14 @@ def _(xp: Any, g: Array, x1_shape: Shape, x2: Array) -> Array:
 
 
 @matmul.vjp("x2")
-def _(xp: Any, g: Array, x1: Array, x2_shape: Shape) -> Array:
+def _(xp: Any, g: Array, x1: Array, x2_shape: Shape, into: Into) -> Array:
     if len(x1.shape) == 1:
         return g * x1 if len(x2_shape) == 1 else xp.expand_dims(x1, axis=-1) * xp.expand_dims(g, axis=-2)
     if len(x2_shape) == 1:
         product = xp.matmul(xp.matrix_transpose(x1), xp.expand_dims(g, axis=-1))[..., 0]
         return xp.sum(product, axis=tuple(range(len(product.shape) - 1)))
-    if len(x2_shape) == 2 and len(x1.shape) > 2:  # one large product instead of a stack that is summed
-        return xp.matmul(xp.matrix_transpose(_rows(xp, x1)), _rows(xp, g))
+    if len(x2_shape) == 2:  # one large product instead of a stack that is summed
+        return _sum_of_products(xp, _rows(xp, x1), _rows(xp, g), into[0])
     return xp.matmul(xp.matrix_transpose(x1), g)
 
 
@@ -106,22 +114,23 @@ def linear(xp: Any, x: Array, weight: Array, bias: Array | None = None, /) -> Ar
         raise ShapeError(f"linear: bias is {list(bias.shape)} but weight has out_features={weight.shape[0]}")
     if x.dtype != weight.dtype:
         raise mixed_dtypes("linear", x, weight)
-    y = xp.matmul(x, xp.matrix_transpose(weight))
+    y = xp.matmul(_rows(xp, x), xp.matrix_transpose(weight))
     if bias is not None:
         y += bias
-    return y
+    return xp.reshape(y, (*x.shape[:-1], weight.shape[0]))
 
 
 @linear.vjp("x")
 def _(xp: Any, g: Array, weight: Array) -> Array:
-    return xp.matmul(g, weight)
+    return xp.reshape(xp.matmul(_rows(xp, g), weight), (*g.shape[:-1], weight.shape[1]))
 
 
 @linear.vjp("weight")
-def _(xp: Any, g: Array, x: Array) -> Array:
-    return xp.matmul(xp.matrix_transpose(_rows(xp, g)), _rows(xp, x))
+def _(xp: Any, g: Array, x: Array, into: Into) -> Array:
+    return _sum_of_products(xp, _rows(xp, g), _rows(xp, x), into[0])
 
 
 @linear.vjp("bias")
-def _(xp: Any, g: Array) -> Array:
-    return g  # the engine sums over all axes but the last
+def _(xp: Any, g: Array, into: Into) -> Array:
+    written = {"out": into[0]} if into[0] is not None and into[0].dtype == g.dtype else {}
+    return xp.sum(_rows(xp, g), axis=0, **written)

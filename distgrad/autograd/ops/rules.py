@@ -13,6 +13,7 @@ from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
 
 __all__ = [
     "Axis",
+    "Into",
     "Shape",
     "broadcast_shape",
     "count_over",
@@ -29,6 +30,8 @@ __all__ = [
 
 Shape = tuple[int, ...]
 Axis = int | tuple[int, ...] | None
+#: For each input of a vjp the array that its gradient may be written into and returned as; None: a new one.
+Into = tuple[Any, ...]
 
 
 def same_shape(x: Shape, **attributes: Any) -> Shape:
