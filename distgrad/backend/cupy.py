@@ -116,10 +116,11 @@ def _require() -> None:
 # -- what CuPy lacks, or does otherwise than formulas expect
 
 
-def _sum(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Any:
+def _sum(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None, out: Any = None) -> Any:
     if dtype is None and x.dtype.char == "e":  # a float16 sum rounds away small terms, and overflows at 65504
-        return x.sum(axis, np.float32, None, keepdims).astype(np.float16)
-    return x.sum(axis, dtype, None, keepdims)
+        total = x.sum(axis, np.float32, None, keepdims).astype(np.float16)
+        return total if out is None else _copyto(out, total)
+    return x.sum(axis, dtype, out, keepdims)
 
 
 def _add_at(xp: Any, x: Any, indices: Any, values: Any) -> Any:
@@ -145,6 +146,8 @@ def matmul(a: Any, b: Any, **options: Any) -> Any:
             would in a product of bfloat16.
         **options: of ``cupy.matmul``.
     """
+    if a.dtype.char == "E" and "out" in options:
+        return _copyto(options["out"], matmul(a, b))
     if a.dtype.char == "E" == b.dtype.char and max(a.ndim, b.ndim) > 2 and not options:
         return cp.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
     return cp.matmul(a, b, **options)
