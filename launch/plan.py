@@ -98,7 +98,7 @@ def environment(spec: RankSpec, cores: Sequence[int], given: Mapping[str, str]) 
     Args:
         spec: the rank.
         cores: the cores that its host's ranks share; empty if they are not known.
-        given: the user's variables; a thread count that stands there is left as it is.
+        given: the user's variables; a thread count that stands there, and is not empty, is left as it is.
     """
     variables = {
         "RANK": str(spec.rank),
@@ -110,4 +110,4 @@ def environment(spec: RankSpec, cores: Sequence[int], given: Mapping[str, str]) 
     if not cores:
         return variables
     threads = str(len(share(spec, cores)))
-    return variables | {name: threads for name in THREAD_VARIABLES if name not in given}
+    return variables | {name: threads for name in THREAD_VARIABLES if not given.get(name)}

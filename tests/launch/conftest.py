@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from .room import Room
+
 LIMIT_S = 60.0
 
 
@@ -38,13 +40,18 @@ class Ended:
 class Job:
     """A launcher with its ranks, in ``folder``; every process of it carries a mark in its environment."""
 
-    def __init__(self, folder: Path, arguments: list[str], variables: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, arguments: list[str], variables: dict[str, str], room: Room | None = None
+    ) -> None:
         self.mark = f"LAUNCH_TEST={uuid.uuid4().hex}"
         name, _, value = self.mark.partition("=")
         self.began_s = time.monotonic()
         self.process = subprocess.Popen(
             # a background shell may have left the signal ignored
-            ["env", "--default-signal=INT", sys.executable, "-m", "distgrad.launch", *arguments],
+            [
+                *(room.inside(folder) if room is not None else ["env"]),
+                *("--default-signal=INT", sys.executable, "-m", "distgrad.launch", *arguments),
+            ],
             cwd=folder,
             env={**os.environ, **variables, name: value},
             stdout=subprocess.PIPE,
@@ -100,9 +107,11 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Job]]:
     """Start the launcher with options, the text of a script, and the script's arguments."""
     jobs = []
 
-    def start_job(options: str, script: str, *arguments: str, **variables: str) -> Job:
+    def start_job(
+        options: str, script: str, *arguments: str, room: Room | None = None, **variables: str
+    ) -> Job:
         (tmp_path / "script.py").write_text(textwrap.dedent(script))
-        jobs.append(Job(tmp_path, [*options.split(), "script.py", *arguments], variables))
+        jobs.append(Job(tmp_path, [*options.split(), "script.py", *arguments], variables, room))
         return jobs[-1]
 
     yield start_job
@@ -114,10 +123,27 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Job]]:
 def run(start: Callable[..., Job]) -> Callable[..., Ended]:
     """Start a job, wait for its end, and see that it has left no process."""
 
-    def run_job(options: str, script: str, *arguments: str, **variables: str) -> Ended:
-        job = start(options, script, *arguments, **variables)
+    def run_job(
+        options: str, script: str, *arguments: str, room: Room | None = None, **variables: str
+    ) -> Ended:
+        job = start(options, script, *arguments, room=room, **variables)
         ended = job.end()
         assert job.processes() == []
         return ended
 
     return run_job
+
+
+@pytest.fixture
+def room() -> Iterator[Room | None]:
+    """A room of the test's own, seen empty after it; None where there can be none, as test_room.py says."""
+    try:
+        found = Room()
+    except OSError:
+        yield None
+        return
+    try:
+        yield found
+        assert found.left() == []
+    finally:
+        found.close()

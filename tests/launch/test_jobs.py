@@ -1,5 +1,6 @@
 """Whole jobs: what ranks find, what reaches the screen, and how a failure ends all of them."""
 
+import json
 import os
 import re
 import sys
@@ -9,6 +10,7 @@ from distgrad.launch.job import Options
 from distgrad.launch.logs import Console
 from distgrad.launch.mpirun import Starter
 from distgrad.launch.plan import Host, place
+from distgrad.launch.rank import usable_cores
 from distgrad.launch.supervise import Supervisor
 
 ENDS_WITHIN_S = 5.0
@@ -61,6 +63,30 @@ def test_ranks_find_their_place_and_their_lines_stay_whole(run, tmp_path):
         assert [line[4:] for line in ended.stderr.splitlines() if line[1] == rank] == lines[1::2]
         log = (tmp_path / "logs" / f"rank{rank}.txt").read_text().splitlines()
         assert sorted(log) == sorted([place, *lines, "no newline at the end"])
+
+
+@pytest.mark.parametrize("backend", ["shm", "mpi"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_bound_ranks_have_cores_and_as_many_threads_of_their_own(run, number, backend):
+    script = """
+        import json, os, threading
+        found = []
+        thread = threading.Thread(target=lambda: found.extend(os.sched_getaffinity(0)))
+        thread.start()
+        thread.join()
+        print(json.dumps([sorted(os.sched_getaffinity(0)), sorted(found), os.environ["OMP_NUM_THREADS"]]))
+    """
+    cores = usable_cores()
+    each = max(1, len(cores) // number)
+    dealt = [cores[each * rank : each * (rank + 1)] or [cores[rank % len(cores)]] for rank in range(number)]
+    for options, expected in (("--bind", dealt), ("", [sorted(os.sched_getaffinity(0))] * number)):
+        ended = run(f"-n {number} --backend {backend} {options}", script, OMP_NUM_THREADS="")
+        assert (ended.code, ended.stderr) == (0, "")
+        for rank, line in enumerate(sorted(ended.stdout.splitlines())):
+            assert line.startswith(f"[{rank}] ")
+            own, of_thread, threads = json.loads(line[4:])
+            assert own == of_thread == expected[rank]
+            assert threads == str(len(dealt[rank]))
 
 
 def test_one_rank_as_a_module_quietly(run, tmp_path):
