@@ -14,8 +14,14 @@ The package is a namespace of the Python array API standard, 2024.12; what train
 
 import importlib as _importlib
 import math as _math
+import sys as _sys
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
+
+if getattr(_sys, "argv", [])[:1] == ["-m"]:  # Python looks for the module that it was asked to run
+    from distgrad_command import start as _start
+
+    _start(_sys.orig_argv, _sys.argv[1:])  # the launcher, which needs nothing of what follows
 
 import numpy as _np
 

@@ -79,6 +79,7 @@ GUESTS = {
     "cupyx": r"distgrad\.backend\.cupy",
     "ml_dtypes": r"distgrad\.autograd\.casting",
     "pynccl": r"distgrad\.comm\.libnccl",
+    "distgrad_command": r"distgrad\.__init__",  # the launcher, when Python was started for it
     "numba": r"distgrad\.backend\.kernels\..*",
     "llvmlite": r"distgrad\.backend\.kernels\..*",
     "click": r"distgrad\.cli",

@@ -269,6 +269,25 @@ except SystemExit as end:
     assert not [name for name in loaded if not name.startswith(("distgrad.launch", "distgrad.e"))], loaded
 
 
+@pytest.mark.parametrize("words", ["-m distgrad.launch", "-mdistgrad.launch", "-m distgrad run"])
+def test_python_m_starts_ranks_without_loading_the_engine(words, tmp_path):
+    (tmp_path / "script.py").write_text("import sys; print(sys.argv)")
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *words.split(), "-n", "2", "script.py", "-m", "7"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert sorted(done.stdout.splitlines()) == [f"[{rank}] ['script.py', '-m', '7']" for rank in range(2)]
+    loaded = set(re.findall(r"^import time: .*\| +(\S+)$", done.stderr, re.MULTILINE))
+    assert "distgrad.launch.supervise" in loaded
+    engine = {name for name in loaded if name.startswith("distgrad.")}
+    assert {name for name in engine if not name.startswith(("distgrad.launch", "distgrad.e"))} == set()
+    assert not loaded & {"numpy", "click", "mpi4py"}
+
+
 def test_the_command_passes_everything_to_the_launcher(tmp_path):
     (tmp_path / "script.py").write_text("import sys; print(sys.argv[1:]); sys.exit(5)")
     command = [sys.executable, "-m", "distgrad"]
