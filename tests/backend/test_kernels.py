@@ -158,6 +158,24 @@ def test_rows_of_a_table_add_up_by_index(char):
     assert kernel_of("embedding_weight")(np.ones((1, 2), char), np.array([5]), num_embeddings=5) is None
 
 
+@pytest.mark.parametrize("char", "fd")
+def test_a_table_s_gradient_is_written_over_what_was_there(char):
+    rng = np.random.default_rng(0)
+    plain = REGISTRY["embedding"].vjps["weight"].function
+    kernel = kernel_of("embedding/weight")
+    for shape, rows, width in (((1,), 1, 1), ((7, 5), 3, 33), ((0, 2), 4, 3), ((9001,), 5000, 17)):
+        g = rng.standard_normal((*shape, width)).astype(char)
+        index = rng.integers(0, rows, shape)
+        for cotangent in (g, np.broadcast_to(g[:1], g.shape) if g.size else g):
+            for padding_idx in (None, 0, -1):
+                home = np.full((rows, width), np.nan, char)
+                fast = kernel(cotangent, index, home.shape, padding_idx, (home,))
+                assert fast is home
+                agree(fast, plain(xp, cotangent, index, home.shape, padding_idx, (None,)), char)
+    other = np.empty((rows, width), "d" if char == "f" else "f")
+    assert kernel(g, index, other.shape, None, (other,)).dtype == g.dtype
+
+
 DECAY = {"weight_decay": 0.1, "maximize": True}
 #: By rule: the optimizer, and options with which it takes every branch.
 OPTIMIZERS = {

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Shape
+from distgrad.autograd.ops.rules import Into, Shape
 from distgrad.autograd.ops.scatter import add_at_positions, check_index
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import DTypeError, ShapeError
@@ -46,11 +46,13 @@ def embedding(xp: Any, index: Array, weight: Array, /, *, padding_idx: int | Non
             f"embedding: weight is {list(weight.shape)}, expected [num_embeddings, embedding_dim]"
         )
     check_index("embedding", index, weight.shape[0])
-    return weight[index]
+    return xp.take(weight, index, axis=0)
 
 
 @embedding.vjp("weight")
-def _(xp: Any, g: Array, index: Array, weight_shape: Shape, padding_idx: int | None) -> Array:
+def _(
+    xp: Any, g: Array, index: Array, weight_shape: Shape, padding_idx: int | None, into: Into
+) -> Array:  # the kernel alone writes home: others begin with zeros of their own
     if padding_idx is not None:
         g = g * xp.expand_dims(index != padding_idx % weight_shape[0], axis=-1)
     return xp.embedding_weight(g, index, num_embeddings=weight_shape[0])

@@ -80,6 +80,7 @@ TABLE: dict[str, Kernel] = {
     "batch_norm_with_statistics": Kernel("batch", "batch_norm"),
     "batch_norm_with_statistics/x": Kernel("batch", "batch_norm_gradient"),
     "add_at": Kernel("scatter", "add_at", dtypes=""),
+    "embedding/weight": Kernel("embedding", "embedding_gradient", cuda=""),
     "embedding_weight": Kernel("embedding", "embedding_weight"),
     "max_pool": Kernel("pool", "max_pool"),
     "max_pool_scatter": Kernel("pool", "max_pool_scatter"),
