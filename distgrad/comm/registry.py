@@ -121,6 +121,8 @@ def _connect(
         "the MPI launcher's environment": settings.mpi_size,
         "SLURM_STEP_NUM_TASKS": settings.slurm_size,
     }
+    if settings.mpi_size == settings.slurm_size:  # srun has set both
+        sizes["the MPI launcher's environment"] = None
     told = {source: size for source, size in sizes.items() if size is not None}
     if name is None:
         name = "mpi" if any(size > 1 for size in told.values()) else "single"
@@ -129,6 +131,8 @@ def _connect(
         world = importlib.import_module(f"distgrad.comm.{name}").connect(timeout_s, check_calls)
     else:
         world = SingleCommunicator(family=Family("distgrad communication", timeout_s, check_calls))
+    if told.get("the MPI launcher's environment") == world.size:
+        told.pop("SLURM_STEP_NUM_TASKS", None)  # mpirun in an allocation is one task of Slurm a node
     for source, size in told.items():
         if size != world.size:
             raise CommError(

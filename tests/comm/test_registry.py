@@ -73,6 +73,19 @@ def test_a_launcher_that_mpi_does_not_know_is_an_error(name):
     ) in done.stderr
 
 
+@pytest.mark.ranks(2)
+def test_mpirun_in_a_slurm_allocation_is_one_task_a_node(monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert comm.init().size == 2
+
+
+def test_srun_with_an_mpi_that_does_not_know_it_is_named(monkeypatch):
+    for name in ("PMI_SIZE", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.setenv(name, "4")
+    with pytest.raises(CommError, match="SLURM_STEP_NUM_TASKS says 4 ranks, but backend 'single' sees 1"):
+        comm.init("single")
+
+
 @pytest.mark.parametrize("variables", [{"MPI4PY_LIBMPI": "/nonexistent"}, {"HIDE": "mpi4py"}])
 def test_a_missing_mpi_names_the_install_command(variables):
     code = (

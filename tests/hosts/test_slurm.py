@@ -14,7 +14,7 @@ from pathlib import Path
 import failures_guide
 import pytest
 
-from .conftest import LIMIT_S, ROOT, Network
+from .conftest import LIMIT_S, ROOT, Host, Network, run
 
 pytestmark = pytest.mark.timeout(180)
 TEMPLATE = ROOT / "launch" / "templates" / "slurm_cpu.sbatch"
@@ -46,19 +46,38 @@ SlurmdParameters=config_overrides
 PartitionName=all Nodes=ALL Default=YES State=UP
 """
 SCRIPT = """
-import os
+import os, sys
 import numpy as np
 import distgrad.comm
 comm = distgrad.comm.init()
 x = np.full(3, 10.0 ** comm.rank)
 comm.all_reduce(x)
 place = [os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK")]
-print("sum", os.uname().nodename, comm.rank, comm.size, comm.local_rank, int(x[0]), *place, flush=True)
+words = ("sum", os.uname().nodename, comm.rank, comm.size, comm.local_rank, int(x[0]), *place)
+sys.stdout.write(" ".join(map(str, words)) + "\\n")  # at once: mpirun and srun mix the pieces of lines
+sys.stdout.flush()
 """
 
 
+def offer_pmix(host: Host, library: Path) -> None:
+    """Let Slurm find Debian's PMIx, which it looks for under a name that only the development package has."""
+    folder = library.parent
+    layers = f"lowerdir={folder},upperdir=/mnt/upper,workdir=/mnt/work"
+    script = f"""
+        mount -t tmpfs pmix /mnt
+        mkdir /mnt/upper /mnt/work
+        mount -t overlay pmix -o {layers} {folder}
+        test -e {folder}/libpmix.so || ln -s {library.name} {folder}/libpmix.so
+    """
+    run(*host.inside("sh", "-ec", script))
+
+
 class Slurm:
-    """A cluster of the first hosts of a network."""
+    """A cluster of the first hosts of a network.
+
+    Attributes:
+        pmix: the library of the PMIx that its ranks can be started by; None without one.
+    """
 
     def __init__(self, network: Network, folder: Path) -> None:
         self.network = network
@@ -77,6 +96,10 @@ class Slurm:
             *(f"{kind}_h{i}" for kind in ("spool", "tmp") for i in range(1, NUM_NODES + 1)),
         ):
             (folder / name).mkdir()
+        self.pmix = next(Path("/usr/lib").glob("*/pmix2/lib/libpmix.so.2"), None)
+        if self.pmix is not None:
+            for host in network.hosts[:NUM_NODES]:
+                offer_pmix(host, self.pmix)
         commands = [(network.hosts[0], ["slurmctld", "-D", "-c"])]
         commands += [(host, ["slurmd", "-D", "-N", host.name]) for host in network.hosts[:NUM_NODES]]
         self.daemons = [
@@ -175,6 +198,16 @@ def test_inside_an_allocation_with_open_mpi(slurm: Slurm, script: Path, open_mpi
     assert sums(output) == ["h1 0 2 0 11 0 0 2 0", "h1 1 2 1 11 1 1 2 0"]
 
 
+@pytest.mark.parametrize("library", ["MPICH", "Open MPI"])
+def test_mpirun_inside_an_allocation(slurm: Slurm, script: Path, library: str, request) -> None:
+    python = sys.executable if library == "MPICH" else request.getfixturevalue("open_mpi")
+    root = ["OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"]
+    start = ["env", *root, str(Path(python).with_name("mpirun")), "-n", "4", python, str(script)]
+    code, output = slurm.run("salloc", "-Q", "-N", "2", "-n", "4", *start)
+    assert code == 0, output
+    assert sums(output) == EXPECTED
+
+
 def test_a_failure_in_an_allocation_is_named(slurm: Slurm, script: Path) -> None:
     script.write_text(SCRIPT + "assert comm.rank != 3, 'no luck'\ncomm.barrier()\n")
     launch = [sys.executable, "-m", "distgrad.launch"]
@@ -193,6 +226,26 @@ def test_srun_starts_the_script_itself(slurm: Slurm, script: Path, plugin: str) 
     else:
         assert code != 0
         failures_guide.check("Several hosts", "`srun --mpi=none python train.py`", output)
+
+
+def test_srun_starts_open_mpi_by_pmix(slurm: Slurm, script: Path, open_mpi: str) -> None:
+    if slurm.pmix is None:
+        pytest.skip("srun --mpi=pmix needs the package libpmix2, which comes with Debian's Slurm")
+    command = ["-N", "2", "-n", "4", open_mpi, str(script)]
+    code, output = slurm.run("srun", "--mpi=pmix", *command)
+    assert code == 0, output
+    assert sums(output) == EXPECTED
+    code, output = slurm.run("srun", "--mpi=pmi2", *command)
+    assert code != 0
+    failures_guide.check("Several hosts", "`srun --mpi=none python train.py`", output)
+
+
+def test_srun_starts_mpich_by_what_it_does_not_know(slurm: Slurm, script: Path) -> None:
+    if slurm.pmix is None:
+        pytest.skip("srun --mpi=pmix needs the package libpmix2, which comes with Debian's Slurm")
+    code, output = slurm.run("srun", "--mpi=pmix", "-N", "2", "-n", "4", sys.executable, str(script))
+    assert code != 0
+    failures_guide.check("Several hosts", "`srun --mpi=pmix python train.py` with MPICH", output)
 
 
 @pytest.mark.slow
