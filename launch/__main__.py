@@ -45,8 +45,10 @@ def _seconds(text: str) -> float:
 
 def _assignment(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, got {text!r}")
+    if not equals:
+        value = os.environ.get(name, "")
+    if not name or not (equals or name in os.environ):
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, or a NAME that is set here, got {text!r}")
     return name, value
 
 
@@ -72,8 +74,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
     _add_places(parser.add_argument_group("where").add_argument)
     add = parser.add_argument_group("what").add_argument
-    add("-x", "--env", dest="env", type=_assignment, action="append", default=[], metavar="NAME=VALUE",
-        help="an environment variable for the ranks; may be given several times")  # fmt: skip
+    add("-x", "--env", dest="env", type=_assignment, action="append", default=[], metavar="NAME[=VALUE]",
+        help="an environment variable for the ranks (they have all of this shell's); may be given several "
+        "times")  # fmt: skip
     add("-m", "--module", action="store_true", help="the script is a module, as in python -m")
     add("--dry-run", action="store_true", help="print what would be started, and start nothing")
     _add_watching(parser.add_argument_group("watching").add_argument)

@@ -145,6 +145,20 @@ def test_a_link_that_goes_down_is_seen_and_the_other_side_ends_by_itself(launch,
     job.await_nothing_left(2 * 4 + ENDS_WITHIN_S)
 
 
+def test_a_launcher_that_is_killed_leaves_no_process_on_any_host(launch, network):
+    job = launch("--hosts h1:1,h2:1,h3:1", WORK)
+    job.await_line("under way")
+    assert len(job.left()) == 3
+    first = network.hosts[0]
+    named = {
+        process: subprocess.check_output(first.inside("cat", f"/proc/{process}/cmdline"))
+        for process in first.processes(job.mark)
+    }
+    (launcher,) = (process for process, words in named.items() if b"-m\0distgrad.launch\0" in words)
+    subprocess.run(first.inside("kill", "-KILL", launcher), check=True)
+    job.await_nothing_left(ENDS_WITHIN_S)
+
+
 @pytest.mark.parametrize(
     ("hosts", "fault"),
     [

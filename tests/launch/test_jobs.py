@@ -18,7 +18,7 @@ ENDS_WITHIN_S = 5.0
 
 def test_ranks_find_their_place_and_their_lines_stay_whole(run, tmp_path):
     ended = run(
-        "-n 3 --env COLOUR=blue=green --env OMP_NUM_THREADS=7 --log-dir logs",
+        "-n 3 --env COLOUR=blue=green --env OMP_NUM_THREADS=7 -x OPENBLAS_NUM_THREADS --log-dir logs",
         """
         import json, os, sys
         names = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE NODE_RANK COLOUR OMP_NUM_THREADS".split()
