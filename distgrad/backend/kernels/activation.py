@@ -67,20 +67,23 @@ def _silu_gradient(g: Any, x: Any, y: Any) -> None:
 
 @jit
 def _relu_gradient(g: Any, y: Any, out: Any) -> None:
+    zero = g.dtype.type(0)
     for i in range(g.size):
-        out[i] = g[i] if y[i] > 0 else g[i] * 0
+        out[i] = g[i] if y[i] > 0 else g[i] * zero
 
 
 @jit
 def _tanh_gradient(g: Any, y: Any, out: Any) -> None:
+    one = g.dtype.type(1)  # a Python number would make float64 of all
     for i in range(g.size):
-        out[i] = g[i] * (1 - y[i] * y[i])
+        out[i] = g[i] * (one - y[i] * y[i])
 
 
 @jit
 def _sigmoid_gradient(g: Any, y: Any, out: Any) -> None:
+    one = g.dtype.type(1)
     for i in range(g.size):
-        out[i] = g[i] * (y[i] * (1 - y[i]))
+        out[i] = g[i] * (y[i] * (one - y[i]))
 
 
 def _mapped(kernel: Any, *arrays: Any) -> Any:

@@ -15,24 +15,26 @@ _PART = 1 << 15  # elements worth a thread
 
 @jit
 def _moments(x: Any, c: int) -> Any:
-    """Mean and variance of a channel; sums of rows are added up, which loses few digits."""
+    """Mean and variance of a channel; sums of rows are added up in float64."""
+    real = x.dtype.type
     count = x.shape[0] * x.shape[2]
-    mean = x[0, 0, 0] * 0
+    total = 0.0
     for n in range(x.shape[0]):
         row = x[n, c]
-        part = mean * 0
+        part = real(0)
         for j in range(row.size):
             part += row[j]
-        mean += part / count
-    total = mean * 0
+        total += part
+    mean = real(total / count)
+    total = 0.0
     for n in range(x.shape[0]):
         row = x[n, c]
-        part = mean * 0
+        part = real(0)
         for j in range(row.size):
             d = row[j] - mean
             part += d * d
-        total += part / count
-    return mean, total
+        total += part
+    return mean, real(total / count)
 
 
 @jit
@@ -52,16 +54,17 @@ def _forward(start: int, stop: int, x: Any, weight: Any, bias: Any, eps: Any, y:
 def _backward(
     start: int, stop: int, g: Any, x: Any, weight: Any, eps: Any, g_x: Any, g_weight: Any, g_bias: Any
 ) -> None:
+    real = x.dtype.type
     count = x.shape[0] * x.shape[2]
     for c in range(start, stop):
         mean, variance = _moments(x, c)
-        rate = 1 / math.sqrt(variance + eps)
-        first = mean * 0
-        second = mean * 0
+        rate = 1.0 / math.sqrt(variance + eps)
+        first = 0.0
+        second = 0.0
         for n in range(x.shape[0]):
             row, up = x[n, c], g[n, c]
-            part = mean * 0
-            other = mean * 0
+            part = real(0)
+            other = real(0)
             for j in range(row.size):
                 part += up[j]
                 other += up[j] * (row[j] - mean)
@@ -70,13 +73,13 @@ def _backward(
         second *= rate
         g_bias[c] = first
         g_weight[c] = second
-        scale = rate * weight[c]
-        slope = second * rate / count
-        first /= count
+        scale = real(rate * weight[c])
+        slope = real(second * rate / count)
+        average = real(first / count)
         for n in range(x.shape[0]):
             row, up, out = x[n, c], g[n, c], g_x[n, c]
             for j in range(row.size):
-                out[j] = (up[j] - first - (row[j] - mean) * slope) * scale
+                out[j] = (up[j] - average - (row[j] - mean) * slope) * scale
 
 
 def _channels(x: Any, *parameters: Any) -> Any:

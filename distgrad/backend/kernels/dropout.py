@@ -85,7 +85,7 @@ def _dropout(
 ) -> None:
     """``draws`` are the words, as many to one as make a number each."""
     per_block = draws.size // _BATCH
-    zero = kept * 0
+    zero = x.dtype.type(0)
     for start in range(0, x.size, draws.size):
         stop = min(start + draws.size, x.size)
         _draw(words, (stop - start + per_block - 1) // per_block, key, counter, first + start // per_block)

@@ -21,16 +21,18 @@ _BLOCK_ROWS = 64
 @jit
 def _moments(x: Any, eps: Any, centred: bool) -> Any:
     """Mean (0 unless ``centred``), and one over the deviation."""
-    mean = x[0] * 0
-    total = x[0] * 0
+    real = x.dtype.type
+    count = real(x.size)
+    mean = real(0)
+    total = real(0)
     if centred:
         for j in range(x.size):
             mean += x[j]
-        mean /= x.size
+        mean /= count
     for j in range(x.size):
         d = x[j] - mean
         total += d * d
-    return mean, 1 / math.sqrt(total / x.size + eps)
+    return mean, real(1) / math.sqrt(total / count + eps)
 
 
 @jit
@@ -44,6 +46,7 @@ def _forward(x: Any, weight: Any, bias: Any, eps: Any, centred: bool, y: Any) ->
 
 @jit
 def _backward(g: Any, x: Any, weight: Any, eps: Any, centred: bool, g_x: Any, g_affine: Any) -> None:
+    real = x.dtype.type
     columns = x.shape[1]
     for block in range(len(g_affine)):
         g_weight, g_bias = g_affine[block, 0], g_affine[block, 1]
@@ -53,19 +56,18 @@ def _backward(g: Any, x: Any, weight: Any, eps: Any, centred: bool, g_x: Any, g_
         for i in range(block * _BLOCK_ROWS, min((block + 1) * _BLOCK_ROWS, x.shape[0])):
             row, up, out = x[i], g[i], g_x[i]
             mean, rate = _moments(row, eps, centred)
-            first = row[0] * 0
-            second = row[0] * 0
+            first = real(0)
+            second = real(0)
             for j in range(columns):
-                y = (row[j] - mean) * rate
                 inner = up[j] * weight[j]
                 first += inner
-                second += inner * y
-                g_weight[j] += up[j] * y
-                g_bias[j] += up[j]
-            first = first / columns if centred else first * 0
-            second /= columns
+                second += inner * (row[j] - mean)
+            first = first / real(columns) if centred else real(0)
+            second *= rate / real(columns)
             for j in range(columns):
                 y = (row[j] - mean) * rate
+                g_weight[j] += up[j] * y
+                g_bias[j] += up[j]
                 out[j] = (up[j] * weight[j] - first - y * second) * rate
 
 

@@ -111,7 +111,7 @@ def _radam(
     p: Any, g: Any, m: Any, v: Any, sign: Any, decay: Any, shrink: Any, rest1: Any, beta2: Any, rest2: Any,
     eps: Any, rate: Any, trust: Any,
 ) -> None:  # fmt: skip
-    one = trust * 0 + 1
+    one = p.dtype.type(1)
     for i in range(p.size):
         gradient = sign * g[i] + decay * p[i]
         mean = m[i] + rest1 * (gradient - m[i])
@@ -132,7 +132,7 @@ def _rprop(
     p: Any, g: Any, before: Any, size: Any, sign: Any, decay: Any, shrink: Any, grow: Any, smallest: Any,
     largest: Any,
 ) -> None:  # fmt: skip
-    zero = sign * 0
+    zero = p.dtype.type(0)
     for i in range(p.size):
         gradient = sign * g[i] + decay * p[i]
         turn = gradient * before[i]
@@ -168,7 +168,7 @@ def _lion(
     p: Any, g: Any, m: Any, sign: Any, decay: Any, shrink: Any, lr: Any, beta1: Any, rest1: Any, beta2: Any,
     rest2: Any,
 ) -> None:  # fmt: skip
-    zero = sign * 0
+    zero = p.dtype.type(0)
     for i in range(p.size):
         gradient = sign * g[i] + decay * p[i]
         ahead = beta1 * m[i] + rest1 * gradient

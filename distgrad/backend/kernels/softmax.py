@@ -33,7 +33,7 @@ def _softmax(x: Any, y: Any) -> None:
 def _softmax_gradient(g: Any, y: Any, out: Any) -> None:
     for i in range(len(g)):
         up, row, to = g[i], y[i], out[i]
-        total = row[0] * 0
+        total = g.dtype.type(0)
         for j in range(row.size):
             total += up[j] * row[j]
         for j in range(row.size):
