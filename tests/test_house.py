@@ -18,21 +18,22 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"": "errors env trace"},
     {
-        "backend": "namespace precision device streams memory blas threads rng numpy kernels.cache"
-        " kernels.table cupy kernels.support"
+        "backend": "namespace precision device streams memory blas threads numpy kernels.cache"
+        " kernels.table rng whole cupy kernels.support"
         " kernels.activation kernels.norm kernels.batch kernels.softmax kernels.optimizer kernels.rules"
         " kernels.dropout kernels.product kernels.tile kernels.linear kernels.attention kernels.recurrent"
         " kernels.conv kernels.pool kernels.embedding kernels.shared"
         " kernels.cuda.source kernels.cuda.launch kernels.cuda.windows kernels.cuda.activation"
         " kernels.cuda.norm kernels.cuda.batch kernels.cuda.softmax kernels.cuda.linear"
         " kernels.cuda.attention kernels.cuda.conv kernels.cuda.pool kernels.cuda.scatter"
-        " kernels.cuda.embedding kernels.cuda.optimizer kernels.cuda.reduce kernels.cuda.random",
+        " kernels.cuda.embedding kernels.cuda.optimizer kernels.cuda.rules kernels.cuda.recurrent"
+        " kernels.cuda.reduce kernels.cuda.random kernels.cuda.dropout",
         "profiler": "timeline summary memory report",
         "launch": "plan hosts rank process gpus ssh mpirun slurm loop lines hangs job logs supervise"
         " __main__",
     },
     {
-        "autograd": "declared lines porting primitive modes casting graph tensor tree source dispatch"
+        "autograd": "declared lines porting primitive modes casting graph tensor runs tree source dispatch"
         " composite ops.rules ops.move ops.elementwise ops.trig ops.rounding ops.logic ops.parts ops.reduce"
         " ops.shape ops.index ops.scan ops.sorting ops.linalg ops.linalg_products ops.linalg_solve"
         " ops.linalg_decompose ops.linalg_norms ops.fft ops.products ops.einsum ops.special"

@@ -13,7 +13,7 @@ import numpy as np
 from distgrad.autograd.creation import DEFAULTS
 from distgrad.autograd.dispatch import as_array
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.device import CPU, device_of, resolve, to_device
+from distgrad.backend.device import CPU, activated, device_of, resolve, to_device
 from distgrad.backend.rng import Generator, default_generator
 from distgrad.errors import DTypeError, ShapeError
 
@@ -65,8 +65,8 @@ def rand(
         device: where it shall lie; None means the default device, the CPU.
         requires_grad: whether ``backward`` shall leave a gradient in ``grad``.
     """
-    values = (generator or default_generator).uniform(_shape(size), _floating(dtype, "rand"))
-    return Tensor(to_device(values, resolve(device)), requires_grad)
+    source, kind = generator or default_generator, _floating(dtype, "rand")
+    return Tensor(source.uniform(_shape(size), kind, resolve(device)), requires_grad)
 
 
 def randn(
@@ -77,8 +77,8 @@ def randn(
     requires_grad: bool = False,
 ) -> Tensor:
     """Numbers of the standard normal distribution; arguments as in ``rand``."""
-    values = (generator or default_generator).normal(_shape(size), _floating(dtype, "randn"))
-    return Tensor(to_device(values, resolve(device)), requires_grad)
+    source, kind = generator or default_generator, _floating(dtype, "randn")
+    return Tensor(source.normal(_shape(size), kind, resolve(device)), requires_grad)
 
 
 def rand_like(x: Any, /, *, generator: Generator | None = None, dtype: Any = None) -> Tensor:
@@ -112,8 +112,10 @@ def normal(
         device: where it shall lie; None means the default device, the CPU.
         requires_grad: whether ``backward`` shall leave a gradient in ``grad``.
     """
-    values = (generator or default_generator).normal(tuple(size), _floating(dtype, "normal"))
-    return Tensor(to_device(np.asarray(values * std + mean), resolve(device)), requires_grad)
+    place, kind = resolve(device), _floating(dtype, "normal")
+    values = (generator or default_generator).normal(tuple(size), kind, place)
+    with activated(place):
+        return Tensor(as_array(values * std + mean), requires_grad)
 
 
 def randint(
@@ -138,8 +140,8 @@ def randint(
     Raises:
         ValueError: an empty interval.
     """
-    values = (generator or default_generator).integers(low, high, tuple(size), dtype or DEFAULTS[int])
-    return Tensor(to_device(values, resolve(device)))
+    source, kind = generator or default_generator, dtype or DEFAULTS[int]
+    return Tensor(source.integers(low, high, tuple(size), kind, resolve(device)))
 
 
 def randperm(n: int, *, generator: Generator | None = None, device: Any = None) -> Tensor:
@@ -162,8 +164,9 @@ def bernoulli(x: Any, /, *, generator: Generator | None = None) -> Tensor:
     place = device_of(data)
     if place == CPU and not ((data >= 0) & (data <= 1)).all():
         raise ValueError("bernoulli: probabilities must lie in [0, 1]")
-    draws = to_device((generator or default_generator).uniform(data.shape, dtype), place)
-    return Tensor(as_array(draws < data).astype(dtype))
+    draws = (generator or default_generator).uniform(data.shape, dtype, place)
+    with activated(place):
+        return Tensor(as_array(draws < data).astype(dtype))
 
 
 def multinomial(

@@ -1,7 +1,8 @@
 """Random numbers from a counter: Philox, keyed by seed and stream.
 
 A generator's state is (seed, stream, counter), so that the same numbers come out on every rank, host and
-device, and a state can be saved and restored.
+device, and a state can be saved and restored. Numbers on a GPU are drawn there: words and uniform numbers are
+the host's to the bit, normal ones up to the rounding of its logarithms and cosines.
 
 Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Philox 4x64, 10 rounds).
 """
@@ -9,9 +10,13 @@ Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (P
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from distgrad.backend.device import CPU, Device, activated, device_of, to_device
+from distgrad.backend.kernels.table import accelerated
 
 __all__ = ["Generator", "default_generator", "manual_seed"]
 
@@ -63,16 +68,20 @@ class Generator:
         """As :meth:`reserve`, for ``count`` numbers of :meth:`uniform`."""
         return self.reserve(count if np.dtype(dtype) == np.float64 else -(-count // 2))
 
-    def bits(self, count: int) -> np.ndarray:
+    def bits(self, count: int, device: Device = CPU) -> Any:
         """``count`` random words, uint64[count]; the counter moves on by whole blocks of four."""
+        if device != CPU:
+            return _drawn(_bits, device, (count,), np.uint64, self.reserve(count))
         seed, stream, block = self.reserve(count)
         key = np.array([seed & _MASK, stream & _MASK], dtype=np.uint64)
         counter = np.array([block & _MASK, block >> 64, 0, 0], dtype=np.uint64)
         return np.random.Philox(key=key, counter=counter).random_raw(count)
 
-    def uniform(self, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+    def uniform(self, shape: tuple[int, ...], dtype: Any = np.float32, device: Device = CPU) -> Any:
         """Numbers uniform on [0, 1), of a floating ``dtype``."""
         count = math.prod(shape)
+        if device != CPU:
+            return _drawn(_uniform, device, shape, dtype, self.reserve_uniform(count, dtype))
         if np.dtype(dtype) == np.float64:
             return ((self.bits(count) >> np.uint64(11)) * 2.0**-53).reshape(shape)
         halves = self.bits(-(-count // 2)).view(np.uint32)[:count]
@@ -82,7 +91,7 @@ class Generator:
             values = np.floor(values * np.float32(steps)) * np.float32(1 / steps)
         return values.reshape(shape).astype(dtype, copy=False)
 
-    def normal(self, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+    def normal(self, shape: tuple[int, ...], dtype: Any = np.float32, device: Device = CPU) -> Any:
         """Numbers of the standard normal distribution.
 
         Source: Box and Muller, Annals of Mathematical Statistics, 1958.
@@ -90,13 +99,17 @@ class Generator:
         count = math.prod(shape)
         wide = np.float64 if np.dtype(dtype) == np.float64 else np.float32
         pairs = -(-count // 2)
+        if device != CPU:
+            return _drawn(_normal, device, shape, dtype, self.reserve_uniform(2 * pairs, wide))
         draws = self.uniform((2, pairs), wide)
         radius = np.sqrt(-2.0 * np.log1p(-draws[0]))
         angle = (2.0 * math.pi) * draws[1]
         values = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
         return values.reshape(shape).astype(dtype, copy=False)
 
-    def integers(self, low: int, high: int, shape: tuple[int, ...], dtype: Any = np.int64) -> np.ndarray:
+    def integers(
+        self, low: int, high: int, shape: tuple[int, ...], dtype: Any = np.int64, device: Device = CPU
+    ) -> Any:
         """Whole numbers uniform on [low, high).
 
         Raises:
@@ -104,15 +117,40 @@ class Generator:
         """
         if high <= low:
             raise ValueError(f"randint: expected low < high, got low={low}, high={high}")
-        words = self.bits(math.prod(shape))
+        words = self.bits(math.prod(shape), device)
         span = high - low
-        values = words if span >= 1 << 64 else words % np.uint64(span)
-        return (values.astype(np.int64) + low).reshape(shape).astype(dtype, copy=False)
+        with activated(device):
+            values = words if span >= 1 << 64 else words % np.uint64(span)
+            return (values.astype(np.int64) + low).reshape(shape).astype(dtype, copy=False)
 
     def permutation(self, count: int) -> np.ndarray:
         """The numbers 0 … count−1 in random order, int64[count]."""
         return np.argsort(self.bits(count), kind="stable")
 
+
+def _drawn(draw: Callable[..., Any], device: Device, shape: tuple[int, ...], dtype: Any, state: Any) -> Any:
+    with activated(device) as xp:
+        return draw(xp, xp.empty(shape, dtype), state)
+
+
+# Where a device has no generator of its own, the host draws the numbers and sends them.
+
+
+def _sent_bits(xp: Any, out: Any, state: tuple[int, int, int]) -> Any:
+    return to_device(Generator.at(state).bits(out.size), device_of(out))
+
+
+def _sent_uniform(xp: Any, out: Any, state: tuple[int, int, int]) -> Any:
+    return to_device(Generator.at(state).uniform(out.shape, out.dtype), device_of(out))
+
+
+def _sent_normal(xp: Any, out: Any, state: tuple[int, int, int]) -> Any:
+    return to_device(Generator.at(state).normal(out.shape, out.dtype), device_of(out))
+
+
+_bits = accelerated("random_bits", _sent_bits)
+_uniform = accelerated("random_uniform", _sent_uniform)
+_normal = accelerated("random_normal", _sent_normal)
 
 default_generator = Generator()
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from distgrad.autograd.runs import gradient_runs
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.device import owner_of
+from distgrad.backend.whole import unscale
 from distgrad.errors import GraphError, OptionError
 from distgrad.optim.optimizer import Optimizer
 
 __all__ = ["GradScaler"]
-
-_GAP_BYTES = 64  # neighbours in a flat buffer lie no further apart; what lies between is 0
 
 
 class GradScaler:
@@ -101,12 +99,14 @@ class GradScaler:
             when = "after step()" if optimizer in self._stepped else "already"
             raise GraphError(f"GradScaler.unscale_: called {when} since the last update(); call it once")
         inverse = 1.0 / self._scale
-        finite: Any = True
+        arrays = _gradients(optimizer)
+        on_device = [array for array in arrays if not isinstance(array, np.ndarray)]
+        finite: Any = unscale(tuple(on_device), inverse) if on_device else True
         with np.errstate(all="ignore"):
-            for array in _gradients(optimizer):
-                found = _all_finite(array)
-                finite = found if finite is True else finite & found
-                array *= array.dtype.type(inverse)
+            for array in arrays:
+                if isinstance(array, np.ndarray):
+                    finite = _all_finite(array) and finite
+                    array *= array.dtype.type(inverse)
         self._finite[optimizer] = finite
 
     def step(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
@@ -225,32 +225,12 @@ class GradScaler:
         self._growth_tracker = state_dict["_growth_tracker"]
 
 
-def _gradients(optimizer: Optimizer) -> Iterator[Any]:
-    """The gradients of an optimizer's parameters, neighbours in a flat buffer as one array."""
-    pieces: list[tuple[Any, int, int]] = []
-    runs: list[tuple[Any, int, int]] = []
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.grad is None:
-                continue
-            parameter.grad.changed("unscale_")
-            leaf = parameter.leaf_state()
-            if parameter.grad._data is leaf.buffer:
-                pieces.append(leaf.flat)
-            else:
-                yield parameter.grad._data
-    for buffer, start, stop in sorted(pieces, key=lambda piece: (id(piece[0]), piece[1])):
-        if runs and runs[-1][0] is buffer and (start - runs[-1][2]) * buffer.dtype.itemsize < _GAP_BYTES:
-            runs[-1] = (buffer, runs[-1][1], stop)
-        else:
-            runs.append((buffer, start, stop))
-    for buffer, start, stop in runs:
-        yield buffer.grad[start:stop]
+def _gradients(optimizer: Optimizer) -> list[Any]:
+    """The arrays that hold the gradients of an optimizer's parameters, which are about to change."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return gradient_runs(parameters, "unscale_")
 
 
-def _all_finite(array: Any) -> Any:
-    """Whether all elements are finite: on the host an answer, on a device a number that it will have."""
-    xp = owner_of(array).namespace
-    if isinstance(array, np.ndarray):  # the sum is the cheaper test, but may overflow
-        return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
-    return xp.isfinite(array).all()
+def _all_finite(array: Any) -> bool:
+    """Whether all elements are finite; the sum is the cheaper test, but may overflow."""
+    return bool(np.isfinite(array.sum()) or np.isfinite(array).all())

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from distgrad.backend.namespace import namespace_of
+from distgrad.backend.whole import norm_of
 from distgrad.errors import ShapeError
 from distgrad.optim import rules
 from distgrad.optim.optimizer import Optimizer
@@ -21,8 +22,9 @@ Group = dict[str, Any]
 
 def _norm(x: Any) -> Any:
     """The norm of all elements: a number; on a device an array without axes, since a number would wait."""
-    square = x.ravel() @ x.ravel()
-    return math.sqrt(float(square)) if isinstance(square, np.generic) else namespace_of(x).sqrt(square)
+    if isinstance(x, np.ndarray):
+        return math.sqrt(float(x.ravel() @ x.ravel()))
+    return norm_of((x,)).astype(x.dtype)
 
 
 def _unless_zero(sizes: tuple[Any, Any], trust: Callable[[], Any]) -> Any:

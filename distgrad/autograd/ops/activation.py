@@ -9,8 +9,9 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Shape, normalize_axes, same_shape
+from distgrad.autograd.ops.rules import Shape, normalize_axes, plain, same_shape
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.device import device_of
 from distgrad.backend.rng import Generator, default_generator
 from distgrad.errors import AxisError, OptionError, ShapeError
 
@@ -372,8 +373,8 @@ def rrelu(
     """
     if not training:
         return xp.leaky_relu(x, negative_slope=(lower + upper) / 2.0)
-    draws = (generator or default_generator).uniform(x.shape, x.dtype)
-    return xp.where(x > 0, x, (lower + (upper - lower) * draws) * x)
+    draws = (generator or default_generator).uniform(x.shape, x.dtype, device_of(plain(x)))
+    return xp.where(x > 0, x, x * (lower + (upper - lower) * draws))
 
 
 @composite(

@@ -9,7 +9,7 @@ from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.rules import Shape, plain
 from distgrad.autograd.primitive import Reject, Sample
-from distgrad.backend.device import device_of, to_device
+from distgrad.backend.device import device_of
 from distgrad.backend.rng import Generator, default_generator
 from distgrad.errors import OptionError, ShapeError
 
@@ -28,8 +28,8 @@ def _check_probability(where: str, p: float) -> None:
 
 def _kept(x: Array, shape: Shape, p: float, generator: Generator | None) -> Any:
     """Ones with probability 1 - p, zeros elsewhere, of the dtype of ``x``."""
-    draws = (generator or default_generator).uniform(shape, x.dtype)
-    return to_device(draws >= p, device_of(plain(x))).astype(x.dtype)
+    draws = (generator or default_generator).uniform(shape, x.dtype, device_of(plain(x)))
+    return (draws >= p).astype(x.dtype)
 
 
 def _channels(where: str, x: Array) -> Shape:

@@ -9,7 +9,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import namespace as ops
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.device import to_device
+from distgrad.backend.device import activated
 from distgrad.backend.rng import Generator, default_generator
 from distgrad.errors import OptionError
 from distgrad.nn.functional.arguments import in_place
@@ -255,9 +255,9 @@ def gumbel_softmax(
 
     Source: Jang et al., ICLR 2017.
     """
-    draws = (generator or default_generator).uniform(logits.shape, logits.dtype)
-    noise = -np.log(-np.log1p(-draws) + np.finfo(logits.dtype).tiny)  # an exponential number is never 0
-    noise = to_device(noise, logits.device)
+    draws = (generator or default_generator).uniform(logits.shape, logits.dtype, logits.device)
+    with activated(logits.device) as xp:  # an exponential number is never 0
+        noise = Tensor(-xp.log(-xp.log1p(-draws) + np.finfo(logits.dtype).tiny))
     soft = ops.softmax((logits + noise) / tau, axis=dim)
     if not hard:
         return soft

@@ -10,9 +10,11 @@ import numpy as np
 
 from distgrad.autograd.dispatch import namespace as ops
 from distgrad.autograd.ops.rules import at_hand
+from distgrad.autograd.runs import gradient_runs
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import follow
 from distgrad.backend.namespace import namespace_of
+from distgrad.backend.whole import clip_by_norm, norm_of
 from distgrad.errors import ShapeError
 from distgrad.nn.parameter import write
 
@@ -50,7 +52,10 @@ def get_total_norm(
     Raises:
         FloatingPointError: a norm that is infinite or NaN, where it must not be.
     """
-    arrays = [tensor._data for tensor in _several(tensors)]
+    return _total_norm([tensor._data for tensor in _several(tensors)], norm_type, error_if_nonfinite)
+
+
+def _total_norm(arrays: list[Any], norm_type: float, error_if_nonfinite: bool) -> Tensor:
     dtype = np.result_type(np.float32, *(array.dtype for array in arrays))
     if not all(map(at_hand, arrays)):
         total = _norm_on_device(arrays, float(norm_type)).astype(dtype)
@@ -72,6 +77,8 @@ def _not_finite(norm_type: float, total: float) -> FloatingPointError:
 
 def _norm_on_device(arrays: list[Any], order: float) -> Any:
     """The norm of all arrays in float64, as an array without axes: the host need not know it."""
+    if order == 2.0:
+        return norm_of(tuple(arrays))
     follow(arrays[0])
     xp = namespace_of(arrays[0])
     parts = []
@@ -82,7 +89,7 @@ def _norm_on_device(arrays: list[Any], order: float) -> Any:
         elif order == 0.0:
             parts.append(xp.sum(sizes != 0, dtype=np.float64))
         else:
-            parts.append(xp.sum(xp.square(sizes) if order == 2.0 else sizes**order))
+            parts.append(xp.sum(sizes**order))
     total = xp.stack(parts)
     if order == math.inf:
         return total.max()
@@ -116,10 +123,9 @@ def clip_grads_with_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float
         total_norm: what it is.
     """
     if isinstance(total_norm, Tensor) and not at_hand(total_norm):
-        follow(total_norm._data)
-        factor = namespace_of(total_norm._data).minimum(max_norm / (total_norm._data + 1e-6), 1.0)
-        for grad in _gradients(parameters):
-            write(grad, grad._data * factor.astype(grad.dtype), "clip_grad_norm_")
+        arrays = gradient_runs(_several(parameters), "clip_grad_norm_")
+        if arrays:
+            clip_by_norm(tuple(arrays), total_norm._data, max_norm)
         return
     scale = max_norm / (float(total_norm) + 1e-6)
     if not scale >= 1.0:  # a NaN goes into the gradients, as it must not be overlooked
@@ -147,7 +153,10 @@ def clip_grad_norm_(
     Source: Pascanu et al., ICML 2013.
     """
     parameters = _several(parameters)
-    total = get_total_norm(_gradients(parameters), norm_type, error_if_nonfinite)
+    gradients = [gradient._data for gradient in _gradients(parameters)]
+    if norm_type == 2.0 and not all(map(at_hand, gradients)):
+        gradients = gradient_runs(parameters)  # fewer launches
+    total = _total_norm(gradients, norm_type, error_if_nonfinite)
     clip_grads_with_norm_(parameters, max_norm, total)
     return total
 

@@ -38,8 +38,6 @@ KERNEL gelu_tanh_gradient(i64 n, const T* g, const T* x, T* out) {
   }
 }
 
-__device__ inline A sigmoid(A x) { return (A)1 / ((A)1 + (A)exp(-x)); }
-
 KERNEL silu(i64 n, const T* x, T* y) {
   FOR_EACH(i, n) {
     A v = widen(x[i]);

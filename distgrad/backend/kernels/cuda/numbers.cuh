@@ -72,6 +72,8 @@ typedef decltype(widen(T())) A;
 // An element of an array that may be missing.
 __device__ inline A get(const T* x, i64 i, A otherwise) { return x ? widen(x[i]) : otherwise; }
 
+__device__ inline A sigmoid(A x) { return (A)1 / ((A)1 + (A)exp(-x)); }
+
 // All elements 0 … n - 1, divided among the threads of the grid's first axis.
 #define FOR_EACH(i, n) \
   for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += (i64)gridDim.x * blockDim.x)

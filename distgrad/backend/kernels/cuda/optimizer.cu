@@ -1,13 +1,12 @@
 // Optimizers' updates in one pass over flat arrays, in place.
-#include "numbers.cuh"
+#include "step.cuh"
 
 // Adam and AdamW; top, the largest second moments, may be missing.
 KERNEL adam(i64 n, T* p, const T* g, T* m, T* v, T* top, double sign, double decay, double shrink,
             double beta1, double rest1, double beta2, double rest2, double root, double eps, double rate) {
   FOR_EACH(i, n) {
     A old = widen(p[i]);
-    A gradient = (A)sign * widen(g[i]);
-    if (decay != 0) gradient += (A)decay * old;
+    A gradient = directed(sign, decay, widen(g[i]), old);
     A first = (A)beta1 * widen(m[i]) + (A)rest1 * gradient;
     A second = (A)beta2 * widen(v[i]) + (A)rest2 * (gradient * gradient);
     store(m + i, first);
@@ -30,8 +29,7 @@ KERNEL sgd(i64 n, T* p, const T* g, T* b, double sign, double decay, double rate
            i64 nesterov) {
   FOR_EACH(i, n) {
     A old = widen(p[i]);
-    A gradient = (A)sign * widen(g[i]);
-    if (decay != 0) gradient += (A)decay * old;
+    A gradient = directed(sign, decay, widen(g[i]), old);
     if (b) {
       A momentum = (A)keep * widen(b[i]) + (A)share * gradient;
       store(b + i, momentum);

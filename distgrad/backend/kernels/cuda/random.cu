@@ -57,14 +57,15 @@ KERNEL random_uniform(i64 n, u64 seed, u64 stream, u64 low, u64 high, T* out) {
   }
 }
 
-// `kept` where a uniform number is at least p, 0 elsewhere; p is a number of the arrays' type.
-KERNEL random_mask(i64 n, u64 seed, u64 stream, u64 low, u64 high, double p, double kept, T* out) {
+// y = x times `kept` where a uniform number is at least p, times 0 elsewhere; p and `kept` are numbers of the
+// arrays' type, so that each product is rounded once, as on the host.
+KERNEL dropout(i64 n, u64 seed, u64 stream, u64 low, u64 high, double p, double kept, const T* x, T* y) {
   FOR_EACH(i, (n + PER_BLOCK - 1) / PER_BLOCK) {
     u64 words[4];
     draw(seed, stream, low, high, i, words);
     for (int k = 0; k < PER_BLOCK; k++) {
       i64 to = PER_BLOCK * i + k;
-      if (to < n) store(out + to, trim(unit(words, k, A()), T()) >= (A)p ? (A)kept : (A)0);
+      if (to < n) store(y + to, widen(x[to]) * (trim(unit(words, k, A()), T()) >= (A)p ? (A)kept : (A)0));
     }
   }
 }

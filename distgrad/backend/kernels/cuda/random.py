@@ -8,13 +8,13 @@ import numpy as np
 
 from distgrad.backend.kernels.cuda.launch import over_elements
 
-__all__ = ["bits", "mask", "normal", "uniform"]
+__all__ = ["State", "bits", "normal", "uniform", "words_of"]
 
 _MASK = (1 << 64) - 1
 State = tuple[int, int, int]  # seed, stream, and blocks drawn before
 
 
-def _words(state: State) -> tuple[Any, ...]:
+def words_of(state: State) -> tuple[Any, ...]:
     """The state as the kernels take it."""
     seed, stream, block = state
     return tuple(np.uint64(word & _MASK) for word in (seed, stream, block, block >> 64))
@@ -22,25 +22,17 @@ def _words(state: State) -> tuple[Any, ...]:
 
 def bits(out: Any, state: State) -> Any:
     """Fill ``out``, uint64 of any shape, with random words; returns it."""
-    over_elements("random", "random_bits", out.size, "f", *_words(state), out)
+    over_elements("random", "random_bits", out.size, "f", *words_of(state), out)
     return out
 
 
 def uniform(out: Any, state: State) -> Any:
     """Fill ``out`` with numbers uniform on [0, 1); returns it."""
-    over_elements("random", "random_uniform", out.size, out.dtype.char, *_words(state), out)
+    over_elements("random", "random_uniform", out.size, out.dtype.char, *words_of(state), out)
     return out
 
 
 def normal(out: Any, state: State) -> Any:
     """Fill ``out`` with standard normal numbers: the host's up to rounding; returns it."""
-    over_elements("random", "random_normal", out.size, out.dtype.char, *_words(state), out)
-    return out
-
-
-def mask(out: Any, state: State, p: float) -> Any:
-    """Fill ``out`` with what dropout multiplies by: 0 at probability ``p``, else 1 / (1 − p); returns it."""
-    kept = 1.0 / (1.0 - p) if p < 1.0 else 0.0
-    level = float(out.dtype.type(p))
-    over_elements("random", "random_mask", out.size, out.dtype.char, *_words(state), level, kept, out)
+    over_elements("random", "random_normal", out.size, out.dtype.char, *words_of(state), out)
     return out

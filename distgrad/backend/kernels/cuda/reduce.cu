@@ -14,13 +14,14 @@ KERNEL square_parts(i64 n, i64 run, const T* x, double* parts) {
   if (threadIdx.x == 0) parts[blockIdx.x] = total;
 }
 
-// For each block of threads how many elements of its run are infinite or NaN.
-KERNEL nonfinite_parts(i64 n, i64 run, const T* x, double* parts) {
+// x times a factor; and for each block of threads how many elements of its run were infinite or NaN.
+KERNEL unscale_parts(i64 n, i64 run, T* x, double* parts, double factor) {
   i64 first = blockIdx.x * run, last = first + run < n ? first + run : n;
   double count = 0;
   FOR_BLOCK(i, first, last) {
     A v = widen(x[i]);
     if (!(v - v == (A)0)) count += 1;
+    store(x + i, v * (A)factor);
   }
   count = block_sum(count);
   if (threadIdx.x == 0) parts[blockIdx.x] = count;
@@ -34,9 +35,9 @@ KERNEL sum_parts(i64 n, const double* parts, double* total) {
   if (threadIdx.x == 0) *total = sum;
 }
 
-// x less what makes its norm, the root of `square`, larger than `most`; a NaN goes into x.
-KERNEL clip_by_norm(i64 n, const double* square, double most, T* x) {
-  double scale = most / (sqrt(*square) + 1e-6);
+// x less what makes its norm larger than `most`; a NaN goes into x.
+KERNEL clip_by_norm(i64 n, const double* norm, double most, T* x) {
+  double scale = most / (*norm + 1e-6);
   if (scale >= 1) return;
   FOR_EACH(i, n) store(x + i, widen(x[i]) * (A)scale);
 }

@@ -1,0 +1,114 @@
+"""Recurrent networks: all gates of a step in one launch, beside the step's product of matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distgrad.backend.cupy import matmul
+from distgrad.backend.kernels.cuda.launch import arithmetic, empty, over_elements, prepare
+
+
+def _run(name: str, state: Any, *arguments: Any) -> None:
+    over_elements("recurrent", name, state.size, state.dtype.char, state.shape[-1], *arguments)
+
+
+def _sequence(from_input: Any, weight: Any, hidden: Any, cell: Any, *more: Any) -> Any:
+    """The arrays prepared, if they are what :func:`lstm_steps` expects and not empty."""
+    size = weight.shape[-1] if weight.ndim else 0
+    if weight.shape != (4 * size, size) or from_input.ndim != 3 or from_input.size == 0:
+        return None
+    if from_input.shape[2] != 4 * size or not hidden.shape == cell.shape == (from_input.shape[1], size):
+        return None
+    return prepare(from_input, weight, hidden, cell, *more)
+
+
+def lstm_steps(from_input: Any, weight: Any, hidden: Any, cell: Any) -> Any:
+    """Forward."""
+    taken = _sequence(from_input, weight, hidden, cell)
+    if taken is None:
+        return None
+    from_input, weight, hidden, cell = taken
+    gates = empty(from_input, from_input.shape)
+    hiddens, cells = (empty(cell, (len(gates), *cell.shape)) for _ in range(2))
+    for t in range(len(gates)):
+        (from_state,) = prepare(matmul(hidden, weight.T))
+        _run("lstm_step", cell, from_input[t], from_state, cell, hiddens[t], cells[t], gates[t])
+        hidden, cell = hiddens[t], cells[t]
+    return hiddens, cells, gates
+
+
+def lstm_steps_gradient(g: Any, weight: Any, hidden: Any, cell: Any, y: Any) -> Any:
+    """Gradients in all four inputs."""
+    hiddens, cells, gates = y
+    taken = _sequence(gates, weight, hidden, cell, hiddens, cells, *g)
+    if taken is None:
+        return None
+    gates, weight, hidden, cell, hiddens, cells, g_hiddens, g_cells, g_gates = taken
+    out, carry, later = empty(gates, gates.shape), empty(cell, cell.shape, arithmetic(cell.dtype.char)), None
+    carry[...] = 0
+    for t in reversed(range(len(gates))):
+        before = cells[t - 1] if t else cell
+        incoming = g_hiddens[t], later, g_cells[t], g_gates[t]
+        _run("lstm_step_gradient", cell, *incoming, gates[t], before, cells[t], out[t], carry)
+        (later,) = prepare(matmul(out[t], weight))
+    states = empty(hiddens, hiddens.shape)  # before each step
+    states[0], states[1:] = hidden, hiddens[:-1]
+    rows = [x.reshape(-1, x.shape[-1]) for x in (out, states)]
+    (g_weight,) = prepare(matmul(rows[0].T, rows[1]))
+    return out, g_weight, later, carry.astype(cell.dtype, copy=False)
+
+
+def _rows(count: int, from_input: Any, from_state: Any, state: Any, *more: Any) -> Any:
+    """The arrays prepared, if they are one step's arguments and not empty; ``more`` are like the state."""
+    wide = (*state.shape[:-1], count * state.shape[-1]) if state.ndim else None
+    if state.size == 0 or not from_input.shape == from_state.shape == wide:
+        return None
+    if any(x.shape != state.shape for x in more):
+        return None
+    return prepare(from_input, from_state, state, *more)
+
+
+def lstm_cell(from_input: Any, from_state: Any, cell: Any) -> Any:
+    """Forward."""
+    taken = _rows(4, from_input, from_state, cell)
+    if taken is None:
+        return None
+    hidden, out = (empty(cell, cell.shape) for _ in range(2))
+    _run("lstm_step", out, *taken, hidden, out, None)
+    return hidden, out
+
+
+def lstm_cell_gradient(g: Any, from_input: Any, from_state: Any, cell: Any, y: Any) -> Any:
+    """Gradients in all three inputs; the gates are computed again."""
+    taken = _rows(4, from_input, from_state, cell, y[1], *g)
+    if taken is None:
+        return None
+    from_input, from_state, cell, after, g_hidden, g_cell = taken
+    gates, out = (empty(from_input, from_input.shape) for _ in range(2))
+    hidden, again = (empty(cell, cell.shape) for _ in range(2))
+    carry = empty(cell, cell.shape, arithmetic(cell.dtype.char))
+    carry[...] = 0
+    _run("lstm_step", cell, from_input, from_state, cell, hidden, again, gates)
+    _run("lstm_step_gradient", cell, g_hidden, None, g_cell, None, gates, cell, after, out, carry)
+    return out, out, carry.astype(cell.dtype, copy=False)
+
+
+def gru_cell(from_input: Any, from_state: Any, hidden: Any) -> Any:
+    """Forward."""
+    taken = _rows(3, from_input, from_state, hidden)
+    if taken is None:
+        return None
+    out = empty(hidden, hidden.shape)
+    _run("gru_step", out, *taken, out)
+    return out
+
+
+def gru_cell_gradient(g: Any, from_input: Any, from_state: Any, hidden: Any) -> Any:
+    """Gradients in all three inputs."""
+    taken = _rows(3, from_input, from_state, hidden, g)
+    if taken is None:
+        return None
+    from_input, from_state, hidden, g = taken
+    results = tuple(empty(x, x.shape) for x in (from_input, from_state, hidden))
+    _run("gru_step_gradient", hidden, g, from_input, from_state, hidden, *results)
+    return results
