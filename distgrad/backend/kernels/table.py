@@ -86,7 +86,7 @@ TABLE: dict[str, Kernel] = {
     "random_uniform": Kernel("random", "uniform", dtypes=""),
     "random_normal": Kernel("random", "normal", dtypes=""),
     "add_at": Kernel("scatter", "add_at", dtypes=""),
-    "embedding/weight": Kernel("embedding", "embedding_gradient", cuda=""),
+    "embedding/weight": Kernel("embedding", "embedding_gradient"),
     "embedding_weight": Kernel("embedding", "embedding_weight"),
     "max_pool": Kernel("pool", "max_pool"),
     "max_pool_scatter": Kernel("pool", "max_pool_scatter"),

@@ -31,17 +31,19 @@ def _sorted(index: Any, rows: int, char: str) -> tuple[Any, Any]:
     return keys, order
 
 
-def sum_by_index(values: Any, index: Any, rows: int) -> Any:
+def sum_by_index(values: Any, index: Any, rows: int, out: Any = None) -> Any:
     """``out[r] = Σ values[i] over index[i] = r``; an index outside the rows adds nothing.
 
     Args:
         values: ``[n]`` or ``[n, width]``, n at least 1.
         index: int64 ``[n]``.
         rows: of the result.
+        out: where it is written, contiguous; None takes a new array.
     """
     char = values.dtype.char
     values, index = prepare(values)[0], prepare(index)[0]
-    out = empty(values, (rows, *values.shape[1:]))
+    if out is None:
+        out = empty(values, (rows, *values.shape[1:]))
     if out.size == 0:
         return out
     keys, order = _sorted(index, rows, char)
