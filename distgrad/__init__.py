@@ -11,7 +11,9 @@
 The package is a namespace of the Python array API standard, 2024.12; what trains hangs off it: ``dg.nn``,
 ``dg.optim``, ``dg.data``, ``dg.comm``, ``dg.parallel``.
 """
+# ruff: noqa: E402 (imports behind code: the collector rests while the first of them run)
 
+import gc as _gc
 import importlib as _importlib
 import math as _math
 import sys as _sys
@@ -23,11 +25,17 @@ if getattr(_sys, "argv", [])[:1] == ["-m"]:  # Python looks for the module that 
 
     _start(_sys.orig_argv, _sys.argv[1:])  # the launcher, which needs nothing of what follows
 
-import numpy as _np
+_collecting = _gc.isenabled()
+_gc.disable()  # what importing makes stays: looking through it for garbage takes a tenth of the time
+try:
+    import numpy as _np
 
-from distgrad import fft, linalg
-from distgrad.autograd import casting as _casting
-from distgrad.autograd import methods as _methods  # noqa: F401 (attaches the operators)
+    from distgrad import fft, linalg
+    from distgrad.autograd import casting as _casting
+    from distgrad.autograd import methods as _methods  # noqa: F401 (attaches the operators)
+finally:
+    if _collecting:
+        _gc.enable()
 
 # fmt: off
 # isort: off

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,6 +27,8 @@ class _Recorder:
         if self._check_forward and any(_has_nan(array) for array in arrays):
             raise GraphError(f"forward: the result of {describe(node)} is NaN")
         assert node.line is not None
+        import traceback  # nobody else needs it
+
         stack = traceback.extract_stack(outside(sys._getframe(1)))
         node.line = (*node.line[:2], stack)
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import sys
-from traceback import StackSummary
 from types import CodeType, FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from traceback import StackSummary
 
 __all__ = ["Line", "describe_line", "inside", "outside", "user_line"]
 
 #: A place in a program: its code, and the instruction's offset. With the frame and the look into ``inside``
 #: it costs 0.2 µs an operation, where ``f_lineno`` alone takes 0.25; and unlike a frame it keeps no locals.
 #: While anomaly detection is on, the stack of the call comes third.
-Line = tuple[CodeType, int] | tuple[CodeType, int, StackSummary]
+Line = tuple[CodeType, int] | tuple[CodeType, int, "StackSummary"]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from distgrad import env
 from distgrad.backend.blas import find_blas
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 __all__ = ["get_num_threads", "run_parts", "run_products", "set_num_threads", "share_cores"]
 
@@ -91,6 +94,8 @@ def run_parts(run: Callable[[int, int], None], length: int, smallest: int) -> No
         run(0, length)
         return
     if _State.pool is None:
+        from concurrent.futures import ThreadPoolExecutor  # costs an import 6 ms
+
         _State.pool = ThreadPoolExecutor(_State.threads - 1, thread_name_prefix="kernel part")
     edges = [length * part // threads for part in range(threads + 1)]
     futures = [_State.pool.submit(run, *edge) for edge in itertools.pairwise(edges[1:])]

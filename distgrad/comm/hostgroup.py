@@ -184,7 +184,7 @@ class HostGroup:
             _SLOT_BYTES,
         )
         if state is not None:
-            with compiling():
+            with compiling("host group"):
                 self._spins = compiled.prepare(state)
             self._dtypes = {np.dtype(char) for char in compiled.DTYPES}
             self._compiled, self._state = compiled, state

@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import gc
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +32,8 @@ def _own_folder(path: Path) -> bool:
 
 
 def _temporary() -> Path:
+    import tempfile  # only here: it loads ten modules more, which `import distgrad` would wait for
+
     return Path(tempfile.gettempdir()) / f"distgrad-{os.getuid()}"
 
 
@@ -45,12 +47,21 @@ def cache_folder() -> Path | None:
 
 
 @contextlib.contextmanager
-def compiling() -> Iterator[None]:
-    """Hold the host's lock on compiling; without a folder for the lock's file there is none to hold."""
+def compiling(name: str) -> Iterator[None]:
+    """Let one process of the host at a time compile, or load, the kernel of that name.
+
+    Without a folder for the lock's file there is no lock. Others' kernels do not wait: a job that compiles
+    would hold up all jobs beside it, whose kernels lie in the cache.
+
+    The collector of cycles rests meanwhile: a compiler makes objects by the million, few of them garbage,
+    and looking through them again and again takes a tenth of its time.
+    """
     folder = _temporary()
-    if not _own_folder(folder):
-        yield
-        return
-    with (folder / "compiling").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        if _own_folder(folder):
+            file = stack.enter_context((folder / f"compiling {name}").open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if gc.isenabled():
+            gc.disable()
+            stack.callback(gc.enable)
         yield

@@ -8,8 +8,8 @@ where Numba is not installed, the plain formula runs. A body may also return Non
 layout, an option) are the formula's.
 
 The kernels' modules, and Numba with them, are loaded when one first runs. On the host that call also
-compiles it, or loads it from the cache on disk; it holds a lock meanwhile, so that the ranks of a host
-compile a kernel once. CuPy has its own cache.
+compiles it, or loads it from the cache on disk; it holds the kernel's lock meanwhile, so that the ranks of a
+host compile it once. CuPy has its own cache.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def accelerated(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
     cuda: dict[str, Callable[..., Any]] = {}
 
     def first_run(*args: Any, **kwargs: Any) -> Any:
-        with compiling():
+        with compiling(f"{kernel.module} {kernel.function}"):
             function = _body(kernel, "")
             result = function(*args, **kwargs)
         runs[_first(args[0]).dtype.char] = function

@@ -1,0 +1,85 @@
+"""Where compiled kernels lie, who compiles them, and who waits for whom."""
+
+import fcntl
+import gc
+import os
+import subprocess
+import sys
+
+import pytest
+
+from distgrad.backend.kernels.cache import compiling
+
+PROGRAM = """
+import numpy as np
+import distgrad as dg
+dg.softmax(dg.asarray(np.ones((64, 64), np.float32)))
+from distgrad.backend.kernels import cache, softmax
+print(sum(softmax._softmax.stats.cache_misses.values()), cache.cache_folder())
+"""
+
+
+def start(**variables):
+    environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], env=environment | variables, stdout=subprocess.PIPE, text=True
+    )
+
+
+def answer(process):
+    """How many kernels a process compiled, and its folder for them."""
+    misses, _, folder = process.communicate(timeout=100)[0].strip().partition(" ")
+    assert process.returncode == 0
+    return int(misses), folder
+
+
+def test_a_cache_folder_that_cannot_be_written_costs_no_more_than_compiling():
+    program = """
+import os
+import numpy as np
+os.access = lambda path, mode: False   # a read-only home, and no folder for temporary files
+import distgrad as dg
+from distgrad.backend.kernels.cache import cache_folder
+y = dg.softmax(dg.asarray(np.ones((64, 64), np.float32)))
+assert cache_folder() is None
+assert float(y.sum()) == 64.0
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
+
+
+def test_ranks_of_a_host_compile_a_kernel_once(tmp_path):
+    ranks = [start(XDG_CACHE_HOME=str(tmp_path)) for _ in range(3)]
+    assert sorted(answer(rank)[0] for rank in ranks) == [0, 0, 1]
+
+
+def test_without_a_home_that_can_be_written_kernels_are_kept_with_the_temporary_files(tmp_path):
+    (tmp_path / "home").write_text("a file is no folder, and root may write in every folder")
+    variables = {"XDG_CACHE_HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path)}
+    folder = str(tmp_path / f"distgrad-{os.getuid()}")
+    assert [answer(start(**variables)) for _ in range(2)] == [(1, folder), (0, folder)]
+
+
+def test_hosts_that_share_a_home_share_its_kernels(tmp_path):
+    hosts = [tmp_path / "host0", tmp_path / "host1"]  # each with temporary files, and so locks, of its own
+    for host in hosts:
+        host.mkdir()
+    both = [start(XDG_CACHE_HOME=str(tmp_path), TMPDIR=str(host)) for host in hosts]
+    assert all(answer(process)[0] <= 1 for process in both)  # they may not see each other in time
+    assert answer(start(XDG_CACHE_HOME=str(tmp_path), TMPDIR=str(hosts[1])))[0] == 0
+
+
+def test_a_kernel_does_not_wait_for_others_that_are_being_compiled(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with compiling("one"), compiling("two"):
+        held = tmp_path / f"distgrad-{os.getuid()}" / "compiling one"
+        with held.open("w") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_the_collector_rests_while_a_kernel_is_compiled_and_no_longer():
+    with compiling("one"):
+        assert not gc.isenabled()
+        with compiling("two"):
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
