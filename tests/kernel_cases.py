@@ -38,6 +38,7 @@ NORM = {"normalized_shape": (7,), "eps": 1e-5}
 FLAT = [(1,), (17,), (3, 1, 5), (1000003,)]
 LAST = [(1, 1), (1, 7), (5, 1), (65, 7), (3, 5, 33), (3, 20011), (20011, 3)]
 NORMS = [(1, 7), (5, 7), (64, 7), (65, 7), (2, 3, 129, 7)]
+GROUPS = [((1, 1, 2), 1), ((301, 6), 2), ((3, 6, 5, 7), 3), ((2, 4, 1, 33), 4), ((1, 2, 301, 301), 1)]
 TWO = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
 POOL = {"kernel_size": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1), "ceil_mode": False}
 SHAPES = [
@@ -48,6 +49,12 @@ SHAPES = [
     *(("layer_norm", [s, (7,), (7,)], NORM) for s in NORMS),
     *(("layer_norm", [s], NORM) for s in NORMS[:2]),
     *(("rms_norm", [s, (7,)], NORM) for s in NORMS),
+    *(
+        ("group_norm", [s, s[1:2], s[1:2]][:count], {"num_groups": groups, "eps": 1e-5})
+        for s, groups in GROUPS
+        for count in (1, 3)
+    ),
+    *(("instance_norm", [s, s[1:2], s[1:2]], {"eps": 1e-5}) for s, _ in GROUPS[2:]),
     *(
         ("linear", [(m, k), (n, k), (n,)], {})
         for m, n, k in ((1, 1, 1), (1, 300, 5), (257, 3, 1), (33, 65, 129))

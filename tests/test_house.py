@@ -20,11 +20,11 @@ FLOORS = [
     {
         "backend": "namespace precision device streams memory blas threads numpy kernels.cache"
         " kernels.table rng whole cupy kernels.support"
-        " kernels.activation kernels.norm kernels.batch kernels.softmax kernels.optimizer kernels.rules"
-        " kernels.dropout kernels.product kernels.tile kernels.linear kernels.attention kernels.recurrent"
-        " kernels.conv kernels.pool kernels.embedding kernels.shared"
+        " kernels.activation kernels.norm kernels.batch kernels.group kernels.softmax kernels.optimizer"
+        " kernels.rules kernels.dropout kernels.product kernels.tile kernels.linear kernels.attention"
+        " kernels.recurrent kernels.conv kernels.pool kernels.embedding kernels.shared"
         " kernels.cuda.source kernels.cuda.launch kernels.cuda.windows kernels.cuda.activation"
-        " kernels.cuda.norm kernels.cuda.batch kernels.cuda.softmax kernels.cuda.linear"
+        " kernels.cuda.norm kernels.cuda.batch kernels.cuda.group kernels.cuda.softmax kernels.cuda.linear"
         " kernels.cuda.attention kernels.cuda.conv kernels.cuda.pool kernels.cuda.scatter"
         " kernels.cuda.embedding kernels.cuda.optimizer kernels.cuda.rules kernels.cuda.recurrent"
         " kernels.cuda.reduce kernels.cuda.random kernels.cuda.dropout",
