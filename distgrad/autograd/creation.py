@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from distgrad.autograd.porting import one_shape
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, Device, activated, device_of, find_backend, resolve, to_device
 from distgrad.backend.namespace import NAMESPACES
-from distgrad.errors import DeviceError, DTypeError, ShapeError
+from distgrad.errors import DeviceError, DTypeError, OptionError, ShapeError
 
 __all__ = [
     "arange",
@@ -152,13 +153,33 @@ def _place(array: Any, device: Any) -> Device:
     return resolve(device)
 
 
+#: What the arguments of the functions by their names in the namespace are.
+_WANTED = {
+    "arange": "numbers as start, stop and step",
+    "eye": "whole numbers as n_rows, n_cols and k, the first two of at least 0",
+    "linspace": "numbers as start and stop, and a whole one of at least 0 as num",
+}
+
+
 def _made(name: str, device: Any, *args: Any, **options: Any) -> Any:
-    """What the namespace's function of that name returns on a device."""
+    """What the namespace's function of that name returns on a device.
+
+    Raises:
+        ShapeError: lengths below 0, or too many elements.
+        DTypeError: arguments that are no numbers, or not whole where they must be.
+    """
     place = resolve(device)
-    if place == CPU:
-        return getattr(np, name)(*args, **options)
-    with activated(place) as xp:
-        return getattr(xp, name)(*args, **options)
+    try:
+        if place == CPU:
+            return getattr(np, name)(*args, **options)
+        with activated(place) as xp:
+            return getattr(xp, name)(*args, **options)
+    except (TypeError, ValueError, OverflowError) as error:
+        wanted = _WANTED.get(name)
+        given = args if wanted else args[0]
+        wanted = wanted or "a whole number of at least 0, or a tuple of them, as shape"
+        kind = DTypeError if isinstance(error, TypeError) else ShapeError
+        raise kind(f"{name}: expected {wanted}, got {given!r} ({error})") from error
 
 
 def _kinds(data: Any) -> set[Any]:
@@ -222,10 +243,30 @@ def full(
         device: where it shall lie; None means the default device, the CPU.
         requires_grad: whether ``backward`` shall leave a gradient in ``grad``.
     """
-    value = _to_array(fill_value, dtype)
-    if value.ndim:
-        raise ShapeError(f"full: fill_value must be a number, got an array of shape {list(value.shape)}")
+    value = _number("full", fill_value, dtype)
     return Tensor(_made("full", device, shape, value.item(), value.dtype), requires_grad)
+
+
+def _number(where: str, value: Any, dtype: Any) -> np.ndarray:
+    """A number as an array without axes.
+
+    Raises:
+        DTypeError: no number.
+        OptionError: one that the dtype cannot hold.
+        ShapeError: several.
+    """
+    if not isinstance(value, Number | list | tuple) and not hasattr(value, "dtype"):
+        raise DTypeError(f"{where}: expected a number, got {value!r}")
+    try:
+        array = _to_array(value, dtype or (DEFAULTS[int] if type(value) is int else None))
+    except (OverflowError, TypeError, ValueError) as error:
+        wanted = np.dtype(dtype or DEFAULTS[int])
+        raise OptionError(
+            f"{where}: {value!r} does not fit {wanted}; pass another dtype ({error})"
+        ) from error
+    if array.ndim:
+        raise ShapeError(f"{where}: expected one number, got an array of shape {list(array.shape)}")
+    return array
 
 
 def _beside(x: Any, device: Any) -> Any:
@@ -299,13 +340,16 @@ def arange(
         device: where it shall lie; None means the default device, the CPU.
         requires_grad: whether ``backward`` shall leave a gradient in ``grad``.
     """
-    if step == 0:
-        raise ValueError("arange: step must not be 0")
+    if start is None or step == 0:
+        raise OptionError(f"arange: expected a number as start and a step other than 0, got {start}, {step}")
     if dtype is None:
         whole = all(isinstance(each, int | np.integer) for each in (start, stop, step) if each is not None)
         dtype = DEFAULTS[int if whole else float]
     first, end = (0, start) if stop is None else (start, stop)
-    return Tensor(_made("arange", device, first, end, step, dtype=dtype), requires_grad)
+    exact = dtype if np.dtype(dtype).kind in "iubc" else np.float64  # in float32 the steps' errors add up
+    return Tensor(
+        _made("arange", device, first, end, step, dtype=exact).astype(dtype, copy=False), requires_grad
+    )
 
 
 def linspace(
@@ -330,8 +374,6 @@ def linspace(
         endpoint: whether ``stop`` is the last number.
         requires_grad: whether ``backward`` shall leave a gradient in ``grad``.
     """
-    if num < 0:
-        raise ShapeError(f"linspace: num must be 0 or more, got {num}")
     if dtype is None:
         dtype = DEFAULTS[complex if isinstance(start, complex) or isinstance(stop, complex) else float]
     return Tensor(_made("linspace", device, start, stop, num, endpoint=endpoint, dtype=dtype), requires_grad)

@@ -263,6 +263,12 @@ def test_sizes_of_windows_that_make_no_sense_are_refused(name, args, options, ar
         (nn.ConvTranspose1d(1, 2, 3), (1, 1, 5), "conv_transpose1d"),
         (nn.LSTM(3, 2), (2, 1, 3), "linear"),
         (nn.TransformerEncoderLayer(4, 2, 8), (2, 1, 4), "linear"),
+        (nn.BatchNorm2d(3), (2, 3, 2, 2), "batch_norm"),
+        (nn.InstanceNorm1d(3, affine=True), (2, 3, 5), "instance_norm"),
+        (nn.GroupNorm(3, 3), (2, 3, 5), "group_norm"),
+        (nn.LayerNorm(4), (2, 4), "layer_norm"),
+        (nn.RMSNorm(4), (2, 4), "rms_norm"),
+        (nn.PReLU(), (2, 4), "prelu"),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -9,11 +9,11 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Shape, normalize_axes, plain, same_shape
+from distgrad.autograd.ops.rules import Shape, mixed_dtypes, normalize_axes, plain, same_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.device import device_of
 from distgrad.backend.rng import Generator, default_generator
-from distgrad.errors import AxisError, OptionError, ShapeError
+from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
 
 _SAMPLES = [
     Sample(((3, 4),)),
@@ -339,7 +339,10 @@ def _per_channel(weight: Array, ndim: int, where: str, channels: Shape) -> Shape
         Sample(((2, 3, 4), (1,)), note="one weight"),
         Sample(((5,), (1,)), note="one axis"),
     ],
-    rejects=[Reject(((2, 3, 4), (4,)), ShapeError, "weight is [4], expected [1] or [3]")],
+    rejects=[
+        Reject(((2, 3, 4), (4,)), ShapeError, "weight is [4], expected [1] or [3]"),
+        Reject(((2, 3), np.ones(3, np.float32)), DTypeError, "x is float64 but weight float32"),
+    ],
 )
 def prelu(xp: Any, x: Array, weight: Array, /) -> Array:
     """Rectifier whose slope below 0 is learned.
@@ -348,6 +351,8 @@ def prelu(xp: Any, x: Array, weight: Array, /) -> Array:
         x: ``[N, C, *]`` or any shape.
         weight: ``[C]`` or ``[1]``.
     """
+    if x.dtype != weight.dtype:
+        raise mixed_dtypes("prelu", x, weight)
     weight = xp.reshape(weight, _per_channel(weight, len(x.shape), "prelu", x.shape[1:2]))
     return xp.where(x > 0, x, weight * x)
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Shape
+from distgrad.autograd.ops.rules import Shape, mixed_dtypes
 from distgrad.autograd.primitive import Reject, Sample
-from distgrad.errors import ShapeError
+from distgrad.errors import DTypeError, ShapeError
 
 Gradients = tuple[Array | None, ...]
 
@@ -63,13 +63,22 @@ def _affine(xp: Any, y: Array, weight: Array | None, bias: Array | None, shape: 
     return y
 
 
+def _check(where: str, x: Array, layout: Layout, **parameters: Array | None) -> None:
+    """Refuse parameters of another shape than the layout's, or of another dtype than the input's."""
+    for name, each in parameters.items():
+        if each is None:
+            continue
+        if each.shape != layout.parameters:
+            raise ShapeError(f"{where}: {name} is {list(each.shape)}, expected {list(layout.parameters)}")
+        if each.dtype != x.dtype:
+            raise mixed_dtypes(where, x, each, name)
+
+
 def _forward(
     xp: Any, where: str, x: Array, weight: Array | None, bias: Array | None, layout: Layout, eps: float
 ) -> tuple[Array, Array, Array]:
     """The result, and the mean and variance that were taken out."""
-    for name, each in (("weight", weight), ("bias", bias)):
-        if each is not None and each.shape != layout.parameters:
-            raise ShapeError(f"{where}: {name} is {list(each.shape)}, expected {list(layout.parameters)}")
+    _check(where, x, layout, weight=weight, bias=bias)
     y, _, mean, variance = _normalized(xp, x, layout, eps)
     return xp.reshape(_affine(xp, y, weight, bias, layout.affine), x.shape), mean, variance
 
@@ -131,6 +140,12 @@ _LAST_SAMPLES = [
 _LAST_REJECTS = [
     Reject(((2, 3),), ShapeError, "normalized_shape=[4]", {"normalized_shape": (4,)}),
     Reject(((2, 4), (3,)), ShapeError, "weight is [3], expected [4]", {"normalized_shape": (4,)}),
+    Reject(
+        ((2, 4), np.ones(4, np.float32)),
+        DTypeError,
+        "x is float64 but weight float32",
+        {"normalized_shape": (4,)},
+    ),
 ]
 
 
@@ -197,8 +212,7 @@ def rms_norm(
         eps: added to the mean square; None means the dtype's own.
     """
     layout = _last_axes("rms_norm", x.shape, normalized_shape)
-    if weight is not None and weight.shape != layout.parameters:
-        raise ShapeError(f"rms_norm: weight is {list(weight.shape)}, expected {list(layout.parameters)}")
+    _check("rms_norm", x, layout, weight=weight)
     return _affine(xp, x * _root_mean_square_rate(xp, x, layout, eps), weight, None, layout.affine)
 
 
@@ -245,6 +259,7 @@ _CHANNEL_SAMPLES = [
 _CHANNEL_REJECTS = [
     Reject(((3,),), ShapeError, "expected [N, C, *]"),
     Reject(((3, 4), (3,)), ShapeError, "weight is [3], expected [4]"),
+    Reject(((3, 4), np.ones(4, np.float32)), DTypeError, "x is float64 but weight float32"),
 ]
 
 
@@ -336,11 +351,7 @@ def batch_norm_inference(
         eps: added to the variance.
     """
     layout = _batch("batch_norm_inference", x.shape)
-    for name, each in (("mean", mean), ("var", var), ("weight", weight), ("bias", bias)):
-        if each is not None and each.shape != layout.parameters:
-            raise ShapeError(
-                f"batch_norm_inference: {name} is {list(each.shape)}, expected {list(layout.parameters)}"
-            )
+    _check("batch_norm_inference", x, layout, mean=mean, var=var, weight=weight, bias=bias)
     rate = 1.0 / xp.sqrt(var + eps)
     scale = rate if weight is None else rate * weight
     shift = -mean * scale if bias is None else bias - mean * scale

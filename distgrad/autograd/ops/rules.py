@@ -44,10 +44,10 @@ def broadcast_shape(*shapes: Shape | None, **attributes: Any) -> Shape:
     return np.broadcast_shapes(*[shape for shape in shapes if shape is not None])
 
 
-def mixed_dtypes(where: str, x: Any, weight: Any) -> DTypeError:
+def mixed_dtypes(where: str, x: Any, weight: Any, name: str = "weight") -> DTypeError:
     """The error for data of another dtype than the weights', which would make the rest of a model promote."""
     return DTypeError(
-        f"{where}: x is {x.dtype} but weight {weight.dtype}; convert the data with "
+        f"{where}: x is {x.dtype} but {name} {weight.dtype}; convert the data with "
         f"x.astype(dg.{weight.dtype}), or the model with model.to(dg.{x.dtype})"
     )
 

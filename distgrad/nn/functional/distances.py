@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.ops.rules import mixed_dtypes
 from distgrad.autograd.tensor import Tensor
 
 __all__ = ["bilinear", "cosine_similarity", "normalize", "pairwise_distance"]
@@ -43,5 +44,8 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Any = None) -
         weight: ``[out_features, in1_features, in2_features]``.
         bias: ``[out_features]``, or None.
     """
+    for each in (input1, input2):
+        if each.dtype != weight.dtype:
+            raise mixed_dtypes("bilinear", each, weight)
     y = ops.einsum("...i,oij,...j->...o", input1, weight, input2)
     return y if bias is None else y + bias
