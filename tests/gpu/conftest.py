@@ -1,4 +1,4 @@
-"""Tests marked ``gpu`` need a real one: elsewhere they are skipped, and say so."""
+"""Tests marked ``gpu`` need a real one, or the double that they name: elsewhere they are skipped, and say so."""
 
 import pytest
 
@@ -7,7 +7,11 @@ import distgrad as dg
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip them, with the reason, where CuPy finds no GPU."""
-    marked = [item for item in items if item.get_closest_marker("gpu") is not None]
+    marked = [
+        item
+        for item in items
+        if item.get_closest_marker("gpu") is not None and item.get_closest_marker("gpu_double") is None
+    ]
     if not marked or dg.cuda.is_available():
         return
     try:

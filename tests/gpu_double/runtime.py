@@ -64,7 +64,10 @@ def unavailable() -> str | None:
     try:
         found = importlib.metadata.version(PACKAGE)
     except importlib.metadata.PackageNotFoundError:
-        return f"the double of a GPU is made for {PACKAGE} {VERSION}, and {PACKAGE} is not installed"
+        return (
+            f"the double of a GPU is made for {PACKAGE} {VERSION}, which is not installed; "
+            'run: pip install "distgrad[double]"'
+        )
     if found != VERSION:
         return f"the double of a GPU is made for {PACKAGE} {VERSION}, and {found} is installed"
     if (compiler := missing_compiler()) is not None:
