@@ -1,4 +1,4 @@
-"""Tests marked ``gpu`` need a real one, or the double that they name: elsewhere they are skipped, and say so."""
+"""Tests marked ``gpu`` need a real one, or the double that they name: else they are skipped, and say so."""
 
 import pytest
 

@@ -353,6 +353,14 @@ def _compile_module(
     return module
 
 
+_installed: list[Runtime] = []
+
+
+def installed() -> Runtime:
+    """The double that is under this process's CuPy."""
+    return _installed[-1]
+
+
 def install(
     num_devices: int = 2, order: str = "eager", device_bytes: int = 8 << 30, timeout_s: float = 60.0
 ) -> Runtime:
@@ -380,4 +388,5 @@ def install(
     from cupy.cuda import compiler
 
     compiler._compile_module_with_cache = _compile_module
+    _installed.append(double)
     return double

@@ -1,0 +1,229 @@
+"""Deliberate faults in the GPU path, each with the test that must fail on it.
+
+``python -m pytest tests/gpu_double/test_mutants.py`` puts each into a copy of the package and runs its test
+there; a text that has gone from the source is a failure too, so that the list keeps up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_DOUBLE = "tests/gpu_double"
+_VERB = f"{_DOUBLE}/test_orders.py::test_a_verb_stands_between_what_was_before_and_what_comes_after"
+_DROPPED = f"{_DOUBLE}/test_orders.py::test_what_is_under_way_may_be_dropped"
+_OPERATION = "tests/gpu/test_released_cupy.py::test_operation"
+_NCCL, _WORK, _LIB = "comm/nccl.py", "comm/streamwork.py", "comm/libnccl.py"
+_CUPY, _STREAMS = "backend/cupy.py", "backend/streams.py"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault.
+
+    Attributes:
+        kind: missing wait, missing record, buffer freed early, and so on.
+        what: in a few words.
+        file: in the package.
+        old: the text that makes way, once in the file.
+        new: what stands there instead.
+        check: the test that must fail.
+        every_run: whether ``make test`` tries it too.
+    """
+
+    kind: str
+    what: str
+    file: str
+    old: str
+    new: str
+    check: str
+    every_run: bool = False
+
+
+MUTANTS = (
+    Mutant(
+        "missing wait", "a collective does not wait for the caller's stream", _NCCL,
+        "            self.stream.wait_stream(current_stream(self.device))\n", "            pass\n",
+        f"{_VERB}[all_reduce-early]", every_run=True,
+    ),
+    Mutant(
+        "missing wait", "the caller's stream does not wait for the collective", _WORK,
+        "        current_stream(self._comm.device).wait_event(self._end)\n", "",
+        f"{_VERB}[all_reduce-late]", every_run=True,
+    ),
+    Mutant(
+        "missing wait", "a stream does not wait for an event", _STREAMS,
+        "            self.native.wait_event(event.native)\n", "            pass\n",
+        f"{_DOUBLE}/test_orders.py::test_a_stream_waits_for_another_and_for_an_event[late]",
+    ),
+    Mutant(
+        "missing wait", "padded rows are sent before they are filled", _NCCL,
+        "            self.follow()\n            self._link.all_gather", "            self._link.all_gather",
+        f"{_VERB}[all_gather_v-early]",
+    ),
+    Mutant(
+        "missing wait", "gathered rows are cut before they have come", _NCCL,
+        "            current_stream(self.device).wait_stream(self.stream)\n", "            pass\n",
+        f"{_VERB}[all_gather_v-late]",
+    ),
+    Mutant(
+        "missing wait", "a barrier does not wait for the device", _NCCL,
+        "        self.stream.synchronize()\n        self._host.barrier()", "        self._host.barrier()",
+        f"{_DOUBLE}/test_orders.py::test_a_barrier_ends_when_the_device_has_finished[late]",
+    ),
+    Mutant(
+        "missing wait", "a copy to the host is handed out before it is there", _CUPY,
+        "            if not non_blocking:\n", "            if False:\n",
+        f"{_DOUBLE}/test_orders.py::test_copies_to_the_host[late]",
+    ),
+    Mutant(
+        "missing record", "the end of a collective is not recorded", _WORK,
+        "        self._end.record(comm.stream)\n", "",
+        f"{_VERB}[all_reduce-late]",
+    ),
+    Mutant(
+        "missing record", "the end is recorded before the collective is queued", _WORK,
+        "        self._result = self._body()\n        self._end.record(comm.stream)\n",
+        "        self._end.record(comm.stream)\n        self._result = self._body()\n",
+        f"{_VERB}[all_reduce-late]", every_run=True,
+    ),
+    Mutant(
+        "missing record", "an event is recorded on the current stream, not on the named one", _STREAMS,
+        "            self.native.record(stream.native)\n",
+        "            self.native.record(current_stream(self.device).native)\n",
+        f"{_VERB}[all_reduce-late]",
+    ),
+    Mutant(
+        "buffer freed early", "what a collective reads is not held", _WORK,
+        "        self._held: Any = body\n", "        self._held: Any = None\n",
+        f"{_DROPPED}[reduce_scatter-late]", every_run=True,
+    ),
+    Mutant(
+        "buffer freed early", "what is under way is let go of at the first look", _WORK,
+        "        while works and works[0].done():\n", "        while works:\n",
+        f"{_DROPPED}[all_gather-late]",
+    ),
+    Mutant(
+        "wrong stream", "an all-reduce runs on the default stream", _NCCL,
+        "self._link.all_reduce(_address(x), _address(x), x.size, number, OPS[op], self.stream.handle)",
+        "self._link.all_reduce(_address(x), _address(x), x.size, number, OPS[op], 0)",
+        f"{_VERB}[all_reduce-late]", every_run=True,
+    ),
+    Mutant(
+        "wrong stream", "the arithmetic of a mean runs on the caller's stream", _NCCL,
+        "            with self.stream:\n                yield\n", "            yield\n",
+        f"{_VERB}[mean-late]",
+    ),
+    Mutant(
+        "wrong stream", "a division is not put behind the sum", _NCCL,
+        "        with self._on_stream():\n            super()._divide(flat, op)",
+        "        super()._divide(flat, op)",
+        f"{_VERB}[mean-late]",
+    ),
+    Mutant(
+        "wrong stream", "this rank's own part is copied on the caller's stream", _NCCL,
+        "        with self._on_stream():\n            out[self.rank] = x[self.rank]\n"
+        "        self._exchange({r: x[r]",
+        "        out[self.rank] = x[self.rank]\n        self._exchange({r: x[r]",
+        f"{_VERB}[all_to_all-early]",
+    ),
+    Mutant(
+        "hidden order", "the communication stream waits for the default stream", _CUPY,
+        "cp.cuda.Stream(non_blocking=True, priority=priority)",
+        "cp.cuda.Stream(non_blocking=False, priority=priority)",
+        f"{_DOUBLE}/test_orders.py::test_the_communication_stream_waits_for_nobody_but_where_told[late]",
+    ),
+    Mutant(
+        "hidden sync", "a weight is read back from the device", _NCCL,
+        "            if weight:\n", "            if float(total):\n",
+        f"{_DOUBLE}/test_orders.py::test_the_host_waits_for_nothing_in_a_verb[late]", every_run=True,
+    ),
+    Mutant(
+        "hidden sync", "a collective ends with a wait of the host", _WORK,
+        "        self._body = None\n\n    def done",
+        "        self._body = None\n        comm.stream.synchronize()\n\n    def done",
+        f"{_DOUBLE}/test_orders.py::test_the_host_waits_for_nothing_in_a_verb[late]",
+    ),
+    Mutant(
+        "hidden sync", "a step reads its gradient norm back", "nn/utils/gradients.py",
+        "    if isinstance(total_norm, Tensor) and not at_hand(total_norm):\n", "    if False:\n",
+        "tests/gpu/test_released_cupy.py::test_check[a_step_waits_for_nothing]",
+    ),
+    Mutant(
+        "host and device", "a host array is passed on to NCCL", _NCCL,
+        "        if isinstance(x, np.ndarray) or not hasattr", "        if not hasattr",
+        f"{_DOUBLE}/test_communicator.py::test_what_it_does_not_take",
+    ),
+    Mutant(
+        "host and device", "an operation does not look where its arrays lie", "autograd/dispatch.py",
+        "        if other != first:\n", "        if False:\n",
+        "tests/gpu/test_released_cupy.py::test_check[mixing_is_refused]",
+    ),
+    Mutant(
+        "wrong device", "a call runs on the caller's device, not on its array's", _NCCL,
+        "        work = StreamWork(self, call, body)\n        with activated(self.device):\n",
+        "        work = StreamWork(self, call, body)\n        with contextmanager(lambda: iter([None]))():\n",
+        f"{_DOUBLE}/test_orders.py::test_a_view_a_foreign_device_and_a_second_group[late]",
+    ),
+    Mutant(
+        "wrong device", "arrays are made on the current device, not on the one asked for", _CUPY,
+        "        with cp.cuda.Device(index):\n            return cp.array(array, order=\"C\")  # by way of",
+        "        if True:\n            return cp.array(array, order=\"C\")  # by way of",
+        "tests/gpu/test_released_cupy.py::test_check[a_step_on_the_last_device_and_a_stream_of_its_own]",
+    ),
+    Mutant(
+        "wrong pointer", "a view is sent from where its memory begins", _NCCL,
+        "    return int(x.data.ptr)", "    return int(x.data.mem.ptr)",
+        f"{_DOUBLE}/test_orders.py::test_a_view_a_foreign_device_and_a_second_group[late]", every_run=True,
+    ),
+    Mutant(
+        "wrong dtype", "float32 is called int32", _LIB,
+        '"float32": 7', '"float32": 2',
+        f"{_DOUBLE}/test_communicator.py::test_reductions[cupy]",
+    ),
+    Mutant(
+        "wrong dtype", "minimum and maximum change places", _LIB,
+        '"max": 2, "min": 3', '"max": 3, "min": 2',
+        f"{_DOUBLE}/test_communicator.py::test_reductions[pynccl]",
+    ),
+    Mutant(
+        "wrong count", "bytes are counted, not elements", _NCCL,
+        "_address(x), _address(x), x.size, number, OPS[op]",
+        "_address(x), _address(x), x.nbytes, number, OPS[op]",
+        f"{_DOUBLE}/test_orders.py::test_a_view_a_foreign_device_and_a_second_group[late]", every_run=True,
+    ),
+    Mutant(
+        "wrong count", "pynccl's counts stay at 32 bits", _LIB,
+        "        elif _COUNTS.get(name) == place:\n", "        elif False:\n",
+        "tests/comm/test_libnccl.py::test_the_table_is_repaired",
+    ),
+    Mutant(
+        "wrong count", "pynccl's unique id stays at 512 bytes", _LIB,
+        '        if getattr(kind, "__name__", "") == "ncclUniqueId":\n', "        if False:\n",
+        "tests/comm/test_libnccl.py::test_the_table_is_repaired",
+    ),
+    Mutant(
+        "wrong layout", "a transposed array is taken as it lies", "comm/arrays.py",
+        "    if not x.flags.c_contiguous:\n", "    if False:\n",
+        f"{_DOUBLE}/test_communicator.py::test_what_it_does_not_take",
+    ),
+    Mutant(
+        "missing group", "sends and receives of an exchange do not start together", _NCCL,
+        "            with self.provider.group():\n", "            if True:\n",
+        f"{_VERB}[all_to_all-late]",
+    ),
+    Mutant(
+        "missing check", "ranks do not compare their calls", _NCCL,
+        "            self._compare(call)\n", "            pass\n",
+        f"{_DOUBLE}/test_communicator.py::test_what_it_does_not_take",
+    ),
+    Mutant(
+        "missing check", "a rank that has ended is not noticed", _WORK,
+        "        gone = comm.host.gone()\n", "        gone = []\n",
+        f"{_DOUBLE}/test_communicator.py::test_a_killed_rank_is_named",
+    ),
+    Mutant(
+        "missing abort", "what waits for a rank that has ended goes on waiting", _NCCL,
+        "            self._link.abort()\n", "            pass\n",
+        f"{_DOUBLE}/test_communicator.py::test_a_killed_rank_is_named",
+    ),
+)  # fmt: skip

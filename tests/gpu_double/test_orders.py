@@ -1,0 +1,192 @@
+"""distgrad's own work in the orders in which a GPU may run it: late, and early.
+
+A wait, a record or a held buffer that is missing is a wrong number here, every time. The mutants
+(:mod:`gpu_double.mutants`) show that it is.
+"""
+
+import time
+
+import numpy as np
+import pytest
+from contracts import device as contract
+
+import distgrad as dg
+from distgrad.backend.device import activated
+
+ORDERS = ("late", "early")
+SIZE = 3
+
+
+def orders(ranks):
+    return pytest.mark.parametrize(
+        "order",
+        [
+            pytest.param(order, marks=pytest.mark.gpu_double(ranks=ranks, devices=3, streams=order))
+            for order in ORDERS
+        ],
+    )
+
+
+def world():
+    return dg.comm.init(device="cuda")
+
+
+def numbers(rank, shape=(SIZE, 4)):
+    return np.random.default_rng([rank, 3]).integers(1, 9, shape).astype("f4")
+
+
+EVERY = [numbers(rank) for rank in range(SIZE)]
+SUM = np.sum(EVERY, axis=0)
+WEIGHTED = np.average(EVERY, axis=0, weights=range(SIZE))
+
+
+def uneven(comm, x):
+    return comm.all_gather_v(x[: comm.rank + 1])[comm.rank]
+
+
+def scattered(comm, x):
+    return comm.scatter(x[0].copy(), x if comm.rank == 0 else None)
+
+
+def passed_on(comm, x):
+    if comm.rank == 0:
+        return comm.send(x, dest=1) or x
+    return comm.recv(x, source=0) if comm.rank == 1 else x
+
+
+#: A verb, and what it gives on a rank for twice the numbers above.
+VERBS = {
+    "all_reduce": (lambda comm, x: comm.all_reduce(x), lambda r: SUM),
+    "mean": (lambda comm, x: comm.all_reduce(x, "mean"), lambda r: SUM / SIZE),
+    "weighted mean": (
+        lambda comm, x: comm.all_reduce(x, "mean", weight=float(comm.rank)),
+        lambda r: WEIGHTED,
+    ),
+    "reduce_scatter": (lambda comm, x: comm.reduce_scatter(x), lambda r: SUM[r]),
+    "broadcast": (lambda comm, x: comm.broadcast(x, root=1), lambda r: EVERY[1]),
+    "all_gather": (lambda comm, x: comm.all_gather(x), lambda r: np.stack(EVERY)),
+    "all_gather_v": (uneven, lambda r: EVERY[r][: r + 1]),
+    "all_to_all": (lambda comm, x: comm.all_to_all(x), lambda r: np.stack([e[r] for e in EVERY])),
+    "gather": (lambda comm, x: comm.gather(x, root=2), lambda r: np.stack(EVERY) if r == 2 else None),
+    "scatter": (scattered, lambda r: EVERY[0][r]),
+    "send": (passed_on, lambda r: EVERY[2 if r == 2 else 0]),
+    "submit": (lambda comm, x: comm.submit(lambda: comm.all_reduce(x * 2)).wait(), lambda r: 2 * SUM),
+}
+
+
+@orders(SIZE)
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_stands_between_what_was_before_and_what_comes_after(verb, order):
+    import cupy
+
+    comm = world()
+    call, expected = VERBS[verb]
+    with activated(comm.device), dg.cuda.stream(dg.cuda.Stream()):
+        start = cupy.asarray(numbers(comm.rank))
+        out = call(comm, start * 2)
+        found = None if out is None else (out + 0).get()
+    want = expected(comm.rank)
+    assert (found is None) == (want is None)
+    if want is not None:
+        np.testing.assert_allclose(found, 2 * want, rtol=1e-6)
+
+
+@orders(SIZE)
+@pytest.mark.parametrize("verb", ["reduce_scatter", "all_gather", "all_to_all"])
+def test_what_is_under_way_may_be_dropped(verb, order):
+    """A buffer that the program lets go of is not handed out again before the collective has read it."""
+    import cupy
+
+    comm = world()
+    with activated(comm.device), dg.cuda.stream(dg.cuda.Stream()):
+        x = cupy.asarray(numbers(comm.rank)) * 2
+        work = getattr(comm, verb)(x, async_op=True)
+        del x
+        time.sleep(0.25)  # the watchdog looks
+        taken = [cupy.full((SIZE, 4), -1, "f4") for _ in range(4)]
+        found = (work.wait() + 0).get()
+        del taken
+    np.testing.assert_array_equal(found, 2 * VERBS[verb][1](comm.rank))
+
+
+@orders(SIZE)
+def test_a_view_a_foreign_device_and_a_second_group(order):
+    import cupy
+
+    comm = world()
+    with activated(comm.device):
+        x = cupy.ones((4, SIZE, 4), "f4")
+        x[2] = cupy.asarray(numbers(comm.rank))
+    with cupy.cuda.Device((comm.device.index + 1) % 3):  # the caller's own, which is not the array's
+        comm.all_reduce(x[2])
+    part = comm.split(comm.rank % 2)
+    with activated(comm.device):
+        part.all_reduce(x[3])
+        ones = np.ones_like(SUM)
+        np.testing.assert_array_equal(x.get(), [ones, ones, SUM, ones * part.size])
+
+
+@orders(SIZE)
+def test_the_host_waits_for_nothing_in_a_verb(order):
+    import cupy
+    from gpu_double.runtime import installed
+
+    comm = world()
+    with activated(comm.device), dg.cuda.stream(dg.cuda.Stream()):
+        x = cupy.asarray(numbers(comm.rank))
+        before = installed().scheduler.num_waits
+        works = [call(comm, x * 2) for name, (call, _) in VERBS.items() if name != "all_gather_v"]
+        assert installed().scheduler.num_waits == before
+        del works
+
+
+@orders(SIZE)
+def test_a_barrier_ends_when_the_device_has_finished(order):
+    import cupy
+
+    comm = world()
+    with activated(comm.device):
+        x = comm.all_reduce(cupy.asarray(numbers(comm.rank)))
+        comm.barrier()
+        np.testing.assert_array_equal(x.get(stream=cupy.cuda.Stream(non_blocking=True)), SUM)
+
+
+@orders(SIZE)
+def test_the_communication_stream_waits_for_nobody_but_where_told(order):
+    from gpu_double.runtime import installed
+
+    comm = world()
+    found = installed().scheduler.find(comm.stream.handle, comm.device.index)
+    assert found.handle not in (0, 1, 2)
+    assert not found.is_blocking
+    assert found.device == comm.device.index
+
+
+# -- one process
+
+
+@orders(1)
+def test_copies_to_the_host(order):
+    contract.CHECKS["copies_to_the_host_need_not_wait"]()
+
+
+@orders(1)
+@pytest.mark.parametrize("name", contract.PARAMETERS["steps"])
+def test_steps_on_two_streams(name, order):
+    with dg.cuda.stream(dg.cuda.Stream()):
+        contract.steps(name)
+
+
+@orders(1)
+def test_a_stream_waits_for_another_and_for_an_event(order):
+    first, second = dg.cuda.Stream(), dg.cuda.Stream()
+    with dg.cuda.stream(first):
+        x = dg.ones(64, device="cuda") * 3
+    second.wait_stream(first)
+    with dg.cuda.stream(second):
+        y = x * 2
+        event = dg.cuda.Event()
+        event.record()
+    first.wait_event(event)
+    with dg.cuda.stream(first):
+        assert (y + x).tolist() == [9.0] * 64
