@@ -165,9 +165,9 @@ class Watchdog:
         if not works:
             return
         now_s, timeout_s, oldest = time.monotonic(), comm.family.timeout_s, works[0]
-        gone = comm.host.gone()
-        self._alone_s = (self._alone_s or now_s) if gone else None
         failure = comm.find_failure()
+        gone = comm.host.gone()  # in this order: a rank whose end NCCL has noticed is named
+        self._alone_s = (self._alone_s or now_s) if gone else None
         if self._alone_s is not None and now_s > self._alone_s + GRACE_S:
             self._give_up(RankFailedError, oldest, f"waited for {name_ranks(gone)}, which ended without it")
         elif failure is not None:

@@ -218,7 +218,7 @@ MUTANTS = (
     ),
     Mutant(
         "missing check", "a rank that has ended is not noticed", _WORK,
-        "        gone = comm.host.gone()\n", "        gone = []\n",
+        "        gone = comm.host.gone()", "        gone = []",
         f"{_DOUBLE}/test_communicator.py::test_a_killed_rank_is_named",
     ),
     Mutant(
