@@ -40,8 +40,8 @@ def group_norm_gradient(g: Any, x: Any, weight: Any, num_groups: int, eps: float
     over_rows("group", "group_backward", rows, x.size // rows, x.dtype.char, *arguments)
     g_weight, g_bias = (empty(x, channels) if need else None for need in needs[1:])
     if any(needs[1:]):
-        arguments = (num_groups, places, g, x, moments, g_weight, g_bias)
-        over_rows("group", "group_affine", channels, x.size // channels, x.dtype.char, *arguments)
+        rest = (num_groups, places, g, x, moments, g_weight, g_bias)
+        over_rows("group", "group_affine", channels, x.size // channels, x.dtype.char, *rest)
     return (g_x if needs[0] else None), g_weight, g_bias
 
 
