@@ -62,7 +62,7 @@ FLOORS = [
         "checkpoint": "files",
     },
     {"optim": "swa_utils"},
-    {"parallel": "buckets compress adasum reducer batchnorm exact ddp localsgd sharded"},
+    {"parallel": "buckets compress adasum reducer batchnorm exact replicas ddp localsgd sharded"},
     {"": "linalg fft func amp cuda doctor cli __main__"},
 ]
 PLACES = {

@@ -12,7 +12,7 @@ from typing import Any
 from distgrad.backend.device import Device, activated, find_backend, resolve
 from distgrad.errors import DeviceError
 
-__all__ = ["Event", "Stream", "current_stream", "synchronize"]
+__all__ = ["Event", "Moment", "Stream", "current_stream", "synchronize"]
 
 
 class Stream:
@@ -162,6 +162,28 @@ class Event:
 
     def __repr__(self) -> str:
         return f"<Event on {self.device}>"
+
+
+class Moment:
+    """When the work given so far to a device's current stream is done; on the CPU, now.
+
+    Args:
+        device: whose stream.
+    """
+
+    __slots__ = ("_at",)
+
+    def __init__(self, device: Device) -> None:
+        self._at: Any = time.perf_counter()
+        if device.kind != "cpu":
+            self._at = Event(enable_timing=True, device=device)
+            self._at.record()
+
+    def until(self, later: Moment) -> float | None:
+        """Seconds to a later one of the same device; None if that is still to come. Nobody waits for it."""
+        if isinstance(later._at, float):
+            return float(later._at - self._at)
+        return self._at.elapsed_time(later._at) * 1e-3 if later._at.query() else None
 
 
 def current_stream(device: Device | str | None = None) -> Stream:

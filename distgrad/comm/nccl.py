@@ -293,6 +293,13 @@ class NcclCommunicator(Communicator):
 
     # -- what the verbs are made of
 
+    def takes(self, device: Device) -> bool:
+        """Those of this rank's GPU alone; the hosts' go over ``host``.
+
+        Collective: no; blocks: no.
+        """
+        return device == self.device
+
     def _check_array(self, verb: str, name: str, x: Any) -> None:
         if isinstance(x, np.ndarray) or not hasattr(x, "dtype") or (found := device_of(x)).kind == "cpu":
             raise DeviceError(

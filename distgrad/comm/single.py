@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distgrad.backend.device import CPU, device_of
+from distgrad.backend.device import CPU, Device, device_of
 from distgrad.comm.base import Communicator
 from distgrad.comm.topology import Topology, host_name
 from distgrad.comm.transport import Family
@@ -30,6 +30,13 @@ class SingleCommunicator(Communicator):
     def __init__(self, group: str = "world", family: Family | None = None) -> None:
         super().__init__(0, 1, group, Topology((host_name(),)), family or Family("distgrad communication"))
         self._messages: dict[int, deque[NDArray[np.uint8]]] = defaultdict(deque)
+
+    def takes(self, device: Device) -> bool:
+        """All of them: nothing goes anywhere.
+
+        Collective: no; blocks: no.
+        """
+        return True
 
     def _check_array(self, verb: str, name: str, x: Any) -> None:
         if device_of(x) == CPU:  # else it is a GPU's, and goes nowhere

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distgrad import env
+from distgrad.backend.device import CPU, Device
 from distgrad.comm.calls import Call, CallLog
 from distgrad.comm.progress import Progress
 from distgrad.comm.topology import Topology
@@ -176,6 +177,13 @@ class Transport(abc.ABC):
         rows = np.empty((self.size, row.size), np.uint8)
         self._all_gather(row, rows)
         return [pickle.loads(rows[r, : lengths[r]].tobytes()) for r in range(self.size)]
+
+    def takes(self, device: Device) -> bool:
+        """Whether the verbs take arrays that lie there.
+
+        Collective: no; blocks: no.
+        """
+        return device == CPU
 
     def _check_array(self, verb: str, name: str, x: Any) -> None:
         """Raise unless ``x`` is an array that this communicator moves."""

@@ -64,6 +64,13 @@ class Work:
             raise self._error
         return self._result
 
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None while it is under way."""
+        if self.started_s is None or self.ended_s is None:
+            return None
+        return self.ended_s - self.started_s
+
     def run(self) -> None:
         """Carry the collective out, up to :meth:`release`; the communication thread calls both."""
         assert self._body is not None

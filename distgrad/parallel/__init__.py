@@ -4,9 +4,10 @@ from distgrad.parallel.adasum import adasum
 from distgrad.parallel.batchnorm import SyncBatchNorm
 from distgrad.parallel.buckets import Bucket, all_reduce
 from distgrad.parallel.compress import PowerSGD, TopK, bf16, fp16
-from distgrad.parallel.ddp import DistributedDataParallel, parameter_hash
+from distgrad.parallel.ddp import DistributedDataParallel
 from distgrad.parallel.localsgd import LocalSGD
 from distgrad.parallel.reducer import Reducer, Statistics
+from distgrad.parallel.replicas import parameter_hash
 
 __all__ = [
     "Bucket",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distgrad.backend.namespace import namespace_of
 from distgrad.comm.work import Work
 from distgrad.parallel.buckets import Bucket
 
@@ -31,18 +32,19 @@ def adasum(bucket: Bucket) -> Work:
 
 def _reduce(bucket: Bucket) -> None:
     comm, gradients = bucket.comm, bucket.gradients
-    dtype = np.result_type(gradients, np.float32)
+    xp = namespace_of(gradients)
+    dtype = np.result_type(gradients.dtype, np.float32)
     length = -(-gradients.size // comm.size)
-    rows = np.zeros((comm.size, length), dtype)
+    rows = xp.zeros((comm.size, length), dtype)
     if bucket.weight:
-        np.divide(gradients, bucket.weight, out=rows.reshape(-1)[: gradients.size])
+        xp.divide(gradients, bucket.weight, out=rows.reshape(-1)[: gradients.size])
     rows = comm.all_to_all(rows)  # this rank's part of everyone's gradients
     first = comm.rank * length
     parts = [slice(max(s.start - first, 0), max(s.stop - first, 0)) for s in bucket.slices]
     while len(rows) > 1:
         rows = _combine(bucket, rows, parts)
     result = comm.all_gather(rows[0]).reshape(-1)[: gradients.size]
-    np.multiply(result, bucket.total, out=gradients, casting="same_kind")  # what the reducer divides by
+    gradients[...] = result * bucket.total  # what the reducer divides by
 
 
 def _combine(bucket: Bucket, rows: Array, parts: list[slice]) -> Array:
@@ -56,19 +58,24 @@ def _combine(bucket: Bucket, rows: Array, parts: list[slice]) -> Array:
     Returns:
         ``[ceil(k / 2), n]``.
     """
-    pairs = [(rows[i], rows[i + 1]) for i in range(0, len(rows) - 1, 2)]
-    dots = np.array([[(x[w] @ y[w], x[w] @ x[w], y[w] @ y[w]) for w in parts] for x, y in pairs], np.float64)
-    bucket.comm.all_reduce(dots)
-    xy, xx, yy = np.moveaxis(dots, 2, 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale_x = np.where(xx > 0.0, 1.0 - xy / (2.0 * xx), 0.0).astype(rows.dtype)
-        scale_y = np.where(yy > 0.0, 1.0 - xy / (2.0 * yy), 0.0).astype(rows.dtype)
-    out = np.zeros((-(-len(rows) // 2), rows.shape[1]), rows.dtype)
-    for i, (x, y) in enumerate(pairs):
-        for j, where in enumerate(parts):
-            out[i, where] = (
-                rows.dtype.type(scale_x[i, j]) * x[where] + rows.dtype.type(scale_y[i, j]) * y[where]
-            )
+    xp, count = namespace_of(rows), len(rows) // 2
+    x, y = rows[: 2 * count : 2], rows[1 : 2 * count : 2]
+    dots = xp.stack(
+        [
+            xp.sum(a[:, w] * b[:, w], axis=1, dtype=np.float64)
+            for a, b in ((x, y), (x, x), (y, y))
+            for w in parts
+        ]
+    )
+    xy, xx, yy = bucket.comm.all_reduce(dots).reshape(3, len(parts), count)
+    scale_x, scale_y = (
+        xp.where(own > 0.0, 1.0 - xy / (2.0 * xp.where(own > 0.0, own, 1.0)), 0.0).astype(rows.dtype)
+        for own in (xx, yy)
+    )
+    out = xp.zeros((len(rows) - count, rows.shape[1]), rows.dtype)
+    for place, where in enumerate(parts):
+        part = scale_x[place][:, None] * x[:, where] + scale_y[place][:, None] * y[:, where]
+        out[:count, where] = part
     if len(rows) % 2:
         out[-1] = rows[-1]
     return out

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.creation import asarray
+from distgrad.autograd.creation import full
 from distgrad.autograd.dispatch import namespace as ops
 from distgrad.autograd.function import Function
+from distgrad.autograd.ops.rules import at_hand
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.namespace import namespace_of
 from distgrad.comm.base import Communicator
 from distgrad.comm.registry import get_world, is_initialized
 from distgrad.errors import ShapeError
@@ -27,7 +29,7 @@ class _Sum(Function):
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Tensor:
         x, ctx.comm = args
-        return asarray(ctx.comm.all_reduce(np.array(x._data)))
+        return Tensor(ctx.comm.all_reduce(x._data.copy()))
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
@@ -119,16 +121,17 @@ class SyncBatchNorm(_BatchNorm):
             group = get_world()
         if group is None or group.size == 1 or not (self.training or not self.track_running_stats):
             return super().forward(input)
+        group = group if group.takes(input.device) else group.host
         self._check(input, 1)
         axes = (0, *range(2, input.ndim))
         shape = (1, self.num_features, *[1] * (input.ndim - 2))
         x = input.astype(np.float32) if input.dtype.itemsize < 4 else input
-        count = asarray(np.array([input.size // self.num_features], np.float64))
+        count = full((1,), input.size // self.num_features, dtype=np.float64, device=input.device)
         sums = _Sum.apply(ops.concat([x.sum(axis=axes).astype(np.float64), count], axis=0), group)
-        total = sums[-1:].item()
-        if total == 1:
+        total: Any = sums._data[-1:]
+        if at_hand(total) and total[0] == 1.0:  # on a GPU nobody waits to see it
             raise ShapeError(f"SyncBatchNorm: one element a channel has no variance; got {list(input.shape)}")
-        total = max(total, 1.0)
+        total = Tensor(namespace_of(total).maximum(total, 1.0))
         mean = sums[:-1] / total
         centered = x - mean.astype(x.dtype).reshape(shape)
         squares = (centered * centered).sum(axis=axes).astype(np.float64)
@@ -142,10 +145,11 @@ class SyncBatchNorm(_BatchNorm):
             y = y + self.bias.reshape(shape)
         return y.astype(input.dtype)
 
-    def _track(self, mean: Tensor, variance: Tensor, total: float) -> None:
-        """Move the running mean and variance towards the batch's."""
-        momentum = self._count_batch()
-        if self.running_mean is not None and total > 1.0:
-            unbiased = variance._data * (total / (total - 1.0))
+    def _track(self, mean: Tensor, variance: Tensor, total: Tensor) -> None:
+        """Move the running mean and variance towards the batch's; where no rank has samples they stay."""
+        momentum = self._count_batch() * (total._data > 1.0)
+        if self.running_mean is not None:
+            xp = namespace_of(total._data)
+            unbiased = variance._data * (total._data / xp.maximum(total._data - 1.0, 1.0))
             for running, now in ((self.running_mean, mean._data), (self.running_var, unbiased)):
                 write(running, (1.0 - momentum) * running._data + momentum * now, "SyncBatchNorm")

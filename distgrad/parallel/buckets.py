@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distgrad.autograd.graph import Leaf
+from distgrad.autograd.ops.rules import at_hand
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import CPU, Device, follow
+from distgrad.backend.streams import synchronize
 from distgrad.comm.base import Communicator
 from distgrad.comm.work import Work
 from distgrad.optim.flat import FlatBuffer
@@ -29,20 +33,21 @@ _TRIALS = 3
 _WEIGHT, _FAILURES, _USED = 0, 1, 2  # what stands where in a tail
 
 
-def time_all_reduce(comm: Communicator, num_bytes: int) -> float:
-    """Seconds that an all-reduce of ``num_bytes`` takes; the first rank's, on all of them.
+def time_all_reduce(comm: Communicator, num_bytes: int, device: Device = CPU) -> float:
+    """Seconds that an all-reduce of ``num_bytes`` on a device takes; the first rank's, on all of them.
 
     Collective: yes; blocks: yes.
     """
-    trial = comm.allocate(max(4, min(num_bytes, _TRIAL_BYTES) // 4 * 4)).view(np.float32)
+    trial = comm.allocate(max(4, min(num_bytes, _TRIAL_BYTES) // 4 * 4), device).view(np.float32)
     times = []
     for _ in range(_TRIALS):
         comm.barrier()
         start_s = time.perf_counter()
         comm.all_reduce(trial)
+        synchronize(device)
         times.append(time.perf_counter() - start_s)
     best_s = np.array([min(times)])
-    return float(comm.broadcast(best_s)[0]) * max(1.0, num_bytes / trial.nbytes)
+    return float(comm.host.broadcast(best_s)[0]) * max(1.0, num_bytes / trial.nbytes)
 
 
 def suitable_cap(num_bytes: int, transfer_s: float | None = None) -> float:
@@ -64,7 +69,7 @@ def suitable_cap(num_bytes: int, transfer_s: float | None = None) -> float:
 def plan_buckets(
     parameters: Sequence[tuple[str, Tensor]], cap_bytes: float
 ) -> list[list[tuple[str, Tensor]]]:
-    """Divide parameters, in the order given, into buckets of neighbours with one dtype.
+    """Divide parameters, in the order given, into buckets of neighbours with one dtype on one device.
 
     Args:
         parameters: by name, in the order in which their gradients become ready.
@@ -77,7 +82,9 @@ def plan_buckets(
     filled = 0
     for name, parameter in parameters:
         limit = min(cap_bytes, _FIRST_BYTES) if len(buckets) == 1 else cap_bytes
-        if buckets and filled < limit and buckets[-1][0][1].dtype == parameter.dtype:
+        last = buckets[-1][0][1] if buckets else parameter
+        alike = last.dtype == parameter.dtype and last.device == parameter.device
+        if buckets and filled < limit and alike:
             buckets[-1].append((name, parameter))
             filled += parameter.nbytes
         else:
@@ -90,10 +97,12 @@ class Bucket:
     """Parameters whose gradients are reduced together.
 
     Along with them goes a tail of ``2 + n`` numbers, which are summed over the ranks too: the rank's weight,
-    whether its backward pass failed, and for each of the n parameters whether the rank used it.
+    whether its backward pass failed, and for each of the n parameters whether the rank used it. The hosts
+    must know it. So it travels with the gradients where these lie on the host; else, and where they are of
+    float16, which would round the weights, it takes a way of its own from host to host.
 
     Args:
-        parameters: of one dtype, by name.
+        parameters: of one dtype on one device, by name.
         comm: the ranks, and where the memory comes from.
         hook: sums the gradients; None is :func:`all_reduce`, in one call with the tail where it can be.
 
@@ -107,6 +116,8 @@ class Bucket:
         total: the sum of the ranks' weights in the same unit; known to functions that the hook submits.
         used: for each parameter whether any rank used it; likewise.
         flat: the parameters' flat buffer.
+        tail: ``[2 + n]``, on the host.
+        leaves_tail: whether the bucket does not reduce its tail, as no hook must know it.
         pending: gradients that this backward pass still owes.
         launched: whether the reduction of this step has been issued.
     """
@@ -117,25 +128,28 @@ class Bucket:
         self.names = [name for name, _ in parameters]
         self.parameters = [parameter for _, parameter in parameters]
         length = _USED + len(parameters)
-        wide = self.parameters[0].dtype.itemsize >= 4  # float16 would round the weights, or overflow
-        self.flat = FlatBuffer(self.parameters, extra=length if wide else 0, allocate=comm.allocate)
+        device = self.parameters[0].device
+        self._joined = hook is None and device == CPU and self.parameters[0].dtype.itemsize >= 4
+        allocate = functools.partial(comm.allocate, device=device)
+        self.flat = FlatBuffer(self.parameters, extra=length if self._joined else 0, allocate=allocate)
         self.slices = self.flat.slices
         self.gradients: NDArray[Any] = self.flat.grad[: self.flat.size]
-        self._tail = self.flat.grad[self.flat.size :] if wide else np.zeros(length, np.float32)
+        self.tail = self.flat.grad[self.flat.size :] if self._joined else np.zeros(length)
+        self.leaves_tail = hook is None and not self._joined
         self._hook = all_reduce if hook is None else hook
-        self._in_one_call = wide and hook is None
         self.comm = comm
         self.leaves: list[Leaf] = [parameter.leaf_state() for parameter in self.parameters]
         self.pending = 0
         self._weight = 0.0
-        self._works: list[Work] = []
+        self._work: Work | None = None
+        self._tail_work: Work | None = None  # of the tail alone
         self._kept: NDArray[Any] | None = None
         self._kept_leaves: set[Leaf] = set()
 
     @property
     def launched(self) -> bool:
         """Whether the reduction of this step has been issued."""
-        return bool(self._works)
+        return self._work is not None
 
     @property
     def weight(self) -> float:
@@ -145,22 +159,29 @@ class Bucket:
     @property
     def total(self) -> float:
         """The sum of the ranks' weights."""
-        return float(self._tail[_WEIGHT])
+        return float(self._summed_tail()[_WEIGHT])
 
     @property
     def used(self) -> list[bool]:
         """Whether any rank used it, for each parameter."""
-        return [used > 0.0 for used in self._tail[_USED:].tolist()]
+        return [used > 0.0 for used in self._summed_tail()[_USED:].tolist()]
+
+    def _summed_tail(self) -> NDArray[Any]:
+        if self._tail_work is not None:
+            self._tail_work.wait()
+        return self.tail
 
     def keep(self) -> None:
         """Set gradients aside that are means already; they are added to the coming mean."""
         self._kept_leaves = {leaf for leaf in self.leaves if leaf.grad is not None}
-        for leaf, where in zip(self.leaves, self.slices, strict=True):
-            if leaf.grad is None:
-                self.gradients[where] = 0
-            leaf.grad = None
-        if self._kept_leaves and self.gradients.any():
-            self._kept = self.gradients.copy()
+        if self._kept_leaves:
+            follow(self.gradients)
+            for leaf, where in zip(self.leaves, self.slices, strict=True):
+                if leaf.grad is None:
+                    self.gradients[where] = 0
+                leaf.grad = None
+            if not at_hand(self.gradients) or self.gradients.any():
+                self._kept = self.gradients.copy()
 
     def gather(self, leaf: Leaf) -> None:
         """Bring a gradient that has a graph of its own (``create_graph=True``) into the bucket."""
@@ -179,33 +200,34 @@ class Bucket:
             failed: the gradients are unusable; every rank gets to know.
         """
         self._weight = weight
-        self._tail[_WEIGHT] = weight
-        self._tail[_FAILURES] = failed
+        self.tail[_WEIGHT] = weight
+        self.tail[_FAILURES] = failed
+        follow(self.gradients)
         for place, (leaf, where) in enumerate(zip(self.leaves, self.slices, strict=True), _USED):
             used = leaf.grad is not None and not failed
-            self._tail[place] = used
+            self.tail[place] = used
             if not used:
                 self.gradients[where] = 0
-        if self._in_one_call:
-            self._works = [self.comm.all_reduce(self.flat.grad, async_op=True)]
-        else:
-            self._works = [self.comm.all_reduce(self._tail, async_op=True)]
-            self._works.append(self._hook(self))
+        if self._joined:
+            self._work = self.comm.all_reduce(self.flat.grad, async_op=True)
+            return
+        if not self.leaves_tail:
+            self._tail_work = self.comm.host.all_reduce(self.tail, async_op=True)
+        self._work = self._hook(self)
 
-    def wait(self) -> float:
-        """Wait for the sums; returns the seconds waited.
+    def wait(self) -> None:
+        """Wait for the sums: the host, or on a device the current stream.
 
-        Collective: no; blocks: yes.
+        Collective: no; blocks: yes, except on a device.
         """
-        before_s = time.perf_counter()
-        for work in self._works:
-            work.wait()
-        return time.perf_counter() - before_s
+        for work in (self._tail_work, self._work):
+            if work is not None:
+                work.wait()
 
     @property
     def num_failures(self) -> int:
         """How many ranks could not compute their gradients."""
-        return round(float(self._tail[_FAILURES]))
+        return round(float(self.tail[_FAILURES]))
 
     def finish(self, usable: bool = True) -> None:
         """Turn the sums into the mean, and add what was kept; parameters that no rank used have no gradient.
@@ -214,6 +236,7 @@ class Bucket:
             usable: if not, only what was kept stays.
         """
         total = self.total
+        follow(self.gradients)
         if not usable:
             self.gradients[...] = 0
         elif total != 1.0:
@@ -229,7 +252,7 @@ class Bucket:
                 leaf.grad.changed("all_reduce")
         self._kept = None
         self._kept_leaves = set()
-        self._works = []
+        self._work = self._tail_work = None
 
     def settle(self, used: NDArray[Any]) -> None:
         """Take ``gradients`` for the mean over all ranks, made elsewhere, and add what was kept.
@@ -237,13 +260,19 @@ class Bucket:
         Args:
             used: for each parameter how often it was used.
         """
-        self._tail[_WEIGHT], self._tail[_FAILURES], self._tail[_USED:] = 1.0, 0.0, used
+        self.tail[_WEIGHT], self.tail[_FAILURES], self.tail[_USED:] = 1.0, 0.0, used
         self.finish()
 
+    @property
+    def work(self) -> Work:
+        """The reduction of this step."""
+        assert self._work is not None
+        return self._work
+
     def statistics(self) -> dict[str, Any]:
-        """What the last reduction moved and how long it took."""
-        busy_s = sum((work.ended_s or 0.0) - (work.started_s or 0.0) for work in self._works)
-        return {"num_parameters": len(self.leaves), "num_bytes": self.flat.grad.nbytes, "busy_s": busy_s}
+        """What a reduction moves."""
+        num_bytes = self.gradients.nbytes + self.tail.nbytes
+        return {"num_parameters": len(self.leaves), "num_bytes": num_bytes}
 
 
 #: Sums ``bucket.gradients`` over ``bucket.comm``, in place, behind the Work that it returns.

@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distgrad.comm.base import Communicator
+from distgrad.autograd.ops.rules import plain
+from distgrad.backend.device import device_of, to_device
+from distgrad.backend.namespace import namespace_of
 from distgrad.comm.work import Work
-from distgrad.parallel.buckets import Bucket, time_all_reduce
+from distgrad.parallel.buckets import Bucket
 
 __all__ = ["Payoff", "PowerSGD", "TopK", "bf16", "fp16"]
 
@@ -61,7 +63,7 @@ def _to_brain(x: Array) -> Array:
     bits = x.astype(np.float32).view(np.uint32)
     rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16  # to the nearest, ties to the even one
     not_a_number = (bits & 0x7FFFFFFF) > 0x7F800000
-    return np.where(not_a_number, 0x7FC0, rounded).astype(np.uint16)
+    return namespace_of(x).where(not_a_number, np.uint32(0x7FC0), rounded).astype(np.uint16)
 
 
 def _from_brain(bits: Array) -> Array:
@@ -74,7 +76,7 @@ def _reduce_rounded(
     """Sum 16-bit numbers in float32, a part of the bucket on each rank."""
     comm, gradients = bucket.comm, bucket.gradients
     length = -(-gradients.size // comm.size)
-    rows = np.zeros((comm.size, length), np.uint16)
+    rows = namespace_of(gradients).zeros((comm.size, length), np.uint16)
     rows.reshape(-1)[: gradients.size] = encode(gradients)
     rows = comm.all_to_all(rows)
     total = decode(rows[0])
@@ -100,8 +102,9 @@ class _Feedback:
     def _compensate(self, bucket: Bucket, place: int) -> Array:
         """One parameter's gradients in the bucket, with what the last step left out."""
         gradients = bucket.gradients[bucket.slices[place]]
-        error = self.errors.get(bucket.names[place])
-        if error is not None:
+        name = bucket.names[place]
+        if name in self.errors:
+            error = self.errors[name] = to_device(self.errors[name], bucket.flat.device)  # once loaded
             gradients += error * gradients.dtype.type(bucket.total)
         return gradients
 
@@ -111,7 +114,9 @@ class _Feedback:
 
 def _under(prefix: str, state: Mapping[str, Array]) -> dict[str, Array]:
     return {
-        key.removeprefix(prefix): np.array(value) for key, value in state.items() if key.startswith(prefix)
+        key.removeprefix(prefix): plain(value).copy()
+        for key, value in state.items()
+        if key.startswith(prefix)
     }
 
 
@@ -161,33 +166,30 @@ class PowerSGD(_Feedback):
         n, m = (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (0, 0)
         return 2 * (n + m) * self.rank <= n * m and n * m > 0
 
-    def _factor(self, name: str, width: int) -> Array:
+    def _factor(self, name: str, matrix: Array) -> Array:
         factor = self._factors.get(name)
         if factor is None:
             rng = np.random.default_rng([self.seed, zlib.crc32(name.encode())])  # the same on every rank
-            factor = rng.standard_normal((width, self.rank))
-        return factor
+            factor = rng.standard_normal((matrix.shape[1], self.rank))
+        return to_device(factor.astype(matrix.dtype, copy=False), device_of(matrix))
 
     def _reduce(self, bucket: Bucket) -> None:
         if bucket.total == 0.0:
             return
-        matrices, plain = {}, []
+        matrices, small = {}, []
         for place, parameter in enumerate(bucket.parameters):
             if not bucket.used[place]:
                 continue
             if self._shrinks(parameter.shape):
                 matrix = self._compensate(bucket, place).reshape(parameter.shape[0], -1)
-                matrices[place] = matrix.astype(np.result_type(matrix, np.float32))
+                matrices[place] = matrix.astype(np.result_type(matrix.dtype, np.float32))
             else:
-                plain.append(bucket.gradients[bucket.slices[place]])
+                small.append(bucket.gradients[bucket.slices[place]])
         names = {place: bucket.names[place] for place in matrices}
-        left = {
-            place: matrix @ self._factor(names[place], matrix.shape[1]).astype(matrix.dtype)
-            for place, matrix in matrices.items()
-        }
-        _sum_together(bucket, [*plain, *left.values()])
+        left = {place: matrix @ self._factor(names[place], matrix) for place, matrix in matrices.items()}
+        _sum_together(bucket, [*small, *left.values()])
         for place, matrix in matrices.items():
-            left[place] = np.linalg.qr(left[place])[0]
+            left[place] = _orthogonal(left[place])
             self._factors[names[place]] = matrix.T @ left[place]
             self._remember(bucket, place, (matrix - left[place] @ self._factors[names[place]].T).reshape(-1))
         _sum_together(bucket, [self._factors[name] for name in names.values()])
@@ -196,10 +198,27 @@ class PowerSGD(_Feedback):
             bucket.gradients[bucket.slices[place]] = product.reshape(-1)
 
 
+def _orthogonal(columns: Array) -> Array:
+    """Columns of length 1 at right angles that span the same, ``[n, k]``, by Gram-Schmidt.
+
+    On a GPU that is a few small kernels, where a QR decomposition would be many.
+    """
+    xp, (n, k) = namespace_of(columns), columns.shape
+    columns = columns.copy()
+    for i in [*range(k), *range(k)]:  # twice, as rounding leaves them askew where they are nearly alike
+        column, rest = columns[:, i], columns[:, i + 1 :]
+        length = xp.sqrt(xp.sum(column * column))
+        any_other = xp.arange(n) == i  # so that a gradient of 0 does not stop at 0 for good
+        column[...] = xp.where(length > 0.0, column / xp.where(length > 0.0, length, 1.0), any_other)
+        if i + 1 < k:
+            rest -= column[:, None] * (column @ rest)
+    return columns
+
+
 def _sum_together(bucket: Bucket, arrays: list[Array]) -> None:
     """Sum arrays over the ranks, in place, by one collective."""
     if arrays:
-        joined = np.concatenate([array.reshape(-1) for array in arrays])
+        joined = namespace_of(arrays[0]).concat([array.reshape(-1) for array in arrays])
         bucket.comm.all_reduce(joined)
         start = 0
         for array in arrays:
@@ -238,14 +257,19 @@ class TopK(_Feedback):
         size = sum(where.stop - where.start for where in slices)
         if bucket.total == 0.0 or size == 0:
             return
-        own = np.concatenate([self._compensate(bucket, place) for place in places])
+        xp = namespace_of(bucket.gradients)
+        own = xp.concat([self._compensate(bucket, place) for place in places])
         count = max(1, round(self.ratio * size))
-        chosen = np.sort(np.argpartition(np.abs(own), size - count)[size - count :]).astype(np.int32)
-        message = np.concatenate([chosen.view(np.uint8), own[chosen].view(np.uint8)])
+        chosen = xp.sort(xp.argpartition(xp.abs(own), size - count)[size - count :]).astype(np.int32)
+        first, length = (-(-num_bytes // 8) * 8 for num_bytes in (chosen.nbytes, count * own.itemsize))
+        message = xp.zeros(first + length, np.uint8)  # two parts, aligned as a GPU needs them
+        message[: chosen.nbytes] = chosen.view(np.uint8)
+        values = slice(first, first + count * own.itemsize)
+        message[values] = own[chosen].view(np.uint8)
         own[chosen] = 0
-        total = np.zeros_like(own)
+        total = xp.zeros_like(own)
         for row in bucket.comm.all_gather(message):
-            total[row[: chosen.nbytes].view(np.int32)] += row[chosen.nbytes :].view(own.dtype)
+            total[row[: chosen.nbytes].view(np.int32)] += row[values].view(own.dtype)
         start = 0
         for place, where in zip(places, slices, strict=True):
             part = slice(start, start + where.stop - where.start)
@@ -257,20 +281,17 @@ class TopK(_Feedback):
 class Payoff:
     """Warns, once, if a compressor takes longer than sending the gradients as they are.
 
-    Collective: yes; blocks: yes, to measure what an all-reduce takes.
-
     Args:
         hook: the compressor.
-        comm: the ranks.
         num_bytes: of all gradients.
+        plain_s: seconds that they take without it.
     """
 
-    def __init__(self, hook: Any, comm: Communicator, num_bytes: int) -> None:
+    def __init__(self, hook: Any, num_bytes: int, plain_s: float) -> None:
         self._hook = hook
         self._num_bytes = num_bytes
-        self._is_first = comm.rank == 0
+        self._plain_s = plain_s
         self._compressed_s: list[float] = []
-        self._plain_s = time_all_reduce(comm, num_bytes)
 
     @staticmethod
     def concerns(hook: Any) -> bool:
@@ -284,7 +305,7 @@ class Payoff:
         """
         self._compressed_s.append(step_s)
         best_s = min(self._compressed_s)
-        if len(self._compressed_s) == _JUDGED_STEPS and best_s > self._plain_s and self._is_first:
+        if len(self._compressed_s) == _JUDGED_STEPS and best_s > self._plain_s:
             name = getattr(self._hook, "__name__", repr(self._hook))
             warnings.warn(
                 f"{name} does not pay here: it takes {1e3 * best_s:.3g} ms a step, and without it the "

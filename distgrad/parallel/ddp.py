@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,29 +11,23 @@ import numpy as np
 
 from distgrad.autograd.graph import next_number
 from distgrad.autograd.modes import is_grad_enabled
+from distgrad.autograd.ops.rules import at_hand
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import CPU, Device
+from distgrad.backend.namespace import namespace_of
 from distgrad.backend.rng import default_generator
 from distgrad.comm.base import Communicator
-from distgrad.comm.registry import init
-from distgrad.errors import CommMismatchError, GraphError, OptionError
+from distgrad.comm.registry import init, is_initialized
+from distgrad.errors import CommMismatchError, DeviceError, GraphError, OptionError
 from distgrad.nn.module import Module
-from distgrad.nn.parameter import write
-from distgrad.nn.utils.gradients import get_total_norm
+from distgrad.nn.utils.gradients import clip_grads_with_norm_, get_total_norm
 from distgrad.parallel.buckets import Hook, suitable_cap, time_all_reduce
 from distgrad.parallel.compress import Payoff
 from distgrad.parallel.exact import Shards
 from distgrad.parallel.reducer import ForwardPass, Reducer, Statistics
+from distgrad.parallel.replicas import average, broadcast, checksums
 
-__all__ = ["DistributedDataParallel", "parameter_hash"]
-
-
-def parameter_hash(module: Module) -> str:
-    """SHA-256 of a module's parameters, names and dtypes included, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for name, parameter in module.named_parameters():
-        digest.update(f"{name} {parameter.dtype} {list(parameter.shape)};".encode())
-        digest.update(parameter._data.tobytes())
-    return digest.hexdigest()
+__all__ = ["DistributedDataParallel"]
 
 
 class DistributedDataParallel(Module):
@@ -57,7 +49,8 @@ class DistributedDataParallel(Module):
 
     Args:
         module: the same on every rank; its parameters are moved into flat buffers and set to rank 0's.
-        comm: the ranks; None takes all that were started together.
+        comm: the ranks; None takes all that were started together, by ``nccl`` where the module lies on a
+            GPU. The parameters must lie where it exchanges arrays; buffers may also lie on the host.
         bucket_cap_mb: MiB at which a bucket is full; None measures what suits the network, or, with a hook,
             takes an eighth of all gradients, between 1/8 and 25 MiB. Not with ``exact``.
         broadcast_buffers: set buffers (running statistics) to rank 0's before each training step.
@@ -106,7 +99,7 @@ class DistributedDataParallel(Module):
                 f"bucket_cap_mb={bucket_cap_mb}, hook={hook}, average_buffers={average_buffers}"
             )
         self.module = module
-        self.comm = init() if comm is None else comm
+        self.comm = _started_together(module) if comm is None else comm
         self.broadcast_buffers = broadcast_buffers
         self.average_buffers = average_buffers
         self.check_replicas_every = check_replicas_every
@@ -120,18 +113,16 @@ class DistributedDataParallel(Module):
             self._shards = Shards(module, self.comm, shards, seed)
         self._parameters_by_name = list(module.named_parameters())
         self._check_same_module()
+        self._device = self._check_devices()
         self._cap_bytes = self._find_cap(bucket_cap_mb)
         self._planned: list[bool] = []
         self._reducer: Reducer | None = None
         self._plan(reversed(self._parameters_by_name))
         for bucket in self.reducer.buckets:
             self.comm.broadcast(bucket.flat.data)
-        self._broadcast([p for p in module.parameters() if not p.requires_grad])
-        self._broadcast(list(module.buffers()))
-        self._payoff: Payoff | None = None
-        if self.comm.size > 1 and Payoff.concerns(hook):
-            num_bytes = sum(bucket.gradients.nbytes for bucket in self.reducer.buckets)
-            self._payoff = Payoff(hook, self.comm, num_bytes)
+        broadcast([p for p in module.parameters() if not p.requires_grad], self.comm)
+        broadcast(list(module.buffers()), self.comm)
+        self._payoff = self._watch_payoff()
 
     @property
     def reducer(self) -> Reducer:
@@ -170,14 +161,44 @@ class DistributedDataParallel(Module):
                 f"rank {rank} has {first[1]}; build the same module on every rank"
             )
 
+    def _check_devices(self) -> Device:
+        """Where the parameters lie that want gradients: where the communicator's arrays do."""
+        wanting = [(name, p.device) for name, p in self._parameters_by_name if p.requires_grad]
+        for name, device in wanting:
+            if not self.comm.takes(device):
+                way = (
+                    "move the module first, module.to('cuda')"
+                    if device == CPU
+                    else "call dg.comm.init('nccl') first, or move the module to this rank's GPU"
+                )
+                raise DeviceError(
+                    f"DistributedDataParallel: {name} lies on {device}, whose arrays the {self.comm.backend} "
+                    f"communicator '{self.comm.group}' of rank {self.comm.rank} does not exchange; {way}"
+                )
+            if self._shards is not None and device != CPU:
+                raise DeviceError(
+                    f"DistributedDataParallel: exact=True gives the same bits on CPUs, but {name} lies on "
+                    f"{device}; leave exact and shards out, or move the module with .cpu()"
+                )
+        return wanting[0][1] if wanting else CPU
+
     def _find_cap(self, bucket_cap_mb: float | None) -> float:
         if bucket_cap_mb is not None:
             return bucket_cap_mb * 2**20
         if self._shards is not None:
             return math.inf  # an optimizer's update may round otherwise in a smaller array
         num_bytes = sum(parameter.nbytes for _, parameter in self._parameters_by_name)
-        measures = self.hook is None and self.comm.size > 1  # some hooks' results depend on the buckets
-        return suitable_cap(num_bytes, time_all_reduce(self.comm, num_bytes) if measures else None)
+        if self.hook is not None or self.comm.size == 1:  # some hooks' results depend on the buckets
+            return suitable_cap(num_bytes)
+        return suitable_cap(num_bytes, time_all_reduce(self.comm, num_bytes, self._device))
+
+    def _watch_payoff(self) -> Payoff | None:
+        """On rank 0, what sees whether a compressor pays."""
+        if self.comm.size == 1 or not Payoff.concerns(self.hook):
+            return None
+        num_bytes = sum(bucket.gradients.nbytes for bucket in self.reducer.buckets)
+        plain_s = time_all_reduce(self.comm, num_bytes, self._device)
+        return Payoff(self.hook, num_bytes, plain_s) if self.comm.rank == 0 else None
 
     def _plan(self, ordered: Iterable[tuple[str, Tensor]]) -> None:
         """Divide the parameters that want gradients, in the order given, into buckets."""
@@ -192,13 +213,6 @@ class DistributedDataParallel(Module):
 
     def _wanting(self) -> list[bool]:
         return [parameter.requires_grad for _, parameter in self._parameters_by_name]
-
-    def _broadcast(self, tensors: list[Tensor]) -> None:
-        """Set tensors to rank 0's, by one collective."""
-        if tensors:
-            arrays = [np.ascontiguousarray(tensor._data).reshape(-1).view(np.uint8) for tensor in tensors]
-            joined = self.comm.broadcast(np.concatenate(arrays))
-            _write_parts(tensors, joined, "DistributedDataParallel")
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the module on this rank's batch."""
@@ -284,10 +298,10 @@ class DistributedDataParallel(Module):
             averaged = [buffer for buffer in buffers if buffer.dtype.kind == "f"]
             buffers = [buffer for buffer in buffers if buffer.dtype.kind != "f"]
             weight = self.reducer.passes[-1].weight if self.reducer.passes else 0.0
-            if averaged and self.comm.all_reduce(np.array([weight]))[0] > 0.0:
-                _average(averaged, self.comm, weight)
+            if averaged and self.comm.host.all_reduce(np.array([weight]))[0] > 0.0:
+                average(averaged, self.comm, weight)
         if self.broadcast_buffers:
-            self._broadcast(buffers)
+            broadcast(buffers, self.comm)
 
     def reduce_gradients(self) -> None:
         """Take part in a step without a backward pass: no samples are left, or the loss reaches no parameter.
@@ -334,7 +348,7 @@ class DistributedDataParallel(Module):
                 parameter.changed("average_parameters")
         buffers = [buffer for buffer in self.module.buffers() if buffer.dtype.kind == "f"]
         if buffers:
-            _average(buffers, comm, 1.0)
+            average(buffers, comm, 1.0)
 
     def clip_grad_norm_(
         self, max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
@@ -357,6 +371,9 @@ class DistributedDataParallel(Module):
         arrays = self.reducer.gradients()
         of = arrays if self._shards is None else self.reducer.gradients_apart()
         total = get_total_norm([Tensor(array) for array in of], norm_type, error_if_nonfinite)
+        if not at_hand(total):
+            clip_grads_with_norm_(self.module.parameters(), max_norm, total)
+            return total
         scale = max_norm / (total.item() + 1e-6)
         if not scale >= 1.0:  # a NaN goes into the gradients, as it must not be overlooked
             for array in arrays:
@@ -373,23 +390,24 @@ class DistributedDataParallel(Module):
         """
         with np.errstate(all="ignore"):
             finite = all(  # the sum is the cheaper test, but may overflow
-                np.isfinite(array.sum()) or np.isfinite(array).all() for array in self.reducer.gradients()
+                (at_hand(array) and np.isfinite(array.sum())) or namespace_of(array).isfinite(array).all()
+                for array in self.reducer.gradients()
             )
-        return bool(self.comm.all_reduce(np.array([finite]), "min")[0])
+        return bool(self.comm.host.all_reduce(np.array([finite]), "min")[0])
 
     def check_replicas(self) -> None:
-        """Compare the parameters of all ranks, by a checksum each.
+        """Compare the parameters of all ranks, by a checksum each, which a GPU computes of its own.
 
-        Collective: yes; blocks: yes.
+        Collective: yes; blocks: yes, on a GPU until it is there.
 
         Raises:
             CommMismatchError: parameters that differ, with the first of them, the ranks, and the last step at
                 which all agreed.
         """
         names, parameters = zip(*self._parameters_by_name, strict=True)
-        sums = np.array([zlib.crc32(np.ascontiguousarray(p._data).data) for p in parameters], dtype=np.int64)
-        statistics = self.reducer.statistics
-        gathered = self.comm.all_gather(np.append(sums, int(statistics.computing_s * 1e9)))
+        statistics = self.stats()
+        own = np.append(checksums(parameters), int(statistics.computing_s * 1e9))
+        gathered = self.comm.host.all_gather(own)
         statistics.slowest_rank = int(np.argmax(gathered[:, -1]))
         differs = np.any(gathered[:, :-1] != gathered[0, :-1], axis=0)
         if differs.any():
@@ -427,11 +445,18 @@ class DistributedDataParallel(Module):
 
         Collective: no; blocks: no.
         """
+        self.reducer.settle()
         statistics = self.reducer.statistics
         if reset:
             self._num_steps_before += statistics.num_steps
             self.reducer.statistics = Statistics()
         return statistics
+
+
+def _started_together(module: Module) -> Communicator:
+    """The ranks, whose arrays are exchanged where the module lies."""
+    device = next((parameter.device for parameter in module.parameters()), CPU)
+    return init() if device == CPU or is_initialized() else init(device=device)
 
 
 def _num_samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
@@ -441,23 +466,3 @@ def _num_samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
         if shape:
             return float(shape[0])
     return 1.0
-
-
-def _average(tensors: list[Tensor], comm: Communicator, weight: float) -> None:
-    """Set floating tensors to their weighted means over the ranks, by one collective."""
-    joined = np.concatenate([tensor._data.reshape(-1).astype(np.float64) for tensor in tensors])
-    comm.all_reduce(joined, "mean", weight=weight)
-    start = 0
-    for tensor in tensors:
-        part = joined[start : start + tensor.size]
-        write(tensor, part.reshape(tensor.shape).astype(tensor.dtype), "average")
-        start += tensor.size
-
-
-def _write_parts(tensors: list[Tensor], joined: np.ndarray, where: str) -> None:
-    """Write what stands one behind the other in an array of bytes into tensors."""
-    start = 0
-    for tensor in tensors:
-        part = joined[start : start + tensor.nbytes].view(tensor.dtype)
-        write(tensor, part.reshape(tensor.shape), where)
-        start += tensor.nbytes

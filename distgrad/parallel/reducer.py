@@ -12,7 +12,6 @@ import itertools
 import math
 import sys
 import threading
-import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
@@ -23,7 +22,10 @@ import numpy as np
 
 from distgrad.autograd.graph import Leaf, Node
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import CPU, follow
+from distgrad.backend.streams import Moment
 from distgrad.comm.base import Communicator
+from distgrad.comm.work import Work
 from distgrad.errors import CommError, GraphError, RankFailedError
 from distgrad.parallel.buckets import Bucket, Hook, plan_buckets
 from distgrad.trace import event, listening
@@ -59,6 +61,9 @@ class ForwardPass:
 class Statistics:
     """Sums over the steps since the last reset, in seconds and bytes.
 
+    Seconds are those of the device that the gradients lie on; of a step that a GPU is still at they come in
+    when it has finished.
+
     Attributes:
         num_steps: reductions of all buckets.
         backward_s: time in backward passes that reduced, the waiting at their end included.
@@ -68,7 +73,7 @@ class Statistics:
         step_s: time between the ends of those backward passes.
         num_bytes: bytes of gradients that this rank reduced.
         sent_bytes: bytes that this rank sent for them, counted as ``Communicator.sent_bytes`` is.
-        buckets: of the last step, for each bucket ``num_parameters``, ``num_bytes``, ``busy_s`` (its
+        buckets: of the last finished step, for each bucket ``num_parameters``, ``num_bytes``, ``busy_s`` (its
             reduction's time) and ``waited_s`` (what backward's end waited for it).
         ready_order: the parameters' names in the order of the buckets.
         slowest_rank: the rank that had computed longest in backward passes when replicas were last compared.
@@ -95,6 +100,46 @@ class Statistics:
     def hidden_share(self) -> float:
         """Share of the communication that went on behind the backward pass, 0 … 1."""
         return self.hidden_s / self.communication_s if self.communication_s else 0.0
+
+
+@dataclass
+class _Timing:
+    """When the parts of a step were done, for the statistics that it belongs to.
+
+    Attributes:
+        statistics: get the seconds.
+        buckets: what each bucket moves.
+        works: the buckets' reductions.
+        moments: the backward pass's start, the end of its computation, and for each bucket that of its wait.
+        before: the end of the step before.
+    """
+
+    statistics: Statistics
+    buckets: list[dict[str, Any]]
+    works: list[Work]
+    moments: list[Moment]
+    before: Moment
+
+    def settle(self) -> bool:
+        """Add the seconds to the statistics; False if the device has not finished."""
+        busy_s = [work.seconds for work in self.works]
+        first, last = self.moments[0], self.moments[-1]
+        backward_s = first.until(last)
+        if backward_s is None or None in busy_s:
+            return False
+        waits = [x.until(y) or 0.0 for x, y in itertools.pairwise(self.moments)]
+        for bucket, busy, waited in zip(self.buckets, busy_s, waits[1:], strict=True):
+            bucket |= {"busy_s": busy, "waited_s": waited}
+        total = self.statistics
+        total.buckets = self.buckets
+        total.step_s += self.before.until(last) or 0.0
+        total.backward_s += backward_s
+        total.computing_s += waits[0]
+        total.communication_s += sum(bucket["busy_s"] for bucket in self.buckets)
+        total.exposed_s += sum(waits[1:])
+        if listening():
+            event("reduce", buckets=self.buckets, computing_s=waits[0])
+        return True
 
 
 class Reducer:
@@ -149,8 +194,10 @@ class Reducer:
         self._overlaps: bool | None = None  # None: the first step will tell
         self._num_issued = 0
         self._next = 0
-        self._started_s = 0.0
-        self._ended_s = 0.0
+        self._device = self.buckets[0].flat.device if self.buckets else CPU
+        self._moments: list[Moment] = []
+        self._ended: Moment | None = None
+        self._unsettled: deque[_Timing] = deque()
         self._sent_bytes = 0.0
 
     # -- what the backward pass tells
@@ -185,7 +232,7 @@ class Reducer:
             leaf.scale = weight / self._reference
         if not self.enabled:
             return
-        self._started_s = time.perf_counter()
+        self._moments = [Moment(self._device)]
         self._sent_bytes = self.comm.sent_bytes
         self._next = 0
         self._num_issued = self.comm.family.num_issued
@@ -229,29 +276,40 @@ class Reducer:
         if not self.enabled:
             return
         self._launch_full()  # sees whether others have communicated
-        computed_s = time.perf_counter()
+        self._moments.append(Moment(self._device))
         while self._next < len(self.buckets):
             self._launch(self._gathered)
-        waited_s = self._wait()
+        self._wait()
         if self._overlaps is None:
             self._overlaps = True
-        self._count(computed_s, waited_s)
+        self._count()
         self._finish(None)
         if self._ready is not None:
             self._agree_on_order(self._ready)
 
-    def _wait(self) -> list[float]:
-        """Seconds waited for each bucket; all are over then, also where one ended badly."""
+    def _wait(self) -> None:
+        """Wait for all buckets, which are over then, also where one ended badly."""
         self._num_gathered, self._gathered, self.joined = 0, 0.0, False
-        waited_s, errors = [], []
+        errors = []
         for bucket in self.buckets:
             try:
-                waited_s.append(bucket.wait())
+                bucket.wait()
             except Exception as error:
                 errors.append(error)
+            self._moments.append(Moment(self._device))
         if errors:
             raise errors[0]
-        return waited_s
+        self._sum_tails()
+
+    def _sum_tails(self) -> None:
+        """Reduce the tails that the buckets have left, from host to host in one call."""
+        tails = [bucket.tail for bucket in self.buckets if bucket.leaves_tail]
+        if tails:
+            joined = self.comm.host.all_reduce(np.concatenate(tails))
+            start = 0
+            for tail in tails:
+                tail[:] = joined[start : start + len(tail)]
+                start += len(tail)
 
     def _finish(self, failure: str | None) -> None:
         """Hand the means out; where a rank has failed, nothing."""
@@ -326,7 +384,7 @@ class Reducer:
         """Take rank 0's order of this step; parameters that it did not reach come last."""
         places = {leaf: place for place, leaf in enumerate(self._bucket_of)}
         order = [places.pop(leaf) for leaf in ready] + list(places.values())
-        agreed = self.comm.broadcast(np.array(order, dtype=np.int64)).tolist()
+        agreed = self.comm.host.broadcast(np.array(order, dtype=np.int64)).tolist()
         self._ready = None
         if agreed != sorted(agreed):
             named = [pair for each in self.buckets for pair in zip(each.names, each.parameters, strict=True)]
@@ -347,7 +405,7 @@ class Reducer:
         self.averaged = previous.averaged
         self._reference = previous._reference
         self._overlaps = previous._overlaps
-        self._ended_s = previous._ended_s
+        self._ended, self._unsettled = previous._ended, previous._unsettled
         if previous.better_order is not None:
             self._ready = None
 
@@ -358,30 +416,30 @@ class Reducer:
         for bucket in self.buckets:
             bucket.comm = comm
 
-    def _count(self, computed_s: float, waited_s: list[float]) -> None:
-        ended_s = time.perf_counter()
-        each = [
-            {**bucket.statistics(), "waited_s": waited}
-            for bucket, waited in zip(self.buckets, waited_s, strict=True)
-        ]
+    def _count(self) -> None:
         total = self.statistics
-        total.buckets = each
         total.ready_order = [name for bucket in self.buckets for name in bucket.names]
         total.num_steps += 1
-        total.step_s += ended_s - (self._ended_s or self._started_s)
-        total.backward_s += ended_s - self._started_s
-        total.computing_s += computed_s - self._started_s
-        total.communication_s += sum(bucket["busy_s"] for bucket in each)
-        total.exposed_s += sum(waited_s)
-        total.num_bytes += sum(bucket["num_bytes"] for bucket in each)
         total.sent_bytes += self.comm.sent_bytes - self._sent_bytes
-        self._ended_s = ended_s
-        if listening():
-            event("reduce", buckets=each, computed_s=computed_s)
+        each = [bucket.statistics() for bucket in self.buckets]
+        total.num_bytes += sum(bucket["num_bytes"] for bucket in each)
+        works = [bucket.work for bucket in self.buckets]
+        before, self._ended = self._ended or self._moments[0], self._moments[-1]
+        self._unsettled.append(_Timing(total, each, works, self._moments, before))
+        self.settle()
+
+    def settle(self) -> None:
+        """Bring the statistics up to the last step that the device has finished.
+
+        Collective: no; blocks: no.
+        """
+        while self._unsettled and self._unsettled[0].settle():
+            self._unsettled.popleft()
 
     def gradients(self) -> list[np.ndarray]:
         """The buckets' gradients as flat arrays, to be read or changed in place; 0 where there is none."""
         for bucket in self.buckets:
+            follow(bucket.gradients)
             for leaf, where in zip(bucket.leaves, bucket.slices, strict=True):
                 if leaf.grad is None:
                     bucket.gradients[where] = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from gpu_double.runtime import installed
 from gpu_double.worker import folder
 
 
@@ -31,6 +32,11 @@ def share(name: str, value: bytes | None = None) -> bytes:
             raise TimeoutError(f"rank 0 has not shared {name!r} within 30 s")
         time.sleep(0.005)
     return file.read_bytes()
+
+
+def num_host_waits() -> int:
+    """How often this process has waited for a device or a stream so far."""
+    return installed().scheduler.num_waits
 
 
 def nccl_world(name: str = "world"):

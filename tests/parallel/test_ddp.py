@@ -9,7 +9,8 @@ from distgrad.comm import ThreadWorld, init
 from distgrad.errors import CommMismatchError, GraphError
 from distgrad.nn.parameter import Parameter
 from distgrad.optim.adam import AdamW
-from distgrad.parallel.ddp import DistributedDataParallel, parameter_hash
+from distgrad.parallel.ddp import DistributedDataParallel
+from distgrad.parallel.replicas import parameter_hash
 
 SIZES = (1, 2, 3, 5)
 SMALL = 0.0005  # MiB: several buckets for a few hundred parameters

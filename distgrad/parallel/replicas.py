@@ -1,0 +1,108 @@
+"""What all ranks hold alike: set to one rank's, averaged, and compared.
+
+What lies on the device whose arrays a communicator exchanges goes over it, and what lies on the host over its
+``host``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import CPU, Device, activated, to_device
+from distgrad.comm.base import Communicator
+from distgrad.nn.module import Module
+from distgrad.nn.parameter import write
+
+__all__ = ["average", "broadcast", "checksums", "parameter_hash"]
+
+_BLOCK_ELEMENTS = 1 << 22  # of a checksum's temporaries on a device
+
+
+def parameter_hash(module: Module) -> str:
+    """SHA-256 of a module's parameters, names and dtypes included, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, parameter in module.named_parameters():
+        digest.update(f"{name} {parameter.dtype} {list(parameter.shape)};".encode())
+        digest.update(to_device(parameter._data, CPU).tobytes())
+    return digest.hexdigest()
+
+
+def _by_device(tensors: Sequence[Tensor]) -> dict[Device, list[Tensor]]:
+    groups: dict[Device, list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault(tensor.device, []).append(tensor)
+    return groups
+
+
+def broadcast(tensors: Sequence[Tensor], comm: Communicator) -> None:
+    """Set tensors to rank 0's, by one collective a device.
+
+    Collective: yes; blocks: yes, except on a device.
+    """
+    for device, group in _by_device(tensors).items():
+        group.sort(key=lambda tensor: -tensor.dtype.itemsize)  # so that every one is aligned
+        with activated(device) as xp:
+            joined = xp.concat([_bytes(xp, tensor._data) for tensor in group])
+            joined = (comm.host if device == CPU else comm).broadcast(joined)
+            start = 0
+            for tensor in group:
+                part = joined[start : start + tensor.nbytes].view(tensor.dtype)
+                write(tensor, part.reshape(tensor.shape), "DistributedDataParallel")
+                start += tensor.nbytes
+
+
+def average(tensors: Sequence[Tensor], comm: Communicator, weight: float) -> None:
+    """Set floating tensors to their weighted means over the ranks, by one collective a device.
+
+    Collective: yes; blocks: yes, except on a device.
+    """
+    for device, group in _by_device(tensors).items():
+        with activated(device) as xp:
+            joined = xp.concat([tensor._data.reshape(-1).astype(np.float64) for tensor in group])
+            (comm.host if device == CPU else comm).all_reduce(joined, "mean", weight=weight)
+            start = 0
+            for tensor in group:
+                part = joined[start : start + tensor.size]
+                write(tensor, part.reshape(tensor.shape).astype(tensor.dtype), "average")
+                start += tensor.size
+
+
+def _bytes(xp: Any, array: Any) -> Any:
+    return xp.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def checksums(tensors: Sequence[Tensor]) -> NDArray[np.int64]:
+    """A number a tensor, in which differing values show; a device computes its own, for which the host waits.
+
+    Collective: no; blocks: no.
+    """
+    found = np.zeros(len(tensors), np.int64)
+    for device, group in _by_device(tensors).items():
+        places = [place for place, tensor in enumerate(tensors) if tensor.device == device]
+        with activated(device) as xp:
+            arrays = [xp.ascontiguousarray(tensor._data) for tensor in group]
+            if device == CPU:
+                found[places] = [zlib.crc32(array.data) for array in arrays]
+            else:
+                sums = xp.stack([_checksum(xp, array) for array in arrays])
+                found[places] = to_device(sums, CPU).view(np.int64)
+    return found
+
+
+def _checksum(xp: Any, array: Any) -> Any:
+    """The sum modulo 2⁶⁴ of the elements' bits, each mixed with its place."""
+    bits = array.reshape(-1).view(np.dtype(f"u{min(array.itemsize, 8)}"))
+    total = xp.zeros((), np.uint64)
+    for start in range(0, bits.size, _BLOCK_ELEMENTS):
+        block = bits[start : start + _BLOCK_ELEMENTS].astype(np.uint64)
+        mixed = (block + np.uint64(1)) * (xp.arange(block.size, dtype=np.uint64) + np.uint64(start + 1))
+        mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / golden ratio, odd
+        total = total + xp.sum(mixed ^ (mixed >> np.uint64(32)), dtype=np.uint64)
+    return total
