@@ -83,3 +83,10 @@ def test_padding_of_sequences_equals_pytorchs():
     x = ours_of(arrays[0], True)
     (g,) = grad(rnn.pad_sequence([x, ours_of(arrays[2])]).sum(), x)
     np.testing.assert_array_equal(g._data, np.ones((3, 2)))
+
+
+def test_packed_sequences_come_back_in_their_order():
+    arrays = [np.full((length, 2), float(length)) for length in (3, 1, 4)]
+    packed = rnn.pack_sequence([ours_of(a) for a in arrays], enforce_sorted=False)
+    for part, array in zip(rnn.unpack_sequence(packed), arrays, strict=True):
+        np.testing.assert_array_equal(part.numpy(), array)

@@ -19,6 +19,7 @@ __all__ = [
     "pack_sequence",
     "pad_packed_sequence",
     "pad_sequence",
+    "unpack_sequence",
     "unpad_sequence",
 ]
 
@@ -175,3 +176,8 @@ def pack_sequence(sequences: Sequence[Tensor], enforce_sorted: bool = True) -> P
     """Pack sequences ``[L_n, ...]``; ``enforce_sorted`` is that of :func:`pack_padded_sequence`."""
     lengths = [sequence.shape[0] for sequence in sequences]
     return pack_padded_sequence(pad_sequence(sequences), lengths, enforce_sorted=enforce_sorted)
+
+
+def unpack_sequence(packed_sequences: PackedSequence) -> list[Tensor]:
+    """Undo :func:`pack_sequence`: the sequences ``[L_n, ...]``, in the order in which they were packed."""
+    return unpad_sequence(*pad_packed_sequence(packed_sequences))
