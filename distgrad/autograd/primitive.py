@@ -12,7 +12,8 @@ makes one optional), then its attributes::
     def _(xp, g, x, beta): ...
 
 The vjp's parameter names say what backward needs, and nothing else is kept: an input, the output ``y``, an
-attribute, ``x_shape`` or ``x_dtype`` of an input, or ``needs`` (which of the named inputs want a gradient).
+attribute, ``x_shape`` or ``x_dtype`` of an input, ``needs`` (which of the named inputs want a gradient), or
+``into`` (for each named input an array that its gradient may be written into and returned as, or None).
 One formula serves both orders: ``xp`` is the array module, or the Tensor namespace when the gradient itself
 is to be differentiated.
 """
