@@ -192,11 +192,24 @@ def _cnn():
     )
 
 
+class Recurrent(nn.Module):
+    """An LSTM of two layers, and classes from its last step."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(5, 6, num_layers=2, batch_first=True)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.head(self.lstm(x)[0][:, -1])
+
+
 #: name: (model, batch of inputs, classes of the targets, number of targets)
 STEPS = {
     "mlp": (_mlp, lambda rng: rng.standard_normal((8, 6)).astype(np.float32), 4, 8),
     "cnn": (_cnn, lambda rng: rng.standard_normal((8, 1, 8, 8)).astype(np.float32), 4, 8),
     "gpt": (Gpt, lambda rng: rng.integers(0, 11, (3, 6)), 11, 18),
+    "lstm": (Recurrent, lambda rng: rng.standard_normal((8, 5, 5)).astype(np.float32), 4, 8),
 }
 
 

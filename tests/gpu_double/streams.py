@@ -41,6 +41,7 @@ class Stream:
         is_blocking: whether it and the legacy default stream wait for each other.
         pending: what has not run, with a name for error messages.
         num_submitted, num_finished: operations since the stream was made.
+        captured: what has been written down since a capture began; None where there is none.
     """
 
     handle: int
@@ -49,6 +50,7 @@ class Stream:
     pending: deque[tuple[str, Step]] = field(default_factory=deque)
     num_submitted: int = 0
     num_finished: int = 0
+    captured: list[tuple[str, Step]] | None = None
 
     def __str__(self) -> str:
         return f"stream {self.handle:#x} of device {self.device}"
@@ -82,6 +84,7 @@ class Scheduler:
         self.events: dict[int, Event] = {}
         self.num_waits = 0  # of the host
         self.num_queued = 0
+        self._graphs: dict[int, list[tuple[str, Step]]] = {}
         self._failures: list[BaseException] = []  # of operations, for the next call that waits
         self._lock = threading.RLock()
         self._next_handle = 0x1000
@@ -128,6 +131,9 @@ class Scheduler:
             raises: whether an operation that has run and failed raises here, and not at the next wait.
         """
         stream = self.find(handle, device)
+        if stream.captured is not None:
+            stream.captured.append((name, step))
+            return stream
         with self._lock:
             before = [(other, other.num_submitted) for other in self._implicit(stream)]
             if before:
@@ -158,6 +164,37 @@ class Scheduler:
             and 0 in (stream.handle, other.handle)
         ]
 
+    # -- captures
+
+    def begin_capture(self, handle: int, device: int) -> None:
+        """Write down what the stream gets from now on, instead of queueing it."""
+        stream = self.find(handle, device)
+        self._refuse_capture(stream, "a capture")
+        stream.captured = []
+
+    def end_capture(self, handle: int, device: int) -> int:
+        """Handle of a graph that holds what was written down."""
+        stream = self.find(handle, device)
+        if stream.captured is None:
+            raise DoubleError(f"{stream} ends a capture that was not begun")
+        graph = self.make_handle()
+        self._graphs[graph], stream.captured = stream.captured, None
+        return graph
+
+    def launch_graph(self, graph: int, handle: int, device: int) -> None:
+        """Queue all that the graph holds."""
+        for name, step in self._graphs[graph]:
+            self.enqueue(handle, device, name, step)
+
+    def is_capturing(self, handle: int, device: int) -> bool:
+        """Whether the stream writes down what it gets."""
+        return self.find(handle, device).captured is not None
+
+    def _refuse_capture(self, stream: Stream, what: str) -> None:
+        """CUDA takes events into a graph too; no code of the package's does that in a capture."""
+        if stream.captured is not None:
+            raise DoubleError(f"{stream} is being captured, and cannot take {what}")
+
     # -- events
 
     def make_event(self) -> int:
@@ -174,6 +211,7 @@ class Scheduler:
     def record(self, handle: int, stream_handle: int, device: int) -> None:
         """Let the event stand for all that the stream holds now."""
         event = self._event(handle)
+        self._refuse_capture(self.find(stream_handle, device), "an event")
 
         def stamp() -> bool:
             event.completed_s = time.perf_counter()
@@ -186,6 +224,7 @@ class Scheduler:
     def wait_event(self, stream_handle: int, handle: int, device: int) -> None:
         """Let what the stream gets from now on run after the event."""
         event = self._event(handle)
+        self._refuse_capture(self.find(stream_handle, device), "an event")
         if event.stream is not None:
             before = [(event.stream, event.position)]
             self.enqueue(stream_handle, device, f"wait for event {handle:#x}", lambda: self._depend(before))
@@ -238,6 +277,8 @@ class Scheduler:
 
     def _wait(self, targets: list[tuple[Stream, int]]) -> None:
         self.num_waits += 1
+        for stream, _ in targets:
+            self._refuse_capture(stream, "a wait of the host")
         start_s = time.monotonic()
         while True:
             with self._lock:

@@ -190,3 +190,30 @@ def test_a_stream_waits_for_another_and_for_an_event(order):
     first.wait_event(event)
     with dg.cuda.stream(first):
         assert (y + x).tolist() == [9.0] * 64
+
+
+@orders(1)
+def test_a_captured_step_runs_at_each_launch_and_not_before(order):
+    x = dg.tensor([1.0, 2.0], device="cuda")
+    y = dg.zeros(2, device="cuda")
+    dg.cuda.synchronize()
+    stream = dg.cuda.Stream()
+    with dg.cuda.stream(stream):
+        stream.begin_capture()
+        y += x * 3 + 1
+        with pytest.raises(RuntimeError, match=r"is being captured, and cannot take a wait of the host"):
+            stream.synchronize()
+        graph = stream.end_capture()
+        assert y.tolist() == [0.0, 0.0]
+        for launches in (1, 2):
+            graph.launch()
+            assert y.tolist() == [launches * 4.0, launches * 7.0]
+        x *= 2
+        graph.launch()
+        assert y.tolist() == [8.0 + 7.0, 14.0 + 13.0]
+
+
+@orders(1)
+def test_the_default_stream_is_not_captured(order):
+    with pytest.raises(dg.DeviceError, match=r"only a stream of its own on a GPU.*dg\.cuda\.Stream"):
+        dg.cuda.current_stream().begin_capture()
