@@ -213,7 +213,7 @@ STEPS = {
 }
 
 
-def train(name, device, steps=3, around_step=None):
+def train(name, device, steps=3, around_step=None, wrap=None):
     """Losses, parameters and buffers after some steps of AdamW with clipped gradients.
 
     Args:
@@ -221,10 +221,12 @@ def train(name, device, steps=3, around_step=None):
         device: where.
         steps: how many.
         around_step: a context manager that each step's computation runs in; reading the loss does not.
+        wrap: what the model is wrapped in.
     """
     make, batch, classes, count = STEPS[name]
     dg.manual_seed(1)
     model = make().to(device)
+    model = model if wrap is None else wrap(model)
     optimizer = optim.AdamW(model.parameters(), lr=0.01, eps=1e-3)  # or rounding would be a step of its own
     rng, put, losses = RNG(0), sender(device), []
     for _ in range(steps):

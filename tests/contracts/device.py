@@ -9,6 +9,9 @@ import pytest
 
 import distgrad as dg
 from distgrad.backend.device import CPU, to_device
+from distgrad.comm import nccl
+from distgrad.comm.single import SingleCommunicator
+from distgrad.parallel import DistributedDataParallel
 
 CHECKS: dict[str, Callable[[], None]] = {}
 
@@ -65,21 +68,39 @@ def a_step_on_the_last_device_and_a_stream_of_its_own():
     programs.assert_same(found, programs.train("mlp", "cpu"), **NEAR_AFTER_STEPS)
 
 
+@contextlib.contextmanager
+def no_waiting():
+    """CuPy raises where the host would wait."""
+    import cupyx
+
+    with pytest.warns(UserWarning, match="allow_synchronize"), cupyx.allow_synchronize(False):
+        yield
+
+
 @check
 def a_step_waits_for_nothing():
     """CuPy's own detector of what makes the host wait raises inside the step, and is not asleep."""
     import cupyx
-
-    @contextlib.contextmanager
-    def no_waiting():
-        with pytest.warns(UserWarning, match="allow_synchronize"), cupyx.allow_synchronize(False):
-            yield
 
     for name in programs.STEPS:
         programs.train(name, "cuda", around_step=no_waiting)
     x = dg.ones(1, device="cuda")
     with pytest.raises(cupyx.DeviceSynchronized), no_waiting():
         float(x)
+
+
+@check
+def data_parallel_steps_over_nccl():
+    """One rank's steps, whose all-reduces NCCL carries out on a stream of its own; nothing waits for them."""
+    with nccl.connect(SingleCommunicator(), "cuda") as comm:
+        for name in programs.STEPS:
+            found = programs.train(
+                name,
+                "cuda",
+                around_step=no_waiting,
+                wrap=lambda module: DistributedDataParallel(module, comm, bucket_cap_mb=0.0005),
+            )
+            programs.assert_same(found, programs.train(name, "cpu"), **NEAR_AFTER_STEPS)
 
 
 @check

@@ -12,6 +12,8 @@ _DOUBLE = "tests/gpu_double"
 _VERB = f"{_DOUBLE}/test_orders.py::test_a_verb_stands_between_what_was_before_and_what_comes_after"
 _DROPPED = f"{_DOUBLE}/test_orders.py::test_what_is_under_way_may_be_dropped"
 _OPERATION = "tests/gpu/test_released_cupy.py::test_operation"
+_DDP = f"{_DOUBLE}/test_ddp.py::test"
+_BUCKETS, _REDUCER = "parallel/buckets.py", "parallel/reducer.py"
 _NCCL, _WORK, _LIB = "comm/nccl.py", "comm/streamwork.py", "comm/libnccl.py"
 _CUPY, _STREAMS = "backend/cupy.py", "backend/streams.py"
 
@@ -225,5 +227,25 @@ MUTANTS = (
         "missing abort", "what waits for a rank that has ended goes on waiting", _NCCL,
         "            self._link.abort()\n", "            pass\n",
         f"{_DOUBLE}/test_communicator.py::test_a_killed_rank_is_named",
+    ),
+    Mutant(
+        "missing wait", "backward's end does not wait for the buckets", _BUCKETS,
+        "            if work is not None:\n                work.wait()\n", "            pass\n",
+        f"{_DDP}_training_equals_one_process_and_the_host_never_waits[2 late]",
+    ),
+    Mutant(
+        "hidden wait", "a bucket's tail lies on the device, and the host reads it", _BUCKETS,
+        "hook is None and device == CPU and", "hook is None and",
+        f"{_DDP}_training_equals_one_process_and_the_host_never_waits[2 late]",
+    ),
+    Mutant(
+        "stale numbers", "what lies in the place of a gradient that there is not is summed", _BUCKETS,
+        "            if not used:\n                self.gradients[where] = 0\n", "",
+        f"{_DDP}_parameters_that_some_or_all_ranks_do_not_use[2 early]",
+    ),
+    Mutant(
+        "missing call", "each rank keeps its own weights and flags", _REDUCER,
+        "                tail[:] = joined[start : start + len(tail)]\n", "",
+        f"{_DDP}_training_equals_one_process_and_the_host_never_waits[2 late]",
     ),
 )  # fmt: skip
