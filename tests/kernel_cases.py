@@ -41,6 +41,16 @@ NORMS = [(1, 7), (5, 7), (64, 7), (65, 7), (2, 3, 129, 7)]
 GROUPS = [((1, 1, 2), 1), ((301, 6), 2), ((3, 6, 5, 7), 3), ((2, 4, 1, 33), 4), ((1, 2, 301, 301), 1)]
 TWO = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
 POOL = {"kernel_size": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1), "ceil_mode": False}
+WINDOWS = [
+    ((1, 1, 1, 1), ((1, 1), (1, 1), (0, 0), (1, 1), False)),
+    ((2, 3, 9, 35), ((3, 3), (2, 2), (1, 1), (1, 1), False)),
+    ((2, 3, 30, 9), ((2, 3), (1, 1), (0, 1), (1, 1), False)),
+    ((3, 2, 14, 47), ((3, 2), (2, 4), (1, 1), (2, 3), True)),
+    ((5, 4, 7, 7), ((7, 7), (7, 7), (0, 0), (1, 1), False)),
+    ((1, 1, 300, 401), ((3, 3), (1, 1), (1, 1), (1, 1), False)),
+    ((2, 5, 301), ((4,), (3,), (2,), (1,), True)),
+    ((3, 1, 64), ((2,), (2,), (0,), (1,), False)),
+]
 SHAPES = [
     *(("gelu", [s], {"approximate": a}) for s in FLAT for a in ("none", "tanh")),
     *((name, [s], {}) for name in ("silu", "relu", "tanh", "sigmoid") for s in FLAT),
@@ -71,6 +81,7 @@ SHAPES = [
     *(("lstm_cell", [(n, 4 * h), (n, 4 * h), (n, h)], {}) for n, h in ((1, 1), (5, 33), (301, 8))),
     *(("gru_cell", [(n, 3 * h), (n, 3 * h), (n, h)], {}) for n, h in ((1, 1), (5, 33), (301, 8))),
     *(("max_pool", [s], POOL) for s in ((1, 1, 2, 2), (3, 5, 34, 62), (1, 1, 2, 1000))),
+    *(("max_pool", [s], dict(zip(POOL, geometry, strict=True))) for s, geometry in WINDOWS),
     *(
         ("convolution", [x, w], TWO | options)
         for x, w, options in (

@@ -19,7 +19,7 @@ FLOORS = [
     {"": "errors env trace"},
     {
         "backend": "namespace precision device streams memory blas threads numpy kernels.cache"
-        " kernels.table rng whole cupy kernels.support"
+        " kernels.table rng whole cupy kernels.geometry kernels.support"
         " kernels.activation kernels.norm kernels.batch kernels.group kernels.softmax kernels.optimizer"
         " kernels.rules kernels.dropout kernels.product kernels.tile kernels.linear kernels.attention"
         " kernels.recurrent kernels.conv kernels.pool kernels.embedding kernels.shared"

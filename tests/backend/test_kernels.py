@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from kernel_cases import POOL, SHAPES, agree, defaults, vjp_arguments
+from kernel_cases import POOL, SHAPES, WINDOWS, agree, defaults, vjp_arguments
 
 import distgrad as dg
 from distgrad.autograd.primitive import REGISTRY
@@ -81,7 +81,13 @@ def test_the_transposes_of_a_convolution_and_of_pooling(char):
         if name == "max_pool":
             from distgrad.autograd.ops.conv import Geometry
 
-            calls = [("max_pool_scatter", (g, *inputs), {"geometry": Geometry(*attributes.values())})]
+            geometry = Geometry(*attributes.values())
+            sizes = {"spatial": inputs[0].shape[2:], "geometry": geometry}
+            calls = [
+                ("max_pool_scatter", (g, *inputs), {"geometry": geometry}),
+                ("sum_pool", (*inputs,), {"geometry": geometry}),
+                ("sum_pool_input", (g,), sizes),
+            ]
         else:
             calls = [
                 ("convolution_input", (g, inputs[1]), {"shape": inputs[0].shape, **attributes}),
@@ -90,6 +96,22 @@ def test_the_transposes_of_a_convolution_and_of_pooling(char):
         for name, arguments, options in calls:
             fast = kernel_of(name)(*arguments, **options)
             agree(fast, REGISTRY[name].formula(xp, *arguments, **options), char)
+
+
+def test_the_first_of_several_largest_elements_gets_the_gradient():
+    from distgrad.autograd.ops.conv import Geometry
+
+    rng = np.random.default_rng(0)
+    for shape, sizes in WINDOWS:
+        geometry = Geometry(*sizes)
+        x = rng.integers(-2, 2, shape).astype("f")
+        if not any(geometry.padding):
+            x.reshape(-1)[:: max(2, x.size // 3)] = np.nan
+            x[-1, -1] = -np.inf
+        g = rng.standard_normal((*shape[:2], *geometry.out(shape[2:]))).astype("f")
+        fast = kernel_of("max_pool_scatter")(g, x, geometry=geometry)
+        plain = REGISTRY["max_pool_scatter"].formula(xp, g, x, geometry=geometry)
+        agree(fast, plain, "f")
 
 
 def test_the_last_cell_of_a_sequence_hands_its_gradient_down():

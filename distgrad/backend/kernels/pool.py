@@ -1,12 +1,17 @@
-"""Max pooling with windows of 2 × 2 side by side, by far the most used; NumPy is as fast on others."""
+"""Pooling over one or two axes, a plane at a time: largest elements and sums, and their transposes.
+
+Windows of 2 × 2 side by side, by far the most used, have kernels of their own for the largest element.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from distgrad.backend.kernels.geometry import output_lengths
 from distgrad.backend.kernels.support import is_plain, jit
 from distgrad.backend.threads import run_parts
 
@@ -48,36 +53,231 @@ def _scatter(g: Any, x: Any, out: Any) -> None:
                 to_lower[2 * j + 1] = value if below & (c != top) else zero
 
 
-def _planes(x: Any, geometry: Any) -> Any:
-    """x as ``[N C, rows, columns]``; None where the windows do not tile it."""
-    sizes = tuple(tuple(each) for each in geometry)
-    if sizes != _PAIRS or not is_plain(x) or x.ndim != 4 or x.size == 0 or x.shape[2] % 2 or x.shape[3] % 2:
+# -- windows of any kind; w holds kernel, stride, padding and dilation, a column an axis
+
+
+@jit
+def _reach(w: Any, axis: int, place: int, length: int, count: int) -> Any:
+    """The outputs that place ``place`` of the kernel meets inside the input, and where the first is met."""
+    stride, offset = w[1, axis], place * w[3, axis] - w[2, axis]
+    first = 0 if offset >= 0 else (stride - 1 - offset) // stride
+    last = min(count, (length - 1 - offset) // stride + 1) if offset < length else 0
+    return first, max(first, last), first * stride + offset
+
+
+@jit
+def _max_windows(w: Any, x: Any, y: Any) -> None:
+    lowest = x.dtype.type(-np.inf)
+    stride = w[1, 1]
+    for n in range(len(x)):
+        for i in range(y.shape[1]):
+            y[n, i] = lowest
+            for a in range(w[0, 0]):
+                at = i * w[1, 0] + a * w[3, 0] - w[2, 0]
+                if at < 0 or at >= x.shape[1]:
+                    continue
+                for b in range(w[0, 1]):
+                    first, last, start = _reach(w, 1, b, x.shape[2], y.shape[2])
+                    out, row = y[n, i, first:last], x[n, at, start:]
+                    if stride == 1:  # known numbers make vectors
+                        for j in range(out.size):
+                            out[j] = _larger(out[j], row[j])
+                    elif stride == 2:
+                        for j in range(out.size):
+                            out[j] = _larger(out[j], row[2 * j])
+                    else:
+                        for j in range(out.size):
+                            out[j] = _larger(out[j], row[stride * j])
+
+
+@jit
+def _lead(row: Any, step: int, place: int, top: Any, where: Any) -> None:
+    """Take note of elements that are larger than those before them; NaN is largest."""
+    for j in range(top.size):
+        v, before, at = row[step * j], top[j], where[j]
+        leads = ((v > before) | (v != v) | ((at < 0) & (v == before))) & (before == before)
+        top[j] = v if leads else before
+        where[j] = np.int32(place + step * j) if leads else at
+
+
+@jit
+def _places(w: Any, x: Any, i: int, top: Any, where: Any) -> None:
+    """Where in a plane the windows of row ``i`` have their first largest elements; −1 for padding alone."""
+    stride = w[1, 1]
+    for j in range(top.size):
+        top[j] = x.dtype.type(-np.inf)
+        where[j] = np.int32(-1)
+    for a in range(w[0, 0]):
+        at = i * w[1, 0] + a * w[3, 0] - w[2, 0]
+        if at < 0 or at >= x.shape[0]:
+            continue
+        for b in range(w[0, 1]):
+            first, last, start = _reach(w, 1, b, x.shape[1], top.size)
+            row, tops, places = x[at, start:], top[first:last], where[first:last]
+            place = at * x.shape[1] + start
+            if stride == 1:
+                _lead(row, 1, place, tops, places)
+            elif stride == 2:
+                _lead(row, 2, place, tops, places)
+            else:
+                _lead(row, stride, place, tops, places)
+
+
+@jit
+def _scatter_windows(w: Any, g: Any, x: Any, out: Any) -> None:
+    top, where = np.empty(g.shape[2], x.dtype), np.empty(g.shape[2], np.int32)
+    for n in range(len(x)):
+        plane = out[n].reshape(-1)
+        plane[:] = 0
+        for i in range(g.shape[1]):
+            _places(w, x[n], i, top, where)
+            up = g[n, i]
+            for j in range(up.size):
+                if where[j] >= 0 and top[j] == top[j]:
+                    plane[where[j]] += up[j]
+
+
+@jit
+def _sum_windows(w: Any, x: Any, y: Any) -> None:
+    stride = w[1, 1]
+    for n in range(len(x)):
+        for i in range(y.shape[1]):
+            y[n, i] = 0
+            for a in range(w[0, 0]):
+                at = i * w[1, 0] + a * w[3, 0] - w[2, 0]
+                if at < 0 or at >= x.shape[1]:
+                    continue
+                for b in range(w[0, 1]):
+                    first, last, start = _reach(w, 1, b, x.shape[2], y.shape[2])
+                    out, row = y[n, i, first:last], x[n, at, start:]
+                    if stride == 1:
+                        for j in range(out.size):
+                            out[j] += row[j]
+                    elif stride == 2:
+                        for j in range(out.size):
+                            out[j] += row[2 * j]
+                    else:
+                        for j in range(out.size):
+                            out[j] += row[stride * j]
+
+
+@jit
+def _spread_windows(w: Any, g: Any, out: Any) -> None:
+    """The transpose of :func:`_sum_windows`."""
+    stride = w[1, 1]
+    for n in range(len(out)):
+        out[n] = 0
+        for i in range(g.shape[1]):
+            for a in range(w[0, 0]):
+                at = i * w[1, 0] + a * w[3, 0] - w[2, 0]
+                if at < 0 or at >= out.shape[1]:
+                    continue
+                for b in range(w[0, 1]):
+                    first, last, start = _reach(w, 1, b, out.shape[2], g.shape[2])
+                    up, row = g[n, i, first:last], out[n, at, start:]
+                    if stride == 1:
+                        for j in range(up.size):
+                            row[j] += up[j]
+                    elif stride == 2:
+                        for j in range(up.size):
+                            row[2 * j] += up[j]
+                    else:
+                        for j in range(up.size):
+                            row[stride * j] += up[j]
+
+
+# -- what the table names
+
+
+def _planes(x: Any) -> Any:
+    """x as ``[N C, rows, columns]``, one axis as a single row."""
+    return x.reshape(-1, x.shape[2] if x.ndim == 4 else 1, x.shape[-1])
+
+
+def _columns(geometry: Sequence[Any]) -> Any:
+    """Kernel, stride, padding and dilation with a column for each of two axes."""
+    fills = (1, 1, 0, 1)
+    return np.array([(fill, *each)[-2:] for fill, each in zip(fills, geometry, strict=True)], np.int64)
+
+
+def _fits(x: Any, geometry: Sequence[Any], ceil_mode: bool) -> Any:
+    """The output's lengths; None where the formula is to do it, or to say what is wrong."""
+    kernel, stride, padding, dilation = geometry
+    if not is_plain(x) or x.ndim not in (3, 4) or x.size == 0 or len(kernel) != x.ndim - 2:
         return None
-    return x.reshape(-1, *x.shape[2:])
+    if any(2 * p > d * (k - 1) + 1 for k, p, d in zip(kernel, padding, dilation, strict=True)):
+        return None
+    if math.prod(x.shape[2:]) > np.iinfo(np.int32).max:
+        return None
+    out = output_lengths(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
+    return out if min(out) > 0 else None
 
 
-def _run(kernel: Any, planes: Any, *arrays: Any) -> None:
+def _are_pairs(x: Any, geometry: Sequence[Any]) -> bool:
+    return tuple(tuple(each) for each in geometry) == _PAIRS and x.shape[2] % 2 == 0 and x.shape[3] % 2 == 0
+
+
+def _run(kernel: Any, size: int, *arrays: Any) -> None:
+    """The kernel over parts of the arrays' planes, of which the largest has ``size`` elements."""
+    planes = [_planes(each) for each in arrays]
+
     def run(start: int, stop: int) -> None:
-        kernel(*(x[start:stop] for x in arrays))
+        kernel(*(x[start:stop] for x in planes))
 
-    run_parts(run, len(planes), _PART // math.prod(planes.shape[1:]) + 1)
+    run_parts(run, len(planes[0]), _PART // size + 1)
+
+
+def _run_windows(kernel: Any, geometry: Sequence[Any], size: int, *arrays: Any) -> None:
+    w = _columns(geometry)
+    _run(lambda *planes: kernel(w, *planes), size, *arrays)
 
 
 def max_pool(x: Any, *, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Any:
-    """Forward; ``ceil_mode`` changes nothing where windows tile the input."""
-    planes = _planes(x, (kernel_size, stride, padding, dilation))
-    if planes is None:
+    """Forward."""
+    geometry = (kernel_size, stride, padding, dilation)
+    out = _fits(x, geometry, ceil_mode)
+    if out is None:
         return None
-    y = np.empty((*x.shape[:2], x.shape[2] // 2, x.shape[3] // 2), x.dtype)
-    _run(_max_pool, planes, planes, y.reshape(-1, *y.shape[2:]))
+    y = np.empty((*x.shape[:2], *out), x.dtype)
+    size = math.prod(x.shape[2:])
+    if _are_pairs(x, geometry):
+        _run(_max_pool, size, x, y)
+    else:
+        _run_windows(_max_windows, geometry, size, x, y)
     return y
 
 
 def max_pool_scatter(upper: Any, x: Any, *, geometry: Any) -> Any:
     """The transpose of :func:`max_pool` at the places of its maxima."""
-    planes = _planes(x, geometry[:4])
-    if planes is None or not is_plain(x, upper) or upper.size * 4 != x.size:
+    out = _fits(x, geometry[:4], geometry[4])
+    if out is None or not is_plain(x, upper) or upper.shape != (*x.shape[:2], *out):
         return None
-    out = np.empty_like(x)
-    _run(_scatter, planes, upper.reshape(-1, *upper.shape[2:]), planes, out.reshape(planes.shape))
-    return out
+    result = np.empty_like(x)
+    size = math.prod(x.shape[2:])
+    if _are_pairs(x, geometry[:4]):
+        _run(_scatter, size, upper, x, result)
+    else:
+        _run_windows(_scatter_windows, geometry[:4], size, upper, x, result)
+    return result
+
+
+def sum_pool(x: Any, *, geometry: Any) -> Any:
+    """Forward."""
+    out = _fits(x, geometry[:4], geometry[4])
+    if out is None:
+        return None
+    y = np.empty((*x.shape[:2], *out), x.dtype)
+    _run_windows(_sum_windows, geometry[:4], math.prod(x.shape[2:]), x, y)
+    return y
+
+
+def sum_pool_input(cotangent: Any, *, spatial: Any, geometry: Any) -> Any:
+    """The transpose of :func:`sum_pool`."""
+    if not is_plain(cotangent) or cotangent.size == 0 or cotangent.ndim != len(spatial) + 2:
+        return None
+    result = np.empty((*cotangent.shape[:2], *spatial), cotangent.dtype)
+    out = _fits(result, geometry[:4], geometry[4])
+    if out is None or cotangent.shape[2:] != out:
+        return None
+    _run_windows(_spread_windows, geometry[:4], math.prod(spatial), cotangent, result)
+    return result

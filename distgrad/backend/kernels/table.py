@@ -94,6 +94,8 @@ TABLE: dict[str, Kernel] = {
     "embedding_weight": Kernel("embedding", "embedding_weight"),
     "max_pool": Kernel("pool", "max_pool"),
     "max_pool_scatter": Kernel("pool", "max_pool_scatter"),
+    "sum_pool": Kernel("pool", "sum_pool"),
+    "sum_pool_input": Kernel("pool", "sum_pool_input"),
     "attention": Kernel("attention", "attention", 1024, "f"),
     "attention/query": Kernel("attention", "attention_gradient", 1024, "f"),
     "lstm_steps": Kernel("recurrent", "lstm_steps", 1, "f"),

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from distgrad.backend.cupy import matmul
 from distgrad.backend.kernels.cuda.launch import THREADS, empty, launch, over_planes, prepare
-from distgrad.backend.kernels.cuda.windows import output_lengths, windows
+from distgrad.backend.kernels.cuda.windows import windows
+from distgrad.backend.kernels.geometry import output_lengths
 
 _PATCHES = 1 << 26  # elements at a time
 

@@ -1,4 +1,4 @@
-// Max pooling and its transpose, which looks from each element of the input for the windows that it leads:
+// Pooling and its transposes, each of which looks from each element of the input for the windows that it leads:
 // nothing is added by two threads at once, so that sums repeat themselves to the bit.
 #include "windows.cuh"
 
@@ -50,6 +50,36 @@ KERNEL max_pool_scatter(i64 planes, Windows w, const T* upper, const int* places
       split(place, w.kernel, k);
       int o = output_of(w, at, k);
       if (o >= 0 && places[p * size + o] == place) sum += widen(upper[p * size + o]);
+    }
+    store(out + p * length + i, sum);
+  }
+}
+
+KERNEL sum_pool(i64 planes, Windows w, const T* x, T* y) {
+  int size = size_of(w.out), length = size_of(w.in), count = size_of(w.kernel), to[3], k[3];
+  FOR_PLANES(p, planes)
+  FOR_EACH(i, size) {
+    A sum = 0;
+    split((unsigned)i, w.out, to);
+    for (int place = 0; place < count; place++) {
+      split(place, w.kernel, k);
+      int at = input_of(w, to, k);
+      if (at >= 0) sum += widen(x[p * length + at]);
+    }
+    store(y + p * size + i, sum);
+  }
+}
+
+KERNEL sum_pool_input(i64 planes, Windows w, const T* cotangent, T* out) {
+  int size = size_of(w.out), length = size_of(w.in), count = size_of(w.kernel), at[3], k[3];
+  FOR_PLANES(p, planes)
+  FOR_EACH(i, length) {
+    A sum = 0;
+    split((unsigned)i, w.in, at);
+    for (int place = 0; place < count; place++) {
+      split(place, w.kernel, k);
+      int from = output_of(w, at, k);
+      if (from >= 0) sum += widen(cotangent[p * size + from]);
     }
     store(out + p * length + i, sum);
   }

@@ -1,4 +1,4 @@
-"""Max pooling with windows of any kind over up to three axes."""
+"""Pooling with windows of any kind over up to three axes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from distgrad.backend.kernels.cuda.launch import empty, over_planes, prepare
-from distgrad.backend.kernels.cuda.windows import output_lengths, windows
+from distgrad.backend.kernels.cuda.windows import windows
+from distgrad.backend.kernels.geometry import output_lengths
 
 
 def _setting(x: Any, geometry: Any, ceil_mode: bool) -> Any:
@@ -49,4 +50,32 @@ def max_pool_scatter(upper: Any, x: Any, *, geometry: Any) -> Any:
     places, out = empty(x, shape, np.int32), empty(x, x.shape)
     over_planes("pool", "max_pool_places", planes, upper.size // planes, char, planes, found, x, places)
     over_planes("pool", "max_pool_scatter", planes, x.size // planes, char, planes, found, upper, places, out)
+    return out
+
+
+def sum_pool(x: Any, *, geometry: Any) -> Any:
+    """Sum of each window."""
+    setting = _setting(x, geometry[:4], geometry[4])
+    if setting is None:
+        return None
+    found, shape = setting
+    (x,) = prepare(x)
+    y, planes = empty(x, shape), math.prod(shape[:2])
+    over_planes("pool", "sum_pool", planes, y.size // planes, x.dtype.char, planes, found, x, y)
+    return y
+
+
+def sum_pool_input(cotangent: Any, *, spatial: Any, geometry: Any) -> Any:
+    """The transpose of :func:`sum_pool`."""
+    if cotangent.size == 0 or 0 in spatial:
+        return None
+    out = empty(cotangent, (*cotangent.shape[:2], *spatial))
+    setting = _setting(out, geometry[:4], geometry[4])
+    if setting is None or cotangent.shape != setting[1]:
+        return None
+    (cotangent,) = prepare(cotangent)
+    char, planes = out.dtype.char, math.prod(out.shape[:2])
+    over_planes(
+        "pool", "sum_pool_input", planes, out.size // planes, char, planes, setting[0], cotangent, out
+    )
     return out

@@ -1,0 +1,40 @@
+"""A training run repeats itself to the bit: each workload of the step benchmark, on one thread and on two."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import distgrad as dg
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from peers import distgrad_step
+from workloads import WORKLOADS
+
+
+@pytest.fixture(autouse=True)
+def restored_threads():
+    before = dg.get_num_threads()
+    yield
+    dg.set_num_threads(before)
+
+
+def train(name, threads):
+    """Loss and parameters after three steps."""
+    models = []
+    step = distgrad_step(name, threads, lambda model: models.append(model) or model)
+    losses = [step() for _ in range(3)]
+    return [losses[-1].detach().numpy(), *(p.detach().numpy().copy() for p in models[0].parameters())]
+
+
+SLOW = pytest.mark.slow  # twenty seconds
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW if n == "gptm" else ()) for n in WORKLOADS])
+def test_a_training_run_repeats_itself_to_the_bit(name, threads):
+    first, second = train(name, threads), train(name, threads)
+    assert np.isfinite(first[0])
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
