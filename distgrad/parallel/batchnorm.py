@@ -18,7 +18,7 @@ from distgrad.errors import ShapeError
 from distgrad.nn.module import Module
 from distgrad.nn.modules.batchnorm import _BatchNorm
 from distgrad.nn.parameter import write
-from distgrad.parallel.reducer import current_weight
+from distgrad.parallel.reducer import current_weight, launch_agreed
 
 __all__ = ["SyncBatchNorm"]
 
@@ -37,6 +37,7 @@ class _Sum(Function):
         weight = current_weight()  # by which the parameters' gradients will be multiplied
         share = g * weight if weight else ops.zeros_like(g)  # without samples g may be NaN
         total = _Sum.apply(share, ctx.comm)
+        launch_agreed(ctx.comm)
         return total * (1.0 / weight if weight else 0.0), None
 
 

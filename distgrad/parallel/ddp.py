@@ -224,8 +224,9 @@ class DistributedDataParallel(Module):
                 "ddp.shards(x, y): loss(ddp(x), y).backward()"
             )
         self._prepare()
-        first = next_number()
+        first, issued = next_number(), self.comm.family.num_issued
         out = self.module(*args, **kwargs)
+        self.reducer.forward_issued(self.comm.family.num_issued - issued)
         self.reducer.passes.append(ForwardPass(first, next_number(), _num_samples(args, kwargs)))
         return out
 

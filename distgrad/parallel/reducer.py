@@ -1,9 +1,10 @@
 """The reducer: watches gradients become ready and reduces full buckets while backward goes on.
 
 Collectives must come in one order on every rank, but when a bucket is full depends on what a rank used.
-Buckets alone are always reduced in the order of their plan. Where backward passes issue other collectives too
-(those of SyncBatchNorm, or of another reducer), no rank knows how far the others' buckets are at that point,
-so all buckets wait for the end of backward then.
+Buckets alone are always reduced in the order of their plan. Where backward passes issue other collectives
+too, no rank knows how far the others' buckets are at that point. With those of SyncBatchNorm the ranks agree
+on how many buckets are full on all of them, and start these behind it; with others (those of another reducer)
+all buckets wait for the end of backward.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from distgrad.errors import CommError, GraphError, RankFailedError
 from distgrad.parallel.buckets import Bucket, Hook, plan_buckets
 from distgrad.trace import event, listening
 
-__all__ = ["ForwardPass", "Reducer", "Statistics", "current_weight"]
+__all__ = ["ForwardPass", "Reducer", "Statistics", "current_weight", "launch_agreed"]
 
 _MAX_PASSES = 1 << 12  # forward passes that are remembered
 _next_number = itertools.count().__next__
@@ -40,6 +41,20 @@ _this_thread = threading.local()
 def current_weight() -> float:
     """How much this rank counts in the backward pass that is under way; 1 if no reducer watches it."""
     return getattr(_this_thread, "weight", 1.0)
+
+
+def launch_agreed(comm: Communicator) -> None:
+    """Behind a collective that every rank issues in backward: start the buckets that are full on all ranks.
+
+    Collective: yes; blocks: until the ranks have agreed.
+
+    Args:
+        comm: the ranks that have come here; nothing happens unless they are those of the reducer that
+            watches the backward pass.
+    """
+    reducer: Reducer | None = getattr(_this_thread, "reducer", None)
+    if reducer is not None and reducer.comm is comm:
+        reducer.launch_agreed()
 
 
 @dataclass
@@ -193,6 +208,7 @@ class Reducer:
         self._num_gathered = 0  # how many there are
         self._overlaps: bool | None = None  # None: the first step will tell
         self._num_issued = 0
+        self._issued_in_forward = 0
         self._next = 0
         self._device = self.buckets[0].flat.device if self.buckets else CPU
         self._moments: list[Moment] = []
@@ -232,6 +248,7 @@ class Reducer:
             leaf.scale = weight / self._reference
         if not self.enabled:
             return
+        _this_thread.reducer = self
         self._moments = [Moment(self._device)]
         self._sent_bytes = self.comm.sent_bytes
         self._next = 0
@@ -259,6 +276,24 @@ class Reducer:
         if self._overlaps:
             while self._next < len(self.buckets) and self.buckets[self._next].pending == 0:
                 self._launch(self._gathered)
+
+    def launch_agreed(self) -> None:
+        """Start the buckets that are full on all ranks, which all have come to the same point of backward.
+
+        Collective: yes; blocks: until the ranks have agreed.
+        """
+        if self._overlaps or self._next == len(self.buckets):
+            return
+        self._overlaps = False
+        full = itertools.takewhile(lambda bucket: bucket.pending == 0, self.buckets)
+        agreed = self.comm.host.all_reduce(np.array([sum(1 for _ in full)]), "min")
+        while self._next < agreed[0]:
+            self._launch(self._gathered)
+
+    def forward_issued(self, count: int) -> None:
+        """A forward pass has issued ``count`` collectives; backward may too, if it is another number."""
+        if count != self._issued_in_forward:
+            self._issued_in_forward, self._overlaps = count, None
 
     def _launch(self, weight: float, failed: bool = False) -> None:
         self.buckets[self._next].launch(weight / self._reference, failed)
@@ -330,7 +365,7 @@ class Reducer:
 
     def _stop(self) -> None:
         self.active = False
-        _this_thread.weight = 1.0
+        _this_thread.weight, _this_thread.reducer = 1.0, None
         for leaf in self._bucket_of:
             leaf.scale = 1.0
 
@@ -405,6 +440,7 @@ class Reducer:
         self.averaged = previous.averaged
         self._reference = previous._reference
         self._overlaps = previous._overlaps
+        self._issued_in_forward = previous._issued_in_forward
         self._ended, self._unsettled = previous._ended, previous._unsettled
         if previous.better_order is not None:
             self._ready = None

@@ -129,6 +129,64 @@ def test_a_checkpoint_around_it():
             np.testing.assert_allclose(value, state_of(module)[name], rtol=1e-9, atol=1e-12, err_msg=name)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_buckets_travel_behind_backward_as_far_as_all_ranks_are(seed):
+    """Rank 1 does not use the head, so that its first bucket is full before anybody else's."""
+    rng = np.random.default_rng(0)
+    x, target = rng.standard_normal((2, 9, 6))
+
+    class Tower(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(
+                *(layer for _ in range(4) for layer in (nn.Linear(6, 6), nn.BatchNorm1d(6)))
+            )
+            self.head = nn.Linear(6, 6)
+            values = np.random.default_rng(1)
+            for p in self.parameters():
+                p._data[...] = values.standard_normal(p.shape)
+            self.double()
+
+        def forward(self, x, use_head):
+            x = self.layers(x)
+            return self.head(x) if use_head else x
+
+    def loss_of(module, mine, use_head):
+        return ((module(dg.Tensor(x[mine]), use_head) - dg.Tensor(target[mine])) ** 2).mean()
+
+    alone = Tower()
+    y = alone.layers(dg.Tensor(x))
+    y = dg.concat([alone.head(y[:3]), y[3:6], alone.head(y[6:])])
+    ((y - dg.Tensor(target)) ** 2).mean().backward()
+
+    def run(comm):
+        during = []
+
+        def hook(bucket):
+            during.append(model.reducer.active)
+            return bucket.comm.all_reduce(bucket.gradients, async_op=True)
+
+        net = SyncBatchNorm.convert_sync_batchnorm(Tower())
+        model = DistributedDataParallel(net, comm, bucket_cap_mb=0.0001, hook=hook)
+        mine = slice(3 * comm.rank, 3 * comm.rank + 3)
+        for training in (False, True, True, False, True):  # backward issues other collectives or not
+            during.clear()
+            net.train()
+            for norm in net.layers[1::2]:
+                norm.train(training)
+            model.zero_grad()
+            loss_of(model, mine, comm.rank != 1).backward()
+        return during, [p.grad.numpy().copy() for p in net.parameters()]
+
+    results = ThreadWorld(3, seed=seed, check_calls=float("inf")).run(run)
+    for during, gradients in results:
+        assert during == results[0][0]
+        assert len(during) >= 8
+        assert during.count(False) <= 3  # what lies below the lowest batch norm, and what waits for it
+        for got, p in zip(gradients, alone.parameters(), strict=True):
+            np.testing.assert_allclose(got, p.grad.numpy(), rtol=1e-9, atol=1e-12)
+
+
 def test_evaluation_float16_and_one_element():
     def run(comm):
         norm = SyncBatchNorm(3)
