@@ -2,14 +2,14 @@
 
 ::
 
-    python benchmarks/ddp.py                                  # mlp, gpt, gptm and cnn
-    python benchmarks/ddp.py --workloads gpt --rounds 3 --seconds 5 --json table.json
+    python benchmarks/ddp.py                                  # mlp, gpt, gptm and cnn: under three minutes
+    python benchmarks/ddp.py --workloads gpt --rounds 5 --seconds 4 --json table.json
 
 A step is zero_grad, forward, mean cross entropy, backward with its reduction, and AdamW, on the whole batch
 of ``workloads.py`` on each rank. Every rank is a process of its own, pinned to a core of its own. The
-contenders take turns in fresh processes, several rounds long; in a workload's first turn a lone process
-finds how many steps fit into ``--seconds``, which all take then. A time is the median over the rounds of the
-slowest rank's median step, a ratio the median of the rounds' ratios.
+contenders take turns, several rounds long, and wait without computing in between; in its first turn, which
+warms it up and does not count, each finds how many steps fit into ``--seconds``. A time is the median over
+the rounds of the slowest rank's median step, a ratio the median of the rounds' ratios.
 
     distgrad    DistributedDataParallel over shared memory
     torch       PyTorch's DistributedDataParallel over Gloo, with gradients as views of buckets
@@ -22,6 +22,7 @@ slowest rank's median step, a ratio the median of the rounds' ratios.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -40,8 +41,7 @@ from step import THREAD_VARIABLES, UNSET, machine
 
 WORKLOADS = ("mlp", "gpt", "gptm", "cnn")
 BARS = {"mlp": 1.9, "gpt": 1.9, "gptm": 1.9, "cnn": 1.2}  # times PyTorch DDP's samples a second
-TIME_LIMIT_S = 600.0
-WARM_UP_STEPS, FEWEST_STEPS = 6, 5  # gptm's steps take a second or two, so that two must do to warm up
+WARM_UP_STEPS, FEWEST_STEPS = 6, 3  # gptm's steps take a second or two, so that two must do to warm up
 
 Row = dict[str, Any]
 
@@ -61,7 +61,7 @@ def distgrad_rank(task: Row) -> tuple[Callable[[], Any], Callable[[], Row]]:
         return models[0]
 
     def account() -> Row:
-        stats = models[0].stats()
+        stats = models[0].stats(reset=True)
         per_step = 1e3 / stats.num_steps
         return {
             "hidden_share": stats.hidden_share,
@@ -93,32 +93,28 @@ def lone_rank(task: Row) -> tuple[Callable[[], Any], Callable[[], Row]]:
     return distgrad_step(task["workload"], 1), dict
 
 
-CONTENDERS = {"distgrad": distgrad_rank, "torch": torch_rank, "alone": lone_rank, "apart": lone_rank}
+PROGRAMS = {"distgrad": distgrad_rank, "torch": torch_rank, "alone": lone_rank}
+CONTENDERS = ("distgrad", "torch", "alone", "apart")  # the last two are the same processes
 
 
 def be_a_rank(task: Row) -> None:
-    """Take the steps that ``task`` asks for and leave the result in its file."""
+    """Take steps as the lines of standard input ask for, and answer each with a line."""
     rank = int(os.environ["RANK"])
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[rank % len(cores)]})
-    step, account = CONTENDERS[task["contender"]](task)
-    steps = task["steps"]
-    for _ in range(WARM_UP_STEPS if steps is None or steps > 2 * WARM_UP_STEPS else 2):
-        start_s = time.perf_counter()
-        step()
-        if steps is None and time.perf_counter() - start_s > task["seconds"] / (2 * WARM_UP_STEPS):
-            break  # so slow that the others will warm up by two steps too
-    times = []
-    busy_s, end_s = time.process_time(), time.perf_counter() + task["seconds"]
-    while len(times) < FEWEST_STEPS or (time.perf_counter() < end_s if steps is None else len(times) < steps):
-        start_s = time.perf_counter()
-        step()
-        times.append(1e3 * (time.perf_counter() - start_s))
-    busy_s = time.process_time() - busy_s
-    result = {"median_ms": statistics.median(times), "min_ms": min(times), "steps": len(times), **account()}
-    result["cpu_ms"] = 1e3 * busy_s / len(times)
-    Path(f"{task['result']}.{rank}").write_text(json.dumps(result))
-    if task["contender"] == "torch":
+    step, account = PROGRAMS[task["program"]](task)
+    for line in sys.stdin:
+        times = []
+        busy_s = time.process_time()
+        for _ in range(int(line)):
+            start_s = time.perf_counter()
+            step()
+            times.append(1e3 * (time.perf_counter() - start_s))
+        busy_s = time.process_time() - busy_s
+        result = {"median_ms": statistics.median(times), "min_ms": min(times), "steps": len(times)}
+        result["cpu_ms"] = 1e3 * busy_s / len(times)
+        print(json.dumps({**result, **account()}), flush=True)
+    if task["program"] == "torch":
         import torch
 
         torch.distributed.barrier()
@@ -128,48 +124,82 @@ def be_a_rank(task: Row) -> None:
 # The program that starts them ------------------------------------------------------------------------------
 
 
-def run(contender: str, workload: str, num_ranks: int, seconds: float, steps: int | None = None) -> Row:
-    """One contender's turn: start its ranks, and return the slowest one's result.
+class Ranks:
+    """The processes of one program; they end with the ``with`` block.
 
     Args:
-        contender: whose.
+        program: of ``PROGRAMS``.
         workload: of ``workloads.py``.
         num_ranks: how many processes.
-        seconds: that a lone process takes steps for, if their number is not given.
-        steps: how many to take.
+        folder: for PyTorch's store.
     """
-    num_ranks = 1 if contender == "alone" else num_ranks
-    environment = {name: value for name, value in os.environ.items() if name not in UNSET}
-    environment |= dict.fromkeys(THREAD_VARIABLES, "1")
-    environment |= {"WORLD_SIZE": str(num_ranks), "DISTGRAD_JOB_SECRET": secrets.token_hex(16)}
-    with tempfile.TemporaryDirectory() as folder:
-        task = {"contender": contender, "workload": workload, "ranks": num_ranks, "steps": steps}
-        task["seconds"] = seconds
-        task |= {"store": f"{folder}/store", "result": f"{folder}/result"}
+
+    def __init__(self, program: str, workload: str, num_ranks: int, folder: str) -> None:
+        self.program = program
+        environment = {name: value for name, value in os.environ.items() if name not in UNSET}
+        environment |= dict.fromkeys(THREAD_VARIABLES, "1")
+        environment |= {"WORLD_SIZE": str(num_ranks), "DISTGRAD_JOB_SECRET": secrets.token_hex(16)}
+        task = {"program": program, "workload": workload, "ranks": num_ranks, "store": f"{folder}/{program}"}
         environment["DDP_TASK"] = json.dumps(task)
-        processes = [
-            subprocess.Popen([sys.executable, __file__], env={**environment, "RANK": str(rank)})
+        self._processes = [
+            subprocess.Popen(
+                [sys.executable, __file__],
+                env={**environment, "RANK": str(rank)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
             for rank in range(num_ranks)
         ]
-        try:
-            codes = [process.wait(TIME_LIMIT_S) for process in processes]
-        finally:
-            for process in processes:
+
+    def __enter__(self) -> Ranks:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for process in self._processes:
+            if exception[0] is not None:
                 process.kill()
-                process.wait()
-        if any(codes):
-            sys.exit(f"ddp: {contender} on {workload}: the ranks ended with {codes}")
-        results = [json.loads(Path(f"{task['result']}.{rank}").read_text()) for rank in range(num_ranks)]
-    return dict(max(results, key=lambda result: result["median_ms"]))
+            if process.stdin:
+                process.stdin.close()  # of all first, since they end together
+        for process in self._processes:
+            process.wait()
+
+    def take(self, steps: int, num_ranks: int | None = None) -> Row:
+        """Have the first ``num_ranks`` take steps at once, and return the slowest one's result."""
+        chosen = self._processes[:num_ranks]
+        for process in chosen:
+            print(steps, file=process.stdin, flush=True)
+        lines = [process.stdout.readline() if process.stdout else "" for process in chosen]
+        if not all(lines):
+            sys.exit(f"ddp: a rank of {self.program} has ended")
+        return dict(max(map(json.loads, lines), key=lambda result: float(result["median_ms"])))
 
 
 def compare(workload: str, contenders: list[str], options: argparse.Namespace) -> Row:
     """All contenders on one workload in turns."""
-    steps = int(run("alone", workload, 1, options.seconds)["steps"])
-    rounds = [
-        {name: run(name, workload, options.ranks, options.seconds, steps) for name in contenders}
-        for _ in range(options.rounds)
-    ]
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        ranks = {
+            name: stack.enter_context(Ranks(name, workload, options.ranks, folder))
+            for name in contenders
+            if name in PROGRAMS
+        }
+        ranks["apart"] = ranks["alone"]
+
+        def take(name: str, steps: int) -> Row:
+            return ranks[name].take(steps, 1 if name == "alone" else None)
+
+        steps = {}
+        for name in contenders:
+            first = take(name, 2)
+            if first["min_ms"] * WARM_UP_STEPS < 1e3 * options.seconds:
+                first = take(name, WARM_UP_STEPS)
+            steps[name] = max(FEWEST_STEPS, int(1e3 * options.seconds / first["min_ms"]))
+        rounds = [{name: take(name, steps[name]) for name in contenders} for _ in range(options.rounds)]
+    return summarise(workload, contenders, options.ranks, rounds)
+
+
+def summarise(workload: str, contenders: list[str], num_ranks: int, rounds: list[dict[str, Row]]) -> Row:
+    """A row of the table."""
 
     def median(name: str, key: str) -> float:
         return statistics.median(each[name][key] for each in rounds)
@@ -181,8 +211,7 @@ def compare(workload: str, contenders: list[str], options: argparse.Namespace) -
 
     return {
         "workload": workload,
-        "ranks": options.ranks,
-        "steps": steps,
+        "ranks": num_ranks,
         **{f"{name}_ms": median(name, "median_ms") for name in contenders},
         "speed_up_over_torch": ratio("torch", "distgrad"),
         "bar": BARS.get(workload),
@@ -212,10 +241,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--workloads", default=",".join(WORKLOADS), help="names, with commas between")
     parser.add_argument("--ranks", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3, help="fresh processes for each contender")
-    parser.add_argument(
-        "--seconds", type=float, default=3.0, help="of each measurement, but five steps at least"
-    )
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each contender")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each turn, but three steps at least")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all times to FILE")
     options = parser.parse_args()
     contenders = [name for name in CONTENDERS if name != "torch" or importlib.util.find_spec("torch")]
