@@ -106,7 +106,10 @@ class CallLog:
         if numbered:
             call.number = self.count
             self.count += 1
-        call.site = _caller()
+        frame = sys._getframe(2)
+        while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
+            frame = frame.f_back
+        call.site = frame.f_code, frame.f_lasti
         self._last.append(call)
         return call
 
@@ -114,13 +117,6 @@ class CallLog:
         """The last calls, oldest first, a line each."""
         lines = [f"  {call.name.split()[0]} {call} at {call.place}" for call in self._last]
         return f"Last calls of rank {rank}:\n" + "\n".join(lines)
-
-
-def _caller() -> tuple[CodeType, int]:
-    frame = sys._getframe(2)
-    while frame.f_code.co_filename.startswith(_PACKAGE) and frame.f_back is not None:
-        frame = frame.f_back
-    return frame.f_code, frame.f_lasti
 
 
 def name_ranks(ranks: Iterable[int]) -> str:
