@@ -54,7 +54,7 @@ def launch_agreed(comm: Communicator) -> None:
     """
     reducer: Reducer | None = getattr(_this_thread, "reducer", None)
     if reducer is not None and reducer.comm is comm:
-        reducer.launch_agreed()
+        reducer._launch_agreed()
 
 
 @dataclass
@@ -201,9 +201,8 @@ class Reducer:
             leaf.observer = self
         self.better_order: list[tuple[str, Tensor]] | None = None
         self._ready: list[Leaf] | None = []  # in order, until the ranks have agreed
-        self._reference = float(
-            comm.size
-        )  # a power of 2 near the ranks' weights in sum: keeps float16 in range
+        # A power of 2 near the ranks' weights in sum keeps float16 in range.
+        self._reference = float(comm.size)
         self._gathered = 0.0  # weight of the backward passes that have not been reduced yet
         self._num_gathered = 0  # how many there are
         self._overlaps: bool | None = None  # None: the first step will tell
@@ -277,11 +276,8 @@ class Reducer:
             while self._next < len(self.buckets) and self.buckets[self._next].pending == 0:
                 self._launch(self._gathered)
 
-    def launch_agreed(self) -> None:
-        """Start the buckets that are full on all ranks, which all have come to the same point of backward.
-
-        Collective: yes; blocks: until the ranks have agreed.
-        """
+    def _launch_agreed(self) -> None:
+        """Start the buckets that are full on all ranks, which all have come to the same point of backward."""
         if self._overlaps or self._next == len(self.buckets):
             return
         self._overlaps = False
