@@ -1,6 +1,7 @@
 """Jobs of real processes: started through the launcher, held to a time limit, and seen to leave nothing."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,12 +21,26 @@ LIMIT_S = 60.0
 
 @dataclass
 class Ended:
-    """A job that is over."""
+    """A job that is over.
+
+    Attributes:
+        code: the exit code.
+        stdout: what it wrote.
+        stderr: the same, on standard error.
+        seconds: from the start of the launcher's process to its end.
+        at_s: its end, in ``time.monotonic()``.
+    """
 
     code: int
     stdout: str
     stderr: str
     seconds: float
+    at_s: float
+
+    def seconds_since(self, printed: str) -> float:
+        """From the last ``at SECONDS`` that a rank printed to the end: without what the start took."""
+        moments = re.findall(r"^(?:\[\d+\] )?at (\d+\.\d+)$", printed, re.MULTILINE)
+        return self.at_s - max(map(float, moments))
 
     @property
     def summary(self) -> list[str]:
@@ -62,7 +77,8 @@ class Job:
     def end(self) -> Ended:
         """Wait for the end."""
         stdout, stderr = self.process.communicate(timeout=LIMIT_S)
-        return Ended(self.process.returncode, stdout, stderr, time.monotonic() - self.began_s)
+        at_s = time.monotonic()
+        return Ended(self.process.returncode, stdout, stderr, at_s - self.began_s, at_s)
 
     def await_lines(self, *expected: str) -> None:
         """Read standard output until all ``expected`` lines have come, in any order."""
@@ -83,7 +99,7 @@ class Job:
                 continue
         return found
 
-    def await_no_process(self, limit_s: float = 3.0) -> None:
+    def await_no_process(self, limit_s: float = 5.0) -> None:
         """See the last process of the job end."""
         deadline_s = time.monotonic() + limit_s
         while (left := self.processes()) and time.monotonic() < deadline_s:

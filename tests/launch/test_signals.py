@@ -43,7 +43,7 @@ def test_ctrl_c_twice_kills(start):
     asked_s = time.monotonic()
     job.process.send_signal(signal.SIGINT)
     ended = job.end()
-    assert time.monotonic() - asked_s < 2
+    assert time.monotonic() - asked_s < 5  # well before the first one's grace is over
     assert job.processes() == []
     assert ended.code == 130
     assert ended.summary[0].startswith("launch: killed by the second Ctrl-C after ")

@@ -297,15 +297,15 @@ def test_the_command_passes_everything_to_the_launcher(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     assert (job.returncode, job.stdout) == (5, "[0] ['--help', '-n', '2']\n")
     assert re.fullmatch(r"launch: rank 0 on \S+ exited 5 after \d\.\d s; stopped 0 other ranks\n", job.stderr)
     listed = subprocess.run(
-        [*command, "run", "--help"], capture_output=True, text=True, timeout=20, check=False
+        [*command, "run", "--help"], capture_output=True, text=True, timeout=60, check=False
     )
     assert listed.returncode == 0
     assert "--log-dir" in listed.stdout
-    version = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=20, check=False)
+    version = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60, check=False)
     assert re.fullmatch(r"distgrad, version \d+\.\d+\.\d+\n", version.stdout)
