@@ -134,7 +134,7 @@ def test_parameters_that_some_or_all_ranks_do_not_use(world):
         (F.cross_entropy(out, dg.tensor(y[part]), reduction="sum") / 7).backward()
     model = DistributedDataParallel(Heads().to("cuda"), comm, bucket_cap_mb=SMALL)
     mine_x, mine_y = (put(array, comm.device) for array in mine(comm, x, y))
-    for _ in range(2):
+    for _ in range(3):  # after the first the buckets are planned anew, and what the second leaves is stale
         before = num_host_waits()
         model.zero_grad()
         out = model(mine_x, comm.rank % 2)
