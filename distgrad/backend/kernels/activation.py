@@ -66,6 +66,13 @@ def _silu_gradient(g: Any, x: Any, y: Any) -> None:
 
 
 @jit
+def _sigmoid(x: Any, y: Any) -> None:
+    for i in range(x.size):
+        e = exp(-abs(x[i]))
+        y[i] = (F(1.0) if x[i] > F(0.0) else e) / (F(1.0) + e)  # exact in both tails
+
+
+@jit
 def _relu_gradient(g: Any, y: Any, out: Any) -> None:
     zero = g.dtype.type(0)
     for i in range(g.size):
@@ -115,6 +122,11 @@ def silu(x: Any) -> Any:
 def silu_gradient(g: Any, x: Any) -> Any:
     """Gradient in x."""
     return _mapped(_silu_gradient, g, x)
+
+
+def sigmoid(x: Any) -> Any:
+    """Forward."""
+    return _mapped(_sigmoid, x)
 
 
 def relu_gradient(g: Any, y: Any) -> Any:

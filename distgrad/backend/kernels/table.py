@@ -51,6 +51,7 @@ TABLE: dict[str, Kernel] = {
     "gelu/x": Kernel("activation", "gelu_gradient", 256, "f"),
     "silu": Kernel("activation", "silu", 1024, "f"),
     "silu/x": Kernel("activation", "silu_gradient", 1024, "f"),
+    "sigmoid": Kernel("activation", "sigmoid", 1024, "f"),
     "relu/x": Kernel("activation", "relu_gradient", 4096),
     "tanh/x": Kernel("activation", "tanh_gradient", 4096),
     "sigmoid/x": Kernel("activation", "sigmoid_gradient", 4096),

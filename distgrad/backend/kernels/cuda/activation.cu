@@ -53,6 +53,10 @@ KERNEL silu_gradient(i64 n, const T* g, const T* x, T* out) {
   }
 }
 
+KERNEL sigmoid_forward(i64 n, const T* x, T* y) {
+  FOR_EACH(i, n) store(y + i, sigmoid(widen(x[i])));
+}
+
 KERNEL relu_gradient(i64 n, const T* g, const T* y, T* out) {
   FOR_EACH(i, n) {
     A up = widen(g[i]);

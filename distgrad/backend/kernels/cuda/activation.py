@@ -38,6 +38,11 @@ def silu_gradient(g: Any, x: Any) -> Any:
     return _mapped("silu_gradient", g, x)
 
 
+def sigmoid(x: Any) -> Any:
+    """Forward."""
+    return _mapped("sigmoid_forward", x)
+
+
 def relu_gradient(g: Any, y: Any) -> Any:
     """Gradient in x, from the result."""
     return _mapped("relu_gradient", g, y)
