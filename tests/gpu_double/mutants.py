@@ -11,7 +11,6 @@ from dataclasses import dataclass
 _DOUBLE = "tests/gpu_double"
 _VERB = f"{_DOUBLE}/test_orders.py::test_a_verb_stands_between_what_was_before_and_what_comes_after"
 _DROPPED = f"{_DOUBLE}/test_orders.py::test_what_is_under_way_may_be_dropped"
-_OPERATION = "tests/gpu/test_released_cupy.py::test_operation"
 _DDP = f"{_DOUBLE}/test_ddp.py::test"
 _BUCKETS, _REDUCER = "parallel/buckets.py", "parallel/reducer.py"
 _NCCL, _WORK, _LIB = "comm/nccl.py", "comm/streamwork.py", "comm/libnccl.py"
@@ -170,7 +169,7 @@ MUTANTS = (
         "wrong device", "arrays are made on the current device, not on the one asked for", _CUPY,
         "        with cp.cuda.Device(index):\n            return cp.array(array, order=\"C\")  # by way of",
         "        if True:\n            return cp.array(array, order=\"C\")  # by way of",
-        "tests/gpu/test_released_cupy.py::test_check[a_step_on_the_last_device_and_a_stream_of_its_own]",
+        f"{_DOUBLE}/test_orders.py::test_a_tensor_lies_where_it_was_asked_for[late]",
     ),
     Mutant(
         "wrong pointer", "a view is sent from where its memory begins", _NCCL,
@@ -211,7 +210,7 @@ MUTANTS = (
     Mutant(
         "missing group", "sends and receives of an exchange do not start together", _NCCL,
         "            with self.provider.group():\n", "            if True:\n",
-        f"{_VERB}[all_to_all-late]",
+        f"{_DOUBLE}/test_communicator.py::test_parts_that_no_buffer_holds_are_exchanged",
     ),
     Mutant(
         "missing check", "ranks do not compare their calls", _NCCL,

@@ -85,6 +85,14 @@ def test_movements(provider):
     assert comm.all_gather_object(rank) == list(range(size))
 
 
+def test_parts_that_no_buffer_holds_are_exchanged():
+    """Whoever sends waits for the receiver, so that all must start together."""
+    comm = world(timeout_s=20)
+    rows = [data(rank, (comm.size, 50_000)) for rank in range(comm.size)]
+    exchanged = comm.all_to_all(on_device(comm, rows[comm.rank]))
+    np.testing.assert_array_equal(exchanged.get(), [each[comm.rank] for each in rows])
+
+
 def test_work_runs_on_a_stream_of_its_own_and_groups_split():
     comm = world()
     x = on_device(comm, data(comm.rank))

@@ -166,6 +166,14 @@ def test_the_communication_stream_waits_for_nobody_but_where_told(order):
 
 
 @orders(1)
+def test_a_tensor_lies_where_it_was_asked_for(order):
+    for device in ("cuda:2", "cuda:0", "cuda:1"):
+        x = dg.tensor([1.0, 2.0], device=device)
+        assert x.device == device
+        assert (x * 2).tolist() == [2.0, 4.0]
+
+
+@orders(1)
 def test_copies_to_the_host(order):
     contract.CHECKS["copies_to_the_host_need_not_wait"]()
 
