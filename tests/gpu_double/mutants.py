@@ -112,20 +112,13 @@ MUTANTS = (
     Mutant(
         "wrong stream", "the arithmetic of a mean runs on the caller's stream", _NCCL,
         "            with self.stream:\n                yield\n", "            yield\n",
-        f"{_VERB}[mean-late]",
+        f"{_VERB}[mean of parts-late]",
     ),
     Mutant(
         "wrong stream", "a division is not put behind the sum", _NCCL,
         "        with self._on_stream():\n            super()._divide(flat, op)",
         "        super()._divide(flat, op)",
-        f"{_VERB}[mean-late]",
-    ),
-    Mutant(
-        "wrong stream", "this rank's own part is copied on the caller's stream", _NCCL,
-        "        with self._on_stream():\n            out[self.rank] = x[self.rank]\n"
-        "        self._exchange({r: x[r]",
-        "        out[self.rank] = x[self.rank]\n        self._exchange({r: x[r]",
-        f"{_VERB}[all_to_all-early]",
+        f"{_VERB}[mean of parts-late]",
     ),
     Mutant(
         "hidden order", "the communication stream waits for the default stream", _CUPY,
@@ -151,7 +144,9 @@ MUTANTS = (
     ),
     Mutant(
         "host and device", "a host array is passed on to NCCL", _NCCL,
-        "        if isinstance(x, np.ndarray) or not hasattr", "        if not hasattr",
+        '        if isinstance(x, np.ndarray) or not hasattr(x, "dtype") '
+        'or (found := device_of(x)).kind == "cpu":\n',
+        "        found = self.device\n        if False:\n",
         f"{_DOUBLE}/test_communicator.py::test_what_it_does_not_take",
     ),
     Mutant(

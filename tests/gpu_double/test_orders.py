@@ -63,6 +63,7 @@ VERBS = {
         lambda r: WEIGHTED,
     ),
     "reduce_scatter": (lambda comm, x: comm.reduce_scatter(x), lambda r: SUM[r]),
+    "mean of parts": (lambda comm, x: comm.reduce_scatter(x, "mean"), lambda r: SUM[r] / SIZE),
     "broadcast": (lambda comm, x: comm.broadcast(x, root=1), lambda r: EVERY[1]),
     "all_gather": (lambda comm, x: comm.all_gather(x), lambda r: np.stack(EVERY)),
     "all_gather_v": (uneven, lambda r: EVERY[r][: r + 1]),
