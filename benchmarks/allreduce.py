@@ -4,6 +4,7 @@
 
     python benchmarks/allreduce.py                      # 1 KB to 256 MB, 2 and 4 ranks
     python benchmarks/allreduce.py --ranks 2 --sizes 1024 1048576 --json table.json
+    python benchmarks/allreduce.py --device cuda        # among GPUs: NCCL by distgrad, and by PyTorch
 
 It starts its own ranks, of one thread each. The contenders take turns in the same processes, several rounds
 long; a time is the median over the rounds of the slowest rank's mean, a ratio the median of the rounds'
@@ -12,7 +13,7 @@ ratios. Who is not installed is named and left out.
     arena     distgrad, an array in memory of comm.allocate: reduced where it lies
     array     distgrad, any other array: copied into shared memory and back
     MPI       MPI_Allreduce in place, by mpi4py and the MPI library that it loads
-    Gloo      torch.distributed.all_reduce
+    Gloo      torch.distributed.all_reduce; on GPUs by NCCL, under that name
     memcpy    one rank's copy of the same bytes: what moving them once costs
 """
 
@@ -35,12 +36,14 @@ from typing import Any
 import numpy as np
 
 import distgrad as dg
+from distgrad.backend.device import CPU, Device, activated, to_device
+from distgrad.script import add_device_option, find_device, join, synchronize
 
 SIZES = [1 << 10, 1 << 13, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 25 << 20, 1 << 26, 1 << 28]
-NAMES = ("arena", "array", "MPI", "Gloo", "memcpy")
+NAMES = {"cpu": ("arena", "array", "MPI", "Gloo", "memcpy"), "cuda": ("arena", "array", "NCCL", "memcpy")}
 LIMIT_S = 900.0
 NUM_WARM_UPS = 5000  # distgrad compiles its collectives after so many
-Contender = tuple[np.ndarray, Callable[[], object]]  # the array that is reduced in place, and how
+Contender = tuple[Any, Callable[[], object]]  # the array that is reduced in place, and how
 
 
 def arguments() -> argparse.Namespace:
@@ -50,22 +53,24 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7, help="how often every contender has its turn")
     parser.add_argument("--turn", type=float, default=0.05, help="seconds that a turn takes at least")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all times to FILE")
+    add_device_option(parser)
     return parser.parse_args()
 
 
 # A rank ----------------------------------------------------------------------------------------------------
 
 
-def contenders(comm: dg.comm.Communicator, num_bytes: int) -> dict[str, Contender]:
+def contenders(comm: dg.comm.Communicator, num_bytes: int, device: Device) -> dict[str, Contender]:
     """Who is there to reduce an array of ``num_bytes``."""
     count = num_bytes // 4
-    arena = comm.allocate(num_bytes).view(np.float32)
-    array, copy = np.zeros(count, np.float32), np.ones(count, np.float32)
+    arena = comm.allocate(num_bytes, device).view(np.float32)
+    with activated(device) as xp:
+        array, copy = xp.zeros(count, np.float32), xp.ones(count, np.float32)
     found: dict[str, Contender] = {
         "arena": (arena, lambda: comm.all_reduce(arena)),
         "array": (array, lambda: comm.all_reduce(array)),
     }
-    if "PMI_RANK" in os.environ:
+    if "PMI_RANK" in os.environ and device == CPU:
         from mpi4py import MPI
 
         buffer = np.zeros(count, np.float32)
@@ -73,60 +78,73 @@ def contenders(comm: dg.comm.Communicator, num_bytes: int) -> dict[str, Contende
     if importlib.util.find_spec("torch") is not None:
         import torch
 
-        tensor = torch.zeros(count)
-        found["Gloo"] = (tensor.numpy(), lambda: torch.distributed.all_reduce(tensor))
-    found["memcpy"] = (copy, lambda: np.copyto(copy, array))
+        tensor = torch.zeros(count, device=str(device))
+        shared = tensor.numpy() if device == CPU else dg.from_dlpack(tensor)._data
+        name = "Gloo" if device == CPU else "NCCL"
+        found[name] = (shared, lambda: torch.distributed.all_reduce(tensor))
+    found["memcpy"] = (copy, lambda: xp.copyto(copy, array))
     return found
 
 
-def check(comm: dg.comm.Communicator, name: str, contender: Contender) -> None:
+def check(comm: dg.comm.Communicator, name: str, contender: Contender, device: Device) -> None:
     """See that a contender reduces, before its time counts."""
     x, call = contender
     if name != "memcpy":
-        x[:] = np.arange(x.size) % 7 + comm.rank
+        x[:] = to_device((np.arange(x.size) % 7 + comm.rank).astype(np.float32), device)
         call()
+        synchronize(device)
         total = comm.size * (np.arange(x.size) % 7) + comm.size * (comm.size - 1) // 2
-        assert np.array_equal(x, total.astype(np.float32)), f"{name} gives a wrong sum"
+        assert np.array_equal(to_device(x, CPU), total.astype(np.float32)), f"{name} gives a wrong sum"
     x[:] = 0
 
 
-def take_turn(comm: dg.comm.Communicator, call: Callable[[], object], num_calls: int) -> float:
+def take_turn(
+    comm: dg.comm.Communicator, call: Callable[[], object], num_calls: int, device: Device
+) -> float:
     """Seconds a call on the slowest rank."""
     comm.barrier()
     start_s = time.perf_counter()
     for _ in range(num_calls):
         call()
-    return float(comm.all_reduce(np.array([time.perf_counter() - start_s]), "max")[0]) / num_calls
+    synchronize(device)
+    return float(comm.host.all_reduce(np.array([time.perf_counter() - start_s]), "max")[0]) / num_calls
 
 
-def measure(comm: dg.comm.Communicator, num_bytes: int, rounds: int, turn_s: float) -> dict[str, list[float]]:
+def measure(
+    comm: dg.comm.Communicator, num_bytes: int, rounds: int, turn_s: float, device: Device
+) -> dict[str, list[float]]:
     """Seconds a call, one number a round, for every contender."""
-    found = contenders(comm, num_bytes)
+    found = contenders(comm, num_bytes, device)
     num_calls = {}
     for name, contender in found.items():
-        check(comm, name, contender)
-        take_turn(comm, contender[1], 3)
-        num_calls[name] = max(1, int(turn_s / take_turn(comm, contender[1], 3)))
+        check(comm, name, contender, device)
+        take_turn(comm, contender[1], 3, device)
+        num_calls[name] = max(1, int(turn_s / take_turn(comm, contender[1], 3, device)))
     times: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(rounds):
         for name, (_, call) in found.items():
-            times[name].append(take_turn(comm, call, num_calls[name]))
+            times[name].append(take_turn(comm, call, num_calls[name], device))
     return times
 
 
 def be_a_rank(task: dict[str, Any]) -> None:
     """Measure what ``task`` says; the first rank prints the result."""
     os.environ.setdefault("RANK", os.environ.get("PMI_RANK", ""))
-    comm = dg.comm.init("shm", check_calls=0)
+    _, device = join(task["device"], "shm" if task["device"] == "cpu" else None, check_calls=0)
+    comm = dg.comm.get_world()
     if importlib.util.find_spec("torch") is not None:
         import torch
 
         torch.set_num_threads(1)
+        if device != CPU:
+            torch.cuda.set_device(device.index)
         store = torch.distributed.FileStore(task["store"], comm.size)
-        torch.distributed.init_process_group("gloo", store=store, rank=comm.rank, world_size=comm.size)
+        torch.distributed.init_process_group(
+            "gloo" if device == CPU else "nccl", store=store, rank=comm.rank, world_size=comm.size
+        )
     for _ in range(NUM_WARM_UPS):
         comm.barrier()
-    times = {size: measure(comm, size, task["rounds"], task["turn"]) for size in task["sizes"]}
+    times = {size: measure(comm, size, task["rounds"], task["turn"], device) for size in task["sizes"]}
     if comm.rank == 0:
         Path(task["result"]).write_text(json.dumps(times))
     if importlib.util.find_spec("torch") is not None:
@@ -148,13 +166,14 @@ def run(num_ranks: int, options: argparse.Namespace) -> dict[str, dict[str, list
     mpiexec = Path(sys.executable).parent / "mpiexec"
     with tempfile.TemporaryDirectory() as folder:
         task = {"sizes": options.sizes, "rounds": options.rounds, "turn": options.turn}
+        task["device"] = options.device
         task |= {"store": f"{folder}/store", "result": f"{folder}/result"}
         program = [sys.executable, __file__]
         environment["ALLREDUCE_TASK"] = json.dumps(task)
-        if mpiexec.exists():
+        if mpiexec.exists() and options.device == "cpu":
             started = [subprocess.Popen([str(mpiexec), "-n", str(num_ranks), *program], env=environment)]
         else:
-            ranks = [{**environment, "RANK": str(rank)} for rank in range(num_ranks)]
+            ranks = [{**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_ranks)]
             started = [subprocess.Popen(program, env=rank) for rank in ranks]
         try:
             codes = [process.wait(LIMIT_S) for process in started]
@@ -179,16 +198,17 @@ def label(num_bytes: int) -> str:
     return f"{num_bytes / 1024**power:g} {('B', 'KB', 'MB', 'GB')[power]}"
 
 
-def table(num_ranks: int, results: dict[str, dict[str, list[float]]]) -> str:
+def table(num_ranks: int, results: dict[str, dict[str, list[float]]], names: tuple[str, ...]) -> str:
     """Microseconds of every contender, and how many times longer the others take than ``arena``."""
     rows = [f"{num_ranks} ranks, microseconds a call"]
-    heads = [*NAMES, "MPI/arena", "Gloo/arena", "memcpy/arena"]
+    others = names[2:]
+    heads = [*names, *(f"{name}/arena" for name in others)]
     rows.append(f"{'bytes':>8}" + "".join(f"{head:>14}" for head in heads))
     for size, times in results.items():
-        cells = [f"{1e6 * statistics.median(times[name]):.1f}" if name in times else "-" for name in NAMES]
-        cells += [ratio(times, name) for name in ("MPI", "Gloo", "memcpy")]
+        cells = [f"{1e6 * statistics.median(times[name]):.1f}" if name in times else "-" for name in names]
+        cells += [ratio(times, name) for name in others]
         rows.append(f"{label(int(size)):>8}" + "".join(f"{cell:>14}" for cell in cells))
-    missing = sorted({name for times in results.values() for name in NAMES if name not in times})
+    missing = sorted({name for times in results.values() for name in names if name not in times})
     if missing:
         rows.append(f"not installed, so left out: {', '.join(missing)}")
     return "\n".join(rows)
@@ -196,10 +216,11 @@ def table(num_ranks: int, results: dict[str, dict[str, list[float]]]) -> str:
 
 def main() -> None:
     options = arguments()
+    names = NAMES[find_device(options.device).kind]
     everything = {}
     for num_ranks in options.ranks:
         everything[num_ranks] = run(num_ranks, options)
-        print(table(num_ranks, everything[num_ranks]), flush=True)
+        print(table(num_ranks, everything[num_ranks], names), flush=True)
     if options.json is not None:
         report = {"cores": len(os.sched_getaffinity(0)), "unit": "seconds a call", "ranks": everything}
         options.json.write_text(json.dumps(report, indent=1))

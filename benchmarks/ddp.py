@@ -16,6 +16,8 @@ the rounds of the slowest rank's median step, a ratio the median of the rounds' 
     alone       distgrad in one process, without data parallelism
     apart       as many such processes at once, which know nothing of each other: what the machine allows
 
+With ``--device cuda`` every rank has a GPU of its own, and both go over NCCL.
+
 ``efficiency`` is alone / distgrad, and its limit alone / apart.
 """
 
@@ -39,6 +41,8 @@ from typing import Any
 from peers import distgrad_step, torch_step
 from step import THREAD_VARIABLES, UNSET, machine
 
+from distgrad.script import add_device_option, find_device
+
 WORKLOADS = ("mlp", "gpt", "gptm", "cnn")
 BARS = {"mlp": 1.9, "gpt": 1.9, "gptm": 1.9, "cnn": 1.2}  # times PyTorch DDP's samples a second
 WARM_UP_STEPS, FEWEST_STEPS = 6, 3  # gptm's steps take a second or two, so that two must do to warm up
@@ -52,12 +56,13 @@ Row = dict[str, Any]
 def distgrad_rank(task: Row) -> tuple[Callable[[], Any], Callable[[], Row]]:
     """The step, and what is known of its communication."""
     import distgrad as dg
+    from distgrad import script
 
-    comm = dg.comm.init("shm")
+    script.join(task["device"], "shm" if task["device"] == "cpu" else None)
     models = []
 
     def wrap(model: Any) -> Any:
-        models.append(dg.parallel.DistributedDataParallel(model, comm))
+        models.append(dg.parallel.DistributedDataParallel(model))
         return models[0]
 
     def account() -> Row:
@@ -69,7 +74,7 @@ def distgrad_rank(task: Row) -> tuple[Callable[[], Any], Callable[[], Row]]:
             "exposed_ms": per_step * stats.exposed_s,
         }
 
-    return distgrad_step(task["workload"], 1, wrap), account
+    return distgrad_step(task["workload"], 1, task["device"], wrap), account
 
 
 def torch_rank(task: Row) -> tuple[Callable[[], Any], Callable[[], Row]]:
@@ -78,19 +83,22 @@ def torch_rank(task: Row) -> tuple[Callable[[], Any], Callable[[], Row]]:
 
     rank, size = int(os.environ["RANK"]), task["ranks"]
     store = torch.distributed.FileStore(task["store"], size)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
+    backend = "gloo" if task["device"] == "cpu" else "nccl"
+    if backend == "nccl":
+        torch.cuda.set_device(rank)
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
 
     def wrap(model: Any) -> Any:
         return torch.nn.parallel.DistributedDataParallel(
             model, gradient_as_bucket_view=True, static_graph=True
         )
 
-    return torch_step(task["workload"], 1, wrap=wrap), dict
+    return torch_step(task["workload"], 1, task["device"], wrap=wrap), dict
 
 
 def lone_rank(task: Row) -> tuple[Callable[[], Any], Callable[[], Row]]:
     """The step of one process that has no other."""
-    return distgrad_step(task["workload"], 1), dict
+    return distgrad_step(task["workload"], 1, task["device"]), dict
 
 
 PROGRAMS = {"distgrad": distgrad_rank, "torch": torch_rank, "alone": lone_rank}
@@ -132,19 +140,20 @@ class Ranks:
         workload: of ``workloads.py``.
         num_ranks: how many processes.
         folder: for PyTorch's store.
+        device: where they compute.
     """
 
-    def __init__(self, program: str, workload: str, num_ranks: int, folder: str) -> None:
+    def __init__(self, program: str, workload: str, num_ranks: int, folder: str, device: str) -> None:
         self.program = program
         environment = {name: value for name, value in os.environ.items() if name not in UNSET}
         environment |= dict.fromkeys(THREAD_VARIABLES, "1")
         environment |= {"WORLD_SIZE": str(num_ranks), "DISTGRAD_JOB_SECRET": secrets.token_hex(16)}
         task = {"program": program, "workload": workload, "ranks": num_ranks, "store": f"{folder}/{program}"}
-        environment["DDP_TASK"] = json.dumps(task)
+        environment["DDP_TASK"] = json.dumps({**task, "device": device})
         self._processes = [
             subprocess.Popen(
                 [sys.executable, __file__],
-                env={**environment, "RANK": str(rank)},
+                env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -179,7 +188,7 @@ def compare(workload: str, contenders: list[str], options: argparse.Namespace) -
     """All contenders on one workload in turns."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         ranks = {
-            name: stack.enter_context(Ranks(name, workload, options.ranks, folder))
+            name: stack.enter_context(Ranks(name, workload, options.ranks, folder, options.device))
             for name in contenders
             if name in PROGRAMS
         }
@@ -244,7 +253,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="turns of each contender")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each turn, but three steps at least")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all times to FILE")
+    add_device_option(parser)
     options = parser.parse_args()
+    find_device(options.device)
     contenders = [name for name in CONTENDERS if name != "torch" or importlib.util.find_spec("torch")]
     if "torch" not in contenders:
         print("torch is not installed, so left out", flush=True)

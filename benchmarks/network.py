@@ -32,9 +32,11 @@ from workloads import WORKLOADS
 
 import distgrad as dg
 from distgrad import nn
+from distgrad.backend.device import Device
 from distgrad.comm import Link, ThreadWorld
 from distgrad.nn import functional as F
 from distgrad.parallel import DistributedDataParallel, PowerSGD, TopK, bf16, fp16
+from distgrad.script import add_device_option, find_device, synchronize
 
 LATENCY_S = 20e-6
 WARM_UP_STEPS = 4
@@ -54,28 +56,33 @@ class Profile:
 
     Args:
         name: of the workload.
+        device: where it runs; on a GPU a gradient's time is when the device has it.
 
     Attributes:
         forward_s: time of the forward pass.
         ready: shapes and seconds after the start of backward, in the order of readiness.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, device: Device) -> None:
         dg.set_num_threads(1)
         work = WORKLOADS[name]
-        model = build(nn, F, dg.scaled_dot_product_attention, name, work.sizes)
-        x, y = (dg.asarray(array) for array in work.batch())
+        model = build(nn, F, dg.scaled_dot_product_attention, name, work.sizes).to(device)
+        x, y = (dg.asarray(array, device=device) for array in work.batch())
         parameters = list(model.parameters())
+
+        def ready(parameter: Any) -> None:
+            synchronize(device)
+            self._seen.append((parameter.shape, time.perf_counter()))
+
         for parameter in parameters:
-            parameter.register_post_accumulate_grad_hook(
-                lambda p: self._seen.append((p.shape, time.perf_counter()))
-            )
+            parameter.register_post_accumulate_grad_hook(ready)
         runs = []
         for _ in range(WARM_UP_STEPS + 5):
             self._seen: list[tuple[tuple[int, ...], float]] = []
             model.zero_grad()
             start_s = time.perf_counter()
             loss = F.cross_entropy(model(x), y)
+            synchronize(device)
             forward_s = time.perf_counter() - start_s
             start_s = time.perf_counter()
             loss.backward()
@@ -166,13 +173,15 @@ def main() -> None:
     parser.add_argument("--hooks", default=",".join(HOOKS), help="names, with commas between")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to FILE")
+    add_device_option(parser)
     options = parser.parse_args()
+    device = find_device(options.device)
     print(f"EMULATED network, {options.ranks} ranks, alpha = {1e6 * LATENCY_S:.0f} us; milliseconds a step")
     heads = ("workload", "Gbit/s", "hook", "step", "bound", "step/bound", "hidden", "MB sent", "of plain")
     print("".join(f"{head:>12}" for head in heads))
     rows = []
     for workload in options.workloads.split(","):
-        profile = Profile(workload)
+        profile = Profile(workload, device)
         for gbits in options.gbits:
             link = Link(LATENCY_S, gbits * 1e9 / 8)
             bound_ms = 1e3 * profile.bound_s(options.ranks, link.bytes_per_s)

@@ -1,6 +1,9 @@
 """What Python costs an operation, forward and backward, beside PyTorch in the same run.
 
     env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE python benchmarks/overhead.py [--rounds 25] [--json FILE]
+    python benchmarks/overhead.py --device cuda
+
+A turn on a GPU ends when the GPU has done its calls.
 
 Every case runs on a few elements, so that the time is the library's own. The two libraries take turns, a
 few milliseconds each; a time is the median over the turns, a ratio the median of the ratios of neighbouring
@@ -24,6 +27,8 @@ import numpy as np
 import torch
 
 import distgrad as dg
+from distgrad.backend.device import CPU, Device
+from distgrad.script import add_device_option, find_device, synchronize
 
 TURN_S = 0.004
 Call = Callable[[], Any]
@@ -56,21 +61,24 @@ class Row:
         return text if self.bar is None else f"{text}   at most {self.bar:g}: {'yes' if self.holds else 'NO'}"
 
 
-def seconds(call: Call, number: int) -> float:
-    """Time of one call, from ``number`` of them."""
+def seconds(call: Call, number: int, device: Device = CPU) -> float:
+    """Time of one call, from ``number`` of them on a device."""
     start = time.perf_counter()
     for _ in range(number):
         call()
+    synchronize(device)
     return (time.perf_counter() - start) / number
 
 
-def compare(name: str, ours: Call, theirs: Call, rounds: int, bar: float | None = None) -> Row:
+def compare(
+    name: str, ours: Call, theirs: Call, rounds: int, bar: float | None = None, device: Device = CPU
+) -> Row:
     """Let the two take turns."""
     numbers = []
     for call in (ours, theirs):
-        seconds(call, 3)
-        numbers.append(max(1, int(TURN_S / seconds(call, 10))))
-    pairs = [(seconds(ours, numbers[0]), seconds(theirs, numbers[1])) for _ in range(rounds)]
+        seconds(call, 3, device)
+        numbers.append(max(1, int(TURN_S / seconds(call, 10, device))))
+    pairs = [(seconds(ours, numbers[0], device), seconds(theirs, numbers[1], device)) for _ in range(rounds)]
     return Row(
         name,
         1e6 * statistics.median(a for a, _ in pairs),
@@ -100,12 +108,12 @@ OPERATIONS: list[tuple[str, list[tuple[int, ...]], Callable[..., Any], Callable[
 ]
 
 
-def inputs(shapes: list[tuple[int, ...]]) -> tuple[list[Any], list[Any]]:
+def inputs(shapes: list[tuple[int, ...]], device: Device) -> tuple[list[Any], list[Any]]:
     """The same leaves for both libraries."""
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
-    ours = [dg.tensor(array, requires_grad=True) for array in arrays]
-    return ours, [torch.tensor(array, requires_grad=True) for array in arrays]
+    ours = [dg.tensor(array, device=device, requires_grad=True) for array in arrays]
+    return ours, [torch.tensor(array, device=str(device), requires_grad=True) for array in arrays]
 
 
 def operation(
@@ -114,23 +122,27 @@ def operation(
     ours: Callable[..., Any],
     theirs: Callable[..., Any],
     rounds: int,
+    device: Device,
 ) -> Iterator[Row]:
     """Forward with recording, and backward of one operation down to its leaves."""
-    xs, ts = inputs(shapes)
-    yield compare(f"{name}, forward", lambda: ours(*xs), lambda: theirs(*ts), rounds)
+    xs, ts = inputs(shapes, device)
+    yield compare(f"{name}, forward", lambda: ours(*xs), lambda: theirs(*ts), rounds, None, device)
     y, t = ours(*xs), theirs(*ts)
-    gy, gt = dg.ones(y.shape), torch.ones(t.shape)
+    gy, gt = dg.ones(y.shape, device=device), torch.ones(t.shape, device=str(device))
     yield compare(
         f"{name}, backward",
         lambda: y.backward(gy, retain_graph=True),
         lambda: t.backward(gt, retain_graph=True),
         rounds,
+        None,
+        device,
     )
 
 
 def train_tiny(nn: Any, optim: Any, loss: Callable[..., Any], x: Any, y: Any, **options: Any) -> Call:
     """A training step of 16 → 16 → 16 → 2 with tanh on 16 samples: zero, forward, backward, AdamW."""
     model = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 2))
+    model.to(x.device)
     optimizer = optim.AdamW(model.parameters(), lr=1e-3, **options)
 
     def step() -> None:
@@ -141,31 +153,36 @@ def train_tiny(nn: Any, optim: Any, loss: Callable[..., Any], x: Any, y: Any, **
     return step
 
 
-def bars(rounds: int) -> Iterator[Row]:
+def bars(rounds: int, device: Device) -> Iterator[Row]:
     """The three times that are promised."""
-    (x, y), (s, t) = inputs([(4,), (4,)])
-    yield compare("x + y on 4 elements, recorded", lambda: x + y, lambda: s + t, rounds, 2.0)
+    (x, y), (s, t) = inputs([(4,), (4,)], device)
+    yield compare("x + y on 4 elements, recorded", lambda: x + y, lambda: s + t, rounds, 2.0, device)
     yield compare(
         "(x + y).sum().backward()",
         lambda: (x + y).sum().backward(),
         lambda: (s + t).sum().backward(),
         rounds,
         1.0,
+        device,
     )
     rng = np.random.default_rng(0)
     samples, labels = rng.standard_normal((16, 16)).astype(np.float32), rng.integers(0, 2, 16)
     ours = train_tiny(
-        dg.nn, dg.optim, dg.nn.functional.cross_entropy, dg.asarray(samples), dg.asarray(labels)
+        dg.nn,
+        dg.optim,
+        dg.nn.functional.cross_entropy,
+        dg.asarray(samples, device=device),
+        dg.asarray(labels, device=device),
     )
     theirs = train_tiny(
         torch.nn,
         torch.optim,
         torch.nn.functional.cross_entropy,
-        torch.tensor(samples),
-        torch.tensor(labels),
+        torch.tensor(samples, device=str(device)),
+        torch.tensor(labels, device=str(device)),
         fused=True,
     )
-    yield compare("tiny, the whole training step", ours, theirs, rounds, 1.5)
+    yield compare("tiny, the whole training step", ours, theirs, rounds, 1.5, device)
 
 
 def main() -> int:
@@ -173,12 +190,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=25, help="turns of each library a case")
     parser.add_argument("--json", metavar="FILE", help="write the rows there too")
+    add_device_option(parser)
     options = parser.parse_args()
+    device = find_device(options.device)
     torch.set_num_threads(1)
     print(f"Python {platform.python_version()}, NumPy {np.__version__}, PyTorch {torch.__version__}")
     print(f"{'microseconds':34} {'distgrad':>10} {'PyTorch':>10} {'ratio':>8}")
     rows = []
-    parts = [bars(options.rounds), *(operation(*each, options.rounds) for each in OPERATIONS)]
+    parts = [
+        bars(options.rounds, device),
+        *(operation(*each, options.rounds, device) for each in OPERATIONS),
+    ]
     for row in itertools.chain(*parts):
         print(row, flush=True)
         rows.append(row)

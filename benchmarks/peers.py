@@ -20,34 +20,41 @@ def unwrapped(model: Any) -> Any:
     return model
 
 
-def distgrad_step(name: str, threads: int, wrap: Callable[[Any], Any] = unwrapped) -> Step:
-    """With distgrad's public API; ``wrap`` makes the model data parallel."""
+def distgrad_step(
+    name: str, threads: int, device: str = "cpu", wrap: Callable[[Any], Any] = unwrapped
+) -> Step:
+    """With distgrad's public API; ``wrap`` makes the model data parallel. A step ends when it is computed."""
     import distgrad as dg
-    from distgrad import nn, optim
+    from distgrad import nn, optim, script
     from distgrad.nn import functional as F
 
     dg.set_num_threads(threads)
     dg.manual_seed(0)
-    work = WORKLOADS[name]
+    work, place = WORKLOADS[name], script.find_device(device)
     model = build(nn, F, dg.scaled_dot_product_attention, name, work.sizes)
     if work.dtype == "float64":
         model.double()
-    model = wrap(model)
+    model = wrap(model.to(place))
     optimizer = optim.AdamW(model.parameters(), lr=LEARNING_RATE)
-    x, y = (dg.asarray(array) for array in work.batch())
+    x, y = (dg.asarray(array, device=place) for array in work.batch())
 
     def step() -> Any:
         optimizer.zero_grad()
         loss = F.cross_entropy(model(x), y)
         loss.backward()
         optimizer.step()
+        script.synchronize(place)
         return loss
 
     return step
 
 
 def torch_step(
-    name: str, threads: int, compiled: bool = False, wrap: Callable[[Any], Any] = unwrapped
+    name: str,
+    threads: int,
+    device: str = "cpu",
+    compiled: bool = False,
+    wrap: Callable[[Any], Any] = unwrapped,
 ) -> Step:
     """With PyTorch, eager or compiled; ``wrap`` makes the model data parallel."""
     import torch
@@ -60,8 +67,9 @@ def torch_step(
     model = build(nn, F, F.scaled_dot_product_attention, name, work.sizes)
     if work.dtype == "float64":
         model.double()
+    model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
-    x, y = (torch.from_numpy(array) for array in work.batch())
+    x, y = (torch.from_numpy(array).to(device) for array in work.batch())
     forward = torch.compile(model) if compiled else wrap(model)
 
     def step() -> Any:
@@ -69,25 +77,29 @@ def torch_step(
         loss = F.cross_entropy(forward(x), y)
         loss.backward()
         optimizer.step()
+        if x.is_cuda:
+            torch.cuda.synchronize()
         return loss
 
     return step
 
 
-def compiled_torch_step(name: str, threads: int) -> Step:
+def compiled_torch_step(name: str, threads: int, device: str = "cpu") -> Step:
     """With PyTorch's compiler."""
-    return torch_step(name, threads, compiled=True)
+    return torch_step(name, threads, device, compiled=True)
 
 
-def jax_step(name: str, threads: int) -> Step:
+def jax_step(name: str, threads: int, device: str = "cpu") -> Step:
     """With JAX, jit and optax; threads are set by the environment that ``step.py`` starts it with."""
+    import jax
     from jax_models import jitted_step
 
+    jax.config.update("jax_default_device", jax.devices("cpu" if device == "cpu" else "gpu")[0])
     return jitted_step(name, WORKLOADS[name])
 
 
 #: By the name in the tables; the first word is the library that must be installed.
-STEPS: dict[str, Callable[[str, int], Step]] = {
+STEPS: dict[str, Callable[[str, int, str], Step]] = {
     "distgrad": distgrad_step,
     "torch eager": torch_step,
     "torch compile": compiled_torch_step,

@@ -25,6 +25,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from distgrad.script import add_device_option, find_device
+
 LIMIT_S = 300.0
 MOMENTS = ("script", "world")
 SCRIPT = """
@@ -37,13 +39,20 @@ mark("script")
 DISTGRAD = """
 import numpy as np
 import distgrad as dg
-dg.comm.init().all_reduce(np.ones(8, np.float32))
+from distgrad.backend.device import find_backend, resolve, to_device
+comm, device = dg.comm.init(device="{device}"), resolve("{device}")
+comm.all_reduce(to_device(np.ones(8, np.float32), device))
+find_backend(device.kind).synchronize(device.index)
 mark("world")
 """
 TORCH = """
 import torch
-torch.distributed.init_process_group("gloo")
-torch.distributed.all_reduce(torch.ones(8))
+on_gpu = "{device}" == "cuda"
+device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
+torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
+torch.distributed.all_reduce(torch.ones(8, device=device))
+if on_gpu:
+    torch.cuda.synchronize(device)
 mark("world")
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
@@ -64,11 +73,11 @@ def contenders(num_ranks: int) -> dict[str, tuple[list[str], str]]:
     return found
 
 
-def start(command: list[str], body: str, num_ranks: int) -> dict[str, float]:
+def start(command: list[str], body: str, num_ranks: int, device: str) -> dict[str, float]:
     """Start a job once; return the seconds to both moments."""
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "script.py"
-        script.write_text(SCRIPT.format(body=body))
+        script.write_text(SCRIPT.format(body=body.format(device=device)))
         began_s = time.monotonic()
         done = subprocess.run(
             [*command, str(script)],
@@ -85,15 +94,15 @@ def start(command: list[str], body: str, num_ranks: int) -> dict[str, float]:
     return {moment: max(at_s for name, at_s in marks if name == moment) - began_s for moment in MOMENTS}
 
 
-def measure(num_ranks: int, rounds: int) -> list[dict[str, object]]:
+def measure(num_ranks: int, rounds: int, device: str) -> list[dict[str, object]]:
     """A row for every contender and moment."""
     found = contenders(num_ranks)
     for command, body in found.values():  # byte code, and files in the page cache
-        start(command, body, num_ranks)
+        start(command, body, num_ranks, device)
     times: dict[str, list[dict[str, float]]] = {name: [] for name in found}
     for _ in range(rounds):
         for name, (command, body) in found.items():
-            times[name].append(start(command, body, num_ranks))
+            times[name].append(start(command, body, num_ranks, device))
     rows: list[dict[str, object]] = []
     for moment in MOMENTS:
         ours = [each[moment] for each in times["distgrad run"]]
@@ -118,11 +127,13 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 8])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    add_device_option(parser)
     options = parser.parse_args()
+    find_device(options.device)
     rows = []
     print(f"{'ranks':>5}  {'until':<8}{'launcher':<14}{'seconds':>8}{'ratio':>7}")
     for num_ranks in options.ranks:
-        for row in measure(num_ranks, options.rounds):
+        for row in measure(num_ranks, options.rounds, options.device):
             rows.append(row)
             print(
                 "{ranks:>5}  {moment:<8}{launcher:<14}{seconds:>8.3f}{ratio:>7.2f}".format(**row), flush=True

@@ -1,6 +1,7 @@
 """Time of a whole training step (zero_grad, forward, mean cross entropy, backward, AdamW) beside the peers.
 
     python step.py [--workloads mlp,gpt] [--peers 'torch eager,jax'] [--threads 1,2] [--json FILE]
+    python step.py --device cuda [--workloads mlp,gpt] [--peers 'torch eager'] [--threads 1]
 
 Every measurement runs in a fresh process, pinned to as many cores as it has threads, and the libraries take
 turns: a ratio compares neighbours in time. Beside the clock stands the processor's time ("busy"), which a
@@ -29,6 +30,9 @@ from typing import Any
 import numpy as np
 from peers import STEPS
 from workloads import WORKLOADS, Product
+
+from distgrad.backend.device import Device, activated
+from distgrad.script import add_device_option, find_device, synchronize
 
 WARM_UP_STEPS = 5
 MIN_STEPS = 15
@@ -60,34 +64,40 @@ def timed(step: Callable[[], Any], seconds: float) -> tuple[list[float], list[fl
     return times, busy
 
 
-def product_time(product: Product, dtype: str) -> float:
+def product_time(product: Product, dtype: str, device: Device) -> float:
     """Milliseconds of one matrix product and its gradients' products, each at the best rate seen."""
     m, n, k = product.m, product.n, product.k
     shapes = [(m, k, n), (n, m, k)] + [(m, n, k)] * product.input_gradient
     total = 0.0
     for rows, inner, columns in shapes:
-        a, b = np.ones((rows, inner), dtype), np.ones((inner, columns), dtype)
-        out = np.empty((rows, columns), dtype)
-        total += min(timed(lambda a=a, b=b, out=out: np.matmul(a, b, out=out), 0.05)[0])  # type: ignore[misc]
+        with activated(device) as xp:
+            a, b = xp.ones((rows, inner), dtype), xp.ones((inner, columns), dtype)
+            out = xp.empty((rows, columns), dtype)
+
+        def multiply(xp: Any = xp, a: Any = a, b: Any = b, out: Any = out) -> None:
+            xp.matmul(a, b, out=out)
+            synchronize(device)
+
+        total += min(timed(multiply, 0.05)[0])
     return total * product.count * product.share
 
 
-def limit_time(name: str) -> float:
+def limit_time(name: str, device: Device) -> float:
     """Milliseconds of a step's matrix products alone."""
     work = WORKLOADS[name]
     kinds: dict[Product, int] = {}
     for product in work.products:
         kinds[product] = kinds.get(product, 0) + 1
-    return sum(count * product_time(product, work.dtype) for product, count in kinds.items())
+    return sum(count * product_time(product, work.dtype, device) for product, count in kinds.items())
 
 
-def measure(name: str, workload: str, threads: int, seconds: float) -> Row:
+def measure(name: str, workload: str, threads: int, seconds: float, device: str) -> Row:
     """One library on one workload, in this process."""
     if name == LIMIT:
-        limit = limit_time(workload)
+        limit = limit_time(workload, find_device(device))
         return {"median_ms": limit, "cpu_ms": limit}
     start = time.perf_counter()
-    step = STEPS[name](workload, threads)
+    step = STEPS[name](workload, threads, device)
     step()
     first = time.perf_counter() - start
     times, busy = timed(step, seconds)
@@ -104,7 +114,7 @@ def measure(name: str, workload: str, threads: int, seconds: float) -> Row:
 # -- in the parent
 
 
-def run_child(name: str, workload: str, threads: int, seconds: float) -> Row:
+def run_child(name: str, workload: str, threads: int, seconds: float, device: str) -> Row:
     """:func:`measure` in a fresh process on as many cores as threads.
 
     Raises:
@@ -115,7 +125,7 @@ def run_child(name: str, workload: str, threads: int, seconds: float) -> Row:
     if threads == 1:
         environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     cores = sorted(os.sched_getaffinity(0))[-threads:]
-    command = [sys.executable, __file__, "--child", name, workload, str(threads), str(seconds)]
+    command = [sys.executable, __file__, "--child", name, workload, str(threads), str(seconds), device]
     done = subprocess.run(
         command,
         env=environment,
@@ -130,12 +140,14 @@ def run_child(name: str, workload: str, threads: int, seconds: float) -> Row:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def compare(workload: str, threads: int, names: list[str], rounds: int, seconds: float) -> list[Row]:
+def compare(
+    workload: str, threads: int, names: list[str], rounds: int, seconds: float, device: str
+) -> list[Row]:
     """All libraries on one workload in turns; medians over the rounds."""
     runs: dict[str, list[Row]] = {name: [] for name in names}
     for _ in range(rounds):
         for name in names:
-            runs[name].append(run_child(name, workload, threads, seconds))
+            runs[name].append(run_child(name, workload, threads, seconds, device))
     rows = []
     for name, results in runs.items():
         row = {key: statistics.median(result[key] for result in results) for key in results[0]}
@@ -196,11 +208,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="fresh processes for each library")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--json", type=Path, help="write the results to this file")
-    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
+    add_device_option(parser)
     options = parser.parse_args()
     if options.child:
-        name, workload, threads, seconds = options.child
-        print(json.dumps(measure(name, workload, int(threads), float(seconds))))
+        name, workload, threads, seconds, device = options.child
+        print(json.dumps(measure(name, workload, int(threads), float(seconds), device)))
         return
     if any(name in os.environ for name in UNSET):  # for this process's own NumPy, whose kernel is reported
         os.execve(
@@ -208,6 +221,7 @@ def main() -> None:
             [sys.executable, *sys.argv],
             {key: value for key, value in os.environ.items() if key not in UNSET},
         )
+    find_device(options.device)
     names = ["distgrad", LIMIT]
     for peer in filter(None, options.peers.split(",")):
         if peer not in STEPS:
@@ -223,7 +237,7 @@ def main() -> None:
         for workload in options.workloads.split(","):
             if workload not in WORKLOADS:
                 parser.error(f"--workloads: {workload!r} is none of {list(WORKLOADS)}")
-            rows = compare(workload, threads, names, options.rounds, options.seconds)
+            rows = compare(workload, threads, names, options.rounds, options.seconds, options.device)
             show(rows)
             results += rows
     if options.json:

@@ -16,6 +16,7 @@ from distgrad import nn
 from distgrad.data import DataLoader, DistributedSampler, TokenDataset, Vocabulary
 from distgrad.nn import functional as F
 from distgrad.parallel import DistributedDataParallel
+from distgrad.script import add_device_option, join
 
 
 class Block(nn.Module):
@@ -45,7 +46,7 @@ class GPT(nn.Module):
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, num_tokens)
 
     def forward(self, x):
-        h = self.tokens(x) + self.places(dg.arange(x.shape[1]))
+        h = self.tokens(x) + self.places(dg.arange(x.shape[1], device=x.device))
         return self.head(self.norm(self.blocks(h)))
 
 
@@ -56,21 +57,22 @@ def cross_entropy(logits, targets):
 
 def write(model, vocabulary, prompt, num_characters, temperature=0.7):
     """Continue the prompt, one drawn character after the other."""
-    numbers = vocabulary.encode(prompt).tolist()
+    numbers, device = vocabulary.encode(prompt).tolist(), model.head.weight.device
     with dg.no_grad():
         for _ in range(num_characters):
-            logits = model(dg.asarray([numbers[-model.length :]]))[0, -1]
+            logits = model(dg.asarray([numbers[-model.length :]], device=device))[0, -1]
             numbers.append(int(dg.multinomial(dg.softmax(logits / temperature, axis=-1), 1)[0]))
     return vocabulary.decode(numbers)
 
 
-def evaluate(model, loader, comm):
+def evaluate(model, loader, comm, device):
     """Mean loss over all characters, in nats; every rank takes its part."""
     sums = np.zeros(2)
     with dg.no_grad():
         for x, y in loader:
             if x.shape[0]:
-                sums += [cross_entropy(model(x), y).item() * y.size, y.size]
+                loss = cross_entropy(model(x.to(device)), y.to(device))
+                sums += [loss.item() * y.size, y.size]
     total, count = comm.all_reduce(sums)
     return total / count
 
@@ -85,9 +87,10 @@ def main():
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--sample", type=int, default=600, help="characters that it writes")
+    add_device_option(parser)
     args = parser.parse_args()
 
-    comm = dg.comm.init()
+    comm, device = join(args.device)
     text = "\n".join(pydoc_data.topics.topics.values())
     vocabulary = Vocabulary(text)
     numbers = vocabulary.encode(text)
@@ -99,7 +102,7 @@ def main():
 
     dg.manual_seed(0)
     gpt = GPT(len(vocabulary), args.length, args.width, args.layers, num_heads=args.width // 32)
-    model = DistributedDataParallel(gpt)
+    model = DistributedDataParallel(gpt.to(device))
     optimizer = dg.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.95), weight_decay=0.1)
 
     losses, progress, step, start = [], 0.0, 0, time.perf_counter()
@@ -114,7 +117,7 @@ def main():
                 warm = min(1.0, (step + 1) / 100)
                 optimizer.param_groups[0]["lr"] = args.lr * warm * (0.5 + 0.5 * math.cos(math.pi * progress))
             optimizer.zero_grad()
-            loss = cross_entropy(model(x), y)
+            loss = cross_entropy(model(x.to(device)), y.to(device))
             loss.backward()
             optimizer.step()
             losses = [*losses[-99:], loss.item()]
@@ -123,7 +126,7 @@ def main():
                 print(f"step {step}: {np.mean(losses):.3f} nats a character", flush=True)
 
     minutes = (time.perf_counter() - start) / 60
-    held_out_loss = evaluate(gpt, test_loader, comm)
+    held_out_loss = evaluate(gpt, test_loader, comm, device)
     if comm.rank == 0:
         print(f"{step} steps in {minutes:.1f} min: {np.mean(losses):.3f} nats a character")
         print(f"held-out text: {held_out_loss:.3f} nats a character")

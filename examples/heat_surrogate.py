@@ -19,6 +19,7 @@ from distgrad import nn
 from distgrad.data import DataLoader, TensorDataset
 from distgrad.nn import functional as F
 from distgrad.parallel import DistributedDataParallel
+from distgrad.script import add_device_option, join
 
 MANY = 40  # solver steps that one evaluation of the network replaces
 REACH = 12  # cells to each side that it sees
@@ -63,10 +64,11 @@ def main():
     parser.add_argument("--cells", type=int, default=256, help="on each rank")
     parser.add_argument("--runs", type=int, default=40, help="initial states that the solver starts from")
     parser.add_argument("--epochs", type=int, default=30)
+    add_device_option(parser)
     args = parser.parse_args()
 
     world = MPI.COMM_WORLD
-    dg.comm.init("mpi")  # the ranks of COMM_WORLD
+    _, device = join(args.device, "mpi" if args.device == "cpu" else None)  # the ranks of COMM_WORLD
     rng = np.random.default_rng(world.rank)
     inputs, changes = [], []
     for _ in range(args.runs):
@@ -83,14 +85,14 @@ def main():
     net = nn.Sequential(
         nn.Linear(2 * REACH + 1, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 1)
     )
-    model = DistributedDataParallel(net)
+    model = DistributedDataParallel(net.to(device))
     optimizer = dg.optim.AdamW(model.parameters(), lr=3e-3)
     scheduler = dg.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epochs)
     for epoch in range(args.epochs):
         losses = []
         for x, change in DataLoader(samples, 256, shuffle=True):
             optimizer.zero_grad()
-            loss = F.mse_loss(model(x), change / scale)
+            loss = F.mse_loss(model(x.to(device)), (change / scale).to(device))
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
@@ -105,7 +107,8 @@ def main():
     for _ in range(5):
         exact = solve(exact, MANY, world)
         with dg.no_grad():
-            u = u + scale * net(dg.asarray(patches(u, world))).numpy()[:, 0].astype(np.float64)
+            change = net(dg.asarray(patches(u, world), device=device)).cpu().numpy()[:, 0]
+            u = u + scale * change.astype(np.float64)
     off, moved = (world.allreduce(np.sum((exact - state) ** 2)) for state in (u, start))
     if world.rank == 0:
         print(f"{5 * MANY} solver steps in 5 of the network: {np.sqrt(off / moved):.2%} of the way off")

@@ -18,6 +18,7 @@ from distgrad import nn
 from distgrad.data import DataLoader, DistributedSampler, TensorDataset
 from distgrad.nn import functional as F
 from distgrad.parallel import DistributedDataParallel
+from distgrad.script import add_device_option, join
 
 HOURS_AHEAD = 6
 
@@ -55,9 +56,10 @@ def main():
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=64, help="of all ranks together")
     parser.add_argument("--lr", type=float, default=5e-3)
+    add_device_option(parser)
     args = parser.parse_args()
 
-    comm = dg.comm.init()
+    comm, device = join(args.device)
     dg.manual_seed(0)
     series = load_temperatures()
     cut = len(series) * 4 // 5  # the autumn is held out
@@ -66,7 +68,7 @@ def main():
     test = windows((series[cut:] - mean) / std, args.length)
 
     loader = DataLoader(train, max(1, args.batch_size // comm.size), sampler=DistributedSampler(train))
-    model = DistributedDataParallel(Forecaster(args.width))
+    model = DistributedDataParallel(Forecaster(args.width).to(device))
     optimizer = dg.optim.Adam(model.parameters(), lr=args.lr)
     scheduler = dg.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epochs)
     for epoch in range(args.epochs):
@@ -74,7 +76,7 @@ def main():
         losses = []
         for x, y in loader:
             optimizer.zero_grad()
-            loss = F.mse_loss(model(x), y)
+            loss = F.mse_loss(model(x.to(device)), y.to(device))
             loss.backward()
             model.clip_grad_norm_(1.0)
             optimizer.step()
@@ -85,7 +87,7 @@ def main():
 
     x, y = test.tensors
     with dg.no_grad():
-        forecast = model.module(dg.asarray(x)).numpy()[:, -1]
+        forecast = model.module(dg.asarray(x, device=device)).cpu().numpy()[:, -1]
     rmse = float(np.sqrt(np.mean((forecast - y[:, -1]) ** 2)) * std)
     same = float(np.sqrt(np.mean((x[:, -1] - y[:, -1]) ** 2)) * std)
     if comm.rank == 0:

@@ -2,6 +2,7 @@
 
 On one rank:  python examples/mnist.py
 On two:       distgrad run -n 2 examples/mnist.py
+On two GPUs:  distgrad run -n 2 examples/mnist.py --device cuda
 Under MPI:    mpirun -n 2 python examples/mnist.py --data FOLDER_WITH_MNIST_IDX_FILES
 """
 
@@ -16,6 +17,7 @@ from distgrad import nn
 from distgrad.data import DataLoader, DistributedSampler, load_mnist
 from distgrad.nn import functional as F
 from distgrad.parallel import DistributedDataParallel, parameter_hash
+from distgrad.script import add_device_option, join
 
 
 def build_model():
@@ -26,14 +28,14 @@ def build_model():
     )  # fmt: skip
 
 
-def accuracy(model, dataset, comm):
+def accuracy(model, dataset, comm, device):
     """Share of right answers; every rank looks at its part of the samples."""
     model.eval()
-    right = dg.zeros(1, dtype=dg.float64)
+    right = dg.zeros(1, dtype=dg.float64, device=device)
     with dg.no_grad():
         for images, labels in DataLoader(dataset, 250, sampler=DistributedSampler(dataset, shuffle=False)):
-            right += (model(images).argmax(axis=1) == labels).sum()
-    return float(comm.all_reduce(right.numpy())[0]) / len(dataset)
+            right += (model(images.to(device)).argmax(axis=1) == labels.to(device)).sum()
+    return float(comm.all_reduce(right.cpu().numpy())[0]) / len(dataset)
 
 
 def main():
@@ -43,14 +45,15 @@ def main():
     parser.add_argument("--batch-size", type=int, default=64, help="of all ranks together")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--target-accuracy", type=float, default=0.97, help="exit 0 only if it is reached")
+    add_device_option(parser)
     args = parser.parse_args()
 
-    comm = dg.comm.init()
+    comm, device = join(args.device)
     dg.manual_seed(comm.rank)  # of dropout; the initial parameters are rank 0's
     train, test = load_mnist(args.data)
     sampler = DistributedSampler(train)
     loader = DataLoader(train, max(1, args.batch_size // comm.size), sampler=sampler)
-    model = DistributedDataParallel(build_model())
+    model = DistributedDataParallel(build_model().to(device))
     optimizer = dg.optim.AdamW(model.parameters(), lr=args.lr)
 
     start = time.perf_counter()
@@ -59,6 +62,7 @@ def main():
         sampler.set_epoch(epoch)
         optimizer.param_groups[0]["lr"] = args.lr * (1 - epoch / args.epochs)
         for images, labels in tqdm(loader, f"epoch {epoch + 1}/{args.epochs}", disable=comm.rank > 0):
+            images, labels = images.to(device), labels.to(device)
             optimizer.zero_grad()
             shift = tuple(dg.default_generator.integers(-1, 2, (2,)).tolist())  # a pixel, for variety
             loss = F.cross_entropy(model(dg.roll(images, shift, axis=(2, 3))), labels)
@@ -66,7 +70,7 @@ def main():
             optimizer.step()
     seconds = time.perf_counter() - start
 
-    reached = accuracy(model, test, comm)
+    reached = accuracy(model, test, comm, device)
     if comm.rank == 0:
         print(f"{args.epochs * len(train) / seconds:.0f} samples/s on {comm.size} ranks")
         print(f"communication hidden behind backward: {model.stats().hidden_share:.0%}")

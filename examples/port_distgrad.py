@@ -1,5 +1,6 @@
 """port_torch.py after its imports were changed."""
 
+import argparse
 from importlib.resources import files
 
 import numpy as np
@@ -29,13 +30,14 @@ class Net(nn.Module):
         return self.head(self.body(x))
 
 
-def train(model, epochs=20):
+def train(model, device="cpu", epochs=20):
     loader = DataLoader(TensorDataset(*load_wine()), batch_size=16)
     optimizer = dg.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.05)
     scheduler = dg.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
     losses = []
     for _ in range(epochs):
         for x, y in loader:
+            x, y = x.to(device), y.to(device)
             optimizer.zero_grad()
             loss = F.cross_entropy(model(x), y, label_smoothing=0.05)
             loss.backward()
@@ -47,12 +49,15 @@ def train(model, epochs=20):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    device = dg.device(parser.parse_args().device)
     dg.manual_seed(0)
-    model = Net()
-    losses = train(model)
+    model = Net().to(device)
+    losses = train(model, device)
     x, y = load_wine()
     with dg.no_grad():
-        right = (model(x).argmax(1) == y).sum().item()
+        right = (model(x.to(device)).argmax(1).cpu() == y).sum().item()
     print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}, {right} of {len(y)} wines right")
 
 

@@ -1,5 +1,6 @@
 """A PyTorch script; port_distgrad.py is the same one after its imports were changed."""
 
+import argparse
 from importlib.resources import files
 
 import numpy as np
@@ -28,13 +29,14 @@ class Net(nn.Module):
         return self.head(self.body(x))
 
 
-def train(model, epochs=20):
+def train(model, device="cpu", epochs=20):
     loader = DataLoader(TensorDataset(*load_wine()), batch_size=16)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.05)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
     losses = []
     for _ in range(epochs):
         for x, y in loader:
+            x, y = x.to(device), y.to(device)
             optimizer.zero_grad()
             loss = F.cross_entropy(model(x), y, label_smoothing=0.05)
             loss.backward()
@@ -46,12 +48,15 @@ def train(model, epochs=20):
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    device = torch.device(parser.parse_args().device)
     torch.manual_seed(0)
-    model = Net()
-    losses = train(model)
+    model = Net().to(device)
+    losses = train(model, device)
     x, y = load_wine()
     with torch.no_grad():
-        right = (model(x).argmax(1) == y).sum().item()
+        right = (model(x.to(device)).argmax(1).cpu() == y).sum().item()
     print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}, {right} of {len(y)} wines right")
 
 

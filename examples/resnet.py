@@ -11,6 +11,7 @@ from distgrad import nn
 from distgrad.data import DataLoader, DistributedSampler, load_cifar10, load_mnist
 from distgrad.nn import functional as F
 from distgrad.parallel import DistributedDataParallel
+from distgrad.script import add_device_option, join
 
 
 class Residual(nn.Module):
@@ -43,15 +44,15 @@ def build_model(in_channels, width, blocks):
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
 
 
-def accuracy(model, dataset, comm):
+def accuracy(model, dataset, comm, device):
     """Share of right answers; every rank looks at its part of the samples."""
     model.eval()
-    right = dg.zeros(1, dtype=dg.float64)
+    right = dg.zeros(1, dtype=dg.float64, device=device)
     with dg.no_grad():
         for images, labels in DataLoader(dataset, 250, sampler=DistributedSampler(dataset, shuffle=False)):
-            right += (model(images).argmax(axis=1) == labels).sum()
+            right += (model(images.to(device)).argmax(axis=1) == labels.to(device)).sum()
     model.train()
-    return float(comm.all_reduce(right.numpy())[0]) / len(dataset)
+    return float(comm.all_reduce(right.cpu().numpy())[0]) / len(dataset)
 
 
 def main():
@@ -63,13 +64,15 @@ def main():
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--blocks", type=int, default=1, help="in each of three stages; 3 make a ResNet-20")
     parser.add_argument("--lr", type=float, default=0.1)
+    add_device_option(parser)
     args = parser.parse_args()
 
-    comm = dg.comm.init()
+    comm, device = join(args.device)
     dg.manual_seed(comm.rank)
     train, test = load_cifar10(args.data) if args.data else load_mnist()
     loader = DataLoader(train, max(1, args.batch_size // comm.size), sampler=DistributedSampler(train))
-    model = DistributedDataParallel(build_model(train.tensors[0].shape[1], args.width, args.blocks))
+    resnet = build_model(train.tensors[0].shape[1], args.width, args.blocks)
+    model = DistributedDataParallel(resnet.to(device))
     optimizer = dg.optim.SGD(model.parameters(), args.lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
     num_steps = args.epochs * min(args.steps, len(loader))
     scheduler = dg.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=num_steps + 1)
@@ -77,6 +80,7 @@ def main():
     for epoch in range(args.epochs):
         loader.sampler.set_epoch(epoch)
         for step, (images, labels) in zip(range(args.steps), loader, strict=False):
+            images, labels = images.to(device), labels.to(device)
             optimizer.zero_grad()
             loss = F.cross_entropy(model(images), labels, label_smoothing=0.1)
             loss.backward()
@@ -84,7 +88,7 @@ def main():
             scheduler.step()
             if comm.rank == 0 and step % 50 == 0:
                 print(f"epoch {epoch + 1}, step {step}: loss {loss.item():.3f}", flush=True)
-    reached = accuracy(model, test, comm)
+    reached = accuracy(model, test, comm, device)
     if comm.rank == 0:
         print(f"held-out accuracy: {reached:.2%}")
 

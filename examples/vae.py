@@ -13,6 +13,7 @@ from distgrad import nn
 from distgrad.data import DataLoader, DistributedSampler, load_mnist
 from distgrad.nn import functional as F
 from distgrad.parallel import DistributedDataParallel
+from distgrad.script import add_device_option, join
 
 SHADES = " .:-=+*#%@"
 
@@ -38,8 +39,9 @@ class VAE(nn.Module):
 
     def draw(self, count):
         """New images [count, 28, 28]."""
-        width = self.decoder[0].in_features
-        return dg.sigmoid(self.decoder(dg.randn(count, width))).reshape(count, 28, 28)
+        weight = self.decoder[0].weight
+        codes = dg.randn(count, weight.shape[1], device=weight.device)
+        return dg.sigmoid(self.decoder(codes)).reshape(count, 28, 28)
 
 
 def picture(images):
@@ -48,13 +50,13 @@ def picture(images):
     return "\n".join("".join(SHADES[int(9.99 * value)] for value in row) for row in rows)
 
 
-def bound(model, dataset, comm):
+def bound(model, dataset, comm, device):
     """Mean bound over a data set; every rank looks at its part of the samples."""
-    total = dg.zeros(1, dtype=dg.float64)
+    total = dg.zeros(1, dtype=dg.float64, device=device)
     with dg.no_grad():
         for images, _ in DataLoader(dataset, 250, sampler=DistributedSampler(dataset, shuffle=False)):
-            total += model(images).sum()
-    return float(comm.all_reduce(total.numpy())[0]) / len(dataset)
+            total += model(images.to(device)).sum()
+    return float(comm.all_reduce(total.cpu().numpy())[0]) / len(dataset)
 
 
 def main():
@@ -65,27 +67,28 @@ def main():
     parser.add_argument("--width", type=int, default=400)
     parser.add_argument("--latent", type=int, default=20)
     parser.add_argument("--lr", type=float, default=2e-3)
+    add_device_option(parser)
     args = parser.parse_args()
 
-    comm = dg.comm.init()
+    comm, device = join(args.device)
     dg.manual_seed(comm.rank)
     train, test = load_mnist(args.data)
     loader = DataLoader(train, max(1, args.batch_size // comm.size), sampler=DistributedSampler(train))
-    vae = VAE(args.width, args.latent)
+    vae = VAE(args.width, args.latent).to(device)
     model = DistributedDataParallel(vae)
     optimizer = dg.optim.Adam(model.parameters(), lr=args.lr)
     for epoch in range(args.epochs):
         loader.sampler.set_epoch(epoch)
         for images, _ in loader:
             optimizer.zero_grad()
-            model(images).mean().backward()
+            model(images.to(device)).mean().backward()
             optimizer.step()
-        reached = bound(vae, test, comm)
+        reached = bound(vae, test, comm, device)
         if comm.rank == 0:
             print(f"epoch {epoch + 1}: {reached:.1f} nats a held-out image", flush=True)
     if comm.rank == 0:
         with dg.no_grad():
-            print(picture(vae.draw(4).numpy()))
+            print(picture(vae.draw(4).cpu().numpy()))
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ FLOORS = [
     },
     {"optim": "swa_utils"},
     {"parallel": "buckets compress adasum reducer batchnorm exact replicas ddp localsgd sharded"},
-    {"": "linalg fft func amp cuda doctor cli __main__"},
+    {"": "linalg fft func amp cuda script doctor cli __main__"},
 ]
 PLACES = {
     ".".join(filter(None, ("distgrad", room, file))): (floor, room, place)

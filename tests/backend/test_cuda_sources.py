@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from distgrad.backend.kernels.cuda.source import TYPES, families, kernel_names, source
+from distgrad.backend.kernels.table import TABLE
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "distgrad" / "backend" / "kernels" / "cuda"
@@ -118,6 +119,54 @@ def test_every_kernel_is_started_by_a_launcher_and_every_launch_starts_a_kernel(
     assert not {f"{family}.{name}" for family, name in defined if name not in written}
     pairs = {pair for path, text in texts.items() for pair in started(text, path) if pair[1] is not None}
     assert pairs <= defined, pairs - defined
+
+
+def parameters(path, function):
+    """The parameters of a function in a file; None where it has none of that name."""
+    for node in ast.parse(path.read_text()).body if path.exists() else ():
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            arguments = node.args
+            return [each.arg for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    return None
+
+
+def without_twin(table, folder):
+    """Entries of a table of kernels that have no body on a GPU, or one that takes other arguments."""
+    found = []
+    for name, kernel in table.items():
+        twin = parameters(folder / "cuda" / f"{kernel.module}.py", kernel.function)
+        host = parameters(folder / f"{kernel.module}.py", kernel.function)
+        if not kernel.cuda:
+            found.append(f"{name}: no dtypes on a GPU")
+        elif twin is None:
+            found.append(f"{name}: cuda/{kernel.module}.py has no {kernel.function}")
+        elif kernel.dtypes and twin != host:
+            found.append(f"{name}: {kernel.function} takes {twin}, on the host {host}")
+    return found
+
+
+def test_every_kernel_of_the_table_has_a_twin_in_cuda_c():
+    assert len(TABLE) > 50
+    assert without_twin(TABLE, FOLDER.parent) == []
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"cuda": ""}, "no dtypes on a GPU"),
+    ({"function": "_lion"}, "cuda/rules.py has no _lion"),
+    ({"module": "recurrent"}, "cuda/recurrent.py has no lion"),
+    ({"function": "adam", "module": "optimizer", "dtypes": ""}, None),
+], ids=str)  # fmt: skip
+def test_an_entry_without_a_twin_is_found(change, message):
+    found = without_twin({"lion": TABLE["lion"]._replace(**change)}, FOLDER.parent)
+    assert found == ([] if message is None else [f"lion: {message}"])
+
+
+def test_a_twin_that_takes_other_arguments_is_found(tmp_path):
+    (tmp_path / "cuda").mkdir()
+    (tmp_path / "rules.py").write_text("def lion(p, g, m, numbers): ...")
+    (tmp_path / "cuda" / "rules.py").write_text("def lion(p, g, numbers): ...")
+    (message,) = without_twin({"lion": TABLE["lion"]}, tmp_path)
+    assert message.startswith("lion: lion takes ['p', 'g', 'numbers'], on the host ['p', 'g', 'm'")
 
 
 def test_kernels_are_made_in_one_place():

