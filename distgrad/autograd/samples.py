@@ -40,7 +40,7 @@ class Case:
         return f"{self.record.name}-{note.replace(' ', '_') or self.index}"
 
     def arguments(self, dtype: Any = np.float64) -> list[Any]:
-        """The arguments as the public function takes them, floating arrays in ``dtype``."""
+        """The arguments as the public function takes them, floating arrays of a sample in ``dtype``."""
         rng = np.random.default_rng([zlib.crc32(self.record.name.encode()), self.index])
         return [self._fill(arg, rng, np.dtype(dtype)) for arg in self.example.args]
 
@@ -71,8 +71,10 @@ class Case:
             return [self._fill(each, rng, dtype) for each in arg]
         if isinstance(arg, tuple):
             return self._random(arg, rng, dtype)
+        if isinstance(self.example, Reject) or not is_floating(arg):  # a dtype may be what is rejected
+            return arg
         with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite
-            return arg.astype(dtype) if is_floating(arg) else arg
+            return arg.astype(dtype)
 
     def _random(self, shape: tuple[int, ...], rng: np.random.Generator, dtype: np.dtype[Any]) -> np.ndarray:
         """Numbers of a kind that the primitive takes, floating if it does."""

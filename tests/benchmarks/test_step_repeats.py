@@ -23,7 +23,7 @@ def restored_threads():
 def train(name, threads):
     """Loss and parameters after three steps."""
     models = []
-    step = distgrad_step(name, threads, lambda model: models.append(model) or model)
+    step = distgrad_step(name, threads, wrap=lambda model: models.append(model) or model)
     losses = [step() for _ in range(3)]
     return [losses[-1].detach().numpy(), *(p.detach().numpy().copy() for p in models[0].parameters())]
 
