@@ -5,7 +5,6 @@ On two:       distgrad run -n 2 examples/gpt.py
 """
 
 import argparse
-import math
 import pydoc_data.topics
 import time
 
@@ -15,6 +14,7 @@ import distgrad as dg
 from distgrad import nn
 from distgrad.data import DataLoader, DistributedSampler, TokenDataset, Vocabulary
 from distgrad.nn import functional as F
+from distgrad.optim.lr_scheduler import OneCycleLR
 from distgrad.parallel import DistributedDataParallel
 from distgrad.script import add_device_option, join
 
@@ -29,8 +29,8 @@ class Block(nn.Module):
 
     def forward(self, x):
         n, length, width = x.shape
-        qkv = self.qkv(self.norm1(x)).reshape(n, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], is_causal=True)
+        q, k, v = self.qkv(self.norm1(x)).reshape(n, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.out(y.permute(0, 2, 1, 3).reshape(n, length, width))
         return x + self.mlp(self.norm2(x))
 
@@ -73,20 +73,15 @@ def evaluate(model, loader, comm, device):
             if x.shape[0]:
                 loss = cross_entropy(model(x.to(device)), y.to(device))
                 sums += [loss.item() * y.size, y.size]
-    total, count = comm.all_reduce(sums)
-    return total / count
+    return np.divide(*comm.all_reduce(sums))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=9.5, help="how long to train")
-    parser.add_argument("--steps", type=int, default=1_000_000, help="at most")
-    parser.add_argument("--batch-size", type=int, default=32, help="of all ranks together")
-    parser.add_argument("--length", type=int, default=128, help="characters that it sees")
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--sample", type=int, default=600, help="characters that it writes")
+    sizes = {"steps": 700, "batch-size": 32, "length": 128, "width": 128, "layers": 4, "sample": 600}
+    for name, default in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--lr", type=float, default=3e-3, help="the highest, after a tenth of the steps")
     add_device_option(parser)
     args = parser.parse_args()
 
@@ -98,37 +93,28 @@ def main():
     train = TokenDataset(numbers[:split], args.length)
     held_out = TokenDataset(numbers[split:], args.length, stride=args.length)
     loader = DataLoader(train, max(1, args.batch_size // comm.size), sampler=DistributedSampler(train))
-    test_loader = DataLoader(held_out, 32, sampler=DistributedSampler(held_out, shuffle=False))
 
     dg.manual_seed(0)
     gpt = GPT(len(vocabulary), args.length, args.width, args.layers, num_heads=args.width // 32)
     model = DistributedDataParallel(gpt.to(device))
-    optimizer = dg.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.95), weight_decay=0.1)
+    optimizer = dg.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1)
+    scheduler = OneCycleLR(optimizer, args.lr, args.steps, pct_start=0.1, cycle_momentum=False)
 
-    losses, progress, step, start = [], 0.0, 0, time.perf_counter()
-    while progress < 1.0 and step < args.steps:
-        loader.sampler.set_epoch(step // len(loader))
-        for x, y in loader:
-            if step % 10 == 0:  # one clock for all ranks
-                minutes = comm.broadcast(np.array([time.perf_counter() - start])).item() / 60
-                progress = max(minutes / args.minutes, step / args.steps)
-                if progress >= 1.0:
-                    break
-                warm = min(1.0, (step + 1) / 100)
-                optimizer.param_groups[0]["lr"] = args.lr * warm * (0.5 + 0.5 * math.cos(math.pi * progress))
-            optimizer.zero_grad()
-            loss = cross_entropy(model(x.to(device)), y.to(device))
-            loss.backward()
-            optimizer.step()
-            losses = [*losses[-99:], loss.item()]
-            step += 1
-            if comm.rank == 0 and step % 200 == 0:
-                print(f"step {step}: {np.mean(losses):.3f} nats a character", flush=True)
+    losses, start = [], time.perf_counter()
+    for step, (x, y) in zip(range(1, args.steps + 1), loader, strict=False):
+        optimizer.zero_grad()
+        loss = cross_entropy(model(x.to(device)), y.to(device))
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        losses = [*losses[-99:], loss.item()]
+        if comm.rank == 0 and step % 100 == 0:
+            seconds = time.perf_counter() - start
+            print(f"{step} steps in {seconds:.0f} s: {np.mean(losses):.3f} nats a character", flush=True)
 
-    minutes = (time.perf_counter() - start) / 60
+    test_loader = DataLoader(held_out, 32, sampler=DistributedSampler(held_out))
     held_out_loss = evaluate(gpt, test_loader, comm, device)
     if comm.rank == 0:
-        print(f"{step} steps in {minutes:.1f} min: {np.mean(losses):.3f} nats a character")
         print(f"held-out text: {held_out_loss:.3f} nats a character")
         print(write(gpt, vocabulary, "The ", args.sample))
 

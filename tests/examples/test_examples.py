@@ -99,8 +99,8 @@ def test_mnist(monkeypatch, capsys):
 
 
 def test_gpt_learns_and_writes():
-    out = launch("gpt", "--steps 80 --width 32 --layers 1 --length 64 --batch-size 8 --sample 50 --lr 1e-2")
-    assert number(r"80 steps in .*: ([\d.]+) nats", out) < 4.0
+    out = launch("gpt", "--steps 100 --width 32 --layers 1 --length 64 --batch-size 8 --sample 50 --lr 1e-2")
+    assert number(r"100 steps in .*: ([\d.]+) nats", out) < 4.0
     assert number(r"held-out text: ([\d.]+) nats", out) < 3.2  # evenly drawn characters: 4.6
     assert "The " in out
 

@@ -199,7 +199,7 @@ class OneCycleLR(LRScheduler):
         Raises:
             ValueError: a step beyond the last.
         """
-        if self.last_epoch >= self.total_steps:
+        if self.last_epoch > self.total_steps:  # a loop over that many steps ends with one step more
             raise ValueError(
                 f"OneCycleLR: step {self.last_epoch} of {self.total_steps}: the cycle is over; pass the "
                 "number of steps that the training takes"
