@@ -28,7 +28,7 @@ def train(name, threads):
     return [losses[-1].detach().numpy(), *(p.detach().numpy().copy() for p in models[0].parameters())]
 
 
-#: In every run of the tests: a product, a convolution, attention, a recurrence. The others take minutes together.
+#: In every run: a product, a convolution, attention, a recurrence. The others take minutes together.
 SAMPLED = ("tiny", "cnn", "gpt", "lstm")
 
 
