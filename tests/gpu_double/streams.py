@@ -42,6 +42,7 @@ class Stream:
         pending: what has not run, with a name for error messages.
         num_submitted, num_finished: operations since the stream was made.
         captured: what has been written down since a capture began; None where there is none.
+        is_running: whether its next operation is under way.
     """
 
     handle: int
@@ -51,6 +52,7 @@ class Stream:
     num_submitted: int = 0
     num_finished: int = 0
     captured: list[tuple[str, Step]] | None = None
+    is_running: bool = False
 
     def __str__(self) -> str:
         return f"stream {self.handle:#x} of device {self.device}"
@@ -321,15 +323,18 @@ class Scheduler:
 
     def _run_one(self, stream: Stream) -> bool:
         """Run the stream's next operation; return whether there was one and it has finished."""
-        if not stream.pending:
+        if not stream.pending or stream.is_running:  # running: the collector ended an array in its midst
             return False
         name, step = stream.pending[0]
+        stream.is_running = True
         try:
             is_finished = step()
         except Exception as error:
             error.add_note(f"in {name} on {stream}")
             self._failures.append(error)
             is_finished = True
+        finally:
+            stream.is_running = False
         if is_finished:
             stream.pending.popleft()
             stream.num_finished += 1
