@@ -39,7 +39,8 @@ from pathlib import Path
 from typing import Any
 
 from peers import distgrad_step, torch_step
-from step import THREAD_VARIABLES, UNSET, machine
+from step import machine
+from surroundings import environment
 
 from distgrad.script import add_device_option, find_device
 
@@ -145,11 +146,10 @@ class Ranks:
 
     def __init__(self, program: str, workload: str, num_ranks: int, folder: str, device: str) -> None:
         self.program = program
-        environment = {name: value for name, value in os.environ.items() if name not in UNSET}
-        environment |= dict.fromkeys(THREAD_VARIABLES, "1")
-        environment |= {"WORLD_SIZE": str(num_ranks), "DISTGRAD_JOB_SECRET": secrets.token_hex(16)}
+        variables = environment(1)
+        variables |= {"WORLD_SIZE": str(num_ranks), "DISTGRAD_JOB_SECRET": secrets.token_hex(16)}
         task = {"program": program, "workload": workload, "ranks": num_ranks, "store": f"{folder}/{program}"}
-        environment["DDP_TASK"] = json.dumps({**task, "device": device})
+        variables["DDP_TASK"] = json.dumps({**task, "device": device})
         self._processes = [
             subprocess.Popen(
                 [sys.executable, __file__],

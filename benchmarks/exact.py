@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from models import build
-from step import THREAD_VARIABLES, UNSET, machine
+from step import machine
+from surroundings import environment
 from workloads import WORKLOADS
 
 from distgrad.script import add_device_option, find_device
@@ -67,12 +68,11 @@ def be_a_rank(task: dict[str, Any]) -> None:
 
 def run(workload: str, num_ranks: int, shards: int, device: str) -> dict[str, Any]:
     """Start the ranks; the slowest one's result."""
-    environment = {name: value for name, value in os.environ.items() if name not in UNSET}
-    environment |= dict.fromkeys(THREAD_VARIABLES, "1")
-    environment |= {"WORLD_SIZE": str(num_ranks), "DISTGRAD_JOB_SECRET": secrets.token_hex(16)}
+    variables = environment(1)
+    variables |= {"WORLD_SIZE": str(num_ranks), "DISTGRAD_JOB_SECRET": secrets.token_hex(16)}
     with tempfile.TemporaryDirectory() as folder:
         task = {"workload": workload, "shards": shards, "result": f"{folder}/result", "device": device}
-        environment["EXACT_TASK"] = json.dumps(task)
+        variables["EXACT_TASK"] = json.dumps(task)
         processes = [
             subprocess.Popen(
                 [sys.executable, __file__], env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}

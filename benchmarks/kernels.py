@@ -26,9 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from surroundings import environment
 
-UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 LIBRARIES = ("kernel", "formula", "torch")
 LIMIT_S = 600
 MOST_RUNS = 200
@@ -149,12 +148,11 @@ def run_child(library: str, cases: list[str], threads: int, seconds: float) -> d
     Raises:
         RuntimeError: with the end of the process's output, if it failed.
     """
-    environment = {key: value for key, value in os.environ.items() if key not in UNSET}
-    environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
+    variables = environment(threads)
     cores = sorted(os.sched_getaffinity(0))[-threads:]
     done = subprocess.run(
         [sys.executable, __file__, "--child", library, ",".join(cases), str(threads), str(seconds)],
-        env=environment,
+        env=variables,
         capture_output=True,
         text=True,
         timeout=LIMIT_S,

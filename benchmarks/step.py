@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 from peers import STEPS
+from surroundings import UNSET, environment
 from workloads import WORKLOADS, Product
 
 from distgrad.backend.device import Device, activated
@@ -38,8 +39,6 @@ WARM_UP_STEPS = 5
 MIN_STEPS = 15
 MAX_STEPS = 2000
 TIME_LIMIT_S = 600
-UNSET = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 LIBRARIES = ("numpy", "numba", "torch", "jax", "jaxlib", "optax")
 LIMIT = "products alone"
 
@@ -120,15 +119,14 @@ def run_child(name: str, workload: str, threads: int, seconds: float, device: st
     Raises:
         RuntimeError: with the end of the process's output, if it failed.
     """
-    environment = {key: value for key, value in os.environ.items() if key not in UNSET}
-    environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
+    variables = environment(threads)
     if threads == 1:
-        environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        variables["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     cores = sorted(os.sched_getaffinity(0))[-threads:]
     command = [sys.executable, __file__, "--child", name, workload, str(threads), str(seconds), device]
     done = subprocess.run(
         command,
-        env=environment,
+        env=variables,
         capture_output=True,
         text=True,
         check=False,
