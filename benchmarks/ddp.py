@@ -153,7 +153,7 @@ class Ranks:
         self._processes = [
             subprocess.Popen(
                 [sys.executable, __file__],
-                env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                env={**variables, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

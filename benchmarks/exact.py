@@ -75,7 +75,7 @@ def run(workload: str, num_ranks: int, shards: int, device: str) -> dict[str, An
         variables["EXACT_TASK"] = json.dumps(task)
         processes = [
             subprocess.Popen(
-                [sys.executable, __file__], env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+                [sys.executable, __file__], env={**variables, "RANK": str(rank), "LOCAL_RANK": str(rank)}
             )
             for rank in range(num_ranks)
         ]
