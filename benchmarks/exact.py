@@ -30,8 +30,6 @@ from step import machine
 from surroundings import environment
 from workloads import WORKLOADS
 
-from distgrad.script import add_device_option, find_device
-
 STEPS, WARM_UP_STEPS = 20, 4
 TIME_LIMIT_S = 300.0
 
@@ -39,18 +37,18 @@ TIME_LIMIT_S = 300.0
 def be_a_rank(task: dict[str, Any]) -> None:
     """Take the steps and leave the median and the bits."""
     import distgrad as dg
-    from distgrad import nn, script
+    from distgrad import nn
     from distgrad.nn import functional as F
 
     dg.set_num_threads(1)
     dg.manual_seed(0)
-    comm, device = script.join(task["device"], "shm" if task["device"] == "cpu" else None)
+    comm = dg.comm.init("shm")
     work, shards = WORKLOADS[task["workload"]], task["shards"]
     model = build(nn, F, dg.scaled_dot_product_attention, task["workload"], work.sizes)
     options = {"exact": True, "shards": shards} if shards else {}
-    ddp = dg.parallel.DistributedDataParallel(model.to(device), **options)
+    ddp = dg.parallel.DistributedDataParallel(model, **options)
     optimizer = dg.optim.AdamW(ddp.parameters(), lr=1e-3)
-    x, y = (dg.asarray(array, device=device) for array in work.batch())
+    x, y = (dg.asarray(array) for array in work.batch())
     y = y.reshape(len(x), -1)
     own = slice(len(x) * comm.rank // comm.size, len(x) * (comm.rank + 1) // comm.size)
     times = []
@@ -60,18 +58,17 @@ def be_a_rank(task: dict[str, Any]) -> None:
         for inputs, targets in ddp.shards(x, y) if shards else [(x[own], y[own])]:
             F.cross_entropy(ddp(inputs), targets.reshape(-1)).backward()
         optimizer.step()
-        script.synchronize(device)
         times.append(1e3 * (time.perf_counter() - start_s))
     result = {"ms": statistics.median(times[WARM_UP_STEPS:]), "bits": dg.parallel.parameter_hash(model)}
     Path(f"{task['result']}.{comm.rank}").write_text(json.dumps(result))
 
 
-def run(workload: str, num_ranks: int, shards: int, device: str) -> dict[str, Any]:
+def run(workload: str, num_ranks: int, shards: int) -> dict[str, Any]:
     """Start the ranks; the slowest one's result."""
     variables = environment(1)
     variables |= {"WORLD_SIZE": str(num_ranks), "DISTGRAD_JOB_SECRET": secrets.token_hex(16)}
     with tempfile.TemporaryDirectory() as folder:
-        task = {"workload": workload, "shards": shards, "result": f"{folder}/result", "device": device}
+        task = {"workload": workload, "shards": shards, "result": f"{folder}/result"}
         variables["EXACT_TASK"] = json.dumps(task)
         processes = [
             subprocess.Popen(
@@ -97,16 +94,14 @@ def main() -> None:
     parser.add_argument("--shards", type=int, nargs="+", default=[2, 8])
     parser.add_argument("--rounds", type=int, default=3, help="fresh processes for each contender")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all times to FILE")
-    add_device_option(parser)
     options = parser.parse_args()
-    find_device(options.device)
     about = machine()
     print(json.dumps(about), flush=True)
     print(f"{'':9}{'ranks':>6}{'shards':>8}{'ms a step':>11}{'over plain':>12}  bits", flush=True)
     rows = []
     for workload in options.workloads.split(","):
         keys = [(ranks, shards) for ranks in (1, 2) for shards in (0, *options.shards)]
-        rounds = [{key: run(workload, *key, options.device) for key in keys} for _ in range(options.rounds)]
+        rounds = [{key: run(workload, *key) for key in keys} for _ in range(options.rounds)]
         for ranks, shards in keys:
             times = [each[ranks, shards]["ms"] for each in rounds]
             ratios = [each[ranks, shards]["ms"] / each[ranks, 0]["ms"] for each in rounds]

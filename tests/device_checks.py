@@ -6,11 +6,24 @@ import re
 import numpy as np
 import pytest
 
-from distgrad.autograd.functional import grad
+from distgrad.autograd.functional import backward, grad
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, to_device
 from distgrad.backend.rng import Generator
 from distgrad.errors import DeviceError
+
+#: Operations that must tell the host a number or a shape, and so wait on every device.
+WAITING = {
+    *(
+        "getitem",
+        "setitem",
+        "put_zeros",
+        "masked_select",
+        "nonzero",
+    ),  # with a boolean mask; where elements are
+    *("unique_all", "unique_counts", "unique_inverse", "unique_values"),
+    *("move", "repeat", "quantile", "one_hot"),  # to the host; by, at or up to the numbers of an array
+}
 
 
 def placed(value, device):
@@ -53,6 +66,12 @@ class Placed:
         there = type(example)(**{**vars(example), "attributes": here})
         out = type(self.case)(self.case.record, there, self.case.index).call(*inputs)
         return [out] if isinstance(out, Tensor) else list(out)
+
+    def run(self):
+        """Forward, and backward from gradients of ones, without reading anything."""
+        outs = [out for out in self.call(self.inputs()) if out.requires_grad and out.dtype.kind == "f"]
+        if outs:
+            backward(outs, [Tensor(to_device(np.ones(out.shape, out.dtype), self.device)) for out in outs])
 
     def gradients(self, order=1):
         """Results, gradients and gradients of gradients, as NumPy arrays; None where there is none."""

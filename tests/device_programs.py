@@ -22,6 +22,7 @@ MODULES = {
     "Conv1d": (lambda: nn.Conv1d(2, 4, 3, groups=2), [(2, 2, 7)]),
     "ConvTranspose2d": (lambda: nn.ConvTranspose2d(2, 3, 3, stride=2), [(2, 2, 4, 3)]),
     "BatchNorm2d": (lambda: nn.BatchNorm2d(3), [(4, 3, 5, 2)]),
+    "BatchNorm1d_averaged": (lambda: nn.BatchNorm1d(3, momentum=None), [(4, 3)]),
     "LayerNorm": (lambda: nn.LayerNorm(6), [(3, 2, 6)]),
     "GroupNorm": (lambda: nn.GroupNorm(2, 4), [(2, 4, 3)]),
     "RMSNorm": (lambda: nn.RMSNorm(6), [(3, 6)]),

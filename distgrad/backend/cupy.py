@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import threading
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -179,6 +180,10 @@ def _argsort(x: Any, axis: int = -1, kind: str | None = None, stable: bool = Tru
     return cp.argsort(x, axis=axis)  # which is stable
 
 
+def _argpartition(x: Any, kth: int, axis: int = -1) -> Any:
+    return cp.argsort(x, axis=axis)  # CuPy's own sorts too, and then lets the host look at what has come
+
+
 def _vecdot(x1: Any, x2: Any, axis: int = -1) -> Any:
     return _sum(cp.conj(x1) * x2, axis=axis)
 
@@ -246,7 +251,7 @@ class _Linalg:
 def _functions() -> dict[str, Any]:
     functions: dict[str, Any] = {"sum": _sum, "max": _max, "min": _min, "sort": _sort, "argsort": _argsort}
     functions |= {"matmul": matmul, "copyto": _copyto, "as_strided": _as_strided, "linalg": _Linalg()}
-    functions |= {"vecdot": _vecdot, "var": _var}
+    functions |= {"vecdot": _vecdot, "var": _var, "argpartition": _argpartition}
     return functions | {"maximum": _Ufunc(cp.maximum), "minimum": _Ufunc(cp.minimum)}
 
 
@@ -266,6 +271,11 @@ def _set_precision(precision: str) -> None:
     routines = importlib.import_module("cupy._core._routines_linalg")  # CuPy offers it nowhere else
     kind = routines.COMPUTE_TYPE_PEDANTIC if precision == "highest" else routines.COMPUTE_TYPE_TF32
     routines.set_compute_type(np.dtype(np.float32), kind)
+
+
+def _record() -> Any:
+    """An event in the current stream of the active device."""
+    return cp.cuda.get_current_stream().record(cp.cuda.Event(disable_timing=True))
 
 
 class _Thread(threading.local):
@@ -289,6 +299,7 @@ class CudaBackend(Backend):
         self._thread = _Thread()
         self._pool = cp.get_default_memory_pool()
         self._peak: _Peak | None = None
+        self._under_way: deque[tuple[Any, Any]] = deque()  # pinned memory, until its copy has arrived
         self.namespace = make_namespace()
         cp.cuda.runtime.setDevice(self._first)
         on_precision(_set_precision)
@@ -341,11 +352,30 @@ class CudaBackend(Backend):
             memory = cp.cuda.alloc_pinned_memory(max(array.nbytes, 1))
             out = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
             array.get(out=out, blocking=False)
+            self._let_go()
+            self._under_way.append((_record(), memory))  # else who takes it next may find this copy in it
             return out
 
+    def _let_go(self) -> None:
+        """Give up the pinned memory whose copies have arrived, so that it serves again."""
+        while self._under_way and self._under_way[0][0].done:
+            try:
+                self._under_way.popleft()
+            except IndexError:  # another thread was faster
+                return
+
     def between(self, array: Any, index: int) -> Any:
+        source = self.index_of(array)
+        with cp.cuda.Device(source):
+            array = cp.ascontiguousarray(array)
+            ready = _record()
         with cp.cuda.Device(index):
-            return cp.array(array, order="C")
+            cp.cuda.get_current_stream().wait_event(ready)
+            out = cp.array(array, order="C")
+            sent = _record()
+        with cp.cuda.Device(source):
+            cp.cuda.get_current_stream().wait_event(sent)  # until then nobody gets the array's memory
+        return out
 
     def from_dlpack(self, x: Any, copy: bool | None) -> Any:
         array = x if isinstance(x, cp.ndarray) else cp.from_dlpack(x)

@@ -180,6 +180,10 @@ class CupyProvider(Provider):
 # -- pynccl's table of functions
 
 
+class NcclError(CommError):
+    """A call that NCCL refused."""
+
+
 class _UniqueId(ctypes.Structure):
     _fields_ = (("internal", ctypes.c_char * _ID_BYTES),)
 
@@ -233,7 +237,7 @@ class _Functions:
         def call(*args: Any) -> None:
             code = function(*args)
             if code not in (0, _IN_PROGRESS):
-                raise CommError(f"{name}: {self.describe(code)}; set NCCL_DEBUG=INFO to see why")
+                raise NcclError(f"{name}: {self.describe(code)}; set NCCL_DEBUG=INFO to see why")
 
         return call
 

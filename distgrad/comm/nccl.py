@@ -170,10 +170,8 @@ class NcclCommunicator(Communicator):
         with activated(self.device):
             try:
                 work.run()
-            except CommError:
-                raise
             except Exception as error:
-                if type(error).__name__ != "NcclError":
+                if type(error).__name__ != "NcclError":  # CuPy's class, and that of libnccl's own binding
                     raise
                 self.fail(CommError(f"{call.name}, group '{self.group}': rank {self.rank}: {error}"))
                 self.check_failure(call)

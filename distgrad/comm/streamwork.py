@@ -151,12 +151,18 @@ class Watchdog:
             self._thread.join()
 
     def _serve(self) -> None:
-        with activated(self._comm.device):
+        comm = self._comm
+        with activated(comm.device):
             while not self._stop.wait(LOOK_S):
-                if self._comm.family.failure is None:
+                if comm.family.failure is not None:  # of the hosts, or of another group: nobody will answer
+                    comm.abort()
+                    continue
+                try:
                     self._look()
-                else:  # of the hosts, or of another group: nobody will answer here either
-                    self._comm.abort()
+                except Exception as error:  # a GPU that has failed says so to whoever asks it anything
+                    comm.fail(
+                        CommError(f"group '{comm.group}': rank {comm.rank} on {comm.device} failed: {error}")
+                    )
 
     def _look(self) -> None:
         works, comm = self._works, self._comm

@@ -167,3 +167,27 @@ def copies_to_the_host_need_not_wait():
     sent = dg.tensor(host, device="cuda")
     host[:] = 0  # what is sent is a copy
     assert to_device(sent._data, CPU).tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
+@check
+def a_copy_that_was_dropped_is_in_nobody_s_way():
+    """The pinned memory of a copy on its way to the host is not handed out before it has arrived."""
+    old, host = dg.zeros(1000, device="cuda"), np.arange(1000, dtype=np.float32)
+    old.to("cpu", non_blocking=True)  # dropped at once
+    new = dg.tensor(host, device="cuda")  # which goes by pinned memory too
+    assert to_device(new._data, CPU).tolist() == host.tolist()
+
+
+@check
+def copies_between_devices_follow_both_streams():
+    """A copy to another device waits for what computes its source, whose memory is kept until it is sent."""
+    there = f"cuda:{dg.cuda.device_count() - 1}"
+    streams = [dg.cuda.Stream(device=device) for device in ("cuda:0", there)]
+    with streams[0], streams[1]:
+        for number in range(3):
+            x = dg.full((1 << 12,), number, device="cuda:0") * 2
+            y = x.to(there)
+            del x
+            others = dg.full((1 << 12,), -1, device="cuda:0")  # in the same memory
+            assert (y + 1).tolist() == [2 * number + 1] * (1 << 12)
+            del others

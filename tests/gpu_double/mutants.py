@@ -11,6 +11,7 @@ from dataclasses import dataclass
 _DOUBLE = "tests/gpu_double"
 _VERB = f"{_DOUBLE}/test_orders.py::test_a_verb_stands_between_what_was_before_and_what_comes_after"
 _DROPPED = f"{_DOUBLE}/test_orders.py::test_what_is_under_way_may_be_dropped"
+_COPIES = f"{_DOUBLE}/test_orders.py::test_copies"
 _DDP = f"{_DOUBLE}/test_ddp.py::test"
 _BUCKETS, _REDUCER = "parallel/buckets.py", "parallel/reducer.py"
 _NCCL, _WORK, _LIB = "comm/nccl.py", "comm/streamwork.py", "comm/libnccl.py"
@@ -241,5 +242,40 @@ MUTANTS = (
         "missing call", "each rank keeps its own weights and flags", _REDUCER,
         "                tail[:] = joined[start : start + len(tail)]\n", "",
         f"{_DDP}_training_equals_one_process_and_the_host_never_waits[2 late]",
+    ),
+    Mutant(
+        "hidden sync", "batch norm that averages reads its counter back", "nn/modules/batchnorm.py",
+        "return 1.0 / self.num_batches_tracked._data", "return float(1.0 / self.num_batches_tracked._data)",
+        "tests/gpu/test_fake_device.py::test_module[BatchNorm1d_averaged]",
+    ),
+    Mutant(
+        "hidden sync", "the largest elements are found by CuPy's own partition", _CUPY,
+        "cp.argsort(x, axis=axis)  # CuPy's own", "cp.argpartition(x, kth, axis=axis)  # CuPy's own",
+        f"{_DDP}_hooks_do_what_they_do_on_the_host[TopK-2 early]",
+    ),
+    Mutant(
+        "buffer freed early", "pinned memory is handed out before a copy has arrived in it", _CUPY,
+        "            self._under_way.append((_record(), memory))", "            pass",
+        f"{_COPIES}[a_copy_that_was_dropped_is_in_nobody_s_way-late]",
+    ),
+    Mutant(
+        "missing wait", "a copy between devices does not wait for what computes its source", _CUPY,
+        "            cp.cuda.get_current_stream().wait_event(ready)\n", "",
+        f"{_COPIES}[copies_between_devices_follow_both_streams-late]",
+    ),
+    Mutant(
+        "buffer freed early", "the source of a copy between devices is not kept until it is sent", _CUPY,
+        "            cp.cuda.get_current_stream().wait_event(sent)", "            pass",
+        f"{_COPIES}[copies_between_devices_follow_both_streams-early]",
+    ),
+    Mutant(
+        "error swallowed", "the watchdog ends where a GPU that has failed refuses it an answer", _WORK,
+        "except Exception as error:  # a GPU that", "except ImportError as error:  # a GPU that",
+        f"{_DOUBLE}/test_communicator.py::test_a_gpu_that_fails_under_the_watchdog_is_reported",
+    ),
+    Mutant(
+        "error swallowed", "what pynccl's NCCL refuses does not end the group", _LIB,
+        "                raise NcclError(f", "                raise CommError(f",
+        f"{_DOUBLE}/test_communicator.py::test_what_nccl_refuses_ends_the_group[pynccl]",
     ),
 )  # fmt: skip

@@ -3,7 +3,8 @@
 ``@pytest.mark.gpu_double(ranks=1, devices=2, streams="eager", timeout=60, dies=())`` on a test, or
 ``pytestmark`` on a file. The tests of one file that ask for the same share a process; one that crashes or
 hangs is failed, and the rest go on in a new process. Where the pinned CuPy or a compiler is missing they are
-skipped, with the reason.
+skipped, with the reason. With ``DISTGRAD_REAL_GPU`` in the environment they run on the GPUs that there are
+instead, and those that ask for more are skipped.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import pytest
 from gpu_double.job import Outcome, Shape, run_tests
 from gpu_double.runtime import unavailable
-from gpu_double.worker import FOLDER
+from gpu_double.worker import FOLDER, on_real_gpus
 
 _outcomes = pytest.StashKey[Outcome]()
 
@@ -28,12 +29,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if FOLDER in os.environ:
         return
     marked = [item for item in items if item.get_closest_marker("gpu_double") is not None]
-    reason = unavailable() if marked else None
+    reason = unavailable() if marked and not on_real_gpus() else None
     for item in marked:
         item.fixturenames = []
         item.add_marker(pytest.mark.timeout(0))  # their job has its own
+        if on_real_gpus():
+            reason = _missing_gpus(_shape(item))
         if reason is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _missing_gpus(shape: Shape) -> str | None:
+    """Why a test cannot run on this host's GPUs; None if it can."""
+    from distgrad import cuda
+
+    needed, found = max(shape.ranks, shape.devices), cuda.device_count()
+    return None if needed <= found else f"needs {needed} GPUs, and this host has {found}"
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -395,5 +395,8 @@ def install(
     from cupy.cuda import compiler
 
     compiler._compile_module_with_cache = _compile_module
+    from gpu_double.sorting import replace_sorting
+
+    replace_sorting(double)
     _installed.append(double)
     return double

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from gpu_double.worlds import share
 
 import distgrad as dg
 from distgrad.backend.device import activated
-from distgrad.errors import CommMismatchError, DeviceError, DTypeError, RankFailedError, ShapeError
+from distgrad.comm.libnccl import OPS
+from distgrad.comm.streamwork import LOOK_S, StreamWork
+from distgrad.errors import CommError, CommMismatchError, DeviceError, DTypeError, RankFailedError, ShapeError
 
 PROVIDERS = ("cupy", "pynccl")
 pytestmark = pytest.mark.gpu_double(ranks=3, devices=3, timeout=90)
@@ -126,6 +129,30 @@ def test_what_it_does_not_take():
     assert comm.host.all_reduce(np.ones(1))[0] == comm.size
 
 
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_what_nccl_refuses_ends_the_group(provider, monkeypatch):
+    comm = world(provider, check_calls=0)
+    monkeypatch.setitem(OPS, "sum", 99)
+    x = on_device(comm, np.ones(3, "f4"))
+    with pytest.raises(CommError, match=rf"all_reduce, group 'world': rank {comm.rank}: .*invalid argument"):
+        comm.all_reduce(x)
+    with pytest.raises(CommError, match=r"nothing can be sent after an earlier call failed .*invalid"):
+        comm.all_reduce(x, "max")
+
+
+def test_a_gpu_that_fails_under_the_watchdog_is_reported(monkeypatch):
+    comm = world(check_calls=0)
+
+    def fail(work):
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(StreamWork, "done", fail)
+    x = comm.all_reduce(on_device(comm, np.ones(3, "f4")))
+    time.sleep(5 * LOOK_S)
+    with pytest.raises(CommError, match=r"rank \d on cuda:\d failed: an illegal memory access"):
+        comm.all_reduce(x)
+
+
 @pytest.mark.gpu_double(ranks=3, devices=3, timeout=90, dies=(2,))
 def test_a_killed_rank_is_named():
     comm = world(check_calls=0, timeout_s=20)
@@ -133,8 +160,12 @@ def test_a_killed_rank_is_named():
     comm.barrier()
     if comm.rank == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-    x = comm.all_reduce(on_device(comm, np.ones(3, "f4")))
-    comm.stream.synchronize()  # ends when the watchdog has given up
+    x = on_device(comm, np.ones(3, "f4"))
+    work = comm.all_reduce(x, async_op=True)
+    limit_s = time.monotonic() + 30
+    while not work.done():  # it ends when the watchdog has given up
+        assert time.monotonic() < limit_s, "what waits for the rank that has ended goes on waiting"
+        time.sleep(0.01)
     with pytest.raises(RankFailedError, match=r"#2 all_reduce.*rank 2,? .*ended") as caught:
         comm.all_reduce(x)
     assert __file__ in str(caught.value)

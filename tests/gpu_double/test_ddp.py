@@ -13,7 +13,16 @@ from distgrad.errors import CommMismatchError, DeviceError, GraphError, RankFail
 from distgrad.nn import functional as F
 from distgrad.nn.utils import clip_grad_norm_
 from distgrad.optim import SGD, AdamW
-from distgrad.parallel import DistributedDataParallel, LocalSGD, PowerSGD, SyncBatchNorm, adasum, bf16, fp16
+from distgrad.parallel import (
+    DistributedDataParallel,
+    LocalSGD,
+    PowerSGD,
+    SyncBatchNorm,
+    TopK,
+    adasum,
+    bf16,
+    fp16,
+)
 
 SMALL = 0.0005
 #: how many of 7 samples each rank gets
@@ -231,6 +240,7 @@ HOOKS = {
     "fp16": lambda: fp16,
     "bf16": lambda: bf16,
     "PowerSGD": lambda: PowerSGD(2),
+    "TopK": lambda: TopK(0.2),
     "adasum": lambda: adasum,
 }
 

@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = "DISTGRAD_GPU_DOUBLE_JOB"  # set in the processes on the double: where their job keeps its files
+_REAL = "DISTGRAD_REAL_GPU"  # set where the tests shall run on real GPUs
 _SHOWN_CHARS = 8000
+
+
+def on_real_gpus() -> bool:
+    """Whether the tests run on the GPUs that there are, and not on the double."""
+    return _REAL in os.environ
 
 
 def folder() -> Path:
@@ -44,8 +50,9 @@ class _Reporter:
         import cupy
 
         cupy.cuda.Stream.null.use()
-        self.double.set_device(0)
-        self.double.scheduler.wait_for_device()
+        if self.double is not None:
+            self.double.set_device(0)
+            self.double.scheduler.wait_for_device()
         cupy.get_default_memory_pool().free_all_blocks()
 
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -82,6 +89,16 @@ def _call(task: dict[str, Any]) -> int:
     return 0
 
 
+def _install(task: dict[str, Any]) -> Any:
+    from gpu_double.runtime import install
+
+    double = install(task["devices"], task["streams"], timeout_s=task["wait_s"])
+    from gpu_double.pool import PoisonFreed
+
+    PoisonFreed(double).__enter__()
+    return double
+
+
 def main() -> int:
     """Do what the job's file says."""
     task = json.loads((folder() / "task.json").read_text())
@@ -90,13 +107,7 @@ def main() -> int:
     os.dup2(printed, 2)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    from gpu_double.runtime import install
-
-    double = install(task["devices"], task["streams"], timeout_s=task["wait_s"])
-    from gpu_double.pool import PoisonFreed
-
-    hook = PoisonFreed(double)
-    hook.__enter__()
+    double = None if on_real_gpus() else _install(task)
     code = _call(task) if "call" in task else _run_tests(task, double)
     sys.stdout.flush()
     sys.stderr.flush()

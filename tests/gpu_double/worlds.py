@@ -6,7 +6,7 @@ import os
 import time
 
 from gpu_double.runtime import installed
-from gpu_double.worker import folder
+from gpu_double.worker import folder, on_real_gpus
 
 
 def world() -> tuple[int, int]:
@@ -35,8 +35,8 @@ def share(name: str, value: bytes | None = None) -> bytes:
 
 
 def num_host_waits() -> int:
-    """How often this process has waited for a device or a stream so far."""
-    return installed().scheduler.num_waits
+    """How often this process has waited for a device or a stream so far; a real GPU does not count: 0."""
+    return 0 if on_real_gpus() else installed().scheduler.num_waits
 
 
 def nccl_world(name: str = "world"):

@@ -279,3 +279,16 @@ def test_data_of_another_dtype_than_the_weights_is_refused(layer, shape, where):
         layer(x)
     layer(x.astype(dg.float32))
     layer.double()(x)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_plain_averages_of_batch_statistics_weigh_as_numbers_do(dtype):
+    """``momentum=None`` counts in an array, as on a GPU nobody may look at it: the bits are a number's."""
+    layer = nn.BatchNorm1d(3, momentum=None, affine=False)
+    mean, var = dg.zeros(3), dg.ones(3)
+    for step in range(1, 6):
+        x = dg.tensor(np.random.default_rng(step).standard_normal((7, 3)).astype(dtype))
+        layer(x)
+        F.batch_norm(x, mean, var, training=True, momentum=1.0 / step)
+    assert layer.running_mean._data.tobytes() == mean._data.tobytes()
+    assert layer.running_var._data.tobytes() == var._data.tobytes()

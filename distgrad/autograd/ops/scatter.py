@@ -274,6 +274,7 @@ def argtopk(xp: Any, x: Array, /, k: int, *, axis: int = -1, largest: bool = Tru
     edge = min(max(length - k if largest else k - 1, 0), length - 1)
     index = xp.argpartition(x, edge, axis=place) if k else xp.argsort(x, axis=place)
     index = index[(*(slice(None),) * place, slice(length - k, None) if largest else slice(k))]
+    index = xp.sort(index, axis=place)  # equal ones come in one order on every device
     order = xp.argsort(xp.take_along_axis(x, index, place), axis=place, kind="stable")
     index = xp.take_along_axis(index, order, place)
     return xp.flip(index, axis=place) if largest else index

@@ -21,10 +21,16 @@ __all__ = [
 ]
 
 
-def _track(running: Tensor | None, values: Any, momentum: float, where: str) -> None:
-    """Move a running statistic towards a new value, in place."""
+def _track(running: Tensor | None, values: Any, momentum: Any, where: str) -> None:
+    """Move a running statistic towards a new value, in place.
+
+    A momentum in an array weighs as the number would, which takes the dtype of what it is multiplied by.
+    """
     if running is not None:
-        write(running, (1.0 - momentum) * running._data + momentum * values, where)
+        new, old = momentum, 1.0 - momentum
+        if hasattr(momentum, "astype"):
+            new, old = new.astype(values.dtype), old.astype(running.dtype)
+        write(running, old * running._data + new * values, where)
 
 
 def _unbiased(variance: Any, count: int) -> Any:
@@ -39,7 +45,7 @@ def batch_norm(
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     training: bool = False,
-    momentum: float = 0.1,
+    momentum: Any = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
     """Each channel brought to mean 0 and variance 1 over the batch, then scaled and shifted.
@@ -50,7 +56,7 @@ def batch_norm(
             ``training``, and is moved towards them in place if it is; None: not kept.
         weight, bias: ``[C]``, or None.
         training: use the batch's mean and variance.
-        momentum: how far the running ones move.
+        momentum: how far the running ones move; a number, or a float64 array without axes beside them.
         eps: added to the variance.
 
     Raises:

@@ -118,12 +118,12 @@ class _BatchNorm(_Norm):
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
 
-    def _count_batch(self) -> float:
-        """How far the running mean and variance move in this step."""
+    def _count_batch(self) -> Any:
+        """How far the running mean and variance move in this step; a number that may lie on the device."""
         if self.training and self.track_running_stats:
             write(self.num_batches_tracked, self.num_batches_tracked._data + 1, "BatchNorm")
             if self.momentum is None:
-                return float(1.0 / self.num_batches_tracked.item())
+                return 1.0 / self.num_batches_tracked._data
         return self.momentum or 0.0
 
     def forward(self, input: Tensor) -> Tensor:
