@@ -75,3 +75,17 @@ def test_gpt(monkeypatch, capsys):
     monkeypatch.setattr("pydoc_data.topics.topics", {"a": "The quick brown fox. " * 60})
     _, out = run(monkeypatch, capsys, "gpt", options)
     assert "held-out text: " in out
+
+
+def test_heat_surrogate(monkeypatch, capsys):
+    pytest.importorskip("mpi4py.MPI", reason="the example needs an MPI library")
+    options = "--cells 32 --runs 2 --epochs 2"
+    _, out = run(monkeypatch, capsys, "heat_surrogate", options)
+    assert "solver steps in 5 of the network" in out
+
+
+def test_port_distgrad(monkeypatch, capsys):
+    x = np.random.default_rng(0).standard_normal((32, 13)).astype(np.float32)
+    wines = dg.asarray(x), dg.asarray((x[:, 0] > 0).astype(np.int64))
+    _, out = run(monkeypatch, capsys, "port_distgrad", "", load_wine=lambda: wines)
+    assert "of 32 wines right" in out
