@@ -14,7 +14,11 @@ ratios. Who is not installed is named and left out.
     array     distgrad, any other array: copied into shared memory and back
     MPI       MPI_Allreduce in place, by mpi4py and the MPI library that it loads
     Gloo      torch.distributed.all_reduce; on GPUs by NCCL, under that name
-    memcpy    one rank's copy of the same bytes: what moving them once costs
+    memcpy    every rank copies as many bytes for itself
+    limit     every rank reads and writes as many bytes as it must in ``arena``, but those of an array of its
+              own, in place and in one pass: what the machine's memory allows the ranks together
+
+limit/arena is the share of what the memory allows that ``arena`` reaches.
 """
 
 from __future__ import annotations
@@ -40,7 +44,11 @@ from distgrad.backend.device import CPU, Device, activated, to_device
 from distgrad.script import add_device_option, find_device, join, synchronize
 
 SIZES = [1 << 10, 1 << 13, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 25 << 20, 1 << 26, 1 << 28]
-NAMES = {"cpu": ("arena", "array", "MPI", "Gloo", "memcpy"), "cuda": ("arena", "array", "NCCL", "memcpy")}
+NAMES = {
+    "cpu": ("arena", "array", "MPI", "Gloo", "memcpy", "limit"),
+    "cuda": ("arena", "array", "NCCL", "memcpy"),
+}
+MEMORY = ("memcpy", "limit")  # contenders that do not reduce
 LIMIT_S = 900.0
 NUM_WARM_UPS = 5000  # distgrad compiles its collectives after so many
 Contender = tuple[Any, Callable[[], object]]  # the array that is reduced in place, and how
@@ -83,13 +91,16 @@ def contenders(comm: dg.comm.Communicator, num_bytes: int, device: Device) -> di
         name = "Gloo" if device == CPU else "NCCL"
         found[name] = (shared, lambda: torch.distributed.all_reduce(tensor))
     found["memcpy"] = (copy, lambda: xp.copyto(copy, array))
+    if device == CPU:  # a part of every rank's array, as many as there are ranks, is as large as one array
+        own = np.zeros(count, np.float32)
+        found["limit"] = (own, lambda: np.negative(own, out=own))
     return found
 
 
 def check(comm: dg.comm.Communicator, name: str, contender: Contender, device: Device) -> None:
     """See that a contender reduces, before its time counts."""
     x, call = contender
-    if name != "memcpy":
+    if name not in MEMORY:
         x[:] = to_device((np.arange(x.size) % 7 + comm.rank).astype(np.float32), device)
         call()
         synchronize(device)

@@ -18,7 +18,10 @@ the rounds of the slowest rank's median step, a ratio the median of the rounds' 
 
 With ``--device cuda`` every rank has a GPU of its own, and both go over NCCL.
 
-``efficiency`` is alone / distgrad, and its limit alone / apart.
+``efficiency`` is alone / distgrad, and its limit alone / apart; ``in step`` is that limit for processes which
+wait for each other after every step, alone / (the slower of the two in each step of apart), since a machine
+that holds one rank up for a moment then holds up both. ``watching`` is the share of a step that the
+statistics and the comparisons of the replicas take.
 """
 
 from __future__ import annotations
@@ -68,8 +71,11 @@ def distgrad_rank(task: Row) -> tuple[Callable[[], Any], Callable[[], Row]]:
 
     def account() -> Row:
         stats = models[0].stats(reset=True)
+        models[0].check_replicas()  # a turn may be too short for one
         per_step = 1e3 / stats.num_steps
         return {
+            "counting_ms": per_step * stats.counting_s,
+            "comparing_ms": 1e3 * models[0].stats(reset=True).comparing_s / models[0].check_replicas_every,
             "hidden_share": stats.hidden_share,
             "communication_ms": per_step * stats.communication_s,
             "exposed_ms": per_step * stats.exposed_s,
@@ -121,7 +127,7 @@ def be_a_rank(task: Row) -> None:
             times.append(1e3 * (time.perf_counter() - start_s))
         busy_s = time.process_time() - busy_s
         result = {"median_ms": statistics.median(times), "min_ms": min(times), "steps": len(times)}
-        result["cpu_ms"] = 1e3 * busy_s / len(times)
+        result |= {"cpu_ms": 1e3 * busy_s / len(times), "times_ms": times}
         print(json.dumps({**result, **account()}), flush=True)
     if task["program"] == "torch":
         import torch
@@ -181,7 +187,10 @@ class Ranks:
         lines = [process.stdout.readline() if process.stdout else "" for process in chosen]
         if not all(lines):
             sys.exit(f"ddp: a rank of {self.program} has ended")
-        return dict(max(map(json.loads, lines), key=lambda result: float(result["median_ms"])))
+        results = [json.loads(line) for line in lines]
+        in_step = map(max, zip(*(result["times_ms"] for result in results), strict=True))
+        slowest = max(results, key=lambda result: float(result["median_ms"]))
+        return {**slowest, "in_step_ms": statistics.median(in_step)}
 
 
 def compare(workload: str, contenders: list[str], options: argparse.Namespace) -> Row:
@@ -226,9 +235,17 @@ def summarise(workload: str, contenders: list[str], num_ranks: int, rounds: list
         "bar": BARS.get(workload),
         "efficiency": ratio("alone", "distgrad"),
         "efficiency_limit": ratio("alone", "apart"),
+        "in_step_limit": statistics.median(
+            each["alone"]["median_ms"] / each["apart"]["in_step_ms"] for each in rounds
+        ),
         "communication_ms": median("distgrad", "communication_ms"),
         "exposed_ms": median("distgrad", "exposed_ms"),
         "hidden_share": median("distgrad", "hidden_share"),
+        "watching_share": statistics.median(
+            (each["distgrad"]["counting_ms"] + each["distgrad"]["comparing_ms"])
+            / each["distgrad"]["median_ms"]
+            for each in rounds
+        ),
         "rounds": rounds,
     }
 
@@ -240,8 +257,9 @@ def show(row: Row) -> None:
         f"{row['workload']:9}{row['distgrad_ms']:10.2f}"
         + (f"{torch_ms:10.2f}{speed_up:9.2f} x" if speed_up else f"{'-':>10}{'-':>11}")
         + (f"{row['bar']:7.1f}" if row["bar"] else f"{'-':>7}")
-        + f"{row['alone_ms']:10.2f}{row['apart_ms']:10.2f}{row['efficiency']:10.0%}"
-        f"{row['efficiency_limit']:8.0%}{row['communication_ms']:10.2f}{row['exposed_ms']:10.2f}",
+        + f"{row['alone_ms']:10.2f}{row['apart_ms']:10.2f}{row['efficiency']:12.0%}"
+        f"{row['efficiency_limit']:8.0%}{row['in_step_limit']:9.0%}"
+        f"{row['communication_ms']:10.2f}{row['exposed_ms']:10.2f}{row['watching_share']:10.2%}",
         flush=True,
     )
 
@@ -271,10 +289,12 @@ def main() -> None:
         "apart",
         "efficiency",
         "limit",
+        "in step",
         "comm",
         "exposed",
+        "watching",
     )
-    widths = (10, 10, 11, 7, 10, 10, 10, 8, 10, 10)
+    widths = (10, 10, 11, 7, 10, 10, 12, 8, 9, 10, 10, 10)
     print(f"{'':9}" + "".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True)))
     rows = []
     for workload in options.workloads.split(","):

@@ -41,8 +41,8 @@ FLOORS = [
         " ops.padding ops.conv ops.pool ops.adaptive ops.interpolate ops.norm ops.distance"
         " ops.attention ops.recurrent ops.loss ops.penalty ops.margin ops.ctc ops.random inplace creation"
         " random info methods functional gradcheck samples function checkpoint anomaly func",
-        "comm": "arrays reduction calls progress work topology transport base single threads neighbours"
-        " hostgroup mailbox shm mpi libnccl streamwork nccl registry",
+        "comm": "arrays reduction calls progress work topology transport base single threads mapping"
+        " neighbours hostgroup mailbox shm mpi libnccl streamwork nccl registry",
     },
     {
         "nn": "text parameter state hooks init module utils.gradients utils.rnn"
@@ -62,7 +62,7 @@ FLOORS = [
         "checkpoint": "files",
     },
     {"optim": "swa_utils"},
-    {"parallel": "buckets compress adasum reducer batchnorm exact replicas ddp localsgd sharded"},
+    {"parallel": "buckets compress adasum statistics reducer batchnorm exact replicas ddp localsgd sharded"},
     {"": "linalg fft func amp cuda script doctor cli __main__"},
 ]
 PLACES = {

@@ -38,16 +38,18 @@ def flat_bytes(verb: str, name: str, x: NDArray[Any]) -> NDArray[np.uint8]:
     return flat.view(np.uint8)
 
 
-def flat_numbers(verb: str, x: NDArray[Any], op: str) -> NDArray[Any]:
+def flat_numbers(verb: str, x: NDArray[Any], op: str, *, overwritten: bool = False) -> NDArray[Any]:
     """The elements of ``x`` as the backends reduce them: booleans as bytes of 0 and 1.
 
     Raises:
         ShapeError: it is not contiguous.
         DTypeError: ``op`` does not take its dtype.
-        CommError: there is no such ``op``.
+        CommError: there is no such ``op``, or ``x`` is to be ``overwritten`` and cannot be.
     """
-    if x.__class__ is np.ndarray and x.dtype in _USUAL and op in REDUCTIONS and x.flags.c_contiguous:
-        return x if x.ndim == 1 else x.reshape(-1)
+    if x.__class__ is np.ndarray and x.dtype in _USUAL and op in REDUCTIONS:
+        flags = x.flags
+        if flags.c_contiguous and (flags.writeable or not overwritten):
+            return x if x.ndim == 1 else x.reshape(-1)
     flat = _flat(verb, "x", x)
     if op not in REDUCTIONS:
         raise CommError(f"{verb}: op must be one of {', '.join(REDUCTIONS)}, got {op!r}")
@@ -63,6 +65,8 @@ def flat_numbers(verb: str, x: NDArray[Any], op: str) -> NDArray[Any]:
         raise DTypeError(
             f"{verb}: {op} does not take {x.dtype}; convert x, for example by x.astype(np.float32)"
         )
+    if overwritten:
+        check_writeable(verb, "x", x)
     return flat.view(np.uint8) if kind == "b" else flat
 
 

@@ -6,6 +6,7 @@ ranks agree that they all issued the same call, and hands flat arrays to the bac
 
 from __future__ import annotations
 
+import functools
 import math
 import pickle
 from collections.abc import Callable
@@ -93,31 +94,16 @@ class Communicator(Transport):
             ``x``, or the Work that returns it.
         """
         self._check_array("all_reduce", "x", x)
-        flat = flat_numbers("all_reduce", x, op)
-        check_writeable("all_reduce", "x", x)
-        options = _option("op", op, "sum")
-        if weight is None:
-
-            def body() -> NDArray[Any]:
-                if op == "mean":
-                    self._all_reduce(flat, "sum")
-                    self._divide(flat, op)
-                else:
-                    self._all_reduce(flat, op)
-                return x
-
-        else:
+        flat = flat_numbers("all_reduce", x, op, overwritten=True)
+        options = "" if op == "sum" else f"op={op}"
+        if weight is not None:
             if op != "mean" or not 0 <= weight < math.inf:
                 raise CommError(
                     f"all_reduce: weight must be from 0, and op='mean' with it, got {weight} and {op!r}"
                 )
             options += ", weighted"
-
-            def body() -> NDArray[Any]:
-                self._weighted_mean(flat, weight)
-                return x
-
-        return self._issue(Call("all_reduce", x.dtype, x.shape, options), body, async_op)
+        body = functools.partial(self._reduce_all, x, flat, op, weight)
+        return self._issue(Call("all_reduce", x.dtype, x.shape, options, x.nbytes), body, async_op)
 
     def reduce_scatter(self, x: NDArray[Any], op: str = "sum", async_op: bool = False) -> Any:
         """Reduce over all ranks and keep this rank's part: ``y_r = x_0[r] op ... op x_{size-1}[r]``.
@@ -143,7 +129,8 @@ class Communicator(Transport):
             self._divide(out, op)
             return part
 
-        return self._issue(Call("reduce_scatter", x.dtype, x.shape, _option("op", op, "sum")), body, async_op)
+        call = Call("reduce_scatter", x.dtype, x.shape, _option("op", op, "sum"), x.nbytes)
+        return self._issue(call, body, async_op)
 
     def broadcast(self, x: NDArray[Any], root: int = 0, async_op: bool = False) -> Any:
         """Replace ``x`` on every rank by the root's.
@@ -167,7 +154,8 @@ class Communicator(Transport):
             self._broadcast(flat, root)
             return x
 
-        return self._issue(Call("broadcast", x.dtype, x.shape, _option("root", root, 0)), body, async_op)
+        call = Call("broadcast", x.dtype, x.shape, _option("root", root, 0), x.nbytes)
+        return self._issue(call, body, async_op)
 
     def all_gather(self, x: NDArray[Any], async_op: bool = False) -> Any:
         """Collect every rank's ``x`` on every rank: ``y[r] = x_r``.
@@ -188,7 +176,7 @@ class Communicator(Transport):
             self._all_gather(flat, self._rows(out))
             return out
 
-        return self._issue(Call("all_gather", x.dtype, x.shape), body, async_op)
+        return self._issue(Call("all_gather", x.dtype, x.shape, "", x.nbytes), body, async_op)
 
     def all_gather_v(self, x: NDArray[Any], async_op: bool = False) -> Any:
         """Collect every rank's ``x`` on every rank where its first axis has another length on each.
@@ -241,7 +229,7 @@ class Communicator(Transport):
             self._all_to_all(self._rows(x), self._rows(out))
             return out
 
-        return self._issue(Call("all_to_all", x.dtype, x.shape), body, async_op)
+        return self._issue(Call("all_to_all", x.dtype, x.shape, "", x.nbytes), body, async_op)
 
     def gather(self, x: NDArray[Any], root: int = 0, async_op: bool = False) -> Any:
         """Collect every rank's ``x`` on the root: ``y[r] = x_r``.
@@ -463,6 +451,16 @@ class Communicator(Transport):
             here.
         """
         self.family.close()
+
+    def _reduce_all(self, x: NDArray[Any], flat: NDArray[Any], op: str, weight: float | None) -> NDArray[Any]:
+        if weight is not None:
+            self._weighted_mean(flat, weight)
+        elif op == "mean":
+            self._all_reduce(flat, "sum")
+            self._divide(flat, op)
+        else:
+            self._all_reduce(flat, op)
+        return x
 
     def _weighted_mean(self, flat: NDArray[Any], weight: float) -> None:
         total = np.array([float(weight)])

@@ -3,7 +3,8 @@
 Every rank has a cell, in which it counts the meetings it has come to, and two slots, which it fills in turn:
 what a rank writes into a slot before a meeting is read by the others between that meeting and the next, so
 that the slot is free again one meeting later. An array that lies in memory of :meth:`HostGroup.allocate` is
-reduced where it lies, by slices; any other goes through the slots in pieces.
+reduced where it lies, by slices; any other goes through the slots in pieces. That memory has pages of 2 MiB
+where the kernel gives them (``distgrad.comm.mapping``).
 
 Meetings, and reductions of the usual dtypes, are compiled (``distgrad.backend.kernels.shared``) once there
 have been so many that loading the compiler pays; until then, and without Numba, they are Python. The two are
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 
 from distgrad.backend.kernels.cache import compiling
 from distgrad.comm.calls import name_ranks
+from distgrad.comm.mapping import LARGE_PAGE_BYTES, enlarge_pages
 from distgrad.comm.neighbours import Neighbours
 from distgrad.comm.reduction import UFUNCS, is_narrow, reduce_arrays
 from distgrad.errors import RankFailedError
@@ -40,6 +42,9 @@ __all__ = ["HostGroup"]
 _CELL = 16  # numbers a cell: 128 bytes, two cache lines, since processors fetch them in pairs
 _ARRIVED, _AWAITED, _ARENA, _OFFSET = range(4)  # what stands in a cell
 _SLOT_BYTES = 1 << 22  # one of a rank's two; pages that are not used cost nothing
+# Where a slot begins in its page: some processors copy ten times slower to a place less than 64 bytes behind
+# the source's in their pages, and arrays of the heap lie near the beginning.
+_SHIFT_BYTES = 2048
 _PIECE_BYTES = 1 << 20  # of an array that goes through the slots: what stays in the cache on its way
 _SMALL_BYTES = 1 << 14  # up to here every rank reduces everything for itself, which saves a meeting
 _MAX_VIEWS = 256
@@ -71,6 +76,9 @@ def _load_compiled() -> Any:
     return importlib.import_module("distgrad.backend.kernels.shared")
 
 
+_NOWHERE = np.zeros(4, np.int64)  # the place of arrays that lie in no arena
+
+
 @dataclass
 class _Arena:
     """Memory of :meth:`HostGroup.allocate`.
@@ -78,14 +86,13 @@ class _Arena:
     Attributes:
         number: the same on every rank, from 1.
         rows: ``[size, bytes]``, every rank's part.
-        address: of this rank's part in this process.
-        rows_address: of the first rank's part in this process.
+        place: what compiled code knows: the number, the address of the first rank's part in this process,
+            bytes from one part to the next, and the address of this rank's part.
     """
 
     number: int
     rows: NDArray[np.uint8]
-    address: int
-    rows_address: int
+    place: NDArray[np.int64]
 
 
 class HostGroup:
@@ -97,7 +104,7 @@ class HostGroup:
         name: a name that all of them know the group by, and no other group has.
         watch: called now and then with the ranks that a meeting lacks, as numbered in the world, and the
             seconds waited; raises to give up.
-        may_spin: whether a wait may take the processor for a moment.
+        computes: whether the rank computes meanwhile, so that a wait must not take the processor.
 
     Attributes:
         rank: this process's place in ``ranks``.
@@ -110,7 +117,7 @@ class HostGroup:
         ranks: Sequence[int],
         name: str,
         watch: Callable[[list[int], float], None],
-        may_spin: Callable[[], bool],
+        computes: Callable[[], bool],
     ) -> None:
         self.ranks = list(ranks)
         self.rank = self.ranks.index(neighbours.rank)
@@ -118,10 +125,10 @@ class HostGroup:
         self._neighbours = neighbours
         self._name = name
         self._watch = watch
-        self._may_spin = may_spin
-        head = -(-self.size * _CELL * 8 // _PAGE_BYTES) * _PAGE_BYTES
+        self._computes = computes
+        head = -(-self.size * _CELL * 8 // _PAGE_BYTES) * _PAGE_BYTES + _SHIFT_BYTES
         memory = neighbours.share(head + 2 * self.size * _SLOT_BYTES, self.ranks, f"group {name}")
-        self._cells = memoryview(memory)[: self.size * _CELL * 8].cast("q")
+        self._cells = memory[: self.size * _CELL * 8].cast("q")
         self._cells_address = np.frombuffer(memory, np.uint8, head).ctypes.data
         self._slots = np.frombuffer(memory, np.uint8, offset=head).reshape(2, self.size, _SLOT_BYTES)
         self._own = self.rank * _CELL
@@ -130,7 +137,7 @@ class HostGroup:
         self._may_compile = True
         self._compiled: Any = None
         self._state: Any = None  # what compiled code knows of the group
-        self._dtypes: set[np.dtype] = set()  # of what it reduces
+        self._dtypes: frozenset[np.dtype] = frozenset()  # of what it reduces
         self._spins = 0
         self._arenas: dict[int, _Arena] = {}
         self._num_arenas = 0
@@ -149,7 +156,7 @@ class HostGroup:
         Collective: yes; blocks: yes.
         """
         if self._state is not None:
-            if self._compiled.meet(self._state, self._spins if self._may_spin() else 0):
+            if self._compiled.meet(self._state, 0 if self._computes() else self._spins):
                 self._await_late()
             return
         self._num_meetings = epoch = self._num_meetings + 1
@@ -186,7 +193,7 @@ class HostGroup:
         if state is not None:
             with compiling("host group"):
                 self._spins = compiled.prepare(state)
-            self._dtypes = {np.dtype(char) for char in compiled.DTYPES}
+            self._dtypes = frozenset(map(np.dtype, compiled.DTYPES))
             self._compiled, self._state = compiled, state
 
     def _await_late(self) -> None:
@@ -208,7 +215,7 @@ class HostGroup:
 
     def _await(self, cell: int, epoch: int) -> None:
         cells = self._cells
-        if self.size <= _CORES and self._may_spin():
+        if self.size <= _CORES and not self._computes():
             until_s = time.perf_counter() + _SPIN_S
             while cells[cell] < epoch:
                 if time.perf_counter() > until_s:
@@ -242,20 +249,23 @@ class HostGroup:
         Collective: yes, with equal ``nbytes``; blocks: yes.
         """
         self._num_arenas += 1
-        stride = -(-max(nbytes, 1) // _PAGE_BYTES) * _PAGE_BYTES
+        page = LARGE_PAGE_BYTES if nbytes >= LARGE_PAGE_BYTES else _PAGE_BYTES
+        stride = -(-max(nbytes, 1) // page) * page  # pages behind the bytes are not used and cost nothing
         topic = f"arena {self._num_arenas} of {self._name}"
         memory = self._neighbours.share(stride * self.size, self.ranks, topic)
         rows = np.frombuffer(memory, np.uint8).reshape(self.size, stride)
         own = np.frombuffer(memory, np.uint8, nbytes, self.rank * stride)
+        enlarge_pages(own)
         # Views of ``own`` have it as their base, by whose identity the arena is found, and end with the last.
-        self._arenas[id(own)] = _Arena(self._num_arenas, rows, own.ctypes.data, rows.ctypes.data)
+        place = np.array([self._num_arenas, rows.ctypes.data, stride, own.ctypes.data], np.int64)
+        self._arenas[id(own)] = _Arena(self._num_arenas, rows, place)
         weakref.finalize(own, self._arenas.pop, id(own)).atexit = False
         return own[:]
 
     def _place(self, x: NDArray[Any]) -> tuple[_Arena | None, int]:
         """The arena in which ``x`` lies, and where."""
         arena = self._arenas.get(id(x.base))
-        return arena, 0 if arena is None else x.__array_interface__["data"][0] - arena.address
+        return arena, 0 if arena is None else x.ctypes.data - int(arena.place[-1])
 
     def _find_everywhere(self, x: NDArray[Any]) -> list[NDArray[Any]] | None:
         """Every rank's ``x``, if all of them lie in one arena at one place.
@@ -296,21 +306,11 @@ class HostGroup:
 
     def all_reduce(self, x: NDArray[Any], op: str) -> None:
         """Reduce ``x`` in place, with the same bits on every rank."""
-        compiled = self._state is not None and x.dtype in self._dtypes and x.flags.aligned
-        if x.nbytes <= _SMALL_BYTES:
-            if compiled:
-                self._reduce_small_compiled(x, op)
-            else:
-                self._reduce_small(x, op)
-            return
-        if compiled:
-            arena, offset = self._place(x)
-            if arena is not None:
-                if not self._reduce_compiled(x, op, arena, offset):
-                    self._reduce_pieces(x, op)
-                return
-        everywhere = self._find_everywhere(x)
-        if everywhere is None:
+        if x.dtype in self._dtypes and x.flags.aligned:
+            self._reduce_compiled(x, _OPS[op])
+        elif x.nbytes <= _SMALL_BYTES:
+            self._reduce_small(x, op)
+        elif (everywhere := self._find_everywhere(x)) is None:
             self._reduce_pieces(x, op)
         else:
             start, stop = self._bounds(x)
@@ -318,24 +318,28 @@ class HostGroup:
             reduce_arrays(arrays, arrays, op)
             self.meet()
 
-    def _reduce_small_compiled(self, x: NDArray[Any], op: str) -> None:
-        reduce_small, spins = self._compiled.reduce_small, self._spins if self._may_spin() else 0
-        if reduce_small(self._state, x, _OPS[op], spins, False):
-            self._await_late()
-            reduce_small(self._state, x, _OPS[op], spins, True)
-
-    def _reduce_compiled(self, x: NDArray[Any], op: str, arena: _Arena, offset: int) -> bool:
-        """Reduce ``x`` where it lies; False if other ranks' arrays lie elsewhere, and nothing was done."""
-        spins = self._spins if self._may_spin() else 0
-        place = (arena.number, offset, arena.rows_address, arena.rows.shape[1], self._bounds(x))
-        arguments = (self._state, x, _OPS[op], spins, *place)
-        code = self._compiled.reduce_in_place(*arguments, False)
+    def _reduce_compiled(self, x: NDArray[Any], op: int) -> None:
+        compiled, state = self._compiled, self._state
+        spins = 0 if self._computes() else self._spins
+        if x.nbytes <= _SMALL_BYTES:
+            if compiled.reduce_small(state, x, op, spins, False):
+                self._await_late()
+                compiled.reduce_small(state, x, op, spins, True)
+            return
+        arena = self._arenas.get(id(x.base))
+        place = _NOWHERE if arena is None else arena.place
+        code = compiled.reduce_in_place(state, x, op, spins, place, False)
         if code == 1:
             self._await_late()
-            code = self._compiled.reduce_in_place(*arguments, True)
+            code = compiled.reduce_in_place(state, x, op, spins, place, True)
         if code == 2:
             self._await_late()
-        return bool(code != 3)
+        elif code == 3:  # the ranks' arrays do not lie at one place, and nothing was done
+            step = _PIECE_BYTES // x.itemsize
+            for start in range(0, x.size, step):
+                num_met = 0
+                while num_met := compiled.reduce_piece(state, x[start : start + step], op, spins, num_met):
+                    self._await_late()
 
     def _reduce_pieces(self, x: NDArray[Any], op: str) -> None:
         step = _PIECE_BYTES // x.itemsize

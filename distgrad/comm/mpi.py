@@ -238,9 +238,7 @@ class MPICommunicator(Communicator):
         self._name = name
         family.logs[name] = self.log
         near = [ranks[r] for r, host in enumerate(topology.hosts) if host == topology.hosts[self.rank]]
-        self._host = HostGroup(
-            family.neighbours, near, name, self._watch, lambda: not family.thread.is_current()
-        )
+        self._host = HostGroup(family.neighbours, near, name, self._watch, family.thread.is_current)
         self._leaders = handle.Split(0 if self._host.rank == 0 else MPI.UNDEFINED, self.rank)
 
     def gone(self) -> list[int]:

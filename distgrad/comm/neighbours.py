@@ -11,7 +11,6 @@ import contextlib
 import errno
 import hashlib
 import hmac
-import mmap
 import os
 import select
 import socket
@@ -20,6 +19,7 @@ from array import array
 from collections.abc import Callable, Sequence
 
 from distgrad.comm.calls import name_ranks
+from distgrad.comm.mapping import map_shared
 from distgrad.errors import CommError, CommTimeoutError, RankFailedError
 
 __all__ = ["Neighbours"]
@@ -78,8 +78,8 @@ class Neighbours:
             ) from error
         self._introduce()
         board = self.share(len(self.ranks) * (8 + _HERE_BYTES), self.ranks, "board")
-        self._ended = memoryview(board)[: 8 * len(self.ranks)].cast("q")
-        self._here = memoryview(board)[8 * len(self.ranks) :]
+        self._ended = board[: 8 * len(self.ranks)].cast("q")
+        self._here = board[8 * len(self.ranks) :]
 
     def _introduce(self) -> None:
         """Hand the descriptors of every rank to every rank, by way of the first."""
@@ -159,7 +159,7 @@ class Neighbours:
                 "rank that ended or waits before it"
             )
 
-    def share(self, num_bytes: int, ranks: Sequence[int], topic: str) -> mmap.mmap:
+    def share(self, num_bytes: int, ranks: Sequence[int], topic: str) -> memoryview:
         """Zeroed memory that ``ranks`` all map; it exists until the last of them lets go of it.
 
         Collective: yes, on ``ranks``; blocks: yes.
@@ -177,7 +177,7 @@ class Neighbours:
         else:
             (descriptor,) = self._receive(topic, ranks[:1])
         try:
-            return mmap.mmap(descriptor, max(num_bytes, 1))
+            return map_shared(descriptor, max(num_bytes, 1))
         finally:
             os.close(descriptor)
 

@@ -72,7 +72,7 @@ def init(
             )
         watcher = progress.find()
         if watcher is not None:
-            watcher.begin(CallLog().add(Call("init"), numbered=False), "world")
+            watcher.begin(CallLog().add(Call("init"), numbered=False, depth=1), "world")
         world = _connect(
             _host_backend(settings) if name == "nccl" else name, settings, timeout_s, check_calls
         )

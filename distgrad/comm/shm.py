@@ -114,7 +114,7 @@ class SharedMemoryCommunicator(HostCommunicator):
         super().__init__(ranks.index(near.rank), len(ranks), group, topology, family)
         self._ranks = ranks  # in the world
         self._name = name
-        self._host = HostGroup(near, ranks, name, self._watch, lambda: not family.thread.is_current())
+        self._host = HostGroup(near, ranks, name, self._watch, family.thread.is_current)
 
     def _watch(self, missing: list[int], waited_s: float) -> None:
         """Say where this rank is, and give up past the deadline."""

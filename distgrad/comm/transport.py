@@ -55,7 +55,7 @@ class Family:
         self.closed = True
         self.thread.close(self.timeout_s)
         if self.progress is not None and self.failure is None:
-            self.progress.begin(CallLog().add(Call("finalize"), numbered=False), "world")
+            self.progress.begin(CallLog().add(Call("finalize"), numbered=False, depth=1), "world")
 
 
 class Transport(abc.ABC):
@@ -73,7 +73,6 @@ class Transport(abc.ABC):
         self.topology = topology
         self.family = family
         self.log = CallLog()
-
         self.sent_bytes = 0.0
         self._call: Call  # the one that is being carried out
         self._agreed: Call | None = None  # the last one that all ranks are known to have issued

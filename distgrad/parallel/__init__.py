@@ -6,8 +6,9 @@ from distgrad.parallel.buckets import Bucket, all_reduce
 from distgrad.parallel.compress import PowerSGD, TopK, bf16, fp16
 from distgrad.parallel.ddp import DistributedDataParallel
 from distgrad.parallel.localsgd import LocalSGD
-from distgrad.parallel.reducer import Reducer, Statistics
+from distgrad.parallel.reducer import Reducer
 from distgrad.parallel.replicas import parameter_hash
+from distgrad.parallel.statistics import Statistics
 
 __all__ = [
     "Bucket",

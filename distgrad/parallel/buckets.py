@@ -117,6 +117,7 @@ class Bucket:
         used: for each parameter whether any rank used it; likewise.
         flat: the parameters' flat buffer.
         tail: ``[2 + n]``, on the host.
+        joined: whether the gradients travel as they are, in one call with the tail.
         leaves_tail: whether the bucket does not reduce its tail, as no hook must know it.
         pending: gradients that this backward pass still owes.
         launched: whether the reduction of this step has been issued.
@@ -129,13 +130,13 @@ class Bucket:
         self.parameters = [parameter for _, parameter in parameters]
         length = _USED + len(parameters)
         device = self.parameters[0].device
-        self._joined = hook is None and device == CPU and self.parameters[0].dtype.itemsize >= 4
+        self.joined = hook is None and device == CPU and self.parameters[0].dtype.itemsize >= 4
         allocate = functools.partial(comm.allocate, device=device)
-        self.flat = FlatBuffer(self.parameters, extra=length if self._joined else 0, allocate=allocate)
+        self.flat = FlatBuffer(self.parameters, extra=length if self.joined else 0, allocate=allocate)
         self.slices = self.flat.slices
         self.gradients: NDArray[Any] = self.flat.grad[: self.flat.size]
-        self.tail = self.flat.grad[self.flat.size :] if self._joined else np.zeros(length)
-        self.leaves_tail = hook is None and not self._joined
+        self.tail = self.flat.grad[self.flat.size :] if self.joined else np.zeros(length)
+        self.leaves_tail = hook is None and not self.joined
         self._hook = all_reduce if hook is None else hook
         self.comm = comm
         self.leaves: list[Leaf] = [parameter.leaf_state() for parameter in self.parameters]
@@ -208,7 +209,7 @@ class Bucket:
             self.tail[place] = used
             if not used:
                 self.gradients[where] = 0
-        if self._joined:
+        if self.joined:
             self._work = self.comm.all_reduce(self.flat.grad, async_op=True)
             return
         if not self.leaves_tail:

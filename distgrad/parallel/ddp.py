@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,8 +25,9 @@ from distgrad.nn.utils.gradients import clip_grads_with_norm_, get_total_norm
 from distgrad.parallel.buckets import Hook, suitable_cap, time_all_reduce
 from distgrad.parallel.compress import Payoff
 from distgrad.parallel.exact import Shards
-from distgrad.parallel.reducer import ForwardPass, Reducer, Statistics
+from distgrad.parallel.reducer import ForwardPass, Reducer
 from distgrad.parallel.replicas import average, broadcast, checksums
+from distgrad.parallel.statistics import Statistics
 
 __all__ = ["DistributedDataParallel"]
 
@@ -405,10 +407,12 @@ class DistributedDataParallel(Module):
             CommMismatchError: parameters that differ, with the first of them, the ranks, and the last step at
                 which all agreed.
         """
+        start_s = time.perf_counter()
         names, parameters = zip(*self._parameters_by_name, strict=True)
         statistics = self.stats()
         own = np.append(checksums(parameters), int(statistics.computing_s * 1e9))
         gathered = self.comm.host.all_gather(own)
+        statistics.comparing_s += time.perf_counter() - start_s
         statistics.slowest_rank = int(np.argmax(gathered[:, -1]))
         differs = np.any(gathered[:, :-1] != gathered[0, :-1], axis=0)
         if differs.any():

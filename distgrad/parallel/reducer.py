@@ -13,10 +13,11 @@ import itertools
 import math
 import sys
 import threading
+import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,11 @@ from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, follow
 from distgrad.backend.streams import Moment
 from distgrad.comm.base import Communicator
-from distgrad.comm.work import Work
 from distgrad.errors import CommError, GraphError, RankFailedError
 from distgrad.parallel.buckets import Bucket, Hook, plan_buckets
-from distgrad.trace import event, listening
+from distgrad.parallel.statistics import Statistics, Timing
 
-__all__ = ["ForwardPass", "Reducer", "Statistics", "current_weight", "launch_agreed"]
+__all__ = ["ForwardPass", "Reducer", "current_weight", "launch_agreed"]
 
 _MAX_PASSES = 1 << 12  # forward passes that are remembered
 _next_number = itertools.count().__next__
@@ -70,91 +70,6 @@ class ForwardPass:
     first: int
     stop: int
     weight: float
-
-
-@dataclass
-class Statistics:
-    """Sums over the steps since the last reset, in seconds and bytes.
-
-    Seconds are those of the device that the gradients lie on; of a step that a GPU is still at they come in
-    when it has finished.
-
-    Attributes:
-        num_steps: reductions of all buckets.
-        backward_s: time in backward passes that reduced, the waiting at their end included.
-        computing_s: of that, the time before the waiting.
-        communication_s: time that the buckets' reductions took.
-        exposed_s: of that, the time that backward's end waited for.
-        step_s: time between the ends of those backward passes.
-        num_bytes: bytes of gradients that this rank reduced.
-        sent_bytes: bytes that this rank sent for them, counted as ``Communicator.sent_bytes`` is.
-        buckets: of the last finished step, for each bucket ``num_parameters``, ``num_bytes``, ``busy_s`` (its
-            reduction's time) and ``waited_s`` (what backward's end waited for it).
-        ready_order: the parameters' names in the order of the buckets.
-        slowest_rank: the rank that had computed longest in backward passes when replicas were last compared.
-    """
-
-    num_steps: int = 0
-    backward_s: float = 0.0
-    computing_s: float = 0.0
-    communication_s: float = 0.0
-    exposed_s: float = 0.0
-    step_s: float = 0.0
-    num_bytes: int = 0
-    sent_bytes: float = 0.0
-    buckets: list[dict[str, Any]] = field(default_factory=list)
-    ready_order: list[str] = field(default_factory=list)
-    slowest_rank: int | None = None
-
-    @property
-    def hidden_s(self) -> float:
-        """Communication that went on behind the backward pass."""
-        return max(0.0, self.communication_s - self.exposed_s)
-
-    @property
-    def hidden_share(self) -> float:
-        """Share of the communication that went on behind the backward pass, 0 … 1."""
-        return self.hidden_s / self.communication_s if self.communication_s else 0.0
-
-
-@dataclass
-class _Timing:
-    """When the parts of a step were done, for the statistics that it belongs to.
-
-    Attributes:
-        statistics: get the seconds.
-        buckets: what each bucket moves.
-        works: the buckets' reductions.
-        moments: the backward pass's start, the end of its computation, and for each bucket that of its wait.
-        before: the end of the step before.
-    """
-
-    statistics: Statistics
-    buckets: list[dict[str, Any]]
-    works: list[Work]
-    moments: list[Moment]
-    before: Moment
-
-    def settle(self) -> bool:
-        """Add the seconds to the statistics; False if the device has not finished."""
-        busy_s = [work.seconds for work in self.works]
-        first, last = self.moments[0], self.moments[-1]
-        backward_s = first.until(last)
-        if backward_s is None or None in busy_s:
-            return False
-        waits = [x.until(y) or 0.0 for x, y in itertools.pairwise(self.moments)]
-        for bucket, busy, waited in zip(self.buckets, busy_s, waits[1:], strict=True):
-            bucket |= {"busy_s": busy, "waited_s": waited}
-        total = self.statistics
-        total.buckets = self.buckets
-        total.step_s += self.before.until(last) or 0.0
-        total.backward_s += backward_s
-        total.computing_s += waits[0]
-        total.communication_s += sum(bucket["busy_s"] for bucket in self.buckets)
-        total.exposed_s += sum(waits[1:])
-        if listening():
-            event("reduce", buckets=self.buckets, computing_s=waits[0])
-        return True
 
 
 class Reducer:
@@ -201,8 +116,7 @@ class Reducer:
             leaf.observer = self
         self.better_order: list[tuple[str, Tensor]] | None = None
         self._ready: list[Leaf] | None = []  # in order, until the ranks have agreed
-        # A power of 2 near the ranks' weights in sum keeps float16 in range.
-        self._reference = float(comm.size)
+        self._reference = self._first_reference()
         self._gathered = 0.0  # weight of the backward passes that have not been reduced yet
         self._num_gathered = 0  # how many there are
         self._overlaps: bool | None = None  # None: the first step will tell
@@ -212,8 +126,29 @@ class Reducer:
         self._device = self.buckets[0].flat.device if self.buckets else CPU
         self._moments: list[Moment] = []
         self._ended: Moment | None = None
-        self._unsettled: deque[_Timing] = deque()
+        self._unsettled: deque[Timing] = deque()
         self._sent_bytes = 0.0
+
+    # -- the unit of weights
+
+    @property
+    def _at_full_range(self) -> bool:
+        """Whether sums over the ranks, however many, stay far from the end of their numbers' range."""
+        return all(bucket.joined for bucket in self.buckets)
+
+    def _first_reference(self) -> float:
+        """The unit of weights while all of them are taken for 1."""
+        return 1.0 if self._at_full_range else 2.0 ** round(math.log2(self.comm.size))
+
+    def _next_reference(self, total: float) -> float:
+        """The unit of weights behind a step whose weights have come to ``total`` units.
+
+        One rank's part, if it can be: where all ranks count alike, their gradients then need no scaling. For
+        float16, also a hook's, a power of 2 near the sum of all, which keeps sums in range.
+        """
+        if self._at_full_range:
+            return self._reference * (total / self.comm.size)
+        return self._reference * 2.0 ** round(math.log2(total))
 
     # -- what the backward pass tells
 
@@ -357,7 +292,7 @@ class Reducer:
                     "are in step: go on with the next batch on all of them, or end the program"
                 )
         elif self.buckets and self.buckets[0].total > 0.0:
-            self._reference *= 2.0 ** round(math.log2(self.buckets[0].total))
+            self._reference = self._next_reference(self.buckets[0].total)
 
     def _stop(self) -> None:
         self.active = False
@@ -444,11 +379,12 @@ class Reducer:
     def reduce_within(self, comm: Communicator) -> None:
         """Reduce among the ranks of another communicator from now on."""
         self.comm = comm
-        self._reference = 2.0 ** round(math.log2(comm.size))  # what its ranks have agreed on
+        self._reference = self._first_reference()  # what its ranks have agreed on
         for bucket in self.buckets:
             bucket.comm = comm
 
     def _count(self) -> None:
+        start_s = time.perf_counter()
         total = self.statistics
         total.ready_order = [name for bucket in self.buckets for name in bucket.names]
         total.num_steps += 1
@@ -457,8 +393,9 @@ class Reducer:
         total.num_bytes += sum(bucket["num_bytes"] for bucket in each)
         works = [bucket.work for bucket in self.buckets]
         before, self._ended = self._ended or self._moments[0], self._moments[-1]
-        self._unsettled.append(_Timing(total, each, works, self._moments, before))
+        self._unsettled.append(Timing(total, each, works, self._moments, before))
         self.settle()
+        total.counting_s += time.perf_counter() - start_s
 
     def settle(self) -> None:
         """Bring the statistics up to the last step that the device has finished.

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from contracts import communicator, count
 from contracts.communicator import CHECKS, CHECKS_OF_MANY
 
 from distgrad.comm import ThreadWorld, init
@@ -82,17 +83,26 @@ def test_the_suite_catches_a_planted_fault(method, fault, name, monkeypatch):
 
 
 def run_all(backend, size):
-    """All checks in one job, since a start costs more than a check; a failure names its check."""
+    """All checks in one job, since a start costs more than a check."""
     comm = init(backend, timeout_s=20, check_calls=float("inf"))
     assert (comm.backend, comm.size) == (backend, size)
-    for name, check in {**CHECKS, **(CHECKS_OF_MANY if size > 1 else {})}.items():
-        try:
-            check(comm)
-        except pytest.skip.Exception:  # reported where the check stands alone, as test_single
-            continue
-        except BaseException as error:
-            error.add_note(f"contract check {name} on rank {comm.rank} of {size}")
-            raise
+    communicator.run_all(comm)  # what lacks a package is reported by test_single
+
+
+def test_the_checks_are_counted_by_backend_and_size(capsys, monkeypatch):
+    assert count.main(["--backends", "single", "threads", "shm", "--sizes", "1", "2"]) == 0
+    many = len(CHECKS) + len(CHECKS_OF_MANY)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert lines == [
+        ["single", str(len(CHECKS)), "-"],
+        ["threads", str(len(CHECKS)), str(many)],
+        ["shm", str(len(CHECKS)), str(many)],
+    ]
+    monkeypatch.setattr(ThreadCommunicator, "_broadcast", do_nothing)
+    assert count.main(["--backends", "threads", "--sizes", "2"]) == 1
+    failure = capsys.readouterr().out
+    assert "threads failed" in " ".join(failure.split())
+    assert "contract check broadcast_copies_the_roots_array on rank" in failure
 
 
 @pytest.mark.ranks(1)

@@ -223,7 +223,7 @@ def test_compiled_collectives_give_the_bits_of_the_others(when, monkeypatch):
     comm = init(timeout_s=60, check_calls=0)
     cases = [
         (length, dtype, op)
-        for length in (0, 1, 7, 4000, 40_001)
+        for length in (0, 1, 7, 4000, 40_001, 300_001)
         for dtype in ("float32", "float64", "int64", "float16")
         for op in ("sum", "min", "max", "prod")
     ]
@@ -238,6 +238,48 @@ def test_compiled_collectives_give_the_bits_of_the_others(when, monkeypatch):
         for case, bits in zip(cases, expected, strict=True):
             assert reduced(comm, *case) == bits, case
     assert len(set(comm.all_gather_object(bits))) == 1
+
+
+@pytest.mark.ranks(2, backend="shm", timeout=90)
+def test_compiled_collectives_wait_for_a_rank_that_is_late_at_any_meeting(monkeypatch):
+    """Rank 0 comes late to every meeting, by more than rank 1 sleeps at once."""
+    from distgrad.comm import hostgroup
+
+    monkeypatch.setattr(hostgroup, "_MEETINGS_BEFORE_COMPILING", (10**9, 10**9))
+    comm = init(timeout_s=60, check_calls=0)
+    comm._host.rank == 0 or comm._host._compile()
+    arena = comm.allocate(4 * 50_000).view(np.float32)
+    meet = hostgroup.HostGroup.meet
+    if comm.rank == 0:
+        monkeypatch.setattr(hostgroup.HostGroup, "meet", lambda self: (time.sleep(0.12), meet(self)))
+    for x in (np.empty(10, np.float32), np.empty(50_000, np.float32), arena):
+        x[:] = np.arange(x.size) % 100 + comm.rank
+        np.testing.assert_array_equal(comm.all_reduce(x), 2 * (np.arange(x.size) % 100) + 1)
+
+
+@pytest.mark.ranks(3, backend="shm", timeout=90)
+@pytest.mark.parametrize("pages", ["large", "small"])
+def test_memory_of_several_large_pages_is_each_ranks_own(pages, monkeypatch):
+    """Also where the kernel refuses them."""
+    from distgrad.comm import hostgroup, mapping
+
+    if pages == "small":
+        monkeypatch.setattr(hostgroup, "enlarge_pages", lambda memory: 0)
+        monkeypatch.setattr(mapping, "_find_room", lambda num_bytes: None)
+    comm = init(timeout_s=60, check_calls=0)
+    size = 1_500_007
+    memory = comm.allocate(4 * size)
+    assert memory.ctypes.data % (4096 if pages == "small" else mapping.LARGE_PAGE_BYTES) == 0
+    assert not memory.any()
+    x = memory.view(np.float32)
+    for compile_now in (False, True):
+        if compile_now:
+            comm._host._compile()
+        x[:] = np.arange(size) % 1000 + comm.rank
+        comm.barrier()
+        assert comm.all_reduce(x[5:]) is not x
+        np.testing.assert_array_equal(x[5:], 3 * (np.arange(size) % 1000)[5:] + 3)
+        np.testing.assert_array_equal(x[:5], np.arange(5) + comm.rank)
 
 
 @pytest.mark.parametrize("call", ["blocking", "asynchronous", "in a group"])

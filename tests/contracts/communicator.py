@@ -36,6 +36,25 @@ def check_of_many(function: Callable[[Communicator], None]) -> Callable[[Communi
     return function
 
 
+def run_all(comm: Communicator) -> dict[str, bool]:
+    """Run every check that a group of this size can pass; a failure names its check.
+
+    Returns:
+        By check, whether it ran; one that did not lacks a package that it compares with.
+    """
+    ran = {}
+    for name, function in {**CHECKS, **(CHECKS_OF_MANY if comm.size > 1 else {})}.items():
+        try:
+            function(comm)
+            ran[name] = True
+        except pytest.skip.Exception:
+            ran[name] = False
+        except BaseException as error:
+            error.add_note(f"contract check {name} on rank {comm.rank} of {comm.size}, {comm.backend}")
+            raise
+    return ran
+
+
 def data(rank: int, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """Numbers of one rank; small enough that integers do not overflow in a product over five ranks."""
     rng = np.random.default_rng([rank, len(shape), int(np.prod(shape))])

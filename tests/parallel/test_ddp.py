@@ -323,6 +323,30 @@ def test_replicas_that_drift_are_an_error_with_parameter_ranks_and_step():
     ThreadWorld(3).run(run)
 
 
+def test_watching_costs_less_than_a_hundredth_of_a_step():
+    """Statistics of each, and a comparison of the replicas in a hundred; benchmarks/ddp.py prints both."""
+    layers = [
+        dg.nn.Linear(512, 512),
+        dg.nn.ReLU(),
+        dg.nn.Linear(512, 512),
+        dg.nn.ReLU(),
+        dg.nn.Linear(512, 9),
+    ]
+    model = DistributedDataParallel(dg.nn.Sequential(*layers), init("single"), check_replicas_every=100)
+    x, y = np.ones((512, 512), np.float32), np.arange(512) % 9
+    counting, comparing = [], []
+    for step in range(15):
+        model.stats(reset=True)
+        mean_loss(model, x, y).backward()
+        model.check_replicas()
+        stats = model.stats()
+        if step > 4:  # the first ones compile
+            counting.append(stats.counting_s / stats.step_s)
+            comparing.append(stats.comparing_s / stats.step_s / model.check_replicas_every)
+    assert 0 < np.median(counting) < 0.01
+    assert 0 < np.median(comparing) < 0.01
+
+
 def test_statistics_count_bytes_and_times():
     def run(comm):
         model = DistributedDataParallel(Network(), comm, bucket_cap_mb=SMALL, check_replicas_every=3)
@@ -337,6 +361,9 @@ def test_statistics_count_bytes_and_times():
         assert 0 < stats.computing_s <= stats.backward_s
         assert 0.0 <= stats.hidden_share <= 1.0
         assert stats.slowest_rank in range(comm.size)
+        assert 0 < stats.counting_s < stats.step_s
+        assert 0 < stats.comparing_s < stats.step_s
+        assert stats.watching_share == (stats.counting_s + stats.comparing_s) / stats.step_s
         assert model.stats().num_steps == 0
 
     ThreadWorld(2).run(run)

@@ -22,12 +22,22 @@ from numba.extending import intrinsic
 
 from distgrad.backend.kernels.support import jit
 
-__all__ = ["DTYPES", "make_state", "meet", "prepare", "reduce_in_place", "reduce_small", "wait"]
+__all__ = [
+    "DTYPES",
+    "make_state",
+    "meet",
+    "prepare",
+    "reduce_in_place",
+    "reduce_piece",
+    "reduce_small",
+    "wait",
+]
 
 _CELLS, _SIZE, _RANK, _EPOCH, _YIELD, _SYSCALL, _FUTEX = range(7)  # what stands in a state
 _SECONDS, _NANOSECONDS = 7, 8  # a struct timespec
 _SLOTS, _STRIDE = 9, 11  # addresses of the first rank's two slots; bytes from one rank's to the next's
 _LENGTH = 12
+_NUMBER, _ROWS, _ROW_BYTES, _START = range(4)  # what stands in an arena's place
 _CELL_BYTES = 128  # a rank's cell: 16 numbers
 _ARENA, _OFFSET, _ASLEEP = 16, 24, 32  # their bytes in a cell; 0 is how many meetings it has come to
 _SLEEP_S = 0.05
@@ -35,6 +45,7 @@ _SPIN_S = 100e-6
 _TRIAL_SPINS, _TRIALS = 20_000, 5
 _NUM_YIELDS = 100
 _BLOCK = 2048  # elements that are summed and copied while they are in the nearest cache
+_ALIGNMENT_BYTES = 128  # slices begin where no other rank's cache line ends
 _WAIT, _WAKE, _EVERYONE = 0, 1, (1 << 31) - 1
 _FUTEX_NUMBERS = {"x86_64": 202, "aarch64": 98}
 DTYPES = "fdl"  #: Type characters of what is reduced here.
@@ -158,6 +169,43 @@ def _fold_elements(op: int, x: Any, y: Any) -> None:
 _fold = jit(_fold_elements, fastmath=False)  # each element's sum is the one that NumPy would give
 
 
+def _fold_elements_into_both(op: int, x: Any, y: Any) -> None:
+    """``x = y = x op y``: written at once, since both are at hand."""
+    if op == 0:
+        for i in range(x.size):
+            total = x[i] + y[i]
+            x[i] = total
+            y[i] = total
+    elif op == 1:
+        for i in range(x.size):
+            total = min(x[i], y[i])
+            x[i] = total
+            y[i] = total
+    elif op == 2:
+        for i in range(x.size):
+            total = max(x[i], y[i])
+            x[i] = total
+            y[i] = total
+    else:
+        for i in range(x.size):
+            total = x[i] * y[i]
+            x[i] = total
+            y[i] = total
+
+
+_fold_into_both = jit(_fold_elements_into_both, fastmath=False)
+
+
+@jit
+def _copy(x: Any, y: Any) -> None:
+    """``x = y``, by a loop: the C library's copy takes ten times as long on some processors, at some places.
+
+    That is ``rep movsb``, where the target lies less than 64 bytes behind the source in their pages.
+    """
+    for i in range(x.size):
+        x[i] = y[i]
+
+
 @jit
 def reduce_small(state: Any, x: Any, op: int, spins: int, met: bool) -> int:
     """Reduce ``x`` through the slots, everything on every rank.
@@ -175,16 +223,61 @@ def reduce_small(state: Any, x: Any, op: int, spins: int, met: bool) -> int:
     n, stride = x.size, state[_STRIDE]
     slots = state[_SLOTS + (state[_EPOCH] + (0 if met else 1)) % 2]
     if not met:
-        own = numba.carray(_pointer(slots + state[_RANK] * stride, x), n)
-        for i in range(n):
-            own[i] = x[i]
+        _copy(numba.carray(_pointer(slots + state[_RANK] * stride, x), n), x)
         if meet(state, spins) != 0:
             return 1
-    first = numba.carray(_pointer(slots, x), n)
-    for i in range(n):
-        x[i] = first[i]
+    _copy(x, numba.carray(_pointer(slots, x), n))
     for other in range(1, state[_SIZE]):
         _fold(op, x, numba.carray(_pointer(slots + other * stride, x), n))
+    return 0
+
+
+@jit
+def _bound(n: int, itemsize: int, rank: int, size: int) -> int:
+    """Where a rank's slice of ``n`` elements begins, as ``distgrad.comm.hostgroup`` has it."""
+    step = _ALIGNMENT_BYTES // itemsize
+    return min(-(-n // step) * rank // size * step, n)
+
+
+@jit
+def reduce_piece(state: Any, x: Any, op: int, spins: int, num_met: int) -> int:
+    """Reduce a piece of an array that lies anywhere, through the slots: a slice on every rank.
+
+    Args:
+        state: of :func:`make_state`.
+        x: ``[n]``, overwritten; no longer than a slot.
+        op: number of the operation.
+        spins: how long to spin.
+        num_met: of the two meetings that it takes, how many there were already.
+
+    Returns:
+        0; 1 or 2 where somebody is late at the first or second meeting: call :func:`wait` until nobody is,
+        and then this with that number for ``num_met``.
+    """
+    n, size, rank, stride = x.size, state[_SIZE], state[_RANK], state[_STRIDE]
+    if num_met == 0:
+        slots = state[_SLOTS + (state[_EPOCH] + 1) % 2]
+        _copy(numba.carray(_pointer(slots + rank * stride, x), n), x)
+        if meet(state, spins) != 0:
+            return 1
+    if num_met <= 1:
+        slots, results = state[_SLOTS + state[_EPOCH] % 2], state[_SLOTS + (state[_EPOCH] + 1) % 2]
+        start, stop = _bound(n, x.itemsize, rank, size), _bound(n, x.itemsize, rank + 1, size)
+        for begin in range(start, stop, _BLOCK):
+            m, at = min(_BLOCK, stop - begin), begin * x.itemsize
+            block = x[begin : begin + m]
+            _copy(block, numba.carray(_pointer(slots + at, x), m))
+            for other in range(1, size):
+                _fold(op, block, numba.carray(_pointer(slots + other * stride + at, x), m))
+            _copy(numba.carray(_pointer(results + rank * stride + at, x), m), block)
+        if meet(state, spins) != 0:
+            return 2
+    results = state[_SLOTS + state[_EPOCH] % 2]
+    for other in range(size):
+        if other != rank:
+            start, stop = _bound(n, x.itemsize, other, size), _bound(n, x.itemsize, other + 1, size)
+            there = results + other * stride + start * x.itemsize
+            _copy(x[start:stop], numba.carray(_pointer(there, x), stop - start))
     return 0
 
 
@@ -195,19 +288,16 @@ def _reduce_slice(x: Any, op: int, size: int, rows: int, stride: int, start: int
         n = min(_BLOCK, stop - begin)
         block = rows + begin * x.itemsize
         first = numba.carray(_pointer(block, x), n)
-        for other in range(1, size):
+        for other in range(1, size - 1):
             _fold(op, first, numba.carray(_pointer(block + other * stride, x), n))
-        for other in range(1, size):
-            copy = numba.carray(_pointer(block + other * stride, x), n)
-            for i in range(n):
-                copy[i] = first[i]
+        if size > 1:
+            _fold_into_both(op, first, numba.carray(_pointer(block + (size - 1) * stride, x), n))
+        for other in range(1, size - 1):
+            _copy(numba.carray(_pointer(block + other * stride, x), n), first)
 
 
 @jit
-def reduce_in_place(
-    state: Any, x: Any, op: int, spins: int, arena: int, offset: int, rows: int, stride: int, part: Any,
-    met: bool,
-) -> int:  # fmt: skip
+def reduce_in_place(state: Any, x: Any, op: int, spins: int, place: Any, met: bool) -> int:
     """Reduce arrays that lie in one arena where they lie, a slice on every rank.
 
     Args:
@@ -215,28 +305,29 @@ def reduce_in_place(
         x: ``[n]``, this rank's, overwritten.
         op: number of the operation.
         spins: how long to spin.
-        arena: its number.
-        offset: bytes from the start of this rank's row to ``x``.
-        rows: address of the first rank's row.
-        stride: bytes from one row to the next.
-        part: where this rank's slice starts and stops.
+        place: of the arena in which ``x`` lies: its number, from 1, the address of the first rank's row,
+            bytes from one row to the next, and the address of this rank's row; zeros if it lies in none.
         met: whether all have come to the first meeting; False comes to it.
 
     Returns:
         0; 1 or 2 where somebody is late at the first or second meeting: call :func:`wait` until nobody is,
-        and, after the first, this with ``met``; 3 where the ranks' arrays do not lie at one place.
+        and, after the first, this with ``met``; 3 where the ranks' arrays do not lie at one place of an
+        arena.
     """
-    cells, size, own = state[_CELLS], state[_SIZE], state[_RANK] * _CELL_BYTES
+    cells, size, rank = state[_CELLS], state[_SIZE], state[_RANK]
+    arena, offset = place[_NUMBER], np.int64(x.ctypes.data) - place[_START]
     if not met:
-        _store(cells + own + _ARENA, arena)
-        _store(cells + own + _OFFSET, offset)
+        own = cells + rank * _CELL_BYTES
+        _store(own + _ARENA, arena)
+        _store(own + _OFFSET, offset)
         if meet(state, spins) != 0:
             return 1
     for other in range(size):
         cell = cells + other * _CELL_BYTES
-        if _load(cell + _ARENA) != arena or _load(cell + _OFFSET) != offset:
+        if arena == 0 or _load(cell + _ARENA) != arena or _load(cell + _OFFSET) != offset:
             return 3
-    _reduce_slice(x, op, size, rows + offset, stride, part[0], part[1])
+    start, stop = _bound(x.size, x.itemsize, rank, size), _bound(x.size, x.itemsize, rank + 1, size)
+    _reduce_slice(x, op, size, place[_ROWS] + offset, place[_ROW_BYTES], start, stop)
     return 2 if meet(state, spins) != 0 else 0
 
 
@@ -274,10 +365,10 @@ def prepare(state: Any) -> int:
     for dtype in DTYPES:
         trial[:_YIELD] = cells.ctypes.data, 1, 0, 0  # a group of one
         x, slot = np.zeros(1, dtype), np.zeros(1, dtype)
-        address = x.ctypes.data
         trial[_SLOTS:_STRIDE] = slot.ctypes.data
         reduce_small(trial, x, 0, 0, False)
-        reduce_in_place(trial, x, 0, 0, 0, 0, address, x.nbytes, (0, 1), False)
+        reduce_piece(trial, x, 0, 0, 0)
+        reduce_in_place(trial, x, 0, 0, np.zeros(4, np.int64), False)
     meet(trial, 0)
     if state[_YIELD]:  # how long a turn takes is the others' business
         return _NUM_YIELDS
