@@ -118,8 +118,8 @@ def _require() -> None:
 
 
 def _sum(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None, out: Any = None) -> Any:
-    if dtype is None and x.dtype.char == "e":  # a float16 sum rounds away small terms, and overflows at 65504
-        total = x.sum(axis, np.float32, None, keepdims).astype(np.float16)
+    if dtype is None and x.dtype.char in "eE":  # of 16 bits: a sum rounds small terms away, or overflows
+        total = x.sum(axis, np.float32, None, keepdims).astype(x.dtype)
         return total if out is None else _copyto(out, total)
     return x.sum(axis, dtype, out, keepdims)
 

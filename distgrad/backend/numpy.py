@@ -26,8 +26,8 @@ _reduce_min: Callable[..., Any] = np.minimum.reduce
 
 
 def _sum(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None, out: Any = None) -> Any:
-    if dtype is None and x.dtype.char == "e":  # a float16 sum rounds away small terms, and overflows at 65504
-        total = _reduce(x, axis, np.float32, None, keepdims).astype(np.float16)
+    if dtype is None and x.dtype.char in "eE":  # of 16 bits: a sum rounds small terms away, or overflows
+        total = _reduce(x, axis, np.float32, None, keepdims).astype(x.dtype)
         return total if out is None else _copyto(out, total)
     return _reduce(x, axis, dtype, out, keepdims)
 

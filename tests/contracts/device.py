@@ -191,3 +191,11 @@ def copies_between_devices_follow_both_streams():
             others = dg.full((1 << 12,), -1, device="cuda:0")  # in the same memory
             assert (y + 1).tolist() == [2 * number + 1] * (1 << 12)
             del others
+
+
+@check
+def means_and_norms_of_float16_do_not_overflow_between():
+    """They are summed up in float32."""
+    x = dg.ones(70_000, dtype=dg.float16, device="cuda")  # whose sum is infinite
+    assert float(x.mean()) == 1.0
+    assert float(dg.linalg.vector_norm(x)) == pytest.approx(70_000**0.5, rel=1e-3)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Axis, reduced_shape, restore_axes
+from distgrad.autograd.ops.rules import Axis, in_float32, reduced_shape, restore_axes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import AxisError, OptionError, ShapeError
 
@@ -42,6 +43,10 @@ def vector_norm(xp: Any, x: Array, /, *, axis: Axis = None, keepdims: bool = Fal
             smallest, 0 the number of elements that are not 0, or any other power. At the vector 0 its
             gradient is 0; magnitudes that tie share the gradient of ``inf`` evenly.
     """
+    return in_float32(functools.partial(_length, xp, ord=ord), x, axis=axis, keepdims=keepdims)
+
+
+def _length(xp: Any, x: Array, axis: Axis, keepdims: bool, ord: float) -> Array:
     size = xp.abs(x)
     if ord == math.inf or ord == -math.inf:
         return (xp.max if ord > 0 else xp.min)(size, axis=axis, keepdims=keepdims)

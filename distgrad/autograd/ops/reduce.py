@@ -52,7 +52,11 @@ def _(xp: Any, g: Array, x_shape: Any, axis: Axis, keepdims: bool) -> Array:
 def mean(xp: Any, x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
     """Mean over axes; of no elements it is NaN, as NumPy's and PyTorch's."""
     count = count_over(x.shape, axis)
-    return xp.sum(x, axis=axis, keepdims=keepdims) * (1.0 / count if count else float("nan"))
+    share = 1.0 / count if count else float("nan")
+    if x.dtype.itemsize > 2:
+        return xp.sum(x, axis=axis, keepdims=keepdims) * share
+    total = xp.sum(x, axis=axis, dtype=np.float32, keepdims=keepdims)  # beyond what 16 bits hold
+    return (total * share).astype(x.dtype)
 
 
 @mean.vjp("x")

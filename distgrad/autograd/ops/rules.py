@@ -94,10 +94,10 @@ def count_over(x_shape: Shape, axis: Any) -> int:
 
 
 def in_float32(reduction: Any, x: Any, *, dtype: Any = None, **options: Any) -> Any:
-    """``reduction(x)``, computed in float32 where ``x`` or ``dtype`` is float16: steps there would round."""
+    """``reduction(x)``, computed in float32 where ``x`` or ``dtype`` has 16 bits: steps there would round."""
     wanted = x.dtype if dtype is None else np.dtype(dtype)
-    if wanted.char == "e":
-        return reduction(x.astype(np.float32), **options).astype(np.float16)
+    if wanted.char in "eE":
+        return reduction(x.astype(np.float32), **options).astype(wanted)
     return reduction(x, **options) if dtype is None else reduction(x, dtype=dtype, **options)
 
 
