@@ -79,8 +79,22 @@ MASK[:, 0] = True
         (4, {"attn_mask": MASK, "scale": 0.3}),
         (4, {"attn_mask": RNG.standard_normal((4, 5, 7))}),
         (2, {"enable_gqa": True, "is_causal": True}),
+        (1, {"enable_gqa": True, "attn_mask": MASK}),
+        (2, {"enable_gqa": True, "attn_mask": np.stack([MASK[:1], MASK[1:2]])[:, None]}),
+        (2, {"enable_gqa": True, "attn_mask": RNG.standard_normal((2, 4, 5, 7)), "scale": 0.7}),
+        (4, {"attn_mask": MASK[None, None]}),
     ],
-    ids=["plain", "causal", "mask", "bias", "grouped"],
+    ids=[
+        "plain",
+        "causal",
+        "mask",
+        "bias",
+        "grouped",
+        "one-key-head-masked",
+        "grouped-batch-mask",
+        "grouped-biased",
+        "mask-of-4-axes",
+    ],
 )
 def test_attention_equals_pytorchs(heads, options):
     torch = pytest.importorskip("torch", reason="compares with PyTorch, which is not installed")

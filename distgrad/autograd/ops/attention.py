@@ -47,17 +47,30 @@ def _grouped(xp: Any, x: Array, heads: int) -> Array:
     return xp.reshape(x, (*x.shape[:-3], heads, x.shape[-3] // heads, *x.shape[-2:]))
 
 
+def _grouped_mask(xp: Any, mask: Any, heads: int) -> Any:
+    """A mask that broadcasts to ``[..., H, L, S]`` as one for scores ``[..., heads, H / heads, L, S]``."""
+    if mask is None or len(mask.shape) < 3:
+        return mask
+    return xp.expand_dims(mask, axis=-3) if mask.shape[-3] == 1 else _grouped(xp, mask, heads)
+
+
+def _where(xp: Any, condition: Array, x: Array, number: float) -> Array:
+    """``x`` or a number, in the dtype of ``x``: with a Python number NumPy makes float64 of bfloat16."""
+    y = xp.where(condition, x, number)
+    return y if y.dtype == x.dtype else xp.astype(y, x.dtype)
+
+
 def _masked_softmax(xp: Any, scores: Array, mask: Array) -> Array:
     """Softmax over keys; a query that may look at none has weights of 0."""
     if mask.dtype == bool:
-        scores = xp.where(mask, scores, -math.inf)
+        scores = _where(xp, mask, scores, -math.inf)
         sees = xp.any(mask, axis=-1, keepdims=True)
     else:
         scores = scores + mask
         sees = xp.any(mask != -math.inf, axis=-1, keepdims=True)
     if at_hand(sees) and bool(xp.all(sees)):
         return xp.softmax(scores, axis=-1)
-    return xp.where(sees, xp.softmax(xp.where(sees, scores, 0.0), axis=-1), 0.0)
+    return _where(xp, sees, xp.softmax(_where(xp, sees, scores, 0.0), axis=-1), 0.0)
 
 
 def _plain_weights(xp: Any, query: Array, key: Array, scale: float, is_causal: bool) -> Array:
@@ -163,6 +176,14 @@ def attention_weights(
         Sample(((2, 3, 4), (2, 5, 4), (2, 5, 6), _BIAS), {"scale": 0.3}, note="an added mask", grad=False),
         Sample(((2, 3, 4), (2, 5, 4), (2, 5, 6), (3, 5)), note="a learned mask"),
         Sample(((1, 4, 3, 2), (1, 2, 5, 2), (1, 2, 5, 2)), {"enable_gqa": True}, note="shared keys"),
+        Sample(
+            ((2, 4, 3, 2), (2, 2, 5, 2), (2, 2, 5, 2)),
+            {
+                "enable_gqa": True,
+                "attn_mask": np.array([[True] * 5, [False, True] * 2 + [True]])[:, None, None],
+            },
+            note="shared keys, a mask for each of the batch",
+        ),
         Sample(((0, 3, 4), (0, 5, 4), (0, 5, 6)), note="empty"),
     ],
     rejects=[
@@ -210,6 +231,7 @@ def scaled_dot_product_attention(
     if enable_gqa:
         heads = key.shape[-3]
         query, key, value = (_grouped(xp, x, heads) for x in (query, key, value))
+        attn_mask = _grouped_mask(xp, attn_mask, heads)
     scale = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
     if attn_mask is None and not dropout_p and key.shape[-2]:
         y = xp.attention(query, key, value, scale=scale, is_causal=is_causal)
