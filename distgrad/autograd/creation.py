@@ -10,7 +10,7 @@ import numpy as np
 from distgrad.autograd.dispatch import CREATORS, namespace
 from distgrad.autograd.ops.move import moved
 from distgrad.autograd.porting import one_shape
-from distgrad.autograd.tensor import Tensor
+from distgrad.autograd.tensor import FLOATING, Tensor
 from distgrad.backend.device import CPU, Device, activated, device_of, find_backend, resolve, to_device
 from distgrad.backend.namespace import NAMESPACES
 from distgrad.errors import DeviceError, DTypeError, OptionError, ShapeError
@@ -124,7 +124,7 @@ def _to_array(data: Any, dtype: Any, copy: bool | None = None) -> np.ndarray:
         if dtype is None and isinstance(data, list | tuple):
             dtype = np.result_type(*[kind(0) if kind in DEFAULTS else kind for kind in kinds])
         array = np.array(data, dtype=dtype, copy=copy)
-    if array.dtype.kind not in "biufc":
+    if array.dtype.kind not in "biufc" and array.dtype.char not in FLOATING:
         raise DTypeError(f"tensor: expected numbers, got {type(data).__name__} of {array.dtype}")
     return array
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.autograd.casting import bfloat16
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, to_device
 from distgrad.backend.namespace import NAMESPACES
@@ -30,7 +31,7 @@ _TREE = "distgrad.tree"
 _DIGEST = "distgrad.sha256"
 _ARRAY = "$array"
 _PLAIN = (str, int, float, bool, type(None))
-_DTYPES = "?bhilqBHILQefd"
+_DTYPES = "?bhilqBHILQefdE"
 
 
 def save(state: Any, path: str | os.PathLike[str], metadata: dict[str, str] | None = None) -> None:
@@ -53,8 +54,8 @@ def save(state: Any, path: str | os.PathLike[str], metadata: dict[str, str] | No
     reserved = {_TREE, _DIGEST} & set(metadata or {})
     if reserved:
         raise ValueError(f"save: metadata must not use the names {sorted(reserved)}")
-    notes = {**(metadata or {}), _TREE: json.dumps(tree), _DIGEST: _digest(arrays)}
-    _write(Path(path), arrays, notes)
+    notes = {**(metadata or {}), _TREE: json.dumps(tree)}
+    _write(Path(path), arrays, {**notes, _DIGEST: _digest(arrays, notes)})
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray], notes: dict[str, str]) -> None:
@@ -77,13 +78,21 @@ def _write(path: Path, arrays: dict[str, np.ndarray], notes: dict[str, str]) -> 
         raise
 
 
-def load(path: str | os.PathLike[str], *, allow_pickle: bool = False) -> Any:
+#: PyTorch's arguments of ``load``, and what stands for them.
+_ELSEWHERE = {
+    "map_location": "tensors come on the CPU, and load_state_dict sends them to where the module lies",
+    "weights_only": "no pickle is read without allow_pickle=True",
+}
+
+
+def load(path: str | os.PathLike[str], *, allow_pickle: bool = False, **others: Any) -> Any:
     """Read what :func:`save` has written, or any safetensors file.
 
     Args:
         path: the file.
         allow_pickle: also read a Python pickle. A pickle can run any program as it is read: allow it only
             for files that you wrote yourself.
+        **others: none; PyTorch's other arguments are met by an error that says what stands for them.
 
     Returns:
         The state, arrays as tensors; a flat dict by name for files that others wrote.
@@ -91,6 +100,8 @@ def load(path: str | os.PathLike[str], *, allow_pickle: bool = False) -> Any:
     Raises:
         DataError: a file that is missing, truncated, changed or of another kind.
     """
+    for name in others:
+        raise TypeError(f"load: unexpected argument {name!r}; {_ELSEWHERE.get(name, 'leave it out')}")
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -118,13 +129,16 @@ def _load_safetensors(path: Path) -> Any:
     try:
         with safe_open(path, framework="numpy") as file:
             notes = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            names = file.keys()
+            if any(file.get_slice(name).get_dtype() == "BF16" for name in names):
+                bfloat16()  # NumPy has none until its package is loaded
+            arrays = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, TypeError) as error:
         size = path.stat().st_size
         raise DataError(f"load: {path} ({size} bytes) is truncated or no safetensors file: {error}") from None
-    if _TREE not in notes:
+    if _TREE not in notes and _DIGEST not in notes:
         return {name: Tensor(array) for name, array in arrays.items()}
-    if notes.get(_DIGEST) != _digest(arrays):
+    if notes.pop(_DIGEST, None) != _digest(arrays, notes):
         raise DataError(
             f"load: the bytes of {path} differ from the digest in its header; the file was changed after it "
             "was written, take another copy"
@@ -135,12 +149,12 @@ def _load_safetensors(path: Path) -> Any:
         raise DataError(f"load: the header of {path} does not describe its arrays: {error!r}") from None
 
 
-def _digest(arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
+def _digest(arrays: dict[str, np.ndarray], notes: dict[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(notes, sort_keys=True).encode())
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name} {array.dtype} {list(array.shape)};".encode())
-        digest.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import distgrad as dg
+from distgrad import nn
 from distgrad.autograd import casting
 from distgrad.autograd.primitive import REGISTRY
 from distgrad.errors import DTypeError, OptionError
@@ -222,3 +223,38 @@ def test_the_matmul_precision_is_told_to_backends():
         dg.set_float32_matmul_precision(before)
         precision._listeners.remove(heard.append) if heard.append in precision._listeners else None
     assert heard == ["highest", "high", "highest"]
+
+
+HIDDEN = np.array([[False, False, True, True], [False, False, False, True]])
+NETWORKS = {
+    "pooling": (
+        lambda: nn.Sequential(
+            *(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(4, 4, 2), nn.Upsample(scale_factor=2), nn.Conv2d(4, 4, 1), nn.AdaptiveMaxPool2d(3)),
+            *(nn.Conv2d(4, 4, 1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)),
+        ),
+        (2, 1, 12, 12),
+    ),
+    "attention": (lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True), (2, 4, 8)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_whole_networks_train_in_16_bits(name, dtype):
+    build, shape = NETWORKS[name]
+    dg.manual_seed(3)
+    model = build()
+    x = dg.randn(*shape)
+    options = {"src_key_padding_mask": dg.asarray(HIDDEN)} if name == "attention" else {}
+    results = []
+    for enabled in (False, True):
+        model.zero_grad()
+        with dg.autocast("cpu", dtype=dtype, enabled=enabled):
+            y = model(x, **options)
+            loss = nn.functional.cross_entropy(y.reshape(2, -1), y.detach().reshape(2, -1).softmax(axis=1))
+        loss.backward()
+        results.append([loss.detach().numpy(), *(p.grad.numpy().copy() for p in model.parameters())])
+    for low, full in zip(*results[::-1], strict=True):
+        assert low.dtype == np.float32
+        np.testing.assert_allclose(low, full, atol=30 * TOLERANCES[dtype] * max(1e-2, np.abs(full).max()))

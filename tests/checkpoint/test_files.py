@@ -10,6 +10,7 @@ import pytest
 
 import distgrad as dg
 from distgrad.checkpoint import load, save
+from distgrad.checkpoint.files import _digest
 from distgrad.errors import DataError, DTypeError
 
 
@@ -45,6 +46,7 @@ def test_nested_state_comes_back(tmp_path):
         "flags": [True, "x", 1.5],
         "turned": rng.standard_normal((4, 5)).T,
         "a": {"b": np.arange(3)},
+        "narrow": dg.tensor([1.5, -2.0]).astype(dg.bfloat16),
         "a.b": np.arange(4, dtype=np.uint8),
     }
     save(state, tmp_path / "state", {"author": "me"})
@@ -84,16 +86,19 @@ def test_every_truncation_is_an_error_that_names_the_file(tmp_path):
             load(tmp_path / "cut")
 
 
-def test_every_changed_byte_of_the_arrays_is_an_error(tmp_path):
-    save({"x": np.arange(5.0), "y": 3}, tmp_path / "f")
+def test_every_changed_byte_is_an_error(tmp_path):
+    save({"x": np.arange(5.0), "y": 3}, tmp_path / "f", {"author": "me"})
     whole = (tmp_path / "f").read_bytes()
     header = 8 + struct.unpack("<Q", whole[:8])[0]
-    for place in range(header, len(whole)):
-        changed = bytearray(whole)
-        changed[place] ^= 1
-        (tmp_path / "f").write_bytes(changed)
-        with pytest.raises(DataError, match="changed after it was written"):
-            load(tmp_path / "f")
+    for place in range(len(whole)):
+        for bit in (1, 4):
+            changed = bytearray(whole)
+            changed[place] ^= bit
+            (tmp_path / "f").write_bytes(changed)
+            with pytest.raises(
+                DataError, match="changed after it was written" if place >= header else str(tmp_path)
+            ):
+                load(tmp_path / "f")
 
 
 def test_a_tree_that_does_not_fit_is_an_error(tmp_path):
@@ -101,7 +106,10 @@ def test_a_tree_that_does_not_fit_is_an_error(tmp_path):
     whole = (tmp_path / "f").read_bytes()
     size = struct.unpack("<Q", whole[:8])[0]
     header = json.loads(whole[8 : 8 + size])
-    header["__metadata__"]["distgrad.tree"] = '{"$array": "gone"}'
+    notes = header["__metadata__"]
+    notes["distgrad.tree"] = '{"$array": "gone"}'
+    del notes["distgrad.sha256"]
+    notes["distgrad.sha256"] = _digest({"x": np.arange(5.0)}, notes)
     text = json.dumps(header).encode()
     (tmp_path / "f").write_bytes(struct.pack("<Q", len(text)) + text + whole[8 + size :])
     with pytest.raises(DataError, match="does not describe its arrays"):
@@ -121,6 +129,12 @@ def test_foreign_files_and_pickles(tmp_path):
     np.savez(tmp_path / "zip.npz", x=np.zeros(2))
     with pytest.raises(DataError, match="zip archive"):
         load(tmp_path / "zip.npz")
+
+
+@pytest.mark.parametrize("argument", ["map_location", "weights_only", "mmap"])
+def test_arguments_of_pytorch_that_are_not_needed(tmp_path, argument):
+    with pytest.raises(TypeError, match=f"load: unexpected argument '{argument}'; "):
+        dg.load(tmp_path / "any", **{argument: True})
 
 
 def test_metadata_must_leave_our_names_alone(tmp_path):

@@ -20,6 +20,7 @@ from distgrad.autograd.ops.conv import Geometry, Sizes, interior, pad
 from distgrad.autograd.ops.rules import Shape, pairs
 from distgrad.autograd.ops.scatter import check_index
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.autograd.tensor import FLOATING
 from distgrad.errors import ShapeError
 
 
@@ -78,7 +79,7 @@ def _shape(
 
 
 def _lowest(dtype: Any) -> float:
-    return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
+    return -np.inf if dtype.char in FLOATING else np.iinfo(dtype).min
 
 
 def _first_hits(xp: Any, x: Array, geometry: Geometry) -> Iterator[tuple[tuple[Any, ...], Array]]:

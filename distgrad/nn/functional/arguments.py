@@ -7,7 +7,7 @@ from typing import Any
 
 from distgrad.autograd.dispatch import namespace
 from distgrad.autograd.inplace import overwrite
-from distgrad.autograd.tensor import Tensor
+from distgrad.autograd.tensor import FLOATING, Tensor
 from distgrad.errors import OptionError, ShapeError
 
 __all__ = ["as_values", "batched", "check_reduction", "in_place", "mean_or_sum", "scaled"]
@@ -40,7 +40,7 @@ def mean_or_sum(losses: Tensor, reduction: str, where: str) -> Tensor:
 def as_values(target: Any, like: Tensor) -> Any:
     """A target for a computation with ``like``: whole numbers and booleans in its dtype."""
     values = target._data if isinstance(target, Tensor) else target
-    if getattr(values, "dtype", like.dtype).kind == "f":
+    if getattr(values, "dtype", like.dtype).char in FLOATING:
         return target
     return values.astype(like.dtype)
 

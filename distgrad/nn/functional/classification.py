@@ -9,7 +9,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import namespace as ops
 from distgrad.autograd.ops.rules import at_hand, plain
-from distgrad.autograd.tensor import Tensor
+from distgrad.autograd.tensor import FLOATING, Tensor
 from distgrad.backend.device import follow
 from distgrad.backend.namespace import NAMESPACES, namespace_of
 from distgrad.errors import DTypeError, OptionError, ShapeError
@@ -136,7 +136,7 @@ def cross_entropy(
     if weight is not None:
         weight = _class_weights(weight, num_classes, "cross_entropy")
     values = _array(target)
-    if values.dtype.kind == "f" and values.shape == input.shape:
+    if values.dtype.char in FLOATING and values.shape == input.shape:
         probabilities = target if isinstance(target, Tensor) else Tensor(values)
         return _soft_cross_entropy(input, probabilities, weight, reduction, label_smoothing)
     classes, counted = _classes(input, values, ignore_index, "cross_entropy")
