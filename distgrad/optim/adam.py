@@ -65,13 +65,13 @@ class Adam(Optimizer):
         weight_decay: λ of ``g + λ p``.
         amsgrad: divide by the largest v so far.
         maximize: go up instead of down.
+        decoupled_weight_decay: shrink the parameters directly, as :class:`AdamW` does.
 
     Source: Kingma and Ba, ICLR 2015; amsgrad: Reddi et al., ICLR 2018.
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
     block_elements: ClassVar[int] = whole_runs("adam")
-    _decoupled = False
 
     def __init__(
         self,
@@ -83,6 +83,7 @@ class Adam(Optimizer):
         amsgrad: bool = False,
         *,
         maximize: bool = False,
+        decoupled_weight_decay: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -93,6 +94,7 @@ class Adam(Optimizer):
                 "weight_decay": weight_decay,
                 "amsgrad": amsgrad,
                 "maximize": maximize,
+                "decoupled_weight_decay": decoupled_weight_decay,
             },
         )
 
@@ -105,7 +107,7 @@ class Adam(Optimizer):
     ) -> None:
         """Apply the rule above."""
         (beta1, beta2), lr, decay = group["betas"], group["lr"], group["weight_decay"]
-        coupled, shrink = (0.0, 1.0 - lr * decay) if self._decoupled else (decay, 1.0)
+        coupled, shrink = (0.0, 1.0 - lr * decay) if group["decoupled_weight_decay"] else (decay, 1.0)
         _rule(
             namespace_of(p),
             p,
@@ -143,8 +145,6 @@ class AdamW(Adam):
     Source: Loshchilov and Hutter, ICLR 2019.
     """
 
-    _decoupled = True
-
     def __init__(
         self,
         params: Iterable[Any],
@@ -156,4 +156,6 @@ class AdamW(Adam):
         *,
         maximize: bool = False,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
+        super().__init__(
+            params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, decoupled_weight_decay=True
+        )

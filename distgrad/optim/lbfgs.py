@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -48,6 +49,7 @@ class LBFGS(Optimizer):
         tolerance_change: the step ends once loss or parameters change by less.
         history_size: how many steps H remembers.
         line_search_fn: ``"strong_wolfe"``, or None for steps of length ``lr``.
+        maximize: go up instead of down.
 
     Source: Liu and Nocedal, Mathematical Programming 1989; the line search is algorithm 3.5 of Nocedal and
     Wright, Numerical Optimization, 2006, with cubic interpolation safeguarded as in Schmidt's minFunc, 2005.
@@ -65,6 +67,8 @@ class LBFGS(Optimizer):
         tolerance_change: float = 1e-9,
         history_size: int = 100,
         line_search_fn: str | None = None,
+        *,
+        maximize: bool = False,
     ) -> None:
         super().__init__(
             params,
@@ -76,19 +80,23 @@ class LBFGS(Optimizer):
                 "tolerance_change": tolerance_change,
                 "history_size": history_size,
                 "line_search_fn": line_search_fn,
+                "maximize": maximize,
             },
         )
         self._memory: dict[str, Any] = {}
 
-    def add_param_group(self, group: dict[str, Any]) -> None:
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Take the parameters; there is one group.
+
+        Args:
+            param_group: ``params`` and options.
 
         Raises:
             ValueError: a second group.
         """
         if self.param_groups:
             raise ValueError("LBFGS: expected one group of parameters, got a second; pass them in one list")
-        super().add_param_group(group)
+        super().add_param_group(param_group)
         dtypes = sorted({str(parameter.dtype) for parameter in self.param_groups[0]["params"]})
         if len(dtypes) > 1:
             raise ValueError(
@@ -123,7 +131,7 @@ class LBFGS(Optimizer):
             memory["func_evals"] = memory.get("func_evals", 0) + 1
             g = self._gradient()
             if not _largest(g) <= self.param_groups[0]["tolerance_grad"]:
-                self._iterate(closure, float(first), g)
+                self._iterate(closure, self._sign * float(first), g)
         return first
 
     def _iterate(self, closure: Callable[[], Any], loss: float, g: np.ndarray) -> None:
@@ -147,7 +155,7 @@ class LBFGS(Optimizer):
             else:
                 self._move(self._values(), t, d)
                 if not last:
-                    loss, g, calls = float(_call(closure)), self._gradient(), 1
+                    loss, g, calls = self._loss(closure), self._gradient(), 1
             memory["t"] = t
             evaluations += calls
             memory["func_evals"] += calls
@@ -192,20 +200,29 @@ class LBFGS(Optimizer):
 
         def evaluate(t: float) -> _Point:
             self._move(values, t, d)
-            loss, g = float(_call(closure)), self._gradient()
+            loss, g = self._loss(closure), self._gradient()
             return _Point(t, loss, g, float(g @ d))
 
         point, calls = _strong_wolfe(evaluate, start, t, _largest(d), max_trials)
         self._move(values, point.t, d)
         return point, calls
 
+    @property
+    def _sign(self) -> float:
+        """What turns the user's loss into one to go down."""
+        return -1.0 if self.param_groups[0]["maximize"] else 1.0
+
+    def _loss(self, closure: Callable[[], Any]) -> float:
+        return self._sign * float(_call(closure))
+
     def _gradient(self) -> np.ndarray:
-        """All gradients in one vector; zeros for a parameter without."""
+        """All gradients of that loss in one vector; zeros for a parameter without."""
         parameters = self.param_groups[0]["params"]
         xp = namespace_of(parameters[0]._data)
-        return xp.concat(
+        gradient = xp.concat(
             [(xp.zeros_like(p._data) if p.grad is None else p.grad._data).ravel() for p in parameters]
         )
+        return gradient if self._sign > 0 else -gradient
 
     def _values(self) -> np.ndarray:
         arrays = [p._data for p in self.param_groups[0]["params"]]
@@ -219,6 +236,14 @@ class LBFGS(Optimizer):
             parameter._data[...] = values[start : start + parameter.size].reshape(parameter.shape)
             parameter.changed("LBFGS.step")
             start += parameter.size
+
+    @property
+    def state(self) -> defaultdict[Tensor, dict[str, Any]]:
+        """The history, which stands under the first parameter."""
+        state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+        if self._memory:
+            state[self.param_groups[0]["params"][0]] = self._memory
+        return state
 
     def state_dict(self) -> dict[str, Any]:
         """Options and history as PyTorch lays them out, under the number of the first parameter."""
@@ -252,7 +277,11 @@ class LBFGS(Optimizer):
             if wrong:
                 raise ShapeError(f"load_state_dict: {name} is {list(wrong[0])}, expected [{size}]")
             memory[name] = vectors if isinstance(memory[name], list) else vectors[0]
-        super().load_state_dict({**state_dict, "state": {}})
+        # The history is one vector in the parameters' order, which names alone would not keep.
+        groups = [
+            {k: v for k, v in each.items() if k != "param_names"} for each in state_dict["param_groups"]
+        ]
+        super().load_state_dict({"state": {}, "param_groups": groups})
         self._memory = {k: list(v) if isinstance(v, list) else v for k, v in memory.items()}
 
 

@@ -8,7 +8,9 @@ whole is called on one parameter at a time, in its own shape, and may keep state
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
@@ -28,6 +30,14 @@ __all__ = ["Optimizer", "whole_runs"]
 #: So that a rule's arrays stay in a core's second-level cache between its operations.
 _BLOCK_ELEMENTS = 1 << 15
 
+#: PyTorch's options that are not offered, and why.
+_ELSEWHERE = {
+    "foreach": "a rule always runs over flat buffers, many parameters at once",
+    "fused": "a rule always runs over flat buffers, by one kernel where there is one",
+    "capturable": "steps are counted on the host",
+    "differentiable": "a step is no part of a graph; write the update with tensors and dg.func.grad",
+}
+
 
 def whole_runs(rule: str) -> int:
     """Elements to a call of a rule: all where a kernel goes over them once, else a block."""
@@ -42,7 +52,8 @@ class Optimizer:
         defaults: options of groups that do not set their own.
 
     Attributes:
-        param_groups: dicts of ``params`` and options; options may be changed between steps.
+        param_groups: dicts of ``params`` and options, and of ``param_names`` where names were given; options
+            may be changed between steps.
     """
 
     #: Names of the state arrays that the rule keeps, each of a parameter's size.
@@ -51,6 +62,13 @@ class Optimizer:
     block_elements: ClassVar[int] = _BLOCK_ELEMENTS
     #: Whether the rule treats elements alike, so that it may be given any block of them.
     elementwise: ClassVar[bool] = True
+
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        """Meet PyTorch's options that are not offered with a reason, before a rule's own check of names."""
+        for option in options.keys() & _ELSEWHERE.keys():
+            if option not in inspect.signature(cls.__init__).parameters:
+                raise TypeError(f"{cls.__name__}: there is no {option}; {_ELSEWHERE[option]}: leave it out")
+        return super().__new__(cls)
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         self.defaults = defaults
@@ -71,15 +89,19 @@ class Optimizer:
         for group in groups:
             self.add_param_group(group)
 
-    def add_param_group(self, group: dict[str, Any]) -> None:
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Train further parameters, with options of their own.
+
+        Args:
+            param_group: ``params``, tensors or ``(name, tensor)`` pairs, and options.
 
         Raises:
             DTypeError: an entry that is no tensor, or not of a floating dtype.
             ValueError: a parameter that a group holds already, or an option that the optimizer lacks.
         """
-        params = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
-        params = [entry[1] if isinstance(entry, tuple) else entry for entry in params]
+        group = param_group
+        entries = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+        params = [entry[1] if isinstance(entry, tuple) else entry for entry in entries]
         known = {id(p) for other in self.param_groups for p in other["params"]}
         name = type(self).__name__
         for parameter in params:
@@ -96,6 +118,8 @@ class Optimizer:
             raise ValueError(f"{name}: unknown options {sorted(unknown)}; known are {sorted(self.defaults)}")
         full = {"params": params, **self.defaults, **{k: v for k, v in group.items() if k != "params"}}
         self.check_options(full)
+        if entries and all(isinstance(entry, tuple) for entry in entries):
+            full["param_names"] = [entry[0] for entry in entries]
         self.param_groups.append(full)
         flatten(params)
         self._steps |= dict.fromkeys(params, 0)
@@ -245,7 +269,24 @@ class Optimizer:
         buffer, start, stop = self._home(parameter)
         return self._array(buffer, name)[start:stop].reshape(parameter.shape)
 
-    # -- files
+    # -- state
+
+    @property
+    def state(self) -> defaultdict[Tensor, dict[str, Any]]:
+        """What is kept of each parameter that was updated: its number of steps, and arrays by name.
+
+        The tensors lie in the optimizer's own memory; a dict without entries stands for other parameters.
+        """
+        state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if self._steps[parameter]:
+                    arrays = self._states_of(group, parameter).items()
+                    state[parameter] = {
+                        "step": self._steps[parameter],
+                        **{name: Tensor(array) for name, array in arrays},
+                    }
+        return state
 
     def state_dict(self) -> dict[str, Any]:
         """Options and state as PyTorch lays them out: parameters are numbered in the order of the groups.
@@ -271,21 +312,19 @@ class Optimizer:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned; nothing is changed if it does not fit.
 
+        Where this optimizer and the saved one were given ``model.named_parameters()``, the state goes by
+        name, however the parameters are spread over groups. A group then takes each option on which the saved
+        groups of its parameters agree, and keeps its own where they do not. Without names parameters are
+        counted, and the groups must be as they were.
+
         Raises:
             StateDictError: groups or parameters that differ in number, or an array that is missing.
             ShapeError: an array of another shape than its parameter.
         """
-        saved = state_dict["param_groups"]
-        sizes = [len(group["params"]) for group in saved]
-        own = [len(group["params"]) for group in self.param_groups]
-        if sizes != own:
-            raise StateDictError(
-                f"load_state_dict: the file's groups hold {sizes} parameters, this optimizer {own}"
-            )
+        matched = _matched(self.param_groups, state_dict["param_groups"])
         plan = []
-        for group, theirs in zip(self.param_groups, saved, strict=True):
-            options = {k: v for k, v in theirs.items() if k != "params"}
-            for parameter, number in zip(group["params"], theirs["params"], strict=True):
+        for group, (options, numbers) in zip(self.param_groups, matched, strict=True):
+            for parameter, number in zip(group["params"], numbers, strict=True):
                 entry = state_dict["state"].get(number, {})
                 shapes = self.state_shapes({**group, **options}, parameter.shape)
                 for name, shape in shapes.items() if _num_steps(entry) else ():
@@ -297,8 +336,8 @@ class Optimizer:
                             f"expected {list(shape)}"
                         )
                 plan.append((group, parameter, entry))
-        for group, theirs in zip(self.param_groups, saved, strict=True):
-            group.update({k: v for k, v in theirs.items() if k != "params"})
+        for group, (options, _) in zip(self.param_groups, matched, strict=True):
+            group.update(options)
         for group, parameter, entry in plan:
             self._steps[parameter] = _num_steps(entry)
             for name, array in self._states_of(group, parameter).items() if _num_steps(entry) else ():
@@ -313,6 +352,45 @@ class Optimizer:
             lines.append(f"Parameter Group {number}")
             lines += [f"    {k}: {v}" for k, v in sorted(group.items()) if k != "params"]
         return "\n".join([*lines, ")"])
+
+
+def _matched(
+    own: list[dict[str, Any]], saved: list[dict[str, Any]]
+) -> list[tuple[dict[str, Any], list[int]]]:
+    """For each group the options to take over, and the numbers under which its parameters' state is saved.
+
+    Raises:
+        StateDictError: groups of other sizes, and no names to go by.
+    """
+    by_name = {
+        name: (number, group)
+        for group in saved
+        for name, number in zip(group.get("param_names", ()), group["params"], strict=False)
+    }
+    names = [name for group in own for name in group.get("param_names", ())]
+    if names and sorted(names) == sorted(by_name) and len(names) == sum(len(each["params"]) for each in own):
+        matched = []
+        for group in own:
+            homes = [by_name[name] for name in group["param_names"]]
+            matched.append((_agreed([home for _, home in homes]), [number for number, _ in homes]))
+        return matched
+    sizes, ours = ([len(group["params"]) for group in groups] for groups in (saved, own))
+    if sizes != ours:
+        raise StateDictError(
+            f"load_state_dict: the file's groups hold {sizes} parameters, this optimizer {ours}; make both "
+            "from model.named_parameters(), and the state goes by name"
+        )
+    return [(_agreed([group]), group["params"]) for group in saved]
+
+
+def _agreed(groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """The options that have one value in all these groups."""
+    first, *others = groups or [{}]
+    return {
+        option: value
+        for option, value in first.items()
+        if option not in ("params", "param_names") and all(other.get(option) == value for other in others)
+    }
 
 
 def _num_steps(entry: dict[str, Any]) -> int:

@@ -61,6 +61,35 @@ def test_calls_and_moves_equal_pytorchs(options):
         np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("options", OPTIONS[1:4], ids=lambda options: "LBFGS-" + "-".join(options))
+def test_going_up_is_going_down_on_the_other_side(options):
+    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+
+    def climb(params, optimizer):
+        def closure():
+            optimizer.zero_grad()
+            height = -rosenbrock(*params)
+            height.backward()
+            return height
+
+        return [optimizer.step(closure).item() for _ in range(3)]
+
+    params, optimizer = ours({**options, "maximize": True})
+    down, other = ours(options)
+    heights = climb(params, optimizer)
+    assert heights == [-loss for loss in run(down, other, 3)]
+    theirs = [torch.tensor(a, requires_grad=True) for a in start()]
+    expected = climb(theirs, torch.optim.LBFGS(theirs, **options, maximize=True))
+    np.testing.assert_allclose(heights, expected, rtol=1e-8, atol=1e-12)
+
+
+def test_state_is_the_history_under_the_first_parameter():
+    params, optimizer = ours({"max_iter": 3})
+    assert not optimizer.state
+    run(params, optimizer, 1)
+    assert optimizer.state[params[0]]["n_iter"] > 0
+
+
 def test_it_finds_the_minimum_of_a_curved_valley():
     params, optimizer = ours({"line_search_fn": "strong_wolfe", "max_iter": 100})
     run(params, optimizer, 1)

@@ -15,6 +15,7 @@ RULES = [
     (SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "maximize": True}),
     (Adam, {"lr": 0.01, "weight_decay": 0.1}),
     (Adam, {"lr": 0.01, "amsgrad": True, "maximize": True}),
+    (Adam, {"lr": 0.01, "weight_decay": 0.1, "decoupled_weight_decay": True}),
     (AdamW, {}),
     (AdamW, {"lr": 0.02, "betas": (0.8, 0.95), "eps": 1e-6, "amsgrad": True}),
     (optim.RMSprop, {}),
@@ -149,6 +150,73 @@ def test_state_dict_goes_on_where_it_was_saved(rule, options):
         np.testing.assert_array_equal(a.detach().numpy(), b.detach().numpy())
 
 
+@pytest.mark.parametrize(("rule", "options"), [*RULES, *OTHERS], ids=names([*RULES, *OTHERS]))
+def test_a_state_with_names_moves_between_group_layouts(rule, options):
+    through, _ = run(rule, options, 6)
+    params = [dg.Tensor(a.copy(), requires_grad=True) for a in start()]
+    named = list(zip("abc", params, strict=True))
+    _, optimizer = run(rule, options, 3, params, rule(named, **options))
+    a, b, c = fresh = [dg.Tensor(p.detach().numpy().copy(), requires_grad=True) for p in params]
+    other = rule([{"params": [("c", c), ("a", a)]}, {"params": [("b", b)], "lr": 9.0}], lr=123.0)
+    other.load_state_dict(optimizer.state_dict())
+    assert [group["param_names"] for group in other.param_groups] == [["c", "a"], ["b"]]
+    run(rule, options, 3, fresh, other, first=3)
+    for ours, expected in zip(fresh, through, strict=True):
+        np.testing.assert_array_equal(ours.detach().numpy(), expected.detach().numpy())
+
+
+def test_a_pytorch_state_with_names_moves_too():
+    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+    theirs = [torch.tensor(a, requires_grad=True) for a in start()]
+    twin = torch.optim.AdamW(zip("abc", theirs, strict=True), lr=0.1)
+    run_twin(torch, AdamW, {}, range(3), theirs, twin)
+    a, b, c = [dg.Tensor(t.detach().numpy().copy(), requires_grad=True) for t in theirs]
+    optimizer = AdamW([{"params": [("b", b)]}, {"params": [("c", c), ("a", a)]}])
+    optimizer.load_state_dict(twin.state_dict())
+    run_twin(torch, AdamW, {}, range(3, 6), theirs, twin)
+    run(AdamW, {}, 3, [a, b, c], optimizer, first=3)
+    equal([a, b, c], theirs)
+
+
+def test_a_group_takes_the_options_on_which_the_saved_groups_agree():
+    a, b = (dg.ones(2).requires_grad_() for _ in range(2))
+    saved = AdamW([{"params": [("a", a)], "weight_decay": 0.3}, {"params": [("b", b)]}], lr=0.5).state_dict()
+    one = AdamW([("b", b), ("a", a)], lr=0.1, weight_decay=0.7)
+    one.load_state_dict(saved)
+    assert (one.param_groups[0]["lr"], one.param_groups[0]["weight_decay"]) == (0.5, 0.7)
+    renamed = AdamW([("x", a), ("y", b)])
+    with pytest.raises(StateDictError, match=r"\[1, 1\] parameters.*\[2\].*named_parameters\(\)"):
+        renamed.load_state_dict(saved)
+
+
+def test_state_shows_what_the_rule_keeps():
+    a, b = dg.ones(3).requires_grad_(), dg.ones(2).requires_grad_()
+    optimizer = SGD([a, b], lr=0.1, momentum=0.9)
+    assert not optimizer.state
+    a.grad = dg.Tensor(np.full(3, 2.0, dtype=np.float32))
+    optimizer.step()
+    assert optimizer.state[a]["step"] == 1
+    assert optimizer.state[b] == {}
+    optimizer.state[a]["momentum_buffer"].zero_()  # the optimizer's own memory
+    np.testing.assert_array_equal(optimizer.state_dict()["state"][0]["momentum_buffer"], 0)
+
+
+@pytest.mark.parametrize("rule", [rule for rule, _ in {id(r): (r, o) for r, o in RULES}.values()])
+@pytest.mark.parametrize("option", ["foreach", "fused", "capturable", "differentiable"])
+def test_options_of_pytorch_that_are_not_offered(rule, option):
+    with pytest.raises(TypeError, match=f"{rule.__name__}: there is no {option}; .*leave it out"):
+        rule([dg.ones(2).requires_grad_()], **{option: True})
+
+
+def test_a_rule_of_the_users_own_may_have_such_an_option():
+    class Own(SGD):
+        def __init__(self, params, fused):
+            super().__init__(params)
+            self.fused = fused
+
+    assert Own([dg.ones(2).requires_grad_()], fused=3).fused == 3
+
+
 def test_groups_have_options_of_their_own():
     a, b = (dg.ones(3).requires_grad_() for _ in range(2))
     optimizer = SGD([{"params": [a]}, {"params": b, "lr": 0.5}], lr=0.1)
@@ -241,6 +309,25 @@ def test_lars_first_step_has_the_trusted_size():
     for ours, before in zip(params, start(), strict=True):
         change = np.linalg.norm(ours.detach().numpy() - before)
         np.testing.assert_allclose(change, 2.0 * 0.01 * np.linalg.norm(before), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"lr": 0.1, "nesterov": False, "weight_decay": 0.3}, {"lr": 0.1, "adjust_lr_fn": "match_rms_adamw"}],
+)
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6)], ids=lambda shape: f"Muon{shape}")
+def test_muon_equals_pytorchs_which_makes_orthogonal_in_bfloat16(shape, options):
+    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+    rng = np.random.default_rng(2)
+    before, grads = rng.standard_normal(shape), rng.standard_normal((3, *shape))
+    p, t = dg.Tensor(before.copy(), requires_grad=True), torch.tensor(before, requires_grad=True)
+    ours, theirs = optim.Muon([p], **options), torch.optim.Muon([t], **options)
+    for g in grads:
+        p.grad, t.grad = dg.Tensor(g.copy()), torch.tensor(g)
+        ours.step()
+        theirs.step()
+    moved, expected = p.detach().numpy() - before, t.detach().numpy() - before
+    assert np.abs(moved - expected).max() < 0.02 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5)])

@@ -89,7 +89,22 @@ def chained(module, optimizer):
     )
 
 
-@pytest.mark.parametrize("build", [combined, chained], ids=["SequentialLR", "ChainedScheduler"])
+def chained_in_sequence(module, optimizer):
+    warm = module.LinearLR(optimizer, start_factor=0.1, total_iters=4)
+    return module.ChainedScheduler(
+        [
+            module.SequentialLR(optimizer, [warm, module.StepLR(optimizer, 3)], [4]),
+            module.ExponentialLR(optimizer, 0.95),
+        ],
+        optimizer=optimizer,
+    )
+
+
+@pytest.mark.parametrize(
+    "build",
+    [combined, chained, chained_in_sequence],
+    ids=["SequentialLR", "ChainedScheduler", "ChainedScheduler-SequentialLR"],
+)
 def test_combinations_equal_pytorchs(torch, build):
     ours, theirs = optimizer_of(), theirs_of(torch)
     step = lambda scheduler: scheduler.step()  # noqa: E731
@@ -136,10 +151,12 @@ def test_state_dict_goes_on_where_it_was_saved(name, options):
         assert [g["lr"] for g in resumed.param_groups] == scheduler.get_last_lr()
 
 
-def test_state_of_combined_schedules():
+@pytest.mark.parametrize("num_before", [3, 7, 12])
+@pytest.mark.parametrize("build", [combined, chained, chained_in_sequence])
+def test_state_of_combined_schedules(build, num_before):
     first, second = optimizer_of(), optimizer_of()
-    a, b = combined(lr_scheduler, first), combined(lr_scheduler, second)
-    for _ in range(7):
+    a, b = build(lr_scheduler, first), build(lr_scheduler, second)
+    for _ in range(num_before):
         a.step()
     second.load_state_dict(first.state_dict())
     b.load_state_dict(a.state_dict())
@@ -147,6 +164,22 @@ def test_state_of_combined_schedules():
         a.step()
         b.step()
         assert a.get_last_lr() == b.get_last_lr()
+
+
+def test_plateau_goes_on_where_it_was_saved():
+    values = [3.0, 2.0, 2.0, 2.0, 1.9, 2.0, 2.0, 2.0, 2.0, 1.0, 1.1, 1.2, 1.3]
+    options = {"patience": 1, "factor": 0.5, "cooldown": 1}
+    first, second = optimizer_of(), optimizer_of()
+    a, b = (lr_scheduler.ReduceLROnPlateau(each, **options) for each in (first, second))
+    for value in values[:4]:
+        a.step(value)
+    second.load_state_dict(first.state_dict())
+    b.load_state_dict(a.state_dict())
+    for value in values[4:]:
+        a.step(value)
+        b.step(value)
+        assert a.get_last_lr() == b.get_last_lr() == [group["lr"] for group in second.param_groups]
+    assert a.get_last_lr()[0] < 0.1
 
 
 def test_what_is_refused():
@@ -161,6 +194,14 @@ def test_what_is_refused():
         lr_scheduler.SequentialLR(optimizer, [lr_scheduler.StepLR(optimizer, 3)] * 2, [])
     with pytest.raises(ValueError, match="belong to one optimizer"):
         lr_scheduler.ChainedScheduler([lr_scheduler.StepLR(optimizer_of(), 3) for _ in range(2)])
+    for scheduler in (
+        lambda: lr_scheduler.ChainedScheduler([lr_scheduler.StepLR(optimizer, 3)], optimizer_of()),
+        lambda: lr_scheduler.SequentialLR(optimizer_of(), [lr_scheduler.StepLR(optimizer, 3)], []),
+    ):
+        with pytest.raises(
+            (ValueError, KeyError), match=r"the schedules must belong to the optimizer|initial_lr"
+        ):
+            scheduler()
     with pytest.raises(ValueError, match="neither momentum nor betas"):
         lr_scheduler.CyclicLR(dg.optim.Adagrad([dg.ones(1).requires_grad_()]), 0.1, 0.2)
     scheduler = lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=2)

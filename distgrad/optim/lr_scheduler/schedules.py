@@ -337,13 +337,16 @@ class ChainedScheduler(LRScheduler):
 
     Args:
         schedulers: of one optimizer.
+        optimizer: theirs; None takes it from them.
 
     Raises:
-        ValueError: none, or schedules of several optimizers.
+        ValueError: none, or schedules of several optimizers or another one.
     """
 
-    def __init__(self, schedulers: Sequence[LRScheduler]) -> None:
-        self._schedulers = _of_one_optimizer(schedulers, "ChainedScheduler")
+    def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:
+        self._schedulers = _of_one_optimizer(schedulers, type(self).__name__)
+        if optimizer not in (None, schedulers[0].optimizer):
+            raise ValueError(f"{type(self).__name__}: the schedules must belong to the optimizer")
         self.optimizer = schedulers[0].optimizer
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
@@ -396,9 +399,7 @@ class SequentialLR(ChainedScheduler):
             )
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"]
-        super().__init__(schedulers)
-        if optimizer is not self.optimizer:
-            raise ValueError("SequentialLR: the schedules must belong to the optimizer")
+        super().__init__(schedulers, optimizer)
         self.milestones = list(milestones)
         self.last_epoch = 0
         self._begin(self._schedulers[0])
