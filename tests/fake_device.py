@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.backend.device import BACKENDS, Backend, register_backend
+from distgrad.backend.device import BACKENDS, Backend, memory_of, register_backend
 from distgrad.backend.namespace import Namespace, register_namespace
 from distgrad.backend.numpy import numpy_namespace
 
@@ -448,14 +448,20 @@ class FakeBackend(Backend):
     def active_index(self) -> int:
         return _active.index
 
-    def from_host(self, array: np.ndarray, index: int) -> FakeArray:
-        SENT.append(_line())
+    def from_host(self, array: np.ndarray, index: int, non_blocking: bool = False) -> FakeArray:
+        SENT.append("pinned" if non_blocking and self.is_pinned(array) else _line())
         return FakeArray(np.array(array, order="C"), index)
 
     def to_host(self, array: Any, non_blocking: bool = False) -> np.ndarray:
         if not non_blocking:
             count_sync("to the host")
         return np.array(array._host, order="C")
+
+    def pin(self, array: np.ndarray) -> np.ndarray:
+        return np.frombuffer(bytearray(array.tobytes()), array.dtype, array.size).reshape(array.shape)
+
+    def is_pinned(self, array: np.ndarray) -> bool:
+        return isinstance(memory_of(array), bytearray)
 
     def between(self, array: Any, index: int) -> FakeArray:
         return FakeArray(np.array(array._host, order="C"), index)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from distgrad import env
-from distgrad.backend.device import Backend
+from distgrad.backend.device import Backend, memory_of
 from distgrad.backend.kernels.table import accelerated
 from distgrad.backend.namespace import Namespace, register_namespace
 from distgrad.backend.precision import on_precision
@@ -340,9 +340,27 @@ class CudaBackend(Backend):
 
     # -- moving arrays
 
-    def from_host(self, array: np.ndarray, index: int) -> Any:
+    def from_host(self, array: np.ndarray, index: int, non_blocking: bool = False) -> Any:
         with cp.cuda.Device(index):
-            return cp.array(array, order="C")  # by way of pinned memory, which CuPy keeps until it is sent
+            is_pinned = self.is_pinned(array)
+            if not (non_blocking and is_pinned and array.flags.c_contiguous and array.size):
+                # By way of pinned memory, which CuPy keeps until it is sent; what lies there it sends itself.
+                return cp.array(array.copy() if is_pinned else array, order="C")
+            out = cp.empty(array.shape, array.dtype)
+            out.data.copy_from_host_async(array.ctypes.data, array.nbytes, cp.cuda.get_current_stream())
+            self._let_go()
+            self._under_way.append((_record(), array))
+            return out
+
+    def pin(self, array: np.ndarray) -> np.ndarray:
+        self._let_go()
+        memory = cp.cuda.alloc_pinned_memory(max(array.nbytes, 1))
+        out = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
+        np.copyto(out, array)
+        return out
+
+    def is_pinned(self, array: np.ndarray) -> bool:
+        return isinstance(memory_of(array), cp.cuda.PinnedMemoryPointer)
 
     def to_host(self, array: Any, non_blocking: bool = False) -> np.ndarray:
         with cp.cuda.Device(self.index_of(array)):

@@ -163,12 +163,21 @@ class Backend(ABC):
         """The device that this thread's kernels and allocations go to."""
 
     @abstractmethod
-    def from_host(self, array: np.ndarray, index: int) -> Any:
+    def from_host(self, array: np.ndarray, index: int, non_blocking: bool = False) -> Any:
         """A copy of a NumPy array on a device.
 
         The host does not wait for it, and may change its array at once: what is sent is a copy in pinned
-        memory.
+        memory. With ``non_blocking`` an array of :meth:`pin` is sent from where it lies, and must stay as it
+        is until it has arrived.
         """
+
+    @abstractmethod
+    def pin(self, array: np.ndarray) -> np.ndarray:
+        """A copy in host memory that the device reads by itself, which is not given away while it is sent."""
+
+    @abstractmethod
+    def is_pinned(self, array: np.ndarray) -> bool:
+        """Whether an array lies in such memory."""
 
     @abstractmethod
     def to_host(self, array: Any, non_blocking: bool = False) -> np.ndarray:
@@ -254,8 +263,14 @@ class _Host(Backend):
     def active_index(self) -> int:
         return 0
 
-    def from_host(self, array: np.ndarray, index: int) -> np.ndarray:
+    def from_host(self, array: np.ndarray, index: int, non_blocking: bool = False) -> np.ndarray:
         return array.copy()
+
+    def pin(self, array: np.ndarray) -> np.ndarray:
+        return array.copy()
+
+    def is_pinned(self, array: np.ndarray) -> bool:
+        return False
 
     def to_host(self, array: Any, non_blocking: bool = False) -> np.ndarray:
         return array.copy()
@@ -328,6 +343,20 @@ def available_devices() -> list[Device]:
     return found
 
 
+def find_accelerator() -> Backend | None:
+    """The backend of the devices beside the CPU; None where there are none."""
+    kinds = [device.kind for device in available_devices() if device.kind != "cpu"]
+    return find_backend(kinds[0]) if kinds else None
+
+
+def memory_of(array: np.ndarray) -> Any:
+    """What owns the elements of an array: the array itself, or the object whose buffer they lie in."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray) and owner.base is not None:
+        owner = owner.base
+    return owner.obj if isinstance(owner, memoryview) else owner
+
+
 def owner_of(array: Any) -> Backend:
     """The backend whose array it is; NumPy's scalars and subclasses are the CPU's."""
     return _OWNERS.get(array.__class__, BACKENDS["cpu"])
@@ -384,7 +413,8 @@ def to_device(array: Any, device: Device, non_blocking: bool = False) -> Any:
         array: of any backend.
         device: where to.
         non_blocking: to the host: return before the elements have arrived; synchronise before reading them.
-            Towards a device the host never waits.
+            Towards a device the host never waits; a pinned array is then sent without a copy in between, and
+            must stay as it is until it has arrived.
     """
     source = owner_of(array)
     if source.kind == device.kind:
@@ -395,4 +425,4 @@ def to_device(array: Any, device: Device, non_blocking: bool = False) -> Any:
         return source.to_host(array, non_blocking)
     if source.kind != "cpu":
         array = source.to_host(array)
-    return find_backend(device.kind).from_host(array, device.index)
+    return find_backend(device.kind).from_host(array, device.index, non_blocking)

@@ -12,7 +12,7 @@ from distgrad.autograd.tensor import Tensor
 from distgrad.data.dataset import Subset, TensorDataset
 from distgrad.errors import DataError
 
-__all__ = ["default_collate", "default_convert", "fetch", "fetch_next"]
+__all__ = ["AsOne", "default_collate", "default_convert", "fetch", "fetch_next", "pin"]
 
 _DTYPES = {bool: np.bool_, int: np.int64, float: np.float32}
 
@@ -71,6 +71,21 @@ def default_convert(data: Any) -> Any:
     return data
 
 
+class AsOne:
+    """Makes of a list of one sample what ``convert`` makes of the sample.
+
+    Args:
+        convert: takes a sample.
+    """
+
+    def __init__(self, convert: Callable[[Any], Any]) -> None:
+        self.convert = convert
+
+    def __call__(self, samples: list[Any]) -> Any:
+        (sample,) = samples
+        return self.convert(sample)
+
+
 def fetch(dataset: Any, indices: Sequence[Any], collate_fn: Callable[[list[Any]], Any]) -> Any:
     """Read the samples at ``indices`` as one batch.
 
@@ -109,6 +124,22 @@ def fetch_next(
     if not batch or (drop_last and len(batch) < batch_size):
         return None
     return collate_fn(batch)
+
+
+def pin(batch: Any) -> Any:
+    """A batch with its tensors in pinned memory; what is no tensor and holds none stays as it is.
+
+    Args:
+        batch: tensors in lists, tuples and dicts, and objects with a ``pin_memory`` method.
+    """
+    if hasattr(batch, "pin_memory"):
+        return batch.pin_memory()
+    if isinstance(batch, Mapping):
+        return {key: pin(value) for key, value in batch.items()}
+    if isinstance(batch, (tuple, list)):
+        parts = [pin(value) for value in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+    return batch
 
 
 def _stack(arrays: Sequence[Any]) -> Tensor:

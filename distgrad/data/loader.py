@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from itertools import islice, repeat
 from typing import Any
 
 import numpy as np
 
+from distgrad.backend.device import find_accelerator
 from distgrad.backend.rng import Generator, default_generator
-from distgrad.data.collate import default_collate, fetch, fetch_next
+from distgrad.data.collate import AsOne, default_collate, default_convert, fetch, fetch_next, pin
 from distgrad.data.dataset import IterableDataset
 from distgrad.data.pool import WorkerPool
 from distgrad.data.sampler import BatchSampler, RandomSampler, SequentialSampler, check_batch_size
@@ -34,13 +36,17 @@ class DataLoader:
     Args:
         dataset: has ``__getitem__`` and ``__len__``, or is an
             :class:`~distgrad.data.dataset.IterableDataset`.
-        batch_size: samples a batch, on each rank.
+        batch_size: samples a batch, on each rank; None gives the samples themselves, one at a time.
         shuffle: whether to draw in random order, another one each epoch.
         sampler: draws the indices, in place of ``shuffle``.
         batch_sampler: draws lists of indices, in place of ``batch_size``, ``shuffle``, ``sampler`` and
             ``drop_last``.
         num_workers: processes that make batches; with 0 the iterating one does.
-        collate_fn: makes a batch of a list of samples.
+        collate_fn: makes a batch of a list of samples, or with ``batch_size=None`` whatever of a sample
+            (default: :func:`default_collate`, or :func:`default_convert`).
+        pin_memory: give batches in pinned memory, which ``to(device, non_blocking=True)`` sends without a
+            copy in between. Tensors in lists, tuples and dicts are pinned, and what has a ``pin_memory``
+            method. Where there is no GPU, a warning says so and nothing is pinned.
         drop_last: whether to leave out the last batch if it is not full.
         timeout: seconds to wait for a worker's batch; 0 waits as long as the worker lives.
         worker_init_fn: called in each worker with its number before anything else.
@@ -57,12 +63,13 @@ class DataLoader:
     def __init__(
         self,
         dataset: Any,
-        batch_size: int = 1,
-        shuffle: bool = False,
+        batch_size: int | None = 1,
+        shuffle: bool | None = None,
         sampler: Any = None,
         batch_sampler: Any = None,
         num_workers: int = 0,
-        collate_fn: Callable[[list[Any]], Any] = default_collate,
+        collate_fn: Callable[[Any], Any] | None = None,
+        pin_memory: bool = False,
         *,
         drop_last: bool = False,
         timeout: float = 0,
@@ -74,16 +81,14 @@ class DataLoader:
     ) -> None:
         if others:
             raise _unknown(others)
-        iterable = isinstance(dataset, IterableDataset)
+        iterable, shuffle = isinstance(dataset, IterableDataset), bool(shuffle)
         _check_order(iterable, batch_size, shuffle, sampler, batch_sampler, drop_last)
         if generator is not None and not shuffle and not num_workers:
             raise ValueError("DataLoader: generator serves shuffle=True; give it to your sampler instead")
         _check_workers(num_workers, timeout, prefetch_factor, persistent_workers)
         if batch_sampler is None and not iterable:
-            if sampler is None:
-                shuffled = RandomSampler(dataset, generator=generator)
-                sampler = shuffled if shuffle else SequentialSampler(dataset)
-            batch_sampler = BatchSampler(sampler, batch_size, drop_last)
+            sampler = _make_sampler(dataset, shuffle, generator) if sampler is None else sampler
+            batch_sampler = BatchSampler(sampler, batch_size or 1, drop_last)
         elif isinstance(batch_sampler, BatchSampler):
             sampler = batch_sampler.sampler
         self.dataset = dataset
@@ -91,7 +96,9 @@ class DataLoader:
         self.sampler = sampler
         self.batch_sampler = batch_sampler
         self.num_workers = num_workers
-        self.collate_fn = collate_fn
+        self.collate_fn = collate_fn or (default_convert if batch_size is None else default_collate)
+        self._collate = AsOne(self.collate_fn) if batch_size is None else self.collate_fn
+        self.pin_memory = pin_memory
         self.drop_last = drop_last
         self.timeout = timeout
         self.worker_init_fn = worker_init_fn
@@ -112,14 +119,21 @@ class DataLoader:
         self._begun, self._num_batches = state, 0
         seeds = [self._source.seed & (1 << 64) - 1, self._epoch, getattr(self.sampler, "rank", 0)]
         seed = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)  # fits int64
-        return self._count(self._batches(skip, seed))
+        batches = self._batches(skip, seed)
+        if self.pin_memory and find_accelerator() is None:
+            warnings.warn(
+                "DataLoader: pin_memory=True, but there is no GPU; batches stay where they are", stacklevel=2
+            )
+        elif self.pin_memory:
+            batches = map(pin, batches)
+        return self._count(batches)
 
     def __len__(self) -> int:
         if self.batch_sampler is not None:
             num_batches = len(self.batch_sampler)
         else:
-            size = len(self.dataset)
-            num_batches = size // self.batch_size if self.drop_last else -(-size // self.batch_size)
+            size, length = len(self.dataset), self.batch_size or 1
+            num_batches = size // length if self.drop_last else -(-size // length)
         return max(0, num_batches - self._skip)
 
     def state_dict(self) -> dict[str, Any]:
@@ -171,7 +185,7 @@ class DataLoader:
     def _batches(self, skip: int, seed: int) -> Iterator[Any]:
         """The batches of one epoch, the first ``skip`` left out."""
         if self.batch_sampler is None:
-            return islice(self._made(repeat(self.batch_size), seed, 0), skip, None)
+            return islice(self._made(repeat(self.batch_size or 1), seed, 0), skip, None)
         first = self._sampler_state()["index"] // self._step
         return self._made(islice(iter(self.batch_sampler), skip, None), seed, first)
 
@@ -181,18 +195,18 @@ class DataLoader:
         elif isinstance(self.dataset, IterableDataset):
             samples = iter(self.dataset)
             for size in tasks:
-                batch = fetch_next(samples, size, self.drop_last, self.collate_fn)
+                batch = fetch_next(samples, size, self.drop_last, self._collate)
                 if batch is None:
                     return
                 yield batch
         else:
             for indices in tasks:
-                yield fetch(self.dataset, indices, self.collate_fn)
+                yield fetch(self.dataset, indices, self._collate)
 
     def _made_by_workers(self, tasks: Iterator[Any], seed: int, first: int) -> Iterator[Any]:
         pool, self._idle = self._idle, None
         if pool is None:
-            payload = Payload(self.dataset, self.collate_fn, self.worker_init_fn, self.drop_last)
+            payload = Payload(self.dataset, self._collate, self.worker_init_fn, self.drop_last)
             pool = WorkerPool(payload, self.num_workers, self.prefetch_factor, self.timeout, seed)
         complete = False
         try:
@@ -207,8 +221,7 @@ class DataLoader:
 
 #: PyTorch's arguments that are not needed here, and why.
 _ELSEWHERE = {
-    "pin_memory": "x.to(device, non_blocking=True) sends through pinned memory by itself",
-    "pin_memory_device": "x.to(device, non_blocking=True) sends through pinned memory by itself",
+    "pin_memory_device": "pinned memory serves all GPUs of a process",
     "multiprocessing_context": "workers are always interpreters of their own",
     "in_order": "batches always come in order",
 }
@@ -219,6 +232,10 @@ def _unknown(others: dict[str, Any]) -> TypeError:
     return TypeError(f"DataLoader: unexpected argument {name!r}; {_ELSEWHERE.get(name, 'leave it out')}")
 
 
+def _make_sampler(dataset: Any, shuffle: bool, generator: Generator | None) -> Any:
+    return RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
+
+
 def _check_order(
     iterable: bool, batch_size: Any, shuffle: bool, sampler: Any, batch_sampler: Any, drop_last: bool
 ) -> None:
@@ -227,7 +244,12 @@ def _check_order(
             "DataLoader: an IterableDataset decides on the order; pass it without shuffle, sampler and "
             "batch_sampler"
         )
-    check_batch_size(batch_size, "DataLoader")
+    if batch_size is not None:
+        check_batch_size(batch_size, "DataLoader")
+    elif drop_last:
+        raise ValueError(
+            "DataLoader: batch_size=None makes no batches, so that drop_last drops none; leave it out"
+        )
     if batch_sampler is not None and (batch_size != 1 or shuffle or sampler is not None or drop_last):
         raise ValueError(
             "DataLoader: batch_sampler decides on batch_size, shuffle, sampler and drop_last; "

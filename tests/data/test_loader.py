@@ -9,7 +9,7 @@ from distgrad.autograd.tensor import Tensor
 from distgrad.backend.rng import Generator
 from distgrad.comm.registry import init
 from distgrad.data.collate import default_collate, default_convert, fetch
-from distgrad.data.dataset import Dataset, StackDataset, Subset, TensorDataset, random_split
+from distgrad.data.dataset import Dataset, IterableDataset, StackDataset, Subset, TensorDataset, random_split
 from distgrad.data.loader import DataLoader
 from distgrad.data.sampler import BatchSampler, DistributedSampler, SequentialSampler
 from distgrad.errors import DataError, ShapeError
@@ -213,6 +213,60 @@ def test_workers_beside_mpi():
     np.testing.assert_array_equal(count, 1)
 
 
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(np.arange(3.0))
+
+    def __len__(self):
+        return 3
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_without_batches_the_samples_come_one_at_a_time(num_workers):
+    options = {"batch_size": None, "num_workers": num_workers}
+    loader = DataLoader(Squares(5), **options)
+    samples = list(loader)
+    assert len(loader) == len(samples) == 5
+    assert [sample["name"] for sample in samples] == list("01234")
+    assert isinstance(samples[3]["row"], Tensor)
+    assert samples[3]["row"].shape == (3,)
+    assert samples[3]["point"] == Point(3, 9.0)
+    assert {float(x) for x in DataLoader(Stream(), **options)} == {0.0, 1.0, 2.0}
+    assert len(DataLoader(Stream(), **options)) == 3
+    shuffled = DataLoader(list(range(9)), shuffle=True, generator=Generator(3), collate_fn=abs, **options)
+    assert sorted(shuffled) == list(range(9))
+    rows = TensorDataset(np.arange(7))
+    whole = DataLoader(rows, sampler=BatchSampler(SequentialSampler(rows), 3, False), **options)
+    assert [part.tolist() for (part,) in whole] == [[0, 1, 2], [3, 4, 5], [6]]  # indexed by the list
+
+
+def test_samples_one_at_a_time_go_on_where_they_were():
+    loader = DataLoader(list(range(7)), batch_size=None, shuffle=True)
+    samples = iter(loader)
+    seen = [next(samples) for _ in range(3)]
+    state = loader.state_dict()
+    other = DataLoader(list(range(7)), batch_size=None, shuffle=True)
+    other.load_state_dict(state)
+    assert list(other) == list(samples)
+    assert len(seen) == 3
+
+
+def test_what_may_be_none():
+    x = np.arange(4)
+    (batch,) = DataLoader(TensorDataset(x), batch_size=4, shuffle=None, collate_fn=None)
+    np.testing.assert_array_equal(batch[0].numpy(), x)
+    with pytest.raises(ValueError, match="batch_size=None makes no batches"):
+        DataLoader(TensorDataset(x), batch_size=None, drop_last=True)
+
+
+def test_pinning_where_there_is_no_gpu_says_so_and_goes_on(monkeypatch):
+    monkeypatch.setattr("distgrad.data.loader.find_accelerator", lambda: None)
+    loader = DataLoader(TensorDataset(np.arange(4)), 2, pin_memory=True)
+    with pytest.warns(UserWarning, match="pin_memory=True, but there is no GPU"):
+        batches = list(loader)
+    assert [batch[0].tolist() for batch in batches] == [[0, 1], [2, 3]]
+
+
 def test_datasets_side_by_side():
     images, labels = TensorDataset(np.arange(6.0).reshape(3, 2)), [4, 5, 6]
     pair, named = StackDataset(images, labels), StackDataset(image=images, label=labels)
@@ -240,7 +294,8 @@ def test_arrays_of_a_sample_become_tensors_in_the_same_memory():
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("pin_memory", "through pinned memory by itself"),
+        ("pin_memory_device", "serves all GPUs"),
+        ("multiprocessing_context", "interpreters of their own"),
         ("in_order", "always come in order"),
         ("x", "leave it"),
     ],

@@ -105,6 +105,11 @@ MUTANTS = (
         f"{_DROPPED}[all_gather-late]",
     ),
     Mutant(
+        "buffer freed early", "a pinned array is not held until it is sent", _CUPY,
+        "            self._under_way.append((_record(), array))\n", "",
+        f"{_DOUBLE}/test_orders.py::test_a_pinned_tensor_is_sent_from_where_it_lies_and_kept_until_then",
+    ),
+    Mutant(
         "wrong stream", "an all-reduce runs on the default stream", _NCCL,
         "self._link.all_reduce(_address(x), _address(x), x.size, number, OPS[op], self.stream.handle)",
         "self._link.all_reduce(_address(x), _address(x), x.size, number, OPS[op], 0)",

@@ -169,6 +169,25 @@ def test_the_communication_stream_waits_for_nobody_but_where_told(order):
 # -- one process
 
 
+@pytest.mark.gpu_double(streams="late")
+def test_a_pinned_tensor_is_sent_from_where_it_lies_and_kept_until_then():
+    x = dg.arange(8.0).pin_memory()
+    assert x.is_pinned()
+    assert x[2:].is_pinned()
+    assert x.pin_memory() is x
+    assert not dg.arange(8.0).is_pinned()
+    sent, copied = x.to("cuda", non_blocking=True), x.to("cuda")
+    x._data[0] = 99  # read when the copy runs, unless it was copied at once
+    assert (sent.tolist()[0], copied.tolist()[0]) == (99.0, 0.0)
+    kept = dg.full(8, 7.0).pin_memory().to("cuda", non_blocking=True)
+    other = dg.full(8, 1.0).pin_memory()  # in other memory, as long as the first is under way
+    assert kept.tolist() == [7.0] * 8
+    assert other.tolist() == [1.0] * 8
+    strided = dg.arange(8.0).pin_memory()[::2].to("cuda", non_blocking=True)
+    assert strided.tolist() == [0.0, 2.0, 4.0, 6.0]
+    assert dg.zeros(0).pin_memory().to("cuda", non_blocking=True).shape == (0,)
+
+
 @orders(1)
 def test_a_tensor_lies_where_it_was_asked_for(order):
     for device in ("cuda:2", "cuda:0", "cuda:1"):

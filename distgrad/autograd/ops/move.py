@@ -10,9 +10,10 @@ from distgrad.autograd.dispatch import Array, namespace, primitive
 from distgrad.autograd.ops.rules import same_shape
 from distgrad.autograd.primitive import Sample
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.device import CPU, Device, resolve, to_device
+from distgrad.backend.device import CPU, Device, find_accelerator, resolve, to_device
+from distgrad.errors import DeviceError
 
-__all__ = ["destination", "move", "moved"]
+__all__ = ["destination", "is_pinned", "move", "moved", "pinned"]
 
 
 @primitive(
@@ -28,7 +29,8 @@ def move(xp: Any, x: Array, target: Any, source: Any, /, *, non_blocking: bool =
         x: any shape.
         target: the device.
         source: where ``x`` lies, and its gradient shall.
-        non_blocking: towards the host, return before the elements have arrived: synchronise before reading.
+        non_blocking: towards the host, return before the elements have arrived: synchronise before reading;
+            towards a device, send a pinned tensor from where it lies.
     """
     return to_device(x, target, non_blocking)
 
@@ -44,6 +46,29 @@ def moved(tensor: Tensor, device: Any, non_blocking: bool = False) -> Tensor:
     if target == source:
         return tensor
     return namespace.move(tensor, target, source, non_blocking=non_blocking)
+
+
+def pinned(tensor: Tensor) -> Tensor:
+    """The values in memory that a GPU reads by itself, outside the graph; itself if they lie there.
+
+    ``to(device, non_blocking=True)`` sends it without a copy in between, so that it must not be changed
+    before it has arrived.
+
+    Raises:
+        DeviceError: no GPU, or a tensor that does not lie on the host.
+    """
+    backend = find_accelerator()
+    if backend is None:
+        raise DeviceError("pin_memory: there is no GPU that could read it; leave the tensor where it is")
+    if tensor.device != CPU:
+        raise DeviceError(f"pin_memory: expected a tensor on the host, got one on {str(tensor.device)!r}")
+    return tensor if backend.is_pinned(tensor._data) else Tensor(backend.pin(tensor._data))
+
+
+def is_pinned(tensor: Tensor) -> bool:
+    """Whether :func:`pinned` has made it, or a view of what that has made."""
+    backend = find_accelerator()
+    return backend is not None and tensor.device == CPU and backend.is_pinned(tensor._data)
 
 
 def destination(args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Any]:
