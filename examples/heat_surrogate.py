@@ -59,6 +59,10 @@ def patches(u, world):
     return np.lib.stride_tricks.sliding_window_view(wide, 2 * REACH + 1).astype(np.float32)
 
 
+def build_model(num_cells):
+    return nn.Sequential(nn.Linear(num_cells, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 1))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, default=256, help="on each rank")
@@ -82,9 +86,7 @@ def main():
     scale = float(np.sqrt(world.allreduce(np.mean(samples.tensors[1] ** 2)) / world.size))
 
     dg.manual_seed(0)
-    net = nn.Sequential(
-        nn.Linear(2 * REACH + 1, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 1)
-    )
+    net = build_model(2 * REACH + 1)
     model = DistributedDataParallel(net.to(device))
     optimizer = dg.optim.AdamW(model.parameters(), lr=3e-3)
     scheduler = dg.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=args.epochs)
