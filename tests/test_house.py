@@ -45,7 +45,7 @@ FLOORS = [
         " neighbours hostgroup mailbox shm mpi libnccl streamwork nccl registry",
     },
     {
-        "nn": "text parameter state hooks init module utils.gradients utils.rnn"
+        "nn": "elsewhere text parameter state hooks init module utils.gradients utils.rnn"
         " functional.arguments functional.activations functional.affine functional.padding"
         " functional.convolution functional.pooling functional.dropouts functional.distances"
         " functional.embeddings functional.images functional.normalization functional.recurrent"

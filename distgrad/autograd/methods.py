@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+import operator
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -53,11 +55,11 @@ from distgrad.autograd.ops import (  # noqa: F401 (importing them registers thei
     trig,
     windows,
 )
-from distgrad.autograd.ops.move import destination, moved
+from distgrad.autograd.ops.move import destination, is_pinned, moved, pinned
 from distgrad.autograd.porting import NAMES, Elsewhere
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, Device, to_device
-from distgrad.errors import DeviceError, DTypeError, GraphError, ShapeError
+from distgrad.errors import AxisError, DeviceError, DTypeError, GraphError, ShapeError
 
 __all__ = ["METHODS"]
 
@@ -97,7 +99,7 @@ _AS_FUNCTIONS = (
     "log1p", "log2", "log_softmax", "logaddexp", "logit", "logsumexp", "masked_fill", "masked_select",
     "matmul", "matrix_transpose", "maximum", "minimum", "moveaxis", "nonzero", "norm", "permute_dims",
     "pow", "quantile", "reciprocal", "relu", "repeat", "roll", "round", "scatter_add", "sigmoid", "sign",
-    "signbit", "sin", "sinh", "softmax", "sort", "split", "sqrt", "square", "squeeze", "take",
+    "signbit", "sin", "sinh", "softmax", "sort", "split", "sqrt", "square", "take",
     "take_along_axis", "tan", "tanh", "tensordot", "tile", "topk", "tril", "triu", "trunc", "unstack",
     "vecdot", "xlogy",
 )
@@ -306,6 +308,26 @@ def _reshape(self: Tensor, *lengths: Any) -> Tensor:
     return namespace.reshape(self, _spread(lengths))
 
 
+def _flatten(self: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """The axes from ``start_dim`` to ``end_dim`` as one."""
+    num_axes = max(self.ndim, 1)
+    first, last = (operator.index(each) for each in (start_dim, end_dim))
+    if not (-num_axes <= first < num_axes and -num_axes <= last < num_axes):
+        raise AxisError(f"flatten: axes {first} to {last} of a tensor {list(self.shape)}")
+    first, last = first % num_axes, last % num_axes
+    if first > last:
+        raise AxisError(f"flatten: start_dim={start_dim} lies behind end_dim={end_dim} in {list(self.shape)}")
+    length = math.prod(self.shape[first : last + 1])
+    return namespace.reshape(self, (*self.shape[:first], length, *self.shape[last + 1 :]))
+
+
+def _squeeze(self: Tensor, axis: Any = None) -> Tensor:
+    """Without the named axes, which must have length 1; None takes all of that length."""
+    if axis is None:
+        axis = tuple(place for place, length in enumerate(self.shape) if length == 1)
+    return namespace.squeeze(self, axis)
+
+
 def _permute(self: Tensor, *axes: Any) -> Tensor:
     return namespace.permute_dims(self, _spread(axes))
 
@@ -435,6 +457,8 @@ _NAMED: dict[str, Any] = {
     "to": _to,
     "cpu": lambda self: moved(self, CPU),
     "cuda": _cuda,
+    "pin_memory": pinned,
+    "is_pinned": is_pinned,
     "item": _item,
     "tolist": lambda self: self._data.tolist(),
     "numpy": _numpy,
@@ -442,7 +466,8 @@ _NAMED: dict[str, Any] = {
     "dim": lambda self: self.ndim,
     "reshape": _reshape,
     "view": _reshape,
-    "flatten": lambda self: namespace.reshape(self, (-1,)),
+    "flatten": _flatten,
+    "squeeze": _squeeze,
     "permute": _permute,
     "clone": _clone,
     "contiguous": _contiguous,

@@ -77,7 +77,7 @@ _ROOMS = {
     "as_strided": "dg.sliding_window_view", "backends": "dg.set_num_threads",
     "compile": "nothing: kernels are compiled as they are needed",
     "device": "dg.Device", "distributed": "dg.comm and dg.parallel", "double": "dg.float64",
-    "flatten": "x.flatten()", "float": "dg.float32", "half": "dg.float16", "int": "dg.int32",
+    "flatten": "x.flatten(start_dim)", "float": "dg.float32", "half": "dg.float16", "int": "dg.int32",
     "is_available": "dg.Device", "jit": "nothing: there is no script mode", "long": "dg.int64",
     "mps": "dg.Device", "numel": "x.numel()", "permute": "dg.permute_dims(x, axes)", "size": "x.shape",
     "utils": "dg.data and dg.nn.utils", "vision": "dg.data.datasets",
@@ -105,7 +105,7 @@ class Elsewhere:
         self.name = name
 
     def __get__(self, instance: Any, owner: type) -> Any:
-        raise AttributeError(explain_name("Tensor", self.name), name=self.name, obj=instance)
+        raise AttributeError(explain_name("Tensor", self.name))
 
 
 class Size(int):

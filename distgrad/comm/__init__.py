@@ -14,10 +14,15 @@ Backends: ``single`` (one rank), ``threads`` (:class:`ThreadWorld`: N ranks in o
 one host, nothing to install) and ``mpi``.
 """
 
+from typing import TYPE_CHECKING
+
 from distgrad.comm.base import Communicator
 from distgrad.comm.registry import BACKENDS, finalize, get_world, init, is_initialized
 from distgrad.comm.threads import Link, ThreadWorld
 from distgrad.comm.work import Work
+
+if not TYPE_CHECKING:  # for whom a module with it has every name
+    from distgrad.comm.registry import explain_name as __getattr__  # noqa: F401
 
 __all__ = [
     "BACKENDS",

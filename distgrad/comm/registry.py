@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import importlib
+from typing import Any
 
 from distgrad import env
 from distgrad.backend.device import Device, find_backend
@@ -14,10 +15,34 @@ from distgrad.comm.single import SingleCommunicator
 from distgrad.comm.transport import Family
 from distgrad.errors import CommError
 
-__all__ = ["BACKENDS", "finalize", "get_world", "init", "is_initialized"]
+__all__ = ["BACKENDS", "explain_name", "finalize", "get_world", "init", "is_initialized"]
 
 BACKENDS = ("single", "threads", "shm", "mpi", "nccl")
 _world: Communicator | None = None
+#: What PyTorch's ``torch.distributed`` calls otherwise; ``comm`` is what ``init`` returns.
+_ELSEWHERE = {
+    "init_process_group": "comm = dg.comm.init()",
+    "destroy_process_group": "dg.comm.finalize()",
+    "get_rank": "comm.rank",
+    "get_world_size": "comm.size",
+    "new_group": "comm.split(...)",
+    "ReduceOp": 'op="sum", "mean", "max", "min" or "prod"',
+    **{verb: f"comm.{verb}(array)" for verb in ("all_reduce", "broadcast", "all_gather", "reduce_scatter")},
+    **{verb: f"comm.{verb}(...)" for verb in ("all_to_all", "barrier", "send", "recv")},
+    "all_gather_object": "comm.all_gather_object(value)",
+    "broadcast_object_list": "comm.broadcast_object(value)",
+}
+
+
+def explain_name(name: str) -> Any:
+    """The error for a name that ``dg.comm`` lacks.
+
+    Raises:
+        AttributeError: always; where the name is PyTorch's, it says what to write.
+    """
+    ours = _ELSEWHERE.get(name)
+    hint = f"; write {ours}" if ours else ""
+    raise AttributeError(f"module 'distgrad.comm' has no attribute {name!r}{hint}")
 
 
 def init(

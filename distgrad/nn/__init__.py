@@ -1,5 +1,7 @@
 """Networks: modules, their parameters, and the functions that they are made of."""
 
+from typing import TYPE_CHECKING
+
 from distgrad.nn import functional, init, utils
 from distgrad.nn.module import Module
 from distgrad.nn.modules.activation import (
@@ -181,6 +183,9 @@ from distgrad.nn.modules.transformer import (
     TransformerEncoderLayer,
 )
 from distgrad.nn.parameter import Buffer, Parameter, UninitializedBuffer, UninitializedParameter
+
+if not TYPE_CHECKING:  # for whom a module with it has every name
+    from distgrad.nn.elsewhere import explain_name as __getattr__  # noqa: F401
 
 __all__ = [
     "CELU",

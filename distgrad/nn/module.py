@@ -451,12 +451,15 @@ class Module:
             if module is not None:
                 yield from module._state(f"{prefix}{name}.")
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> IncompatibleKeys:
         """Copy values by name into the parameters and buffers; on an error nothing is changed.
 
         Args:
             state_dict: tensors or arrays by dotted name.
             strict: whether the names must be exactly the module's own.
+            assign: take the tensors themselves, their dtype and place, in place of copying; optimizers after.
 
         Returns:
             The names that were passed over, both empty if ``strict``.
@@ -465,7 +468,7 @@ class Module:
             StateDictError: names that are missing or unexpected (if ``strict``), shapes or dtypes that
                 differ; the message holds all of them.
         """
-        return load(self, dict(self._state("")), state_dict, strict)
+        return load(self, dict(self._state("")), state_dict, strict, assign)
 
     # -- text
 

@@ -10,7 +10,7 @@ import numpy as np
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.namespace import NAMESPACES
 from distgrad.errors import StateDictError
-from distgrad.nn.parameter import UninitializedBuffer, UninitializedParameter, write
+from distgrad.nn.parameter import Parameter, UninitializedBuffer, UninitializedParameter, write
 
 __all__ = ["EXTRA_STATE", "IncompatibleKeys", "load"]
 
@@ -30,13 +30,15 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
-def load(module: Any, own: dict[str, Any], state_dict: Mapping[str, Any], strict: bool) -> IncompatibleKeys:
+def load(
+    module: Any, own: dict[str, Any], state_dict: Mapping[str, Any], strict: bool, assign: bool
+) -> IncompatibleKeys:
     """Copy the values of a state dict into a module.
 
     Args:
         module: the module.
         own: its entries by dotted name.
-        state_dict, strict: as in ``Module.load_state_dict``, as are the result and the errors.
+        state_dict, strict, assign: as in ``Module.load_state_dict``, as are the result and the errors.
     """
     keys = IncompatibleKeys(
         [key for key in own if key not in state_dict], [key for key in state_dict if key not in own]
@@ -45,13 +47,17 @@ def load(module: Any, own: dict[str, Any], state_dict: Mapping[str, Any], strict
     problems += [f"unexpected key {key}" for key in keys.unexpected_keys] if strict else []
     values = {key: _plain(state_dict[key]) for key in own if key in state_dict}
     for key, value in values.items():
-        problems += _misfits(key, own[key], value)
+        problems += _misfits(key, own[key], value, assign)
     if problems:
         raise StateDictError(
             f"load_state_dict: the state dict does not fit {type(module).__name__}; nothing was loaded:\n  "
             + "\n  ".join(problems)
         )
     for key, value in values.items():
+        if assign and isinstance(own[key], Tensor):
+            path, _, name = key.rpartition(".")
+            _replace(module.get_submodule(path), name, own[key], value)
+            continue
         if isinstance(own[key], UninitializedParameter | UninitializedBuffer):
             own[key].materialize(value.shape)
         if isinstance(own[key], Tensor):
@@ -61,11 +67,21 @@ def load(module: Any, own: dict[str, Any], state_dict: Mapping[str, Any], strict
     return keys
 
 
+def _replace(module: Any, name: str, own: Tensor, value: Any) -> None:
+    """Put a value in the place of a module's own parameter or buffer."""
+    array = value if value.__class__ in NAMESPACES else np.asarray(value)
+    if isinstance(own, Parameter):
+        wanted = own._requires_grad if isinstance(own, UninitializedParameter) else own.requires_grad
+        module._parameters[name] = Parameter(array, wanted)
+    else:
+        module._buffers[name] = Tensor(array)
+
+
 def _plain(value: Any) -> Any:
     return value._data if isinstance(value, Tensor) else value
 
 
-def _misfits(key: str, own: Any, value: Any) -> list[str]:
+def _misfits(key: str, own: Any, value: Any, assign: bool) -> list[str]:
     """Why a value cannot be copied into the module's own, in at most one sentence."""
     if not isinstance(own, Tensor):
         return []
@@ -75,6 +91,6 @@ def _misfits(key: str, own: Any, value: Any) -> list[str]:
     lazy = isinstance(own, UninitializedParameter | UninitializedBuffer)
     if not lazy and own.shape != value.shape:
         return [f"{key} is {list(own.shape)} in the module but {list(value.shape)} in the state dict"]
-    if not np.can_cast(value.dtype, own.dtype, "same_kind"):
+    if not assign and not np.can_cast(value.dtype, own.dtype, "same_kind"):
         return [f"{key} is {own.dtype} in the module but {value.dtype} in the state dict"]
     return []

@@ -66,6 +66,7 @@ class DistributedDataParallel(Module):
             floating buffers become the mean of the shards'.
         shards: with ``exact``, how many parts the batch of all ranks is cut into; it decides the bits, and is
             the most ranks that can be of use.
+        **unknown: none; PyTorch's other arguments are met by an error that says what stands for them.
 
     Attributes:
         module: the wrapped module.
@@ -91,8 +92,11 @@ class DistributedDataParallel(Module):
         hook: Hook | None = None,
         exact: bool = False,
         shards: int | None = None,
+        **unknown: Any,
     ) -> None:
         super().__init__()
+        if unknown or not isinstance(comm, Communicator | None):
+            raise _not_an_argument(unknown, comm)
         others = bucket_cap_mb is not None or hook is not None or average_buffers
         if exact != (shards is not None) or (exact and others):
             raise OptionError(
@@ -456,6 +460,28 @@ class DistributedDataParallel(Module):
             self._num_steps_before += statistics.num_steps
             self.reducer.statistics = Statistics()
         return statistics
+
+
+#: PyTorch's arguments that are not needed here, and why.
+_ELSEWHERE = {
+    "device_ids": "it trains where the module lies: call model.to(device) before",
+    "output_device": "it trains where the module lies: call model.to(device) before",
+    "process_group": "pass comm=, or nothing for all ranks",
+    "find_unused_parameters": "unused parameters are found without it",
+    "gradient_as_bucket_view": "gradients always lie in the buckets",
+    "static_graph": "a plan that fits is found by itself",
+}
+
+
+def _not_an_argument(unknown: dict[str, Any], comm: Any) -> TypeError:
+    if unknown:
+        name = next(iter(unknown))
+        why = _ELSEWHERE.get(name, "leave it out")
+        return TypeError(f"DistributedDataParallel: unexpected argument {name!r}; {why}")
+    return TypeError(
+        f"DistributedDataParallel: comm must be a Communicator or None, got {type(comm).__name__}; "
+        f"{_ELSEWHERE['device_ids']}"
+    )
 
 
 def _started_together(module: Module) -> Communicator:

@@ -7,6 +7,7 @@ import pytest
 
 import distgrad as dg
 from distgrad.autograd.porting import KEYWORDS, NAMES, explain_name
+from distgrad.errors import AxisError
 
 X = dg.ones((2, 3))
 
@@ -84,6 +85,23 @@ def test_pytorch_s_methods_of_the_same_meaning_are_there():
     assert X.softmax(axis=1).shape == (2, 3)
     assert [part.shape for part in X.split(2, axis=1)] == [(2, 2), (2, 1)]
     assert X.view(3, 2).shape == X.reshape(3, 2).shape == (3, 2)
+    block = dg.ones((2, 1, 3, 4))
+    shapes = [block.flatten(*axes).shape for axes in ((), (1,), (0, 1), (-2, -1), (2, 2))]
+    assert shapes == [(24,), (2, 12), (2, 3, 4), (2, 1, 12), (2, 1, 3, 4)]
+    assert dg.ones(()).flatten().shape == (1,)
+    assert block.squeeze().shape == block.squeeze(1).shape == (2, 3, 4)
+    for axes in ((4,), (0, -5), (2, 1)):
+        with pytest.raises(AxisError, match="flatten: "):
+            block.flatten(*axes)
     assert X.gather(1, dg.zeros((2, 1), dtype=dg.int64)).shape == (2, 1)
     assert X.size == 6
     assert isinstance(X.size, int)
+
+
+def test_a_choice_between_numbers_is_float32():
+    mask = dg.tensor([True, False])
+    dtypes = [
+        dg.where(mask, *pair).dtype.name for pair in ((1.0, 0.0), (1, 0.5), (1, 0), (np.float64(1.0), 0.0))
+    ]
+    assert dtypes == ["float32", "float32", "int64", "float64"]
+    assert dg.where(mask, X[0, :2].astype(dg.float64), 0.0).dtype == np.float64

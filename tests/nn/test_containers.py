@@ -81,6 +81,14 @@ def test_parameter_list_and_dict():
     assert list(named) == ["a", "b"]
     assert [name for name, _ in named.named_parameters()] == ["a", "b"]
     assert named.get("c") is None
+    twin = named.copy()
+    assert twin["a"] is named["a"]
+    assert twin.setdefault("a", dg.zeros(7)) is named["a"]
+    assert isinstance(twin.setdefault("c", dg.zeros(7)), nn.Parameter)
+    assert [twin.popitem()[0] for _ in range(3)] == ["c", "b", "a"]
+    with pytest.raises(KeyError, match="empty"):
+        twin.popitem()
+    assert {key: p.shape for key, p in named.fromkeys("xy", dg.ones(2)).items()} == {"x": (2,), "y": (2,)}
     assert named.pop("a").shape == (2,)
     with pytest.raises(KeyError):
         named["a"]

@@ -197,6 +197,24 @@ def test_bags_refuse_offsets_that_do_not_fit():
         F.embedding_bag(np.array([[1, 2]]), weight, per_sample_weights=dg.ones((1, 2)))
 
 
+@pytest.mark.parametrize("bag", [False, True])
+def test_sparse_gradients_are_refused(bag):
+    layer = nn.EmbeddingBag if bag else nn.Embedding
+    with pytest.raises(OptionError, match=f"{layer.__name__}: gradients are dense, got sparse=True"):
+        layer(4, 2, sparse=True)
+    function = F.embedding_bag if bag else F.embedding
+    with pytest.raises(OptionError, match="gradients are dense"):
+        function(np.array([[1, 2]]), dg.ones((4, 2)), sparse=True)
+
+
+def test_interpolation_refuses_what_it_cannot_do():
+    x = dg.ones((1, 1, 4, 4))
+    with pytest.raises(OptionError, match="antialias=True is not offered"):
+        F.interpolate(x, 2, mode="bilinear", antialias=True)
+    with pytest.raises(OptionError, match="goes with scale_factor"):
+        F.interpolate(x, 2, recompute_scale_factor=True)
+
+
 def test_attention_refuses_masks_and_sizes_that_do_not_fit():
     layer = nn.MultiheadAttention(8, 2)
     x = dg.randn(4, 2, 8)

@@ -188,6 +188,25 @@ def test_loading_writes_into_the_parameters_own_memory():
     np.testing.assert_array_equal(flat, [3, 3, 3, 3, 5, 5])
 
 
+def test_loading_may_take_the_tensors_themselves():
+    net, lazy = nn.BatchNorm1d(2), nn.LazyLinear(3)
+    net.bias.requires_grad_(False)
+    state = {key: dg.tensor(value, dtype=np.float64) for key, value in net.state_dict().items()}
+    state["num_batches_tracked"] = np.int64(7)
+    assert net.load_state_dict(state, assign=True) == ([], [])
+    assert net.weight._data is state["weight"]._data
+    assert isinstance(net.weight, nn.Parameter)
+    assert (net.weight.dtype, net.weight.requires_grad, net.bias.requires_grad) == (np.float64, True, False)
+    assert net.running_var._data is state["running_var"]._data
+    assert int(net.num_batches_tracked) == 7
+    assert net(dg.ones((3, 2), dtype=np.float64)).dtype == np.float64
+    lazy.load_state_dict({"weight": dg.ones((3, 2)), "bias": dg.zeros(3)}, assign=True)
+    lazy(dg.ones((1, 2))).sum().backward()
+    assert lazy.weight.grad.shape == (3, 2)
+    with pytest.raises(StateDictError, match=r"weight is \[2\] in the module but \[3\]"):
+        net.load_state_dict({**state, "weight": dg.ones(3)}, assign=True)
+
+
 def test_loading_between_forward_and_backward_is_noticed():
     net = nn.Linear(2, 2)
     x = dg.randn(1, 2).requires_grad_()

@@ -27,6 +27,16 @@ CASES = [
     Case("Conv1d", (4, 6, 3), ((4, 9),), {"stride": 2, "padding": 1, "bias": False}),
     Case("Conv1d", (4, 6, 4), ((2, 4, 9),), {"padding": "same", "dilation": 2}),
     Case("Conv1d", (4, 6, 3), ((2, 4, 9),), {"padding": 2, "padding_mode": "circular", "groups": 2}),
+    *[
+        Case(f"Conv{n}d", (2, 4, 3), (shape,), {"padding": 2, "padding_mode": mode, "stride": 2})
+        for n, shape in ((1, (2, 2, 6)), (2, (2, 2, 5, 6)), (3, (2, 2, 4, 3, 5)))
+        for mode in ("zeros", "reflect", "replicate", "circular")
+    ],
+    *[
+        Case(f"Conv{n}d", (2, 4, 3), (shape,), {"padding": "same", "padding_mode": mode})
+        for n, shape in ((1, (2, 2, 6)), (3, (2, 2, 4, 3, 5)))
+        for mode in ("reflect", "replicate", "circular")
+    ],
     Case("Conv2d", (4, 6, 3), ((2, 4, 7, 8),)),
     Case("Conv2d", (4, 6, (3, 2)), ((2, 4, 7, 8),), {"stride": (2, 1), "padding": (1, 2), "groups": 2}),
     Case("Conv2d", (4, 6, (2, 3)), ((2, 4, 7, 8),), {"padding": "same", "padding_mode": "reflect"}),

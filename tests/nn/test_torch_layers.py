@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from nn.twins import Case, close, compare, make_pair, ours_of
 
+from distgrad import nn
+
 ROWS = np.array([[1, 0, 1], [4, 1, 2]])
 FLAT = np.array([1, 0, 1, 4, 1, 2, 3])
 MASK = np.triu(np.ones((4, 5), dtype=bool), 2)
 CAUSAL = np.triu(np.full((4, 4), -np.inf), 1)
+PER_HEAD = np.arange(80).reshape(4, 4, 5) % 7 == 3
 PADDING = np.array([[False, False, True, False, True], [False, False, False, False, False]])
 LAYER = {"dropout": 0.0, "batch_first": True}
 TWO = ((2, 5, 8), (2, 4, 8))
@@ -24,6 +27,13 @@ POOLING = [
     Case("LPPool1d", (2, 3), ((2, 3, 9),)),
     Case("LPPool2d", (2, (3, 2)), ((2, 3, 8, 7),), {"ceil_mode": True, "stride": 2}),
     Case("LPPool3d", (2, 2), ((2, 3, 5, 4, 6),)),
+    *[
+        Case(
+            f"LPPool{n}d", (3.0, 2), (np.abs(np.random.default_rng(n).standard_normal(shape)) + 0.1,), options
+        )
+        for n, shape in ((1, (2, 3, 9)), (2, (3, 7, 8)), (3, (2, 3, 5, 4, 6)))
+        for options in ({"stride": 1}, {"stride": 3, "ceil_mode": True})
+    ],
     Case("AdaptiveAvgPool1d", (4,), ((2, 3, 9),)),
     Case("AdaptiveAvgPool2d", ((3, None),), ((3, 8, 7),)),
     Case("AdaptiveAvgPool3d", (2,), ((2, 3, 5, 4, 6),)),
@@ -97,6 +107,8 @@ SHAPES = [
     Case("ChannelShuffle", (2,), ((2, 6, 3, 4),)),
     Case("Unfold", ((2, 3),), ((2, 3, 5, 6),), {"padding": 1, "stride": (2, 1)}),
     Case("Fold", ((5, 6), (2, 3)), ((2, 12, 16),), {"stride": (1, 1), "padding": 0}),
+    Case("Unfold", (2,), ((3, 6, 5),), {"dilation": 2, "padding": (1, 2), "stride": 2}),
+    Case("Fold", (7, 3), ((18, 4),), {"dilation": 2, "padding": 1, "stride": 3}),
     Case("Upsample", (), ((2, 3, 4, 5),), {"scale_factor": 2}),
     Case("Upsample", (), ((2, 3, 4),), {"size": 7, "mode": "linear"}),
     Case("Upsample", (), ((2, 3, 4, 5),), {"size": (7, 3), "mode": "bilinear"}),
@@ -107,6 +119,26 @@ SHAPES = [
         {"scale_factor": (1.5, 2.0), "mode": "bicubic", "align_corners": True},
     ),
     Case("Upsample", (), ((2, 3, 3, 4, 2),), {"scale_factor": 2.0, "mode": "trilinear"}),
+    *[
+        Case("Upsample", (), (shape,), {"size": size, "mode": mode, "align_corners": corners})
+        for mode, shape, size in (
+            ("linear", (2, 3, 6), 4),
+            ("bilinear", (2, 3, 6, 5), (4, 9)),
+            ("bicubic", (2, 3, 6, 5), (4, 9)),
+            ("trilinear", (1, 2, 4, 3, 5), (3, 5, 4)),
+        )
+        for corners in (False, True)
+    ],
+    Case("Upsample", (), ((2, 3, 4, 5),), {"scale_factor": 1.7, "mode": "nearest-exact"}),
+    *[
+        Case(
+            "Upsample",
+            (),
+            ((2, 3, 5, 7),),
+            {"scale_factor": (1.5, 0.7), "mode": mode, "recompute_scale_factor": True},
+        )
+        for mode in ("nearest", "bilinear", "bicubic")
+    ],
     Case("UpsamplingNearest2d", (), ((2, 3, 4, 5),), {"scale_factor": 2}),
     Case("UpsamplingBilinear2d", (), ((2, 3, 4, 5),), {"size": (6, 7)}),
     Case("CosineSimilarity", (), ((3, 4), (3, 4))),
@@ -140,7 +172,44 @@ ATTENTION = [
         ((4, 2, 8), (4, 2, 8), (4, 2, 8)),
         keywords={"attn_mask": CAUSAL, "need_weights": False},
     ),
+    Case(
+        "MultiheadAttention",
+        (8, 2),
+        ((2, 4, 8), (2, 5, 8), (2, 5, 8)),
+        {"batch_first": True, "add_bias_kv": True, "bias": False},
+        keywords={"attn_mask": PER_HEAD, "key_padding_mask": PADDING},
+    ),
+    Case(
+        "MultiheadAttention",
+        (8, 2),
+        ((4, 2, 8), (4, 2, 8), (4, 2, 8)),
+        {"dropout": 0.5},
+        training=False,
+        keywords={"attn_mask": CAUSAL, "is_causal": True, "need_weights": False},
+    ),
+    *[
+        Case(
+            "MultiheadAttention", (8, 2), ((4, 2, 8),) * 3, {"dropout": 1.0}, keywords={"need_weights": need}
+        )
+        for need in (True, False)
+    ],
+    Case("TransformerEncoderLayer", (8, 2, 16), ((4, 2, 8),), {"dropout": 1.0}),
+    Case("TransformerDecoderLayer", (8, 2, 16), ((4, 2, 8), (5, 2, 8)), {"dropout": 1.0, "norm_first": True}),
     Case("TransformerEncoderLayer", (8, 2, 16), ((2, 4, 8),), LAYER),
+    Case(
+        "TransformerEncoderLayer",
+        (8, 2, 16),
+        ((2, 5, 8),),
+        {**LAYER, "norm_first": True},
+        keywords={"src_key_padding_mask": PADDING},
+    ),
+    Case(
+        "TransformerDecoderLayer",
+        (8, 2, 16),
+        ((4, 2, 8), (5, 2, 8)),
+        {"dropout": 0.0, "activation": "gelu", "bias": False},
+        keywords={"tgt_mask": CAUSAL, "tgt_is_causal": True, "memory_mask": MASK},
+    ),
     Case(
         "TransformerEncoderLayer", (8, 2, 16), ((4, 8),), {**LAYER, "norm_first": True, "activation": "gelu"}
     ),
@@ -172,6 +241,26 @@ def test_layer_shows_itself_as_its_pytorch_twin(case):
     torch = pytest.importorskip("torch", reason="compares with PyTorch, which is not installed")
     ours, theirs = make_pair(case, "float32", torch)
     assert repr(ours) == repr(theirs)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_encoder_of_the_users_own_layers_equals_pytorchs(training):
+    torch = pytest.importorskip("torch", reason="compares with PyTorch, which is not installed")
+    layers = []
+    for library in (nn, torch.nn):
+        layer = library.TransformerEncoderLayer(8, 2, 16, **LAYER)
+        stack = library.TransformerEncoder(layer, 3, library.LayerNorm(8), enable_nested_tensor=False)
+        layers.append(stack.double().train(training))
+    ours, theirs = layers
+    ours.load_state_dict({key: value.numpy() for key, value in theirs.state_dict().items()})
+    x = np.random.default_rng(1).standard_normal((2, 5, 8))
+    mask = np.triu(np.ones((5, 5), dtype=bool), 1)
+    y = ours(ours_of(x), mask=ours_of(mask), src_key_padding_mask=ours_of(PADDING))
+    u = theirs(torch.tensor(x), mask=torch.tensor(mask), src_key_padding_mask=torch.tensor(PADDING))
+    kept = ~PADDING  # in PyTorch's evaluation mode what stands at padded places is another number
+    close(ours_of(y.detach().numpy()[kept]), u[torch.tensor(kept)], 1e-10, "encoder")
+    square = nn.Transformer.generate_square_subsequent_mask(4)
+    close(square, torch.nn.Transformer.generate_square_subsequent_mask(4), 0.0, "mask")
 
 
 def test_stacks_of_layers_equal_pytorchs():

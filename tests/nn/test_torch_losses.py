@@ -12,6 +12,7 @@ IMAGE_CLASSES = RNG.integers(0, 4, (2, 3, 5))
 IGNORING = np.where(IMAGE_CLASSES == 2, -100, IMAGE_CLASSES)
 CLASS_WEIGHTS = np.array([0.5, 2.0, 1.0, 0.25])
 PROBABILITIES = RNG.dirichlet(np.ones(4), 5)
+SPATIAL = RNG.dirichlet(np.ones(4), (2, 3, 5)).transpose(0, 3, 1, 2)
 INSIDE = RNG.uniform(0.05, 0.95, (3, 4))
 BITS = RNG.integers(0, 2, (3, 4)).astype(float)
 SIGNS = np.where(RNG.integers(0, 2, (3, 4)) == 1, 1, -1)
@@ -49,6 +50,13 @@ LOSSES = [
     ("CrossEntropyLoss", ((5, 4), CLASSES), {}),
     ("CrossEntropyLoss", ((5, 4), CLASSES), {"label_smoothing": 0.1}),
     ("CrossEntropyLoss", ((5, 4), CLASSES), {"ignore_index": 3}),
+    (
+        "CrossEntropyLoss",
+        ((5, 4), CLASSES),
+        {"ignore_index": 3, "label_smoothing": 0.3, "weight": CLASS_WEIGHTS},
+    ),
+    ("CrossEntropyLoss", ((2, 4, 3, 5), SPATIAL), {"label_smoothing": 0.1, "weight": CLASS_WEIGHTS}),
+    ("NLLLoss", ((5, 4), CLASSES), {"ignore_index": 1, "weight": CLASS_WEIGHTS}),
     ("CrossEntropyLoss", ((4,), np.array(2)), {}),
     ("CrossEntropyLoss", ((4,), PROBABILITIES[0]), {}),
     ("CrossEntropyLoss", ((2, 4, 3, 5), IMAGE_CLASSES), {}),

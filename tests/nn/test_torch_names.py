@@ -9,6 +9,7 @@ import re
 import pytest
 
 import distgrad as dg
+from distgrad.comm.registry import _ELSEWHERE
 
 torch = pytest.importorskip("torch", reason="compares with PyTorch, which is not installed")
 
@@ -61,6 +62,29 @@ def test_what_is_listed_is_left_out_indeed():
     theirs = {name for module in PAIRS for name in public(module)}
     for pattern in set(listed()) & theirs - {"RNN", "LSTM", "GRU"}:
         assert not any(hasattr(ours, pattern) for ours in PAIRS.values()), pattern
+
+
+@pytest.mark.parametrize(
+    ("room", "name", "message"),
+    [
+        (dg.nn, "SyncBatchNorm", r"'distgrad.nn' has no attribute 'SyncBatchNorm'; it stands in dg.parallel"),
+        (dg.nn, "DataParallel", r"dg.parallel.DistributedDataParallel"),
+        (dg.nn, "Gobble", r"'distgrad.nn' has no attribute 'Gobble'$"),
+        (dg.comm, "init_process_group", r"write comm = dg.comm.init\(\)"),
+        (dg.comm, "get_rank", r"write comm.rank"),
+        (dg.comm, "gobble", r"'distgrad.comm' has no attribute 'gobble'$"),
+    ],
+)
+def test_a_name_that_stands_elsewhere_says_where(room, name, message):
+    with pytest.raises(AttributeError, match=message):
+        getattr(room, name)
+
+
+def test_what_comm_offers_instead_is_there():
+    comm = dg.comm.init()
+    for name, hint in _ELSEWHERE.items():
+        for attribute in re.findall(r"^comm\.(\w+)", hint):
+            assert hasattr(comm, attribute), name
 
 
 def test_a_name_that_is_neither_is_seen():

@@ -5,6 +5,7 @@ import pytest
 from nn.twins import Case, close, compare, make_pair, ours_of
 
 from distgrad.autograd.functional import grad
+from distgrad.errors import DeviceError
 from distgrad.nn.utils import rnn
 
 KINDS = ["RNN", "GRU", "LSTM"]
@@ -15,6 +16,12 @@ CASES = [
     *[Case(kind, (3, 4), ((2, 5, 3),), HARD) for kind in KINDS],
     *[Case(kind, (3, 4, 2), ((5, 2, 3),), {"dropout": 0.5}, training=False) for kind in KINDS],
     *[Case(kind, (3, 4, 2), ((5, 2, 3), (2, 2, 4))) for kind in ("RNN", "GRU")],
+    *[
+        Case(kind, (3, 4, 3), ((5, 2, 3),), {"bidirectional": True, "dropout": 0.3}, training=False)
+        for kind in KINDS
+    ],
+    *[Case(kind, (3, 4, 2), ((5, 2, 3),), {"bidirectional": True, "dropout": 0.0}) for kind in KINDS],
+    *[Case(kind, (3, 4, 2), ((5, 2, 3),), {"dropout": 1.0}) for kind in KINDS],  # all between the layers
     Case("RNN", (3, 4), ((5, 2, 3),), {"nonlinearity": "relu"}),
     Case("LSTM", (3, 4, 2), ((5, 2, 3), ((2, 2, 4), (2, 2, 4)))),
     Case("LSTM", (3, 4, 2), ((5, 3), ((4, 2), (4, 4))), {"bidirectional": True, "proj_size": 2}),
@@ -83,6 +90,18 @@ def test_padding_of_sequences_equals_pytorchs():
     x = ours_of(arrays[0], True)
     (g,) = grad(rnn.pad_sequence([x, ours_of(arrays[2])]).sum(), x)
     np.testing.assert_array_equal(g._data, np.ones((3, 2)))
+
+
+def test_packed_sequences_convert():
+    packed = rnn.pack_sequence([ours_of(np.ones((3, 2))), ours_of(np.ones((1, 2)))])
+    for method, dtype in (("half", np.float16), ("float", np.float32), ("double", np.float64)):
+        converted = getattr(packed, method)()
+        assert converted.data.dtype == dtype
+        np.testing.assert_array_equal(converted.batch_sizes, packed.batch_sizes)
+    assert packed.cpu().data is packed.data
+    assert packed.to("cpu", np.float32).data.dtype == np.float32
+    with pytest.raises(DeviceError, match="cuda"):
+        packed.cuda(99)
 
 
 def test_packed_sequences_come_back_in_their_order():

@@ -264,6 +264,19 @@ def test_buckets_are_reduced_before_backward_ends():
         assert not last
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"device_ids": [0]}, r"unexpected argument 'device_ids'; it trains where the module lies: .*\.to\("),
+        ({"find_unused_parameters": True}, "unused parameters are found without it"),
+        ({"comm": [0]}, "comm must be a Communicator or None, got list"),
+    ],
+)
+def test_arguments_of_pytorch_that_are_not_needed(arguments, message):
+    with pytest.raises(TypeError, match=f"DistributedDataParallel: .*{message}"):
+        DistributedDataParallel(dg.nn.Linear(2, 1), **arguments)
+
+
 def test_a_module_can_be_wrapped_once():
     module = Network()
     DistributedDataParallel(module, init("single"))

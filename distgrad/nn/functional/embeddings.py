@@ -14,7 +14,17 @@ from distgrad.backend.namespace import NAMESPACES, namespace_of
 from distgrad.errors import OptionError, ShapeError
 from distgrad.nn.parameter import write
 
-__all__ = ["embedding", "embedding_bag", "one_hot"]
+__all__ = ["embedding", "embedding_bag", "one_hot", "refuse_sparse"]
+
+
+def refuse_sparse(sparse: bool, where: str) -> None:
+    """Refuse what would be gradients of the rows that were read alone.
+
+    Raises:
+        OptionError: ``sparse`` is true.
+    """
+    if sparse:
+        raise OptionError(f"{where}: gradients are dense, got sparse=True; leave it out")
 
 
 def _array(values: Any) -> Any:
@@ -49,6 +59,7 @@ def embedding(
     max_norm: float | None = None,
     norm_type: float = 2.0,
     scale_grad_by_freq: bool = False,
+    sparse: bool = False,
 ) -> Tensor:
     """Rows of a table.
 
@@ -59,10 +70,15 @@ def embedding(
         max_norm: rows longer than it are shortened, in place, before they are read.
         norm_type: p of the norm that measures them.
         scale_grad_by_freq: divide a row's gradient by how often it is read.
+        sparse: False; gradients are dense.
 
     Returns:
         ``[*input, embedding_dim]``.
+
+    Raises:
+        OptionError: ``sparse=True``.
     """
+    refuse_sparse(sparse, "embedding")
     index = _array(input)
     if max_norm is not None:
         _limit_norms(weight, index, max_norm, norm_type)
@@ -106,6 +122,7 @@ def embedding_bag(
     norm_type: float = 2.0,
     scale_grad_by_freq: bool = False,
     mode: str = "mean",
+    sparse: bool = False,
     per_sample_weights: Tensor | None = None,
     include_last_offset: bool = False,
     padding_idx: int | None = None,
@@ -118,6 +135,7 @@ def embedding_bag(
         offsets: where each bag starts, ``[B]``.
         max_norm, norm_type, scale_grad_by_freq: as in :func:`embedding`.
         mode: "sum", "mean" or "max".
+        sparse: False; gradients are dense.
         per_sample_weights: of each row number, of the input's shape; for sums only.
         include_last_offset: the last of the offsets is where the last bag ends.
         padding_idx: a row number that is passed over.
@@ -125,6 +143,7 @@ def embedding_bag(
     Returns:
         ``[B, embedding_dim]``.
     """
+    refuse_sparse(sparse, "embedding_bag")
     if mode not in ("sum", "mean", "max"):
         raise OptionError(f"embedding_bag: mode must be 'sum', 'mean' or 'max', got {mode!r}")
     if per_sample_weights is not None and mode != "sum":

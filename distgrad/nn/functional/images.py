@@ -7,6 +7,7 @@ from typing import Any
 
 from distgrad.autograd.dispatch import namespace as ops
 from distgrad.autograd.tensor import Tensor
+from distgrad.errors import OptionError
 from distgrad.nn.functional.arguments import batched
 
 __all__ = ["channel_shuffle", "fold", "interpolate", "pixel_shuffle", "pixel_unshuffle", "unfold", "upsample"]
@@ -18,6 +19,8 @@ def interpolate(
     scale_factor: Any = None,
     mode: str = "nearest",
     align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
 ) -> Tensor:
     """Images at another size.
 
@@ -27,7 +30,26 @@ def interpolate(
         scale_factor: what lengths are multiplied by instead, one number an axis or one for all.
         mode: "nearest", "nearest-exact", "linear", "bilinear", "trilinear", "bicubic" or "area".
         align_corners: whether the outermost elements lie on each other rather than the outermost edges.
+        recompute_scale_factor: take the scale from the lengths that ``scale_factor`` leads to, which are
+            whole numbers, rather than ``scale_factor`` itself.
+        antialias: False; images are not smoothed before they are made smaller.
+
+    Raises:
+        OptionError: ``antialias=True``, or ``recompute_scale_factor=True`` beside ``size``.
     """
+    if antialias:
+        raise OptionError(
+            "interpolate: antialias=True is not offered; mode='area' takes means where images get smaller"
+        )
+    if recompute_scale_factor:
+        if size is not None or scale_factor is None:
+            raise OptionError(
+                "interpolate: recompute_scale_factor=True goes with scale_factor, not with size"
+            )
+        spatial = input.shape[2:]
+        factors = (scale_factor,) * len(spatial) if isinstance(scale_factor, int | float) else scale_factor
+        size = tuple(int(n * factor) for n, factor in zip(spatial, factors, strict=True))
+        scale_factor = None
     return ops.interpolate(input, size, scale_factor, mode, bool(align_corners))
 
 

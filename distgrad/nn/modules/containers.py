@@ -78,10 +78,10 @@ class _Numbered(Module):
         self._renew(modules)
         return self
 
-    def pop(self, index: int = -1) -> Module:
-        """Take a module out and return it."""
-        module = self[index]
-        del self[index]
+    def pop(self, key: int = -1) -> Module:
+        """Take the module at a place out and return it."""
+        module = self[key]
+        del self[key]
         return module
 
 
@@ -316,11 +316,32 @@ class ParameterDict(Module):
         for key, value in parameters.items() if hasattr(parameters, "items") else parameters:
             self[key] = value
 
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """The parameter of a name, which is ``default`` from now on if there was none."""
+        if key not in self._keys:
+            self[key] = default
+        return self[key]
+
     def pop(self, key: str) -> Any:
         """Take a parameter out and return it."""
         value = self[key]
         del self[key]
         return value
+
+    def popitem(self) -> tuple[str, Any]:
+        """Take the last (name, parameter) out and return it."""
+        if not self._keys:
+            raise KeyError("ParameterDict: popitem of an empty dict")
+        key = next(reversed(self._keys))
+        return key, self.pop(key)
+
+    def copy(self) -> ParameterDict:
+        """Another dict of the same parameters."""
+        return ParameterDict(self)
+
+    def fromkeys(self, keys: Iterable[str], default: Any = None) -> ParameterDict:
+        """Another dict that holds ``default`` under each of the names."""
+        return ParameterDict(dict.fromkeys(keys, default))
 
     def clear(self) -> None:
         """Take all out."""

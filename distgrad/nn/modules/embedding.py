@@ -26,10 +26,12 @@ class _Table(Module):
         max_norm: float | None,
         norm_type: float,
         scale_grad_by_freq: bool,
+        sparse: bool,
         device: Any,
         dtype: Any,
     ) -> None:
         super().__init__()
+        F.refuse_sparse(sparse, type(self).__name__)
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
             raise OptionError(
                 f"{type(self).__name__}: padding_idx={padding_idx} is outside a table of {num_embeddings}"
@@ -91,6 +93,7 @@ class Embedding(_Table):
         max_norm: rows longer than it are shortened when they are read.
         norm_type: p of the norm that measures them.
         scale_grad_by_freq: divide a row's gradient by how often it is read.
+        sparse: False; gradients are dense.
         device: where the parameter lies.
         dtype: of the parameter; None means float32.
 
@@ -106,6 +109,7 @@ class Embedding(_Table):
         max_norm: float | None = None,
         norm_type: float = 2.0,
         scale_grad_by_freq: bool = False,
+        sparse: bool = False,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -116,6 +120,7 @@ class Embedding(_Table):
             max_norm,
             norm_type,
             scale_grad_by_freq,
+            sparse,
             device,
             dtype,
         )
@@ -133,6 +138,7 @@ class EmbeddingBag(_Table):
     Args:
         num_embeddings, embedding_dim, max_norm, norm_type, scale_grad_by_freq: as in :class:`Embedding`.
         mode: "sum", "mean" or "max".
+        sparse: False; gradients are dense.
         include_last_offset: the last of the offsets is where the last bag ends.
         padding_idx: a row number that is passed over.
         device: where the parameter lies.
@@ -147,6 +153,7 @@ class EmbeddingBag(_Table):
         norm_type: float = 2.0,
         scale_grad_by_freq: bool = False,
         mode: str = "mean",
+        sparse: bool = False,
         include_last_offset: bool = False,
         padding_idx: int | None = None,
         device: Any = None,
@@ -159,6 +166,7 @@ class EmbeddingBag(_Table):
             max_norm,
             norm_type,
             scale_grad_by_freq,
+            sparse,
             device,
             dtype,
         )
@@ -175,9 +183,9 @@ class EmbeddingBag(_Table):
             self.norm_type,
             self.scale_grad_by_freq,
             self.mode,
-            per_sample_weights,
-            self.include_last_offset,
-            self.padding_idx,
+            per_sample_weights=per_sample_weights,
+            include_last_offset=self.include_last_offset,
+            padding_idx=self.padding_idx,
         )
 
     def extra_repr(self) -> str:

@@ -90,6 +90,7 @@ class Upsample(Module):
         scale_factor: what lengths are multiplied by instead.
         mode: "nearest", "linear", "bilinear", "bicubic" or "trilinear".
         align_corners: whether the outermost elements lie on each other rather than the outermost edges.
+        recompute_scale_factor: take the scale from the lengths that ``scale_factor`` leads to.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Upsample(Module):
         scale_factor: Any = None,
         mode: str = "nearest",
         align_corners: bool | None = None,
+        recompute_scale_factor: bool | None = None,
     ) -> None:
         super().__init__()
         self.size = size
@@ -108,10 +110,13 @@ class Upsample(Module):
             self.scale_factor = float(scale_factor)
         self.mode = mode
         self.align_corners = align_corners
+        self.recompute_scale_factor = recompute_scale_factor
 
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C, ...]``, with other spatial lengths after."""
-        return F.interpolate(input, self.size, self.scale_factor, self.mode, self.align_corners)
+        return F.interpolate(
+            input, self.size, self.scale_factor, self.mode, self.align_corners, self.recompute_scale_factor
+        )
 
     def extra_repr(self) -> str:
         """The size and the mode."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import resolve, to_device
 from distgrad.errors import OptionError, ShapeError
 from distgrad.nn import init
 from distgrad.nn.functional.activations import gelu, relu
@@ -250,9 +251,18 @@ class TransformerEncoder(Module):
         encoder_layer: what is copied.
         num_layers: how often.
         norm: a module that the last layer's output goes through, or None.
+        enable_nested_tensor, mask_check: kept for PyTorch's signature. They choose between ways to compute
+            the same, of which there is one here.
     """
 
-    def __init__(self, encoder_layer: Module, num_layers: int, norm: Module | None = None) -> None:
+    def __init__(
+        self,
+        encoder_layer: Module,
+        num_layers: int,
+        norm: Module | None = None,
+        enable_nested_tensor: bool = True,
+        mask_check: bool = True,
+    ) -> None:
         super().__init__()
         self.layers = ModuleList([copy.deepcopy(encoder_layer) for _ in range(num_layers)])
         self.num_layers = num_layers
@@ -400,7 +410,7 @@ class Transformer(Module):
         )
 
     @staticmethod
-    def generate_square_subsequent_mask(sz: int, dtype: Any = None) -> Tensor:
+    def generate_square_subsequent_mask(sz: int, device: Any = None, dtype: Any = None) -> Tensor:
         """``[sz, sz]``: 0 where a query may look, −∞ at later keys."""
         values = np.triu(np.full((sz, sz), -np.inf, dtype=dtype or np.float32), 1)
-        return Tensor(values)
+        return Tensor(to_device(values, resolve(device)))

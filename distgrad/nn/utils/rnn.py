@@ -39,6 +39,34 @@ class PackedSequence(NamedTuple):
     sorted_indices: np.ndarray | None = None
     unsorted_indices: np.ndarray | None = None
 
+    def to(self, *args: Any, **kwargs: Any) -> PackedSequence:
+        """The same with its data as ``Tensor.to`` gives it; the numbers stay on the host."""
+        return self._replace(data=self.data.to(*args, **kwargs))
+
+    def cpu(self) -> PackedSequence:
+        """The same with its data on the CPU."""
+        return self.to("cpu")
+
+    def cuda(self, *args: Any, **kwargs: Any) -> PackedSequence:
+        """The same with its data on a GPU, as ``Tensor.cuda`` has it."""
+        return self._replace(data=self.data.cuda(*args, **kwargs))
+
+    def float(self) -> PackedSequence:
+        """The same with its data in float32."""
+        return self.to(np.float32)
+
+    def double(self) -> PackedSequence:
+        """The same with its data in float64."""
+        return self.to(np.float64)
+
+    def half(self) -> PackedSequence:
+        """The same with its data in float16."""
+        return self.to(np.float16)
+
+    def pin_memory(self) -> PackedSequence:
+        """The same with its data in pinned memory, as ``Tensor.pin_memory`` has it."""
+        return self._replace(data=self.data.pin_memory())
+
     def lengths(self) -> np.ndarray:
         """The length of each sequence, longest first."""
         return (self.batch_sizes[:, None] > np.arange(self.batch_sizes[0])).sum(axis=0)
