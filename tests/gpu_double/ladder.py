@@ -53,7 +53,11 @@ STEPS = (
         "not slow",
     ),
     Step(1, "names", ("tests/gpu/test_names.py",)),
-    Step(2, "fake device", ("tests/gpu/test_fake_device.py", "tests/gpu/test_fake_ddp.py")),
+    Step(
+        2,
+        "fake device",
+        tuple(f"tests/gpu/test_{name}.py" for name in ("fake_device", "fake_ddp", "pinned")),
+    ),
     Step(3, "compilers", ("tests/backend/test_cuda_sources.py",)),
     Step(
         4,

@@ -168,8 +168,8 @@ MUTANTS = (
     ),
     Mutant(
         "wrong device", "arrays are made on the current device, not on the one asked for", _CUPY,
-        "        with cp.cuda.Device(index):\n            return cp.array(array, order=\"C\")  # by way of",
-        "        if True:\n            return cp.array(array, order=\"C\")  # by way of",
+        "        with cp.cuda.Device(index):\n            is_pinned",
+        "        if True:\n            is_pinned",
         f"{_DOUBLE}/test_orders.py::test_a_tensor_lies_where_it_was_asked_for[late]",
     ),
     Mutant(
