@@ -17,7 +17,7 @@ from distgrad.backend.blas import find_blas
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["get_num_threads", "run_parts", "run_products", "set_num_threads", "share_cores"]
+__all__ = ["get_num_threads", "run_parts", "set_num_threads", "share_cores"]
 
 
 class _State:
@@ -102,16 +102,3 @@ def run_parts(run: Callable[[int, int], None], length: int, smallest: int) -> No
     run(0, edges[1])
     for future in futures:
         future.result()
-
-
-def run_products(run: Callable[[int, int], None], length: int, smallest: int) -> None:
-    """As :func:`run_parts`, for kernels that call matrix products: each of these then keeps to one thread."""
-    set_threads = find_blas().set_threads
-    if get_num_threads() < 2 or length < 2 * smallest or set_threads is None:
-        run(0, length)
-        return
-    set_threads(1)
-    try:
-        run_parts(run, length, smallest)
-    finally:
-        set_threads(_State.threads)

@@ -114,6 +114,25 @@ def test_the_first_of_several_largest_elements_gets_the_gradient():
         agree(fast, plain, "f")
 
 
+def test_gradients_of_parts_of_one_array_lie_in_one_array():
+    rng = np.random.default_rng(0)
+    packed = rng.standard_normal((2, 9, 3, 4, 5)).astype("f")
+    parts = tuple(packed.transpose(2, 0, 3, 1, 4))
+    g = rng.standard_normal((2, 9, 4, 5)).astype("f").transpose(0, 2, 1, 3)
+    found = kernel_of("attention/query")(g, *parts, 0.3, True, (True,) * 3)
+    apart = kernel_of("attention/query")(g, *(x.copy() for x in parts), 0.3, True, (True,) * 3)
+    agree(found, apart, "f")
+    gradient = REGISTRY["unstack"].vjps["x"].function
+    whole = gradient(xp, found, 0)
+    np.testing.assert_array_equal(whole, np.stack(found))
+    assert np.shares_memory(whole, found[0])
+    assert whole.transpose(1, 3, 0, 2, 4).flags.c_contiguous
+    for others in (apart, found[::-1], (found[0], found[2], found[1]), (found[0], *apart[1:])):
+        joined = gradient(xp, others, -2)
+        np.testing.assert_array_equal(joined, np.stack(others, -2))
+        assert not np.shares_memory(joined, others[0])
+
+
 def test_the_last_cell_of_a_sequence_hands_its_gradient_down():
     rng = np.random.default_rng(0)
     shapes = ((5, 3, 28), (28, 7), (3, 7), (3, 7))

@@ -48,6 +48,7 @@ _SAMPLES = [
     Sample(((2, 3, 4, 7),), {"output_size": (2, 3)}),
     Sample(((2, 1, 3, 4),), {"output_size": (None, 5)}, note="longer than the input"),
     Sample(((1, 2, 3, 4, 2), 1), note="three dimensions"),
+    Sample(((1, 2, 6, 4),), {"output_size": (3, 2)}, note="windows of one length"),
     Sample(((0, 3, 5), 2), note="empty"),
 ]
 _REJECTS = [
@@ -69,7 +70,10 @@ def adaptive_avg_pool(xp: Any, x: Array, /, output_size: Any) -> Array:
         x: ``[N, C, *spatial]``.
         output_size: lengths of the result's spatial axes, or one for all; None keeps an axis.
     """
-    for axis, size in enumerate(_sizes("adaptive_avg_pool", x.shape, output_size), start=2):
+    sizes = _sizes("adaptive_avg_pool", x.shape, output_size)
+    if max(sizes) > 1 and not any(n % size for n, size in zip(x.shape[2:], sizes, strict=True)):
+        return xp.avg_pool(x, tuple(n // size for n, size in zip(x.shape[2:], sizes, strict=True)))
+    for axis, size in enumerate(sizes, start=2):
         start, stop = _bounds(x.shape[axis], size)
         places = np.arange(x.shape[axis])
         inside = (places >= start[:, None]) & (places < stop[:, None])

@@ -26,7 +26,9 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
     address = product_address(x.dtype)
     if bias is None or not address or weight.ndim != 2 or not is_plain(x, weight, bias) or not weight.size:
         return None
-    if x.shape[-1:] != weight.shape[1:] or bias.shape != weight.shape[:1] or not x.size:
+    if x.shape[-1:] != weight.shape[1:] or bias.shape != weight.shape[:1]:
+        return None
+    if x.size <= weight.shape[1]:  # of one row NumPy makes a product with a vector, in a fifth of the time
         return None
     y = np.empty((*x.shape[:-1], len(weight)), x.dtype)
     _linear(address, x.dtype.type(1), x.reshape(-1, x.shape[-1]), weight, bias, y.reshape(-1, len(weight)))

@@ -186,6 +186,41 @@ def _spread_windows(w: Any, g: Any, out: Any) -> None:
                             row[stride * j] += up[j]
 
 
+@jit
+def _sum_blocks(w: Any, x: Any, y: Any) -> None:
+    """Windows side by side: first their rows are added up, which makes vectors, then their columns."""
+    rows, columns = w[0, 0], w[0, 1]
+    line = np.empty(x.shape[2], x.dtype)
+    for n in range(len(x)):
+        for i in range(y.shape[1]):
+            line[:] = x[n, i * rows]
+            for a in range(1, rows):
+                row = x[n, i * rows + a]
+                for j in range(line.size):
+                    line[j] += row[j]
+            out = y[n, i]
+            for j in range(out.size):
+                total = line[j * columns]
+                for b in range(1, columns):
+                    total += line[j * columns + b]
+                out[j] = total
+
+
+@jit
+def _spread_blocks(w: Any, g: Any, out: Any) -> None:
+    """The transpose of :func:`_sum_blocks`."""
+    rows, columns = w[0, 0], w[0, 1]
+    for n in range(len(out)):
+        for i in range(g.shape[1]):
+            up, line = g[n, i], out[n, i * rows]
+            for j in range(up.size):
+                value = up[j]
+                for b in range(columns):
+                    line[j * columns + b] = value
+            for a in range(1, rows):
+                out[n, i * rows + a] = line
+
+
 # -- what the table names
 
 
@@ -215,6 +250,13 @@ def _fits(x: Any, geometry: Sequence[Any], ceil_mode: bool) -> Any:
 
 def _are_pairs(x: Any, geometry: Sequence[Any]) -> bool:
     return tuple(tuple(each) for each in geometry) == _PAIRS and x.shape[2] % 2 == 0 and x.shape[3] % 2 == 0
+
+
+def _are_blocks(lengths: Sequence[int], geometry: Sequence[Any]) -> bool:
+    """Whether windows lie side by side and leave nothing over."""
+    kernel, stride, padding, dilation = (tuple(each) for each in geometry)
+    apart = kernel != stride or any(padding) or set(dilation) != {1}
+    return not apart and not any(n % k for n, k in zip(lengths, kernel, strict=True))
 
 
 def _run(kernel: Any, size: int, *arrays: Any) -> None:
@@ -267,7 +309,8 @@ def sum_pool(x: Any, *, geometry: Any) -> Any:
     if out is None:
         return None
     y = np.empty((*x.shape[:2], *out), x.dtype)
-    _run_windows(_sum_windows, geometry[:4], math.prod(x.shape[2:]), x, y)
+    kernel = _sum_blocks if _are_blocks(x.shape[2:], geometry[:4]) else _sum_windows
+    _run_windows(kernel, geometry[:4], math.prod(x.shape[2:]), x, y)
     return y
 
 
@@ -279,5 +322,6 @@ def sum_pool_input(cotangent: Any, *, spatial: Any, geometry: Any) -> Any:
     out = _fits(result, geometry[:4], geometry[4])
     if out is None or cotangent.shape[2:] != out:
         return None
-    _run_windows(_spread_windows, geometry[:4], math.prod(spatial), cotangent, result)
+    kernel = _spread_blocks if _are_blocks(spatial, geometry[:4]) else _spread_windows
+    _run_windows(kernel, geometry[:4], math.prod(spatial), cotangent, result)
     return result

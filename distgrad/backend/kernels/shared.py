@@ -20,7 +20,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from distgrad.backend.kernels.support import jit
+from distgrad.backend.kernels.support import jit, pointer
 
 __all__ = [
     "DTYPES",
@@ -96,16 +96,6 @@ def _call(typing_context: Any, address: Any, a: Any, b: Any, c: Any, d: Any, e: 
         return builder.call(builder.inttoptr(values[0], function.as_pointer()), values[1:])
 
     return types.int64(*[types.int64] * 6), code
-
-
-@intrinsic
-def _pointer(typing_context: Any, address: Any, like: Any) -> Any:
-    """The address as a pointer to elements of the array ``like``."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.inttoptr(values[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(like.dtype)(types.int64, like), code  # type: ignore[attr-defined]
 
 
 @jit
@@ -223,12 +213,12 @@ def reduce_small(state: Any, x: Any, op: int, spins: int, met: bool) -> int:
     n, stride = x.size, state[_STRIDE]
     slots = state[_SLOTS + (state[_EPOCH] + (0 if met else 1)) % 2]
     if not met:
-        _copy(numba.carray(_pointer(slots + state[_RANK] * stride, x), n), x)
+        _copy(numba.carray(pointer(slots + state[_RANK] * stride, x), n), x)
         if meet(state, spins) != 0:
             return 1
-    _copy(x, numba.carray(_pointer(slots, x), n))
+    _copy(x, numba.carray(pointer(slots, x), n))
     for other in range(1, state[_SIZE]):
-        _fold(op, x, numba.carray(_pointer(slots + other * stride, x), n))
+        _fold(op, x, numba.carray(pointer(slots + other * stride, x), n))
     return 0
 
 
@@ -257,7 +247,7 @@ def reduce_piece(state: Any, x: Any, op: int, spins: int, num_met: int) -> int:
     n, size, rank, stride = x.size, state[_SIZE], state[_RANK], state[_STRIDE]
     if num_met == 0:
         slots = state[_SLOTS + (state[_EPOCH] + 1) % 2]
-        _copy(numba.carray(_pointer(slots + rank * stride, x), n), x)
+        _copy(numba.carray(pointer(slots + rank * stride, x), n), x)
         if meet(state, spins) != 0:
             return 1
     if num_met <= 1:
@@ -266,10 +256,10 @@ def reduce_piece(state: Any, x: Any, op: int, spins: int, num_met: int) -> int:
         for begin in range(start, stop, _BLOCK):
             m, at = min(_BLOCK, stop - begin), begin * x.itemsize
             block = x[begin : begin + m]
-            _copy(block, numba.carray(_pointer(slots + at, x), m))
+            _copy(block, numba.carray(pointer(slots + at, x), m))
             for other in range(1, size):
-                _fold(op, block, numba.carray(_pointer(slots + other * stride + at, x), m))
-            _copy(numba.carray(_pointer(results + rank * stride + at, x), m), block)
+                _fold(op, block, numba.carray(pointer(slots + other * stride + at, x), m))
+            _copy(numba.carray(pointer(results + rank * stride + at, x), m), block)
         if meet(state, spins) != 0:
             return 2
     results = state[_SLOTS + state[_EPOCH] % 2]
@@ -277,7 +267,7 @@ def reduce_piece(state: Any, x: Any, op: int, spins: int, num_met: int) -> int:
         if other != rank:
             start, stop = _bound(n, x.itemsize, other, size), _bound(n, x.itemsize, other + 1, size)
             there = results + other * stride + start * x.itemsize
-            _copy(x[start:stop], numba.carray(_pointer(there, x), stop - start))
+            _copy(x[start:stop], numba.carray(pointer(there, x), stop - start))
     return 0
 
 
@@ -287,13 +277,13 @@ def _reduce_slice(x: Any, op: int, size: int, rows: int, stride: int, start: int
     for begin in range(start, stop, _BLOCK):
         n = min(_BLOCK, stop - begin)
         block = rows + begin * x.itemsize
-        first = numba.carray(_pointer(block, x), n)
+        first = numba.carray(pointer(block, x), n)
         for other in range(1, size - 1):
-            _fold(op, first, numba.carray(_pointer(block + other * stride, x), n))
+            _fold(op, first, numba.carray(pointer(block + other * stride, x), n))
         if size > 1:
-            _fold_into_both(op, first, numba.carray(_pointer(block + (size - 1) * stride, x), n))
+            _fold_into_both(op, first, numba.carray(pointer(block + (size - 1) * stride, x), n))
         for other in range(1, size - 1):
-            _copy(numba.carray(_pointer(block + other * stride, x), n), first)
+            _copy(numba.carray(pointer(block + other * stride, x), n), first)
 
 
 @jit

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 from distgrad import env
 from distgrad.backend.kernels.cache import cache_folder
 
-__all__ = ["exp", "is_plain", "jit", "lower_normal", "maximum", "sigmoid", "tanh"]
+__all__ = ["exp", "is_plain", "jit", "lower_normal", "maximum", "pointer", "sigmoid", "tanh"]
 
 F = np.float32
 
@@ -67,20 +67,29 @@ def _as_float(typing_context: Any, bits: Any) -> Any:
     return types.float32(types.int32), code
 
 
+@intrinsic
+def pointer(typing_context: Any, address: Any, like: Any) -> Any:
+    """The address as a pointer to elements of the array ``like``."""
+
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.inttoptr(values[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(like.dtype)(types.int64, like), code  # type: ignore[attr-defined]
+
+
 def _exp(x: Any) -> Any:
     z = F(88.0) if x > F(88.0) else x  # comparisons with NaN are false: it stays
-    z = F(-87.0) if z < F(-87.0) else z
+    z = F(-88.0) if z < F(-88.0) else z  # n is −127 there, for which the bits below are those of 0
     n = np.floor(z * F(1.44269504) + F(0.5))
     r = (z - n * F(0.693359375)) + n * F(2.12194440e-4)  # ln 2 in two parts: n times the first is exact
     p = F(1.3901276e-3) * r + F(8.3631449e-3)
     p = p * r + F(4.16668535e-2)
     p = p * r + F(1.66665773e-1)
     p = p * r + F(0.5)
-    y = (p * r * r + r + F(1.0)) * _as_float((np.int32(n) + np.int32(127)) << np.int32(23))
-    return F(0.0) if x < F(-87.0) else y
+    return (p * r * r + r + F(1.0)) * _as_float((np.int32(n) + np.int32(127)) << np.int32(23))
 
 
-#: e^x in float32, from −87 (0 below) to 88 (no larger above), relative error 2e-7; fitted by least squares.
+#: e^x in float32, from −87.6 (0 below) to 88 (no larger above), relative error 2e-7; fitted by least squares.
 exp = jit(_exp, inline="always")
 
 
@@ -125,10 +134,22 @@ def _lower_normal(a: Any, e: Any) -> Any:
 lower_normal = jit(_lower_normal, inline="always")
 
 
+@intrinsic
+def _larger(typing_context: Any, a: Any, b: Any) -> Any:
+    """The larger of two numbers, in the one form whose running result LLVM turns into vectors."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = arguments[0].type
+        function = builder.module.declare_intrinsic("llvm.maxnum", [kind], ir.FunctionType(kind, [kind] * 2))
+        return builder.call(function, arguments, fastmath=("nnan", "nsz"))
+
+    return a(a, b), code
+
+
 def _maximum(x: Any) -> Any:
     top = x[0]
     for j in range(1, x.size):
-        top = max(top, x[j])
+        top = _larger(top, x[j])
     return top
 
 

@@ -8,6 +8,7 @@ reaches 80 to 90 GFLOP/s of the 98 that a loop of multiplications in registers d
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-__all__ = ["COLUMN_VECTORS", "ROWS", "multiply_tile", "pack_rows", "tile_columns"]
+__all__ = ["ROWS", "VECTOR_BYTES", "Tile", "multiply_tile", "pack_rows", "tile_columns"]
 
 
 def _vector_bytes() -> int:
@@ -23,16 +24,16 @@ def _vector_bytes() -> int:
     return 64 if features.get("avx512f") else 32 if features.get("avx") else 16
 
 
-_VECTOR_BYTES = _vector_bytes()
+VECTOR_BYTES = _vector_bytes()
 #: Rows of a tile: with three vectors a row, 12 sums of the 16 registers (24 of 32 with AVX-512).
-ROWS = 8 if _VECTOR_BYTES == 64 else 4
-COLUMN_VECTORS = 3
+ROWS = 8 if VECTOR_BYTES == 64 else 4
+_COLUMN_VECTORS = 3
 _UNROLL = 4  # terms to a round of the loop; 1, 4 and 8 were equally fast
 
 
 def tile_columns(dtype: Any) -> int:
     """Columns of a tile."""
-    return COLUMN_VECTORS * _VECTOR_BYTES // int(dtype.itemsize)
+    return _COLUMN_VECTORS * VECTOR_BYTES // int(dtype.itemsize)
 
 
 def pack_rows(matrix: Any) -> Any:
@@ -44,32 +45,33 @@ def pack_rows(matrix: Any) -> Any:
     return np.ascontiguousarray(padded.reshape(*outer, tiles, ROWS, terms).swapaxes(-1, -2))
 
 
-class _Tile:
+class Tile:
     """Writes the code of one tile.
 
     Args:
         builder: of the function that it becomes a part of.
         real: the elements' type.
         itemsize: their bytes.
+        rows: of the tile.
+        vectors: columns of the tile, by vectors.
     """
 
-    def __init__(self, builder: Any, real: Any, itemsize: int) -> None:
+    def __init__(self, builder: Any, real: Any, itemsize: int, rows: int, vectors: int) -> None:
         self.builder = builder
         self.real = real
         self.itemsize = itemsize
-        self.lanes = _VECTOR_BYTES // itemsize
+        self.lanes = VECTOR_BYTES // itemsize
         self.vector = ir.VectorType(real, self.lanes)
         zero = ir.Constant(self.vector, [0.0] * self.lanes)
-        self.sums = [
-            [cgutils.alloca_once_value(builder, zero) for _ in range(COLUMN_VECTORS)] for _ in range(ROWS)
-        ]
+        self.sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(vectors)] for _ in range(rows)]
 
     def number(self, value: int) -> Any:
+        """A constant of 64 bits."""
         return ir.Constant(ir.IntType(64), value)
 
     def vector_at(self, address: Any, vectors: int = 0) -> Any:
         """A pointer to the vector that stands some vectors behind an address."""
-        place = self.builder.add(address, self.number(vectors * _VECTOR_BYTES))
+        place = self.builder.add(address, self.number(vectors * VECTOR_BYTES))
         return self.builder.inttoptr(place, self.vector.as_pointer())
 
     def spread(self, value: Any) -> Any:
@@ -80,39 +82,35 @@ class _Tile:
         lanes = ir.Constant(ir.VectorType(index, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(first, undefined, lanes)
 
-    def add_term(self, left: Any, offsets: Any, right: Any, term: Any) -> None:
-        """The products of one column of the left side with one row of the right."""
+    def add_term(self, factors: list[Any], start: Any) -> None:
+        """The products of a column of the left side, at pointers, with a row of the right, at an address."""
         b = self.builder
-        offset = b.load(b.gep(offsets, [term]))
-        start = b.add(right, offset)
-        row = [b.load(self.vector_at(start, v), align=self.itemsize) for v in range(COLUMN_VECTORS)]
-        column = b.mul(term, self.number(ROWS))
-        for i in range(ROWS):
-            factor = self.spread(b.load(b.gep(left, [b.add(column, self.number(i))])))
-            for v in range(COLUMN_VECTORS):
-                product = b.fmul(factor, row[v], flags=("contract",))
-                total = b.fadd(b.load(self.sums[i][v]), product, flags=("contract",))
-                b.store(total, self.sums[i][v])
+        row = [b.load(self.vector_at(start, v), align=self.itemsize) for v in range(len(self.sums[0]))]
+        for place, sums in zip(factors, self.sums, strict=True):
+            factor = self.spread(b.load(place))
+            for right, into in zip(row, sums, strict=True):
+                product = b.fmul(factor, right, flags=("contract",))
+                b.store(b.fadd(b.load(into), product, flags=("contract",)), into)
 
-    def add_terms(self, left: Any, offsets: Any, right: Any, terms: Any) -> None:
-        """All of them, some to a round."""
+    def add_terms(self, terms: Any, places: Callable[[Any], tuple[list[Any], Any]]) -> None:
+        """All of them, some to a round; ``places`` gives :meth:`add_term`'s arguments."""
         b = self.builder
         rounds = b.udiv(terms, self.number(_UNROLL))
         with cgutils.for_range(b, rounds) as loop:
             first = b.mul(loop.index, self.number(_UNROLL))
             for i in range(_UNROLL):
-                self.add_term(left, offsets, right, b.add(first, self.number(i)))
+                self.add_term(*places(b.add(first, self.number(i))))
         done = b.mul(rounds, self.number(_UNROLL))
         with cgutils.for_range(b, b.sub(terms, done)) as loop:
-            self.add_term(left, offsets, right, b.add(done, loop.index))
+            self.add_term(*places(b.add(done, loop.index)))
 
     def store(self, to: Any, row_bytes: Any, add: Any) -> None:
         """The sums into memory, or added to what it holds."""
         b = self.builder
         places = []
-        for i in range(ROWS):
+        for i, sums in enumerate(self.sums):
             start = b.add(to, b.mul(row_bytes, self.number(i)))
-            places += [(self.vector_at(start, v), self.sums[i][v]) for v in range(COLUMN_VECTORS)]
+            places += [(self.vector_at(start, v), total) for v, total in enumerate(sums)]
         with b.if_else(b.trunc(add, ir.IntType(1))) as (adding, writing):
             with adding:
                 for place, total in places:
@@ -142,10 +140,17 @@ def multiply_tile(
 
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         real = context.get_value_type(one)
-        tile = _Tile(builder, real, one.bitwidth // 8)
+        tile = Tile(builder, real, one.bitwidth // 8, ROWS, _COLUMN_VECTORS)
         start = builder.inttoptr(values[0], real.as_pointer())
         table = builder.inttoptr(values[1], ir.IntType(64).as_pointer())
-        tile.add_terms(start, table, values[2], values[3])
+
+        def places(term: Any) -> tuple[list[Any], Any]:
+            row = builder.add(values[2], builder.load(builder.gep(table, [term])))
+            column = builder.mul(term, tile.number(ROWS))
+            factors = [builder.gep(start, [builder.add(column, tile.number(i))]) for i in range(ROWS)]
+            return factors, row
+
+        tile.add_terms(values[3], places)
         tile.store(values[4], values[5], values[6])
         return context.get_dummy_value()
 

@@ -149,6 +149,10 @@ def embedding_bag(
     if per_sample_weights is not None and mode != "sum":
         raise OptionError(f"embedding_bag: per_sample_weights are for mode='sum', got {mode!r}")
     index = _array(input)
+    whole = offsets is None and padding_idx is None and index.ndim == 2
+    if whole and per_sample_weights is None and mode != "max":  # nothing to leave out
+        rows = embedding(index, weight, None, max_norm, norm_type, scale_grad_by_freq)
+        return ops.sum(rows, axis=1) if mode == "sum" else ops.sum(rows, axis=1) / max(index.shape[1], 1)
     places, exists = (
         to_device(each, device_of(index)) for each in _bags(index, offsets, include_last_offset)
     )
