@@ -91,50 +91,51 @@ def _max_windows(w: Any, x: Any, y: Any) -> None:
 
 
 @jit
-def _lead(row: Any, step: int, place: int, top: Any, where: Any) -> None:
-    """Take note of elements that are larger than those before them; NaN is largest."""
-    for j in range(top.size):
-        v, before, at = row[step * j], top[j], where[j]
-        leads = ((v > before) | (v != v) | ((at < 0) & (v == before))) & (before == before)
-        top[j] = v if leads else before
-        where[j] = np.int32(place + step * j) if leads else at
+def _inside(w: Any, axis: int, i: int, length: int) -> Any:
+    """The input's places that window ``i`` meets: the first, the end, and the step between them."""
+    step, start = w[3, axis], i * w[1, axis] - w[2, axis]
+    first = start if start >= 0 else start + (step - 1 - start) // step * step
+    return first, min(start + w[0, axis] * step, length), step
 
 
 @jit
-def _places(w: Any, x: Any, i: int, top: Any, where: Any) -> None:
-    """Where in a plane the windows of row ``i`` have their first largest elements; −1 for padding alone."""
-    stride = w[1, 1]
+def _lead(row: Any, place: int, top: Any, where: Any) -> None:
+    """Take note of a row's elements that are larger than those above them; NaN is largest."""
     for j in range(top.size):
-        top[j] = x.dtype.type(-np.inf)
-        where[j] = np.int32(-1)
-    for a in range(w[0, 0]):
-        at = i * w[1, 0] + a * w[3, 0] - w[2, 0]
-        if at < 0 or at >= x.shape[0]:
-            continue
-        for b in range(w[0, 1]):
-            first, last, start = _reach(w, 1, b, x.shape[1], top.size)
-            row, tops, places = x[at, start:], top[first:last], where[first:last]
-            place = at * x.shape[1] + start
-            if stride == 1:
-                _lead(row, 1, place, tops, places)
-            elif stride == 2:
-                _lead(row, 2, place, tops, places)
-            else:
-                _lead(row, stride, place, tops, places)
+        v, before, at = row[j], top[j], where[j]
+        leads = (v > before) | ((v == before) & (at > place)) | ((v != v) & (before == before))
+        top[j] = v if leads else before
+        where[j] = np.int32(place + j) if leads else at
 
 
 @jit
 def _scatter_windows(w: Any, g: Any, x: Any, out: Any) -> None:
-    top, where = np.empty(g.shape[2], x.dtype), np.empty(g.shape[2], np.int32)
+    """Each element of ``g`` to the first largest of its window, but to no NaN.
+
+    The rows of a window come first, for all columns at once, which makes vectors.
+    """
+    length = x.shape[2]
+    top, where = np.empty(length, x.dtype), np.empty(length, np.int32)
     for n in range(len(x)):
         plane = out[n].reshape(-1)
         plane[:] = 0
         for i in range(g.shape[1]):
-            _places(w, x[n], i, top, where)
-            up = g[n, i]
-            for j in range(up.size):
-                if where[j] >= 0 and top[j] == top[j]:
-                    plane[where[j]] += up[j]
+            begin, end, step = _inside(w, 0, i, x.shape[1])
+            top[:] = -np.inf
+            where[:] = np.int32(plane.size)
+            for at in range(begin, end, step):
+                _lead(x[n, at], at * length, top, where)
+            for j in range(g.shape[2]):
+                best, place, nans = x.dtype.type(-np.inf), np.int32(plane.size), False
+                at, end, step = _inside(w, 1, j, length)
+                while at < end:
+                    v = top[at]
+                    leads = (v > best) | ((v == best) & (where[at] < place))  # no branches: none is foreseen
+                    best, place = v if leads else best, where[at] if leads else place
+                    nans |= v != v
+                    at += step
+                if not nans and place < plane.size:
+                    plane[place] += g[n, i, j]
 
 
 @jit
