@@ -67,7 +67,7 @@ def number(pattern, text):
 
 
 BENCHMARKS = EXAMPLES.parent / "benchmarks"
-HOST_ALONE = {"first_step", "kernels"}  # what Numba compiles
+HOST_ALONE = {"exact", "first_step", "kernels"}  # CPUs alone have that mode, and what Numba compiles
 PROGRAMS = [
     path.relative_to(EXAMPLES.parent).as_posix()
     for path in sorted([*EXAMPLES.glob("*.py"), *BENCHMARKS.glob("*.py")])
