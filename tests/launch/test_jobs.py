@@ -183,7 +183,11 @@ def test_every_exception_is_printed_once(run):
             137,
             r"exited 137 after .* \(SIGKILL: likely out of memory.*\);.*",
         ),
-        ("os.kill(os.getppid(), signal.SIGKILL)", 137, r"exited 137 after .*"),  # the rank's watcher
+        (  # the rank's watcher, once it has passed on what the rank printed
+            "time.sleep(0.5); os.kill(os.getppid(), signal.SIGKILL)",
+            137,
+            r"exited 137 after .*",
+        ),
         ("ctypes.string_at(0)", 139, r"exited 139 after .* \(SIGSEGV: invalid memory access .*\);.*"),
         ("MPI.COMM_WORLD.Abort(7); time.sleep(100)", 7, r"called MPI_Abort\(7\) after .*"),
     ],
