@@ -9,6 +9,7 @@ import distgrad as dg
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import namespace, numpy_namespace
 from distgrad.autograd.primitive import REGISTRY
+from distgrad.nn import functional as F
 
 HOLES = np.array([[1.0, np.nan, -2.0, 4.0], [np.nan] * 4, [3.0, 4.0, 7.0, 0.5]])
 
@@ -215,3 +216,27 @@ def test_a_composite_runs_on_tensors_and_on_arrays():
     finally:
         for registry in (REGISTRY, namespace.__dict__, numpy_namespace.__dict__):
             registry.pop("twice_outer", None)
+
+
+@pytest.mark.parametrize(
+    ("options", "windows_of_first"),
+    [
+        ({"kernel_size": 2, "stride": 1, "padding": 1}, 4),
+        ({"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}, 1),
+    ],
+    ids=["two", "three"],
+)
+@pytest.mark.parametrize("lowest", [-np.inf, np.iinfo(np.int64).min])
+def test_a_window_of_the_lowest_value_alone_keeps_its_gradient_from_the_padding(
+    options, windows_of_first, lowest
+):
+    """So small that the plain formula runs, whose padding holds the same value."""
+    x = np.full((1, 2, 5, 4), lowest, dtype=np.result_type(lowest))
+    x[0, 0, 3, 2] = 1
+    y, places = dg.max_pool_with_indices(dg.tensor(x), **options)
+    assert places[0, 1, 0, 0].item() == 0
+    if x.dtype.kind == "f":
+        leaf = dg.tensor(x, requires_grad=True)
+        F.max_pool2d(leaf, **options).sum().backward()
+        assert leaf.grad.sum(axis=(2, 3)).tolist() == [[y[0, 0].size] * 2]
+        assert leaf.grad[0, 1, 0, 0] == windows_of_first

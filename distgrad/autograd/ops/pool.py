@@ -85,13 +85,15 @@ def _lowest(dtype: Any) -> float:
 def _first_hits(xp: Any, x: Array, geometry: Geometry) -> Iterator[tuple[tuple[Any, ...], Array]]:
     """For each place in the kernel: its slice, and where it is the first to hold the window's maximum."""
     padded = pad(xp, x, geometry, _lowest(x.dtype))
+    inside = pad(xp, xp.ones((1, 1, *x.shape[2:]), dtype=bool), geometry, False)  # padding may tie with -∞
     offsets = geometry.offsets(geometry.out(x.shape[2:]))
     y = _maximum(xp, padded, offsets)
     free = xp.ones(y.shape, dtype=bool)
     for offset in offsets:
-        hit = free & (padded[(..., *offset)] == y)
+        key = (..., *offset)
+        hit = free & inside[key] & (padded[key] == y)
         free &= ~hit
-        yield (..., *offset), hit
+        yield key, hit
 
 
 def _maximum(xp: Any, padded: Array, offsets: list[tuple[slice, ...]]) -> Array:
