@@ -107,7 +107,7 @@ class NcclCommunicator(Communicator):
         self._link = self._join(unique_id)
         self._watchdog = Watchdog(self)
         self._parts: list[NcclCommunicator] = []
-        self._aborted = False
+        self._ending = threading.Lock()  # held by the first who ends the link, and never given back
 
     @property
     def host(self) -> Communicator:
@@ -214,8 +214,7 @@ class NcclCommunicator(Communicator):
         """
         for part in self._parts:
             part.abort()
-        if not self._aborted:
-            self._aborted = True
+        if self._ending.acquire(blocking=False):  # the program and the watchdog may both come
             self._link.abort()
 
     def _in_order(self) -> bool:
@@ -286,7 +285,7 @@ class NcclCommunicator(Communicator):
         with activated(self.device):
             if self.family.failure is not None:
                 self.abort()
-            elif not self._aborted:
+            elif self._ending.acquire(blocking=False):
                 self._link.destroy()
 
     # -- what the verbs are made of
