@@ -158,7 +158,7 @@ def __getattr__(name: str) -> _Any:
         return getattr(_importlib.import_module("distgrad.checkpoint.files"), name)
     if name == "bfloat16":  # NumPy has none, and the package that has is loaded when asked for
         return _casting.bfloat16()
-    raise AttributeError(_explain_name("distgrad", name) or f"module 'distgrad' has no attribute {name!r}")
+    return _explain_name(name)
 
 
 def __dir__() -> list[str]:

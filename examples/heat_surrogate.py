@@ -63,6 +63,19 @@ def build_model(num_cells):
     return nn.Sequential(nn.Linear(num_cells, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 1))
 
 
+def simulate(num_runs, num_cells, world, rng):
+    """The solver's runs: patches, and what happens to their middles, of this rank's own part."""
+    inputs, changes = [], []
+    for _ in range(num_runs):
+        u = random_state(num_cells, world, rng)
+        for _ in range(5):
+            after = solve(u, MANY, world)
+            inputs.append(patches(u, world))
+            changes.append((after - u).astype(np.float32)[:, None])
+            u = after
+    return TensorDataset(np.concatenate(inputs), np.concatenate(changes))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, default=256, help="on each rank")
@@ -73,16 +86,7 @@ def main():
 
     world = MPI.COMM_WORLD
     _, device = join(args.device, "mpi" if args.device == "cpu" else None)  # the ranks of COMM_WORLD
-    rng = np.random.default_rng(world.rank)
-    inputs, changes = [], []
-    for _ in range(args.runs):
-        u = random_state(args.cells, world, rng)
-        for _ in range(5):
-            after = solve(u, MANY, world)
-            inputs.append(patches(u, world))
-            changes.append((after - u).astype(np.float32)[:, None])
-            u = after
-    samples = TensorDataset(np.concatenate(inputs), np.concatenate(changes))  # this rank's own
+    samples = simulate(args.runs, args.cells, world, np.random.default_rng(world.rank))
     scale = float(np.sqrt(world.allreduce(np.mean(samples.tensors[1] ** 2)) / world.size))
 
     dg.manual_seed(0)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 # A file imports from lower floors, and from files that stand before it in its own room.
 FLOORS = [
-    {"": "errors env trace"},
+    {"": "errors env trace elsewhere"},
     {
         "backend": "namespace precision device streams memory blas threads numpy kernels.cache"
         " kernels.table rng whole cupy kernels.geometry kernels.support"

@@ -27,6 +27,7 @@ __all__ = [
     "casting_as",
     "get_autocast_dtype",
     "is_autocast_enabled",
+    "limits",
 ]
 
 _LOW = (
@@ -66,6 +67,12 @@ def bfloat16() -> np.dtype:
         raise MissingDependencyError(
             f"bfloat16 needs the package ml_dtypes ({error}); run: pip install ml_dtypes"
         ) from error
+
+
+def limits(dtype: Any) -> Any:
+    """What ``np.finfo`` says of a floating dtype, of bfloat16 too."""
+    dtype = np.dtype(dtype)
+    return importlib.import_module("ml_dtypes").finfo(dtype) if dtype.char == "E" else np.finfo(dtype)
 
 
 def _is_narrow(dtype: np.dtype) -> bool:

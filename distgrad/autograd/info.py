@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.autograd.casting import limits
 from distgrad.autograd.creation import DEFAULTS
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import Device, available_devices, resolve
@@ -89,9 +90,9 @@ def finfo(type: Any, /) -> FloatInfo:
         DTypeError: a dtype of another kind.
     """
     dtype = _dtype_of(type)
-    if dtype.kind not in "fc":
+    if dtype.char not in "efdEFD":
         raise DTypeError(f"finfo: expected a floating-point dtype, got {dtype}")
-    found = np.finfo(dtype)
+    found = limits(dtype)
     return FloatInfo(
         bits=int(found.bits),
         eps=float(found.eps),

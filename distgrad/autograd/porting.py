@@ -10,6 +10,8 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
+from distgrad.elsewhere import lacking
+
 __all__ = ["KEYWORDS", "NAMES", "Elsewhere", "Size", "explain_name", "one_shape", "wrong_arguments"]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -85,17 +87,16 @@ _ROOMS = {
 # fmt: on
 
 
-def explain_name(where: str, name: str) -> str | None:
-    """The message for a name that PyTorch has; None for any other.
+_STANDARD = "arrays have the array API standard's names; write "
 
-    Args:
-        where: ``"Tensor"`` or ``"distgrad"``.
-        name: what was asked for.
-    """
-    ours = NAMES.get(name) or (_ROOMS.get(name) if where == "distgrad" else None)
-    if ours is None:
-        return None
-    return f"{where} has no {name!r}: arrays have the array API standard's names; write {ours}"
+
+def _standard(names: dict[str, str]) -> dict[str, str]:
+    return {name: _STANDARD + ours for name, ours in names.items()}
+
+
+#: Raise the error for a name that tensors, or the package, lack.
+explain_method = lacking("'Tensor' object", _standard(NAMES))
+explain_name = lacking("module 'distgrad'", _standard(_ROOMS | NAMES))
 
 
 class Elsewhere:
@@ -105,7 +106,7 @@ class Elsewhere:
         self.name = name
 
     def __get__(self, instance: Any, owner: type) -> Any:
-        raise AttributeError(explain_name("Tensor", self.name))
+        return explain_method(self.name)
 
 
 class Size(int):

@@ -23,6 +23,7 @@ from distgrad.autograd.casting import bfloat16
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, to_device
 from distgrad.backend.namespace import NAMESPACES
+from distgrad.elsewhere import unexpected
 from distgrad.errors import DataError, DTypeError
 
 __all__ = ["load", "save"]
@@ -101,7 +102,7 @@ def load(path: str | os.PathLike[str], *, allow_pickle: bool = False, **others: 
         DataError: a file that is missing, truncated, changed or of another kind.
     """
     for name in others:
-        raise TypeError(f"load: unexpected argument {name!r}; {_ELSEWHERE.get(name, 'leave it out')}")
+        raise unexpected("load", name, _ELSEWHERE)
     path = Path(path)
     try:
         with path.open("rb") as file:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import importlib
-from typing import Any
 
 from distgrad import env
 from distgrad.backend.device import Device, find_backend
@@ -13,14 +12,15 @@ from distgrad.comm.base import Communicator
 from distgrad.comm.calls import Call, CallLog
 from distgrad.comm.single import SingleCommunicator
 from distgrad.comm.transport import Family
+from distgrad.elsewhere import lacking
 from distgrad.errors import CommError
 
-__all__ = ["BACKENDS", "explain_name", "finalize", "get_world", "init", "is_initialized"]
+__all__ = ["BACKENDS", "ELSEWHERE", "explain_name", "finalize", "get_world", "init", "is_initialized"]
 
 BACKENDS = ("single", "threads", "shm", "mpi", "nccl")
 _world: Communicator | None = None
 #: What PyTorch's ``torch.distributed`` calls otherwise; ``comm`` is what ``init`` returns.
-_ELSEWHERE = {
+ELSEWHERE = {
     "init_process_group": "comm = dg.comm.init()",
     "destroy_process_group": "dg.comm.finalize()",
     "get_rank": "comm.rank",
@@ -32,17 +32,7 @@ _ELSEWHERE = {
     "all_gather_object": "comm.all_gather_object(value)",
     "broadcast_object_list": "comm.broadcast_object(value)",
 }
-
-
-def explain_name(name: str) -> Any:
-    """The error for a name that ``dg.comm`` lacks.
-
-    Raises:
-        AttributeError: always; where the name is PyTorch's, it says what to write.
-    """
-    ours = _ELSEWHERE.get(name)
-    hint = f"; write {ours}" if ours else ""
-    raise AttributeError(f"module 'distgrad.comm' has no attribute {name!r}{hint}")
+explain_name = lacking("module 'distgrad.comm'", {name: f"write {ours}" for name, ours in ELSEWHERE.items()})
 
 
 def init(
@@ -81,6 +71,33 @@ def init(
     """
     global _world
     settings = env.read()
+    name, asked = _choose(backend, settings, device)
+    world = threads.current() or _world
+    if world is None:
+        watcher = progress.find()
+        if watcher is not None:
+            watcher.begin(CallLog().add(Call("init"), numbered=False, depth=1), "world")
+        hosts = _host_backend(settings) if name == "nccl" else name
+        world = _connect(hosts, settings, timeout_s, check_calls)
+        if name == "nccl":
+            world = _connect_gpus(world, device, nccl_provider or settings.nccl_provider)
+        _world = world
+        if watcher is not None:
+            watcher.end()
+            world.family.progress = watcher
+        atexit.register(finalize)
+    elif asked and name != world.backend:
+        raise CommError(
+            f"comm.init: the world was set up with backend '{world.backend}', and cannot be had as "
+            f"'{name}'; call init() with one backend, or finalize() in between"
+        )
+    return world
+
+
+def _choose(
+    backend: str | None, settings: env.Environment, device: Device | str | None
+) -> tuple[str | None, bool]:
+    """The backend's name, None if it is to be found out; and whether the caller has asked for that one."""
     on_gpu = device is not None and not str(device).startswith("cpu")
     if backend is None and on_gpu:
         backend = "nccl"
@@ -89,35 +106,11 @@ def init(
         raise CommError(f"comm.init: device {str(device)!r} needs backend 'nccl', got {name!r}; leave it out")
     if name is not None and name not in BACKENDS:
         raise CommError(f"comm.init: backend must be one of {', '.join(BACKENDS)}, got {name!r}")
-    world = threads.current() or _world
-    if world is None:
-        if name == "threads":
-            raise CommError(
-                "comm.init: backend 'threads' exists inside ThreadWorld(size).run(fn) alone; call it there"
-            )
-        watcher = progress.find()
-        if watcher is not None:
-            watcher.begin(CallLog().add(Call("init"), numbered=False, depth=1), "world")
-        world = _connect(
-            _host_backend(settings) if name == "nccl" else name, settings, timeout_s, check_calls
-        )
-        if name == "nccl":
-            try:
-                world = _connect_gpus(world, device, nccl_provider or settings.nccl_provider)
-            except BaseException:
-                world.close()
-                raise
-        _world = world
-        if watcher is not None:
-            watcher.end()
-            world.family.progress = watcher
-        atexit.register(finalize)
-    elif backend is not None and backend != world.backend:
+    if name == "threads" and threads.current() is None and _world is None:
         raise CommError(
-            f"comm.init: the world was set up with backend '{world.backend}', and cannot be had as "
-            f"'{backend}'; call init() with one backend, or finalize() in between"
+            "comm.init: backend 'threads' exists inside ThreadWorld(size).run(fn) alone; call it there"
         )
-    return world
+    return name, backend is not None
 
 
 def _host_backend(settings: env.Environment) -> str | None:
@@ -129,12 +122,16 @@ def _host_backend(settings: env.Environment) -> str | None:
 
 
 def _connect_gpus(host: Communicator, device: Device | str | None, provider: str | None) -> Communicator:
-    """The GPUs of a world of hosts; loaded here alone, as it loads a binding to NCCL."""
-    if device is None and env.read().local_rank is None:  # no launcher of ours has dealt out the GPUs
-        count = find_backend("cuda").device_count()
-        device = Device("cuda", host.local_rank % count)
-    nccl = importlib.import_module("distgrad.comm.nccl")
-    world: Communicator = nccl.connect(host, device, provider)
+    """The GPUs of a world of hosts; NCCL's binding is loaded here alone; a failure closes their world."""
+    try:
+        if device is None and env.read().local_rank is None:  # no launcher of ours has dealt out the GPUs
+            count = find_backend("cuda").device_count()
+            device = Device("cuda", host.local_rank % count)
+        nccl = importlib.import_module("distgrad.comm.nccl")
+        world: Communicator = nccl.connect(host, device, provider)
+    except BaseException:
+        host.close()
+        raise
     return world
 
 

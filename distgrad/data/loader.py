@@ -16,6 +16,7 @@ from distgrad.data.dataset import IterableDataset
 from distgrad.data.pool import WorkerPool
 from distgrad.data.sampler import BatchSampler, RandomSampler, SequentialSampler, check_batch_size
 from distgrad.data.worker import Payload
+from distgrad.elsewhere import unexpected
 
 __all__ = ["DataLoader"]
 
@@ -80,7 +81,7 @@ class DataLoader:
         **others: Any,
     ) -> None:
         if others:
-            raise _unknown(others)
+            raise unexpected("DataLoader", next(iter(others)), _ELSEWHERE)
         iterable, shuffle = isinstance(dataset, IterableDataset), bool(shuffle)
         _check_order(iterable, batch_size, shuffle, sampler, batch_sampler, drop_last)
         if generator is not None and not shuffle and not num_workers:
@@ -225,11 +226,6 @@ _ELSEWHERE = {
     "multiprocessing_context": "workers are always interpreters of their own",
     "in_order": "batches always come in order",
 }
-
-
-def _unknown(others: dict[str, Any]) -> TypeError:
-    name = next(iter(others))
-    return TypeError(f"DataLoader: unexpected argument {name!r}; {_ELSEWHERE.get(name, 'leave it out')}")
 
 
 def _make_sampler(dataset: Any, shuffle: bool, generator: Generator | None) -> Any:

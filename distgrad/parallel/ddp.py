@@ -19,6 +19,7 @@ from distgrad.backend.namespace import namespace_of
 from distgrad.backend.rng import default_generator
 from distgrad.comm.base import Communicator
 from distgrad.comm.registry import init, is_initialized
+from distgrad.elsewhere import unexpected
 from distgrad.errors import CommMismatchError, DeviceError, GraphError, OptionError
 from distgrad.nn.module import Module
 from distgrad.nn.utils.gradients import clip_grads_with_norm_, get_total_norm
@@ -475,9 +476,7 @@ _ELSEWHERE = {
 
 def _not_an_argument(unknown: dict[str, Any], comm: Any) -> TypeError:
     if unknown:
-        name = next(iter(unknown))
-        why = _ELSEWHERE.get(name, "leave it out")
-        return TypeError(f"DistributedDataParallel: unexpected argument {name!r}; {why}")
+        return unexpected("DistributedDataParallel", next(iter(unknown)), _ELSEWHERE)
     return TypeError(
         f"DistributedDataParallel: comm must be a Communicator or None, got {type(comm).__name__}; "
         f"{_ELSEWHERE['device_ids']}"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import distgrad as dg
-from distgrad.autograd.porting import KEYWORDS, NAMES, explain_name
+from distgrad.autograd.porting import KEYWORDS, NAMES
 from distgrad.errors import AxisError
 
 X = dg.ones((2, 3))
@@ -42,20 +42,22 @@ def test_a_call_in_pytorch_s_words_names_ours(call, message):
 
 @pytest.mark.parametrize("name", ["unsqueeze", "transpose", "add", "mm", "clamp", "expand", "new_zeros", "t"])
 def test_a_method_of_pytorch_names_ours(name):
-    with pytest.raises(AttributeError, match=f"Tensor has no '{name}': .*; write {re.escape(NAMES[name])}"):
+    with pytest.raises(
+        AttributeError, match=f"'Tensor' object has no attribute '{name}'; .*; write {re.escape(NAMES[name])}"
+    ):
         getattr(X, name)
     assert not hasattr(X, name)
 
 
 @pytest.mark.parametrize("name", ["cat", "from_numpy", "mm", "double", "float", "unsqueeze", "utils"])
 def test_a_function_of_pytorch_names_ours(name):
-    with pytest.raises(AttributeError, match=f"distgrad has no '{name}': .*; write "):
+    with pytest.raises(AttributeError, match=f"module 'distgrad' has no attribute '{name}'; .*; write "):
         getattr(dg, name)
     assert not hasattr(dg, name)
 
 
 def test_a_name_of_neither_is_an_ordinary_error():
-    with pytest.raises(AttributeError, match="module 'distgrad' has no attribute 'gobble'"):
+    with pytest.raises(AttributeError, match=r"module 'distgrad' has no attribute 'gobble'$"):
         _ = dg.gobble
     with pytest.raises(AttributeError, match="'Tensor' object has no attribute 'gobble'"):
         _ = X.gobble
@@ -70,7 +72,7 @@ def test_what_is_offered_instead_is_there():
     for name in re.findall(r"\bx\.([a-z_A-Z]+)", offered):
         assert hasattr(X, name), name
     for name in KEYWORDS.values():
-        assert explain_name("Tensor", name) is None
+        assert name not in NAMES
 
 
 def test_no_name_has_two_meanings():

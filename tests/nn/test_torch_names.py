@@ -9,7 +9,7 @@ import re
 import pytest
 
 import distgrad as dg
-from distgrad.comm.registry import _ELSEWHERE
+from distgrad.comm.registry import ELSEWHERE
 
 torch = pytest.importorskip("torch", reason="compares with PyTorch, which is not installed")
 
@@ -82,7 +82,7 @@ def test_a_name_that_stands_elsewhere_says_where(room, name, message):
 
 def test_what_comm_offers_instead_is_there():
     comm = dg.comm.init()
-    for name, hint in _ELSEWHERE.items():
+    for name, hint in ELSEWHERE.items():
         for attribute in re.findall(r"^comm\.(\w+)", hint):
             assert hasattr(comm, attribute), name
 

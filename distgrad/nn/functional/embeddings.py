@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.autograd.casting import limits
 from distgrad.autograd.dispatch import namespace as ops
 from distgrad.autograd.ops.rules import plain
 from distgrad.autograd.tensor import Tensor
@@ -91,12 +92,12 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Tensor:
     return ops.one_hot(tensor, num_classes)
 
 
-def _bags(input: Any, offsets: Any, include_last_offset: bool) -> tuple[np.ndarray, np.ndarray]:
+def _bags(input: Any, offsets: Any, include_last_offset: bool) -> tuple[Any, ...]:
     """Where each bag's elements stand in the flattened input, ``[B, L]``, and whether there is one."""
     if input.ndim == 2:
         if offsets is not None:
             raise OptionError("embedding_bag: offsets are for an input of one axis; leave them out")
-        return np.arange(input.size).reshape(input.shape), np.ones(input.shape, dtype=bool)
+        return _beside(input, np.arange(input.size).reshape(input.shape), np.ones(input.shape, dtype=bool))
     if input.ndim != 1 or offsets is None:
         raise ShapeError(
             f"embedding_bag: expected input [B, L], or [total] and offsets, got {list(input.shape)}"
@@ -111,7 +112,19 @@ def _bags(input: Any, offsets: Any, include_last_offset: bool) -> tuple[np.ndarr
         raise OptionError(f"embedding_bag: offsets {_array(offsets).tolist()} must rise, up to {input.size}")
     places = np.arange(lengths.max(initial=0))
     exists = places < lengths[:, None]
-    return np.where(exists, starts[:, None] + places, 0), exists
+    return _beside(input, np.where(exists, starts[:, None] + places, 0), exists)
+
+
+def _beside(x: Any, *arrays: np.ndarray) -> tuple[Any, ...]:
+    """Arrays of the host, where ``x`` lies."""
+    return tuple(to_device(each, device_of(x)) for each in arrays)
+
+
+def _largest(rows: Tensor, exists: Any) -> Tensor:
+    """The maximum of each bag's rows ``[B, L, E]``, 0 for an empty bag."""
+    lowest = limits(rows.dtype).min
+    largest = ops.max(ops.where(exists[:, :, None], rows, lowest), axis=1)
+    return ops.where(exists.any(axis=1, keepdims=True), largest, 0.0)
 
 
 def embedding_bag(
@@ -153,23 +166,17 @@ def embedding_bag(
     if whole and per_sample_weights is None and mode != "max":  # nothing to leave out
         rows = embedding(index, weight, None, max_norm, norm_type, scale_grad_by_freq)
         return ops.sum(rows, axis=1) if mode == "sum" else ops.sum(rows, axis=1) / max(index.shape[1], 1)
-    places, exists = (
-        to_device(each, device_of(index)) for each in _bags(index, offsets, include_last_offset)
-    )
-    numbers = index.reshape(-1)[places]
+    places, exists = _bags(index, offsets, include_last_offset)
     if padding_idx is not None:
-        exists = exists & (numbers != padding_idx % weight.shape[0])
+        exists = exists & (index.reshape(-1)[places] != padding_idx % weight.shape[0])
     read = embedding(index.reshape(-1), weight, None, max_norm, norm_type, scale_grad_by_freq)
     rows = ops.embedding(places, read)
-    mask = exists[:, :, None]
     if mode == "max" and places.shape[1]:
-        lowest = np.finfo(rows.dtype).min
-        largest = ops.max(ops.where(mask, rows, lowest), axis=1)
-        return ops.where(exists.any(axis=1, keepdims=True), largest, 0.0)
+        return _largest(rows, exists)
     if per_sample_weights is not None:
         flat = ops.reshape(per_sample_weights, (-1,))
         rows = rows * ops.expand_dims(ops.getitem(flat, (places,)), axis=-1)
-    total = ops.sum(ops.where(mask, rows, 0.0), axis=1)
+    total = ops.sum(ops.where(exists[:, :, None], rows, 0.0), axis=1)
     if mode != "mean":
         return total
     return total / namespace_of(exists).maximum(exists.sum(axis=1), 1)[:, None].astype(rows.dtype)
