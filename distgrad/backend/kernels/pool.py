@@ -35,22 +35,51 @@ def _max_pool(x: Any, y: Any) -> None:
 
 
 @jit
+def _largest_of_pairs(row: Any, top: Any) -> None:
+    for k in range(top.size):
+        top[k] = _larger(row[2 * k], row[2 * k + 1])
+
+
+@jit
+def _to_larger_row(up: Any, top: Any, share: Any) -> None:
+    """Of two rows of pairs, that of the larger element gets ``up``, the upper of equal ones; zeros elsewhere.
+
+    Numbers are loaded before they are compared, since a load in one branch alone is a jump, and one
+    comparison decides, which is none even in the elements that a vector leaves over.
+    """
+    zero, columns = up.dtype.type(0), up.size
+    for j in range(columns):
+        value, upper, lower = up[j], top[j], top[columns + j]
+        share[j] = value if upper >= lower else zero
+    for j in range(columns):
+        value, upper, lower = up[j], top[j], top[columns + j]
+        share[columns + j] = value if lower > upper else zero
+
+
+@jit
+def _to_larger_of_pair(share: Any, row: Any, out: Any) -> None:
+    zero = share.dtype.type(0)
+    for k in range(share.size):
+        value, left, right = share[k], row[2 * k], row[2 * k + 1]
+        out[2 * k] = value if left >= right else zero
+        out[2 * k + 1] = value if right > left else zero
+
+
+@jit
 def _scatter(g: Any, x: Any, out: Any) -> None:
-    """Each element of ``g`` to the first largest of its window, zeros elsewhere."""
-    zero = x[0, 0, 0] * 0
+    """Each element of ``g`` to the first largest of its window, but to no NaN; zeros elsewhere.
+
+    What is done to pairs of a row is done to a plane's rows as to one: they may be short.
+    """
+    columns = g.shape[2]
+    top = np.empty(x.shape[1] * columns, x.dtype)
+    share = np.empty_like(top)
     for n in range(len(x)):
+        _largest_of_pairs(x[n].reshape(-1), top)
         for i in range(g.shape[1]):
-            upper, lower, up = x[n, 2 * i], x[n, 2 * i + 1], g[n, i]
-            to_upper, to_lower = out[n, 2 * i], out[n, 2 * i + 1]
-            for j in range(up.size):
-                a, b, c, d = upper[2 * j], upper[2 * j + 1], lower[2 * j], lower[2 * j + 1]
-                top = _larger(_larger(a, c), _larger(b, d))
-                value = up[j]
-                below = (a != top) & (b != top)  # no branches: which is largest cannot be foreseen
-                to_upper[2 * j] = value if a == top else zero
-                to_upper[2 * j + 1] = value if (a != top) & (b == top) else zero
-                to_lower[2 * j] = value if below & (c == top) else zero
-                to_lower[2 * j + 1] = value if below & (c != top) else zero
+            rows = slice(2 * i * columns, 2 * (i + 1) * columns)
+            _to_larger_row(g[n, i], top[rows], share[rows])
+        _to_larger_of_pair(share, x[n].reshape(-1), out[n].reshape(-1))
 
 
 # -- windows of any kind; w holds kernel, stride, padding and dilation, a column an axis
