@@ -186,15 +186,16 @@ def test_the_transposes_of_a_convolution(cp, char):
     volume = {"stride": (1, 2, 1), "padding": (1, 0, 2), "dilation": (1, 1, 2), "groups": 2}
     wide = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 4}
     more = [
-        ("convolution", [(2, 4, 3, 5, 6), (6, 2, 2, 3, 2)], volume),
-        ("convolution", [(3, 4, 6, 5), (8, 1, 3, 3)], wide),
+        ("convolution", [(2, 4, 3, 5, 6), (6, 2, 2, 3, 2), (6,)], volume),
+        ("convolution", [(3, 4, 6, 5), (8, 1, 3, 3), (8,)], wide),
     ]
     for name, shapes, attributes in [*SHAPES, *more]:
         if name != "convolution":
             continue
-        x, w = (rounded(np.random.default_rng(0).standard_normal(shape), char) for shape in shapes)
-        y = REGISTRY[name].formula(xp, x, w, **attributes)
-        assert check(name, (x, w), y, cp, char, attributes)
+        x, w, b = (rounded(np.random.default_rng(0).standard_normal(shape), char) for shape in shapes)
+        for bias in (None, b):
+            y = REGISTRY[name].formula(xp, x, w, bias, **attributes)
+            assert check(name, (x, w, bias), y, cp, char, attributes)
         g = rounded(np.random.default_rng(1).standard_normal(y.shape), char)
         for name, arguments, shape in (
             ("convolution_input", (g, w), x.shape),

@@ -1,6 +1,5 @@
 """Every kernel beside its plain formula: on its operation's samples, and on shapes that kernels get wrong."""
 
-import importlib
 import os
 import subprocess
 import sys
@@ -8,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from kernel_cases import POOL, SHAPES, WINDOWS, agree, defaults, vjp_arguments
+from kernel_cases import POOL, SHAPES, WINDOWS, agree, defaults, kernel_of, vjp_arguments
 
 import distgrad as dg
 from distgrad.autograd.primitive import REGISTRY
@@ -18,12 +17,6 @@ from distgrad.backend.numpy import numpy_namespace as xp
 
 OPERATIONS = sorted({name.split("/")[0] for name in TABLE} & REGISTRY.keys())
 RULES = sorted(name for name, kernel in TABLE.items() if kernel.dtypes and name.split("/")[0] not in REGISTRY)
-
-
-def kernel_of(name):
-    """The kernel's own function: what it does not take it answers with None."""
-    kernel = TABLE[name]
-    return getattr(importlib.import_module(f"distgrad.backend.kernels.{kernel.module}"), kernel.function)
 
 
 def compare(record, inputs, attributes, char):

@@ -1,9 +1,9 @@
 """Convolution in any number of spatial dimensions, as patches times a matrix.
 
-``convolution`` is linear in each of its two inputs, and the gradient of each is another such product. So
-three primitives are each other's gradients, to any order:
+But for its bias, ``convolution`` is linear in each of its inputs, and the gradient of each is another such
+product. So three primitives are each other's gradients, to any order:
 
-* ``convolution(x, weight)``: y from x and weight,
+* ``convolution(x, weight, bias)``: y from x and weight, and a number added to each output channel,
 * ``convolution_input(cotangent, weight)``: its transpose in x (a transposed convolution),
 * ``convolution_weight(cotangent, x)``: its transpose in weight.
 
@@ -18,7 +18,7 @@ import math
 from typing import Any, NamedTuple
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Shape, mixed_dtypes
+from distgrad.autograd.ops.rules import Into, Shape, mixed_dtypes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import ShapeError
 
@@ -100,12 +100,19 @@ def _matrix(weight: Array, groups: int) -> Array:
 
 
 def _output_shape(
-    x: Shape, weight: Shape, *, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
+    x: Shape,
+    weight: Shape,
+    bias: Shape | None = None,
+    *,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    groups: int,
 ) -> Shape:
     return (x[0], weight[0], *Geometry(weight[2:], stride, padding, dilation).out(x[2:]))
 
 
-def _check(x: Array, weight: Array, geometry: Geometry, groups: int) -> None:
+def _check(x: Array, weight: Array, bias: Array | None, geometry: Geometry, groups: int) -> None:
     channels = weight.shape[1] * groups
     if x.ndim != weight.ndim or x.shape[1] != channels:
         raise ShapeError(
@@ -114,6 +121,12 @@ def _check(x: Array, weight: Array, geometry: Geometry, groups: int) -> None:
         )
     if x.dtype != weight.dtype:
         raise mixed_dtypes("convolution", x, weight)
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError(
+            f"convolution: bias is {list(bias.shape)} but there are {weight.shape[0]} output channels"
+        )
+    if bias is not None and bias.dtype != x.dtype:
+        raise mixed_dtypes("convolution", x, bias, "bias")
     if weight.shape[0] % groups:
         raise ShapeError(f"convolution: {weight.shape[0]} output channels do not divide into {groups} groups")
     if min(geometry.out(x.shape[2:])) < 1:
@@ -129,29 +142,40 @@ _LINE = {"stride": (2,), "padding": (1,), "dilation": (1,), "groups": 1}
 
 
 @primitive(
-    math="y[n, o, p] = Σ_c,k weight[o, c, k] x[n, c, stride p + dilation k - padding]",
+    math="y[n, o, p] = Σ_c,k weight[o, c, k] x[n, c, stride p + dilation k - padding] + bias[o]",
     source="Chellapilla et al., IWFHR 2006",
     shape=_output_shape,
     dtypes="real floating-point",
     samples=[
         Sample(((2, 3, 5, 4), (4, 3, 3, 2)), _PLAIN),
-        Sample(((2, 4, 5, 6), (4, 2, 3, 2)), _ODD, note="strides, padding, dilation, groups"),
-        Sample(((2, 2, 6), (3, 2, 3)), _LINE, note="one dimension"),
-        Sample(((0, 3, 5, 4), (4, 3, 3, 2)), _PLAIN, note="empty"),
+        Sample(((2, 4, 5, 6), (4, 2, 3, 2), (4,)), _ODD, note="strides, padding, dilation, groups"),
+        Sample(((2, 2, 6), (3, 2, 3), (3,)), _LINE, note="one dimension"),
+        Sample(((0, 3, 5, 4), (4, 3, 3, 2), (4,)), _PLAIN, note="empty"),
     ],
     rejects=[
+        Reject(((2, 3, 5, 4), (4, 3, 3, 2), (3,)), ShapeError, "bias is [3] but there are 4 output", _PLAIN),
         Reject(((2, 3, 5, 4), (4, 2, 3, 2)), ShapeError, "expects [N, 2", _PLAIN),
         Reject(((2, 3, 2, 4), (4, 3, 3, 2)), ShapeError, "larger than the padded input", _PLAIN),
     ],
 )
 def convolution(
-    xp: Any, x: Array, weight: Array, /, *, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
+    xp: Any,
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    /,
+    *,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    groups: int,
 ) -> Array:
     """Convolution (cross-correlation, as networks use it) in any number of dimensions.
 
     Args:
         x: ``[N, C, *spatial]``.
         weight: ``[O, C / groups, *kernel]``.
+        bias: ``[O]``, or None.
         stride: step of the kernel, one number a spatial axis, as are the next two.
         padding: zeros added to both ends.
         dilation: distance of the kernel's elements.
@@ -161,9 +185,12 @@ def convolution(
         ``[N, O, *out]``.
     """
     geometry = Geometry(weight.shape[2:], stride, padding, dilation)
-    _check(x, weight, geometry, groups)
+    _check(x, weight, bias, geometry, groups)
     y = xp.matmul(_matrix(weight, groups), _patches(xp, x, geometry, groups))
-    return y.reshape(x.shape[0], weight.shape[0], *geometry.out(x.shape[2:]))
+    y = y.reshape(x.shape[0], weight.shape[0], *geometry.out(x.shape[2:]))
+    if bias is not None:
+        y += bias.reshape(-1, *(1,) * (x.ndim - 2))
+    return y
 
 
 @convolution.vjp("x")
@@ -192,10 +219,16 @@ def _(
     padding: Sizes,
     dilation: Sizes,
     groups: int,
-) -> Array:
+    into: Into,
+) -> Array:  # here and below the kernel alone writes home
     return xp.convolution_weight(
         g, x, shape=weight_shape, stride=stride, padding=padding, dilation=dilation, groups=groups
     )
+
+
+@convolution.vjp("bias")
+def _(xp: Any, g: Array, into: Into) -> Array:
+    return xp.sum(g, axis=(0, *range(2, len(g.shape))))
 
 
 @primitive(

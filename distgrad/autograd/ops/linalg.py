@@ -24,7 +24,7 @@ def _rows(xp: Any, x: Array) -> Array:
     return xp.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
 
-def _sum_of_products(xp: Any, left: Array, right: Array, into: Array | None) -> Array:
+def sum_of_products(xp: Any, left: Array, right: Array, into: Array | None) -> Array:
     """``Σ_r left[r, i] right[r, j]``, in ``into`` if it is given and of that dtype."""
     written = {"out": into} if into is not None and into.dtype == left.dtype == right.dtype else {}
     if len(left) == 1:  # NumPy has no fast product for one
@@ -69,7 +69,7 @@ def _(xp: Any, g: Array, x1: Array, x2_shape: Shape, into: Into) -> Array:
         product = xp.matmul(xp.matrix_transpose(x1), xp.expand_dims(g, axis=-1))[..., 0]
         return xp.sum(product, axis=tuple(range(len(product.shape) - 1)))
     if len(x2_shape) == 2:  # one large product instead of a stack that is summed
-        return _sum_of_products(xp, _rows(xp, x1), _rows(xp, g), into[0])
+        return sum_of_products(xp, _rows(xp, x1), _rows(xp, g), into[0])
     return xp.matmul(xp.matrix_transpose(x1), g)
 
 
@@ -127,7 +127,7 @@ def _(xp: Any, g: Array, weight: Array) -> Array:
 
 @linear.vjp("weight")
 def _(xp: Any, g: Array, x: Array, into: Into) -> Array:
-    return _sum_of_products(xp, _rows(xp, g), _rows(xp, x), into[0])
+    return sum_of_products(xp, _rows(xp, g), _rows(xp, x), into[0])
 
 
 @linear.vjp("bias")

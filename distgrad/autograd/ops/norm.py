@@ -13,7 +13,7 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Shape, mixed_dtypes
+from distgrad.autograd.ops.rules import Into, Shape, mixed_dtypes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import DTypeError, ShapeError
 
@@ -181,8 +181,15 @@ def layer_norm(
 
 @layer_norm.vjp("x", "weight", "bias")
 def _(
-    xp: Any, g: Array, x: Array, weight: Array | None, normalized_shape: Shape, eps: float, needs: Any
-) -> Gradients:
+    xp: Any,
+    g: Array,
+    x: Array,
+    weight: Array | None,
+    normalized_shape: Shape,
+    eps: float,
+    needs: Any,
+    into: Into,
+) -> Gradients:  # here and below the kernel alone writes home
     return _backward(xp, g, x, weight, _last_axes("layer_norm", x.shape, normalized_shape), eps, needs)
 
 
@@ -218,7 +225,14 @@ def rms_norm(
 
 @rms_norm.vjp("x", "weight")
 def _(
-    xp: Any, g: Array, x: Array, weight: Array | None, normalized_shape: Shape, eps: float | None, needs: Any
+    xp: Any,
+    g: Array,
+    x: Array,
+    weight: Array | None,
+    normalized_shape: Shape,
+    eps: float | None,
+    needs: Any,
+    into: Into,
 ) -> Gradients:
     layout = _last_axes("rms_norm", x.shape, normalized_shape)
     rate = _root_mean_square_rate(xp, x, layout, eps)
@@ -292,7 +306,7 @@ def batch_norm_with_statistics(
 
 @batch_norm_with_statistics.vjp("x", "weight", "bias")
 def _(
-    xp: Any, g: tuple[Array, Array, Array], x: Array, weight: Array | None, eps: float, needs: Any
+    xp: Any, g: tuple[Array, Array, Array], x: Array, weight: Array | None, eps: float, needs: Any, into: Into
 ) -> Gradients:
     layout = _batch("batch_norm", x.shape)
     g_mean, g_variance = (xp.reshape(each, layout.affine) for each in g[1:])
@@ -392,7 +406,7 @@ def group_norm(
 
 @group_norm.vjp("x", "weight", "bias")
 def _(
-    xp: Any, g: Array, x: Array, weight: Array | None, num_groups: int, eps: float, needs: Any
+    xp: Any, g: Array, x: Array, weight: Array | None, num_groups: int, eps: float, needs: Any, into: Into
 ) -> Gradients:
     return _backward(xp, g, x, weight, _groups("group_norm", x.shape, num_groups), eps, needs)
 
@@ -424,5 +438,5 @@ def instance_norm(
 
 
 @instance_norm.vjp("x", "weight", "bias")
-def _(xp: Any, g: Array, x: Array, weight: Array | None, eps: float, needs: Any) -> Gradients:
+def _(xp: Any, g: Array, x: Array, weight: Array | None, eps: float, needs: Any, into: Into) -> Gradients:
     return _backward(xp, g, x, weight, _instances(x.shape), eps, needs)

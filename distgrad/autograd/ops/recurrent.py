@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Shape
+from distgrad.autograd.ops.linalg import sum_of_products
+from distgrad.autograd.ops.rules import Into, Shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import ShapeError
 
@@ -152,7 +153,7 @@ def _check_steps(from_input: Array, weight: Array, hidden: Array, cell: Array) -
 
 @lstm_steps.vjp("from_input", "weight", "hidden", "cell")
 def _(
-    xp: Any, g: tuple[Array, ...], weight: Array, hidden: Array, cell: Array, y: tuple[Array, ...]
+    xp: Any, g: tuple[Array, ...], weight: Array, hidden: Array, cell: Array, y: tuple[Array, ...], into: Into
 ) -> tuple[Array, ...]:
     hiddens, cells, gates = y
     before = xp.concat([xp.expand_dims(hidden, axis=0), hiddens[:-1]], axis=0)
@@ -174,13 +175,8 @@ def _(
         steps.append(_joined(xp, slopes, gates.shape[1:]))
         g_hidden, g_cell = xp.matmul(steps[-1], weight), g_cell * f[t]
     g_gates = xp.stack(steps[::-1], axis=0)
-    return g_gates, _weight_gradient(xp, g_gates, before), g_hidden, g_cell
-
-
-def _weight_gradient(xp: Any, g_gates: Array, before: Array) -> Array:
-    """Of all steps in one product: ``[L, N, 4 H]`` and the states before them, ``[L, N, H]``."""
-    rows = [xp.reshape(x, (x.shape[0] * x.shape[1], x.shape[2])) for x in (g_gates, before)]
-    return xp.matmul(xp.matrix_transpose(rows[0]), rows[1])
+    left, right = (xp.reshape(x, (x.shape[0] * x.shape[1], x.shape[2])) for x in (g_gates, before))
+    return g_gates, sum_of_products(xp, left, right, into[1]), g_hidden, g_cell
 
 
 def _gru_gates(xp: Any, from_input: Array, from_state: Array) -> tuple[Array, ...]:

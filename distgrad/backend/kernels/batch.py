@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.backend.kernels.support import is_plain, jit
+from distgrad.backend.kernels.support import is_plain, jit, writable
 from distgrad.backend.threads import run_parts
 
 _PART = 1 << 15  # elements worth a thread
@@ -108,7 +108,7 @@ def batch_norm(x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
     return y.reshape(x.shape), moments[0], moments[1]
 
 
-def batch_norm_gradient(gradients: Any, x: Any, weight: Any, eps: float, needs: Any) -> Any:
+def batch_norm_gradient(gradients: Any, x: Any, weight: Any, eps: float, needs: Any, into: Any) -> Any:
     """Gradients in x, weight and bias; those of the statistics must be 0, as they nearly always are."""
     g, *statistics = gradients
     rows = _channels(x, weight)
@@ -116,7 +116,8 @@ def batch_norm_gradient(gradients: Any, x: Any, weight: Any, eps: float, needs: 
         return None
     channels = rows.shape[1]
     scale = np.ones(channels, x.dtype) if weight is None else weight
-    g_x, g_weight, g_bias = np.empty_like(rows), np.empty(channels, x.dtype), np.empty(channels, x.dtype)
+    g_x = np.empty_like(rows)
+    g_weight, g_bias = (writable(home, (channels,), x.dtype) for home in into[1:])
     upper = g.reshape(rows.shape)
     run_parts(
         lambda start, stop: _backward(

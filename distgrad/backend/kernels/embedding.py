@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.backend.kernels.support import is_plain, jit
+from distgrad.backend.kernels.support import is_plain, jit, writable
 
 
 @jit
@@ -42,6 +42,5 @@ def embedding_weight(cotangent: Any, index: Any, *, num_embeddings: int) -> Any:
 
 def embedding_gradient(g: Any, index: Any, weight_shape: Any, padding_idx: int | None, into: Any) -> Any:
     """Gradient in the table."""
-    home = into[0]
-    out = home if home is not None and home.dtype == g.dtype else np.empty(weight_shape, g.dtype)
+    out = writable(into[0], weight_shape, g.dtype)
     return _add_up(g, index, -1 if padding_idx is None else padding_idx % weight_shape[0], out)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.backend.kernels.support import is_plain, jit
+from distgrad.backend.kernels.support import is_plain, jit, writable
 from distgrad.backend.threads import run_parts
 
 _PART = 1 << 15  # elements worth a thread
@@ -105,7 +105,9 @@ def group_norm(x: Any, weight: Any, bias: Any, *, num_groups: int, eps: float) -
     return y.reshape(x.shape)
 
 
-def group_norm_gradient(g: Any, x: Any, weight: Any, num_groups: int, eps: float, needs: Any) -> Any:
+def group_norm_gradient(
+    g: Any, x: Any, weight: Any, num_groups: int, eps: float, needs: Any, into: Any
+) -> Any:
     """Gradients in x, weight and bias; those of the parameters are summed over samples in their order."""
     rows = _groups(x, num_groups, weight)
     if rows is None or not is_plain(x, g) or g.shape != x.shape:
@@ -117,8 +119,10 @@ def group_norm_gradient(g: Any, x: Any, weight: Any, num_groups: int, eps: float
         len(rows),
         _PART * len(rows) // x.size + 1,
     )
-    sums = g_affine.reshape(2, len(x), x.shape[1]).sum(axis=1)
-    results = (g_x.reshape(x.shape), *sums)
+    parameters = [writable(home, x.shape[1:2], x.dtype) for home in into[1:]]
+    for sums, parts in zip(parameters, g_affine.reshape(2, len(x), x.shape[1]), strict=True):
+        np.add.reduce(parts, axis=0, out=sums)
+    results = (g_x.reshape(x.shape), *parameters)
     return tuple(each if need else None for each, need in zip(results, needs, strict=True))
 
 
@@ -127,6 +131,6 @@ def instance_norm(x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
     return group_norm(x, weight, bias, num_groups=x.shape[1], eps=eps) if x.ndim > 1 and x.size else None
 
 
-def instance_norm_gradient(g: Any, x: Any, weight: Any, eps: float, needs: Any) -> Any:
+def instance_norm_gradient(g: Any, x: Any, weight: Any, eps: float, needs: Any, into: Any) -> Any:
     """Gradients in x, weight and bias."""
-    return group_norm_gradient(g, x, weight, x.shape[1], eps, needs) if x.size else None
+    return group_norm_gradient(g, x, weight, x.shape[1], eps, needs, into) if x.size else None

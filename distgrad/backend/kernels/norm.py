@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.backend.kernels.support import is_plain, jit
+from distgrad.backend.kernels.support import is_plain, jit, writable
 from distgrad.backend.threads import run_parts
 
 _PART = 1 << 14  # elements worth a thread
@@ -19,20 +19,24 @@ _BLOCK_ROWS = 64
 
 
 @jit
+def _mean(x: Any) -> Any:
+    real = x.dtype.type
+    total = real(0)
+    for j in range(x.size):
+        total += x[j]
+    return total / real(x.size)
+
+
+@jit
 def _moments(x: Any, eps: Any, centred: bool) -> Any:
     """Mean (0 unless ``centred``), and one over the deviation."""
     real = x.dtype.type
-    count = real(x.size)
-    mean = real(0)
+    mean = _mean(x) if centred else real(0)
     total = real(0)
-    if centred:
-        for j in range(x.size):
-            mean += x[j]
-        mean /= count
     for j in range(x.size):
         d = x[j] - mean
         total += d * d
-    return mean, real(1) / math.sqrt(total / count + eps)
+    return mean, real(1) / math.sqrt(total / real(x.size) + eps)
 
 
 @jit
@@ -45,30 +49,53 @@ def _forward(x: Any, weight: Any, bias: Any, eps: Any, centred: bool, y: Any) ->
 
 
 @jit
-def _backward(g: Any, x: Any, weight: Any, eps: Any, centred: bool, g_x: Any, g_affine: Any) -> None:
+def _sums(g: Any, x: Any, weight: Any, mean: Any) -> Any:
+    """Of a row: sums of squares, of gradients, and of gradients times distances from the mean."""
     real = x.dtype.type
-    columns = x.shape[1]
+    squares = real(0)
+    first = real(0)
+    second = real(0)
+    for j in range(x.size):
+        d = x[j] - mean
+        inner = g[j] * weight[j]
+        squares += d * d
+        first += inner
+        second += inner * d
+    return squares, first, second
+
+
+@jit
+def _write_input(g: Any, x: Any, weight: Any, rate: Any, slope: Any, level: Any, g_x: Any) -> None:
+    for j in range(x.size):
+        g_x[j] = g[j] * weight[j] * rate + (x[j] * slope + level)
+
+
+@jit
+def _add_affine(g: Any, x: Any, mean: Any, rate: Any, g_weight: Any, g_bias: Any) -> None:
+    for j in range(x.size):
+        g_weight[j] += g[j] * ((x[j] - mean) * rate)
+        g_bias[j] += g[j]
+
+
+@jit
+def _backward(g: Any, x: Any, weight: Any, eps: Any, centred: bool, g_x: Any, g_affine: Any) -> None:
+    """A row stays in the nearest cache for all of its loops, of which none looks at more than it needs."""
+    real = x.dtype.type
+    count = real(x.shape[1])
     for block in range(len(g_affine)):
         g_weight, g_bias = g_affine[block, 0], g_affine[block, 1]
-        for j in range(columns):
+        for j in range(x.shape[1]):
             g_weight[j] = 0
             g_bias[j] = 0
         for i in range(block * _BLOCK_ROWS, min((block + 1) * _BLOCK_ROWS, x.shape[0])):
-            row, up, out = x[i], g[i], g_x[i]
-            mean, rate = _moments(row, eps, centred)
-            first = real(0)
-            second = real(0)
-            for j in range(columns):
-                inner = up[j] * weight[j]
-                first += inner
-                second += inner * (row[j] - mean)
-            first = first / real(columns) if centred else real(0)
-            second *= rate / real(columns)
-            for j in range(columns):
-                y = (row[j] - mean) * rate
-                g_weight[j] += up[j] * y
-                g_bias[j] += up[j]
-                out[j] = (up[j] * weight[j] - first - y * second) * rate
+            row, up = x[i], g[i]
+            mean = _mean(row) if centred else real(0)
+            squares, first, second = _sums(up, row, weight, mean)
+            rate = real(1) / math.sqrt(squares / count + eps)
+            slope = -second / count * rate * rate * rate
+            level = -mean * slope - (first / count * rate if centred else real(0))
+            _write_input(up, row, weight, rate, slope, level, g_x[i])
+            _add_affine(up, row, mean, rate, g_weight, g_bias)
 
 
 def _rows(x: Any, parameters: tuple[Any, ...], normalized_shape: Any) -> Any:
@@ -102,7 +129,7 @@ def _run(x: Any, weight: Any, bias: Any, normalized_shape: Any, eps: float, cent
 
 
 def _run_gradient(
-    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float, needs: Any, centred: bool
+    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float, needs: Any, into: Any, centred: bool
 ) -> Any:
     rows = _rows(x, (weight,), normalized_shape) if is_plain(x, g) and g.shape == x.shape else None
     if rows is None:
@@ -119,8 +146,12 @@ def _run_gradient(
         _backward(upper[part], rows[part], scale, x.dtype.type(eps), centred, g_x[part], g_affine[start:stop])
 
     run_parts(run, blocks, smallest)
-    sums = g_affine.sum(axis=0)
-    parameters = [sums[i].reshape(normalized_shape) if need else None for i, need in enumerate(needs[1:])]
+    parameters = []
+    for i, (need, home) in enumerate(zip(needs[1:], into[1:], strict=True)):
+        sums = writable(home, normalized_shape, x.dtype) if need else None
+        if sums is not None:
+            np.add.reduce(g_affine[:, i], axis=0, out=sums.reshape(-1))
+        parameters.append(sums)
     return (g_x.reshape(x.shape) if needs[0] else None, *parameters)
 
 
@@ -129,9 +160,11 @@ def layer_norm(x: Any, weight: Any, bias: Any, *, normalized_shape: Any, eps: fl
     return _run(x, weight, bias, normalized_shape, eps, True)
 
 
-def layer_norm_gradient(g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float, needs: Any) -> Any:
+def layer_norm_gradient(
+    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float, needs: Any, into: Any
+) -> Any:
     """Gradients in x, weight and bias."""
-    return _run_gradient(g, x, weight, normalized_shape, eps, needs, True)
+    return _run_gradient(g, x, weight, normalized_shape, eps, needs, into, True)
 
 
 def rms_norm(x: Any, weight: Any, *, normalized_shape: Any, eps: float | None) -> Any:
@@ -140,10 +173,10 @@ def rms_norm(x: Any, weight: Any, *, normalized_shape: Any, eps: float | None) -
 
 
 def rms_norm_gradient(
-    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float | None, needs: Any
+    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float | None, needs: Any, into: Any
 ) -> Any:
     """Gradients in x and weight."""
-    return _run_gradient(g, x, weight, normalized_shape, _epsilon(x, eps), needs, False)
+    return _run_gradient(g, x, weight, normalized_shape, _epsilon(x, eps), needs, into, False)
 
 
 def _epsilon(x: Any, eps: float | None) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.backend.kernels.product import product, product_address
-from distgrad.backend.kernels.support import is_plain, jit, sigmoid, tanh
+from distgrad.backend.kernels.support import is_plain, jit, sigmoid, tanh, writable
 
 F = np.float32
 
@@ -108,7 +108,7 @@ def lstm_steps(from_input: Any, weight: Any, hidden: Any, cell: Any) -> Any:
     return hiddens, cells, gates
 
 
-def lstm_steps_gradient(g: Any, weight: Any, hidden: Any, cell: Any, y: Any) -> Any:
+def lstm_steps_gradient(g: Any, weight: Any, hidden: Any, cell: Any, y: Any, into: Any) -> Any:
     """Gradients in all four inputs; that of the gates must be 0, as it nearly always is."""
     hiddens, cells, gates = y
     address = product_address(gates.dtype)
@@ -119,7 +119,8 @@ def lstm_steps_gradient(g: Any, weight: Any, hidden: Any, cell: Any, y: Any) -> 
     _lstm_backward(address, weight, cell, cells, gates, *up, g_gates, g_hidden, g_cell)
     before = np.concatenate([hidden[None], hiddens[:-1]])
     rows = [x.reshape(-1, x.shape[-1]) for x in (g_gates, before)]
-    return g_gates, rows[0].T @ rows[1], g_hidden, g_cell
+    g_weight = np.matmul(rows[0].T, rows[1], out=writable(into[1], weight.shape, gates.dtype))
+    return g_gates, g_weight, g_hidden, g_cell
 
 
 @jit

@@ -16,7 +16,17 @@ from numba.extending import intrinsic
 from distgrad import env
 from distgrad.backend.kernels.cache import cache_folder
 
-__all__ = ["exp", "is_plain", "jit", "lower_normal", "maximum", "pointer", "sigmoid", "tanh"]
+__all__ = [
+    "exp",
+    "is_plain",
+    "jit",
+    "lower_normal",
+    "maximum",
+    "pointer",
+    "sigmoid",
+    "tanh",
+    "writable",
+]
 
 F = np.float32
 
@@ -57,6 +67,13 @@ def is_plain(*arrays: Any) -> bool:
     return all(
         x is None or (x.__class__ is np.ndarray and x.dtype == dtype and x.flags.c_contiguous) for x in arrays
     )
+
+
+def writable(home: Any, shape: Any, dtype: Any) -> Any:
+    """Where a gradient is written: ``home``, if there is one of that dtype, else a new array."""
+    if home is not None and home.dtype == dtype and home.flags.c_contiguous:
+        return home
+    return np.empty(shape, dtype)
 
 
 @intrinsic

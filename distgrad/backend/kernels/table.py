@@ -76,6 +76,8 @@ TABLE: dict[str, Kernel] = {
     "random_mask/x": Kernel("dropout", "dropout_gradient"),
     "linear": Kernel("linear", "linear", 1 << 13),
     "convolution": Kernel("conv", "convolution"),
+    "convolution/weight": Kernel("conv_weight", "weight_gradient", cuda=""),
+    "convolution/bias": Kernel("conv_weight", "bias_gradient", cuda=""),
     "convolution_input": Kernel("conv", "convolution_input"),
     "convolution_weight": Kernel("conv", "convolution_weight"),
     "batch_norm_with_statistics": Kernel("batch", "batch_norm"),

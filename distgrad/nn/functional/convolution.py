@@ -30,12 +30,9 @@ def same_padding(kernel_size: Sequence[int], dilation: Sequence[int]) -> list[tu
     return [(total // 2, total - total // 2) for total in totals]
 
 
-def _with_bias(y: Tensor, bias: Tensor | None, where: str) -> Tensor:
-    if bias is None:
-        return y
-    if bias.shape != y.shape[1:2]:
-        raise ShapeError(f"{where}: bias is {list(bias.shape)} but there are {y.shape[1]} output channels")
-    return y + ops.reshape(bias, (1, -1, *(1,) * (y.ndim - 2)))
+def _check_bias(bias: Tensor | None, channels: int, where: str) -> None:
+    if bias is not None and bias.shape != (channels,):
+        raise ShapeError(f"{where}: bias is {list(bias.shape)} but there are {channels} output channels")
 
 
 def _conv(
@@ -66,8 +63,8 @@ def _conv(
                 x = pad(x, [n for before, after in reversed(sides) for n in (0, after - before)])
         else:
             raise OptionError(f"{where}: padding must be numbers, 'same' or 'valid', got {padding!r}")
-        y = ops.convolution(x, weight, stride=steps, padding=ends, dilation=spread, groups=groups)
-        return _with_bias(y, bias, where)
+        _check_bias(bias, weight.shape[0], where)
+        return ops.convolution(x, weight, bias, stride=steps, padding=ends, dilation=spread, groups=groups)
 
     return batched(x, spatial + 2, where, run)
 
@@ -166,7 +163,8 @@ def _conv_transpose(
             dilation=spread,
             groups=groups,
         )
-        return _with_bias(y, bias, where)
+        _check_bias(bias, y.shape[1], where)
+        return y if bias is None else y + ops.reshape(bias, (1, -1, *(1,) * (y.ndim - 2)))
 
     return batched(x, spatial + 2, where, run)
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from distgrad.backend.kernels.cuda.launch import THREADS, arithmetic, empty, launch, over_elements, prepare
+from distgrad.backend.kernels.cuda.launch import (
+    THREADS,
+    arithmetic,
+    empty,
+    launch,
+    over_elements,
+    prepare,
+    writable,
+)
 
 _RUNS = 256  # at most, that a channel's elements are cut into
 _SMALLEST_RUN = 4096  # elements
@@ -77,7 +85,7 @@ def batch_norm(x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
     return y, mean, variance
 
 
-def batch_norm_gradient(gradients: Any, x: Any, weight: Any, eps: float, needs: Any) -> Any:
+def batch_norm_gradient(gradients: Any, x: Any, weight: Any, eps: float, needs: Any, into: Any) -> Any:
     """Gradients in x, weight and bias."""
     g, *statistics = gradients
     taken = _taken(x, (g,), (weight, *statistics))
@@ -88,7 +96,10 @@ def batch_norm_gradient(gradients: Any, x: Any, weight: Any, eps: float, needs: 
     moments = _moments(x, sizes)
     partial = _over_runs("batch_gradient_runs", sizes, x, g, x, moments)
     factors = empty(x, (3, sizes.channels), moments.dtype)
-    g_weight, g_bias = (empty(x, sizes.channels) if need else None for need in needs[1:])
+    g_weight, g_bias = (
+        writable(home, x, sizes.channels) if need else None
+        for need, home in zip(needs[1:], into[1:], strict=True)
+    )
     arguments = (sizes.size, sizes.runs, partial, moments, weight, g_mean, g_variance, float(eps), factors)
     over_elements("batch", "batch_gradient_factors", sizes.channels, char, *arguments, g_weight, g_bias)
     g_x = None

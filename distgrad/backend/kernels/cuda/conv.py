@@ -99,8 +99,21 @@ def _rows(g: Any, setting: _Setting) -> Any:
     return g.reshape(len(g), setting.groups, setting.y[1] // setting.groups, setting.size)
 
 
-def convolution(x: Any, weight: Any, *, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
+def convolution(
+    x: Any, weight: Any, bias: Any, *, stride: Any, padding: Any, dilation: Any, groups: int
+) -> Any:
     """Forward."""
+    y = _convolution(x, weight, stride, padding, dilation, groups)
+    if y is None or bias is None:
+        return y
+    if bias.shape != weight.shape[:1] or bias.dtype != y.dtype:
+        return None
+    y += bias.reshape(-1, *(1,) * (y.ndim - 2))
+    return y
+
+
+def _convolution(x: Any, weight: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
+    """Without the bias."""
     setting, taken = _setting(x.shape, weight.shape, stride, padding, dilation, groups), prepare(x, weight)
     if setting is None or taken is None:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from distgrad.backend.kernels.cuda.launch import arithmetic, empty, over_rows, prepare
+from distgrad.backend.kernels.cuda.launch import arithmetic, empty, over_rows, prepare, writable
 
 
 def _taken(x: Any, arrays: tuple[Any, ...], parameters: tuple[Any, ...], num_groups: int) -> Any:
@@ -28,7 +28,9 @@ def group_norm(x: Any, weight: Any, bias: Any, *, num_groups: int, eps: float) -
     return y
 
 
-def group_norm_gradient(g: Any, x: Any, weight: Any, num_groups: int, eps: float, needs: Any) -> Any:
+def group_norm_gradient(
+    g: Any, x: Any, weight: Any, num_groups: int, eps: float, needs: Any, into: Any
+) -> Any:
     """Gradients in x, weight and bias."""
     taken = _taken(x, (g,), (weight,), num_groups)
     if taken is None:
@@ -38,7 +40,9 @@ def group_norm_gradient(g: Any, x: Any, weight: Any, num_groups: int, eps: float
     g_x, moments = empty(x, x.shape), empty(x, (rows, 2), arithmetic(x.dtype.char))
     arguments = (num_groups, places, g, x, weight, float(eps), g_x, moments)
     over_rows("group", "group_backward", rows, x.size // rows, x.dtype.char, *arguments)
-    g_weight, g_bias = (empty(x, channels) if need else None for need in needs[1:])
+    g_weight, g_bias = (
+        writable(home, x, channels) if need else None for need, home in zip(needs[1:], into[1:], strict=True)
+    )
     if any(needs[1:]):
         rest = (num_groups, places, g, x, moments, g_weight, g_bias)
         over_rows("group", "group_affine", channels, x.size // channels, x.dtype.char, *rest)
@@ -50,6 +54,6 @@ def instance_norm(x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
     return group_norm(x, weight, bias, num_groups=x.shape[1], eps=eps) if x.ndim > 1 and x.size else None
 
 
-def instance_norm_gradient(g: Any, x: Any, weight: Any, eps: float, needs: Any) -> Any:
+def instance_norm_gradient(g: Any, x: Any, weight: Any, eps: float, needs: Any, into: Any) -> Any:
     """Gradients in x, weight and bias."""
-    return group_norm_gradient(g, x, weight, x.shape[1], eps, needs) if x.size else None
+    return group_norm_gradient(g, x, weight, x.shape[1], eps, needs, into) if x.size else None

@@ -22,6 +22,7 @@ __all__ = [
     "over_rows",
     "prepare",
     "width_of",
+    "writable",
 ]
 
 THREADS = 256  # as numbers.cuh has it
@@ -88,6 +89,13 @@ def prepare(*arrays: Any) -> Any:
 def empty(like: Any, shape: Any, dtype: Any = None) -> Any:
     """A new array beside ``like``, of its dtype unless told otherwise."""
     return like.__class__(shape, like.dtype if dtype is None else dtype)
+
+
+def writable(home: Any, like: Any, shape: Any) -> Any:
+    """Where a gradient is written: ``home``, if there is one of the dtype of ``like``, else a new array."""
+    if home is not None and home.dtype == like.dtype and home.flags.c_contiguous:
+        return home
+    return empty(like, shape)
 
 
 def arithmetic(char: str) -> str:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from distgrad.backend.kernels.cuda.launch import arithmetic, empty, launch, over_elements, over_rows, prepare
+from distgrad.backend.kernels.cuda.launch import (
+    arithmetic,
+    empty,
+    launch,
+    over_elements,
+    over_rows,
+    prepare,
+    writable,
+)
 
 _RUNS = 256  # at most, that gradients of weight and bias are summed in
 _SMALLEST_RUN = 64  # rows
@@ -37,7 +45,7 @@ def _run(x: Any, weight: Any, bias: Any, normalized_shape: Any, eps: float, cent
 
 
 def _run_gradient(
-    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float, needs: Any, centred: bool
+    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float, needs: Any, into: Any, centred: bool
 ) -> Any:
     taken = _taken(x, (g,), (weight,), normalized_shape)
     if taken is None:
@@ -50,7 +58,10 @@ def _run_gradient(
     over_rows(
         "norm", "norm_backward", rows, columns, char, g, x, weight, float(eps), int(centred), g_x, moments
     )
-    parameters = [empty(x, tuple(normalized_shape)) if need else None for need in needs[1:]]
+    parameters = [
+        writable(home, x, tuple(normalized_shape)) if need else None
+        for need, home in zip(needs[1:], into[1:], strict=True)
+    ]
     if any(needs[1:]):
         run = max(_SMALLEST_RUN, -(-rows // _RUNS))
         runs = -(-rows // run)
@@ -67,9 +78,11 @@ def layer_norm(x: Any, weight: Any, bias: Any, *, normalized_shape: Any, eps: fl
     return _run(x, weight, bias, normalized_shape, eps, True)
 
 
-def layer_norm_gradient(g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float, needs: Any) -> Any:
+def layer_norm_gradient(
+    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float, needs: Any, into: Any
+) -> Any:
     """Gradients in x, weight and bias."""
-    return _run_gradient(g, x, weight, normalized_shape, eps, needs, True)
+    return _run_gradient(g, x, weight, normalized_shape, eps, needs, into, True)
 
 
 def rms_norm(x: Any, weight: Any, *, normalized_shape: Any, eps: float | None) -> Any:
@@ -78,10 +91,10 @@ def rms_norm(x: Any, weight: Any, *, normalized_shape: Any, eps: float | None) -
 
 
 def rms_norm_gradient(
-    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float | None, needs: Any
+    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float | None, needs: Any, into: Any
 ) -> Any:
     """Gradients in x and weight."""
-    return _run_gradient(g, x, weight, normalized_shape, _epsilon(x, eps), needs, False)
+    return _run_gradient(g, x, weight, normalized_shape, _epsilon(x, eps), needs, into, False)
 
 
 def _epsilon(x: Any, eps: float | None) -> float:

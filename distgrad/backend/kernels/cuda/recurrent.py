@@ -37,7 +37,7 @@ def lstm_steps(from_input: Any, weight: Any, hidden: Any, cell: Any) -> Any:
     return hiddens, cells, gates
 
 
-def lstm_steps_gradient(g: Any, weight: Any, hidden: Any, cell: Any, y: Any) -> Any:
+def lstm_steps_gradient(g: Any, weight: Any, hidden: Any, cell: Any, y: Any, into: Any) -> Any:
     """Gradients in all four inputs."""
     hiddens, cells, gates = y
     taken = _sequence(gates, weight, hidden, cell, hiddens, cells, *g)

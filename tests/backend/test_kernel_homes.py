@@ -1,0 +1,42 @@
+"""Kernels write gradients of parameters straight into the flat buffer's memory, whatever lay there."""
+
+import numpy as np
+import pytest
+from kernel_cases import SHAPES, kernel_of, vjp_arguments
+
+from distgrad.autograd.primitive import REGISTRY
+from distgrad.backend.numpy import numpy_namespace as xp
+
+#: By kernel: which of the gradients that it returns it writes home.
+HOMES = {
+    **dict.fromkeys(("layer_norm/x", "group_norm/x", "instance_norm/x"), (1, 2)),
+    "batch_norm_with_statistics/x": (1, 2),
+    "rms_norm/x": (1,),
+    "lstm_steps/from_input": (1,),
+    "convolution/weight": (0,),
+    "convolution/bias": (0,),
+}
+
+
+@pytest.mark.parametrize("name", HOMES)
+def test_gradients_of_parameters_are_written_over_what_was_there(name):
+    record = REGISTRY[name.split("/")[0]]
+    vjp = record.vjps[name.split("/")[1]]
+    cases = [case for case in SHAPES if case[0] == record.name and len(case[1]) >= len(vjp.inputs)]
+    rng = np.random.default_rng(0)
+    for _, shapes, attributes in cases:
+        inputs = [rng.standard_normal(shape).astype("f") for shape in shapes]
+        y = record.formula(xp, *inputs, **attributes)
+        g = rng.standard_normal((y[0] if isinstance(y, tuple) else y).shape).astype("f")
+        if isinstance(y, tuple):
+            g = (g, *(np.zeros_like(each) for each in y[1:]))
+        arguments = dict(zip(vjp.names, vjp_arguments(record, vjp, inputs, attributes, y), strict=True))
+        plain = kernel_of(name)(g, *arguments.values())
+        for dtype in "fd":
+            homes = tuple(np.full(shapes[record.inputs.index(each)], np.nan, dtype) for each in vjp.inputs)
+            found = kernel_of(name)(g, *(arguments | {"into": homes}).values())
+            found, expected = (x if isinstance(x, tuple) else (x,) for x in (found, plain))
+            for place, (a, b) in enumerate(zip(found, expected, strict=True)):
+                np.testing.assert_array_equal(a, b)
+                assert (a is homes[place]) == (dtype == "f" and place in HOMES[name])
+    assert cases
