@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"": "errors env trace elsewhere"},
     {
-        "backend": "namespace precision device streams memory blas threads numpy kernels.cache"
+        "backend": "namespace precision device streams memory blas threads products numpy kernels.cache"
         " kernels.table rng whole cupy kernels.geometry kernels.support"
         " kernels.activation kernels.norm kernels.batch kernels.group kernels.softmax kernels.optimizer"
         " kernels.rules kernels.dropout kernels.product kernels.tile kernels.panel kernels.linear"

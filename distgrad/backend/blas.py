@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import threading
 from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Blas", "find_blas"]
+__all__ = ["Blas", "find_blas", "single_threaded"]
 
 _PRODUCTS = (
     "scipy_cblas_{}gemm64_",
@@ -61,3 +62,31 @@ def find_blas() -> Blas:
 
 def _address(function: Any) -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+class _SingleThreaded:
+    """The library computes with one thread while anybody is inside; see :data:`single_threaded`."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside = 0
+        self.threads = 1
+
+    def __enter__(self) -> None:
+        blas = find_blas()
+        with self.lock:
+            if not self.inside:
+                self.threads = blas.get_threads()
+                blas.set_threads(1)
+            self.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if not self.inside:
+                find_blas().set_threads(self.threads)
+
+
+#: ``with single_threaded:`` around products that threads of ours share. OpenBLAS's own go on asking for work
+#: for 20 ms after each product, and take the core from whoever computes next.
+single_threaded = _SingleThreaded()

@@ -10,6 +10,7 @@ import numpy as np
 from distgrad import env
 from distgrad.backend.memory import keep_freed_memory
 from distgrad.backend.namespace import Namespace, register_namespace
+from distgrad.backend.products import matmul
 from distgrad.backend.threads import share_cores
 
 __all__ = ["numpy_namespace", "widen_products"]
@@ -88,17 +89,10 @@ def _min(x: Any, axis: Any = None, keepdims: bool = False, **options: Any) -> An
     return _reduce_min(x, axis, None, None, keepdims, **options)
 
 
-def _matmul(x1: Any, x2: Any, out: Any = None) -> Any:
-    if x2.ndim == 2 < x1.ndim and out is None and x1.flags.c_contiguous and x1.size:
-        rows = np.matmul(x1.reshape(-1, x1.shape[-1]), x2)  # NumPy would multiply each matrix of the stack
-        return rows.reshape(*x1.shape[:-1], x2.shape[1])
-    return np.matmul(x1, x2, out=out)
-
-
 def _widened_matmul(x1: Any, x2: Any, out: Any = None) -> Any:
     if x1.dtype.char not in "eE" or x1.dtype != x2.dtype:
-        return _matmul(x1, x2, out)
-    product = _matmul(x1.astype(np.float32), x2.astype(np.float32)).astype(x1.dtype)
+        return matmul(x1, x2, out)
+    product = matmul(x1.astype(np.float32), x2.astype(np.float32)).astype(x1.dtype)
     return product if out is None else _copyto(out, product)
 
 
@@ -114,7 +108,7 @@ def widen_products() -> None:
 _functions = {name: value for name, value in vars(np).items() if not name.startswith("_")}
 _functions |= {"fft": np.fft, "sum": _sum, "add_at": _add_at, "copyto": _copyto, "as_strided": _as_strided}
 _functions |= {"broadcast_to": _broadcast_to, "reshape": _reshape, "max": _max, "min": _min}
-_functions["matmul"] = _matmul
+_functions["matmul"] = matmul
 _functions |= {"matrix_transpose": _matrix_transpose, "permute_dims": _permute_dims}
 
 numpy_namespace = Namespace("numpy", np.ndarray, _functions)

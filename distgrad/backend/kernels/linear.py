@@ -8,17 +8,23 @@ import numpy as np
 
 from distgrad.backend.kernels.product import product, product_address
 from distgrad.backend.kernels.support import is_plain, jit
+from distgrad.backend.products import run_blocks
 
 
 @jit
-def _linear(address: int, one: Any, x: Any, weight: Any, bias: Any, y: Any) -> None:
-    rows, columns = y.shape
-    inner = x.shape[1]
-    for i in range(rows):
-        for j in range(columns):
+def _linear(
+    address: int, one: Any, x: Any, weight: Any, bias: Any, y: Any, top: int, rows: int, first: int,
+    columns: int,
+) -> None:  # fmt: skip
+    """One block of ``y``."""
+    inner, width = x.shape[1], y.shape[1]
+    for i in range(top, top + rows):
+        for j in range(first, first + columns):
             y[i, j] = bias[j]
-    left, right = (x.ctypes.data, inner), (weight.ctypes.data, inner)
-    product(address, (False, True), rows, columns, inner, one, left, right, one, (y.ctypes.data, columns))
+    left = (x.ctypes.data + top * inner * x.itemsize, inner)
+    right = (weight.ctypes.data + first * inner * x.itemsize, inner)
+    to = (y.ctypes.data + (top * width + first) * x.itemsize, width)
+    product(address, (False, True), rows, columns, inner, one, left, right, one, to)
 
 
 def linear(x: Any, weight: Any, bias: Any) -> Any:
@@ -31,5 +37,12 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
     if x.size <= weight.shape[1]:  # of one row NumPy makes a product with a vector, in a fifth of the time
         return None
     y = np.empty((*x.shape[:-1], len(weight)), x.dtype)
-    _linear(address, x.dtype.type(1), x.reshape(-1, x.shape[-1]), weight, bias, y.reshape(-1, len(weight)))
+    arrays = (x.reshape(-1, x.shape[-1]), weight, bias, y.reshape(-1, len(weight)))
+    one = x.dtype.type(1)
+
+    def run(rows: slice, columns: slice) -> None:
+        block = (rows.start, rows.stop - rows.start, columns.start, columns.stop - columns.start)
+        _linear(address, one, *arrays, *block)
+
+    run_blocks(*arrays[3].shape, x.shape[-1], run)
     return y

@@ -1,0 +1,149 @@
+"""Products that several threads share: the same numbers, and BLAS as it was before."""
+
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import distgrad as dg
+from distgrad.backend.blas import find_blas, single_threaded
+from distgrad.backend.products import matmul, run_blocks
+from distgrad.backend.threads import run_parts
+
+SHAPES = [(256, 256, 256), (3, 4096, 512), (4096, 512, 3), (1, 2048, 2048), (701, 333, 257), (0, 9, 9)]
+
+
+@pytest.fixture(params=[1, 2, 3, 5, 6])
+def threads(request):
+    before = dg.get_num_threads()
+    dg.set_num_threads(request.param)
+    yield request.param
+    dg.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "c8", "i8"])
+@pytest.mark.parametrize(("rows", "terms", "columns"), SHAPES)
+def test_a_product_is_numpys(rows, terms, columns, dtype, threads):
+    if dtype == "i8":  # NumPy's own loops, slow: half of the rows and columns
+        rows, columns = rows // 2, columns // 2
+    rng = np.random.default_rng(rows)
+    x1 = rng.integers(-4, 5, (rows, terms)).astype(dtype)  # small whole numbers: no order of sums rounds
+    x2 = rng.integers(-4, 5, (terms, columns)).astype(dtype)
+    expected = np.matmul(x1, x2)
+    out = np.full((columns, rows), 7, dtype).T
+    for a, b in ((x1, x2), (np.asfortranarray(x1), np.asfortranarray(x2)), (x1[::-1][::-1], x2)):
+        y = matmul(a, b)
+        assert y.dtype == expected.dtype
+        np.testing.assert_array_equal(y, expected)
+    assert matmul(x1, x2, out=out) is out
+    np.testing.assert_array_equal(out, expected)
+
+
+def test_stacks_and_wrong_shapes_are_numpys(threads):
+    x = np.arange(2 * 3 * 200 * 100, dtype="f8").reshape(2, 3, 200, 100) % 7
+    w = np.arange(100 * 300, dtype="f8").reshape(100, 300) % 5
+    np.testing.assert_array_equal(matmul(x, w), np.matmul(x, w))
+    np.testing.assert_array_equal(matmul(x, x.mT), np.matmul(x, x.mT))
+    for wrong in ((w, w), (np.ones((500, 400)), np.ones((401, 500)))):
+        with pytest.raises(ValueError, match="mismatch in its core dimension"):
+            matmul(*wrong)
+    with pytest.raises(ValueError, match=r"mismatch|doesn't match|broadcast"):
+        matmul(np.ones((400, 400)), np.ones((400, 400)), out=np.empty((401, 400)))
+
+
+def test_the_number_of_blocks_follows_the_work(threads):
+    blocks = []
+    run_blocks(64, 64, 64, lambda *block: blocks.append(block))
+    assert blocks == [(slice(0, 64), slice(0, 64))]
+    blocks.clear()
+    covered = np.zeros((640, 320), int)
+
+    def run(rows, columns):
+        covered[rows, columns] += 1
+        blocks.append((rows, columns))
+
+    run_blocks(640, 320, 4096, run)
+    assert (covered == 1).all()
+    assert len(blocks) == threads
+
+
+def test_blas_has_its_threads_back_after_products_of_many_python_threads():
+    before = dg.get_num_threads()
+    dg.set_num_threads(2)
+    try:
+        x = np.ones((400, 400), "f4")
+        results = []
+
+        def multiply():
+            results.append(all((matmul(x, x) == 400).all() for _ in range(50)))
+
+        callers = [threading.Thread(target=multiply) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join(60)
+        assert results == [True] * 4
+        assert find_blas().get_threads() == 2
+        with single_threaded, single_threaded:
+            assert find_blas().get_threads() == 1
+        assert find_blas().get_threads() == 2
+    finally:
+        dg.set_num_threads(before)
+
+
+def test_no_thread_takes_a_core_after_a_product():
+    before = dg.get_num_threads()
+    dg.set_num_threads(2)
+    try:
+        x = np.ones((600, 600), "f4")
+        waited = []
+        for _ in range(5):
+            matmul(x, x)
+            start = time.process_time()
+            time.sleep(0.02)
+            waited.append(time.process_time() - start)
+        assert min(waited) < 0.005  # OpenBLAS's own threads would take all 20 ms
+    finally:
+        dg.set_num_threads(before)
+
+
+def test_an_error_in_a_part_is_raised_once_the_other_parts_are_done(threads):
+    done = []
+
+    def run(start, stop):
+        if stop == 12:
+            raise KeyError(stop)
+        time.sleep(0.05)
+        done.append((start, stop))
+
+    with pytest.raises(KeyError, match="12"):
+        run_parts(run, 12, 1)
+    assert len(done) == threads - 1
+    covered = []
+    run_parts(lambda start, stop: covered.extend(range(start, stop)), 12, 1)
+    assert sorted(covered) == list(range(12))
+
+
+def test_a_fork_has_threads_of_its_own():
+    before = dg.get_num_threads()
+    dg.set_num_threads(2)
+    try:
+        x = np.ones((300, 300), "f4")
+        matmul(x, x)
+        child = os.fork()
+        if not child:
+            os._exit(0 if (matmul(x, x) == 300).all() else 1)
+        deadline = time.monotonic() + 20
+        ended = (0, 0)
+        while ended[0] == 0 and time.monotonic() < deadline:
+            ended = os.waitpid(child, os.WNOHANG)
+            time.sleep(0.01)
+        if ended[0] == 0:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+        assert ended == (child, 0)
+    finally:
+        dg.set_num_threads(before)
+        assert not any(thread.name == "kernel part" for thread in threading.enumerate())
