@@ -24,7 +24,6 @@ __all__ = ["Starter", "direct", "family", "mpiexec", "remove_segments"]
 _FAMILIES = {"Open MPI": r"open ?mpi|prrte|open-mpi", "Intel MPI": "intel", "MPICH": "hydra|mpich"}
 _MPI_PREFIXES = ("PMI_", "PMIX_", "OMPI_COMM_WORLD_")
 _SEGMENT_FOLDER = Path("/dev/shm")
-_SEGMENT_PREFIXES = ("mpich_shm_", "mpich_vci_", "sm_segment.")
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,7 @@ def remove_segments(since_s: float) -> list[str]:
         since_s: when the job began, in seconds of ``time.time()``.
     """
     garbage = set()
-    for prefix in _SEGMENT_PREFIXES:
+    for prefix in rank_file.SEGMENT_PREFIXES:
         for path in _SEGMENT_FOLDER.glob(f"{prefix}*"):
             try:
                 status = path.stat()

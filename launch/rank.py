@@ -42,6 +42,8 @@ BEAT_S = 1.0  # how often a watcher tells how far its script is
 # How many calls began or ended; the last one's number, whether it lasts, its text's bytes; steps done.
 PROGRESS = struct.Struct("=QqQQQ")
 PROGRESS_BYTES = 4096  # those numbers, then the text of the last call in UTF-8
+#: What MPI libraries call the files in shared memory that the ranks of a host meet in.
+SEGMENT_PREFIXES = ("mpich_shm_", "mpich_vci_", "sm_segment.")
 _HEADER = struct.Struct("!BI")
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -124,6 +126,16 @@ def kill_marked(secret: str) -> int:
         finally:
             os.close(descriptor)
     return killed
+
+
+def _segments(process: int) -> set[str]:
+    """The files of an MPI library in shared memory that a process has mapped; the name of one may be gone."""
+    try:
+        with open(f"/proc/{process}/maps", errors="replace") as file:
+            names = {line.split(maxsplit=5)[-1].strip() for line in file if " /dev/shm/" in line}
+    except OSError:  # it has ended
+        return set()
+    return {name for name in names if name.removeprefix("/dev/shm/").startswith(SEGMENT_PREFIXES)}
 
 
 def _die_with_parent(parent: int) -> None:
@@ -433,7 +445,12 @@ def _watch(rank: int, arguments: list[str]) -> int | None:
         os.close(descriptor)
     try:
         return _Watcher(line, reader, script, readers, page).watch()
-    except OSError:
+    except OSError:  # the launcher cannot clear up
+        for name in _segments(script):  # first, since the watchers kill each other too
+            try:
+                os.unlink(name)
+            except FileNotFoundError:  # another rank's watcher was here
+                continue
         kill_marked(os.environ["DISTGRAD_JOB_SECRET"])
         return 1 << 8
 

@@ -98,7 +98,8 @@ def run_ranks(
         if process.poll() is None:  # an interrupt, or the outer test's own time limit
             _stop(process)
         _signal_ranks(folder, signal.SIGKILL)
-        _remove_segments(began_s)
+        if process.returncode != 0:  # else MPI has removed its own
+            _remove_segments(began_s)
 
 
 def _start_ranks(n: int, command: Sequence[str]) -> int:

@@ -111,6 +111,9 @@ def main() -> int:
     code = _call(task) if "call" in task else _run_tests(task, double)
     sys.stdout.flush()
     sys.stderr.flush()
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is not None and not mpi.Is_finalized():
+        mpi.Finalize()  # or its file in shared memory stays
     os._exit(code)  # CuPy's own clean-up asks a driver that is not there
 
 

@@ -1,11 +1,13 @@
 """Signals from outside: passed on, obeyed, and no process left, whoever was killed."""
 
+import contextlib
 import os
 import pty
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 PATIENT = """
     import os, signal, sys, time
@@ -78,6 +80,25 @@ def test_a_killed_launcher_leaves_no_process(start):
     job.await_lines(*READY)
     assert len(job.processes()) > 2
     job.process.kill()
+    job.process.wait()
+    job.await_no_process()
+
+
+def test_a_killed_launcher_leaves_no_segment_of_mpi(start, room):
+    """Of ranks that have joined by mpi4py alone, which takes no name away."""
+    job = start(
+        "-n 2 --backend mpi",
+        "import time\nfrom mpi4py import MPI\nprint('ready')\ntime.sleep(1000)",
+        room=room,
+    )
+    job.await_lines("[0] ready", "[1] ready")
+    for folder in Path("/proc").glob("[0-9]*"):  # the launcher itself, whatever stands before it
+        with contextlib.suppress(OSError):
+            if (
+                job.mark.encode() in (folder / "environ").read_bytes().split(b"\0")
+                and b"distgrad.launch" in (folder / "cmdline").read_bytes()
+            ):
+                os.kill(int(folder.name), signal.SIGKILL)
     job.process.wait()
     job.await_no_process()
 
