@@ -26,6 +26,9 @@ ifeq ($(shell test -x $(VENV)/bin/python && test -x $(VENV)/bin/distgrad && echo
 $(shell rm -f $(VENV)/ready-to-*)
 endif
 
+# Hundreds of tests start processes of their own, each of which would compile the package anew (0.4 s).
+unexport PYTHONDONTWRITEBYTECODE
+
 .DELETE_ON_ERROR:
 .PHONY: demo test test-engine test-ranks test-all machine ladder gpu-check docs bench clean
 
@@ -40,7 +43,7 @@ test: $(TEST_READY) $(DOUBLE_READY)
 	@$(MAKE) --no-print-directory -j2 --output-sync=target test-engine test-ranks
 
 # What computes, and what waits for ranks: neither half keeps two cores busy.
-ENGINE := $(addprefix tests/,autograd backend benchmarks checkpoint gpu nn optim)
+ENGINE := $(addprefix tests/,autograd backend benchmarks checkpoint examples gpu gpu_double nn optim)
 test-engine: SELECTED := $(ENGINE)
 test-ranks: SELECTED := $(addprefix --ignore=,$(ENGINE))
 test-engine test-ranks:

@@ -421,8 +421,8 @@ def test_nonzero(x):
     parts=st.lists(array(NUMERIC, max_dims=1), min_size=1, max_size=3), indexing=st.sampled_from(["xy", "ij"])
 )
 def test_meshgrid(parts, indexing):
-    same = [part.astype(parts[0].dtype) if parts[0].dtype.kind == "c" else part.real for part in parts]
     with np.errstate(all="ignore"):
+        same = [part.astype(parts[0].dtype) if parts[0].dtype.kind == "c" else part.real for part in parts]
         same = [part.astype(same[0].dtype) for part in same]
     check("meshgrid", *same, indexing=indexing)
 

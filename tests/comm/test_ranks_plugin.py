@@ -57,9 +57,9 @@ def test_passes_run_on_every_rank_with_their_parameters(project):
 
         @pytest.mark.ranks(2)
         class TestGroup:
-            @pytest.mark.parametrize("text", ["plain", "a b/[c]'d'", "$HOME"])
+            @pytest.mark.parametrize("text", ["a b/[c]'d'", "$HOME"])
             def test_param(self, text, world, tmp_path):
-                assert text in ("plain", "a b/[c]'d'", "$HOME")
+                assert text in ("a b/[c]'d'", "$HOME")
                 assert (world.backend, world.size) == ("mpi", 2)
                 ranks = world.all_gather_object((world.rank, str(tmp_path)))
                 assert [rank for rank, _ in ranks] == [0, 1]
@@ -67,7 +67,7 @@ def test_passes_run_on_every_rank_with_their_parameters(project):
     """)
     code, output = run_pytest(file, "-x")
     assert code == 0, output
-    assert "3 passed" in output
+    assert "2 passed" in output
 
 
 def test_the_first_failing_rank_is_shown_and_ends_the_job(project):

@@ -50,7 +50,7 @@ MUTANTS = (
     Mutant(
         "missing wait", "the caller's stream does not wait for the collective", _WORK,
         "        current_stream(self._comm.device).wait_event(self._end)\n", "",
-        f"{_VERB}[all_reduce-late]", every_run=True,
+        f"{_VERB}[all_reduce-late]",
     ),
     Mutant(
         "missing wait", "a stream does not wait for an event", _STREAMS,
@@ -113,7 +113,7 @@ MUTANTS = (
         "wrong stream", "an all-reduce runs on the default stream", _NCCL,
         "self._link.all_reduce(_address(x), _address(x), x.size, number, OPS[op], self.stream.handle)",
         "self._link.all_reduce(_address(x), _address(x), x.size, number, OPS[op], 0)",
-        f"{_VERB}[all_reduce-late]", every_run=True,
+        f"{_VERB}[all_reduce-late]",
     ),
     Mutant(
         "wrong stream", "the arithmetic of a mean runs on the caller's stream", _NCCL,
@@ -175,7 +175,7 @@ MUTANTS = (
     Mutant(
         "wrong pointer", "a view is sent from where its memory begins", _NCCL,
         "    return int(x.data.ptr)", "    return int(x.data.mem.ptr)",
-        f"{_DOUBLE}/test_orders.py::test_a_view_a_foreign_device_and_a_second_group[late]", every_run=True,
+        f"{_DOUBLE}/test_orders.py::test_a_view_a_foreign_device_and_a_second_group[late]",
     ),
     Mutant(
         "wrong dtype", "float32 is called int32", _LIB,

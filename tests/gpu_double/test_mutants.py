@@ -24,8 +24,8 @@ def needs_the_double():
 
 @pytest.fixture
 def copy(tmp_path):
-    """The package in a folder of its own, which Python looks into first."""
-    shutil.copytree(PACKAGE, tmp_path / "distgrad", ignore=shutil.ignore_patterns("__pycache__", "launch"))
+    """The package in a folder of its own, which Python looks into first; compiled, as far as it was."""
+    shutil.copytree(PACKAGE, tmp_path / "distgrad", ignore=shutil.ignore_patterns("launch"))
     (tmp_path / "distgrad" / "launch").symlink_to(ROOT / "launch")
     return tmp_path / "distgrad"
 

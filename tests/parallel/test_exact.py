@@ -34,7 +34,7 @@ def expected():
     return bits(1, 0, 4)
 
 
-@pytest.mark.parametrize("size", [2, 3, 4, 8])
+@pytest.mark.parametrize("size", [2, 3, 4, pytest.param(8, marks=pytest.mark.slow)])
 def test_any_number_of_ranks_gives_the_same_bits(size, expected):
     assert bits(size, 0, 4) == expected
 
@@ -43,7 +43,7 @@ def test_other_communicators_give_the_same_bits(expected):
     assert bits(3, 0, 4, backend="mpi") == expected
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 3), (4, 2)])
+@pytest.mark.parametrize(("before", "after"), [(1, 3), pytest.param(4, 2, marks=pytest.mark.slow)])
 def test_training_goes_on_with_another_number_of_ranks(before, after, tmp_path, expected):
     file = tmp_path / "state"
     bits(before, 0, 2, file)
