@@ -33,7 +33,7 @@ def vjp_arguments(record, vjp, inputs, attributes, y):
         f"{name}_shape": getattr(x, "shape", None) for name, x in zip(record.inputs, inputs, strict=False)
     }
     known["needs"] = tuple(known.get(name) is not None for name in vjp.inputs)
-    known["into"] = (None,) * len(vjp.inputs)
+    known["into"] = known["before"] = (None,) * len(vjp.inputs)
     return [known[name] for name in vjp.names]
 
 

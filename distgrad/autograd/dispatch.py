@@ -264,7 +264,7 @@ class _ComplexBarrier:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def backward(self, xp: Any, g: Any, saved: Any, edges: Any) -> Any:
+    def backward(self, xp: Any, g: Any, saved: Any, edges: Any, grads: Any) -> Any:
         raise GraphError(
             f"{self.name}: the result is complex, and gradients through complex values are not defined here; "
             "compute with real and imaginary parts, or detach() the input"

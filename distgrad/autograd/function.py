@@ -185,7 +185,9 @@ class _Call:
         self._cls = cls
         self._node = weakref.ref(node)
 
-    def backward(self, xp: Any, g: Any, saved: tuple[Any, ...], edges: tuple[Any, ...]) -> list[Any]:
+    def backward(
+        self, xp: Any, g: Any, saved: tuple[Any, ...], edges: tuple[Any, ...], grads: Any
+    ) -> list[Any]:
         """Call the user's ``backward``, on tensors."""
         if self._cls.backward is Function.backward:
             raise GraphError(f"{self.name}: the function has no backward; define it as a static method")

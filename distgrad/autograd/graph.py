@@ -448,7 +448,7 @@ class _Walk:
         if arithmetic.unpack is not None:
             saved = arithmetic.unpack(node)
         try:
-            return node.op.backward(xp, g, saved, edges)
+            return node.op.backward(xp, g, saved, edges, self.grads)
         except Exception as error:
             error.add_note(f"in backward of {describe(node)}")
             raise

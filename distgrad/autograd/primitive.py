@@ -12,8 +12,9 @@ makes one optional), then its attributes::
     def _(xp, g, x, beta): ...
 
 The vjp's parameter names say what backward needs, and nothing else is kept: an input, the output ``y``, an
-attribute, ``x_shape`` or ``x_dtype`` of an input, ``needs`` (which of the named inputs want a gradient), or
-``into`` (for each named input an array that its gradient may be written into and returned as, or None).
+attribute, ``x_shape`` or ``x_dtype`` of an input, ``needs`` (which of the named inputs want a gradient),
+``into`` (for each named input an array that its gradient may be written into and returned as, or None), or
+``before`` (for each named input the gradient that came to it on other paths, or None: the vjp must add it).
 One formula serves both orders: ``xp`` is the array module, or the Tensor namespace when the gradient itself
 is to be differentiated.
 """
@@ -160,7 +161,7 @@ class Primitive:
                 attributes.append(parameter.name)
         if self.variadic and len(inputs) != 1:
             raise TypeError(f"primitive {self.name}: a sequence must be the only input, got {inputs}")
-        reserved = {"xp", "g", "y", "needs", "into"} & {*inputs, *attributes}
+        reserved = {"xp", "g", "y", "needs", "into", "before"} & {*inputs, *attributes}
         if reserved:
             raise TypeError(
                 f"primitive {self.name}: parameter names {sorted(reserved)} have a meaning in vjps"
@@ -177,12 +178,13 @@ class Primitive:
         names = function.__code__.co_varnames[: function.__code__.co_argcount]
         if names[:2] != ("xp", "g"):
             raise TypeError(f"vjp of {self.name}: the first parameters must be xp and g, got {names[:2]}")
-        known = {"y", "needs", "into", *self.inputs, *self.attributes}
+        known = {"y", "needs", "into", "before", *self.inputs, *self.attributes}
         known |= {f"{name}_{kind}" for name in self.inputs for kind in ("shape", "dtype")}
         for name in (*inputs, *names[2:]):
             if name not in (self.inputs if name in inputs else known):
                 raise TypeError(
-                    f"vjp of {self.name}: {name!r} is neither an input, y, needs, into nor an attribute"
+                    f"vjp of {self.name}: {name!r} is neither an input, y, needs, into, before nor "
+                    "an attribute"
                 )
         record = Vjp(inputs, function, names[2:])
         for name in inputs:

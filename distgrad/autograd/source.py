@@ -259,7 +259,7 @@ def retained_names(record: Primitive) -> list[str]:
     """What the vjps need, each name once, in a fixed order."""
     names: dict[str, None] = {}
     for vjp in record.vjps.values():
-        names.update(dict.fromkeys(name for name in vjp.names if name not in ("needs", "into")))
+        names.update(dict.fromkeys(name for name in vjp.names if name not in ("needs", "into", "before")))
     return list(names)
 
 
@@ -282,9 +282,12 @@ def _saved_expression(record: Primitive, name: str) -> str:
 
 
 def backward_source(record: Primitive) -> str:
-    """The source of ``backward(xp, g, saved, edges)``, which returns a gradient for each input."""
+    """The source of ``backward(xp, g, saved, edges, grads)``, which returns a gradient for each input.
+
+    A vjp that takes ``before`` gets what stands in ``grads`` for its inputs' nodes, which is gone from there.
+    """
     names = retained_names(record)
-    body = ["def backward(xp, g, saved, edges):\n"]
+    body = ["def backward(xp, g, saved, edges, grads):\n"]
     if names:
         body.append(f"    {_tuple(f's_{name}' for name in names)} = saved\n")
     results = []
@@ -300,7 +303,8 @@ def backward_source(record: Primitive) -> str:
         if record.variadic:
             needs = "tuple([e is not None for e in edges])"
         into = _tuple(f"home(edges[{place}])" for place in places)
-        given = {"needs": needs, "into": into}
+        before = _tuple(f"grads.pop(edges[{place}], None)" for place in places)
+        given = {"needs": needs, "into": into, "before": before}
         arguments = "".join(f", {given.get(name, f's_{name}')}" for name in vjp.names)
         if record.variadic:
             body.append(f"    return {function}(xp, g{arguments})\n")

@@ -171,7 +171,7 @@ class _Watchpoint:
         self.count = count
         self.function = function
 
-    def backward(self, xp: Any, gradients: tuple[Any, ...], saved: Any, edges: Any) -> list[Any]:
+    def backward(self, xp: Any, gradients: tuple[Any, ...], saved: Any, edges: Any, grads: Any) -> list[Any]:
         """Show the gradients, one for each value passed through, None for values without."""
         on_tensors = isinstance(gradients[0], Tensor)
         shown: list[Any] = [None] * self.count

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Shape, at_hand, plain, same_shape
+from distgrad.autograd.ops.rules import Before, Shape, added, at_hand, plain, same_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import DTypeError, ShapeError
 
@@ -27,9 +27,9 @@ def softmax(xp: Any, x: Array, /, *, axis: int = -1) -> Array:
 
 
 @softmax.vjp("x")
-def _(xp: Any, g: Array, y: Array, axis: int) -> Array:
+def _(xp: Any, g: Array, y: Array, axis: int, before: Before) -> Array:
     weighted = g * y
-    return weighted - y * xp.sum(weighted, axis=axis, keepdims=True)
+    return added(weighted - y * xp.sum(weighted, axis=axis, keepdims=True), before[0])
 
 
 @primitive(math="y = x - log Σ e^x", shape=same_shape, dtypes="real floating-point", samples=_SAMPLES)

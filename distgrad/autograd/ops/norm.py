@@ -13,7 +13,7 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Into, Shape, mixed_dtypes
+from distgrad.autograd.ops.rules import Before, Into, Shape, added, mixed_dtypes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import DTypeError, ShapeError
 
@@ -189,8 +189,11 @@ def _(
     eps: float,
     needs: Any,
     into: Into,
+    before: Before,
 ) -> Gradients:  # here and below the kernel alone writes home
-    return _backward(xp, g, x, weight, _last_axes("layer_norm", x.shape, normalized_shape), eps, needs)
+    layout = _last_axes("layer_norm", x.shape, normalized_shape)
+    g_x, *parameters = _backward(xp, g, x, weight, layout, eps, needs)
+    return (added(g_x, before[0]) if needs[0] else None, *parameters)
 
 
 def _root_mean_square_rate(xp: Any, x: Array, layout: Layout, eps: float | None) -> Array:
@@ -233,12 +236,15 @@ def _(
     eps: float | None,
     needs: Any,
     into: Into,
+    before: Before,
 ) -> Gradients:
     layout = _last_axes("rms_norm", x.shape, normalized_shape)
     rate = _root_mean_square_rate(xp, x, layout, eps)
     y = x * rate
     inner = g if weight is None else g * weight
-    g_x = rate * (inner - y * _mean(xp, inner * y, layout.axes)) if needs[0] else None
+    g_x = None
+    if needs[0]:
+        g_x = added(rate * (inner - y * _mean(xp, inner * y, layout.axes)), before[0])
     return g_x, _collected(xp, g * y, layout) if needs[1] else None
 
 

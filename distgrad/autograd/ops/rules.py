@@ -13,8 +13,10 @@ from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
 
 __all__ = [
     "Axis",
+    "Before",
     "Into",
     "Shape",
+    "added",
     "broadcast_shape",
     "count_over",
     "in_float32",
@@ -32,11 +34,18 @@ Shape = tuple[int, ...]
 Axis = int | tuple[int, ...] | None
 #: For each input of a vjp the array that its gradient may be written into and returned as; None: a new one.
 Into = tuple[Any, ...]
+#: For each input of a vjp the gradient that came on other paths, to be added to its own; None: none did.
+Before = tuple[Any, ...]
 
 
 def same_shape(x: Shape, **attributes: Any) -> Shape:
     """The output has the input's shape."""
     return x
+
+
+def added(g: Any, before: Any) -> Any:
+    """A gradient and, if there is one, that of other paths."""
+    return g if before is None else before + g
 
 
 def broadcast_shape(*shapes: Shape | None, **attributes: Any) -> Shape:

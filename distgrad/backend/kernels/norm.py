@@ -71,6 +71,12 @@ def _write_input(g: Any, x: Any, weight: Any, rate: Any, slope: Any, level: Any,
 
 
 @jit
+def _add_input(g: Any, x: Any, weight: Any, rate: Any, slope: Any, level: Any, before: Any, g_x: Any) -> None:
+    for j in range(x.size):
+        g_x[j] = g[j] * weight[j] * rate + (x[j] * slope + level) + before[j]
+
+
+@jit
 def _add_affine(g: Any, x: Any, mean: Any, rate: Any, g_weight: Any, g_bias: Any) -> None:
     for j in range(x.size):
         g_weight[j] += g[j] * ((x[j] - mean) * rate)
@@ -78,7 +84,9 @@ def _add_affine(g: Any, x: Any, mean: Any, rate: Any, g_weight: Any, g_bias: Any
 
 
 @jit
-def _backward(g: Any, x: Any, weight: Any, eps: Any, centred: bool, g_x: Any, g_affine: Any) -> None:
+def _backward(
+    g: Any, x: Any, weight: Any, eps: Any, centred: bool, before: Any, g_x: Any, g_affine: Any
+) -> None:
     """A row stays in the nearest cache for all of its loops, of which none looks at more than it needs."""
     real = x.dtype.type
     count = real(x.shape[1])
@@ -94,7 +102,10 @@ def _backward(g: Any, x: Any, weight: Any, eps: Any, centred: bool, g_x: Any, g_
             rate = real(1) / math.sqrt(squares / count + eps)
             slope = -second / count * rate * rate * rate
             level = -mean * slope - (first / count * rate if centred else real(0))
-            _write_input(up, row, weight, rate, slope, level, g_x[i])
+            if before is None:
+                _write_input(up, row, weight, rate, slope, level, g_x[i])
+            else:
+                _add_input(up, row, weight, rate, slope, level, before[i], g_x[i])
             _add_affine(up, row, mean, rate, g_weight, g_bias)
 
 
@@ -129,11 +140,13 @@ def _run(x: Any, weight: Any, bias: Any, normalized_shape: Any, eps: float, cent
 
 
 def _run_gradient(
-    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float, needs: Any, into: Any, centred: bool
-) -> Any:
+    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float, needs: Any, into: Any, before: Any,
+    centred: bool,
+) -> Any:  # fmt: skip
     rows = _rows(x, (weight,), normalized_shape) if is_plain(x, g) and g.shape == x.shape else None
     if rows is None:
         return None
+    sums = None if before is None else np.ascontiguousarray(before, x.dtype).reshape(rows.shape)
     blocks = -(-len(rows) // _BLOCK_ROWS)
     g_x = np.empty_like(rows)
     g_affine = np.empty((blocks, 2, rows.shape[1]), x.dtype)
@@ -143,15 +156,16 @@ def _run_gradient(
 
     def run(start: int, stop: int) -> None:
         part = slice(start * _BLOCK_ROWS, stop * _BLOCK_ROWS)
-        _backward(upper[part], rows[part], scale, x.dtype.type(eps), centred, g_x[part], g_affine[start:stop])
+        others, numbers = None if sums is None else sums[part], (x.dtype.type(eps), centred)
+        _backward(upper[part], rows[part], scale, *numbers, others, g_x[part], g_affine[start:stop])
 
     run_parts(run, blocks, smallest)
     parameters = []
     for i, (need, home) in enumerate(zip(needs[1:], into[1:], strict=True)):
-        sums = writable(home, normalized_shape, x.dtype) if need else None
-        if sums is not None:
-            np.add.reduce(g_affine[:, i], axis=0, out=sums.reshape(-1))
-        parameters.append(sums)
+        parameter = writable(home, normalized_shape, x.dtype) if need else None
+        if parameter is not None:
+            np.add.reduce(g_affine[:, i], axis=0, out=parameter.reshape(-1))
+        parameters.append(parameter)
     return (g_x.reshape(x.shape) if needs[0] else None, *parameters)
 
 
@@ -161,10 +175,10 @@ def layer_norm(x: Any, weight: Any, bias: Any, *, normalized_shape: Any, eps: fl
 
 
 def layer_norm_gradient(
-    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float, needs: Any, into: Any
+    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float, needs: Any, into: Any, before: Any
 ) -> Any:
     """Gradients in x, weight and bias."""
-    return _run_gradient(g, x, weight, normalized_shape, eps, needs, into, True)
+    return _run_gradient(g, x, weight, normalized_shape, eps, needs, into, before[0], True)
 
 
 def rms_norm(x: Any, weight: Any, *, normalized_shape: Any, eps: float | None) -> Any:
@@ -173,10 +187,10 @@ def rms_norm(x: Any, weight: Any, *, normalized_shape: Any, eps: float | None) -
 
 
 def rms_norm_gradient(
-    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float | None, needs: Any, into: Any
+    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float | None, needs: Any, into: Any, before: Any
 ) -> Any:
     """Gradients in x and weight."""
-    return _run_gradient(g, x, weight, normalized_shape, _epsilon(x, eps), needs, into, False)
+    return _run_gradient(g, x, weight, normalized_shape, _epsilon(x, eps), needs, into, before[0], False)
 
 
 def _epsilon(x: Any, eps: float | None) -> float:

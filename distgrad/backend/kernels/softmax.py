@@ -30,14 +30,29 @@ def _softmax(x: Any, y: Any) -> None:
 
 
 @jit
+def _weighted_total(g: Any, y: Any) -> Any:
+    total = g.dtype.type(0)
+    for j in range(y.size):
+        total += g[j] * y[j]
+    return total
+
+
+@jit
 def _softmax_gradient(g: Any, y: Any, out: Any) -> None:
     for i in range(len(g)):
         up, row, to = g[i], y[i], out[i]
-        total = g.dtype.type(0)
-        for j in range(row.size):
-            total += up[j] * row[j]
+        total = _weighted_total(up, row)
         for j in range(row.size):
             to[j] = (up[j] - total) * row[j]
+
+
+@jit
+def _added_softmax_gradient(g: Any, before: Any, y: Any, out: Any) -> None:
+    for i in range(len(g)):
+        up, other, row, to = g[i], before[i], y[i], out[i]
+        total = _weighted_total(up, row)
+        for j in range(row.size):
+            to[j] = (up[j] - total) * row[j] + other[j]
 
 
 @jit
@@ -119,9 +134,11 @@ def softmax(x: Any, *, axis: int) -> Any:
     return _over_rows(_softmax, axis, x)
 
 
-def softmax_gradient(g: Any, y: Any, axis: int) -> Any:
+def softmax_gradient(g: Any, y: Any, axis: int, before: Any) -> Any:
     """Gradient in x, from the result."""
-    return _over_rows(_softmax_gradient, axis, g, y)
+    if before[0] is None:
+        return _over_rows(_softmax_gradient, axis, g, y)
+    return _over_rows(_added_softmax_gradient, axis, g, np.ascontiguousarray(before[0], g.dtype), y)
 
 
 def log_softmax(x: Any, *, axis: int) -> Any:

@@ -45,8 +45,9 @@ def _run(x: Any, weight: Any, bias: Any, normalized_shape: Any, eps: float, cent
 
 
 def _run_gradient(
-    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float, needs: Any, into: Any, centred: bool
-) -> Any:
+    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float, needs: Any, into: Any, before: Any,
+    centred: bool,
+) -> Any:  # fmt: skip
     taken = _taken(x, (g,), (weight,), normalized_shape)
     if taken is None:
         return None
@@ -70,6 +71,8 @@ def _run_gradient(
         launch("norm", "norm_affine_runs", char, grid, 256, (rows, columns, run, g, x, moments, partial))
         g_weight, g_bias = (*parameters, None)[:2]
         over_elements("norm", "norm_affine", columns, char, runs, partial, g_weight, g_bias)
+    if before is not None:
+        g_x = before + g_x
     return (g_x if needs[0] else None, *parameters)
 
 
@@ -79,10 +82,10 @@ def layer_norm(x: Any, weight: Any, bias: Any, *, normalized_shape: Any, eps: fl
 
 
 def layer_norm_gradient(
-    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float, needs: Any, into: Any
+    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float, needs: Any, into: Any, before: Any
 ) -> Any:
     """Gradients in x, weight and bias."""
-    return _run_gradient(g, x, weight, normalized_shape, eps, needs, into, True)
+    return _run_gradient(g, x, weight, normalized_shape, eps, needs, into, before[0], True)
 
 
 def rms_norm(x: Any, weight: Any, *, normalized_shape: Any, eps: float | None) -> Any:
@@ -91,10 +94,10 @@ def rms_norm(x: Any, weight: Any, *, normalized_shape: Any, eps: float | None) -
 
 
 def rms_norm_gradient(
-    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float | None, needs: Any, into: Any
+    g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float | None, needs: Any, into: Any, before: Any
 ) -> Any:
     """Gradients in x and weight."""
-    return _run_gradient(g, x, weight, normalized_shape, _epsilon(x, eps), needs, into, False)
+    return _run_gradient(g, x, weight, normalized_shape, _epsilon(x, eps), needs, into, before[0], False)
 
 
 def _epsilon(x: Any, eps: float | None) -> float:

@@ -27,9 +27,10 @@ def softmax(x: Any, *, axis: int) -> Any:
     return _over_rows("softmax", axis, x)
 
 
-def softmax_gradient(g: Any, y: Any, axis: int) -> Any:
+def softmax_gradient(g: Any, y: Any, axis: int, before: Any) -> Any:
     """Gradient in x, from the result."""
-    return _over_rows("softmax_gradient", axis, g, y)
+    g_x = _over_rows("softmax_gradient", axis, g, y)
+    return g_x if g_x is None or before[0] is None else before[0] + g_x
 
 
 def log_softmax(x: Any, *, axis: int) -> Any:
