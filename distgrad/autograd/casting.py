@@ -20,6 +20,7 @@ from distgrad.errors import DTypeError, MissingDependencyError, OptionError
 
 __all__ = [
     "ACTIVE",
+    "BFLOAT16",
     "POLICY",
     "autocast",
     "bfloat16",
@@ -28,6 +29,9 @@ __all__ = [
     "get_autocast_dtype",
     "is_autocast_enabled",
     "limits",
+    "meet",
+    "result_dtype",
+    "settle",
 ]
 
 _LOW = (
@@ -52,6 +56,9 @@ POLICY = dict.fromkeys(_LOW.split(), "low") | dict.fromkeys(_WIDE.split(), "wide
 #: Not empty while some thread is inside autocast; looking at a list is all that it costs outside.
 ACTIVE: list[None] = []
 
+#: Not empty once somebody has worked with bfloat16.
+BFLOAT16: list[None] = []
+
 _FLOAT32 = np.dtype(np.float32)
 
 
@@ -62,17 +69,52 @@ def bfloat16() -> np.dtype:
         MissingDependencyError: it is not installed.
     """
     try:
-        return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+        dtype = np.dtype(importlib.import_module("ml_dtypes").bfloat16)
     except ImportError as error:
         raise MissingDependencyError(
             f"bfloat16 needs the package ml_dtypes ({error}); run: pip install ml_dtypes"
         ) from error
+    meet(dtype)
+    return dtype
+
+
+def meet(dtype: np.dtype) -> None:
+    """Be ready for arrays of a dtype: of 16 bits, products and the dtypes of results want a look."""
+    if dtype.char in "eE":
+        widen_products()
+    if dtype.char == "E" and not BFLOAT16:
+        BFLOAT16.append(None)
 
 
 def limits(dtype: Any) -> Any:
     """What ``np.finfo`` says of a floating dtype, of bfloat16 too."""
     dtype = np.dtype(dtype)
     return importlib.import_module("ml_dtypes").finfo(dtype) if dtype.char == "E" else np.finfo(dtype)
+
+
+def settle(y: Any, values: Sequence[Any]) -> Any:
+    """A result in bfloat16 where no other float went in; NumPy makes it float32 by one Python number.
+
+    Args:
+        y: what NumPy or CuPy gave.
+        values: the inputs.
+    """
+    dtypes = [value.dtype for value in values if hasattr(value, "dtype")]
+    narrow = _lone_bfloat16(dtypes) if y.dtype.char in "fd" else None
+    return y if narrow is None else y.astype(narrow)
+
+
+def _lone_bfloat16(parts: Sequence[Any]) -> np.dtype | None:
+    """bfloat16 if it is the only float among dtypes and Python numbers."""
+    dtypes = [part for part in parts if isinstance(part, np.dtype) and part.char in "efdEFD"]
+    is_complex = any(isinstance(part, complex) for part in parts)
+    return dtypes[0] if dtypes and not is_complex and all(each.char == "E" for each in dtypes) else None
+
+
+def result_dtype(*parts: Any) -> np.dtype:
+    """What comes of dtypes and Python numbers: NumPy's choice, but numbers leave bfloat16 as it is."""
+    narrow = _lone_bfloat16(parts)
+    return np.result_type(*parts) if narrow is None else narrow
 
 
 def _is_narrow(dtype: np.dtype) -> bool:
@@ -137,7 +179,7 @@ class autocast(Mode):
 
     On the CPU it does the same, product by product: inputs rounded, the product in float32, the result
     rounded. That shows what a GPU will compute, but is slower than float32, since there is no 16-bit
-    arithmetic to gain from. NumPy makes float32 of bfloat16 as soon as it meets a Python number.
+    arithmetic to gain from.
 
     Args:
         device_type: ``"cuda"`` or ``"cpu"``; tensors elsewhere are not cast.
@@ -167,7 +209,7 @@ class autocast(Mode):
         if enabled and not _is_narrow(self.dtype):
             raise DTypeError(f"autocast: dtype must be float16 or bfloat16, got {self.dtype}")
         if enabled and device_type == "cpu":
-            widen_products()
+            meet(self.dtype)
 
     def _switch(self) -> None:
         outer = modes.casts

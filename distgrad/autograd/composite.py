@@ -21,7 +21,7 @@ from typing import Any, Concatenate, ParamSpec, cast
 
 import numpy as np
 
-from distgrad.autograd.casting import ACTIVE, POLICY, cast_inputs
+from distgrad.autograd.casting import ACTIVE, POLICY, cast_inputs, result_dtype
 from distgrad.autograd.dispatch import Operation, namespace, namespaces, tensor_namespace, wrong_dtype
 from distgrad.autograd.porting import wrong_arguments
 from distgrad.autograd.primitive import DTYPE_CHARS, REGISTRY, Primitive, Reject, Sample
@@ -150,7 +150,7 @@ def _numbers_as_tensors(values: list[Any]) -> list[Any]:
     dtypes = [dtype for dtype in dtypes if dtype.kind in "fc"] or dtypes
     make = tensor_namespace(next((v._data for v in values if isinstance(v, Tensor)), np.zeros(()))).full
     return [
-        make((), value, dtype=np.result_type(*dtypes, value))
+        make((), value, dtype=result_dtype(*dtypes, value))
         if isinstance(value, int | float | complex)
         else value
         for value in values

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.casting import limits
+from distgrad.autograd.casting import limits, result_dtype
 from distgrad.autograd.creation import DEFAULTS
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import Device, available_devices, resolve
@@ -143,7 +143,7 @@ def result_type(*arrays_and_dtypes: Any) -> np.dtype[Any]:
     if not any(isinstance(each, np.dtype) for each in parts):
         raise ValueError(f"result_type: expected at least one array or dtype, got {arrays_and_dtypes}")
     try:
-        return np.result_type(*parts)
+        return result_dtype(*parts)
     except TypeError as error:
         raise DTypeError(f"result_type: {error}") from None
 

@@ -51,9 +51,14 @@ _RUN = """\
 _WRAP = """\
     if y.__class__ is not ndarray:
         y = as_array(y, record, ({values},))
-    out = new(Tensor)
+{settle}    out = new(Tensor)
     out._data = y
     out._leaf = None
+"""
+
+_SETTLE = """\
+    if BFLOAT16:
+        y = settle(y, ({values},))
 """
 
 _OWN = """\
@@ -86,7 +91,7 @@ _RECORD = """\
 """
 
 _SEVERAL = """\
-    outs, node = several(record, y, {wanted}{view})
+    outs, node = several(record, y, ({values},), {wanted}{view})
     if node is not None:
         node.edges = {edges}
         node.metas = {metas}
@@ -156,10 +161,11 @@ def call_source(record: Primitive, operator: str = "") -> str:
         )
     )
     if record.outputs != 1:
-        body.append(_record_source(record, _SEVERAL))
+        body.append(_record_source(record, _SEVERAL, values))
     else:
         body.append(
-            _WRAP.format(values=values) + (_SHARE.format(x=record.inputs[0]) if record.view else _OWN)
+            _WRAP.format(values=values, settle=_settle_source(record, values))
+            + (_SHARE.format(x=record.inputs[0]) if record.view else _OWN)
         )
         body.append(_record_source(record, _RECORD) if record.vjps else "    out._node = None\n")
         body.append("    return out\n")
@@ -201,6 +207,12 @@ def _unwrap_source(record: Primitive, x: str, operator: str) -> str:
     return text
 
 
+def _settle_source(record: Primitive, values: str) -> str:
+    """How bfloat16 stays bfloat16; where the caller has said another dtype, not at all."""
+    settles = record.result == "promote" and record.inputs and "dtype" not in record.attributes
+    return _SETTLE.format(values=values) if settles else ""
+
+
 def _passed(record: Primitive, name: str) -> str:
     parameter = record.signature.parameters[name]
     return name if parameter.kind is parameter.POSITIONAL_ONLY else f"{name}={name}"
@@ -215,7 +227,7 @@ def _namespace_expression(record: Primitive) -> str:
     return f"numpy_namespace if {values[0]}.__class__ is ndarray else pick(record, {', '.join(values)})"
 
 
-def _record_source(record: Primitive, template: str) -> str:
+def _record_source(record: Primitive, template: str, values: str = "") -> str:
     """Fill in what a node holds: edges, metas, and the saved values that its vjps name."""
     if record.variadic:
         x = record.inputs[0]
@@ -242,6 +254,7 @@ def _record_source(record: Primitive, template: str) -> str:
         elif name in record.inputs:
             versions.append(f"(c_{name}, c_{name}[0]) if {needed} else None")
     return template.format(
+        values=values,
         wanted=wanted,
         edges=edges,
         metas=metas,

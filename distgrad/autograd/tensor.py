@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from distgrad.autograd.casting import meet
 from distgrad.autograd.graph import Leaf, Node
 from distgrad.autograd.modes import modes
 from distgrad.autograd.porting import Size
@@ -110,6 +111,8 @@ class Tensor(_Attached):
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         if data.__class__ is not np.ndarray and not hasattr(data, "dtype"):
             raise DTypeError(f"Tensor: expected an array, got {type(data).__name__}; use dg.tensor")
+        if data.dtype.char == "E":
+            meet(data.dtype)
         self._data = data
         self._version = [0]
         self._node = None

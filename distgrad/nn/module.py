@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from distgrad.autograd.casting import bfloat16
 from distgrad.autograd.ops.move import destination
 from distgrad.autograd.tensor import FLOATING, RemovableHandle, Tensor
 from distgrad.backend.device import Device, resolve, to_device
@@ -344,6 +345,10 @@ class Module:
     def half(self: M) -> M:
         """Convert floating-point parameters and buffers to float16."""
         return self.to(np.float16)
+
+    def bfloat16(self: M) -> M:
+        """Convert floating-point parameters and buffers to bfloat16."""
+        return self.to(bfloat16())
 
     def cpu(self: M) -> M:
         """Move to the CPU."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distgrad.autograd.modes import enable_grad, no_grad
+from distgrad.autograd.ops.rules import widened
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import Device, to_device
 from distgrad.backend.namespace import NAMESPACES, namespace_of
@@ -219,14 +220,16 @@ class LBFGS(Optimizer):
         """All gradients of that loss in one vector; zeros for a parameter without."""
         parameters = self.param_groups[0]["params"]
         xp = namespace_of(parameters[0]._data)
-        gradient = xp.concat(
-            [(xp.zeros_like(p._data) if p.grad is None else p.grad._data).ravel() for p in parameters]
+        (gradient,) = widened(
+            xp.concat(
+                [(xp.zeros_like(p._data) if p.grad is None else p.grad._data).ravel() for p in parameters]
+            )
         )
         return gradient if self._sign > 0 else -gradient
 
     def _values(self) -> np.ndarray:
         arrays = [p._data for p in self.param_groups[0]["params"]]
-        return namespace_of(arrays[0]).concat([array.ravel() for array in arrays])
+        return widened(namespace_of(arrays[0]).concat([array.ravel() for array in arrays]))[0]
 
     def _move(self, values: np.ndarray, t: float, d: np.ndarray) -> None:
         """Set the parameters to ``values + t d``."""

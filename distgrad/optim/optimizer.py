@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from distgrad.autograd.modes import enable_grad, no_grad
-from distgrad.autograd.tensor import Tensor
+from distgrad.autograd.ops.rules import widened
+from distgrad.autograd.tensor import FLOATING, Tensor
 from distgrad.backend.device import CPU, activated, follow, to_device
 from distgrad.backend.kernels.table import is_fused
 from distgrad.backend.namespace import NAMESPACES
@@ -37,6 +38,11 @@ _ELSEWHERE = {
     "capturable": "steps are counted on the host",
     "differentiable": "a step is no part of a graph; write the update with tensors and dg.func.grad",
 }
+
+
+def _state_dtype(dtype: np.dtype) -> np.dtype:
+    """Of a parameter's state: a running mean of 16 bits would stand still, as its steps are below a unit."""
+    return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
 
 
 def whole_runs(rule: str) -> int:
@@ -105,7 +111,7 @@ class Optimizer:
         known = {id(p) for other in self.param_groups for p in other["params"]}
         name = type(self).__name__
         for parameter in params:
-            if not isinstance(parameter, Tensor) or parameter.dtype.kind != "f":
+            if not isinstance(parameter, Tensor) or parameter.dtype.char not in FLOATING:
                 got = getattr(parameter, "dtype", type(parameter).__name__)
                 raise DTypeError(f"{name}: parameters must be floating tensors, got {got}")
             if not parameter.is_leaf:
@@ -173,10 +179,9 @@ class Optimizer:
                 else:
                     for parameter in self._with_gradients(group):
                         leaf, step = parameter.leaf_state(), self._steps[parameter]
+                        state = self._states_of(group, parameter)
                         follow(parameter._data)
-                        self.update(
-                            group, parameter._data, leaf.buffer, self._states_of(group, parameter), step
-                        )
+                        self._update(group, parameter._data, leaf.buffer, state, step)
         tell_step(lambda: max(self._steps.values()))
         return loss
 
@@ -224,7 +229,14 @@ class Optimizer:
         block = self.block_elements if buffer.device == CPU else stop - start  # a GPU has no cache to fit
         for lo, hi in _blocks(start, stop, max(block, 1)):
             state = {name: array[lo:hi] for name, array in arrays.items()}
-            self.update(group, buffer.data[lo:hi], buffer.grad[lo:hi], state, step)
+            self._update(group, buffer.data[lo:hi], buffer.grad[lo:hi], state, step)
+
+    def _update(self, group: dict[str, Any], p: Any, g: Any, state: dict[str, Any], step: int) -> None:
+        """The rule on arrays that it has room in: parameters of 16 bits are rounded after it alone."""
+        wide, wide_g = widened(p, g)
+        self.update(group, wide, wide_g, state, step)
+        if wide is not p:
+            p[...] = wide
 
     def names(self, group: dict[str, Any]) -> tuple[str, ...]:
         """The state arrays that a group's options ask for."""
@@ -243,14 +255,14 @@ class Optimizer:
         for name, shape in shapes.items():
             if name not in arrays:
                 with activated(parameter.device) as xp:
-                    arrays[name] = xp.zeros(shape, dtype=parameter.dtype)
+                    arrays[name] = xp.zeros(shape, dtype=_state_dtype(parameter.dtype))
         return arrays
 
     def _array(self, buffer: FlatBuffer, name: str) -> np.ndarray:
         arrays = self._state.setdefault(buffer, {})
         if name not in arrays:
             with activated(buffer.device) as xp:
-                arrays[name] = xp.zeros(buffer.size, dtype=buffer.dtype)
+                arrays[name] = xp.zeros(buffer.size, dtype=_state_dtype(buffer.dtype))
         return arrays[name]
 
     def _home(self, parameter: Tensor) -> tuple[FlatBuffer, int, int]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.modes import no_grad
-from distgrad.autograd.tensor import Tensor
+from distgrad.autograd.tensor import FLOATING, Tensor
 from distgrad.errors import OptionError, ShapeError
 from distgrad.nn.module import Module
 from distgrad.nn.modules.batchnorm import _BatchNorm
@@ -171,7 +171,7 @@ class AveragedModel(Module):
     def _averaged(self, model: Module) -> list[Tensor]:
         tensors: list[Tensor] = list(model.parameters())
         if self.use_buffers:
-            tensors += [buffer for buffer in model.buffers() if buffer.dtype.kind == "f"]
+            tensors += [buffer for buffer in model.buffers() if buffer.dtype.char in FLOATING]
         return tensors
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from distgrad.autograd.graph import next_number
 from distgrad.autograd.modes import is_grad_enabled
 from distgrad.autograd.ops.rules import at_hand
-from distgrad.autograd.tensor import Tensor
+from distgrad.autograd.tensor import FLOATING, Tensor
 from distgrad.backend.device import CPU, Device
 from distgrad.backend.namespace import namespace_of
 from distgrad.backend.rng import default_generator
@@ -303,8 +303,8 @@ class DistributedDataParallel(Module):
     def _join_buffers(self, buffers: list[Tensor]) -> None:
         """Bring the ranks' buffers together."""
         if self.average_buffers and buffers:
-            averaged = [buffer for buffer in buffers if buffer.dtype.kind == "f"]
-            buffers = [buffer for buffer in buffers if buffer.dtype.kind != "f"]
+            averaged = [buffer for buffer in buffers if buffer.dtype.char in FLOATING]
+            buffers = [buffer for buffer in buffers if buffer.dtype.char not in FLOATING]
             weight = self.reducer.passes[-1].weight if self.reducer.passes else 0.0
             if averaged and self.comm.host.all_reduce(np.array([weight]))[0] > 0.0:
                 average(averaged, self.comm, weight)
@@ -354,7 +354,7 @@ class DistributedDataParallel(Module):
             comm.all_reduce(bucket.flat.data, "mean")
             for parameter in bucket.parameters:
                 parameter.changed("average_parameters")
-        buffers = [buffer for buffer in self.module.buffers() if buffer.dtype.kind == "f"]
+        buffers = [buffer for buffer in self.module.buffers() if buffer.dtype.char in FLOATING]
         if buffers:
             average(buffers, comm, 1.0)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distgrad.autograd.tensor import Tensor
+from distgrad.autograd.tensor import FLOATING, Tensor
 from distgrad.backend.rng import default_generator
 from distgrad.backend.threads import set_num_threads
 from distgrad.comm.base import Communicator
@@ -255,7 +255,7 @@ class Shards:
         )
 
     def _floating(self) -> list[Tensor]:
-        return [buffer for buffer in self._module.buffers() if buffer.dtype.kind == "f"]
+        return [buffer for buffer in self._module.buffers() if buffer.dtype.char in FLOATING]
 
     def _gather(self, reducer: Reducer, step: _Step, shard: int) -> None:
         """Take a shard's gradients and buffers, and make room for the next one's."""
@@ -318,7 +318,7 @@ class Shards:
         """Floating buffers become the shards' weighted mean; counts the largest of the ranks'."""
         start = 0
         for buffer in self._module.buffers():
-            if buffer.dtype.kind == "f":
+            if buffer.dtype.char in FLOATING:
                 values = means[start : start + buffer.size].reshape(buffer.shape)
                 start += buffer.size
             else:

@@ -9,7 +9,7 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array
-from distgrad.autograd.ops.rules import Axis, normalize_axes, not_zero
+from distgrad.autograd.ops.rules import Axis, normalize_axes, not_zero, widened
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import AxisError, OptionError, ShapeError
 
@@ -87,9 +87,11 @@ def normalize(xp: Any, x: Array, /, p: float = 2.0, axis: int = 1, eps: float = 
 )
 def cosine_similarity(xp: Any, x1: Array, x2: Array, /, axis: int = 1, eps: float = 1e-8) -> Array:
     """Cosine of the angle between vectors along an axis."""
+    dtype = np.result_type(x1.dtype, x2.dtype)
+    x1, x2 = widened(x1, x2)
     length1 = xp.maximum(xp.norm(x1, axis=axis), not_zero(eps, x1.dtype))
     length2 = xp.maximum(xp.norm(x2, axis=axis), not_zero(eps, x2.dtype))
-    return xp.sum(x1 * x2, axis=axis) / length1 / length2
+    return (xp.sum(x1 * x2, axis=axis) / length1 / length2).astype(dtype, copy=False)
 
 
 @composite(

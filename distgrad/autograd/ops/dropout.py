@@ -131,7 +131,7 @@ _LOW = -1.7580993408473766  # where the scaled exponential linear unit levels of
 def _lowered(x: Array, kept: Any, p: float) -> Array:
     """``x`` with what is dropped at the lowest value, then brought back to mean 0 and variance 1."""
     a = 1.0 / math.sqrt((1.0 - p) * (1.0 + p * _LOW * _LOW)) if p < 1.0 else 0.0
-    return a * (x * kept + _LOW * (1.0 - kept)) - a * _LOW * p
+    return (a * (x * kept + _LOW * (1.0 - kept)) - a * _LOW * p).astype(x.dtype, copy=False)
 
 
 @composite(

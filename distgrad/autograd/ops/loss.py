@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Before, Shape, added, at_hand, plain, same_shape
+from distgrad.autograd.ops.rules import (
+    Before,
+    Shape,
+    added,
+    at_hand,
+    in_float32,
+    plain,
+    same_shape,
+    widened,
+)
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import DTypeError, ShapeError
 
@@ -21,6 +31,10 @@ _SAMPLES = [
 @primitive(math="y = e^x / Σ e^x", shape=same_shape, dtypes="real floating-point", samples=_SAMPLES)
 def softmax(xp: Any, x: Array, /, *, axis: int = -1) -> Array:
     """Exponentials that sum to one along an axis."""
+    return in_float32(functools.partial(_softmax, xp), x, axis=axis)
+
+
+def _softmax(xp: Any, x: Array, axis: int) -> Array:
     e = xp.exp(x - xp.max(x, axis=axis, keepdims=True))
     e /= xp.sum(e, axis=axis, keepdims=True)
     return e
@@ -35,12 +49,17 @@ def _(xp: Any, g: Array, y: Array, axis: int, before: Before) -> Array:
 @primitive(math="y = x - log Σ e^x", shape=same_shape, dtypes="real floating-point", samples=_SAMPLES)
 def log_softmax(xp: Any, x: Array, /, *, axis: int = -1) -> Array:
     """Logarithm of the softmax, without its over- and underflow."""
+    return in_float32(functools.partial(_log_softmax, xp), x, axis=axis)
+
+
+def _log_softmax(xp: Any, x: Array, axis: int) -> Array:
     shifted = x - xp.max(x, axis=axis, keepdims=True)
     return shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
 
 
 @log_softmax.vjp("x")
 def _(xp: Any, g: Array, y: Array, axis: int) -> Array:
+    g, y = widened(g, y)  # the engine brings it to the input's dtype
     return g - xp.exp(y) * xp.sum(g, axis=axis, keepdims=True)
 
 
@@ -92,9 +111,10 @@ def softmax_cross_entropy(xp: Any, logits: Array, /, *, target: Any) -> Array:
         ``[N]``, in nats.
     """
     check_classes("softmax_cross_entropy", logits.shape, target)
-    top = xp.max(logits, axis=1, keepdims=True)
-    total = xp.log(xp.sum(xp.exp(logits - top), axis=1)) + top[:, 0]
-    return total - logits[xp.arange(logits.shape[0]), target]
+    (wide,) = widened(logits)
+    top = xp.max(wide, axis=1, keepdims=True)
+    total = xp.log(xp.sum(xp.exp(wide - top), axis=1)) + top[:, 0]
+    return (total - wide[xp.arange(logits.shape[0]), target]).astype(logits.dtype, copy=False)
 
 
 @softmax_cross_entropy.vjp("logits")

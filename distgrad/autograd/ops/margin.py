@@ -123,7 +123,7 @@ def multi_margin_loss(
     lack = xp.where(xp.one_hot(target, num_classes) == 1, 0.0, lack)
     if weight is not None:
         lack = lack * xp.expand_dims(weight[target], axis=1)
-    return xp.sum(lack, axis=1) * (1.0 / num_classes)
+    return xp.mean(lack, axis=1)
 
 
 @composite(
@@ -151,7 +151,7 @@ def multilabel_margin_loss(xp: Any, x: Array, target: Array, /) -> Array:
     scores = xp.gather_elements(x, classes, axis=1)
     lack = xp.relu(1.0 - xp.expand_dims(scores, axis=2) + xp.expand_dims(x, axis=1))
     counted = xp.expand_dims(valid, axis=2) * xp.expand_dims(other, axis=1)
-    return xp.sum(lack * counted, axis=(1, 2)) * (1.0 / num_classes)
+    return xp.sum(xp.mean(lack * counted, axis=2), axis=1)
 
 
 @composite(

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distgrad.autograd.casting import limits
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Before, Into, Shape, added, mixed_dtypes
+from distgrad.autograd.ops.rules import Before, Into, Shape, added, mixed_dtypes, widened
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import DTypeError, ShapeError
 
@@ -79,8 +80,16 @@ def _forward(
 ) -> tuple[Array, Array, Array]:
     """The result, and the mean and variance that were taken out."""
     _check(where, x, layout, weight=weight, bias=bias)
+    dtype = x.dtype
+    x, weight, bias = widened(x, weight, bias)
     y, _, mean, variance = _normalized(xp, x, layout, eps)
-    return xp.reshape(_affine(xp, y, weight, bias, layout.affine), x.shape), mean, variance
+    y = xp.reshape(_affine(xp, y, weight, bias, layout.affine), x.shape)
+    with np.errstate(over="ignore"):  # a variance may be more than float16 holds, and be of no further use
+        return (
+            y.astype(dtype, copy=False),
+            mean.astype(dtype, copy=False),
+            variance.astype(dtype, copy=False),
+        )
 
 
 def _backward(
@@ -98,6 +107,7 @@ def _backward(
 
     Source: Ioffe and Szegedy, ICML 2015, for the input's.
     """
+    g, x, weight = widened(g, x, weight)  # the engine brings gradients to the inputs' dtypes
     g = xp.reshape(g, layout.shape)
     y, rate, _, _ = _normalized(xp, x, layout, eps)
     g_x = None
@@ -198,7 +208,8 @@ def _(
 
 def _root_mean_square_rate(xp: Any, x: Array, layout: Layout, eps: float | None) -> Array:
     """One over the root of the mean square."""
-    eps = float(np.finfo(x.dtype).eps) if eps is None else eps
+    eps = float(limits(x.dtype).eps) if eps is None else eps
+    (x,) = widened(x)
     return 1.0 / xp.sqrt(_mean(xp, xp.square(x), layout.axes) + eps)
 
 
@@ -223,7 +234,9 @@ def rms_norm(
     """
     layout = _last_axes("rms_norm", x.shape, normalized_shape)
     _check("rms_norm", x, layout, weight=weight)
-    return _affine(xp, x * _root_mean_square_rate(xp, x, layout, eps), weight, None, layout.affine)
+    rate = _root_mean_square_rate(xp, x, layout, eps)
+    wide, scale = widened(x, weight)
+    return _affine(xp, wide * rate, scale, None, layout.affine).astype(x.dtype, copy=False)
 
 
 @rms_norm.vjp("x", "weight")
@@ -240,6 +253,7 @@ def _(
 ) -> Gradients:
     layout = _last_axes("rms_norm", x.shape, normalized_shape)
     rate = _root_mean_square_rate(xp, x, layout, eps)
+    g, x, weight = widened(g, x, weight)
     y = x * rate
     inner = g if weight is None else g * weight
     g_x = None

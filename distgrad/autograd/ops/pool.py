@@ -17,7 +17,7 @@ import numpy as np
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.conv import Geometry, Sizes, interior, pad
-from distgrad.autograd.ops.rules import Shape, pairs
+from distgrad.autograd.ops.rules import Shape, pairs, widened
 from distgrad.autograd.ops.scatter import check_index
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.autograd.tensor import FLOATING
@@ -412,11 +412,13 @@ def avg_pool(
         divisor_override: what sums are divided by instead of the count.
     """
     geometry = geometry_of("avg_pool", x.shape, kernel_size, stride, padding, 1, ceil_mode)
-    total = xp.sum_pool(x, geometry=geometry)
+    total = xp.sum_pool(*widened(x), geometry=geometry)
     if divisor_override is not None:
-        return total / divisor_override
-    counts = _counts(geometry, x.shape[2:], count_include_pad)
-    return total * xp.asarray((1.0 / counts).astype(x.dtype))
+        y = total / divisor_override
+    else:
+        counts = _counts(geometry, x.shape[2:], count_include_pad)
+        y = total * xp.asarray((1.0 / counts).astype(total.dtype))
+    return y.astype(x.dtype, copy=False)
 
 
 @composite(
@@ -442,6 +444,8 @@ def lp_pool(
         ceil_mode: one more window where the last one leaves elements over.
     """
     size = math.prod(pairs(kernel_size, len(x.shape) - 2, "lp_pool", "kernel_size"))
-    total = xp.avg_pool(x**norm_type, kernel_size, stride, 0, ceil_mode) * size
+    (wide,) = widened(x)
+    total = xp.avg_pool(wide**norm_type, kernel_size, stride, 0, ceil_mode) * size
     zero = total == 0
-    return xp.where(zero, 0.0, xp.where(zero, 1.0, total) ** (1.0 / norm_type))
+    y = xp.where(zero, 0.0, xp.where(zero, 1.0, total) ** (1.0 / norm_type))
+    return y.astype(x.dtype, copy=False)

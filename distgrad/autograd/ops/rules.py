@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.autograd.casting import limits
 from distgrad.backend.device import device_of
 from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
 
@@ -28,6 +29,7 @@ __all__ = [
     "reduced_shape",
     "restore_axes",
     "same_shape",
+    "widened",
 ]
 
 Shape = tuple[int, ...]
@@ -110,6 +112,11 @@ def in_float32(reduction: Any, x: Any, *, dtype: Any = None, **options: Any) -> 
     return reduction(x, **options) if dtype is None else reduction(x, dtype=dtype, **options)
 
 
+def widened(*arrays: Any) -> tuple[Any, ...]:
+    """Arrays of 16 bits in float32, where their sums and squares have room; others, and None, as they are."""
+    return tuple(x.astype(np.float32) if x is not None and x.dtype.char in "eE" else x for x in arrays)
+
+
 def plain(x: Any) -> Any:
     """The array of a tensor, where a gradient needs indices: those are not differentiated."""
     return getattr(x, "_data", x)
@@ -122,7 +129,7 @@ def at_hand(x: Any) -> bool:
 
 def not_zero(eps: float, dtype: Any) -> float:
     """``eps``, or the smallest normal number of a dtype in which it would be 0 (1e-12 would in float16)."""
-    return max(eps, float(np.finfo(dtype).tiny))
+    return max(eps, float(limits(dtype).tiny))
 
 
 def pairs(value: int | Sequence[int], count: int, where: str, name: str, least: float = 1) -> tuple[int, ...]:

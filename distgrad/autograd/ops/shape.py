@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.autograd.casting import meet
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.rules import Shape, at_hand, normalize_axes, plain, same_shape
@@ -489,6 +490,8 @@ def astype(xp: Any, x: Array, dtype: Any, /, *, copy: bool = True, device: Any =
         raise DTypeError(
             f"astype: {x.dtype} to {np.dtype(dtype)} would drop the imaginary part; take dg.real"
         )
+    if np.dtype(dtype).itemsize == 2:
+        meet(np.dtype(dtype))
     return x.astype(dtype, copy=copy)
 
 

@@ -8,6 +8,7 @@ Source: W. J. Cody, "Rational Chebyshev approximations for the error function", 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from distgrad.autograd.ops.rules import (
     Axis,
     at_hand,
     broadcast_shape,
+    in_float32,
     reduced_shape,
     restore_axes,
     same_shape,
@@ -279,6 +281,10 @@ def logsumexp(xp: Any, x: Array, /, *, axis: Axis = None, keepdims: bool = False
         axis: the axes to sum over; None means all.
         keepdims: keep the axes summed over, with length 1.
     """
+    return in_float32(functools.partial(_logsumexp, xp), x, axis=axis, keepdims=keepdims)
+
+
+def _logsumexp(xp: Any, x: Array, axis: Axis, keepdims: bool) -> Array:
     top = xp.max(x, axis=axis, keepdims=True)
     top = xp.where(xp.isfinite(top), top, 0.0)
     total = xp.sum(xp.exp(x - top), axis=axis, keepdims=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array
-from distgrad.autograd.ops.rules import Axis, count_over, normalize_axes, reduced_shape
+from distgrad.autograd.ops.rules import Axis, count_over, normalize_axes, reduced_shape, widened
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import AxisError, OptionError, ShapeError
 
@@ -142,6 +142,7 @@ def _count(xp: Any, x: Array, axis: Axis) -> Array:
 
 def _finish(xp: Any, y: Array, x: Array, axis: Axis, keepdims: bool) -> Array:
     """A result with its axes kept, as the caller wants it."""
+    y = y.astype(x.dtype, copy=False)
     return y if keepdims else xp.reshape(y, reduced_shape(x.shape, axis=axis))
 
 
@@ -154,8 +155,9 @@ def nansum(xp: Any, x: Array, /, axis: Axis = None, keepdims: bool = False) -> A
 @composite(math="y = Σ x / n over the n x that are numbers", **_NAN_OPTIONS)
 def nanmean(xp: Any, x: Array, /, axis: Axis = None, keepdims: bool = False) -> Array:
     """Mean over axes without NaN; NaN where there is nothing else."""
-    count = _count(xp, x, axis)
-    y = xp.nansum(x, axis=axis, keepdims=True) / xp.where(count == 0, math.nan, count)
+    (wide,) = widened(x)
+    count = _count(xp, wide, axis)
+    y = xp.nansum(wide, axis=axis, keepdims=True) / xp.where(count == 0, math.nan, count)
     return _finish(xp, y, x, axis, keepdims)
 
 
@@ -177,8 +179,10 @@ def nanvar(
         correction: taken from the count in the divisor: 0 for a population, 1 for a sample.
     """
     hole = xp.isnan(x)
-    deviation = xp.where(hole, 0.0, x - xp.where(hole, 0.0, xp.nanmean(x, axis=axis, keepdims=True)))
-    freedom = _count(xp, x, axis) - correction
+    (wide,) = widened(x)
+    mean = xp.nanmean(wide, axis=axis, keepdims=True)
+    deviation = xp.where(hole, 0.0, wide - xp.where(hole, 0.0, mean))
+    freedom = _count(xp, wide, axis) - correction
     y = xp.sum(xp.square(deviation), axis=axis, keepdims=True) / xp.where(freedom <= 0, math.nan, freedom)
     return _finish(xp, y, x, axis, keepdims)
 

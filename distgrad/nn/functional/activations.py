@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+from distgrad.autograd.casting import limits
 from distgrad.autograd.dispatch import namespace as ops
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import activated
@@ -257,7 +256,7 @@ def gumbel_softmax(
     """
     draws = (generator or default_generator).uniform(logits.shape, logits.dtype, logits.device)
     with activated(logits.device) as xp:  # an exponential number is never 0
-        noise = Tensor(-xp.log(-xp.log1p(-draws) + np.finfo(logits.dtype).tiny))
+        noise = Tensor(-xp.log(-xp.log1p(-draws) + limits(logits.dtype).tiny))
     soft = ops.softmax((logits + noise) / tau, axis=dim)
     if not hard:
         return soft

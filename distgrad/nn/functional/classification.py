@@ -147,10 +147,10 @@ def cross_entropy(
         losses = losses * weights
     if label_smoothing:
         spread = -ops.log_softmax(rows, axis=1)
-        spread = ops.sum(spread if weight is None else spread * weight, axis=1)
+        spread = ops.mean(spread if weight is None else spread * weight, axis=1)
         if counted is not None:
             spread = spread * counted
-        losses = (1.0 - label_smoothing) * losses + (label_smoothing / num_classes) * spread
+        losses = (1.0 - label_smoothing) * losses + label_smoothing * spread
     return _weighted(losses, weights, reduction, "cross_entropy", values.shape)
 
 

@@ -47,8 +47,8 @@ def _limit_norms(weight: Tensor, index: Any, max_norm: float, norm_type: float) 
 def _by_frequency(rows: Tensor, index: Any, num_rows: int) -> Tensor:
     """The same values, whose gradient is divided by how often their index occurs."""
     xp = namespace_of(index)
-    counts = xp.add_at(xp.zeros(num_rows, dtype=rows.dtype), index.reshape(-1), 1)
-    scale = xp.asarray(1.0 / counts[index]).reshape((*index.shape, 1))
+    counts = xp.add_at(xp.zeros(num_rows, dtype=np.float64), index.reshape(-1), 1)
+    scale = xp.asarray(1.0 / counts[index]).reshape((*index.shape, 1)).astype(rows.dtype)
     fixed = rows.detach()
     return fixed + (rows - fixed) * scale
 

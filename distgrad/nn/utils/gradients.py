@@ -101,7 +101,7 @@ def _norm_on_device(arrays: list[Any], order: float) -> Any:
 def _norm(array: Any, order: float) -> float:
     """The norm in float64, since a sum of squares of float16 or float32 overflows early."""
     flat = array.reshape(-1)
-    if order == 2.0 and flat.dtype != np.float16:
+    if order == 2.0 and flat.dtype.itemsize > 2:
         with np.errstate(over="ignore"):
             square = float(np.dot(flat, flat))
         if math.isfinite(square) and square > 1e-30:
