@@ -11,7 +11,7 @@ import numpy as np
 from distgrad.backend.blas import find_blas, single_threaded
 from distgrad.backend.threads import get_num_threads, run_parts
 
-__all__ = ["matmul", "run_blocks"]
+__all__ = ["matmul", "run_blocks", "run_stack"]
 
 _WORTH = 1 << 20  # multiplications that are worth a thread: 12 µs, where a second one is awake after 7
 
@@ -38,8 +38,16 @@ def run_blocks(rows: int, columns: int, terms: int, run: Callable[[slice, slice]
         run(slice(0, rows), slice(0, columns))
         return
     blocks = _blocks(rows, columns, number)
+    run_stack(lambda start, _: run(*blocks[start]), number, _WORTH)
+
+
+def run_stack(run: Callable[[int, int], None], length: int, work: int) -> None:
+    """Call ``run(start, stop)`` on parts of ``length`` products that need ``work`` multiplications each."""
+    if get_num_threads() == 1 or length == 1 or find_blas().set_threads is None:
+        run(0, length)
+        return
     with single_threaded:
-        run_parts(lambda start, _: run(*blocks[start]), number, 1)
+        run_parts(run, length, -(-_WORTH // max(work, 1)))
 
 
 def _of_matrices(x1: Any, x2: Any, y: Any) -> Any:

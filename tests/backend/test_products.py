@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import distgrad as dg
+from distgrad.autograd.ops.recurrent import lstm_steps
 from distgrad.backend.blas import find_blas, single_threaded
-from distgrad.backend.products import matmul, run_blocks
+from distgrad.backend.products import matmul, run_blocks, run_stack
 from distgrad.backend.threads import run_parts
 
 SHAPES = [(256, 256, 256), (3, 4096, 512), (4096, 512, 3), (1, 2048, 2048), (701, 333, 257), (0, 9, 9)]
@@ -147,3 +148,59 @@ def test_a_fork_has_threads_of_its_own():
     finally:
         dg.set_num_threads(before)
         assert not any(thread.name == "kernel part" for thread in threading.enumerate())
+
+
+def test_a_stack_is_cut_where_its_parts_are_worth_a_thread(threads):
+    parts = []
+    for length, work in ((1, 1 << 30), (64, 1), (64, 1 << 15), (12, 1 << 20)):
+        parts.clear()
+        run_stack(lambda *part: parts.append(part), length, work)
+        assert sorted(i for part in parts for i in range(*part)) == list(range(length))
+        assert len(parts) == {1: 1, 64: 1 if work == 1 else min(threads, 2), 12: threads}[length]
+
+
+@pytest.mark.parametrize("size", [(5, 33, 64), (1, 7, 128), (40, 16, 96)], ids=str)
+def test_sequences_do_not_depend_on_how_a_batch_is_divided(size, threads):
+    batch, steps, hidden = size
+    rng = np.random.default_rng(1)
+    arrays = [
+        rng.standard_normal(shape).astype("f4") / 4
+        for shape in ((steps, batch, 4 * hidden), (4 * hidden, hidden), (batch, hidden), (batch, hidden))
+    ]
+
+    def run():
+        tensors = [dg.asarray(array) for array in arrays]
+        for tensor in tensors:
+            tensor.requires_grad = True
+        hiddens, cells = lstm_steps(*tensors)[:2]
+        ((hiddens * hiddens).sum() + cells.sum()).backward()
+        return [
+            hiddens.detach().numpy(),
+            cells.detach().numpy(),
+            *(tensor.grad.numpy() for tensor in tensors),
+        ]
+
+    ours = run()
+    dg.set_num_threads(1)
+    for ours_, alone in zip(ours, run(), strict=True):
+        np.testing.assert_allclose(ours_, alone, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 9])
+def test_convolutions_of_one_element_do_not_depend_on_threads(batch, threads):
+    rng = np.random.default_rng(2)
+    x = dg.asarray(rng.standard_normal((batch, 48, 30, 30)))
+    w = dg.asarray(rng.standard_normal((64, 48, 1, 1)))
+
+    def run():
+        for tensor in (x, w):
+            tensor.requires_grad = True
+            tensor.grad = None
+        y = dg.nn.functional.conv2d(x, w)
+        (y * y).sum().backward()
+        return y.detach().numpy(), x.grad.numpy(), w.grad.numpy()
+
+    ours = run()
+    dg.set_num_threads(1)
+    for ours_, alone in zip(ours, run(), strict=True):
+        np.testing.assert_allclose(ours_, alone, rtol=1e-11)

@@ -27,6 +27,7 @@ from distgrad.backend.kernels.grid import (
 )
 from distgrad.backend.kernels.support import is_plain, jit
 from distgrad.backend.kernels.tile import ROWS, multiply_tile, pack_rows, tile_columns
+from distgrad.backend.products import run_stack
 from distgrad.backend.threads import run_parts
 
 _BLOCK_ELEMENTS = 1 << 16  # of results, kept in the second-level cache
@@ -110,6 +111,13 @@ def _run(images: Any, part: Part, bias: Any, y: Any) -> None:
     run_parts(run, len(images), 1)
 
 
+def _multiply_planes(matrix: Any, x: Any, y: Any) -> None:
+    def run(start: int, stop: int) -> None:
+        np.matmul(matrix, x[start:stop], out=y[start:stop])
+
+    run_stack(run, len(x), matrix.size * x.shape[-1])
+
+
 def convolution(
     x: Any, weight: Any, bias: Any, *, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Any:
@@ -121,7 +129,7 @@ def convolution(
         return None
     y = np.empty(setting.y, x.dtype)
     if setting.bare:
-        np.matmul(weight.reshape(setting.weight[:2]), planes(x), out=planes(y))
+        _multiply_planes(weight.reshape(setting.weight[:2]), planes(x), planes(y))
         if bias is not None:
             y += bias.reshape(-1, 1, 1)
         return y.reshape(*y.shape[:2], *y.shape[6 - x.ndim :])
@@ -166,7 +174,9 @@ def convolution_input(
     if setting is None or not is_plain(cotangent, weight) or cotangent.size != np.prod(setting.y):
         return None
     if setting.bare:
-        return np.matmul(weight.reshape(setting.weight[:2]).T, planes(cotangent)).reshape(shape)
+        x = np.empty(shape, weight.dtype)
+        _multiply_planes(weight.reshape(setting.weight[:2]).T, planes(cotangent), planes(x))
+        return x
     axes = [
         _phases(*each)
         for each in zip(

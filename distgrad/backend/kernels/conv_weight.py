@@ -15,6 +15,7 @@ from distgrad.backend.kernels.grid import Setting, byte_offsets, make_setting, p
 from distgrad.backend.kernels.product import product, product_address
 from distgrad.backend.kernels.support import is_plain, jit, writable
 from distgrad.backend.kernels.tile import ROWS, multiply_tile, tile_columns
+from distgrad.backend.products import run_blocks
 from distgrad.backend.threads import run_parts
 
 _BLOCK_PLACES = 192  # of a sum over places
@@ -92,15 +93,16 @@ def _sum_patches(
 
 
 @jit
-def _sum_products(address: int, one: Any, g: Any, images: Any, w: Any) -> None:
-    """``w = Σ_n g[n] images[n]ᵀ``."""
-    outputs, inputs, places = g.shape[1], images.shape[1], g.shape[2]
+def _sum_products(
+    address: int, one: Any, g: Any, images: Any, w: Any, top: int, outputs: int, first: int, inputs: int
+) -> None:
+    """One block of ``w = Σ_n g[n] images[n]ᵀ``."""
+    places, width = g.shape[2], images.shape[1]
+    to = (w.ctypes.data + (top * width + first) * w.itemsize, width)
     for n in range(len(g)):
         beta = one if n else one - one
-        left, right = (g[n].ctypes.data, places), (images[n].ctypes.data, places)
-        product(
-            address, (False, True), outputs, inputs, places, one, left, right, beta, (w.ctypes.data, inputs)
-        )
+        left, right = (g[n, top].ctypes.data, places), (images[n, first].ctypes.data, places)
+        product(address, (False, True), outputs, inputs, places, one, left, right, beta, to)
 
 
 def weight_gradient(
@@ -113,7 +115,13 @@ def weight_gradient(
     w = writable(into[0], weight_shape, g.dtype)
     g, images, address = g.reshape(setting.y), x.reshape(setting.x), product_address(x.dtype)
     if setting.bare and address:
-        _sum_products(address, x.dtype.type(1), planes(g), planes(images), w)
+        one, sides = x.dtype.type(1), (planes(g), planes(images))
+
+        def run(rows: slice, columns: slice) -> None:
+            block = (rows.start, rows.stop - rows.start, columns.start, columns.stop - columns.start)
+            _sum_products(address, one, *sides, w, *block)
+
+        run_blocks(setting.weight[0], setting.weight[1], len(g) * sides[0].shape[2], run)
         return w
     joined = setting.stride[1] == setting.dilation[1] == 1
     length = setting.weight[1] * (setting.weight[3] if joined else 1)

@@ -8,6 +8,7 @@ import numpy as np
 
 from distgrad.backend.kernels.product import product, product_address
 from distgrad.backend.kernels.support import is_plain, jit, sigmoid, tanh, writable
+from distgrad.backend.products import matmul, run_stack
 
 F = np.float32
 
@@ -51,36 +52,38 @@ def _lstm_row_gradient(
 
 @jit
 def _lstm_forward(
-    address: int, weight: Any, hidden: Any, cell: Any, hiddens: Any, cells: Any, gates: Any
-) -> None:
-    batch, size = hidden.shape
+    first: int, last: int, address: int, weight: Any, hidden: Any, cell: Any, hiddens: Any, cells: Any,
+    gates: Any,
+) -> None:  # fmt: skip
+    """The sequences from ``first`` to ``last`` of the batch."""
+    size = hidden.shape[1]
     for t in range(gates.shape[0]):
         before, above = (hidden, cell) if t == 0 else (hiddens[t - 1], cells[t - 1])
-        left, right = (before.ctypes.data, size), (weight.ctypes.data, size)
-        to = (gates[t].ctypes.data, 4 * size)
-        product(address, (False, True), batch, 4 * size, size, F(1), left, right, F(1), to)
-        for b in range(batch):
+        left, right = (before[first].ctypes.data, size), (weight.ctypes.data, size)
+        to = (gates[t, first].ctypes.data, 4 * size)
+        product(address, (False, True), last - first, 4 * size, size, F(1), left, right, F(1), to)
+        for b in range(first, last):
             _lstm_row(gates[t, b], above[b], hiddens[t, b], cells[t, b])
 
 
 @jit
 def _lstm_backward(
-    address: int, weight: Any, cell: Any, cells: Any, gates: Any, g_hiddens: Any, g_cells: Any,
-    g_gates: Any, g_hidden: Any, carry: Any,
+    first: int, last: int, address: int, weight: Any, cell: Any, cells: Any, gates: Any, g_hiddens: Any,
+    g_cells: Any, g_gates: Any, g_hidden: Any, carry: Any,
 ) -> None:  # fmt: skip
     """``g_hidden`` and ``carry`` start as zeros, and end as gradients of what the first step began with."""
-    batch, size = cell.shape
+    size = cell.shape[1]
     for t in range(gates.shape[0] - 1, -1, -1):
         above = cell if t == 0 else cells[t - 1]
-        for b in range(batch):
+        for b in range(first, last):
             for j in range(size):
                 g_hidden[b, j] += g_hiddens[t, b, j]
             _lstm_row_gradient(
                 g_hidden[b], g_cells[t, b], gates[t, b], above[b], cells[t, b], g_gates[t, b], carry[b]
             )
-        left, right = (g_gates[t].ctypes.data, 4 * size), (weight.ctypes.data, size)
-        to = (g_hidden.ctypes.data, size)
-        product(address, (False, False), batch, size, 4 * size, F(1), left, right, F(0), to)
+        left, right = (g_gates[t, first].ctypes.data, 4 * size), (weight.ctypes.data, size)
+        to = (g_hidden[first].ctypes.data, size)
+        product(address, (False, False), last - first, size, 4 * size, F(1), left, right, F(0), to)
 
 
 def _is_sequence(from_input: Any, weight: Any, hidden: Any, cell: Any) -> bool:
@@ -104,7 +107,8 @@ def lstm_steps(from_input: Any, weight: Any, hidden: Any, cell: Any) -> Any:
     gates = from_input.copy()
     hiddens = np.empty((len(gates), *cell.shape), gates.dtype)
     cells = np.empty_like(hiddens)
-    _lstm_forward(address, weight, hidden, cell, hiddens, cells, gates)
+    arrays = (weight, hidden, cell, hiddens, cells, gates)
+    run_stack(lambda *part: _lstm_forward(*part, address, *arrays), len(cell), len(gates) * weight.size)
     return hiddens, cells, gates
 
 
@@ -116,10 +120,11 @@ def lstm_steps_gradient(g: Any, weight: Any, hidden: Any, cell: Any, y: Any, int
         return None
     up = [np.ascontiguousarray(each) for each in g[:2]]
     g_gates, g_hidden, g_cell = np.empty_like(gates), np.zeros_like(hidden), np.zeros_like(cell)
-    _lstm_backward(address, weight, cell, cells, gates, *up, g_gates, g_hidden, g_cell)
+    arrays = (weight, cell, cells, gates, *up, g_gates, g_hidden, g_cell)
+    run_stack(lambda *part: _lstm_backward(*part, address, *arrays), len(cell), len(gates) * weight.size)
     before = np.concatenate([hidden[None], hiddens[:-1]])
     rows = [x.reshape(-1, x.shape[-1]) for x in (g_gates, before)]
-    g_weight = np.matmul(rows[0].T, rows[1], out=writable(into[1], weight.shape, gates.dtype))
+    g_weight = matmul(rows[0].T, rows[1], out=writable(into[1], weight.shape, gates.dtype))
     return g_gates, g_weight, g_hidden, g_cell
 
 
