@@ -152,6 +152,7 @@ INTERNAL = {
     "convolution",
     "convolution_input",
     "convolution_weight",
+    "embedding_sum",
     "embedding_weight",
     "argtopk",
     "gather_elements",

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from kernel_cases import SHAPES, kernel_of, vjp_arguments
+from kernel_cases import SHAPES, agree, kernel_of, vjp_arguments
 
+import distgrad as dg
 from distgrad.autograd.primitive import REGISTRY
 from distgrad.backend.numpy import numpy_namespace as xp
 
@@ -40,3 +41,32 @@ def test_gradients_of_parameters_are_written_over_what_was_there(name):
                 np.testing.assert_array_equal(a, b)
                 assert (a is homes[place]) == (dtype == "f" and place in HOMES[name])
     assert cases
+
+
+@pytest.mark.parametrize("char", "fd")
+def test_sums_of_a_table_s_rows(char):
+    rng = np.random.default_rng(0)
+    record = REGISTRY["embedding_sum"]
+    forward, backward = kernel_of("embedding_sum"), kernel_of("embedding_sum/weight")
+    before = dg.get_num_threads()
+    for shape, rows, width in (((1,), 1, 1), ((7, 5), 3, 33), ((2, 300, 9), 5000, 17), ((3, 1), 1, 50001)):
+        index = rng.integers(0, rows, shape).astype("i" if width == 33 else "l")
+        table = rng.standard_normal((rows, width)).astype(char)
+        plain = record.formula(xp, index, table)
+        results = []
+        for threads in (1, 2, 3):
+            dg.set_num_threads(threads)
+            results.append(forward(index, table))
+        dg.set_num_threads(before)
+        agree(results[0], plain, char)
+        assert all(np.array_equal(each, results[0]) for each in results)
+        g = rng.standard_normal(plain.shape).astype(char)
+        home = np.full(table.shape, np.nan, char)
+        for cotangent in (g, np.broadcast_to(g[..., :1], g.shape)):
+            found = backward(cotangent, index, table.shape, (home,))
+            assert found is home
+            expected = record.vjps["weight"].function(xp, cotangent, index, table.shape, (None,))
+            agree(found, expected, char)
+    assert forward(np.array([5, 1]), np.ones((5, 2), char)) is None
+    assert forward(np.array([-1, 1]), np.ones((5, 2), char)) is None
+    assert forward(np.array([1, 1]), np.ones((5, 2), "e")) is None

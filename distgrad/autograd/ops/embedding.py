@@ -89,3 +89,44 @@ def embedding_weight(xp: Any, cotangent: Array, index: Array, /, *, num_embeddin
 @embedding_weight.vjp("cotangent")
 def _(xp: Any, g: Array, index: Array) -> Array:
     return xp.embedding(index, g)
+
+
+@primitive(
+    math="y[..., :] = Σ_l weight[index[..., l], :]",
+    shape=lambda index, weight: (*index[:-1], *weight[1:]),
+    samples=[
+        Sample((_INDEX, (5, 3))),
+        Sample((np.array([2, 2]), (5, 3)), note="one bag"),
+        Sample((_INDEX[:0], (5, 3)), note="empty"),
+        Sample((_INDEX[:, :0], (5, 3)), note="empty bags"),
+    ],
+    rejects=[
+        Reject((_INDEX, (4, 3)), IndexError, "embedding_sum: index holds 4, but the axis has length 4"),
+        Reject((_INDEX, (5,)), ShapeError, "weight is [5], expected [num_embeddings, embedding_dim]"),
+        Reject((np.array(2), (5, 3)), ShapeError, "index is [], expected [..., L]"),
+    ],
+)
+def embedding_sum(xp: Any, index: Array, weight: Array, /) -> Array:
+    """Sums of a table's rows, those of a bag of indices each.
+
+    Args:
+        index: integers, ``[..., L]``.
+        weight: ``[num_embeddings, embedding_dim]``.
+
+    Returns:
+        ``[..., embedding_dim]``.
+    """
+    if index.ndim == 0:
+        raise ShapeError("embedding_sum: index is [], expected [..., L]")
+    if weight.ndim != 2:
+        raise ShapeError(
+            f"embedding_sum: weight is {list(weight.shape)}, expected [num_embeddings, embedding_dim]"
+        )
+    check_index("embedding_sum", index, weight.shape[0])
+    return xp.sum(xp.take(weight, index, axis=0), axis=-2)
+
+
+@embedding_sum.vjp("weight")
+def _(xp: Any, g: Array, index: Array, weight_shape: Shape, into: Into) -> Array:
+    rows = xp.broadcast_to(xp.expand_dims(g, axis=-2), (*index.shape, weight_shape[1]))
+    return xp.embedding_weight(rows, index, num_embeddings=weight_shape[0])

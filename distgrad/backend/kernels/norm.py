@@ -85,9 +85,12 @@ def _add_affine(g: Any, x: Any, mean: Any, rate: Any, g_weight: Any, g_bias: Any
 
 @jit
 def _backward(
-    g: Any, x: Any, weight: Any, eps: Any, centred: bool, before: Any, g_x: Any, g_affine: Any
+    g: Any, x: Any, weight: Any, eps: Any, centred: bool, before: Any, adds: bool, g_x: Any, g_affine: Any
 ) -> None:
-    """A row stays in the nearest cache for all of its loops, of which none looks at more than it needs."""
+    """A row stays in the nearest cache for all of its loops, of which none looks at more than it needs.
+
+    Unless it ``adds`` it, ``before`` is any array, so that the code is compiled once.
+    """
     real = x.dtype.type
     count = real(x.shape[1])
     for block in range(len(g_affine)):
@@ -102,10 +105,10 @@ def _backward(
             rate = real(1) / math.sqrt(squares / count + eps)
             slope = -second / count * rate * rate * rate
             level = -mean * slope - (first / count * rate if centred else real(0))
-            if before is None:
-                _write_input(up, row, weight, rate, slope, level, g_x[i])
-            else:
+            if adds:
                 _add_input(up, row, weight, rate, slope, level, before[i], g_x[i])
+            else:
+                _write_input(up, row, weight, rate, slope, level, g_x[i])
             _add_affine(up, row, mean, rate, g_weight, g_bias)
 
 
@@ -146,18 +149,18 @@ def _run_gradient(
     rows = _rows(x, (weight,), normalized_shape) if is_plain(x, g) and g.shape == x.shape else None
     if rows is None:
         return None
-    sums = None if before is None else np.ascontiguousarray(before, x.dtype).reshape(rows.shape)
     blocks = -(-len(rows) // _BLOCK_ROWS)
     g_x = np.empty_like(rows)
     g_affine = np.empty((blocks, 2, rows.shape[1]), x.dtype)
     scale = _vector(weight, 1, rows)
     smallest = _PART // (rows.shape[1] * _BLOCK_ROWS) + 1
-    upper = g.reshape(rows.shape)
+    upper, adds = g.reshape(rows.shape), before is not None
+    others = np.ascontiguousarray(before, x.dtype).reshape(rows.shape) if adds else upper
 
     def run(start: int, stop: int) -> None:
         part = slice(start * _BLOCK_ROWS, stop * _BLOCK_ROWS)
-        others, numbers = None if sums is None else sums[part], (x.dtype.type(eps), centred)
-        _backward(upper[part], rows[part], scale, *numbers, others, g_x[part], g_affine[start:stop])
+        numbers, results = (x.dtype.type(eps), centred), (g_x[part], g_affine[start:stop])
+        _backward(upper[part], rows[part], scale, *numbers, others[part], adds, *results)
 
     run_parts(run, blocks, smallest)
     parameters = []

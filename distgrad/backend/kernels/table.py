@@ -95,6 +95,8 @@ TABLE: dict[str, Kernel] = {
     "add_at": Kernel("scatter", "add_at", dtypes=""),
     "embedding/weight": Kernel("embedding", "embedding_gradient"),
     "embedding_weight": Kernel("embedding", "embedding_weight"),
+    "embedding_sum": Kernel("embedding", "embedding_sum", 64, dtypes="li", cuda=""),
+    "embedding_sum/weight": Kernel("embedding", "embedding_sum_gradient", cuda=""),
     "max_pool": Kernel("pool", "max_pool"),
     "max_pool_scatter": Kernel("pool", "max_pool_scatter"),
     "sum_pool": Kernel("pool", "sum_pool"),

@@ -164,8 +164,13 @@ def embedding_bag(
     index = _array(input)
     whole = offsets is None and padding_idx is None and index.ndim == 2
     if whole and per_sample_weights is None and mode != "max":  # nothing to leave out
-        rows = embedding(index, weight, None, max_norm, norm_type, scale_grad_by_freq)
-        return ops.sum(rows, axis=1) if mode == "sum" else ops.sum(rows, axis=1) / max(index.shape[1], 1)
+        if max_norm is not None:
+            _limit_norms(weight, index, max_norm, norm_type)
+        if scale_grad_by_freq:
+            total = ops.sum(embedding(index, weight, scale_grad_by_freq=True), axis=1)
+        else:
+            total = ops.embedding_sum(index, weight)
+        return total if mode == "sum" else total / max(index.shape[1], 1)
     places, exists = _bags(index, offsets, include_last_offset)
     if padding_idx is not None:
         exists = exists & (index.reshape(-1)[places] != padding_idx % weight.shape[0])
