@@ -119,8 +119,9 @@ import distgrad.comm
 if os.environ.get("HOSTS") == "several":
     import distgrad.comm.mpi
     distgrad.comm.mpi.host_name = lambda: os.environ["PMI_RANK"]
-comm = distgrad.comm.init(timeout_s=2)
+comm = distgrad.comm.init(timeout_s=30)
 comm.all_reduce(np.ones(3))
+comm.family.timeout_s = 2  # from here on: how far apart ranks start depends on the machine
 if comm.rank == 1:
     {fault}
 comm.all_reduce(np.ones(5), "max")
@@ -142,7 +143,7 @@ def test_mpi_an_exception_ends_the_job(tmp_path):
     assert "ValueError: planted" in job.output
     assert "distgrad: rank 1 ended by ValueError, so the whole job ends" in job.output
     assert "RankFailedError" not in job.output
-    assert job.seconds < 5
+    assert job.seconds < 25
 
 
 @pytest.mark.parametrize(("code", "hosts"), [(0, "one"), (3, "one"), (0, "several")])
@@ -151,12 +152,12 @@ def test_mpi_a_rank_that_leaves_ends_the_job(code, hosts, tmp_path, monkeypatch)
     job = run_with(f"raise SystemExit({code})", tmp_path)
     assert "RankFailedError: collective #1 all_reduce, group 'world'" in job.output
     assert "waited for rank 1 of the world, which ended without it" in job.output
-    assert job.seconds < 5
+    assert job.seconds < 25
 
 
 def test_mpi_a_killed_rank_ends_the_job(tmp_path):
     job = run_with("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", tmp_path)
-    assert job.seconds < 5
+    assert job.seconds < 25
 
 
 @pytest.mark.parametrize("hosts", ["one", "several"])
@@ -167,7 +168,7 @@ def test_mpi_reports_a_rank_that_skips_a_collective(hosts, tmp_path, monkeypatch
     assert "all_reduce(float64[5], op=max) and waited 2 s for the other ranks" in job.output
     assert "rank 1: no answer, so in no collective; rank 2: in #1 all_reduce, group 'world', at" in job.output
     assert "#0 all_reduce(float64[3]) at" in job.output
-    assert job.seconds < 15
+    assert job.seconds < 25
 
 
 def test_mpi_reports_a_rank_that_waits_elsewhere(tmp_path):
@@ -191,7 +192,7 @@ def test_mpi_a_message_that_nobody_receives_is_an_error(tmp_path):
     job = run_ranks(2, [sys.executable, str(program)], timeout=40)
     assert job.returncode not in (0, None)
     assert "ended with 1 messages that no rank has received, so the whole job ends" in job.output
-    assert job.seconds < 10
+    assert job.seconds < 25
 
 
 def test_mpi_a_rank_that_fails_before_it_joins_holds_nobody_up(tmp_path):
@@ -204,7 +205,7 @@ def test_mpi_a_rank_that_fails_before_it_joins_holds_nobody_up(tmp_path):
     assert job.returncode not in (0, None)
     assert "ValueError: planted" in job.output
     assert "Timeout (0:00:02)!" in job.output
-    assert job.seconds < 10
+    assert job.seconds < 25
 
 
 def test_mpi_a_rank_that_never_joins_is_reported(tmp_path):
@@ -219,7 +220,7 @@ def test_mpi_a_rank_that_never_joins_is_reported(tmp_path):
         "waited 1 s for all 2 ranks to call init(); look for a rank that ended or waits before it"
         in job.output
     )
-    assert job.seconds < 10
+    assert job.seconds < 25
 
 
 def test_mpi_a_clean_end_is_silent_and_quick(tmp_path):

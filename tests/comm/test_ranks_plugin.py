@@ -174,6 +174,6 @@ def test_with_mpi_a_failing_rank_ends_the_job(project, fault):
         2, [sys.executable, "-m", "pytest", "--with-mpi", "-p", "no:cacheprovider", str(file)], timeout=60
     )
     assert job.returncode not in (0, None)
-    assert job.seconds < 10
+    assert job.seconds < 30
     assert "rank 1 failed: " in job.output
     assert fault in job.output

@@ -18,8 +18,9 @@ PROGRAM = """
 import os, signal, sys, time
 import numpy as np
 import distgrad.comm
-comm = distgrad.comm.init(timeout_s=2)
+comm = distgrad.comm.init(timeout_s=30)
 comm.all_reduce(np.ones(3))
+comm.family.timeout_s = 2  # from here on: how far apart ranks start depends on the machine
 if comm.rank == 1:
     {fault}
 {call}
@@ -61,14 +62,14 @@ def test_a_rank_that_ends_makes_the_others_calls_raise(end, tmp_path):
     assert sorted(errors) == ["0", "2"]
     assert job.output.count("waited for rank 1 of the world, which ended without it") >= 2
     assert ("ValueError: planted" in job.output) == (end == "exception")
-    assert job.seconds < 10
+    assert job.seconds < 25
 
 
 @pytest.mark.parametrize("call", ["asynchronous", "in a group", "message"])
 def test_any_call_raises_when_a_rank_was_killed(call, tmp_path):
     job = run_with(ENDS["killed"], tmp_path, CALLS[call])
     assert job.output.count("waited for rank 1 of the world, which ended without it") >= 2
-    assert job.seconds < 10
+    assert job.seconds < 25
 
 
 def test_a_rank_that_skips_a_collective_is_reported(tmp_path):
@@ -289,7 +290,7 @@ def test_memory_of_several_large_pages_is_each_ranks_own(pages, monkeypatch):
 def test_a_compiled_wait_ends_with_the_rank_it_waits_for(call, tmp_path):
     fault = "for _ in range(100): comm.barrier()\nif comm.rank == 1: os.kill(os.getpid(), signal.SIGKILL)"
     text = PROGRAM.replace("if comm.rank == 1:\n    {fault}", fault).format(call=CALLS[call])
-    text = "import numba" + text.replace("timeout_s=2", "timeout_s=50")
+    text = "import numba" + text.replace("timeout_s = 2", "timeout_s = 50")
     job = run_program(text, tmp_path)
     assert "passed" not in job.output
     assert job.output.count("waited for rank 1 of the world, which ended without it") >= 2
