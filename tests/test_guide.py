@@ -49,6 +49,7 @@ def test_the_pages_that_there_are_to_be():
         "from-numpy",
         "from-pytorch",
         "same-bits",
+        "speed",
         "writing-a-module",
         "writing-a-primitive",
     )
