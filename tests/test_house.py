@@ -26,9 +26,9 @@ FLOORS = [
         " kernels.embedding kernels.shared"
         " kernels.cuda.source kernels.cuda.launch kernels.cuda.windows kernels.cuda.activation"
         " kernels.cuda.norm kernels.cuda.batch kernels.cuda.group kernels.cuda.softmax kernels.cuda.linear"
-        " kernels.cuda.attention kernels.cuda.conv kernels.cuda.pool kernels.cuda.scatter"
-        " kernels.cuda.embedding kernels.cuda.optimizer kernels.cuda.rules kernels.cuda.recurrent"
-        " kernels.cuda.reduce kernels.cuda.random kernels.cuda.dropout",
+        " kernels.cuda.attention kernels.cuda.conv kernels.cuda.conv_weight kernels.cuda.pool"
+        " kernels.cuda.scatter kernels.cuda.embedding kernels.cuda.optimizer kernels.cuda.rules"
+        " kernels.cuda.recurrent kernels.cuda.reduce kernels.cuda.random kernels.cuda.dropout",
         "profiler": "timeline summary memory report",
         "launch": "plan hosts rank process gpus ssh mpirun slurm loop lines hangs job logs supervise"
         " __main__",

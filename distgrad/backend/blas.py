@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import threading
 from typing import Any, NamedTuple
 
@@ -72,6 +73,13 @@ class _SingleThreaded:
         self.inside = 0
         self.threads = 1
 
+    def forget(self) -> None:
+        """In a fork, to which the threads that are inside do not come along."""
+        self.lock = threading.Lock()
+        if self.inside:
+            self.inside = 0
+            find_blas().set_threads(self.threads)
+
     def __enter__(self) -> None:
         blas = find_blas()
         with self.lock:
@@ -90,3 +98,4 @@ class _SingleThreaded:
 #: ``with single_threaded:`` around products that threads of ours share. OpenBLAS's own go on asking for work
 #: for 20 ms after each product, and take the core from whoever computes next.
 single_threaded = _SingleThreaded()
+os.register_at_fork(after_in_child=single_threaded.forget)

@@ -55,10 +55,12 @@ class _State:
 
     threads = 0
     team: _Team | None = None
+    lock = threading.Lock()  # held by whoever gives a team something to do, makes or ends one
 
 
 def _forget_team() -> None:
     _State.team = None
+    _State.lock = threading.Lock()
 
 
 os.register_at_fork(after_in_child=_forget_team)  # its threads stay behind in the parent
@@ -88,10 +90,11 @@ def set_num_threads(num_threads: int) -> None:
     blas = find_blas()
     if blas.set_threads is not None:
         blas.set_threads(num_threads)
-    if _State.team is not None:
-        _State.team.dismiss()
-        _State.team = None
-    _State.threads = num_threads
+    with _State.lock:
+        if _State.team is not None:
+            _State.team.dismiss()
+            _State.team = None
+        _State.threads = num_threads
 
 
 def get_num_threads() -> int:
@@ -123,13 +126,13 @@ def run_parts(run: Callable[[int, int], None], length: int, smallest: int) -> No
     if threads < 2:
         run(0, length)
         return
-    team = _State.team
-    if team is None:
-        team = _State.team = _Team(_State.threads - 1)
     edges = [length * part // threads for part in range(threads + 1)]
     done: SimpleQueue[BaseException | None] = SimpleQueue()
-    for start, stop in itertools.pairwise(edges[1:]):
-        team.parts.put((run, start, stop, done))
+    with _State.lock:
+        if _State.team is None:
+            _State.team = _Team(max(1, _State.threads - 1))  # 1: who set another number just now
+        for start, stop in itertools.pairwise(edges[1:]):
+            _State.team.parts.put((run, start, stop, done))
     try:
         run(0, edges[1])
     finally:  # nobody writes any longer

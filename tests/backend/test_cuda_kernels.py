@@ -250,6 +250,51 @@ def test_rows_of_a_table_add_up_by_index(shape, rows, width, cp, char):
         assert check("embedding_weight", (values, index), plain, cp, char, {"num_embeddings": rows})
 
 
+@pytest.mark.parametrize("shape", [(4, 3), (2, 5, 1), (1, 700), (2,), (900, 2)])
+@pytest.mark.parametrize("width", [1, 70])
+def test_sums_of_the_rows_that_bags_name(shape, width, cp, char):
+    rng = np.random.default_rng(0)
+    record, bodies = REGISTRY["embedding_sum"], (body("embedding_sum"), body("embedding_sum/weight"))
+    table, index = rounded(rng.standard_normal((9, width)), char), rng.integers(0, 9, shape)
+    g = rounded(rng.standard_normal((*shape[:-1], width)), char)
+    each = np.broadcast_to(g[..., None, :], (*shape, width))
+    sums = REGISTRY["embedding_weight"].formula(xp, each, index, num_embeddings=9)
+    for kind in (np.int64, np.int32):
+        on = cp.asarray(index.astype(kind))
+        compare(bodies[0](on, on_gpu(table, cp, char)), record.formula(xp, index, table), char, cp)
+        for home in (None, cp.full((9, width), 7, DTYPES[char])):
+            found = bodies[1](on_gpu(g, cp, char), on, (9, width), (home,))
+            assert home is None or found is home
+            compare(found, sums, char, cp)
+    outside = bodies[0](cp.asarray(np.array([[0, 1], [2, 9], [-1, 0]])), on_gpu(table, cp, char))
+    np.testing.assert_array_equal(np.isnan(cp.asnumpy(outside).astype("d"))[:, 0], [False, True, True])
+
+
+@pytest.mark.parametrize(
+    "shapes", [((3, 4, 6, 5), (8, 2, 3, 3)), ((2, 2, 7), (3, 1, 2)), ((2, 3, 4), (5, 3, 1))]
+)
+def test_gradients_of_a_convolutions_parameters_are_written_home(shapes, cp, char):
+    rng = np.random.default_rng(0)
+    x, w = (rounded(rng.standard_normal(shape), char) for shape in shapes)
+    axes = len(shapes[0]) - 2
+    geometry = {name: (value,) * axes for name, value in (("stride", 1), ("padding", 1), ("dilation", 1))}
+    groups = shapes[0][1] // shapes[1][1] if shapes[1][0] % (shapes[0][1] // shapes[1][1]) == 0 else 1
+    if groups == 1:
+        w = rounded(rng.standard_normal((shapes[1][0], shapes[0][1], *shapes[1][2:])), char)
+    y = REGISTRY["convolution"].formula(xp, x, w, **geometry, groups=groups)
+    g = rounded(rng.standard_normal(y.shape), char)
+    plain = REGISTRY["convolution_weight"].formula(xp, g, x, shape=w.shape, **geometry, groups=groups)
+    up, images = on_gpu(g, cp, char), on_gpu(x, cp, char)
+    for some, shape, expected, arguments in (
+        ("weight", w.shape, plain, (images, w.shape, *geometry.values(), groups)),
+        ("bias", w.shape[:1], g.sum(axis=(0, *range(2, g.ndim))), ()),
+    ):
+        for home in (None, cp.full(shape, 7, DTYPES[char])):
+            found = body(f"convolution/{some}")(up, *arguments, (home,))
+            assert home is None or found is home
+            compare(found, expected, char, cp)
+
+
 def test_an_index_outside_the_table_adds_nothing(cp, char):
     index = cp.asarray(np.array([2, -1, 5, 1 << 40, 0, 2]))
     out = body("embedding_weight")(on_gpu(np.ones((6, 1)), cp, char), index, num_embeddings=5)
@@ -527,7 +572,7 @@ def test_nan_and_infinity_stay_what_they_are(cp, char):
 def test_other_dtypes_and_sides_take_the_formula(cp):
     x = cp.ones((3, 4), np.float32)
     assert body("gelu/x")(x, x.astype(np.float64), "none") is None
-    assert body("softmax/x")(x, np.ones((3, 4), np.float32), -1) is None
+    assert body("softmax/x")(x, np.ones((3, 4), np.float32), -1, (None,)) is None
     assert body("softmax")(x, axis=0) is None
     assert body("layer_norm")(x, cp.ones(4, np.float16), None, normalized_shape=(4,), eps=0.1) is None
 
@@ -553,5 +598,5 @@ def test_every_kernel_of_the_table_has_a_body_for_these_dtypes(cp):
     assert set(DTYPES) == set(TYPES) == set(TOLERANCE)
     for name, kernel in TABLE.items():
         assert callable(body(name)), name
-        words = {"random_bits": "L"}  # uint64
+        words = {"random_bits": "L", "embedding_sum": "li"}  # of whole numbers
         assert set(kernel.cuda) == set(words.get(name, TYPES)), name

@@ -63,6 +63,17 @@ def test_shapes_that_are_one_long_odd_and_huge(name, shapes, attributes, char):
     assert ran == len(takes)
 
 
+def test_the_transpose_of_a_convolution_is_differentiated_with_its_kernel():
+    rng = np.random.default_rng(0)
+    x, w = (dg.asarray(rng.standard_normal(shape)) for shape in ((4, 6, 20, 20), (6, 8, 3, 3)))
+    x.requires_grad = w.requires_grad = True
+    y = dg.nn.functional.conv_transpose2d(x, w, padding=1)
+    assert y.size > TABLE["convolution"].smallest
+    (y * y).sum().backward()
+    ones = dg.nn.functional.conv2d(2 * y.detach(), w.detach(), padding=1)
+    np.testing.assert_allclose(x.grad.numpy(), ones.numpy(), rtol=1e-10)
+
+
 @pytest.mark.parametrize("char", "fd")
 def test_the_transposes_of_a_convolution_and_of_pooling(char):
     rng = np.random.default_rng(0)

@@ -1,5 +1,6 @@
 """Products that several threads share: the same numbers, and BLAS as it was before."""
 
+import contextlib
 import os
 import threading
 import time
@@ -86,6 +87,7 @@ def test_blas_has_its_threads_back_after_products_of_many_python_threads():
         for caller in callers:
             caller.join(60)
         assert results == [True] * 4
+        assert sum(thread.name == "kernel part" for thread in threading.enumerate()) == 1
         assert find_blas().get_threads() == 2
         with single_threaded, single_threaded:
             assert find_blas().get_threads() == 1
@@ -127,15 +129,41 @@ def test_an_error_in_a_part_is_raised_once_the_other_parts_are_done(threads):
     assert sorted(covered) == list(range(12))
 
 
-def test_a_fork_has_threads_of_its_own():
+def test_the_number_of_threads_may_change_while_others_multiply():
+    before = dg.get_num_threads()
+    x, results, going = np.ones((300, 300), "f4"), [], threading.Event()
+
+    def multiply():
+        while not going.is_set():
+            results.append((matmul(x, x) == 300).all())
+
+    caller = threading.Thread(target=multiply, daemon=True)
+    caller.start()
+    try:
+        for i in range(60):
+            dg.set_num_threads(1 + i % 3)
+            time.sleep(0.002)
+    finally:
+        going.set()
+        caller.join(20)
+        dg.set_num_threads(before)
+    assert not caller.is_alive()
+    assert results
+    assert all(results)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_fork_has_threads_of_its_own(inside):
     before = dg.get_num_threads()
     dg.set_num_threads(2)
     try:
         x = np.ones((300, 300), "f4")
         matmul(x, x)
-        child = os.fork()
-        if not child:
-            os._exit(0 if (matmul(x, x) == 300).all() else 1)
+        with single_threaded if inside else contextlib.nullcontext():
+            child = os.fork()
+            if not child:
+                right = (matmul(x, x) == 300).all() and find_blas().get_threads() == 2
+                os._exit(0 if right else 1)
         deadline = time.monotonic() + 20
         ended = (0, 0)
         while ended[0] == 0 and time.monotonic() < deadline:

@@ -119,7 +119,7 @@ def _multiply_planes(matrix: Any, x: Any, y: Any) -> None:
 
 
 def convolution(
-    x: Any, weight: Any, bias: Any, *, stride: Any, padding: Any, dilation: Any, groups: int
+    x: Any, weight: Any, bias: Any = None, *, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Any:
     """Forward."""
     setting = make_setting(x.shape, weight.shape, stride, padding, dilation, groups)

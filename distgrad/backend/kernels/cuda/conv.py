@@ -100,7 +100,7 @@ def _rows(g: Any, setting: _Setting) -> Any:
 
 
 def convolution(
-    x: Any, weight: Any, bias: Any, *, stride: Any, padding: Any, dilation: Any, groups: int
+    x: Any, weight: Any, bias: Any = None, *, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Any:
     """Forward."""
     y = _convolution(x, weight, stride, padding, dilation, groups)

@@ -1,4 +1,4 @@
-"""Rows of a table added up by index."""
+"""Rows of a table added up by index, and sums of the rows that indices name."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.backend.kernels.cuda.launch import empty, over_elements, prepare, writable
 from distgrad.backend.kernels.cuda.scatter import sum_by_index
 
 
@@ -27,8 +28,28 @@ def embedding_weight(cotangent: Any, index: Any, *, num_embeddings: int) -> Any:
 
 def embedding_gradient(g: Any, index: Any, weight_shape: Any, padding_idx: int | None, into: Any) -> Any:
     """Gradient in the table."""
-    home, num_rows = into[0], weight_shape[0]
-    fits = home is not None and home.dtype == g.dtype and home.flags.c_contiguous
+    num_rows = weight_shape[0]
     if padding_idx is not None:  # its place becomes one outside the table
         index = index + (index == padding_idx % num_rows) * num_rows
-    return _add_up(g, index, num_rows, home if fits else None)
+    return _add_up(g, index, num_rows, writable(into[0], g, weight_shape))
+
+
+def embedding_sum(index: Any, weight: Any) -> Any:
+    """Forward; an index outside the table gives NaN, as finding it here would stop the host."""
+    taken = prepare(weight)
+    if taken is None or index.__class__ is not weight.__class__ or weight.ndim != 2 or index.size == 0:
+        return None
+    (rows,) = prepare(index.astype(np.int64, copy=False))
+    y = empty(weight, (*index.shape[:-1], weight.shape[1]))
+    arguments = (weight.shape[1], index.shape[-1], len(weight), rows, *taken, y)
+    over_elements("embedding", "sum_rows", y.size, weight.dtype.char, *arguments)
+    return y
+
+
+def embedding_sum_gradient(g: Any, index: Any, weight_shape: Any, into: Any) -> Any:
+    """Gradient in the table."""
+    if g.__class__ is not index.__class__ or index.ndim == 0 or g.shape[:-1] != index.shape[:-1]:
+        return None
+    width = weight_shape[1]
+    each = g.reshape(-1, width).repeat(index.shape[-1], axis=0).reshape(*index.shape, width)
+    return _add_up(each, index, weight_shape[0], writable(into[0], g, weight_shape))

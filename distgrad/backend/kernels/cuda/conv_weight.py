@@ -1,0 +1,30 @@
+"""A convolution's gradients in weight and bias, written home."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distgrad.backend.kernels.cuda.conv import convolution_weight
+from distgrad.backend.kernels.cuda.launch import arithmetic, writable
+
+
+def weight_gradient(
+    g: Any, x: Any, weight_shape: Any, stride: Any, padding: Any, dilation: Any, groups: int, into: Any
+) -> Any:
+    """Gradient in weight."""
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    found = convolution_weight(g, x, shape=weight_shape, **geometry)
+    if found is None or into[0] is None:
+        return found
+    w = writable(into[0], found, weight_shape)
+    w[...] = found
+    return w
+
+
+def bias_gradient(g: Any, into: Any) -> Any:
+    """Gradient in the bias."""
+    if g.ndim < 2 or g.size == 0:
+        return None
+    b = writable(into[0], g, g.shape[1])
+    b[...] = g.sum(axis=(0, *range(2, g.ndim)), dtype=arithmetic(g.dtype.char))
+    return b
