@@ -80,6 +80,13 @@ class _SingleThreaded:
             self.inside = 0
             find_blas().set_threads(self.threads)
 
+    def set_threads(self, num_threads: int) -> None:
+        """The library's threads from now on, or once nobody is inside any longer."""
+        with self.lock:
+            self.threads = num_threads
+            if not self.inside:
+                find_blas().set_threads(num_threads)
+
     def __enter__(self) -> None:
         blas = find_blas()
         with self.lock:

@@ -38,7 +38,12 @@ def run_blocks(rows: int, columns: int, terms: int, run: Callable[[slice, slice]
         run(slice(0, rows), slice(0, columns))
         return
     blocks = _blocks(rows, columns, number)
-    run_stack(lambda start, _: run(*blocks[start]), number, _WORTH)
+
+    def run_some(start: int, stop: int) -> None:
+        for block in blocks[start:stop]:
+            run(*block)
+
+    run_stack(run_some, number, _WORTH)
 
 
 def run_stack(run: Callable[[int, int], None], length: int, work: int) -> None:

@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from distgrad import env
-from distgrad.backend.blas import find_blas
+from distgrad.backend.blas import find_blas, single_threaded
 
 __all__ = ["get_num_threads", "run_parts", "set_num_threads", "share_cores"]
 
@@ -87,9 +87,8 @@ def set_num_threads(num_threads: int) -> None:
     """
     if num_threads < 1:
         raise ValueError(f"set_num_threads: expected at least 1, got {num_threads}")
-    blas = find_blas()
-    if blas.set_threads is not None:
-        blas.set_threads(num_threads)
+    if find_blas().set_threads is not None:
+        single_threaded.set_threads(num_threads)
     with _State.lock:
         if _State.team is not None:
             _State.team.dismiss()

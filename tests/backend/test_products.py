@@ -92,6 +92,10 @@ def test_blas_has_its_threads_back_after_products_of_many_python_threads():
         with single_threaded, single_threaded:
             assert find_blas().get_threads() == 1
         assert find_blas().get_threads() == 2
+        with single_threaded:
+            dg.set_num_threads(3)
+            assert find_blas().get_threads() == 1
+        assert find_blas().get_threads() == 3
     finally:
         dg.set_num_threads(before)
 
@@ -140,9 +144,9 @@ def test_the_number_of_threads_may_change_while_others_multiply():
     caller = threading.Thread(target=multiply, daemon=True)
     caller.start()
     try:
-        for i in range(60):
+        for i in range(300):
             dg.set_num_threads(1 + i % 3)
-            time.sleep(0.002)
+            time.sleep(0.0005)
     finally:
         going.set()
         caller.join(20)
