@@ -449,7 +449,7 @@ def _watch(rank: int, arguments: list[str]) -> int | None:
         for name in _segments(script):  # first, since the watchers kill each other too
             try:
                 os.unlink(name)
-            except FileNotFoundError:  # another rank's watcher was here
+            except OSError:  # another rank's watcher was here, or it is not ours
                 continue
         kill_marked(os.environ["DISTGRAD_JOB_SECRET"])
         return 1 << 8

@@ -14,7 +14,8 @@ makes one optional), then its attributes::
 The vjp's parameter names say what backward needs, and nothing else is kept: an input, the output ``y``, an
 attribute, ``x_shape`` or ``x_dtype`` of an input, ``needs`` (which of the named inputs want a gradient),
 ``into`` (for each named input an array that its gradient may be written into and returned as, or None), or
-``before`` (for each named input the gradient that came to it on other paths, or None: the vjp must add it).
+``before`` (one element: the gradient that came to the first named input on other paths, or None; the vjp must
+add it).
 One formula serves both orders: ``xp`` is the array module, or the Tensor namespace when the gradient itself
 is to be differentiated.
 """

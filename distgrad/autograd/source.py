@@ -297,7 +297,7 @@ def _saved_expression(record: Primitive, name: str) -> str:
 def backward_source(record: Primitive) -> str:
     """The source of ``backward(xp, g, saved, edges, grads)``, which returns a gradient for each input.
 
-    A vjp that takes ``before`` gets what stands in ``grads`` for its inputs' nodes, which is gone from there.
+    A vjp that takes ``before`` gets what stands in ``grads`` for its first input's node, gone from there.
     """
     names = retained_names(record)
     body = ["def backward(xp, g, saved, edges, grads):\n"]
@@ -316,7 +316,7 @@ def backward_source(record: Primitive) -> str:
         if record.variadic:
             needs = "tuple([e is not None for e in edges])"
         into = _tuple(f"home(edges[{place}])" for place in places)
-        before = _tuple(f"grads.pop(edges[{place}], None)" for place in places)
+        before = f"(grads.pop(edges[{places[0]}], None),)"
         given = {"needs": needs, "into": into, "before": before}
         arguments = "".join(f", {given.get(name, f's_{name}')}" for name in vjp.names)
         if record.variadic:

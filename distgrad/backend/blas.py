@@ -70,14 +70,16 @@ class _SingleThreaded:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.inside = 0
+        self.inside: set[int] = (
+            set()
+        )  # threads; an interrupt may leave one behind, and its next visit heals that
         self.threads = 1
 
     def forget(self) -> None:
         """In a fork, to which the threads that are inside do not come along."""
         self.lock = threading.Lock()
         if self.inside:
-            self.inside = 0
+            self.inside = set()
             find_blas().set_threads(self.threads)
 
     def set_threads(self, num_threads: int) -> None:
@@ -92,14 +94,15 @@ class _SingleThreaded:
         with self.lock:
             if not self.inside:
                 self.threads = blas.get_threads()
-                blas.set_threads(1)
-            self.inside += 1
+            self.inside.add(threading.get_ident())
+            blas.set_threads(1)
 
     def __exit__(self, *_: object) -> None:
+        mine = threading.get_ident()
         with self.lock:
-            self.inside -= 1
-            if not self.inside:
+            if self.inside <= {mine}:
                 find_blas().set_threads(self.threads)
+            self.inside.discard(mine)
 
 
 #: ``with single_threaded:`` around products that threads of ours share. OpenBLAS's own go on asking for work

@@ -72,6 +72,7 @@ def matmul(x1: Any, x2: Any, out: Any = None) -> Any:
         shape = (len(x1), x2.shape[1])
         if x1.size * shape[1] >= 2 * _WORTH and x1.ndim == 2 and len(x2) == x1.shape[1]:
             y = np.empty(shape, np.result_type(x1, x2)) if out is None else out
-            if y.shape == shape:
+            overlaps = np.may_share_memory(y, x1) or np.may_share_memory(y, x2)
+            if y.shape == shape and not overlaps:  # NumPy copies what overlaps; blocks would not
                 return _of_matrices(x1, x2, y)
     return np.matmul(x1, x2, out=out)

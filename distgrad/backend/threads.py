@@ -7,8 +7,11 @@ changes what a kernel computes for a row.
 
 from __future__ import annotations
 
+import contextvars
+import functools
 import itertools
 import os
+import sys
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -18,6 +21,9 @@ from distgrad import env
 from distgrad.backend.blas import find_blas, single_threaded
 
 __all__ = ["get_num_threads", "run_parts", "set_num_threads", "share_cores"]
+
+
+_here = threading.local()
 
 
 class _Team:
@@ -32,10 +38,11 @@ class _Team:
             member.start()
 
     def _work(self) -> None:
+        _here.is_member = True
         while (part := self.parts.get()) is not None:
-            run, start, stop, done = part
+            run, done = part
             try:
-                run(start, stop)
+                run()
             except BaseException as error:  # raised where the whole was asked for
                 done.put(error)
             else:
@@ -91,8 +98,8 @@ def set_num_threads(num_threads: int) -> None:
         single_threaded.set_threads(num_threads)
     with _State.lock:
         if _State.team is not None:
-            _State.team.dismiss()
-            _State.team = None
+            team, _State.team = _State.team, None
+            team.dismiss()
         _State.threads = num_threads
 
 
@@ -122,7 +129,8 @@ def run_parts(run: Callable[[int, int], None], length: int, smallest: int) -> No
         smallest: rows that are worth a thread of their own.
     """
     threads = min(get_num_threads(), length // max(smallest, 1))
-    if threads < 2:
+    # A part of a part waits for nobody; and at the interpreter's end nobody comes any longer.
+    if threads < 2 or getattr(_here, "is_member", False) or sys.is_finalizing():
         run(0, length)
         return
     edges = [length * part // threads for part in range(threads + 1)]
@@ -131,11 +139,16 @@ def run_parts(run: Callable[[int, int], None], length: int, smallest: int) -> No
         if _State.team is None:
             _State.team = _Team(max(1, _State.threads - 1))  # 1: who set another number just now
         for start, stop in itertools.pairwise(edges[1:]):
-            _State.team.parts.put((run, start, stop, done))
+            run_there = functools.partial(contextvars.copy_context().run, run, start, stop)
+            _State.team.parts.put((run_there, done))  # NumPy's errstate comes along
     try:
         run(0, edges[1])
     finally:  # nobody writes any longer
         errors = [done.get() for _ in range(threads - 1)]
-    for error in errors:
+    error = next((each for each in errors if each is not None), None)
+    del errors
+    try:
         if error is not None:
             raise error
+    finally:
+        del error  # its traceback holds this frame

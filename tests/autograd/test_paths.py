@@ -71,3 +71,33 @@ def test_a_residual_has_the_gradient_of_both_its_paths(name, rows):
     first = dg.autograd.grad(getattr(dg, name)(fresh, **options), fresh, dg.asarray(g), create_graph=True)[0]
     again = dg.autograd.grad(first, fresh, dg.asarray(g))[0]
     np.testing.assert_allclose(twice.numpy(), again.numpy(), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
+@pytest.mark.parametrize("char", "fd")
+def test_parameters_that_several_paths_use_have_the_gradients_of_all(name, char):
+    rng = np.random.default_rng(2)
+    x, g = (dg.asarray(array) for array in rng.standard_normal((2, 70, 40)).astype(char))
+    options = defaults(REGISTRY[name], OPTIONS[name])
+    parameters = [dg.asarray(rng.standard_normal(40).astype(char)) for _ in range(1 + (name == "layer_norm"))]
+    for parameter in parameters:
+        parameter.requires_grad = True
+
+    def parts():
+        once = getattr(dg, name)(x, *parameters, **options)
+        twice = getattr(dg, name)(once.tanh(), *parameters, **options)
+        return [(twice * g).sum(), *((p * p).sum() for p in parameters)]
+
+    together = dg.autograd.grad(sum(parts()[1:], parts()[0]), parameters)
+    step = 1e-2 if char == "f" else 1e-5
+    for parameter, found in zip(parameters, together, strict=True):
+        for place in (0, 17):
+            sides = []
+            for sign in (1, -1):
+                values = parameter.detach().numpy()
+                kept = values[place]
+                values[place] = kept + sign * step
+                sides.append(sum(float(part.item()) for part in parts()))
+                values[place] = kept
+            slope = (sides[0] - sides[1]) / (2 * step)
+            np.testing.assert_allclose(found.numpy()[place], slope, rtol=2e-2 if char == "f" else 1e-6)

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -236,3 +238,46 @@ def test_convolutions_of_one_element_do_not_depend_on_threads(batch, threads):
     dg.set_num_threads(1)
     for ours_, alone in zip(ours, run(), strict=True):
         np.testing.assert_allclose(ours_, alone, rtol=1e-11)
+
+
+def test_what_overlaps_is_read_before_it_is_written(threads):
+    rng = np.random.default_rng(3)
+    x, w = (rng.standard_normal((600, 600)).astype("f4") for _ in range(2))
+    expected = x @ w
+    for _ in range(10):
+        for out, sides in ((w.copy(), (x, None)), (x.copy(), (None, w))):
+            given = [out if side is None else side for side in sides]
+            np.testing.assert_allclose(matmul(*given, out=out), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_part_may_have_parts(threads):
+    sums = []
+    run_parts(lambda *_: run_parts(lambda start, stop: sums.append(stop - start), 6, 1), threads, 1)
+    assert sum(sums) == 6 * threads
+
+
+def test_parts_follow_the_callers_errstate(threads):
+    huge = np.full((256, 256), 1e300)
+    with np.errstate(all="ignore"):
+        assert np.isinf(matmul(huge, huge)).all()
+    with np.errstate(all="raise"), pytest.raises(FloatingPointError):
+        matmul(np.concatenate([np.zeros((256, 256)), huge]), huge)
+
+
+def test_a_product_at_the_interpreters_end_waits_for_nobody():
+    program = """
+import numpy as np
+import distgrad as dg
+from distgrad.backend.products import matmul
+dg.set_num_threads(2)
+x = np.ones((300, 300))
+matmul(x, x)
+class Last:
+    def __del__(self, matmul=matmul, x=x):
+        print(matmul(x, x)[0, 0])
+Last.kept = Last()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "300.0\n"

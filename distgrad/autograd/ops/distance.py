@@ -87,11 +87,12 @@ def normalize(xp: Any, x: Array, /, p: float = 2.0, axis: int = 1, eps: float = 
 )
 def cosine_similarity(xp: Any, x1: Array, x2: Array, /, axis: int = 1, eps: float = 1e-8) -> Array:
     """Cosine of the angle between vectors along an axis."""
-    dtype = np.result_type(x1.dtype, x2.dtype)
+    dtype = x1.dtype if x1.dtype == x2.dtype else None  # of two dtypes it is the product's
     x1, x2 = widened(x1, x2)
     length1 = xp.maximum(xp.norm(x1, axis=axis), not_zero(eps, x1.dtype))
     length2 = xp.maximum(xp.norm(x2, axis=axis), not_zero(eps, x2.dtype))
-    return (xp.sum(x1 * x2, axis=axis) / length1 / length2).astype(dtype, copy=False)
+    y = xp.sum(x1 * x2, axis=axis) / length1 / length2
+    return y if dtype is None else y.astype(dtype, copy=False)
 
 
 @composite(

@@ -115,6 +115,8 @@ def weight_gradient(
     w = writable(into[0], weight_shape, g.dtype)
     g, images, address = g.reshape(setting.y), x.reshape(setting.x), product_address(x.dtype)
     if setting.bare and address:
+        if np.may_share_memory(w, g) or np.may_share_memory(w, images):
+            w = np.empty(weight_shape, g.dtype)  # a block would be written while another is read
         one, sides = x.dtype.type(1), (planes(g), planes(images))
 
         def run(rows: slice, columns: slice) -> None:

@@ -40,6 +40,8 @@ def _add_up(cotangent: Any, index: Any, unused: int, out: Any) -> Any:
         return None
     rows = np.ascontiguousarray(cotangent).reshape(math.prod(cotangent.shape[:-1]), out.shape[1])
     positions = np.ascontiguousarray(index).reshape(-1).astype(np.intp, copy=False)
+    if np.may_share_memory(rows, out):
+        rows = rows.copy()
     out.fill(0)
     return out if _add_rows(rows, positions, unused, out) else None
 
