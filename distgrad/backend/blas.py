@@ -70,9 +70,7 @@ class _SingleThreaded:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.inside: set[int] = (
-            set()
-        )  # threads; an interrupt may leave one behind, and its next visit heals that
+        self.inside: set[int] = set()  # threads; the next visit of one that an interrupt left heals it
         self.threads = 1
 
     def forget(self) -> None:
