@@ -74,17 +74,7 @@ def init(
     name, asked = _choose(backend, settings, device)
     world = threads.current() or _world
     if world is None:
-        watcher = progress.find()
-        if watcher is not None:
-            watcher.begin(CallLog().add(Call("init"), numbered=False, depth=1), "world")
-        hosts = _host_backend(settings) if name == "nccl" else name
-        world = _connect(hosts, settings, timeout_s, check_calls)
-        if name == "nccl":
-            world = _connect_gpus(world, device, nccl_provider or settings.nccl_provider)
-        _world = world
-        if watcher is not None:
-            watcher.end()
-            world.family.progress = watcher
+        _world = world = _join(name, settings, timeout_s, check_calls, device, nccl_provider)
         atexit.register(finalize)
     elif asked and name != world.backend:
         raise CommError(
@@ -111,6 +101,24 @@ def _choose(
             "comm.init: backend 'threads' exists inside ThreadWorld(size).run(fn) alone; call it there"
         )
     return name, backend is not None
+
+
+def _join(
+    name: str | None, settings: env.Environment, timeout_s: float | None, check_calls: float | None,
+    device: Device | str | None, provider: str | None,
+) -> Communicator:  # fmt: skip
+    """Connect the ranks; whoever watches this one sees it wait for the others."""
+    watcher = progress.find()
+    if watcher is not None:
+        watcher.begin(CallLog().add(Call("init"), numbered=False, depth=1), "world")
+    hosts = _host_backend(settings) if name == "nccl" else name
+    world = _connect(hosts, settings, timeout_s, check_calls)
+    if name == "nccl":
+        world = _connect_gpus(world, device, provider or settings.nccl_provider)
+    if watcher is not None:
+        watcher.end()
+        world.family.progress = watcher
+    return world
 
 
 def _host_backend(settings: env.Environment) -> str | None:

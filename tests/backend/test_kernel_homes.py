@@ -19,6 +19,13 @@ HOMES = {
 }
 
 
+@pytest.fixture
+def restored_threads():
+    before = dg.get_num_threads()
+    yield
+    dg.set_num_threads(before)
+
+
 @pytest.mark.parametrize("name", HOMES)
 def test_gradients_of_parameters_are_written_over_what_was_there(name):
     record = REGISTRY[name.split("/")[0]]
@@ -70,3 +77,21 @@ def test_sums_of_a_table_s_rows(char):
     assert forward(np.array([5, 1]), np.ones((5, 2), char)) is None
     assert forward(np.array([-1, 1]), np.ones((5, 2), char)) is None
     assert forward(np.array([1, 1]), np.ones((5, 2), "e")) is None
+
+
+def test_an_old_gradient_that_comes_in_is_not_written_over_while_it_is_read(restored_threads):
+    rng = np.random.default_rng(0)
+    index, g = np.arange(500)[::-1].copy(), rng.standard_normal((500, 500)).astype("f")
+    dg.set_num_threads(2)
+    for name, arguments in (
+        ("embedding/weight", (index, g.shape, None)),
+        ("embedding_sum/weight", (index[:, None], g.shape)),
+    ):
+        home = g.copy()
+        np.testing.assert_array_equal(kernel_of(name)(home, *arguments, (home,)), g[::-1])
+    x = rng.standard_normal((1, 500, 1, 500)).astype("f")
+    options = ((500, 500, 1, 1), (1, 1), (0, 0), (1, 1), 1)
+    for _ in range(10):
+        home = g.reshape(1, 500, 1, 500).copy()
+        found = kernel_of("convolution/weight")(home, x, *options, (home.reshape(options[0]),))
+        np.testing.assert_allclose(found[..., 0, 0], g @ x[0, :, 0].T, rtol=1e-3, atol=1e-3)

@@ -16,6 +16,15 @@ from distgrad.backend.blas import find_blas, single_threaded
 from distgrad.backend.products import matmul, run_blocks, run_stack
 from distgrad.backend.threads import run_parts
 
+
+@pytest.fixture
+def two_threads():
+    before = dg.get_num_threads()
+    dg.set_num_threads(2)
+    yield
+    dg.set_num_threads(before)
+
+
 SHAPES = [(256, 256, 256), (3, 4096, 512), (4096, 512, 3), (1, 2048, 2048), (701, 333, 257), (0, 9, 9)]
 
 
@@ -73,49 +82,39 @@ def test_the_number_of_blocks_follows_the_work(threads):
     assert len(blocks) == threads
 
 
-def test_blas_has_its_threads_back_after_products_of_many_python_threads():
-    before = dg.get_num_threads()
-    dg.set_num_threads(2)
-    try:
-        x = np.ones((400, 400), "f4")
-        results = []
+def test_blas_has_its_threads_back_after_products_of_many_python_threads(two_threads):
+    x = np.ones((400, 400), "f4")
+    results = []
 
-        def multiply():
-            results.append(all((matmul(x, x) == 400).all() for _ in range(50)))
+    def multiply():
+        results.append(all((matmul(x, x) == 400).all() for _ in range(50)))
 
-        callers = [threading.Thread(target=multiply) for _ in range(4)]
-        for caller in callers:
-            caller.start()
-        for caller in callers:
-            caller.join(60)
-        assert results == [True] * 4
-        assert sum(thread.name == "kernel part" for thread in threading.enumerate()) == 1
-        assert find_blas().get_threads() == 2
-        with single_threaded, single_threaded:
-            assert find_blas().get_threads() == 1
-        assert find_blas().get_threads() == 2
-        with single_threaded:
-            dg.set_num_threads(3)
-            assert find_blas().get_threads() == 1
-        assert find_blas().get_threads() == 3
-    finally:
-        dg.set_num_threads(before)
+    callers = [threading.Thread(target=multiply) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(60)
+    assert results == [True] * 4
+    assert sum(thread.name == "kernel part" for thread in threading.enumerate()) == 1
+    assert find_blas().get_threads() == 2
+    with single_threaded, single_threaded:
+        assert find_blas().get_threads() == 1
+    assert find_blas().get_threads() == 2
+    with single_threaded:
+        dg.set_num_threads(3)
+        assert find_blas().get_threads() == 1
+    assert find_blas().get_threads() == 3
 
 
-def test_no_thread_takes_a_core_after_a_product():
-    before = dg.get_num_threads()
-    dg.set_num_threads(2)
-    try:
-        x = np.ones((600, 600), "f4")
-        waited = []
-        for _ in range(5):
-            matmul(x, x)
-            start = time.process_time()
-            time.sleep(0.02)
-            waited.append(time.process_time() - start)
-        assert min(waited) < 0.005  # OpenBLAS's own threads would take all 20 ms
-    finally:
-        dg.set_num_threads(before)
+def test_no_thread_takes_a_core_after_a_product(two_threads):
+    x = np.ones((600, 600), "f4")
+    waited = []
+    for _ in range(5):
+        matmul(x, x)
+        start = time.process_time()
+        time.sleep(0.02)
+        waited.append(time.process_time() - start)
+    assert min(waited) < 0.005  # OpenBLAS's own threads would take all 20 ms
 
 
 def test_an_error_in_a_part_is_raised_once_the_other_parts_are_done(threads):
@@ -159,29 +158,25 @@ def test_the_number_of_threads_may_change_while_others_multiply():
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_a_fork_has_threads_of_its_own(inside):
-    before = dg.get_num_threads()
-    dg.set_num_threads(2)
-    try:
-        x = np.ones((300, 300), "f4")
-        matmul(x, x)
-        with single_threaded if inside else contextlib.nullcontext():
-            child = os.fork()
-            if not child:
-                right = (matmul(x, x) == 300).all() and find_blas().get_threads() == 2
-                os._exit(0 if right else 1)
-        deadline = time.monotonic() + 20
-        ended = (0, 0)
-        while ended[0] == 0 and time.monotonic() < deadline:
-            ended = os.waitpid(child, os.WNOHANG)
-            time.sleep(0.01)
-        if ended[0] == 0:
-            os.kill(child, 9)
-            os.waitpid(child, 0)
-        assert ended == (child, 0)
-    finally:
-        dg.set_num_threads(before)
-        assert not any(thread.name == "kernel part" for thread in threading.enumerate())
+def test_a_fork_has_threads_of_its_own(inside, two_threads):
+    x = np.ones((300, 300), "f4")
+    matmul(x, x)
+    with single_threaded if inside else contextlib.nullcontext():
+        child = os.fork()
+        if not child:
+            right = (matmul(x, x) == 300).all() and find_blas().get_threads() == 2
+            os._exit(0 if right else 1)
+    deadline = time.monotonic() + 20
+    ended = (0, 0)
+    while ended[0] == 0 and time.monotonic() < deadline:
+        ended = os.waitpid(child, os.WNOHANG)
+        time.sleep(0.01)
+    if ended[0] == 0:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    assert ended == (child, 0)
+    dg.set_num_threads(1)
+    assert not any(thread.name == "kernel part" for thread in threading.enumerate())
 
 
 def test_a_stack_is_cut_where_its_parts_are_worth_a_thread(threads):

@@ -36,7 +36,7 @@ Shape = tuple[int, ...]
 Axis = int | tuple[int, ...] | None
 #: For each input of a vjp the array that its gradient may be written into and returned as; None: a new one.
 Into = tuple[Any, ...]
-#: For each input of a vjp the gradient that came on other paths, to be added to its own; None: none did.
+#: One element: the gradient that came to a vjp's first input on other paths, to be added to its own, or None.
 Before = tuple[Any, ...]
 
 

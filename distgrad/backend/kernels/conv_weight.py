@@ -112,11 +112,9 @@ def weight_gradient(
     setting = make_setting(x.shape, weight_shape, stride, padding, dilation, groups)
     if setting is None or not is_plain(g, x) or g.size != np.prod(setting.y):
         return None
-    w = writable(into[0], weight_shape, g.dtype)
+    w = writable(into[0], weight_shape, g.dtype, g, x)
     g, images, address = g.reshape(setting.y), x.reshape(setting.x), product_address(x.dtype)
     if setting.bare and address:
-        if np.may_share_memory(w, g) or np.may_share_memory(w, images):
-            w = np.empty(weight_shape, g.dtype)  # a block would be written while another is read
         one, sides = x.dtype.type(1), (planes(g), planes(images))
 
         def run(rows: slice, columns: slice) -> None:

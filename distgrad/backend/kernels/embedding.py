@@ -40,8 +40,6 @@ def _add_up(cotangent: Any, index: Any, unused: int, out: Any) -> Any:
         return None
     rows = np.ascontiguousarray(cotangent).reshape(math.prod(cotangent.shape[:-1]), out.shape[1])
     positions = np.ascontiguousarray(index).reshape(-1).astype(np.intp, copy=False)
-    if np.may_share_memory(rows, out):
-        rows = rows.copy()
     out.fill(0)
     return out if _add_rows(rows, positions, unused, out) else None
 
@@ -54,7 +52,7 @@ def embedding_weight(cotangent: Any, index: Any, *, num_embeddings: int) -> Any:
 
 def embedding_gradient(g: Any, index: Any, weight_shape: Any, padding_idx: int | None, into: Any) -> Any:
     """Gradient in the table."""
-    out = writable(into[0], weight_shape, g.dtype)
+    out = writable(into[0], weight_shape, g.dtype, g)
     return _add_up(g, index, -1 if padding_idx is None else padding_idx % weight_shape[0], out)
 
 
@@ -105,4 +103,4 @@ def embedding_sum(index: Any, weight: Any) -> Any:
 
 def embedding_sum_gradient(g: Any, index: Any, weight_shape: Any, into: Any) -> Any:
     """Gradient in the table."""
-    return _add_up(g, index, -1, writable(into[0], weight_shape, g.dtype))
+    return _add_up(g, index, -1, writable(into[0], weight_shape, g.dtype, g))

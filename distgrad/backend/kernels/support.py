@@ -69,11 +69,16 @@ def is_plain(*arrays: Any) -> bool:
     )
 
 
-def writable(home: Any, shape: Any, dtype: Any) -> Any:
-    """Where a gradient is written: ``home``, if there is one of that dtype, else a new array."""
-    if home is not None and home.dtype == dtype and home.flags.c_contiguous:
-        return home
-    return np.empty(shape, dtype)
+def writable(home: Any, shape: Any, dtype: Any, *read: Any) -> Any:
+    """Where a gradient is written: ``home``, if there is one of that dtype, else a new array.
+
+    Args:
+        home: the array, or None.
+        shape, dtype: of the gradient.
+        read: what is still read while it is written, and must lie elsewhere: an old gradient may come in.
+    """
+    fits = home is not None and home.dtype == dtype and home.flags.c_contiguous
+    return home if fits and not any(np.may_share_memory(home, x) for x in read) else np.empty(shape, dtype)
 
 
 @intrinsic

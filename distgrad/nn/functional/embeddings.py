@@ -127,6 +127,17 @@ def _largest(rows: Tensor, exists: Any) -> Tensor:
     return ops.where(exists.any(axis=1, keepdims=True), largest, 0.0)
 
 
+def _whole_sums(
+    index: Any, weight: Tensor, max_norm: float | None, norm_type: float, scale_grad_by_freq: bool
+) -> Tensor:
+    """Sums of bags ``[B, L]`` of which nothing is left out."""
+    if scale_grad_by_freq:
+        return ops.sum(embedding(index, weight, None, max_norm, norm_type, True), axis=1)
+    if max_norm is not None:
+        _limit_norms(weight, index, max_norm, norm_type)
+    return ops.embedding_sum(index, weight)
+
+
 def embedding_bag(
     input: Any,
     weight: Tensor,
@@ -163,13 +174,8 @@ def embedding_bag(
         raise OptionError(f"embedding_bag: per_sample_weights are for mode='sum', got {mode!r}")
     index = _array(input)
     whole = offsets is None and padding_idx is None and index.ndim == 2
-    if whole and per_sample_weights is None and mode != "max":  # nothing to leave out
-        if max_norm is not None:
-            _limit_norms(weight, index, max_norm, norm_type)
-        if scale_grad_by_freq:
-            total = ops.sum(embedding(index, weight, scale_grad_by_freq=True), axis=1)
-        else:
-            total = ops.embedding_sum(index, weight)
+    if whole and per_sample_weights is None and mode != "max":
+        total = _whole_sums(index, weight, max_norm, norm_type, scale_grad_by_freq)
         return total if mode == "sum" else total / max(index.shape[1], 1)
     places, exists = _bags(index, offsets, include_last_offset)
     if padding_idx is not None:
@@ -179,8 +185,8 @@ def embedding_bag(
     if mode == "max" and places.shape[1]:
         return _largest(rows, exists)
     if per_sample_weights is not None:
-        flat = ops.reshape(per_sample_weights, (-1,))
-        rows = rows * ops.expand_dims(ops.getitem(flat, (places,)), axis=-1)
+        factors = ops.getitem(ops.reshape(per_sample_weights, (-1,)), (places,))
+        rows = rows * ops.expand_dims(factors, axis=-1)
     total = ops.sum(ops.where(exists[:, :, None], rows, 0.0), axis=1)
     if mode != "mean":
         return total

@@ -92,10 +92,12 @@ def empty(like: Any, shape: Any, dtype: Any = None) -> Any:
 
 
 def writable(home: Any, like: Any, shape: Any) -> Any:
-    """Where a gradient is written: ``home``, if there is one of the dtype of ``like``, else a new array."""
-    if home is not None and home.dtype == like.dtype and home.flags.c_contiguous:
-        return home
-    return empty(like, shape)
+    """Where a gradient is written: ``home``, if there is one of the dtype of ``like``, else a new array.
+
+    Not if ``like``, which is read meanwhile, is an old gradient in the same memory.
+    """
+    fits = home is not None and home.dtype == like.dtype and home.flags.c_contiguous
+    return home if fits and home.data.mem is not like.data.mem else empty(like, shape)
 
 
 def arithmetic(char: str) -> str:
