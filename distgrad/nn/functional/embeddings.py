@@ -120,6 +120,11 @@ def _beside(x: Any, *arrays: np.ndarray) -> tuple[Any, ...]:
     return tuple(to_device(each, device_of(x)) for each in arrays)
 
 
+def _counts(exists: Any) -> Any:
+    """How many rows each bag has, ``[B, 1]``; at least 1."""
+    return namespace_of(exists).maximum(exists.sum(axis=1, keepdims=True), 1)
+
+
 def _largest(rows: Tensor, exists: Any) -> Tensor:
     """The maximum of each bag's rows ``[B, L, E]``, 0 for an empty bag."""
     lowest = limits(rows.dtype).min
@@ -173,8 +178,7 @@ def embedding_bag(
     if per_sample_weights is not None and mode != "sum":
         raise OptionError(f"embedding_bag: per_sample_weights are for mode='sum', got {mode!r}")
     index = _array(input)
-    whole = offsets is None and padding_idx is None and index.ndim == 2
-    if whole and per_sample_weights is None and mode != "max":
+    if index.ndim == 2 and offsets is padding_idx is per_sample_weights is None and mode != "max":
         total = _whole_sums(index, weight, max_norm, norm_type, scale_grad_by_freq)
         return total if mode == "sum" else total / max(index.shape[1], 1)
     places, exists = _bags(index, offsets, include_last_offset)
@@ -188,6 +192,4 @@ def embedding_bag(
         factors = ops.getitem(ops.reshape(per_sample_weights, (-1,)), (places,))
         rows = rows * ops.expand_dims(factors, axis=-1)
     total = ops.sum(ops.where(exists[:, :, None], rows, 0.0), axis=1)
-    if mode != "mean":
-        return total
-    return total / namespace_of(exists).maximum(exists.sum(axis=1), 1)[:, None].astype(rows.dtype)
+    return total / _counts(exists).astype(rows.dtype) if mode == "mean" else total
