@@ -5,7 +5,13 @@ from __future__ import annotations
 import json
 import sys
 
-import click
+try:
+    import click
+except ModuleNotFoundError:
+    raise SystemExit(
+        "distgrad: the command line needs click, which is not installed; "
+        "pip install click (distgrad run goes without it, as does import distgrad)"
+    ) from None
 
 __all__ = ["main"]
 

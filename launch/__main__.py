@@ -209,6 +209,18 @@ def _run(job: _Job, options: argparse.Namespace, given: dict[str, str], console:
     return code
 
 
+def _with_package(given: dict[str, str]) -> dict[str, str]:
+    """The variables with which ranks find the package where the launcher found it.
+
+    In a folder that is not installed, ``python -m`` finds it in the current one, and a script would not; or
+    it would find another, which is installed.
+    """
+    home = str(Path(sys.modules["distgrad"].__path__[0]).resolve().parent)
+    if not sys.path or os.path.realpath(sys.path[0]) != home:
+        return given
+    return given | {"PYTHONPATH": os.pathsep.join(filter(None, [home, given.get("PYTHONPATH")]))}
+
+
 def _launch(options: argparse.Namespace) -> int:
     if not options.module and not Path(options.script).is_file():
         raise LaunchError(
@@ -216,7 +228,7 @@ def _launch(options: argparse.Namespace) -> int:
             f"(seen from {Path.cwd()}); correct the path, or use -m for a module"
         )
     target = (*(["-m"] if options.module else []), options.script, *options.arguments)
-    given = {**os.environ, **dict(options.env)}
+    given = _with_package({**os.environ, **dict(options.env)})
     paths = [rank_file, os.getcwd(), *([] if options.module else [os.path.abspath(options.script)])]
     job = _plan(options, target, paths, given)
     if options.dry_run:

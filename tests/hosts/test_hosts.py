@@ -10,6 +10,7 @@ from pathlib import Path
 import failures_guide
 import mpi4py
 import pytest
+
 from distgrad.launch import rank
 
 pytestmark = pytest.mark.timeout(120)

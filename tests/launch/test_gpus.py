@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from distgrad.launch import gpus, mpirun, ssh
 from distgrad.launch.__main__ import main
 from distgrad.launch.plan import Host
 from gpu_double.runtime import unavailable
 
 from distgrad.errors import LaunchError
+from distgrad.launch import gpus, mpirun, ssh
 
 TESTS = Path(__file__).parents[1]
 

@@ -1,10 +1,11 @@
 """The judgement over what ranks tell: who keeps the job from going on, and when nobody does."""
 
 import pytest
-from distgrad.launch import hangs
 from distgrad.launch.hangs import Track, judge
 from hypothesis import given
 from hypothesis import strategies as st
+
+from distgrad.launch import hangs
 
 LIMIT_S = 60.0
 NOW_S = 1000.0

@@ -5,11 +5,11 @@ import re
 import socket
 
 import pytest
-from distgrad.launch import hosts, mpirun, slurm
 from distgrad.launch.__main__ import main
 from distgrad.launch.plan import Host
 
 from distgrad.errors import LaunchError
+from distgrad.launch import hosts, mpirun, slurm
 
 
 def test_hosts_on_the_command_line():

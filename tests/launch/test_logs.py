@@ -4,10 +4,11 @@ import io
 import itertools
 
 import pytest
-from distgrad.launch import logs
 from distgrad.launch.logs import Console, LineSplitter
 from hypothesis import given
 from hypothesis import strategies as st
+
+from distgrad.launch import logs
 
 
 def split(*pieces: bytes) -> list[bytes]:

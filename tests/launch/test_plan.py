@@ -3,11 +3,11 @@
 import os
 
 import pytest
-from distgrad.launch import plan
 from distgrad.launch.plan import THREAD_VARIABLES, Host, environment, place, share
 from distgrad.launch.rank import usable_cores
 
 from distgrad.errors import LaunchError
+from distgrad.launch import plan
 
 
 @pytest.mark.parametrize("world_size", range(1, 9))

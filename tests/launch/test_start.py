@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from distgrad.launch import mpirun, process, rank
 from distgrad.launch.__main__ import main
 from distgrad.launch.plan import Host
 from distgrad.launch.rank import Frame, FrameReader, kill_marked, pack
@@ -18,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distgrad.errors import MissingDependencyError
+from distgrad.launch import mpirun, process, rank
 
 ROOT = Path(__file__).parents[2]
 
