@@ -1,10 +1,13 @@
-"""What is known of, or done to, many elements at once on a device; the host waits for nothing.
+"""What is known of, or done to, the elements of many arrays at once: norms, scaling, a search for overflow.
 
-On a GPU each is one launch an array. Arrays are contiguous pieces of flat buffers, or gradients as they are.
+The arrays are contiguous pieces of flat buffers, or gradients as they are, all on one device. On a GPU each
+function is one launch an array, and the host waits for nothing.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,11 @@ from distgrad.backend.device import follow
 from distgrad.backend.kernels.table import accelerated
 from distgrad.backend.namespace import namespace_of
 
-__all__ = ["clip_by_norm", "norm_of", "unscale"]
+__all__ = ["BLOCK", "all_finite", "clip_by_norm", "norm_of", "scale", "unscale"]
+
+#: Elements whose squares are summed at a time; the sums of blocks are added without rounding, in any order.
+#: Above 10,000 OpenBLAS divides them among its threads, and the bits would depend on their number.
+BLOCK = 1 << 13
 
 Arrays = tuple[Any, ...]
 
@@ -42,35 +49,108 @@ _clip = accelerated("clip_by_norm", _clip_formula)
 _unscale = accelerated("unscale", _unscale_formula)
 
 
-def norm_of(arrays: Arrays) -> Any:
-    """The Euclidean norm of all elements of arrays on one device, summed in float64; without axes.
+def norm_of(arrays: Arrays, order: float = 2.0) -> Any:
+    """The norm of all elements as one vector, computed in float64; without axes.
 
     Args:
-        arrays: at least one.
+        arrays: at least one. Those on the host are summed in blocks of ``BLOCK`` elements from each array's
+            start, so that pieces cut at such places have the norm of the whole, to the bit.
+        order: p of the p-norm; ``inf`` for the largest size; 0 counts the arrays that hold another number.
     """
     follow(arrays[0])
     xp = namespace_of(arrays[0])
-    return xp.sqrt(_sum_squares(xp, arrays))
+    if xp.array_type is np.ndarray:
+        return np.asarray(_norm_on_host(arrays, order))
+    if order == 2.0:
+        return xp.sqrt(_sum_squares(xp, arrays))
+    sizes = [xp.abs(array.reshape(-1).astype(np.float64)) for array in arrays]
+    if order == math.inf:
+        return xp.stack([each.max() for each in sizes]).max()
+    if order == 0.0:
+        return xp.sum(xp.stack([xp.any(each != 0) for each in sizes]), dtype=np.float64)
+    return xp.sum(xp.stack([xp.sum(each**order) for each in sizes])) ** (1.0 / order)
+
+
+def _norm_on_host(arrays: Arrays, order: float) -> float:
+    if order == math.inf:
+        return float(np.max([np.max(np.abs(array), initial=0.0) for array in arrays]))
+    if order == 0.0:
+        return float(sum(bool(array.any()) for array in arrays))
+    with np.errstate(all="ignore"):
+        total = _sum_powers(arrays, order, 1.0)
+        if 1e-280 < total < math.inf:
+            return float(total ** (1.0 / order))
+        largest = _norm_on_host(arrays, math.inf)  # powers have left the range of float64
+        if not 0.0 < largest < math.inf:
+            return largest
+        return float(largest * _sum_powers(arrays, order, largest) ** (1.0 / order))
+
+
+def _sum_powers(arrays: Arrays, order: float, unit: float) -> float:
+    """The sum of ``|x / unit|^order`` over all elements."""
+    parts = []
+    for block in _blocks(arrays):
+        if unit != 1.0:
+            block /= unit
+        parts.append(float(np.dot(block, block) if order == 2.0 else np.sum(np.abs(block) ** order)))
+    return math.fsum(parts) if math.isfinite(sum(parts)) else sum(parts)
+
+
+def _blocks(arrays: Arrays) -> Iterator[Any]:
+    """All elements in float64, a block at a time, which may be written over."""
+    room = np.empty(BLOCK)
+    for array in arrays:
+        flat = array.reshape(-1)
+        for start in range(0, flat.size, BLOCK):
+            block = room[: min(BLOCK, flat.size - start)]
+            block[:] = flat[start : start + BLOCK]
+            yield block
 
 
 def clip_by_norm(arrays: Arrays, norm: Any, most: float) -> None:
     """Scale arrays down in place so that a norm that was ``norm`` becomes ``most``; a NaN goes into them.
 
     Args:
-        arrays: on one device, at least one.
-        norm: a number that the device knows: an array without axes.
+        arrays: at least one.
+        norm: an array without axes, where they lie.
         most: what the norm may be at most.
     """
     follow(arrays[0])
     _clip(namespace_of(arrays[0]), arrays, norm, most)
 
 
+def scale(arrays: Arrays, factor: float) -> None:
+    """Multiply arrays in place, each by the factor rounded to its dtype."""
+    for array in arrays:
+        follow(array)
+        array *= array.dtype.type(factor)
+
+
+def all_finite(arrays: Arrays) -> Any:
+    """Whether no element is infinite or NaN: a bool, or on a device an array without axes.
+
+    On the host the sum is asked first, which is the cheaper test, but may overflow.
+    """
+    if not arrays or namespace_of(arrays[0]).array_type is np.ndarray:
+        with np.errstate(all="ignore"):
+            return all(bool(np.isfinite(array.sum()) or np.isfinite(array).all()) for array in arrays)
+    follow(arrays[0])
+    xp = namespace_of(arrays[0])
+    return xp.all(xp.stack([xp.all(xp.isfinite(array)) for array in arrays]))
+
+
 def unscale(arrays: Arrays, factor: float) -> Any:
-    """Multiply arrays in place; returns whether all elements were finite, as an array without axes.
+    """Multiply arrays in place; returns whether all elements were finite, as :func:`all_finite` has it.
 
     Args:
-        arrays: on one device, at least one.
+        arrays: at least one.
         factor: what they are multiplied by.
     """
     follow(arrays[0])
-    return _unscale(namespace_of(arrays[0]), arrays, factor) == 0
+    xp = namespace_of(arrays[0])
+    if xp.array_type is not np.ndarray:
+        return _unscale(xp, arrays, factor) == 0
+    finite = all_finite(arrays)
+    with np.errstate(all="ignore"):
+        scale(arrays, factor)
+    return finite

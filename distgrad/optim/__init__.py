@@ -3,7 +3,6 @@
 from distgrad.optim import lr_scheduler, swa_utils
 from distgrad.optim.adam import Adam, AdamW
 from distgrad.optim.adaptive import ASGD, Adadelta, Adagrad, Adamax, Lion, NAdam, RAdam, RMSprop, Rprop
-from distgrad.optim.flat import FlatBuffer, flatten
 from distgrad.optim.lbfgs import LBFGS
 from distgrad.optim.matrix import LAMB, LARS, Adafactor, Muon
 from distgrad.optim.optimizer import Optimizer
@@ -21,7 +20,6 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adamax",
-    "FlatBuffer",
     "Lion",
     "Muon",
     "NAdam",
@@ -29,7 +27,6 @@ __all__ = [
     "RAdam",
     "RMSprop",
     "Rprop",
-    "flatten",
     "lr_scheduler",
     "swa_utils",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.runs import gradient_runs
+from distgrad.autograd.flat import gradient_arrays
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.whole import unscale
 from distgrad.errors import GraphError, OptionError
@@ -98,16 +98,8 @@ class GradScaler:
         if optimizer in self._finite or optimizer in self._stepped:
             when = "after step()" if optimizer in self._stepped else "already"
             raise GraphError(f"GradScaler.unscale_: called {when} since the last update(); call it once")
-        inverse = 1.0 / self._scale
         arrays = _gradients(optimizer)
-        on_device = [array for array in arrays if not isinstance(array, np.ndarray)]
-        finite: Any = unscale(tuple(on_device), inverse) if on_device else True
-        with np.errstate(all="ignore"):
-            for array in arrays:
-                if isinstance(array, np.ndarray):
-                    finite = _all_finite(array) and finite
-                    array *= array.dtype.type(inverse)
-        self._finite[optimizer] = finite
+        self._finite[optimizer] = unscale(arrays, 1.0 / self._scale) if arrays else True
 
     def step(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
         """Let the optimizer step if its gradients are finite.
@@ -225,12 +217,7 @@ class GradScaler:
         self._growth_tracker = state_dict["_growth_tracker"]
 
 
-def _gradients(optimizer: Optimizer) -> list[Any]:
+def _gradients(optimizer: Optimizer) -> tuple[Any, ...]:
     """The arrays that hold the gradients of an optimizer's parameters, which are about to change."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return gradient_runs(parameters, "unscale_")
-
-
-def _all_finite(array: Any) -> bool:
-    """Whether all elements are finite; the sum is the cheaper test, but may overflow."""
-    return bool(np.isfinite(array.sum()) or np.isfinite(array).all())
+    return tuple(gradient_arrays(parameters, "unscale_"))

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from distgrad.autograd.flat import FlatBuffer, Run, flatten, join_runs
 from distgrad.autograd.modes import enable_grad, no_grad
 from distgrad.autograd.ops.rules import widened
 from distgrad.autograd.tensor import FLOATING, Tensor
@@ -24,7 +25,6 @@ from distgrad.backend.kernels.table import is_fused
 from distgrad.backend.namespace import NAMESPACES
 from distgrad.comm.progress import tell_step
 from distgrad.errors import DTypeError, GraphError, ShapeError, StateDictError
-from distgrad.optim.flat import FlatBuffer, flatten
 
 __all__ = ["Optimizer", "whole_runs"]
 
@@ -174,8 +174,8 @@ class Optimizer:
         with no_grad():
             for group in self.param_groups:
                 if self.elementwise:
-                    for buffer, start, stop, step in self._runs(group):
-                        self._apply(group, buffer, start, stop, step)
+                    for run in self._runs(group):
+                        self._apply(group, run)
                 else:
                     for parameter in self._with_gradients(group):
                         leaf, step = parameter.leaf_state(), self._steps[parameter]
@@ -208,28 +208,19 @@ class Optimizer:
             self._steps[parameter] += 1
             yield parameter
 
-    def _runs(self, group: dict[str, Any]) -> list[tuple[FlatBuffer, int, int, int]]:
-        """Stretches of flat buffers that are updated alike: (buffer, start, stop, step) of neighbours."""
-        pieces = [(*self._home(p), self._steps[p]) for p in self._with_gradients(group)]
-        pieces.sort(key=lambda piece: (id(piece[0]), piece[1]))
-        runs: list[tuple[FlatBuffer, int, int, int]] = []
-        for buffer, start, stop, step in pieces:
-            if runs:
-                last = runs[-1]
-                gap = start - last[2]
-                if last[0] is buffer and last[3] == step and gap * buffer.dtype.itemsize < 64:
-                    runs[-1] = (buffer, last[1], stop, step)
-                    continue
-            runs.append((buffer, start, stop, step))
-        return runs
+    def _runs(self, group: dict[str, Any]) -> list[Run]:
+        """Stretches of flat buffers that are updated alike; the key of a run is its number of steps."""
+        return join_runs(Run(*self._home(p), self._steps[p]) for p in self._with_gradients(group))
 
-    def _apply(self, group: dict[str, Any], buffer: FlatBuffer, start: int, stop: int, step: int) -> None:
+    def _apply(self, group: dict[str, Any], run: Run) -> None:
+        buffer = run.buffer
         arrays = {name: self._array(buffer, name) for name in self.names(group)}
         follow(buffer.data)
-        block = self.block_elements if buffer.device == CPU else stop - start  # a GPU has no cache to fit
-        for lo, hi in _blocks(start, stop, max(block, 1)):
-            state = {name: array[lo:hi] for name, array in arrays.items()}
-            self._update(group, buffer.data[lo:hi], buffer.grad[lo:hi], state, step)
+        for where in run.blocks(
+            self.block_elements if buffer.device == CPU else sys.maxsize
+        ):  # no cache to fit
+            state = {name: array[where] for name, array in arrays.items()}
+            self._update(group, buffer.data[where], buffer.grad[where], state, run.key)
 
     def _update(self, group: dict[str, Any], p: Any, g: Any, state: dict[str, Any], step: int) -> None:
         """The rule on arrays that it has room in: parameters of 16 bits are rounded after it alone."""
@@ -408,8 +399,3 @@ def _agreed(groups: list[dict[str, Any]]) -> dict[str, Any]:
 def _num_steps(entry: dict[str, Any]) -> int:
     """The steps behind a parameter's state; PyTorch's SGD keeps a momentum and doesn't count them."""
     return int(entry.get("step", bool(entry)))
-
-
-def _blocks(start: int, stop: int, length: int) -> Iterator[tuple[int, int]]:
-    for lo in range(start, stop, length):
-        yield lo, min(lo + length, stop)

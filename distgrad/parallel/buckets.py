@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distgrad.autograd.flat import FlatBuffer
 from distgrad.autograd.graph import Leaf
 from distgrad.autograd.ops.rules import at_hand
 from distgrad.autograd.tensor import Tensor
@@ -18,7 +19,6 @@ from distgrad.backend.device import CPU, Device, follow
 from distgrad.backend.streams import synchronize
 from distgrad.comm.base import Communicator
 from distgrad.comm.work import Work
-from distgrad.optim.flat import FlatBuffer
 
 __all__ = ["Bucket", "Hook", "all_reduce", "plan_buckets", "suitable_cap", "time_all_reduce"]
 

@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.autograd.flat import gradient_arrays
 from distgrad.autograd.graph import next_number
 from distgrad.autograd.modes import is_grad_enabled
-from distgrad.autograd.ops.rules import at_hand
 from distgrad.autograd.tensor import FLOATING, Tensor
 from distgrad.backend.device import CPU, Device
-from distgrad.backend.namespace import namespace_of
 from distgrad.backend.rng import default_generator
+from distgrad.backend.whole import all_finite
 from distgrad.comm.base import Communicator
 from distgrad.comm.registry import init, is_initialized
 from distgrad.elsewhere import unexpected
 from distgrad.errors import CommMismatchError, DeviceError, GraphError, OptionError
 from distgrad.nn.module import Module
-from distgrad.nn.utils.gradients import clip_grads_with_norm_, get_total_norm
+from distgrad.nn.utils.gradients import clip_grad_norm_
 from distgrad.parallel.buckets import Hook, suitable_cap, time_all_reduce
 from distgrad.parallel.compress import Payoff
 from distgrad.parallel.exact import Shards
@@ -376,31 +376,14 @@ class DistributedDataParallel(Module):
         Returns:
             The norm before.
         """
-        arrays = self.reducer.gradients()
-        of = arrays if self._shards is None else self.reducer.gradients_apart()
-        total = get_total_norm([Tensor(array) for array in of], norm_type, error_if_nonfinite)
-        if not at_hand(total):
-            clip_grads_with_norm_(self.module.parameters(), max_norm, total)
-            return total
-        scale = max_norm / (total.item() + 1e-6)
-        if not scale >= 1.0:  # a NaN goes into the gradients, as it must not be overlooked
-            for array in arrays:
-                array *= array.dtype.type(scale)
-            for parameter in self.module.parameters():
-                if parameter.requires_grad and parameter.grad is not None:
-                    parameter.grad.changed("clip_grad_norm_")
-        return total
+        return clip_grad_norm_(self.module.parameters(), max_norm, norm_type, error_if_nonfinite)
 
     def all_finite(self) -> bool:
         """Whether the gradients of all ranks are free of infinities and NaN; all ranks get the same answer.
 
         Collective: yes; blocks: yes.
         """
-        with np.errstate(all="ignore"):
-            finite = all(  # the sum is the cheaper test, but may overflow
-                (at_hand(array) and np.isfinite(array.sum())) or namespace_of(array).isfinite(array).all()
-                for array in self.reducer.gradients()
-            )
+        finite = bool(all_finite(tuple(gradient_arrays(self.module.parameters()))))
         return bool(self.comm.host.all_reduce(np.array([finite]), "min")[0])
 
     def check_replicas(self) -> None:

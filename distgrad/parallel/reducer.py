@@ -24,7 +24,7 @@ import numpy as np
 
 from distgrad.autograd.graph import Leaf, Node
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.device import CPU, follow
+from distgrad.backend.device import CPU
 from distgrad.backend.streams import Moment
 from distgrad.comm.base import Communicator
 from distgrad.errors import CommError, GraphError, RankFailedError
@@ -404,22 +404,6 @@ class Reducer:
         """
         while self._unsettled and self._unsettled[0].settle():
             self._unsettled.popleft()
-
-    def gradients(self) -> list[np.ndarray]:
-        """The buckets' gradients as flat arrays, to be read or changed in place; 0 where there is none."""
-        for bucket in self.buckets:
-            follow(bucket.gradients)
-            for leaf, where in zip(bucket.leaves, bucket.slices, strict=True):
-                if leaf.grad is None:
-                    bucket.gradients[where] = 0
-        return [bucket.gradients for bucket in self.buckets]
-
-    def gradients_apart(self) -> list[np.ndarray]:
-        """Each parameter's gradient, in an order that does not depend on the buckets."""
-        apart = {
-            n: b.gradients[where] for b in self.buckets for n, where in zip(b.names, b.slices, strict=True)
-        }
-        return [apart[name] for name in sorted(apart)]
 
     def detach(self) -> None:
         """Stop watching; the parameters stay in their flat buffers."""

@@ -5,6 +5,7 @@ import pytest
 
 import distgrad as dg
 from distgrad import nn
+from distgrad.autograd.flat import flatten
 from distgrad.errors import ShapeError
 from distgrad.nn import utils
 
@@ -42,6 +43,35 @@ def test_norms_of_numbers_whose_squares_overflow():
     half = nn.Parameter(np.zeros(4, dtype=np.float16))
     half.grad = dg.Tensor(np.full(4, 300, dtype=np.float16))
     assert utils.clip_grad_norm_(half, 1.0).item() == pytest.approx(600)
+
+
+@pytest.mark.parametrize("order", [2.0, 3.0])
+def test_norms_of_float64_whose_powers_leave_its_range(order):
+    for size in (1e200, 1e-200):
+        p = nn.Parameter(dg.ones(5, dtype=dg.float64))
+        p.grad = dg.full(5, size, dtype=dg.float64)
+        assert utils.get_total_norm([p.grad], order).item() == pytest.approx(
+            size * 5 ** (1 / order), rel=1e-12
+        )
+
+
+def test_a_norm_of_many_float32_numbers_is_summed_in_float64():
+    x = np.random.default_rng(0).standard_normal(3_000_001).astype(np.float32)
+    exact = np.linalg.norm(x.astype(np.float64))
+    assert utils.get_total_norm([dg.Tensor(x)]).item() == np.float32(exact)
+    assert abs(np.sqrt(float(np.dot(x, x))) / exact - 1) > 2e-8  # what one product in float32 gives
+
+
+def test_the_bits_of_a_norm_do_not_depend_on_the_order_of_the_parameters():
+    rng = np.random.default_rng(0)
+    params = [nn.Parameter(dg.zeros(n)) for n in (40_000, 3, 9_000, 70_001)]
+    flatten(params)
+    for p in params:
+        p.grad = dg.asarray(rng.standard_normal(p.shape).astype(np.float32))
+    norms = {
+        utils.clip_grad_norm_(order, 1e9).item() for order in (params, params[::-1], params[2:] + params[:2])
+    }
+    assert len(norms) == 1
 
 
 def test_a_norm_that_is_not_finite():

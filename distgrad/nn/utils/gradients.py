@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.flat import gradient_arrays, gradient_runs
 from distgrad.autograd.ops.rules import at_hand
-from distgrad.autograd.runs import gradient_runs
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.device import follow
+from distgrad.backend.device import CPU
 from distgrad.backend.namespace import namespace_of
-from distgrad.backend.whole import clip_by_norm, norm_of
+from distgrad.backend.whole import BLOCK, clip_by_norm, norm_of, scale
 from distgrad.errors import ShapeError
 from distgrad.nn.parameter import write
 
@@ -55,63 +56,14 @@ def get_total_norm(
     return _total_norm([tensor._data for tensor in _several(tensors)], norm_type, error_if_nonfinite)
 
 
-def _total_norm(arrays: list[Any], norm_type: float, error_if_nonfinite: bool) -> Tensor:
+def _total_norm(arrays: Sequence[Any], norm_type: float, error_if_nonfinite: bool) -> Tensor:
     dtype = np.result_type(np.float32, *(array.dtype for array in arrays))
-    if not all(map(at_hand, arrays)):
-        total = _norm_on_device(arrays, float(norm_type)).astype(dtype)
-        if error_if_nonfinite and not math.isfinite(float(total)):
-            raise _not_finite(norm_type, float(total))
-        return Tensor(total)
-    parts = [_norm(array, float(norm_type)) for array in arrays if array.size]
-    total = 0.0
-    if parts:
-        total = _norm(np.array(parts), float(norm_type))
-    if error_if_nonfinite and not math.isfinite(total):
-        raise _not_finite(norm_type, total)
-    return Tensor(np.asarray(total, dtype=dtype))
-
-
-def _not_finite(norm_type: float, total: float) -> FloatingPointError:
-    return FloatingPointError(f"get_total_norm: the norm of order {norm_type} of the gradients is {total}")
-
-
-def _norm_on_device(arrays: list[Any], order: float) -> Any:
-    """The norm of all arrays in float64, as an array without axes: the host need not know it."""
-    if order == 2.0:
-        return norm_of(tuple(arrays))
-    follow(arrays[0])
-    xp = namespace_of(arrays[0])
-    parts = []
-    for array in arrays:
-        sizes = xp.abs(array.reshape(-1).astype(np.float64))
-        if order == math.inf:
-            parts.append(sizes.max())
-        elif order == 0.0:
-            parts.append(xp.sum(sizes != 0, dtype=np.float64))
-        else:
-            parts.append(xp.sum(sizes**order))
-    total = xp.stack(parts)
-    if order == math.inf:
-        return total.max()
-    if order == 0.0:  # of the tensors' norms, as on the host
-        return xp.sum(total != 0, dtype=np.float64)
-    return xp.sum(total) ** (1.0 / order)
-
-
-def _norm(array: Any, order: float) -> float:
-    """The norm in float64, since a sum of squares of float16 or float32 overflows early."""
-    flat = array.reshape(-1)
-    if order == 2.0 and flat.dtype.itemsize > 2:
-        with np.errstate(over="ignore"):
-            square = float(np.dot(flat, flat))
-        if math.isfinite(square) and square > 1e-30:
-            return math.sqrt(square)
-    sizes = np.abs(flat.astype(np.float64))
-    if order == math.inf:
-        return float(sizes.max())
-    if order == 0.0:
-        return float(np.count_nonzero(sizes))
-    return float(np.sum(sizes**order) ** (1.0 / order))
+    total = norm_of(tuple(arrays), float(norm_type)).astype(dtype) if arrays else np.zeros((), dtype)
+    if error_if_nonfinite and not math.isfinite(float(total)):
+        raise FloatingPointError(
+            f"get_total_norm: the norm of order {norm_type} of the gradients is {float(total)}"
+        )
+    return Tensor(total)
 
 
 def clip_grads_with_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Any) -> None:
@@ -122,15 +74,15 @@ def clip_grads_with_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float
         max_norm: what the norm may be at most.
         total_norm: what it is.
     """
+    parameters = _several(parameters)
     if isinstance(total_norm, Tensor) and not at_hand(total_norm):
-        arrays = gradient_runs(_several(parameters), "clip_grad_norm_")
+        arrays = gradient_arrays(parameters, "clip_grad_norm_")
         if arrays:
             clip_by_norm(tuple(arrays), total_norm._data, max_norm)
         return
-    scale = max_norm / (float(total_norm) + 1e-6)
-    if not scale >= 1.0:  # a NaN goes into the gradients, as it must not be overlooked
-        for grad in _gradients(parameters):
-            write(grad, grad._data * grad.dtype.type(scale), "clip_grad_norm_")
+    factor = max_norm / (float(total_norm) + 1e-6)
+    if not factor >= 1.0:  # a NaN goes into the gradients, as it must not be overlooked
+        scale(tuple(gradient_arrays(parameters, "clip_grad_norm_")), factor)
 
 
 def clip_grad_norm_(
@@ -153,12 +105,24 @@ def clip_grad_norm_(
     Source: Pascanu et al., ICML 2013.
     """
     parameters = _several(parameters)
-    gradients = [gradient._data for gradient in _gradients(parameters)]
-    if norm_type == 2.0 and not all(map(at_hand, gradients)):
-        gradients = gradient_runs(parameters)  # fewer launches
-    total = _total_norm(gradients, norm_type, error_if_nonfinite)
+    total = _total_norm(_norm_pieces(parameters, norm_type), norm_type, error_if_nonfinite)
     clip_grads_with_norm_(parameters, max_norm, total)
     return total
+
+
+def _norm_pieces(parameters: list[Tensor], norm_type: float) -> list[Any]:
+    """The gradients' elements as the norm goes over them.
+
+    For the Euclidean norm on the host they are cut at fixed places of the flat buffers, so that its bits
+    depend on nothing else; on a device they are as few as can be, each a launch.
+    """
+    if norm_type != 2.0:
+        return [gradient._data for gradient in _gradients(parameters)]
+    runs, pieces = gradient_runs(parameters)
+    for run in runs:
+        length = BLOCK if run.buffer.device == CPU else sys.maxsize
+        pieces += [run.buffer.grad[where] for where in run.blocks(length)]
+    return pieces
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:

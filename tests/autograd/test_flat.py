@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import distgrad as dg
+from distgrad.autograd.flat import FlatBuffer, Run, flatten, gradient_runs, join_runs
 from distgrad.autograd.functional import ArrayArithmetic
 from distgrad.errors import DTypeError
-from distgrad.optim import AdamW, FlatBuffer, flatten
+from distgrad.optim import AdamW
 
 
 def parameters(*shapes, dtype=np.float32):
@@ -154,3 +155,28 @@ def test_a_pass_inside_a_pass_adds_to_what_the_outer_one_writes():
 
     Nested.apply(dg.ones((2, 3)) @ p).sum().backward()
     np.testing.assert_array_equal(p.grad.numpy(), 4.0)
+
+
+def test_neighbours_are_one_run_and_what_a_parameter_without_gradient_parts_is_two():
+    a, b, c = params = parameters((5,), (3, 2), (4,))
+    buffer = FlatBuffer(params)
+    for p in params:
+        p.grad = dg.ones(p.shape)
+    assert gradient_runs([c, a, b, a]) == ([Run(buffer, 0, buffer.slices[2].stop)], [])
+    b.grad = None
+    assert gradient_runs(params) == ([Run(buffer, 0, 5), Run(buffer, *buffer.slices[2].indices(99)[:2])], [])
+
+
+def test_pieces_of_another_key_or_buffer_are_another_run():
+    first, second = FlatBuffer(parameters((16,), (16,))), FlatBuffer(parameters((16,)))
+    pieces = [Run(first, 16, 32, 2), Run(second, 0, 16, 1), Run(first, 0, 16, 1)]
+    assert sorted(join_runs(pieces), key=pieces.index) == pieces
+    assert join_runs([Run(first, 16, 32, 1), Run(first, 0, 16, 1)]) == [Run(first, 0, 32, 1)]
+
+
+def test_a_run_is_cut_at_places_of_its_buffer():
+    (p,) = parameters((100,))
+    buffer = FlatBuffer([p])
+    assert list(Run(buffer, 5, 40).blocks(16)) == [slice(5, 16), slice(16, 32), slice(32, 40)]
+    assert list(Run(buffer, 32, 48).blocks(16)) == [slice(32, 48)]
+    assert list(Run(buffer, 7, 7).blocks(16)) == []

@@ -1,19 +1,19 @@
 """Flat storage: parameters as slices of one array, their gradients as slices of its twin.
 
 A bucket, an optimizer's update, a norm or an all-reduce is then one call on one array, and nothing is packed
-or unpacked. ``param.data`` and ``param.grad`` are views of the slices.
+or unpacked. ``param.data`` and ``param.grad`` are views of the slices. What lies side by side is a run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import activated, device_of, find_backend
 from distgrad.errors import DeviceError, DTypeError
 
-__all__ = ["FlatBuffer", "flatten"]
+__all__ = ["FlatBuffer", "Run", "flatten", "gradient_arrays", "gradient_runs", "join_runs"]
 
 _ALIGNMENT_BYTES = 64  # a cache line, and the widest vector register
 
@@ -49,17 +49,21 @@ class FlatBuffer:
                 "module with .to"
             )
         self.dtype, self.device = dtypes.pop(), devices.pop()
-        step = max(1, _ALIGNMENT_BYTES // self.dtype.itemsize)
         self.slices: list[slice] = []
         size = 0
         for parameter in self.parameters:
             self.slices.append(slice(size, size + parameter.size))
-            size += -(-parameter.size // step) * step
+            size = self.aligned(size + parameter.size)
         self.size = size
         self.data = self._array(size, allocate)
         self.grad = self._array(size + extra, allocate)
         for parameter, where in zip(self.parameters, self.slices, strict=True):
             self._move(parameter, where)
+
+    def aligned(self, stop: int) -> int:
+        """The first place behind ``stop`` at which a parameter may start; between the two lie zeros."""
+        step = max(1, _ALIGNMENT_BYTES // self.dtype.itemsize)
+        return -(-stop // step) * step
 
     def _array(self, size: int, allocate: Allocate | None) -> Any:
         num_bytes = size * self.dtype.itemsize
@@ -88,6 +92,78 @@ class FlatBuffer:
         leaf.buffer = self.grad[where].reshape(parameter.shape)
         if gradient is not None:
             parameter.grad = gradient
+
+
+class Run(NamedTuple):
+    """A stretch of a flat buffer: parameters that lie side by side.
+
+    Attributes:
+        buffer: the flat buffer.
+        start: where in ``buffer.data`` and ``buffer.grad`` it starts.
+        stop: one past its end.
+        key: what its parameters have in common.
+    """
+
+    buffer: FlatBuffer
+    start: int
+    stop: int
+    key: Any = None
+
+    def blocks(self, length: int) -> Iterator[slice]:
+        """Its pieces between multiples of ``length`` of the buffer, wherever the run itself starts."""
+        start = self.start
+        while start < self.stop:
+            stop = min((start // length + 1) * length, self.stop)
+            yield slice(start, stop)
+            start = stop
+
+
+def join_runs(pieces: Iterable[Run]) -> list[Run]:
+    """Pieces in the order of their places; neighbours of equal key, with only zeros between, are one."""
+    runs: list[Run] = []
+    for piece in sorted(pieces, key=lambda piece: (id(piece.buffer), piece.start)):
+        last = runs[-1] if runs else None
+        if (
+            last is not None
+            and last.buffer is piece.buffer
+            and last.key == piece.key
+            and piece.start <= piece.buffer.aligned(last.stop)
+        ):
+            runs[-1] = last._replace(stop=piece.stop)
+        else:
+            runs.append(piece)
+    return runs
+
+
+def gradient_runs(parameters: Iterable[Tensor], where: str | None = None) -> tuple[list[Run], list[Any]]:
+    """Where the parameters' gradients lie, each element once, and zeros between neighbours.
+
+    Args:
+        parameters: those without a gradient are passed over.
+        where: who is about to change the gradients in place, for messages about it; None changes nothing.
+
+    Returns:
+        Runs of flat buffers, and the arrays of gradients that lie elsewhere.
+    """
+    pieces: list[Run] = []
+    loose: list[Any] = []
+    for parameter in dict.fromkeys(parameters):
+        if parameter.grad is None:
+            continue
+        if where is not None:
+            parameter.grad.changed(where)
+        leaf = parameter.leaf_state()
+        if parameter.grad._data is leaf.buffer:
+            pieces.append(Run(*leaf.flat))
+        else:
+            loose.append(parameter.grad._data)
+    return join_runs(pieces), loose
+
+
+def gradient_arrays(parameters: Iterable[Tensor], where: str | None = None) -> list[Any]:
+    """The arrays of :func:`gradient_runs`."""
+    runs, loose = gradient_runs(parameters, where)
+    return loose + [run.buffer.grad[run.start : run.stop] for run in runs]
 
 
 def flatten(parameters: Sequence[Tensor], *, allocate: Allocate | None = None) -> list[FlatBuffer]:
