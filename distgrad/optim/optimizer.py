@@ -268,6 +268,14 @@ class Optimizer:
                 self._state.pop(old[0], None)
         return home
 
+    def _forget(self, parameter: Tensor) -> None:
+        """Let a parameter's state be what it was before its first step."""
+        self._whole.pop(parameter, None)
+        buffer, start, stop = self._home(parameter)
+        for array in self._state.get(buffer, {}).values():
+            follow(array)
+            array[start:stop] = 0
+
     def _slice(self, parameter: Tensor, name: str) -> np.ndarray:
         buffer, start, stop = self._home(parameter)
         return self._array(buffer, name)[start:stop].reshape(parameter.shape)
@@ -315,6 +323,8 @@ class Optimizer:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what :meth:`state_dict` returned; nothing is changed if it does not fit.
 
+        A parameter of which the file holds no state starts anew, as before its first step.
+
         Where this optimizer and the saved one were given ``model.named_parameters()``, the state goes by
         name, however the parameters are spread over groups. A group then takes each option on which the saved
         groups of its parameters agree, and keeps its own where they do not. Without names parameters are
@@ -342,6 +352,7 @@ class Optimizer:
         for group, (options, _) in zip(self.param_groups, matched, strict=True):
             group.update(options)
         for group, parameter, entry in plan:
+            self._forget(parameter)
             self._steps[parameter] = _num_steps(entry)
             for name, array in self._states_of(group, parameter).items() if _num_steps(entry) else ():
                 value = entry[name]._data if isinstance(entry[name], Tensor) else entry[name]

@@ -1,5 +1,7 @@
 """Rules against PyTorch's, groups, state dicts, and what is refused."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -163,6 +165,42 @@ def test_a_state_with_names_moves_between_group_layouts(rule, options):
     run(rule, options, 3, fresh, other, first=3)
     for ours, expected in zip(fresh, through, strict=True):
         np.testing.assert_array_equal(ours.detach().numpy(), expected.detach().numpy())
+
+
+@pytest.mark.parametrize(("rule", "options"), [*RULES, *OTHERS], ids=names([*RULES, *OTHERS]))
+def test_what_a_file_holds_no_state_of_starts_anew(rule, options):
+    params, optimizer = run(rule, options, 0)
+    untouched = optimizer.state_dict()
+    run(rule, options, 1, params, optimizer)
+    part = optimizer.state_dict()  # step 0 leaves out nothing, so all three are there
+    del part["state"][2]
+    run(rule, options, 3, params, optimizer, first=1)
+    for saved, kept in ((untouched, 0), (part, 2)):
+        optimizer.load_state_dict(saved)
+        assert len(optimizer.state) == kept
+        twins = [dg.Tensor(p.detach().numpy().copy(), requires_grad=True) for p in params]
+        other = rule(twins, **options)
+        other.load_state_dict(saved)
+        run(rule, options, 2, params, optimizer, first=5)
+        run(rule, options, 2, twins, other, first=5)
+        for ours, expected in zip(params, twins, strict=True):
+            np.testing.assert_array_equal(ours.detach().numpy(), expected.detach().numpy())
+
+
+@pytest.mark.parametrize(("rule", "options"), RULES, ids=IDS)
+def test_a_state_from_before_the_first_step_equals_pytorchs(rule, options):
+    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+    theirs, twin = run_twin(torch, rule, options, [])
+    fresh = copy.deepcopy(twin.state_dict())
+    run_twin(torch, rule, options, range(3), theirs, twin)
+    twin.load_state_dict(fresh)
+    run_twin(torch, rule, options, range(3, 6), theirs, twin)
+    params, optimizer = run(rule, options, 0)
+    fresh = optimizer.state_dict()
+    run(rule, options, 3, params, optimizer)
+    optimizer.load_state_dict(fresh)
+    run(rule, options, 3, params, optimizer, first=3)
+    equal(params, theirs)
 
 
 def test_a_pytorch_state_with_names_moves_too():
