@@ -31,9 +31,8 @@ import socket
 import struct
 import sys
 import time
-import types
-from collections.abc import Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 STACKS_SIGNAL = signal.SIGRTMAX - 2  # a rank answers with the Python stacks of all its threads, and goes on
 CHUNK_BYTES = 1 << 16
@@ -148,99 +147,26 @@ def _die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def _load_script(path: str) -> tuple[types.CodeType, dict[str, Any]]:
-    """The code of the file ``path`` and the attributes of its ``__main__``."""
-    with open(path, "rb") as file:
-        code = compile(file.read(), path, "exec", dont_inherit=True)
-    return code, {"__file__": path, "__spec__": None, "__package__": None, "__cached__": None}
-
-
-def _load_module(name: str) -> tuple[types.CodeType, dict[str, Any]]:
-    """The code that ``python -m name`` would run and the attributes of its ``__main__``."""
+def _load_runner() -> Callable[..., None]:
+    """What runs the script, out of the file beside this one, without a trace among the script's modules."""
     import importlib.util
 
-    spec = importlib.util.find_spec(name)
-    if spec is not None and spec.submodule_search_locations is not None:
-        spec = importlib.util.find_spec(f"{name}.__main__")
-    get_code = getattr(spec and spec.loader, "get_code", None)
-    code = get_code(spec.name) if spec is not None and get_code is not None else None
-    if spec is None or code is None:
-        raise ModuleNotFoundError(f"launch: -m {name}: no module of that name that can be run", name=name)
-    attributes = {"__file__": spec.origin, "__spec__": spec, "__package__": spec.parent}
-    return code, {**attributes, "__loader__": spec.loader, "__cached__": spec.cached}
+    path = os.path.join(os.path.dirname(__file__), "rank_script.py")
+    spec = importlib.util.spec_from_file_location("rank_script", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"launch: no Python file at {path}; install distgrad anew", path=path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return cast(Callable[..., None], module.run)
 
 
-_reported: list[BaseException] = []
-
-
-def _excepthook(kind: type[BaseException], error: BaseException, trace: types.TracebackType | None) -> None:
-    """Print an exception, unless it was reported: the launcher prints that one, last."""
-    if error not in _reported:
-        sys.__excepthook__(kind, error, trace)
-
-
-def _fail(error: BaseException, failures: int) -> NoReturn:
-    """Tell the watcher about an exception that nothing caught, and leave.
-
-    A hook that the script has set is called as Python would, after the report. What was registered with
-    atexit still runs. Threads are not waited for, and MPI is not finalized: both may stand still for ever
-    once this rank has left the others.
-    """
-    import atexit
-    import ctypes
-
-    code, text = _describe(error)
-    with open(failures, "wb") as pipe:
-        pipe.write(pack(Frame.FAILED, {"code": code, "traceback": text[-CHUNK_BYTES:]}))
-    if not isinstance(error, SystemExit):
-        _reported.append(error)
-        sys.excepthook(type(error), error, error.__traceback__)
-    elif not isinstance(error.code, int):
-        print(error.code, file=sys.stderr)
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    ctypes.CDLL(None).fflush(None)
-    os._exit(code)
-
-
-def _describe(error: BaseException) -> tuple[int, str]:
-    """The exit code that Python gives an exception, and its traceback, which begins in the script."""
-    import traceback
-
-    if isinstance(error, SystemExit):
-        return (error.code & 0xFF if isinstance(error.code, int) else 1), ""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
-        trace = trace.tb_next
-    error.__traceback__ = trace
-    code = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
-    return code, "".join(traceback.format_exception(error))
-
-
-def _run_script(arguments: list[str], failures: int) -> None:
-    """Run the script as ``__main__``; like Python itself, but uncaught exceptions go to the watcher."""
-    process = os.getpid()
-    main = sys.modules["__main__"] = types.ModuleType("__main__")
-    is_module = arguments[0] == "-m"
-    if not sys.flags.safe_path:
-        sys.path[0] = os.getcwd() if is_module else os.path.dirname(os.path.realpath(arguments[0]))
-    sys.argv = arguments[1:] if is_module else arguments
-    try:
-        code, attributes = _load_module(arguments[1]) if is_module else _load_script(arguments[0])
-        if is_module:
-            sys.argv[0] = attributes["__file__"]
-        main.__dict__.update(attributes)
-        exec(code, main.__dict__)
-    except BaseException as error:
-        if os.getpid() != process:  # a fork that the script made: its end is the script's own affair
-            raise
-        if isinstance(error, SystemExit) and (error.code is None or _describe(error)[0] == 0):
-            raise
-        _fail(error, failures)
-
-
-def _script(arguments: list[str], start: dict[str, Any], watcher: int, pipes: tuple[int, ...]) -> None:
+def _script(
+    run: Callable[..., None],
+    arguments: list[str],
+    start: dict[str, Any],
+    watcher: int,
+    pipes: tuple[int, ...],
+) -> None:
     """Turn this fork into the user's script."""
     os.setpgid(0, 0)
     _die_with_parent(watcher)
@@ -253,10 +179,14 @@ def _script(arguments: list[str], start: dict[str, Any], watcher: int, pipes: tu
     if start["cores"]:
         os.sched_setaffinity(0, start["cores"])
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    sys.excepthook = _excepthook
     faulthandler.enable()
     faulthandler.register(STACKS_SIGNAL, file=stacks, all_threads=True)
-    _run_script(arguments, failures)
+
+    def report(code: int, traceback: str) -> None:
+        with open(failures, "wb") as pipe:
+            pipe.write(pack(Frame.FAILED, {"code": code, "traceback": traceback[-CHUNK_BYTES:]}))
+
+    run(arguments, report)
 
 
 def usable_cores(quota_file: str = "/sys/fs/cgroup/cpu.max") -> list[int]:
@@ -421,7 +351,7 @@ def _connect(rank: int) -> tuple[socket.socket, FrameReader, dict[str, Any]]:
     raise ConnectionError("the launcher closed the line before the start")
 
 
-def _watch(rank: int, arguments: list[str]) -> int | None:
+def _watch(rank: int, arguments: list[str], run: Callable[..., None]) -> int | None:
     """Start the script and watch it; return its status, or None in the script's own process at its end."""
     try:
         line, reader, start = _connect(rank)
@@ -438,7 +368,7 @@ def _watch(rank: int, arguments: list[str]) -> int | None:
         line.close()
         for descriptor in readers:
             os.close(descriptor)
-        _script(arguments, start, watcher, writers)
+        _script(run, arguments, start, watcher, writers)
         return None
     os.setpgid(script, script)  # also here: a signal may have to be delivered before the fork gets that far
     for descriptor in writers:
@@ -459,12 +389,12 @@ def main(arguments: list[str]) -> None:
     """Be the stub: fork a watcher a rank, wait for them, pass the first exit code on that is not 0."""
     which, *target = arguments
     ranks = range(*map(int, which.split(":"))) if ":" in which else [int(os.environ[which])]
-    watchers = []
+    watchers, run = [], _load_runner()
     for rank in ranks:
         watchers.append(os.fork())
         if watchers[-1] == 0:
             os.setsid()
-            status = _watch(rank, target)
+            status = _watch(rank, target, run)
             if status is None:
                 return
             break
