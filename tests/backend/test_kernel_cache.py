@@ -5,9 +5,11 @@ import gc
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
+from distgrad.backend.kernels import cache
 from distgrad.backend.kernels.cache import compiling
 
 PROGRAM = """
@@ -19,10 +21,13 @@ print(sum(softmax._softmax.stats.cache_misses.values()), cache.cache_folder())
 """
 
 
-def start(**variables):
+def start(first="", **variables):
     environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], env=environment | variables, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", first + PROGRAM],
+        env=environment | variables,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -74,6 +79,28 @@ def test_a_kernel_does_not_wait_for_others_that_are_being_compiled(tmp_path, mon
         held = tmp_path / f"distgrad-{os.getuid()}" / "compiling one"
         with held.open("w") as file, pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_nobody_waits_for_ever_for_whoever_holds_the_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(cache, "LOCK_TIMEOUT_S", 0.3)
+    with compiling("one"):  # another job's rank, stopped in a debugger
+        began_s = time.monotonic()
+        with compiling("one"):
+            assert 0.3 <= time.monotonic() - began_s < 5
+
+
+def test_a_full_disk_costs_no_more_than_compiling(tmp_path):
+    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))"  # EFBIG for ENOSPC
+    assert answer(start(full, XDG_CACHE_HOME=str(tmp_path)))[0] == 1
+    assert answer(start(XDG_CACHE_HOME=str(tmp_path)))[0] == 1  # nothing half-written is taken for a kernel
+
+
+def test_a_damaged_cache_costs_no_more_than_compiling(tmp_path):
+    assert answer(start(XDG_CACHE_HOME=str(tmp_path)))[0] == 1
+    for path in tmp_path.rglob("*.nb[ci]"):
+        path.write_bytes(path.read_bytes()[:100])
+    assert answer(start(XDG_CACHE_HOME=str(tmp_path)))[0] == 1
 
 
 def test_the_collector_rests_while_a_kernel_is_compiled_and_no_longer():

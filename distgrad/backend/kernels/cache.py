@@ -13,12 +13,17 @@ import fcntl
 import functools
 import gc
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from distgrad import env
 
-__all__ = ["cache_folder", "compiling"]
+__all__ = ["LOCK_TIMEOUT_S", "cache_folder", "compiling"]
+
+LOCK_TIMEOUT_S = 20.0  # the slowest kernel takes 10 s on one busy core; a job's watch for hangs waits 60 s
+_LOOK_S = 0.01  # between two looks at the lock: what is loaded meanwhile takes several times as long
 
 
 def _own_folder(path: Path) -> bool:
@@ -46,12 +51,26 @@ def cache_folder() -> Path | None:
     return None
 
 
+def _lock(file: IO[str]) -> None:
+    """Wait for the file's lock, but no longer than the deadline."""
+    deadline_s = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline_s:
+                return
+            time.sleep(_LOOK_S)
+
+
 @contextlib.contextmanager
 def compiling(name: str) -> Iterator[None]:
     """Let one process of the host at a time compile, or load, the kernel of that name.
 
     Without a folder for the lock's file there is no lock. Others' kernels do not wait: a job that compiles
-    would hold up all jobs beside it, whose kernels lie in the cache.
+    would hold up all jobs beside it, whose kernels lie in the cache. Nor does anyone wait for ever: who holds
+    the lock may be stopped, in a debugger say, and a kernel that two compile is no fault.
 
     The collector of cycles rests meanwhile: a compiler makes objects by the million, few of them garbage,
     and looking through them again and again takes a tenth of its time.
@@ -59,8 +78,8 @@ def compiling(name: str) -> Iterator[None]:
     folder = _temporary()
     with contextlib.ExitStack() as stack:
         if _own_folder(folder):
-            file = stack.enter_context((folder / f"compiling {name}").open("w"))
-            fcntl.flock(file, fcntl.LOCK_EX)
+            with contextlib.suppress(OSError):  # a full disk, or one that knows no locks
+                _lock(stack.enter_context((folder / f"compiling {name}").open("w")))
         if gc.isenabled():
             gc.disable()
             stack.callback(gc.enable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -54,11 +55,35 @@ def jit(function: Callable[..., Any], **options: Any) -> Any:
     usual = numba.config.CACHE_DIR
     if _FOLDER is not None:
         numba.config.CACHE_DIR = _FOLDER
+    settings = {"fastmath": _FAST, "error_model": "numpy", "nogil": True} | options
     try:
-        settings = {"fastmath": _FAST, "error_model": "numpy", "nogil": True, "cache": _FOLDER is not None}
-        return numba.njit(**(settings | options))(function)
+        if _FOLDER is None:
+            return numba.njit(**settings)(function)
+        return _forgive(numba.njit(**settings, cache=True)(function))
+    except RuntimeError:  # Numba's word for a folder that cannot be made
+        return numba.njit(**settings)(function)
     finally:
         numba.config.CACHE_DIR = usual
+
+
+def _forgive(compiled: Any) -> Any:
+    """Let a cache that is full or damaged cost no more than compiling: what it holds can be made anew."""
+    load, save = compiled._cache.load_overload, compiled._cache.save_overload
+
+    def load_if_sound(*where: Any) -> Any:
+        try:
+            return load(*where)
+        except Exception:  # whatever reading a damaged pickle raises
+            with contextlib.suppress(OSError):
+                compiled._cache.flush()  # or the index would be read again before it is written
+            return None
+
+    def save_if_possible(*what: Any) -> None:
+        with contextlib.suppress(OSError):
+            save(*what)
+
+    compiled._cache.load_overload, compiled._cache.save_overload = load_if_sound, save_if_possible
+    return compiled
 
 
 def is_plain(*arrays: Any) -> bool:
