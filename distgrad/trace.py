@@ -7,17 +7,26 @@ A listener (a profiler, a test, a statistics collector) is an object with two me
         def event(self, name: str, time_s: float, fields: dict) -> None: ...
 
 Times are ``time.perf_counter()`` seconds. Listeners are called in the thread that did the work, so they
-append and return.
+append and return. The spans of a training step:
+
+===================  ==================================================================================
+``forward``          of a module under DistributedDataParallel; ``rank``, ``step``
+``backward``         likewise, with the waiting at its end; ``rank``, ``step``
+``bucket.wait``      backward's end waits for a bucket; ``rank``, ``step``, ``bucket``, ``bytes``, ``busy_s``
+``optimizer.step``   ``step``, ``optimizer``
+``data.next``        the loop waits for a batch; ``batch``
+``checkpoint.save``  ``bytes``, ``path``
+``checkpoint.load``  ``bytes``, ``path``
+===================  ==================================================================================
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
-__all__ = ["Listener", "event", "listening", "span", "subscribe", "unsubscribe"]
+__all__ = ["Listener", "event", "listening", "report", "span", "subscribe", "unsubscribe"]
 
 
 class Listener(Protocol):
@@ -50,19 +59,33 @@ def listening() -> bool:
     return bool(_listeners)
 
 
-@contextmanager
-def span(name: str, **fields: Any) -> Iterator[None]:
-    """Report the time that the body of the ``with`` statement takes."""
-    if not _listeners:
-        yield
-        return
-    start_s = time.perf_counter()
-    try:
-        yield
-    finally:
-        end_s = time.perf_counter()
-        for listener in _listeners:
-            listener.span(name, start_s, end_s, fields)
+class _Span:
+    """The body of a ``with`` statement that somebody listens to."""
+
+    __slots__ = ("_fields", "_name", "_start_s")
+
+    def __init__(self, name: str, fields: dict[str, Any]) -> None:
+        self._name, self._fields = name, fields
+
+    def __enter__(self) -> None:
+        self._start_s = time.perf_counter()
+
+    def __exit__(self, *exception: object) -> None:
+        report(self._name, self._start_s, time.perf_counter(), **self._fields)
+
+
+_UNHEARD = nullcontext()
+
+
+def span(name: str, **fields: Any) -> AbstractContextManager[None]:
+    """Report the time that the body of the ``with`` statement takes, also where it raises."""
+    return _Span(name, fields) if _listeners else _UNHEARD
+
+
+def report(name: str, start_s: float, end_s: float, **fields: Any) -> None:
+    """Report a stretch of time that was measured elsewhere."""
+    for listener in _listeners:
+        listener.span(name, start_s, end_s, fields)
 
 
 def event(name: str, **fields: Any) -> None:

@@ -169,12 +169,16 @@ class Moment:
 
     Args:
         device: whose stream.
+
+    Attributes:
+        told_s: ``time.perf_counter()`` when the device was asked; on the CPU the moment itself.
     """
 
-    __slots__ = ("_at",)
+    __slots__ = ("_at", "told_s")
 
     def __init__(self, device: Device) -> None:
         self._at: Any = time.perf_counter()
+        self.told_s: float = self._at
         if device.kind != "cpu":
             self._at = Event(enable_timing=True, device=device)
             self._at.record()

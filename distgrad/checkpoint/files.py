@@ -25,6 +25,7 @@ from distgrad.backend.device import CPU, to_device
 from distgrad.backend.namespace import NAMESPACES
 from distgrad.elsewhere import unexpected
 from distgrad.errors import DataError, DTypeError
+from distgrad.trace import span
 
 __all__ = ["load", "save"]
 
@@ -56,7 +57,8 @@ def save(state: Any, path: str | os.PathLike[str], metadata: dict[str, str] | No
     if reserved:
         raise ValueError(f"save: metadata must not use the names {sorted(reserved)}")
     notes = {**(metadata or {}), _TREE: json.dumps(tree)}
-    _write(Path(path), arrays, {**notes, _DIGEST: _digest(arrays, notes)})
+    with span("checkpoint.save", bytes=sum(array.nbytes for array in arrays.values()), path=str(path)):
+        _write(Path(path), arrays, {**notes, _DIGEST: _digest(arrays, notes)})
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray], notes: dict[str, str]) -> None:
@@ -110,7 +112,8 @@ def load(path: str | os.PathLike[str], *, allow_pickle: bool = False, **others: 
     except OSError as error:
         raise DataError(f"load: cannot read {path}: {error.strerror}") from None
     if len(head) == 9 and head[8:] == b"{":
-        return _load_safetensors(path)
+        with span("checkpoint.load", bytes=path.stat().st_size, path=str(path)):
+            return _load_safetensors(path)
     if head[:1] == b"\x80" and allow_pickle:
         with path.open("rb") as file:
             return pickle.load(file)

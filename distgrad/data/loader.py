@@ -17,6 +17,7 @@ from distgrad.data.pool import WorkerPool
 from distgrad.data.sampler import BatchSampler, RandomSampler, SequentialSampler, check_batch_size
 from distgrad.data.worker import Payload
 from distgrad.elsewhere import unexpected
+from distgrad.trace import span
 
 __all__ = ["DataLoader"]
 
@@ -179,7 +180,12 @@ class DataLoader:
         return {"index": self._skip} if self._resumable is None else self._resumable.state_dict()
 
     def _count(self, batches: Iterator[Any]) -> Iterator[Any]:
-        for batch in batches:
+        end = object()
+        while True:
+            with span("data.next", batch=self._num_batches):
+                batch = next(batches, end)
+            if batch is end:
+                return
             self._num_batches += 1
             yield batch
 

@@ -25,6 +25,7 @@ from distgrad.backend.kernels.table import is_fused
 from distgrad.backend.namespace import NAMESPACES
 from distgrad.comm.progress import tell_step
 from distgrad.errors import DTypeError, GraphError, ShapeError, StateDictError
+from distgrad.trace import span
 
 __all__ = ["Optimizer", "whole_runs"]
 
@@ -171,19 +172,22 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        with no_grad():
+        with no_grad(), span("optimizer.step", optimizer=type(self).__name__):
             for group in self.param_groups:
-                if self.elementwise:
-                    for run in self._runs(group):
-                        self._apply(group, run)
-                else:
-                    for parameter in self._with_gradients(group):
-                        leaf, step = parameter.leaf_state(), self._steps[parameter]
-                        state = self._states_of(group, parameter)
-                        follow(parameter._data)
-                        self._update(group, parameter._data, leaf.buffer, state, step)
+                self._step(group)
         tell_step(lambda: max(self._steps.values()))
         return loss
+
+    def _step(self, group: dict[str, Any]) -> None:
+        if self.elementwise:
+            for run in self._runs(group):
+                self._apply(group, run)
+            return
+        for parameter in self._with_gradients(group):
+            leaf, step = parameter.leaf_state(), self._steps[parameter]
+            state = self._states_of(group, parameter)
+            follow(parameter._data)
+            self._update(group, parameter._data, leaf.buffer, state, step)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients; ``set_to_none=False`` leaves zeros instead."""

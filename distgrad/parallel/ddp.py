@@ -29,6 +29,7 @@ from distgrad.parallel.exact import Shards
 from distgrad.parallel.reducer import ForwardPass, Reducer
 from distgrad.parallel.replicas import average, broadcast, checksums
 from distgrad.parallel.statistics import Statistics
+from distgrad.trace import span
 
 __all__ = ["DistributedDataParallel"]
 
@@ -113,7 +114,6 @@ class DistributedDataParallel(Module):
         self.hook = hook
         self._num_joined = 0
         self._agreed_step = 0
-        self._num_steps_before = 0  # counted in statistics that have been reset
         self._shards: Shards | None = None
         if shards is not None:
             seed = self.comm.broadcast_object(default_generator.seed)
@@ -232,7 +232,8 @@ class DistributedDataParallel(Module):
             )
         self._prepare()
         first, issued = next_number(), self.comm.family.num_issued
-        out = self.module(*args, **kwargs)
+        with span("forward", rank=self.comm.rank, step=self.reducer.num_steps):
+            out = self.module(*args, **kwargs)
         self.reducer.forward_issued(self.comm.family.num_issued - issued)
         self.reducer.passes.append(ForwardPass(first, next_number(), _num_samples(args, kwargs)))
         return out
@@ -414,7 +415,7 @@ class DistributedDataParallel(Module):
                 f"step {self._agreed_step}. Every rank must make the same updates: look for random numbers, "
                 "data or options that enter an update on one rank only"
             )
-        self._agreed_step = self._num_steps_before + statistics.num_steps
+        self._agreed_step = self.reducer.num_steps
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
@@ -441,7 +442,6 @@ class DistributedDataParallel(Module):
         self.reducer.settle()
         statistics = self.reducer.statistics
         if reset:
-            self._num_steps_before += statistics.num_steps
             self.reducer.statistics = Statistics()
         return statistics
 

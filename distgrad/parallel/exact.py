@@ -281,7 +281,7 @@ class Shards:
         """Join what all ranks have; every rank comes here once a step, or ends."""
         reducer.take_weight()
         reducer.enabled = reducer.averaged = True
-        reducer.statistics.num_steps += 1
+        reducer.count_step()
         step.news[-2:] = rows, failed
         news = self.comm.all_reduce(
             step.news

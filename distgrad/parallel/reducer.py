@@ -88,6 +88,7 @@ class Reducer:
         active: whether a backward pass is under way.
         joined: whether this rank has begun the step that the next reduction ends.
         averaged: whether the gradients at hand are means already.
+        num_steps: reductions of all buckets so far.
         better_order: the parameters as their gradients became ready in the first step that reduced, agreed on
             by all ranks; None before that step, and if ``parameters`` had that order.
     """
@@ -109,6 +110,7 @@ class Reducer:
         self.joined = False
         self.averaged = False
         self.statistics = Statistics()
+        self.num_steps = 0
         self.passes: deque[ForwardPass] = deque(maxlen=_MAX_PASSES)
         self.buckets = [Bucket(bucket, comm, hook) for bucket in plan_buckets(parameters, cap_bytes)]
         self._bucket_of = {leaf: bucket for bucket in self.buckets for leaf in bucket.leaves}
@@ -365,6 +367,7 @@ class Reducer:
         """Take over from a reducer of other buckets, whose gradients have moved here."""
         self.number = previous.number
         self.statistics = previous.statistics
+        self.num_steps = previous.num_steps
         self.passes = previous.passes
         self.enabled = previous.enabled
         self.joined = previous.joined
@@ -387,15 +390,22 @@ class Reducer:
         start_s = time.perf_counter()
         total = self.statistics
         total.ready_order = [name for bucket in self.buckets for name in bucket.names]
-        total.num_steps += 1
+        self.count_step()
         total.sent_bytes += self.comm.sent_bytes - self._sent_bytes
         each = [bucket.statistics() for bucket in self.buckets]
         total.num_bytes += sum(bucket["num_bytes"] for bucket in each)
         works = [bucket.work for bucket in self.buckets]
         before, self._ended = self._ended or self._moments[0], self._moments[-1]
-        self._unsettled.append(Timing(total, each, works, self._moments, before))
+        self._unsettled.append(
+            Timing(total, each, works, self._moments, before, self.comm.rank, self.num_steps - 1)
+        )
         self.settle()
         total.counting_s += time.perf_counter() - start_s
+
+    def count_step(self) -> None:
+        """A reduction of all buckets is over."""
+        self.num_steps += 1
+        self.statistics.num_steps += 1
 
     def settle(self) -> None:
         """Bring the statistics up to the last step that the device has finished.

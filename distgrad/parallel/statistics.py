@@ -8,7 +8,7 @@ from typing import Any
 
 from distgrad.backend.streams import Moment
 from distgrad.comm.work import Work
-from distgrad.trace import event, listening
+from distgrad.trace import listening, report
 
 __all__ = ["Statistics", "Timing"]
 
@@ -77,6 +77,8 @@ class Timing:
         works: the buckets' reductions.
         moments: the backward pass's start, the end of its computation, and for each bucket that of its wait.
         before: the end of the step before.
+        rank: whose step it is.
+        step: its number, from 0.
     """
 
     statistics: Statistics
@@ -84,6 +86,8 @@ class Timing:
     works: list[Work]
     moments: list[Moment]
     before: Moment
+    rank: int
+    step: int
 
     def settle(self) -> bool:
         """Add the seconds to the statistics; False if the device has not finished."""
@@ -103,5 +107,16 @@ class Timing:
         total.communication_s += sum(bucket["busy_s"] for bucket in self.buckets)
         total.exposed_s += sum(waits[1:])
         if listening():
-            event("reduce", buckets=self.buckets, computing_s=waits[0])
+            self._report(backward_s, waits)
         return True
+
+    def _report(self, backward_s: float, waits: list[float]) -> None:
+        """Tell the listeners of these very times; a device's are laid on the host's clock at its start."""
+        fields = {"rank": self.rank, "step": self.step}
+        start_s = self.moments[0].told_s
+        report("backward", start_s, start_s + backward_s, **fields)
+        start_s += waits[0]
+        for place, (bucket, waited_s) in enumerate(zip(self.buckets, waits[1:], strict=True)):
+            moved = {"bucket": place, "bytes": bucket["num_bytes"], "busy_s": bucket["busy_s"]}
+            report("bucket.wait", start_s, start_s + waited_s, **fields, **moved)
+            start_s += waited_s
