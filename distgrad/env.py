@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Environment", "place", "read", "unplace", "without_world"]
+__all__ = ["THREAD_VARIABLES", "Environment", "given_threads", "place", "read", "unplace", "without_world"]
+
+#: Those in which users give a number of threads, the one that is meant for all libraries first.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Environment:
         slurm_size: ``SLURM_STEP_NUM_TASKS``, the number of tasks that ``srun`` has started.
         keep_memory: ``DISTGRAD_KEEP_MEMORY``, whether large freed arrays stay with the process ("0" turns
             it off; see ``distgrad.backend.memory``).
-        num_threads: ``OMP_NUM_THREADS``, the threads that a process computes with.
+        num_threads: ``OMP_NUM_THREADS`` or ``OPENBLAS_NUM_THREADS``, how many compute in a process.
         cache_home: ``XDG_CACHE_HOME``, the folder of the user's caches.
         numba_cache: ``NUMBA_CACHE_DIR``, where Numba keeps compiled kernels, if it is to be elsewhere.
         no_color: ``NO_COLOR``, whether the user wants no colours (https://no-color.org).
@@ -84,9 +87,18 @@ def _local_rank(variables: Mapping[str, str]) -> int | None:
     return next((_number(variables, name) for name in names if variables.get(name)), None)
 
 
-def _threads(variables: Mapping[str, str]) -> int | None:
-    text = (variables.get("OMP_NUM_THREADS") or "").split(",")[0]  # OpenMP takes one number a nesting level
-    return int(text) if text.isdecimal() and int(text) > 0 else None
+def given_threads(variables: Mapping[str, str], names: tuple[str, ...] = THREAD_VARIABLES) -> int | None:
+    """The first number of threads that the user gave; None if there is none.
+
+    Args:
+        variables: the user's.
+        names: those to look at.
+    """
+    for name in names:
+        text = (variables.get(name) or "").split(",")[0]  # OpenMP takes one number a nesting level
+        if text.isdecimal() and int(text) > 0:
+            return int(text)
+    return None
 
 
 def _check_collectives(variables: Mapping[str, str]) -> float:
@@ -135,7 +147,7 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         ),
         slurm_size=None if "DISTGRAD_SUPERVISOR" in variables else _number(variables, "SLURM_STEP_NUM_TASKS"),
         keep_memory=variables.get("DISTGRAD_KEEP_MEMORY", "1") != "0",
-        num_threads=_threads(variables),
+        num_threads=given_threads(variables, THREAD_VARIABLES[:2]),  # what NumPy's library looks at, too
         cache_home=Path(variables.get("XDG_CACHE_HOME") or "~/.cache").expanduser(),
         numba_cache=variables.get("NUMBA_CACHE_DIR") or None,
         no_color=bool(variables.get("NO_COLOR")),

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from distgrad.env import THREAD_VARIABLES, given_threads
 from distgrad.errors import LaunchError
 
-__all__ = ["THREAD_VARIABLES", "Host", "RankSpec", "count", "environment", "place", "share"]
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+__all__ = ["Host", "RankSpec", "count", "environment", "place", "share"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,8 @@ def environment(spec: RankSpec, cores: Sequence[int], given: Mapping[str, str]) 
     Args:
         spec: the rank.
         cores: the cores that its host's ranks share; empty if they are not known.
-        given: the user's variables; a thread count that stands there, and is not empty, is left as it is.
+        given: the user's variables; a number of threads that stands in one holds for all libraries that have
+            none of their own.
     """
     variables = {
         "RANK": str(spec.rank),
@@ -107,7 +107,7 @@ def environment(spec: RankSpec, cores: Sequence[int], given: Mapping[str, str]) 
         "LOCAL_WORLD_SIZE": str(spec.local_world_size),
         "NODE_RANK": str(spec.node_rank),
     }
-    if not cores:
+    threads = given_threads(given) or len(share(spec, cores) if cores else [])
+    if threads == 0:
         return variables
-    threads = str(len(share(spec, cores)))
-    return variables | {name: threads for name in THREAD_VARIABLES if not given.get(name)}
+    return variables | {name: str(threads) for name in THREAD_VARIABLES if not given.get(name)}

@@ -74,6 +74,7 @@ class Supervisor:
         self.verdict: Verdict | None = None
         self._loop = Loop()
         self._interrupted = False
+        self._crowded = False  # whether it was said that there are more ranks than cores
         self._starter: subprocess.Popen[bytes] | None = None
         self._starter_said = b""
         self._reported: list[int] = []  # where the ranks stood when a hang was reported last
@@ -173,11 +174,20 @@ class Supervisor:
         rank = self.ranks[number]
         rank.track.host, rank.track.heard_s = str(hello["host"]), time.monotonic()
         cores = [int(core) for core in hello["cores"]]
+        self._compare(rank, len(cores))
         return {
             "environment": plan.environment(rank.spec, cores, self.given) | self.console.environment(number),
             "cores": plan.share(rank.spec, cores) if self.options.bind else [],
             "patience_s": LINE_PATIENCE * min(self.options.hang_after_s, START_TIMEOUT_S),
         }
+
+    def _compare(self, rank: Rank, num_cores: int) -> None:
+        """Say once a job that a host has fewer cores than ranks."""
+        num_ranks = rank.spec.local_world_size
+        if num_ranks > num_cores and not self._crowded:
+            self._crowded = True
+            cores = f"{_count(num_cores, 'core')} of {rank.track.host}"
+            self.console.say(f"launch: {num_ranks} ranks share {cores}, and take turns")
 
     def _handle(self, rank: Rank, kind: Frame, body: bytes) -> None:
         number = rank.spec.rank

@@ -17,6 +17,7 @@ import pytest
 from .room import Room
 
 LIMIT_S = 60.0
+_CROWD = re.compile(r"^launch: \d+ ranks share .*\n", re.MULTILINE)
 
 
 @dataclass
@@ -26,9 +27,10 @@ class Ended:
     Attributes:
         code: the exit code.
         stdout: what it wrote.
-        stderr: the same, on standard error.
+        stderr: the same, on standard error, but for ``crowd``.
         seconds: from the start of the launcher's process to its end.
         at_s: its end, in ``time.monotonic()``.
+        crowd: what was said of more ranks than this machine has cores.
     """
 
     code: int
@@ -36,6 +38,7 @@ class Ended:
     stderr: str
     seconds: float
     at_s: float
+    crowd: str
 
     def seconds_since(self, printed: str) -> float:
         """From the last ``at SECONDS`` that a rank printed to the end: without what the start took."""
@@ -78,7 +81,10 @@ class Job:
         """Wait for the end."""
         stdout, stderr = self.process.communicate(timeout=LIMIT_S)
         at_s = time.monotonic()
-        return Ended(self.process.returncode, stdout, stderr, at_s - self.began_s, at_s)
+        crowd = "".join(_CROWD.findall(stderr))
+        return Ended(
+            self.process.returncode, stdout, _CROWD.sub("", stderr), at_s - self.began_s, at_s, crowd
+        )
 
     def await_lines(self, *expected: str) -> None:
         """Read standard output until all ``expected`` lines have come, in any order."""

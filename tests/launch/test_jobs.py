@@ -87,6 +87,8 @@ def test_bound_ranks_have_cores_and_as_many_threads_of_their_own(run, number, ba
             own, of_thread, threads = json.loads(line[4:])
             assert own == of_thread == expected[rank]
             assert threads == str(len(dealt[rank]))
+        said = f"launch: {number} ranks share {len(cores)} core"
+        assert ended.crowd.count("\n") == ended.crowd.count(said) == (number > len(cores))
 
 
 def test_one_rank_as_a_module_quietly(run, tmp_path):

@@ -3,9 +3,10 @@
 import os
 
 import pytest
-from distgrad.launch.plan import THREAD_VARIABLES, Host, environment, place, share
+from distgrad.launch.plan import Host, environment, place, share
 from distgrad.launch.rank import usable_cores
 
+from distgrad.env import THREAD_VARIABLES
 from distgrad.errors import LaunchError
 from distgrad.launch import plan
 
@@ -52,9 +53,20 @@ def test_impossible_numbers_are_refused():
         place([Host("a", 3), Host("b", 1)], 5)
 
 
-def test_environment_keeps_the_users_threads():
+@pytest.mark.parametrize(
+    ("given", "threads"),
+    [
+        ({}, "4444"),
+        ({"OMP_NUM_THREADS": "7"}, "7777"),
+        ({"OPENBLAS_NUM_THREADS": "3"}, "3333"),
+        ({"OMP_NUM_THREADS": "7", "MKL_NUM_THREADS": "3"}, "7737"),
+        ({"OMP_NUM_THREADS": "5,2"}, "5555"),
+        ({"OMP_NUM_THREADS": "", "NUMBA_NUM_THREADS": "2"}, "2222"),
+        ({"OMP_NUM_THREADS": "many"}, "4444"),
+    ],
+)
+def test_a_number_of_threads_that_the_user_gave_holds_for_all_libraries(given, threads):
     spec = place([Host("a", 2), Host("b", 2)], 4)[3]
-    variables = environment(spec, range(8), {"OMP_NUM_THREADS": "7", "HOME": "/"})
     place_variables = {
         "RANK": "3",
         "LOCAL_RANK": "1",
@@ -62,9 +74,13 @@ def test_environment_keeps_the_users_threads():
         "LOCAL_WORLD_SIZE": "2",
         "NODE_RANK": "1",
     }
-    threads = {name: "4" for name in THREAD_VARIABLES if name != "OMP_NUM_THREADS"}
-    assert variables == place_variables | threads
-    assert environment(spec, [], {}) == place_variables
+    variables = environment(spec, range(8), given | {"HOME": "/"})
+    assert {name: variables.pop(name, None) for name in place_variables} == place_variables
+    found = {**variables, **{name: value.split(",")[0] for name, value in given.items() if value != ""}}
+    expected = dict(zip(THREAD_VARIABLES, threads, strict=True))
+    assert found == expected | {name: value for name, value in given.items() if value == "many"}
+    unknown = environment(spec, [], given)  # on another host, before it has told its cores
+    assert all(unknown.get(name) in (None, number) for name, number in expected.items())
 
 
 @pytest.mark.parametrize(
