@@ -73,7 +73,8 @@ class DistributedDataParallel(Module):
     Attributes:
         module: the wrapped module.
         batch_weight: how much the last forward pass counts: the length of the first axis of its first tensor.
-            Set it after forward to count by something else (tokens, say).
+            Set it after forward, to a number or a tensor of one element, to count by something else:
+            ``model.batch_weight = (target != -100).sum()`` where the loss is the mean over counted targets.
 
     Raises:
         CommMismatchError: modules that differ between ranks, with the first parameter that does; later, also
@@ -143,10 +144,11 @@ class DistributedDataParallel(Module):
         return self._last_pass().weight
 
     @batch_weight.setter
-    def batch_weight(self, weight: float) -> None:
+    def batch_weight(self, weight: Any) -> None:
+        weight = float(weight)
         if not 0 <= weight < math.inf:
             raise ValueError(f"batch_weight: expected a finite number of at least 0, got {weight}")
-        self._last_pass().weight = float(weight)
+        self._last_pass().weight = weight
 
     def _last_pass(self) -> ForwardPass:
         passes = self.reducer.passes

@@ -226,7 +226,9 @@ def test_cross_entropy_for_one_class_and_for_many(cp, char):
     for shape in ((1, 1), (300, 2), (7, 5001)):
         target = rng.integers(0, shape[1], shape[0])
         logits = 10 * rng.standard_normal(shape)
-        assert run_both(REGISTRY["softmax_cross_entropy"], [logits], {"target": target}, cp, char) == 2
+        for ignored in (None, int(target[0])):
+            attributes = {"target": target, "ignore_index": ignored}
+            assert run_both(REGISTRY["softmax_cross_entropy"], [logits], attributes, cp, char) == 2
 
 
 def test_a_class_that_there_is_not_gives_nan_and_reads_nothing(cp, char):

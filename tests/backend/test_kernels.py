@@ -164,8 +164,10 @@ def test_cross_entropy_agrees_for_one_class_and_for_many():
     for shape in ((1, 1), (300, 2), (7, 5001)):
         target = rng.integers(0, shape[1], shape[0])
         logits = 30 * rng.standard_normal(shape).astype("f")
-        ran = compare(REGISTRY["softmax_cross_entropy"], [logits], {"target": target}, "f")
-        assert ran == (2 if logits.size >= 512 else 1)
+        for ignored in (None, int(target[0])):
+            attributes = {"target": target, "ignore_index": ignored}
+            ran = compare(REGISTRY["softmax_cross_entropy"], [logits], attributes, "f")
+            assert ran == (2 if logits.size >= 512 else 1)
 
 
 STATES = [(0, 0, 0), (123, 7, 5), ((1 << 64) - 1, 1 << 63, (1 << 64) - 2), (5, 1, (1 << 70) + 3)]

@@ -7,6 +7,7 @@ from parallel.problems import CLASSES, FEATURES, Network, batches, mean_loss, pa
 import distgrad as dg
 from distgrad.comm import ThreadWorld, init
 from distgrad.errors import CommMismatchError, GraphError
+from distgrad.nn import functional as F
 from distgrad.nn.parameter import Parameter
 from distgrad.optim.adam import AdamW
 from distgrad.parallel.ddp import DistributedDataParallel
@@ -121,6 +122,33 @@ def test_weights_other_than_samples(size):
 
     for got in ThreadWorld(size).run(run):
         assert_equal_gradients(got, expected)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("given", [True, False], ids=["counted", "samples"])
+def test_a_rank_whose_targets_are_all_ignored(size, given):
+    """With the counted targets as weights the mean is over all that count; by samples it stays finite."""
+    x, y = batches(1, 4 * size)[0]
+    target = np.where(np.arange(len(y)) % 3 == 0, -100, y)
+    target[:4] = -100
+
+    def run(comm):
+        model = DistributedDataParallel(Network(), comm)
+        mine = dg.tensor(part(target, comm))
+        loss = F.cross_entropy(model(dg.Tensor(part(x, comm))), mine)
+        if given:
+            model.batch_weight = (mine != -100).sum()
+            assert model.batch_weight == np.sum(part(target, comm) != -100)
+        loss.backward()
+        return gradients_of(model)
+
+    counted = target != -100
+    expected = reference_gradients(x[counted], target[counted])
+    for got in ThreadWorld(size).run(run):
+        if given:
+            assert_equal_gradients(got, expected if size > 1 else [np.zeros_like(e) for e in expected])
+        else:
+            assert all(np.isfinite(g).all() for g in got)
 
 
 class Branching(Network):

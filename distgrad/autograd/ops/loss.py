@@ -63,8 +63,8 @@ def _(xp: Any, g: Array, y: Array, axis: int) -> Array:
     return g - xp.exp(y) * xp.sum(g, axis=axis, keepdims=True)
 
 
-def check_classes(where: str, logits: Shape, target: Any) -> None:
-    """Targets must be whole numbers, one a row of logits, that name a class.
+def check_classes(where: str, logits: Shape, target: Any, counted: Any = None) -> None:
+    """Targets must be whole numbers, one a row of logits, that name a class where they are ``counted``.
 
     Raises:
         ShapeError: rows and targets differ in number.
@@ -77,22 +77,35 @@ def check_classes(where: str, logits: Shape, target: Any) -> None:
         )
     if target.dtype.kind not in "iu":
         raise DTypeError(f"{where}: target must hold class numbers (integers), got {target.dtype}")
-    if at_hand(target) and target.size and (target.min() < 0 or target.max() >= logits[1]):
+    if not at_hand(target):
+        return
+    target = target if counted is None else target[counted]
+    if target.size and (target.min() < 0 or target.max() >= logits[1]):
         bad = target[(target < 0) | (target >= logits[1])][0]
         raise IndexError(f"{where}: target holds class {bad}, but logits have {logits[1]} classes")
 
 
 _TARGET = np.array([1, 0, 3])
+_PART = {"target": np.array([1, -100, 3]), "ignore_index": -100}
+
+
+def _counted(xp: Any, logits: Array, target: Any, ignore_index: int | None) -> tuple[Any, Array, Any]:
+    """Which rows count (None: all), and logits and classes with zeros in place of the others'."""
+    if ignore_index is None:
+        return None, logits, target
+    counted = target != ignore_index
+    return counted, xp.where(xp.expand_dims(counted, axis=1), logits, 0.0), target * counted
 
 
 @primitive(
     math="y[n] = log Σ_c e^logits[n, c] - logits[n, target[n]]",
-    shape=lambda logits, target: logits[:1],
+    shape=lambda logits, target, ignore_index=None: logits[:1],
     dtypes="real floating-point",
     samples=[
         Sample(((3, 4),), {"target": _TARGET}),
         Sample(((0, 4),), {"target": _TARGET[:0]}, note="empty"),
         Sample((np.array([[800.0, -800.0]]),), {"target": _TARGET[:1]}, note="tails", grad=False),
+        Sample(((3, 4),), _PART, note="a row that does not count"),
     ],
     rejects=[
         Reject(((3, 4),), ShapeError, "expected [N, C] and [N]", {"target": _TARGET[:2]}),
@@ -100,25 +113,33 @@ _TARGET = np.array([1, 0, 3])
         Reject(((3, 3),), IndexError, "holds class 3", {"target": _TARGET}),
     ],
 )
-def softmax_cross_entropy(xp: Any, logits: Array, /, *, target: Any) -> Array:
+def softmax_cross_entropy(
+    xp: Any, logits: Array, /, *, target: Any, ignore_index: int | None = None
+) -> Array:
     """Cross entropy of each row's softmax with a class.
 
     Args:
         logits: ``[N, C]``.
         target: class numbers, an integer array ``[N]``.
+        ignore_index: a target whose row gives 0 and gets no gradient, whatever its logits are; None: none.
 
     Returns:
         ``[N]``, in nats.
     """
-    check_classes("softmax_cross_entropy", logits.shape, target)
+    counted = None if ignore_index is None else target != ignore_index
+    check_classes("softmax_cross_entropy", logits.shape, target, counted)
+    counted, logits, classes = _counted(xp, logits, target, ignore_index)
     (wide,) = widened(logits)
     top = xp.max(wide, axis=1, keepdims=True)
     total = xp.log(xp.sum(xp.exp(wide - top), axis=1)) + top[:, 0]
-    return (total - wide[xp.arange(logits.shape[0]), target]).astype(logits.dtype, copy=False)
+    y = total - wide[xp.arange(logits.shape[0]), classes]
+    y = y if counted is None else xp.where(counted, y, 0.0)
+    return y.astype(logits.dtype, copy=False)
 
 
 @softmax_cross_entropy.vjp("logits")
-def _(xp: Any, g: Array, logits: Array, target: Any) -> Array:
-    g = xp.expand_dims(g, axis=1)
-    picked = (plain(xp.arange(logits.shape[0])), target)
+def _(xp: Any, g: Array, logits: Array, target: Any, ignore_index: int | None) -> Array:
+    counted, logits, classes = _counted(xp, logits, target, ignore_index)
+    g = xp.expand_dims(g if counted is None else xp.where(counted, g, 0.0), axis=1)
+    picked = (plain(xp.arange(logits.shape[0])), classes)
     return xp.softmax(logits, axis=1) * g - xp.put_zeros(g[:, 0], picked, logits.shape)

@@ -115,7 +115,8 @@ def var(xp: Any, x: Array, /, *, axis: Axis = None, correction: float = 0.0, kee
 
 @var.vjp("x")
 def _(xp: Any, g: Array, x: Array, axis: Axis, correction: float, keepdims: bool) -> Array:
-    scale = 2.0 / (count_over(x.shape, axis) - correction)
+    degrees = count_over(x.shape, axis) - correction
+    scale = 2.0 / degrees if degrees else float("nan")  # as the variance of too few
     deviation = x - xp.mean(x, axis=axis, keepdims=True)
     return restore_axes(xp, g, x.shape, axis, keepdims) * (scale * deviation)
 

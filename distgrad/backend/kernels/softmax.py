@@ -88,6 +88,9 @@ def _log_softmax_gradient(g: Any, y: Any, out: Any) -> None:
 @jit
 def _cross_entropy(x: Any, target: Any, y: Any) -> None:
     for i in range(len(x)):
+        if target[i] < 0:
+            y[i] = F(0)
+            continue
         top, log = _log_total(x[i])
         y[i] = log + (top - x[i, target[i]])
 
@@ -96,6 +99,9 @@ def _cross_entropy(x: Any, target: Any, y: Any) -> None:
 def _cross_entropy_gradient(x: Any, g: Any, target: Any, out: Any) -> None:
     for i in range(len(x)):
         row, to = x[i], out[i]
+        if target[i] < 0:
+            to[:] = F(0)
+            continue
         top = maximum(row)
         total = F(0)
         for j in range(row.size):
@@ -151,34 +157,45 @@ def log_softmax_gradient(g: Any, y: Any, axis: int) -> Any:
     return _over_rows(_log_softmax_gradient, axis, g, y)
 
 
-def _are_classes(logits: Any, target: Any) -> bool:
-    """Whether these are rows and a valid class for each; the formula says what is wrong with others."""
-    return bool(
+def _classes(logits: Any, target: Any, ignore_index: int | None) -> Any:
+    """The classes as the kernels take them, −1 where a row does not count; None: the formula says why."""
+    if not (
         logits.ndim == 2
         and logits.size
         and is_plain(logits)
         and isinstance(target, np.ndarray)
         and target.dtype.kind in "iu"
         and target.shape == logits.shape[:1]
-        and target.min() >= 0
-        and target.max() < logits.shape[1]
-    )
+    ):
+        return None
+    classes = target.astype(np.intp)
+    ignored = None if ignore_index is None else target == ignore_index
+    if ignored is not None:
+        classes[ignored] = 0
+    if classes.min() < 0 or classes.max() >= logits.shape[1]:
+        return None
+    if ignored is not None:
+        classes[ignored] = -1
+    return classes
 
 
-def softmax_cross_entropy(logits: Any, *, target: Any) -> Any:
+def softmax_cross_entropy(logits: Any, *, target: Any, ignore_index: int | None = None) -> Any:
     """Forward."""
-    if not _are_classes(logits, target):
+    classes = _classes(logits, target, ignore_index)
+    if classes is None:
         return None
     y = np.empty(len(logits), logits.dtype)
-    _run(_cross_entropy, logits.shape[1], logits, target.astype(np.intp), y)
+    _run(_cross_entropy, logits.shape[1], logits, classes, y)
     return y
 
 
-def softmax_cross_entropy_gradient(g: Any, logits: Any, target: Any) -> Any:
+def softmax_cross_entropy_gradient(g: Any, logits: Any, target: Any, ignore_index: int | None = None) -> Any:
     """Gradient in the logits."""
-    if logits.size < 512 or not is_plain(logits) or g.dtype != logits.dtype:
+    if logits.size < 512 or g.dtype != logits.dtype:
+        return None
+    classes = _classes(logits, target, ignore_index)
+    if classes is None:
         return None
     out = np.empty_like(logits)
-    g = np.ascontiguousarray(g)
-    _run(_cross_entropy_gradient, logits.shape[1], logits, g, target.astype(np.intp), out)
+    _run(_cross_entropy_gradient, logits.shape[1], logits, np.ascontiguousarray(g), classes, out)
     return out

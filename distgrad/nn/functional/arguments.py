@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from distgrad.autograd.dispatch import namespace
 from distgrad.autograd.inplace import overwrite
 from distgrad.autograd.tensor import FLOATING, Tensor
+from distgrad.backend.namespace import namespace_of
 from distgrad.errors import OptionError, ShapeError
 
-__all__ = ["as_values", "batched", "check_reduction", "in_place", "mean_or_sum", "scaled"]
+__all__ = ["as_values", "batched", "check_reduction", "in_place", "mean_or_sum", "roomy", "sum_over"]
 
 
 def check_reduction(reduction: str, where: str) -> None:
@@ -45,11 +49,27 @@ def as_values(target: Any, like: Tensor) -> Any:
     return values.astype(like.dtype)
 
 
-def scaled(x: Any, total: Any) -> Any:
-    """``x / total``; NaN where the total is 0, the mean of nothing. On a device the total is an array."""
-    if not isinstance(total, int | float):
-        return x / total
-    return x * (1.0 / total if total else float("nan"))
+def roomy(dtype: np.dtype) -> np.dtype:
+    """What sums of many elements of a dtype are taken in: 16 bits have no room, also where the mean has."""
+    return np.dtype(np.float32) if dtype.itemsize < 4 else dtype
+
+
+def sum_over(losses: Tensor, total: Any) -> Tensor:
+    """``Σ losses / total``; where the total is 0, the mean of nothing, NaN with a gradient of 0.
+
+    Args:
+        losses: any shape.
+        total: what the losses are divided by; a number, or on a device an array without axes.
+    """
+    return namespace.astype(_divided(namespace.sum(losses, dtype=roomy(losses.dtype)), total), losses.dtype)
+
+
+def _divided(x: Any, total: Any) -> Any:
+    if isinstance(total, int | float):
+        return x * (1.0 / total) if total else x * 0.0 + float("nan")
+    xp = namespace_of(total)
+    nothing = total == 0
+    return x / xp.where(nothing, 1, total) + xp.where(nothing, math.nan, 0.0)
 
 
 def in_place(x: Tensor, y: Tensor, inplace: bool, where: str) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 from distgrad.autograd.dispatch import namespace as ops
 from distgrad.autograd.tensor import Tensor
-from distgrad.nn.functional.arguments import mean_or_sum, scaled
+from distgrad.nn.functional.arguments import mean_or_sum, sum_over
 from distgrad.nn.functional.regression import same_shape
 
 __all__ = [
@@ -68,7 +68,7 @@ def kl_div(input: Tensor, target: Any, reduction: str = "mean", log_target: bool
     """
     losses = ops.kl_div(input, target, log_target=log_target)
     if reduction == "batchmean":
-        return scaled(ops.sum(losses), input.shape[0])
+        return sum_over(losses, input.shape[0])
     return mean_or_sum(losses, reduction, "kl_div")
 
 

@@ -13,7 +13,7 @@ from distgrad.autograd.tensor import FLOATING, Tensor
 from distgrad.backend.device import follow
 from distgrad.backend.namespace import NAMESPACES, namespace_of
 from distgrad.errors import DTypeError, OptionError, ShapeError
-from distgrad.nn.functional.arguments import check_reduction, mean_or_sum, scaled
+from distgrad.nn.functional.arguments import check_reduction, mean_or_sum, roomy, sum_over
 
 __all__ = ["cross_entropy", "nll_loss"]
 
@@ -54,10 +54,10 @@ def _class_weights(weight: Any, num_classes: int, where: str) -> Any:
     return weight
 
 
-def _row_weights(weight: Any, counted: Any, classes: Any, dtype: Any) -> Any:
+def _row_weights(weight: Any, counted: Any, classes: Any) -> Any:
     """What each row counts: its class's weight, and nothing for an ignored one; None: all alike."""
     if weight is None:
-        return None if counted is None else counted.astype(dtype)
+        return counted
     weights = weight[classes]
     return weights if counted is None else weights * counted
 
@@ -68,8 +68,8 @@ def _weighted(losses: Tensor, weights: Any, reduction: str, where: str, shape: t
         return ops.reshape(losses, shape)
     if weights is None or reduction == "sum":
         return mean_or_sum(losses, reduction, where)
-    total = weights.sum()
-    return scaled(ops.sum(losses), float(total) if at_hand(weights) else total)
+    total = weights.sum(dtype=roomy(weights.dtype))
+    return sum_over(losses, float(total) if at_hand(weights) else total)
 
 
 def nll_loss(
@@ -97,9 +97,10 @@ def nll_loss(
     _check_range(classes, rows.shape[1], "nll_loss")
     follow(classes)
     losses = -ops.getitem(rows, (namespace_of(classes).arange(rows.shape[0]), classes))
-    weights = _row_weights(weight, counted, classes, rows.dtype)
+    weights = _row_weights(weight, counted, classes)
     if weights is not None:
-        losses = ops.where(weights != 0, losses, 0.0) * weights  # an ignored −log 0 is infinite
+        losses = ops.where(weights != 0, losses, 0.0)  # an ignored −log 0 is infinite
+        losses = losses if weight is None else losses * weights
     return _weighted(losses, weights, reduction, "nll_loss", target.shape)
 
 
@@ -141,15 +142,18 @@ def cross_entropy(
         return _soft_cross_entropy(input, probabilities, weight, reduction, label_smoothing)
     classes, counted = _classes(input, values, ignore_index, "cross_entropy")
     rows = _rows(input)
-    losses = ops.softmax_cross_entropy(rows, target=classes)
-    weights = _row_weights(weight, counted, classes, rows.dtype)
-    if weights is not None:
+    ignored = {} if counted is None else {"ignore_index": ignore_index}
+    losses = ops.softmax_cross_entropy(rows, target=values.reshape(-1), **ignored)
+    weights = _row_weights(weight, counted, classes)
+    if weight is not None:
         losses = losses * weights
     if label_smoothing:
+        if counted is not None:  # an ignored row may hold anything
+            rows = ops.where(counted[:, None], rows, 0.0)
         spread = -ops.log_softmax(rows, axis=1)
         spread = ops.mean(spread if weight is None else spread * weight, axis=1)
         if counted is not None:
-            spread = spread * counted
+            spread = ops.where(counted, spread, 0.0)
         losses = (1.0 - label_smoothing) * losses + label_smoothing * spread
     return _weighted(losses, weights, reduction, "cross_entropy", values.shape)
 

@@ -51,23 +51,33 @@ KERNEL log_softmax_gradient(i64 rows, i64 columns, const T* g, const T* y, T* ou
   }
 }
 
-// A class outside the row gives NaN: the host does not wait to look at the targets.
-KERNEL cross_entropy(i64 rows, i64 columns, const T* x, const i64* target, T* y) {
+// A class outside the row gives NaN: the host does not wait to look at the targets. A row whose target is
+// `ignored` counts nothing.
+KERNEL cross_entropy(i64 rows, i64 columns, const T* x, const i64* target, i64 ignored, T* y) {
   for (i64 i = blockIdx.x; i < rows; i += gridDim.x) {
+    i64 c = target[i];
+    if (c == ignored) {
+      if (threadIdx.x == 0) store(y + i, (A)0);
+      continue;
+    }
     A top, total;
     find_total(x + i * columns, columns, &top, &total);
-    i64 c = target[i];
     bool inside = c >= 0 && c < columns;
     A picked = inside ? widen(x[i * columns + c]) : NOTHING;
     if (threadIdx.x == 0) store(y + i, (A)log(total) + (top - picked));
   }
 }
 
-KERNEL cross_entropy_gradient(i64 rows, i64 columns, const T* x, const T* g, const i64* target, T* out) {
+KERNEL cross_entropy_gradient(i64 rows, i64 columns, const T* x, const T* g, const i64* target, i64 ignored,
+                              T* out) {
   for (i64 i = blockIdx.x; i < rows; i += gridDim.x) {
+    i64 c = target[i];
+    if (c == ignored) {
+      FOR_BLOCK(j, i * columns, (i + 1) * columns) store(out + j, (A)0);
+      continue;
+    }
     A top, total;
     find_total(x + i * columns, columns, &top, &total);
-    i64 c = target[i];
     bool inside = c >= 0 && c < columns;
     A up = inside ? widen(g[i]) : NOTHING;
     FOR_BLOCK(j, 0, columns) {

@@ -52,23 +52,29 @@ def _classes(logits: Any, target: Any) -> Any:
     return prepare(target.astype(np.int64, copy=False))[0]
 
 
-def softmax_cross_entropy(logits: Any, *, target: Any) -> Any:
+def _ignored(ignore_index: int | None) -> int:
+    """The target that counts nothing; for none a number that no target is."""
+    return int(np.iinfo(np.int64).min) if ignore_index is None else ignore_index
+
+
+def softmax_cross_entropy(logits: Any, *, target: Any, ignore_index: int | None = None) -> Any:
     """Forward; a class that the logits do not have gives NaN, as finding it here would stop the host."""
     classes = _classes(logits, target)
     if classes is None:
         return None
     (x,) = prepare(logits)
     y = empty(x, len(x))
-    over_rows("softmax", "cross_entropy", *x.shape, x.dtype.char, x, classes, y)
+    over_rows("softmax", "cross_entropy", *x.shape, x.dtype.char, x, classes, _ignored(ignore_index), y)
     return y
 
 
-def softmax_cross_entropy_gradient(g: Any, logits: Any, target: Any) -> Any:
+def softmax_cross_entropy_gradient(g: Any, logits: Any, target: Any, ignore_index: int | None = None) -> Any:
     """Gradient in the logits."""
     classes, taken = _classes(logits, target), prepare(logits, g)
     if classes is None or taken is None:
         return None
     x, g = taken
     out = empty(x, x.shape)
-    over_rows("softmax", "cross_entropy_gradient", *x.shape, x.dtype.char, x, g, classes, out)
+    arguments = (x, g, classes, _ignored(ignore_index), out)
+    over_rows("softmax", "cross_entropy_gradient", *x.shape, x.dtype.char, *arguments)
     return out
