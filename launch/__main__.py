@@ -17,10 +17,10 @@ from distgrad import env
 from distgrad.errors import LaunchError, MissingDependencyError
 
 from . import gpus, hosts, mpirun, plan, slurm, ssh
+from .entry import __file__ as entry_file
 from .job import Options
 from .logs import Console
 from .mpirun import Starter
-from .rank import __file__ as rank_file
 from .rank import usable_cores
 from .supervise import Supervisor
 
@@ -229,7 +229,7 @@ def _launch(options: argparse.Namespace) -> int:
         )
     target = (*(["-m"] if options.module else []), options.script, *options.arguments)
     given = _with_package({**os.environ, **dict(options.env)})
-    paths = [rank_file, os.getcwd(), *([] if options.module else [os.path.abspath(options.script)])]
+    paths = [entry_file, os.getcwd(), *([] if options.module else [os.path.abspath(options.script)])]
     job = _plan(options, target, paths, given)
     if options.dry_run:
         print(_dry_run(job, given))

@@ -19,8 +19,8 @@ SILENCE_S = 5.0  # beats that did not come within this time point to the network
 _RECENT_S = 2.5  # two beats
 _BUSY_SHARE = 0.02  # of a core; a process that sleeps or waits for a lock uses less
 _PATIENCE = 3.0  # a rank that computes may take this many times its own longest time between two calls
-_LIBRARY = re.compile(r"/lib/python3|/distgrad/|^<frozen |/launch/rank(_script)?\.py\b|^\?")
-_OUR_OWN = re.compile(r'^  File ".*/launch/rank(?:_script)?\.py", line .*\n?', re.MULTILINE)
+_LIBRARY = re.compile(r"/lib/python3|/distgrad/|^<frozen |/launch/(entry|rank|rank_script)\.py\b|^\?")
+_OUR_OWN = re.compile(r'^  File ".*/launch/(?:entry|rank|rank_script)\.py", line .*\n?', re.MULTILINE)
 _FRAME = re.compile(r'^  File "(.*)", line (\d+|\?+) in (.*)$', re.MULTILINE)
 
 

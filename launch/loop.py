@@ -23,8 +23,8 @@ class Loop:
 
     def __init__(self) -> None:
         self.over = False
-        self._open = contextlib.ExitStack()
-        self._selector = self._open.enter_context(selectors.DefaultSelector())
+        self._selector = selectors.DefaultSelector()
+        self._sources: set[socket.socket | IO[bytes]] = set()
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._agenda_count = itertools.count()  # keeps the order of entries of the same time
         self._signals: list[signal.Signals] = []
@@ -33,16 +33,25 @@ class Loop:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._open.close()
+        for source in self._sources:
+            source.close()
+        self._selector.close()
 
     def watch(self, source: socket.socket | IO[bytes], action: Callable[[], object]) -> None:
         """Call ``action`` whenever ``source`` has something to read."""
-        self._open.enter_context(source)
+        self._sources.add(source)
         self._selector.register(source, selectors.EVENT_READ, action)
 
-    def unwatch(self, source: socket.socket | IO[bytes]) -> None:
-        """Look at ``source`` no more."""
+    def pause(self, source: socket.socket | IO[bytes]) -> None:
+        """Do not look at ``source`` until it is watched again."""
         self._selector.unregister(source)
+
+    def unwatch(self, source: socket.socket | IO[bytes]) -> None:
+        """Look at ``source`` no more, and close it."""
+        with contextlib.suppress(KeyError):  # it was paused
+            self._selector.unregister(source)
+        self._sources.discard(source)
+        source.close()
 
     def at(self, delay_s: float, action: Callable[[], None]) -> None:
         """Call ``action`` once, ``delay_s`` seconds from now."""
@@ -80,7 +89,8 @@ class Loop:
         while not self.over:
             wait_s = max(0.0, self._agenda[0][0] - time.monotonic()) if self._agenda else None
             for key, _ in self._selector.select(wait_s):
-                key.data()
+                if self._selector.get_map().get(key.fd) is key:  # or an action before has unwatched it
+                    key.data()
             while self._signals:
                 obey(self._signals.pop(0))
             while self._agenda and self._agenda[0][0] <= time.monotonic():

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from distgrad.errors import MissingDependencyError
 
-from . import rank as rank_file
+from .entry import __file__ as entry_file
 from .plan import Host
+from .rank import SEGMENT_PREFIXES
 
 __all__ = ["Starter", "direct", "family", "mpiexec", "remove_segments"]
 
@@ -56,7 +57,7 @@ def direct(
     own = {name: value for name, value in environment.items() if not name.startswith(_MPI_PREFIXES)}
     if world_size > 1 or on_gpus:
         own["DISTGRAD_BACKEND"] = "nccl" if on_gpus else "shm"
-    return Starter((sys.executable, rank_file.__file__, f"0:{world_size}", *target), own)
+    return Starter((sys.executable, entry_file, f"0:{world_size}", *target), own)
 
 
 def mpiexec(
@@ -86,7 +87,7 @@ def mpiexec(
         options, settings, variable = *_open_mpi(hosts, reach), "OMPI_COMM_WORLD_RANK"
     else:
         options, settings, variable = *_hydra(kind, hosts, reach), "PMI_RANK"
-    rank = (sys.executable, rank_file.__file__, variable, *target)
+    rank = (sys.executable, entry_file, variable, *target)
     if kind == "Intel MPI" and reach:  # it fills the first host, whatever stands in -hosts
         parts = [(":", "-host", host.name, "-n", str(host.slots), *rank) for host in hosts]
         where = [word for part in parts for word in part][1:]
@@ -182,7 +183,7 @@ def remove_segments(since_s: float) -> list[str]:
         since_s: when the job began, in seconds of ``time.time()``.
     """
     garbage = set()
-    for prefix in rank_file.SEGMENT_PREFIXES:
+    for prefix in SEGMENT_PREFIXES:
         for path in _SEGMENT_FOLDER.glob(f"{prefix}*"):
             try:
                 status = path.stat()

@@ -1,8 +1,8 @@
 """One rank on its host: the watcher between the launcher and the user's script.
 
-The launcher runs this file by its path, not as a module: the script then finds an interpreter into which
-nothing of distgrad has been imported, and a rank costs no more than the start of Python. For the same reason
-this file needs the standard library alone, and the launcher takes the format of the frames from here.
+The launcher has ``entry.py`` run, which loads this file without the package around it: the script then finds
+an interpreter into which nothing of distgrad has been imported, and a rank costs no more than the start of
+Python. For the same reason what is loaded with it needs the standard library alone.
 
 Three processes make a rank. They are forks of one interpreter, so that each costs a millisecond::
 
@@ -14,13 +14,12 @@ Three processes make a rank. They are forks of one interpreter, so that each cos
               is gone.
     script    the user's script as ``__main__``, at the head of a process group of its own.
 
-Usage: ``python rank.py WHICH script.py ARGS...`` or ``python rank.py WHICH -m module ARGS...``, where WHICH
+Usage: ``python entry.py WHICH script.py ARGS...`` or ``python entry.py WHICH -m module ARGS...``, where WHICH
 is ``0:4`` for the ranks 0 to 3, or the name of the environment variable that holds this process's rank.
 """
 
 from __future__ import annotations
 
-import enum
 import faulthandler
 import json
 import mmap
@@ -31,72 +30,21 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
+
+from .frames import CHUNK_BYTES, Frame, FrameReader, call, pack
+from .rank_script import run
 
 STACKS_SIGNAL = signal.SIGRTMAX - 2  # a rank answers with the Python stacks of all its threads, and goes on
-CHUNK_BYTES = 1 << 16
 CONNECT_TIMEOUT_S = 30.0
+_CALL_AGAIN_S = 0.1
 BEAT_S = 1.0  # how often a watcher tells how far its script is
 # How many calls began or ended; the last one's number, whether it lasts, its text's bytes; steps done.
 PROGRESS = struct.Struct("=QqQQQ")
 PROGRESS_BYTES = 4096  # those numbers, then the text of the last call in UTF-8
 #: What MPI libraries call the files in shared memory that the ranks of a host meet in.
 SEGMENT_PREFIXES = ("mpich_shm_", "mpich_vci_", "sm_segment.")
-_HEADER = struct.Struct("!BI")
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-
-
-class Frame(enum.IntEnum):
-    """What a message on the line between a rank and the launcher holds."""
-
-    HELLO = 1  # JSON {secret, rank, host, cores}: the rank's first
-    START = 2  # JSON {environment: {name: value}, cores: [number], patience_s}: the launcher's answer
-    STDOUT = 3  # bytes as the script wrote them
-    STDERR = 4
-    FAILED = 5  # JSON {code, traceback}: an exception that nothing caught
-    ENDED = 6  # JSON {status}: the script's status as os.waitpid gives it: the rank's last
-    SIGNAL = 7  # JSON {number}: for the rank's process group
-    PROGRESS = 8  # JSON {sequence, number, waiting, text, step, cpu_s, state}: how far the script is
-    STACKS = 9  # bytes: a piece of the Python stacks that STACKS_SIGNAL asked for
-
-
-def pack(kind: Frame, payload: bytes | dict[str, Any]) -> bytes:
-    """One message, ready to be sent."""
-    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    return _HEADER.pack(kind, len(body)) + body
-
-
-class FrameReader:
-    """Messages out of a stream of bytes that arrives in pieces.
-
-    Args:
-        limit_bytes: the longest message that is accepted.
-    """
-
-    def __init__(self, limit_bytes: int = 1 << 26) -> None:
-        self.limit_bytes = limit_bytes
-        self._pending = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[tuple[Frame, bytes]]:
-        """Yield every message that ``data`` completes.
-
-        Raises:
-            ValueError: what came is not a message, or longer than the limit.
-        """
-        self._pending += data
-        while len(self._pending) >= _HEADER.size:
-            kind, length = _HEADER.unpack_from(self._pending)
-            if length > self.limit_bytes:
-                raise ValueError(
-                    f"launch: message of {length} bytes, at most {self.limit_bytes} are accepted"
-                )
-            end = _HEADER.size + length
-            if len(self._pending) < end:
-                return
-            body = bytes(self._pending[_HEADER.size : end])
-            del self._pending[:end]
-            yield Frame(kind), body
 
 
 def kill_marked(secret: str) -> int:
@@ -147,26 +95,7 @@ def _die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def _load_runner() -> Callable[..., None]:
-    """What runs the script, out of the file beside this one, without a trace among the script's modules."""
-    import importlib.util
-
-    path = os.path.join(os.path.dirname(__file__), "rank_script.py")
-    spec = importlib.util.spec_from_file_location("rank_script", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"launch: no Python file at {path}; install distgrad anew", path=path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return cast(Callable[..., None], module.run)
-
-
-def _script(
-    run: Callable[..., None],
-    arguments: list[str],
-    start: dict[str, Any],
-    watcher: int,
-    pipes: tuple[int, ...],
-) -> None:
+def _script(arguments: list[str], start: dict[str, Any], watcher: int, pipes: tuple[int, ...]) -> None:
     """Turn this fork into the user's script."""
     os.setpgid(0, 0)
     _die_with_parent(watcher)
@@ -334,24 +263,49 @@ class _Watcher:
 
 
 def _connect(rank: int) -> tuple[socket.socket, FrameReader, dict[str, Any]]:
-    """Call the launcher; return the line, its reader, and what the launcher says about the start."""
+    """Call the launcher; return the line, its reader, and what the launcher says about the start.
+
+    A launcher that many strangers call may have dropped this call for theirs; it is made again.
+
+    Raises:
+        OSError: nobody answers, or not the launcher, or it has nothing to do for this rank.
+    """
+    deadline_s = time.monotonic() + CONNECT_TIMEOUT_S
+    while True:
+        try:
+            return _call_once(rank, deadline_s)
+        except ConnectionRefusedError:
+            raise
+        except ConnectionError:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(_CALL_AGAIN_S)
+
+
+def _call_once(rank: int, deadline_s: float) -> tuple[socket.socket, FrameReader, dict[str, Any]]:
     host, _, port = os.environ["DISTGRAD_SUPERVISOR"].rpartition(":")
     line = socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S)
-    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    hello = {"secret": os.environ["DISTGRAD_JOB_SECRET"], "rank": rank, "host": socket.gethostname()}
-    line.sendall(pack(Frame.HELLO, hello | {"cores": usable_cores()}))
-    reader = FrameReader()
-    while data := line.recv(CHUNK_BYTES):
-        for _, body in reader.feed(data):
-            start = json.loads(body)
-            line.settimeout(None)
-            # A launcher that was cut off says nothing; what is sent to it stays unacknowledged.
-            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * start["patience_s"]))
-            return line, reader, start
-    raise ConnectionError("the launcher closed the line before the start")
+    try:
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        proof = call(line, os.environ["DISTGRAD_JOB_SECRET"], rank, deadline_s)
+        line.sendall(proof + pack(Frame.HELLO, {"host": socket.gethostname(), "cores": usable_cores()}))
+        reader = FrameReader()
+        while data := line.recv(CHUNK_BYTES):
+            for kind, body in reader.feed(data):
+                start = json.loads(body)
+                if kind is Frame.REFUSED:
+                    raise PermissionError(start["why"])
+                line.settimeout(None)
+                # A launcher that was cut off says nothing; what is sent to it stays unacknowledged.
+                line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * start["patience_s"]))
+                return line, reader, start
+        raise ConnectionError(f"the launcher at {host}:{port} closed the line before the start")
+    except BaseException:
+        line.close()
+        raise
 
 
-def _watch(rank: int, arguments: list[str], run: Callable[..., None]) -> int | None:
+def _watch(rank: int, arguments: list[str]) -> int | None:
     """Start the script and watch it; return its status, or None in the script's own process at its end."""
     try:
         line, reader, start = _connect(rank)
@@ -368,7 +322,7 @@ def _watch(rank: int, arguments: list[str], run: Callable[..., None]) -> int | N
         line.close()
         for descriptor in readers:
             os.close(descriptor)
-        _script(run, arguments, start, watcher, writers)
+        _script(arguments, start, watcher, writers)
         return None
     os.setpgid(script, script)  # also here: a signal may have to be delivered before the fork gets that far
     for descriptor in writers:
@@ -389,12 +343,12 @@ def main(arguments: list[str]) -> None:
     """Be the stub: fork a watcher a rank, wait for them, pass the first exit code on that is not 0."""
     which, *target = arguments
     ranks = range(*map(int, which.split(":"))) if ":" in which else [int(os.environ[which])]
-    watchers, run = [], _load_runner()
+    watchers = []
     for rank in ranks:
         watchers.append(os.fork())
         if watchers[-1] == 0:
             os.setsid()
-            status = _watch(rank, target, run)
+            status = _watch(rank, target)
             if status is None:
                 return
             break
@@ -403,7 +357,3 @@ def main(arguments: list[str]) -> None:
     sys.stderr.flush()
     code = os.waitstatus_to_exitcode(status)
     os._exit(code if code >= 0 else 128 - code)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -1,8 +1,4 @@
-"""The user's script as ``__main__``, in a process that ``rank.py`` has prepared for it.
-
-``rank.py`` loads this file by its path, so that the script's interpreter knows no module of distgrad; it
-needs the standard library alone.
-"""
+"""The user's script as ``__main__``, in a process that ``rank.py`` has prepared for it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from distgrad.errors import LaunchError
 
 from . import gpus
-from . import rank as rank_file
+from .entry import __file__ as entry_file
 from .plan import Host
 
 __all__ = ["DEFAULT", "check_hosts"]
@@ -103,8 +103,8 @@ def _lacks(found: dict[str, object]) -> str:
     if found["version"] != version:
         return f"its {sys.executable} is Python {found['version']}, here it is {version}; use one version"
     missing = found["missing"]
-    if rank_file.__file__ in (missing if isinstance(missing, list) else []):
-        folder = Path(rank_file.__file__).parent
+    if entry_file in (missing if isinstance(missing, list) else []):
+        folder = Path(entry_file).parent
         return (
             f"it has no distgrad in {folder}; install the package there, in an environment at the same path"
         )

@@ -15,13 +15,14 @@ from dataclasses import replace
 from typing import IO, Any
 
 from . import hangs, plan, process
+from .frames import CHUNK_BYTES, Frame
 from .job import Options, Rank, Verdict
 from .lines import Lines
 from .logs import Console, OutputClosedError
 from .loop import Loop
 from .mpirun import Starter, remove_segments
 from .plan import RankSpec
-from .rank import BEAT_S, CHUNK_BYTES, STACKS_SIGNAL, Frame, kill_marked
+from .rank import BEAT_S, STACKS_SIGNAL, kill_marked
 
 __all__ = ["Supervisor"]
 
@@ -115,7 +116,7 @@ class Supervisor:
         self._lines = Lines(
             self._loop,
             options.address,
-            max(128, len(self.ranks)),
+            len(self.ranks),
             self.secret,
             greet=self._greet,
             handle=lambda rank, kind, body: self._handle(self.ranks[rank], kind, body),
@@ -168,8 +169,8 @@ class Supervisor:
     # The lines to the ranks
 
     def _greet(self, number: int, hello: dict[str, Any]) -> dict[str, Any] | None:
-        """What a rank is told to start with; None if it is none of ours, or comes too late."""
-        if not 0 <= number < len(self.ranks) or self.verdict or self.ranks[number].track.code is not None:
+        """What a rank is told to start with; None if it comes too late."""
+        if self.verdict or self.ranks[number].track.code is not None:
             return None
         rank = self.ranks[number]
         rank.track.host, rank.track.heard_s = str(hello["host"]), time.monotonic()

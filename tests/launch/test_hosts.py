@@ -92,7 +92,7 @@ def test_ranks_of_this_machine_need_no_mpi(options, ranks, tmp_path, monkeypatch
     (tmp_path / "script.py").write_text("")
     assert main([*options, "--dry-run", "script.py"]) == 0
     command, *lines = capsys.readouterr().out.splitlines()
-    assert command.endswith(f"rank.py 0:{ranks} script.py")
+    assert command.endswith(f"entry.py 0:{ranks} script.py")
     assert len(lines) == ranks
 
 

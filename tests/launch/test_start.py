@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 from distgrad.launch.__main__ import main
+from distgrad.launch.frames import Frame, FrameReader, pack
 from distgrad.launch.plan import Host
-from distgrad.launch.rank import Frame, FrameReader, kill_marked, pack
+from distgrad.launch.rank import kill_marked
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distgrad.errors import MissingDependencyError
-from distgrad.launch import mpirun, process, rank
+from distgrad.launch import entry, mpirun, process
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,7 +103,7 @@ def test_open_mpi_is_told_what_it_does_not_do_by_itself(reach, mpiexec):
     starter = mpirun.mpiexec(hosts, ("train.py",), {"PATH": "/bin", "OMPI_MCA_btl": "tcp,self"}, reach)
     places = "a:2,b:1" if reach else "localhost:2,localhost:1"
     options = f"--host {places} --map-by slot:OVERSUBSCRIBE --bind-to none -x * -n 3"
-    rank_program = (sys.executable, rank.__file__, "OMPI_COMM_WORLD_RANK", "train.py")
+    rank_program = (sys.executable, entry.__file__, "OMPI_COMM_WORLD_RANK", "train.py")
     assert starter.command == (path, *options.split(), *rank_program)
     assert starter.environment["OMPI_MCA_btl"] == "tcp,self"  # the user's own stands
     agent = {"/bin/sh -o BatchMode=yes": reach}.get(reach)
@@ -116,7 +117,7 @@ def test_intels_mpiexec_is_given_a_part_for_each_host(mpiexec):
     path = mpiexec("Intel MPI")
     hosts = [Host("a", 2), Host("b", 1)]
     starter = mpirun.mpiexec(hosts, ("train.py",), {}, "/bin/sh -o BatchMode=yes")
-    program = (sys.executable, rank.__file__, "PMI_RANK", "train.py")
+    program = (sys.executable, entry.__file__, "PMI_RANK", "train.py")
     where = ("-launcher", "ssh", "-launcher-exec", "/bin/sh", "-disable-auto-cleanup")
     parts = ("-host", "a", "-n", "2", *program, ":", "-host", "b", "-n", "1", *program)
     assert starter.command == (path, *where, *parts)
@@ -138,7 +139,7 @@ def test_other_hosts_are_reached_through_ssh(monkeypatch):
     starter = mpirun.mpiexec(hosts, ("train.py",), dict(os.environ), "/bin/sh -o BatchMode=yes")
     command = " ".join(starter.command)
     assert "-launcher ssh -launcher-exec /bin/sh -hosts a:2,b:1" in command
-    assert command.endswith("-n 3 " + " ".join((sys.executable, rank.__file__, "PMI_RANK train.py")))
+    assert command.endswith("-n 3 " + " ".join((sys.executable, entry.__file__, "PMI_RANK train.py")))
     assert starter.environment["HYDRA_LAUNCHER_EXTRA_ARGS"] == "-o BatchMode=yes"
     assert starter.environment["DISTGRAD_BACKEND"] == "mpi"
 
