@@ -44,6 +44,8 @@ from distgrad.autograd.creation import (
     arange, asarray, empty, empty_like, eye, from_dlpack, full, full_like, linspace, ones, ones_like,
     tensor, zeros, zeros_like,
 )
+from distgrad.autograd.later import PUBLIC as _PUBLIC
+from distgrad.autograd.later import attributes as _attributes
 from distgrad.autograd.info import __array_namespace_info__, can_cast, finfo, iinfo, isdtype, result_type
 from distgrad.autograd.modes import (
     enable_grad, inference_mode, is_grad_enabled, is_inference_mode_enabled, no_grad, set_grad_enabled,
@@ -132,7 +134,7 @@ from distgrad.errors import (
 # isort: on
 
 if _TYPE_CHECKING:
-    from distgrad import amp, autograd, checkpoint, comm, cuda, data, func, nn, optim, parallel
+    from distgrad import amp, autograd, checkpoint, comm, cuda, data, func, nn, optim, parallel, special
     from distgrad.checkpoint.files import load, save
 
 __version__ = "0.1.0"
@@ -146,7 +148,10 @@ int8, int16, int32, int64 = (_np.dtype(_name) for _name in ("int8", "int16", "in
 uint8, uint16, uint32, uint64 = (_np.dtype(_name) for _name in ("uint8", "uint16", "uint32", "uint64"))
 bool = _np.dtype("bool")
 
-_ROOMS = ("amp", "autograd", "checkpoint", "comm", "cuda", "data", "func", "nn", "optim", "parallel")
+_ROOMS = (
+    *("amp", "autograd", "checkpoint", "comm", "cuda", "data", "func", "nn", "optim", "parallel"),
+    "special",
+)
 _FILES = ("load", "save")
 
 
@@ -158,11 +163,14 @@ def __getattr__(name: str) -> _Any:
         return getattr(_importlib.import_module("distgrad.checkpoint.files"), name)
     if name == "bfloat16":  # NumPy has none, and the package that has is loaded when asked for
         return _casting.bfloat16()
-    return _explain_name(name)
+    return _find(name)
+
+
+_find = _attributes("", _explain_name)  # few programs call them, and many have not to wait for them
 
 
 def __dir__() -> list[str]:
-    names = (*globals(), *_ROOMS, *_FILES)
+    names = (*globals(), *_ROOMS, *_FILES, *_PUBLIC[""].split())
     return [_name for _name in names if not _name.startswith("_") or _name.startswith("__")]
 
 

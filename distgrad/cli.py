@@ -36,8 +36,10 @@ def run(arguments: tuple[str, ...]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a list of objects instead of a table.")
 def ops(names: tuple[str, ...], as_json: bool) -> None:
     """List the operations, or those named: gradient, dtypes, formula, source."""
+    from distgrad.autograd.later import read_all
     from distgrad.autograd.primitive import REGISTRY
 
+    read_all()
     unknown = [name for name in names if name not in REGISTRY]
     if unknown:
         raise click.BadParameter(f"ops: no operation {unknown[0]!r}; see distgrad ops for all of them")

@@ -1,5 +1,6 @@
 """Linear algebra: the array API standard's ``linalg`` extension."""
 
+from distgrad.autograd.later import PUBLIC, attributes
 from distgrad.autograd.ops.linalg import matmul
 from distgrad.autograd.ops.linalg_decompose import (
     cholesky,
@@ -15,6 +16,8 @@ from distgrad.autograd.ops.linalg_norms import matrix_norm, vector_norm
 from distgrad.autograd.ops.linalg_products import cross, diagonal, outer, tensordot, trace, vecdot
 from distgrad.autograd.ops.linalg_solve import cofactors, det, inv, matrix_power, slogdet, solve
 from distgrad.autograd.ops.shape import matrix_transpose
+
+__getattr__ = attributes("linalg")
 
 __all__ = [
     "cholesky",
@@ -42,3 +45,8 @@ __all__ = [
     "vecdot",
     "vector_norm",
 ]
+__all__.extend(PUBLIC["linalg"].split())
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

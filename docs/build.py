@@ -19,6 +19,7 @@ import numpy as np
 import distgrad as dg
 from distgrad.autograd.composite import Composite
 from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.later import PUBLIC
 from distgrad.autograd.primitive import REGISTRY, Primitive, Reject
 from distgrad.autograd.samples import Case, is_floating, reject_cases, sample_cases
 from distgrad.backend.device import Device
@@ -27,6 +28,7 @@ ROOMS = (
     "distgrad",
     "distgrad.linalg",
     "distgrad.fft",
+    "distgrad.special",
     "distgrad.nn.functional",
 )  # where users find operations
 LARGEST_PRINTED = 48  # elements; of a larger result the example shows the shape
@@ -79,7 +81,11 @@ def public_name(record: Primitive) -> str:
     """What users call the operation; of one that only gradients call, its place in the engine."""
     for room in ROOMS:
         module = importlib.import_module(room)
-        for name, value in vars(module).items():
+        later = {
+            name: getattr(module, name)
+            for name in PUBLIC.get(room.removeprefix("distgrad").strip("."), "").split()
+        }
+        for name, value in (vars(module) | later).items():
             if getattr(value, "record", None) is record:
                 return f"{room.replace('distgrad', 'dg')}.{name}"
     return f"namespace.{record.name}"

@@ -22,7 +22,13 @@ WAITING = {
         "nonzero",
     ),  # with a boolean mask; where elements are
     *("unique_all", "unique_counts", "unique_inverse", "unique_values"),
-    *("move", "repeat", "quantile", "one_hot"),  # to the host; by, at or up to the numbers of an array
+    *(
+        "move",
+        "repeat",
+        "quantile",
+        "one_hot",
+        "gradient",
+    ),  # to the host; by, at or up to the numbers of an array
 }
 
 

@@ -24,7 +24,7 @@ FLOORS = [
     "optim.swa_utils",
     "parallel",
     "replay",
-    "linalg fft func amp cuda",
+    "linalg fft special func amp cuda",
     "torch horovod hub train scale",
     "script doctor cli __main__",
 ]

@@ -43,7 +43,9 @@ def test_a_page_holds_what_the_record_holds(folder):
         assert text.startswith(f"# {record.name}\n")
         assert record.math in text
         assert re.search(
-            rf"^(dg|dg.linalg|dg.fft|dg.nn.functional|namespace)\.{record.name}\(", text, re.MULTILINE
+            rf"^(dg|dg.linalg|dg.fft|dg.special|dg.nn.functional|namespace)\.{record.name}\(",
+            text,
+            re.MULTILINE,
         )
         assert record.source in text
         assert inspectable(record.formula.__doc__) in text

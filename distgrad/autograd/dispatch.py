@@ -17,6 +17,7 @@ import numpy as np
 
 from distgrad.autograd.casting import ACTIVE, BFLOAT16, cast_inputs, settle
 from distgrad.autograd.graph import Node, OutputNode, home, next_number
+from distgrad.autograd.later import find_operation
 from distgrad.autograd.lines import inside, outside, user_line
 from distgrad.autograd.modes import modes
 from distgrad.autograd.porting import wrong_arguments
@@ -44,7 +45,7 @@ R_co = TypeVar("R_co", covariant=True)
 namespaces: dict[type, Namespace] = NAMESPACES
 
 #: The Tensor namespace: every operation by name. It is the ``xp`` of gradients of gradients.
-namespace = Namespace("distgrad", Tensor, {})
+namespace = Namespace("distgrad", Tensor, {}, find_operation)
 
 #: The functions of that namespace that make tensors from none, and have to be told where.
 CREATORS: dict[str, Callable[..., Tensor]] = {}
@@ -61,7 +62,8 @@ def tensor_namespace(array: Any) -> Namespace:
 @functools.cache
 def _namespace_on(device: Device) -> Namespace:
     made = {name: functools.partial(create, device=device) for name, create in CREATORS.items()}
-    return Namespace(f"distgrad on {device}", Tensor, {**vars(namespace), **made})
+    there = {**vars(namespace), **made}
+    return Namespace(f"distgrad on {device}", Tensor, there, functools.partial(getattr, namespace))
 
 
 class Operation(Protocol[P]):

@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.later import read_all
 from distgrad.autograd.primitive import DTYPE_CHARS, REGISTRY, Primitive, Reject, Sample
 from distgrad.autograd.tensor import Tensor
+
+read_all()
 
 __all__ = ["Case", "is_floating", "reject_cases", "sample_cases"]
 

@@ -101,12 +101,17 @@ def _erf_single(xp: Any, x: Array) -> Array:
     return xp.where(xp.abs(x) == _SINGLE_END, xp.sign(x), y)  # exactly 1, or gelu(-800) would be -2e-5
 
 
+def scaled_tail(xp: Any, x: Array) -> Array:
+    """e^(x²) erfc x in float64 of x ≥ 0.46875."""
+    far = 1.0 / (x * x)
+    tail = (1.0 / math.sqrt(math.pi) - far * _rational(far, _FAR)) / x
+    return xp.where(x <= 4.0, _rational(xp.minimum(x, 4.0), _MIDDLE), tail)
+
+
 def _erfc_positive(xp: Any, x: Array) -> Array:
     """erfc in float64 of x ≥ 0.46875."""
     x = xp.minimum(x, 30.0)  # erfc is 0 from 28 on
-    far = 1.0 / (x * x)
-    tail = (1.0 / math.sqrt(math.pi) - far * _rational(far, _FAR)) / x
-    scaled = xp.where(x <= 4.0, _rational(xp.minimum(x, 4.0), _MIDDLE), tail)
+    scaled = scaled_tail(xp, x)
     coarse = xp.floor(x * 16.0) / 16.0  # its square is exact, so that e^(-x²) keeps its last digits
     return xp.exp(-coarse * coarse) * xp.exp(-(x - coarse) * (x + coarse)) * scaled
 
@@ -176,10 +181,17 @@ def _(xp: Any, g: Array, x: Array) -> Array:
 
 
 def _erfinv_block(xp: Any, x: Array) -> Array:
-    """Winitzki's formula, then Halley steps on the tail that is small, so that digits last near ±1."""
     size = xp.abs(x.astype("float64"))
+    y = inverse_erf(xp, size, xp.where(size <= 1.0, 1.0 - size, np.nan))  # exact from 0.5 on
+    return xp.copysign(xp.where(xp.isnan(size), size, xp.where(size > 1.0, np.nan, y)), x)
+
+
+def inverse_erf(xp: Any, size: Array, tail: Array) -> Array:
+    """y ≥ 0 such that erf y = size and erfc y = tail, in float64; both are given, for one is the more exact.
+
+    Winitzki's formula, then Halley steps on the tail that is small, so that digits last near 1.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
-        tail = xp.where(size <= 1.0, 1.0 - size, np.nan)  # exact from 0.5 on
         logs = xp.log(tail * (1.0 + size))
         half = 2.0 / (math.pi * 0.147) + 0.5 * logs
         y = xp.sqrt(xp.sqrt(half * half - logs / 0.147) - half)
@@ -187,7 +199,7 @@ def _erfinv_block(xp: Any, x: Array) -> Array:
             error = xp.where(size < 0.5, size - _erf_double(xp, y), _erfc_double(xp, y) - tail)
             step = error * (0.5 * math.sqrt(math.pi)) * xp.exp(y * y)
             y = xp.where(tail > 0, y + step / (1.0 - y * step), np.inf)
-    return xp.copysign(xp.where(xp.isnan(size), size, xp.where(size > 1.0, np.nan, y)), x)
+    return y
 
 
 @primitive(

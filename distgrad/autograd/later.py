@@ -1,0 +1,72 @@
+"""The operations that importing the package leaves unread: their file is imported when one is asked for.
+
+What most programs call is read at once, in ``methods.py``; what few of them call would make the import longer
+for all.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["FILES", "PUBLIC", "attributes", "find_operation", "read_all"]
+
+# fmt: off
+#: File in ops/: the operations that it holds.
+FILES: dict[str, str] = {
+    "arithmetic": "deg2rad entr exp2 float_power fmax fmin fmod frac frexp heaviside ldexp logaddexp2"
+    " nan_to_num rad2deg rsqrt sinc xlog1py",
+    "bessel": "i0 i0e i1 i1e",
+    "blas": "addbmm addcdiv addcmul addmm addmv addr baddbmm dot lerp multi_dot vdot",
+    "calculus": "cumulative_trapezoid gradient trapezoid vander",
+    "gamma": "digamma gammaln multigammaln polygamma polygamma_of zeta",
+    "gaussian": "erfcx log_ndtr ndtri",
+}
+
+#: Where users find those that NumPy, SciPy or the array API standard has words for; "" is the package itself.
+PUBLIC: dict[str, str] = {
+    "": "deg2rad exp2 float_power fmax fmin fmod frexp gradient heaviside ldexp logaddexp2 nan_to_num rad2deg"
+    " sinc trapezoid vander",
+    "linalg": "multi_dot",
+    "special": "digamma entr erfcx gammaln i0 i0e i1 i1e log_ndtr multigammaln ndtri polygamma xlog1py zeta",
+}
+# fmt: on
+
+_FILE_OF = {name: file for file, names in FILES.items() for name in names.split()}
+
+
+def find_operation(name: str) -> Any:
+    """An operation that stands in one of ``FILES``, which is imported for it.
+
+    Raises:
+        AttributeError: no file has an operation of that name.
+    """
+    if name not in _FILE_OF:
+        raise AttributeError(name)
+    return getattr(importlib.import_module(f"distgrad.autograd.ops.{_FILE_OF[name]}"), name)
+
+
+def attributes(room: str, otherwise: Callable[[str], Any] | None = None) -> Callable[[str], Any]:
+    """A module's ``__getattr__``, which finds what ``PUBLIC`` lists for it.
+
+    Args:
+        room: the module, as ``PUBLIC`` calls it.
+        otherwise: is asked for all other names; None raises as Python does.
+    """
+    names = frozenset(PUBLIC[room].split())
+
+    def find(name: str) -> Any:
+        if name in names:
+            return find_operation(name)
+        if otherwise is not None:
+            return otherwise(name)
+        raise AttributeError(f"module 'distgrad.{room}' has no attribute {name!r}")
+
+    return find
+
+
+def read_all() -> None:
+    """Import every file, for those who go through the registry of all operations."""
+    for file in FILES:
+        importlib.import_module(f"distgrad.autograd.ops.{file}")

@@ -1,0 +1,42 @@
+"""Operations on the samples that PyTorch tests its own with, where PyTorch is installed."""
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("expecttest")
+
+from op_samples import check_sample, samples
+from torch.testing._internal.common_methods_invocations import op_db
+
+from distgrad.autograd.dispatch import namespace
+
+#: Called as PyTorch's function of the same name.
+SAME = (
+    "addbmm addcdiv addcmul addmm addmm.decomposed addmv addr baddbmm dot lerp vdot"
+    " deg2rad exp2 float_power fmax fmin fmod frac frexp heaviside ldexp logaddexp2 nan_to_num rad2deg rsqrt"
+    " sinc digamma i0 gradient trapezoid cumulative_trapezoid"
+)
+
+SPECIAL = "entr erfcx i0e i1 i1e log_ndtr ndtri xlog1py zeta"
+
+#: Called otherwise: PyTorch's name, and how.
+OTHERWISE = {
+    "linalg.multi_dot": lambda xs: namespace.multi_dot(*xs),
+    "linalg.vander": lambda x, N=None: namespace.vander(namespace.reshape(x, x.shape or (1,)), N, True),
+    "mvlgamma.mvlgamma_p_1": namespace.multigammaln,
+    "mvlgamma.mvlgamma_p_3": namespace.multigammaln,
+    "mvlgamma.mvlgamma_p_5": namespace.multigammaln,
+    "lgamma": namespace.gammaln,
+    **{f"polygamma.polygamma_n_{n}": lambda x, n: namespace.polygamma(n, x) for n in range(5)},
+    **{f"special.{x}": getattr(namespace, x) for x in SPECIAL.split()},
+}
+FUNCTIONS = {name: getattr(namespace, name.split(".")[0]) for name in SAME.split()} | OTHERWISE
+INFOS = {info.full_name: info for info in op_db}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_operation_equals_pytorch_s_on_its_samples(name):
+    found = samples(INFOS[name])
+    assert found
+    for sample in found:
+        check_sample(FUNCTIONS[name], INFOS[name], sample)
