@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["FILES", "PUBLIC", "attributes", "find_operation", "read_all"]
+__all__ = ["FILES", "PUBLIC", "TORCH", "attributes", "find_operation", "read_all"]
 
 # fmt: off
 #: File in ops/: the operations that it holds.
@@ -31,6 +31,11 @@ PUBLIC: dict[str, str] = {
     "linalg": "multi_dot",
     "special": "digamma entr erfcx gammaln i0 i0e i1 i1e log_ndtr multigammaln ndtri polygamma xlog1py zeta",
 }
+
+#: Those that only PyTorch has words for.
+TORCH = (
+    "addbmm addcdiv addcmul addmm addmv addr baddbmm cumulative_trapezoid dot frac lerp rsqrt vdot"
+)
 # fmt: on
 
 _FILE_OF = {name: file for file, names in FILES.items() for name in names.split()}
