@@ -14,6 +14,8 @@ import json
 import os
 import pickle
 import tempfile
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,11 @@ __all__ = ["load", "save"]
 _TREE = "distgrad.tree"
 _DIGEST = "distgrad.sha256"
 _ARRAY = "$array"
+_SCALAR = "$scalar"
 _PLAIN = (str, int, float, bool, type(None))
+#: Kinds of dict, by their names in the tree.
+_DICTS: dict[str, Callable[..., Any]] = {"dict": dict, "OrderedDict": OrderedDict, "Counter": Counter}
+_NOT_A_NAME = "__metadata__"  # of an array, as the format uses it
 _DTYPES = "?bhilqBHILQefdE"
 
 
@@ -42,13 +48,15 @@ def save(state: Any, path: str | os.PathLike[str], metadata: dict[str, str] | No
     What lies on a device is copied to the host; a file knows no devices.
 
     Args:
-        state: tensors and arrays in dicts, lists and tuples, with numbers, texts and None between them: what
-            ``state_dict()`` returns, or a dict of several of those.
+        state: tensors, arrays and NumPy's scalars in dicts (also OrderedDict and Counter), lists and tuples,
+            with numbers, texts and None between them: what ``state_dict()`` returns, or a dict of several of
+            those. Arrays come back in native byte order.
         path: the file; an old one is replaced.
         metadata: texts to keep beside it.
 
     Raises:
-        DTypeError: something that is neither of those, with its place in the state.
+        DTypeError: something that is neither of those, with its place in the state; also subclasses of
+            them (namedtuple, enum members, masked arrays), which would come back as what they are not.
         OSError: the file cannot be written; an old one is left as it was.
     """
     arrays: dict[str, np.ndarray] = {}
@@ -164,32 +172,48 @@ def _digest(arrays: dict[str, np.ndarray], notes: dict[str, str]) -> str:
 
 def _encode(value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
     """The tree of a state as JSON has it; arrays go to ``arrays`` under their place."""
-    if isinstance(value, Tensor | np.ndarray | np.generic) or value.__class__ in NAMESPACES:
-        array = np.asarray(to_device(value._data if isinstance(value, Tensor) else value, CPU))
-        if array.dtype.char not in _DTYPES:
-            raise DTypeError(f"save: {place or 'the state'} is {array.dtype}, which the format does not hold")
-        name = place or "state"
-        while name in arrays:  # keys with dots in them can lead to one place
-            name += "'"
-        arrays[name] = np.ascontiguousarray(array).reshape(array.shape)
-        return {_ARRAY: name}
-    if isinstance(value, _PLAIN):
+    if isinstance(value, np.generic):
+        return {_SCALAR: _keep(np.asarray(value), place, arrays)}
+    if isinstance(value, Tensor) or value.__class__ in NAMESPACES or type(value) is np.memmap:
+        return {_ARRAY: _keep(value._data if isinstance(value, Tensor) else value, place, arrays)}
+    if type(value) in _PLAIN:
         return value
     join = f"{place}." if place else ""
-    if isinstance(value, dict):
+    if type(value) in _DICTS.values():
         items = [[_plain_key(k, place), _encode(v, f"{join}{k}", arrays)] for k, v in value.items()]
-        return {"dict": items}
-    if isinstance(value, list | tuple):
-        kind = "list" if isinstance(value, list) else "tuple"
-        return {kind: [_encode(v, f"{join}{i}", arrays) for i, v in enumerate(value)]}
+        return {type(value).__name__: items}
+    if type(value) in (list, tuple):
+        return {type(value).__name__: [_encode(v, f"{join}{i}", arrays) for i, v in enumerate(value)]}
     raise DTypeError(
         f"save: {place or 'the state'} is a {type(value).__name__}; expected tensors, arrays, numbers and "
-        "texts in dicts, lists and tuples"
+        f"texts in dicts, lists and tuples{_remedy(value)}"
     )
 
 
+def _remedy(value: Any) -> str:
+    """What to do about a subclass of something that can be saved."""
+    for base in (*_PLAIN[:3], list, tuple, dict, np.ndarray):
+        if isinstance(value, base):
+            convert = "numpy.asarray" if base is np.ndarray else base.__name__
+            return f"; it would come back as a plain {base.__name__}: pass {convert}(...) if that will do"
+    return ""
+
+
+def _keep(value: Any, place: str, arrays: dict[str, np.ndarray]) -> str:
+    """Put an array where it is written from; returns its name."""
+    array = np.asarray(to_device(value, CPU))
+    if array.dtype.char not in _DTYPES:
+        raise DTypeError(f"save: {place or 'the state'} is {array.dtype}, which the format does not hold")
+    name = place or "state"
+    while name in arrays or name == _NOT_A_NAME:  # keys with dots in them can lead to one place
+        name += "'"
+    # The format is in native order, and rows.
+    arrays[name] = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
+    return name
+
+
 def _plain_key(key: Any, place: str) -> Any:
-    if not isinstance(key, str | int):
+    if type(key) not in (str, int, bool):
         raise DTypeError(
             f"save: a key of {place or 'the state'} is {key!r}; expected a text or a whole number"
         )
@@ -202,7 +226,9 @@ def _decode(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
     ((kind, content),) = tree.items()
     if kind == _ARRAY:
         return Tensor(arrays[content])
-    if kind == "dict":
-        return {key: _decode(value, arrays) for key, value in content}
+    if kind == _SCALAR:
+        return arrays[content][()]
+    if kind in _DICTS:
+        return _DICTS[kind]({key: _decode(value, arrays) for key, value in content})
     values = [_decode(value, arrays) for value in content]
-    return values if kind == "list" else tuple(values)
+    return {"list": list, "tuple": tuple}[kind](values)

@@ -230,6 +230,7 @@ class SWALR(LRScheduler):
             raise ValueError(f"SWALR: anneal_epochs must be at least 0, got {anneal_epochs}")
         self.anneal_epochs = anneal_epochs
         self.anneal_strategy = anneal_strategy
+        self.swa_lr = swa_lr
         for group, rate in zip(optimizer.param_groups, one_each(swa_lr, optimizer, "SWALR"), strict=True):
             group["swa_lr"] = rate
         super().__init__(optimizer, last_epoch)
@@ -239,8 +240,9 @@ class SWALR(LRScheduler):
         step = max(1, self.last_epoch) if self.anneal_epochs == 0 else self.last_epoch
         before, now = self._progress(step - 1), self._progress(step)
         rates = []
-        for group in self.optimizer.param_groups:
-            lr, swa_lr = group["lr"], group["swa_lr"]
+        ends = one_each(self.swa_lr, self.optimizer, "SWALR")
+        for group, end in zip(self.optimizer.param_groups, ends, strict=True):
+            lr, swa_lr = group["lr"], group.setdefault("swa_lr", end)
             start = swa_lr if before == 1.0 else (lr - before * swa_lr) / (1.0 - before)
             rates.append(now * swa_lr + (1.0 - now) * start)
         return rates

@@ -1,9 +1,12 @@
 """Saved state comes back; a file that is not whole never passes for one."""
 
+import enum
 import json
 import os
 import pickle
 import struct
+from collections import Counter, OrderedDict, defaultdict
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -27,7 +30,8 @@ def same(a, b):
     elif hasattr(a, "dtype"):
         assert a.dtype == b.dtype
         assert a.shape == b.shape
-        np.testing.assert_array_equal(np.asarray(a), b.numpy())
+        assert isinstance(a, np.generic) == isinstance(b, np.generic)
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
     else:
         assert a == b
         assert type(a) is type(b)
@@ -52,6 +56,89 @@ def test_nested_state_comes_back(tmp_path):
     save(state, tmp_path / "state", {"author": "me"})
     same(state, load(tmp_path / "state"))
     assert os.listdir(tmp_path) == ["state"]
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+class Text(str):
+    __slots__ = ()
+
+
+def test_kinds_of_dict_and_scalar_come_back_as_they_were(tmp_path):
+    state = {
+        "counter": Counter([3, 7, 7]),
+        "ordered": OrderedDict(b=1, a=[OrderedDict()]),
+        "scalars": (np.float32(0.5), np.float64(2.5), np.int64(3), np.bool_(True), np.uint8(7)),
+        True: 1,
+        2: "two",
+    }
+    save(state, tmp_path / "f")
+    found = load(tmp_path / "f")
+    assert found == state
+    assert [type(value) for value in found.values()] == [type(value) for value in state.values()]
+    assert [type(value) for value in found["scalars"]] == [type(value) for value in state["scalars"]]
+    assert found["counter"][5] == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (Point(1, 2), r"is a Point; .*come back as a plain tuple: pass tuple\(...\)"),
+        (Level.HIGH, r"is a Level; .*plain int: pass int\(...\)"),
+        (Text("a"), r"is a Text; .*plain str"),
+        (defaultdict(list), r"is a defaultdict; .*plain dict: pass dict\(...\)"),
+        (np.ma.masked_array([1.0, 2.0], [True, False]), r"is a MaskedArray; .*pass numpy.asarray\(...\)"),
+        (np.rec.array([(1, 2.0)], dtype="i4,f4"), "is a recarray"),
+        (np.array(["a"]), "is <U1, which the format does not hold"),
+        (np.str_("a"), "is <U1, which the format does not hold"),
+        (1j, "is a complex"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_would_come_back_as_something_else_is_refused(tmp_path, value, message):
+    with pytest.raises(DTypeError, match=rf"save: a\.1 {message}"):
+        save({"a": [0, value]}, tmp_path / "f")
+    assert os.listdir(tmp_path) == []
+    if isinstance(value, int | str):
+        with pytest.raises(DTypeError, match="save: a key of a is "):
+            save({"a": {value: 1}}, tmp_path / "f")
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", ">u8", ">f2"])
+def test_arrays_of_the_other_byte_order(tmp_path, dtype):
+    array = np.arange(6).astype(dtype).reshape(2, 3)
+    save(
+        {"rows": array, "columns": array.T, "scalar": array[1, 2], "tensor": dg.asarray(array)},
+        tmp_path / "f",
+    )
+    found = load(tmp_path / "f")
+    np.testing.assert_array_equal(found["rows"].numpy(), array)
+    np.testing.assert_array_equal(found["columns"].numpy(), array.T)
+    assert found["scalar"] == 5
+    assert {np.asarray(each).dtype for each in found.values()} == {np.dtype(dtype[1:])}
+
+
+def test_a_key_that_the_format_uses(tmp_path):
+    state = {"__metadata__": np.arange(3.0), "a": {"__metadata__": np.arange(2)}}
+    save(state, tmp_path / "f")
+    same(state, load(tmp_path / "f"))
+    save(np.arange(3.0), tmp_path / "f")
+    save({"__metadata__": {"__metadata__": 1}}, tmp_path / "f")
+    assert load(tmp_path / "f") == {"__metadata__": {"__metadata__": 1}}
+
+
+def test_a_mapped_file_is_an_array(tmp_path):
+    mapped = np.memmap(tmp_path / "m", np.float32, "w+", shape=(3,))
+    mapped[:] = 2.0
+    save({"x": mapped}, tmp_path / "f")
+    np.testing.assert_array_equal(load(tmp_path / "f")["x"].numpy(), 2.0)
 
 
 def test_a_modules_state_dict_is_readable_by_others_and_theirs_by_us(tmp_path):

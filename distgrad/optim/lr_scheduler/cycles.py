@@ -75,7 +75,7 @@ class CyclicLR(LRScheduler):
                 optimizer.param_groups, one_each(base_lr, optimizer, "CyclicLR"), strict=True
             ):
                 group["lr"] = group["initial_lr"] = rate
-        self.max_lrs = one_each(max_lr, optimizer, "CyclicLR")
+        self.max_lr = max_lr
         self.up = float(step_size_up)
         self.total = self.up + float(step_size_up if step_size_down is None else step_size_down)
         self.mode = mode if scale_fn is None else scale_mode
@@ -84,8 +84,8 @@ class CyclicLR(LRScheduler):
         self.cycle_momentum = cycle_momentum
         if cycle_momentum:
             _check_momentum(optimizer, "CyclicLR")
-            self.base_momentums = one_each(base_momentum, optimizer, "CyclicLR")
-            self.max_momentums = one_each(max_momentum, optimizer, "CyclicLR")
+            self.base_momentum = base_momentum
+            self.max_momentum = max_momentum
         super().__init__(optimizer, last_epoch)
 
     def _height(self) -> float:
@@ -103,12 +103,15 @@ class CyclicLR(LRScheduler):
     def get_lr(self) -> list[float]:
         """The rates; sets the momentum on the way."""
         height = self._height()
+        highs = self._each(self.max_lr)
         if self.cycle_momentum:
-            for group, low, high in zip(
-                self.optimizer.param_groups, self.base_momentums, self.max_momentums, strict=True
-            ):
+            momenta = (self._each(self.base_momentum), self._each(self.max_momentum))
+            for group, low, high in zip(self.optimizer.param_groups, *momenta, strict=True):
                 _set_momentum(group, high - (high - low) * height)
-        return [low + (high - low) * height for low, high in zip(self.base_lrs, self.max_lrs, strict=True)]
+        return [low + (high - low) * height for low, high in zip(self.base_lrs, highs, strict=True)]
+
+    def _each(self, value: Any) -> list[Any]:
+        return one_each(value, self.optimizer, "CyclicLR")
 
 
 class OneCycleLR(LRScheduler):
@@ -163,25 +166,22 @@ class OneCycleLR(LRScheduler):
         peak = float(pct_start * total_steps) - 1
         self.ends = [peak, 2 * peak, total_steps - 1] if three_phase else [peak, total_steps - 1]
         self.cycle_momentum = cycle_momentum
-        groups = optimizer.param_groups
-        highs = one_each(max_lr, optimizer, "OneCycleLR")
-        firsts = [high / div_factor for high in highs]
-        lasts = [first / final_div_factor for first in firsts]
-        if last_epoch == -1:
-            for group, first in zip(groups, firsts, strict=True):
-                group["initial_lr"] = first
-        turns = [firsts, highs, firsts, lasts] if three_phase else [firsts, highs, lasts]
-        self.rates = [list(turn) for turn in zip(*turns, strict=True)]
+        self.max_lr = max_lr
+        self.div_factor = div_factor
+        self.final_div_factor = final_div_factor
         if cycle_momentum:
             _check_momentum(optimizer, "OneCycleLR")
-            low = one_each(base_momentum, optimizer, "OneCycleLR")
-            high = one_each(max_momentum, optimizer, "OneCycleLR")
-            turns = [high, low, high, high] if three_phase else [high, low, high]
-            self.momentums = [list(turn) for turn in zip(*turns, strict=True)]
+            self.base_momentum = base_momentum
+            self.max_momentum = max_momentum
+        if last_epoch == -1:
+            highs = one_each(max_lr, optimizer, "OneCycleLR")
+            for group, high in zip(optimizer.param_groups, highs, strict=True):
+                group["initial_lr"] = high / div_factor
         super().__init__(optimizer, last_epoch)
 
-    def _between(self, turns: Sequence[float]) -> float:
-        """The value at this step of a curve through ``turns``."""
+    def _between(self, first: float, high: float, last: float) -> float:
+        """The value at this step of a curve from the first value over the highest to the last."""
+        turns = [first, high, first, last] if len(self.ends) == 3 else [first, high, last]
         start = 0.0
         for i, end in enumerate(self.ends):
             if self.last_epoch <= end or i == len(self.ends) - 1:
@@ -205,6 +205,14 @@ class OneCycleLR(LRScheduler):
                 "number of steps that the training takes"
             )
         if self.cycle_momentum:
-            for group, turns in zip(self.optimizer.param_groups, self.momentums, strict=True):
-                _set_momentum(group, self._between(turns))
-        return [self._between(turns) for turns in self.rates]
+            momenta = (self._each(self.base_momentum), self._each(self.max_momentum))
+            for group, low, high in zip(self.optimizer.param_groups, *momenta, strict=True):
+                _set_momentum(group, self._between(high, low, high))
+        firsts = [high / self.div_factor for high in self._each(self.max_lr)]
+        return [
+            self._between(first, high, first / self.final_div_factor)
+            for first, high in zip(firsts, self._each(self.max_lr), strict=True)
+        ]
+
+    def _each(self, value: Any) -> list[Any]:
+        return one_each(value, self.optimizer, "OneCycleLR")

@@ -53,7 +53,8 @@ class ReduceLROnPlateau(LRScheduler):
         self.threshold = threshold
         self.threshold_mode = threshold_mode
         self.cooldown = cooldown
-        self.min_lrs = one_each(min_lr, optimizer, "ReduceLROnPlateau")
+        self.min_lr = min_lr
+        one_each(min_lr, optimizer, "ReduceLROnPlateau")
         self.eps = eps
         self.best = math.inf if mode == "min" else -math.inf
         self.num_bad_epochs = 0
@@ -84,15 +85,14 @@ class ReduceLROnPlateau(LRScheduler):
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def _cut(self) -> None:
-        for group, low in zip(self.optimizer.param_groups, self.min_lrs, strict=True):
+        lows = one_each(self.min_lr, self.optimizer, "ReduceLROnPlateau")
+        for group, low in zip(self.optimizer.param_groups, lows, strict=True):
             rate = max(group["lr"] * self.cut, low)
             if group["lr"] - rate > self.eps:
                 group["lr"] = rate
 
     def _is_better(self, value: float) -> bool:
-        margin = self.threshold
-        if self.threshold_mode == "rel":
-            margin *= self.best
-        if not math.isfinite(margin):  # the first value is better than none
-            return True
+        if math.isinf(self.best):  # any number is better than none, and NaN is none
+            return value < self.best if self.mode == "min" else value > self.best
+        margin = self.threshold * (self.best if self.threshold_mode == "rel" else 1.0)
         return value < self.best - margin if self.mode == "min" else value > self.best + margin

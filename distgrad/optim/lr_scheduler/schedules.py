@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from distgrad.errors import StateDictError
 from distgrad.optim.optimizer import Optimizer
 
 __all__ = [
@@ -36,11 +37,13 @@ class LRScheduler:
 
     Args:
         optimizer: whose groups' ``lr`` is set.
-        last_epoch: the last step taken; −1 starts, and takes the groups' ``lr`` as their initial ones.
+        last_epoch: the last step taken before; −1 starts, and takes the groups' ``lr`` as their initial ones.
+            Otherwise the groups hold the rates of the step after it, as an optimizer's loaded state has them.
 
     Attributes:
         last_epoch: steps taken.
-        base_lrs: the initial rates, one a group.
+        base_lrs: the initial rates, one a group. A group that the optimizer is given later starts with its
+            rate at the next step.
 
     Raises:
         KeyError: ``last_epoch`` is not −1, and a group lacks its ``initial_lr``.
@@ -58,7 +61,9 @@ class LRScheduler:
         self.base_lrs: list[float] = [group["initial_lr"] for group in optimizer.param_groups]
         self.last_epoch = last_epoch
         self._last_lr: list[float] = []
+        self._is_initial = True
         self.step()
+        self._is_initial = False
 
     def get_lr(self) -> list[float]:
         """The rates of step ``last_epoch``, from the groups' rates at hand."""
@@ -71,8 +76,15 @@ class LRScheduler:
 
     def step(self) -> None:
         """Go on by one step and set the rates."""
+        for group in self.optimizer.param_groups[len(self.base_lrs) :]:
+            self.base_lrs.append(group.setdefault("initial_lr", group["lr"]))
         self.last_epoch += 1
         self._set(self.get_lr())
+
+    def _restart(self) -> None:
+        """Begin anew, from the groups' rates at hand."""
+        self.last_epoch = -1
+        self.step()
 
     def _set(self, rates: Sequence[float]) -> None:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
@@ -92,8 +104,19 @@ class LRScheduler:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from where :meth:`state_dict` was taken."""
-        self.__dict__.update(state_dict)
+        """Go on from where :meth:`state_dict` was taken.
+
+        Raises:
+            StateDictError: it lacks something, as that of another schedule does; nothing is changed then.
+        """
+        own = LRScheduler.state_dict(self)
+        missing = sorted(own.keys() - state_dict.keys())
+        if missing:
+            raise StateDictError(
+                f"load_state_dict: the state lacks {missing}, which {type(self).__name__} keeps; load the "
+                "state of a schedule of the same kind"
+            )
+        self.__dict__.update({name: state_dict[name] for name in own})
 
 
 def _holds_functions(value: Any) -> bool:
@@ -105,7 +128,9 @@ def one_each(value: Any, optimizer: Optimizer, where: str) -> list[Any]:
     count = len(optimizer.param_groups)
     values = list(value) if isinstance(value, list | tuple) else [value] * count
     if len(values) != count:
-        raise ValueError(f"{where}: expected {count} values, one a group, got {len(values)}")
+        raise ValueError(
+            f"{where}: expected {count} values, one a group, got {len(values)}; pass as many, or one for all"
+        )
     return values
 
 
@@ -119,8 +144,13 @@ class LambdaLR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, lr_lambda: Any, last_epoch: int = -1) -> None:
-        self.lr_lambdas: list[Callable[[int], float]] = one_each(lr_lambda, optimizer, "LambdaLR")
+        self.lr_lambda = lr_lambda
         super().__init__(optimizer, last_epoch)
+
+    @property
+    def lr_lambdas(self) -> list[Callable[[int], float]]:
+        """f of each group."""
+        return one_each(self.lr_lambda, self.optimizer, "LambdaLR")
 
     def get_lr(self) -> list[float]:
         """The rates."""
@@ -137,13 +167,18 @@ class MultiplicativeLR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, lr_lambda: Any, last_epoch: int = -1) -> None:
-        self.lr_lambdas: list[Callable[[int], float]] = one_each(lr_lambda, optimizer, "MultiplicativeLR")
+        self.lr_lambda = lr_lambda
         super().__init__(optimizer, last_epoch)
+
+    @property
+    def lr_lambdas(self) -> list[Callable[[int], float]]:
+        """f of each group."""
+        return one_each(self.lr_lambda, self.optimizer, "MultiplicativeLR")
 
     def get_lr(self) -> list[float]:
         """The rates."""
         groups = self.optimizer.param_groups
-        if self.last_epoch == 0:
+        if self.last_epoch == 0 or self._is_initial:
             return [group["lr"] for group in groups]
         return [group["lr"] * f(self.last_epoch) for f, group in zip(self.lr_lambdas, groups, strict=True)]
 
@@ -224,11 +259,9 @@ class LinearLR(LRScheduler):
         """The line's value over that of the step before."""
         if self.last_epoch == 0:
             return self.start_factor
-        return (
-            1.0
-            if self.last_epoch > self.total_iters
-            else self._at(self.last_epoch) / self._at(self.last_epoch - 1)
-        )
+        if self._is_initial or self.last_epoch > self.total_iters:
+            return 1.0
+        return self._at(self.last_epoch) / self._at(self.last_epoch - 1)
 
 
 class ExponentialLR(LRScheduler):
@@ -240,7 +273,7 @@ class ExponentialLR(LRScheduler):
 
     def factor(self) -> float:
         """γ, but not at the start."""
-        return self.gamma if self.last_epoch > 0 else 1.0
+        return self.gamma if self.last_epoch > 0 and not self._is_initial else 1.0
 
 
 class PolynomialLR(LRScheduler):
@@ -256,7 +289,7 @@ class PolynomialLR(LRScheduler):
     def factor(self) -> float:
         """The polynomial's value over that of the step before."""
         step, total = self.last_epoch, self.total_iters
-        if step == 0 or step > total:
+        if step == 0 or step > total or self._is_initial:
             return 1.0
         return float(((1.0 - step / total) / (1.0 - (step - 1) / total)) ** self.power)
 
@@ -282,7 +315,7 @@ class CosineAnnealingLR(LRScheduler):
         """The rates, from those at hand, so that the schedule can be chained."""
         step, period, low = self.last_epoch, self.T_max, self.eta_min
         groups = self.optimizer.param_groups
-        if step == 0:
+        if step == 0 or self._is_initial:
             return [group["lr"] for group in groups]
         if (step - 1 - period) % (2 * period) == 0:
             rise = (1.0 - math.cos(math.pi / period)) / 2.0
@@ -356,6 +389,11 @@ class ChainedScheduler(LRScheduler):
             scheduler.step()
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
+    def _restart(self) -> None:
+        for scheduler in self._schedulers:
+            scheduler._restart()
+        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
     def state_dict(self) -> dict[str, Any]:
         """Where each stands."""
         states = [scheduler.state_dict() for scheduler in self._schedulers]
@@ -363,10 +401,15 @@ class ChainedScheduler(LRScheduler):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from where :meth:`state_dict` was taken."""
-        rest = dict(state_dict)
-        for scheduler, state in zip(self._schedulers, rest.pop("_schedulers"), strict=True):
+        states = state_dict.get("_schedulers", ())
+        if len(states) != len(self._schedulers):
+            raise StateDictError(
+                f"load_state_dict: the state holds {len(states)} schedules, this one "
+                f"{len(self._schedulers)}; build the schedule as it was"
+            )
+        super().load_state_dict(state_dict)
+        for scheduler, state in zip(self._schedulers, states, strict=True):
             scheduler.load_state_dict(state)
-        super().load_state_dict(rest)
 
 
 def _of_one_optimizer(schedulers: Sequence[LRScheduler], where: str) -> list[LRScheduler]:
@@ -401,14 +444,16 @@ class SequentialLR(ChainedScheduler):
             group["lr"] = group["initial_lr"]
         super().__init__(schedulers, optimizer)
         self.milestones = list(milestones)
+        self._restart()
+
+    def _restart(self) -> None:
         self.last_epoch = 0
         self._begin(self._schedulers[0])
 
     def _begin(self, scheduler: LRScheduler) -> None:
-        scheduler.last_epoch = -1
         for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"]
-        scheduler.step()
+            group["lr"] = group.setdefault("initial_lr", group["lr"])
+        scheduler._restart()
         self._last_lr = scheduler.get_last_lr()
 
     def step(self) -> None:
