@@ -6,8 +6,11 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import BinaryIO
+
+from .folders import create_files
 
 __all__ = ["Console", "LineSplitter", "OutputClosedError"]
 
@@ -100,11 +103,10 @@ class Console:
         self.live = stderr.isatty()
         self._colours = [stream.isatty() and not plain for stream in self.streams]
         self._splitters = [(LineSplitter(), LineSplitter()) for _ in range(world_size)]
-        self._logs: list[IO[bytes]] = []
+        self._logs: list[FileIO] = []
         self._bar_shown = b""
         if log_dir is not None:
-            log_dir.mkdir(parents=True, exist_ok=True)
-            self._logs = [self.log_path(rank).open("wb") for rank in range(world_size)]
+            self._logs = create_files(log_dir, [self.log_path(rank).name for rank in range(world_size)])
 
     def log_path(self, rank: int) -> Path:
         """The log file of a rank.

@@ -55,7 +55,7 @@ def test_the_pages_that_there_are_to_be():
     )
     assert {f"{name}.md" for name in expected} <= set(PAGES)
     readme = (GUIDE.parents[1] / "README.md").read_text()
-    assert all(f"docs/guide/{name}.md" in readme for name in expected)
+    assert all(f"docs/guide/{path.name}" in readme for path in GUIDE.glob("*.md"))
 
 
 def test_links_lead_somewhere():

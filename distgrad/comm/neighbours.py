@@ -1,8 +1,9 @@
 """The processes of one job on one host: how they find each other, share memory, wait and notice an end.
 
-They meet at abstract Unix sockets, whose names only they can know, and pass each other descriptors: of memory
-that no folder lists (memfd), of bells that wake a sleeper (eventfd), and of themselves (pidfd). All of it
-goes with the last process, however that ends.
+They meet at abstract Unix sockets, whose names only they can foresee, and pass each other descriptors: of
+memory that no folder lists (memfd), of bells that wake a sleeper (eventfd), and of themselves (pidfd). All of
+it goes with the last process, however that ends. Once in use, the names stand in /proc/net/unix for all to
+read; what others send there the kernel drops, as it does not begin with what only these processes know.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Callable, Sequence
 
 from distgrad.comm.calls import name_ranks
 from distgrad.comm.mapping import map_shared
+from distgrad.comm.socketfilter import accept_prefix
 from distgrad.errors import CommError, CommTimeoutError, RankFailedError
 
 __all__ = ["Neighbours"]
@@ -66,6 +68,7 @@ class Neighbours:
         self._ended = memoryview(bytearray(8 * len(self.ranks))).cast("q")  # until there is a common one
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
+        accept_prefix(self._socket, self._digest("message"))
         try:
             self._socket.bind(self._address(rank))
         except OSError as error:

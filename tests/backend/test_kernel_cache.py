@@ -64,6 +64,17 @@ def test_without_a_home_that_can_be_written_kernels_are_kept_with_the_temporary_
     assert [answer(start(**variables)) for _ in range(2)] == [(1, folder), (0, folder)]
 
 
+def test_a_folder_behind_another_users_link_is_not_used(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "link").symlink_to("mine")
+    assert cache._own_folder(tmp_path / "link")
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a link to another user")
+    os.lchown(tmp_path / "link", 54321, 54321)
+    assert not cache._own_folder(tmp_path / "link")
+    assert cache._own_folder(tmp_path / "mine")
+
+
 def test_hosts_that_share_a_home_share_its_kernels(tmp_path):
     hosts = [tmp_path / "host0", tmp_path / "host1"]  # each with temporary files, and so locks, of its own
     for host in hosts:

@@ -30,7 +30,7 @@ def _own_folder(path: Path) -> bool:
     """Make the folder; whether it is the user's own and can be written. Cached code must be nobody else's."""
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        owned = path.stat().st_uid == os.getuid()
+        owned = path.lstat().st_uid == path.stat().st_uid == os.getuid()  # also of a link to it
         return owned and os.access(path, os.W_OK | os.X_OK)
     except OSError:
         return False
