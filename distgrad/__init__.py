@@ -216,11 +216,11 @@ __all__ = [  # noqa: RUF022 (in alphabetical order)
     "roll", "round", "rrelu", "save", "scaled_dot_product_attention", "scatter_add", "searchsorted", "selu",
     "set_float32_matmul_precision",
     "set_grad_enabled", "set_num_threads", "sigmoid", "sign", "signbit", "silu", "sin", "sinh",
-    "sliding_window_view", "smooth_l1_loss", "soft_margin_loss", "softmax", "softmax_cross_entropy", "special",
-    "softplus", "softshrink", "softsign", "sort", "split", "sqrt", "square", "squeeze", "stack", "std",
-    "subtract", "sum", "take", "take_along_axis", "tan", "tanh", "tanhshrink", "tensor", "tensordot",
-    "threshold", "tile", "topk", "tril", "triplet_margin_loss", "triu", "trunc", "uint16", "uint32",
-    "uint64", "uint8", "unfold", "unique_all", "unique_counts", "unique_inverse", "unique_values",
+    "sliding_window_view", "smooth_l1_loss", "soft_margin_loss", "softmax", "softmax_cross_entropy",
+    "softplus", "softshrink", "softsign", "sort", "special", "split", "sqrt", "square", "squeeze",
+    "stack", "std", "subtract", "sum", "take", "take_along_axis", "tan", "tanh", "tanhshrink", "tensor",
+    "tensordot", "threshold", "tile", "topk", "tril", "triplet_margin_loss", "triu", "trunc", "uint16",
+    "uint32", "uint64", "uint8", "unfold", "unique_all", "unique_counts", "unique_inverse", "unique_values",
     "unstack", "var", "vecdot", "where", "xlogy", "zeros", "zeros_like",
 ]
 # fmt: on

@@ -17,16 +17,21 @@ __all__ = ["FILES", "PUBLIC", "TORCH", "attributes", "find_operation", "read_all
 FILES: dict[str, str] = {
     "arithmetic": "deg2rad entr exp2 float_power fmax fmin fmod frac frexp heaviside ldexp logaddexp2"
     " nan_to_num rad2deg rsqrt sinc xlog1py",
+    "arrange": "block_diag cartesian_prod combinations diag_embed diagonal_scatter put_strided select_scatter"
+    " slice_scatter take_strided unfold_axis",
     "bessel": "i0 i0e i1 i1e",
     "blas": "addbmm addcdiv addcmul addmm addmv addr baddbmm dot lerp multi_dot vdot",
     "calculus": "cumulative_trapezoid gradient trapezoid vander",
     "gamma": "digamma gammaln multigammaln polygamma polygamma_of zeta",
     "gaussian": "erfcx log_ndtr ndtri",
+    "indexed": "index_copy index_fill index_reduce masked_scatter put scatter_combine scatter_reduce",
+    "order": "argmode corrcoef cov dist kthvalue logcumsumexp mode pdist renorm",
 }
 
 #: Where users find those that NumPy, SciPy or the array API standard has words for; "" is the package itself.
 PUBLIC: dict[str, str] = {
-    "": "deg2rad exp2 float_power fmax fmin fmod frexp gradient heaviside ldexp logaddexp2 nan_to_num rad2deg"
+    "": "corrcoef cov"
+    " deg2rad exp2 float_power fmax fmin fmod frexp gradient heaviside ldexp logaddexp2 nan_to_num rad2deg"
     " sinc trapezoid vander",
     "linalg": "multi_dot",
     "special": "digamma entr erfcx gammaln i0 i0e i1 i1e log_ndtr multigammaln ndtri polygamma xlog1py zeta",
@@ -34,7 +39,10 @@ PUBLIC: dict[str, str] = {
 
 #: Those that only PyTorch has words for.
 TORCH = (
-    "addbmm addcdiv addcmul addmm addmv addr baddbmm cumulative_trapezoid dot frac lerp rsqrt vdot"
+    "addbmm addcdiv addcmul addmm addmv addr baddbmm block_diag cartesian_prod combinations"
+    " cumulative_trapezoid diag_embed diagonal_scatter dist dot frac index_copy index_fill index_reduce"
+    " kthvalue lerp logcumsumexp masked_scatter mode pdist put put_strided renorm rsqrt scatter_reduce"
+    " select_scatter slice_scatter take_strided unfold_axis vdot"
 )
 # fmt: on
 

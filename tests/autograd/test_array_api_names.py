@@ -173,6 +173,8 @@ INTERNAL = {
     "argcummin",
     "cofactors_vjp",
     "polygamma_of",
+    "argmode",
+    "scatter_combine",
 }
 
 

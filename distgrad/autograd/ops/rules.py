@@ -20,6 +20,7 @@ __all__ = [
     "added",
     "broadcast_shape",
     "count_over",
+    "first_shape",
     "in_float32",
     "mixed_dtypes",
     "normalize_axes",
@@ -42,6 +43,11 @@ Before = tuple[Any, ...]
 
 def same_shape(x: Shape, **attributes: Any) -> Shape:
     """The output has the input's shape."""
+    return x
+
+
+def first_shape(x: Shape, *others: Any, **attributes: Any) -> Shape:
+    """The output has the first input's shape."""
     return x
 
 

@@ -35,7 +35,7 @@ def check_index(where: str, index: Array, length: int) -> None:
         raise IndexError(f"{where}: index holds {bad}, but the axis has length {length}")
 
 
-def _grid(xp: Any, where: str, index: Array, shape: Shape, axis: int) -> tuple[Any, ...]:
+def key_of_elements(xp: Any, where: str, index: Array, shape: Shape, axis: int) -> tuple[Any, ...]:
     """The key of the elements of an array of ``shape`` that ``index`` names along ``axis``."""
     place = normalize_axes(axis, len(shape), where)[0]
     fits = len(index.shape) == len(shape) and all(
@@ -76,7 +76,7 @@ def add_at_positions(xp: Any, size: int, positions: Array, values: Array) -> Arr
 )
 def gather_elements(xp: Any, x: Array, index: Array, /, *, axis: int) -> Array:
     """One element an index, along an axis; the other coordinates are the index's own."""
-    return x[_grid(xp, "gather", index, x.shape, axis)]
+    return x[key_of_elements(xp, "gather", index, x.shape, axis)]
 
 
 @gather_elements.vjp("x")
@@ -102,7 +102,7 @@ def scatter_elements(xp: Any, source: Array, index: Array, /, *, axis: int, shap
     """Zeros with each element of ``source`` added where its index points; the transpose of gathering."""
     if source.shape != index.shape:
         raise ShapeError(f"scatter: source is {list(source.shape)} but index {list(index.shape)}")
-    grid = _grid(xp, "scatter", index, shape, axis)
+    grid = key_of_elements(xp, "scatter", index, shape, axis)
     positions = sum(part * math.prod(shape[i + 1 :]) for i, part in enumerate(grid))
     return add_at_positions(xp, math.prod(shape), positions, source).reshape(shape)
 
