@@ -17,19 +17,28 @@ from distgrad import env
 from distgrad.errors import LaunchError, MissingDependencyError
 
 from . import gpus, hosts, mpirun, plan, slurm, ssh
+from .delivery import deliver
 from .entry import __file__ as entry_file
 from .job import Options
 from .logs import Console
 from .mpirun import Starter
 from .rank import usable_cores
-from .supervise import Supervisor
+from .supervise import LAST_WORDS_S, Supervisor
 
 __all__ = ["main"]
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0  # before a restart, each twice as long as the one before
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _restarts(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, got {text!r}")
     return int(text)
 
 
@@ -116,7 +125,7 @@ def _add_watching(add: Callable[..., argparse.Action]) -> None:
     add("--hang-after", type=_seconds, default=60.0, metavar="S",
         help="end the job when a rank waits S seconds for another (default: 60; inf: never)")  # fmt: skip
     add("--hang-report-only", action="store_true", help="say what hangs, and go on")
-    add("--max-restarts", "--max_restarts", type=int, default=0, metavar="R",
+    add("--max-restarts", "--max_restarts", type=_restarts, default=0, metavar="R",
         help="start the job anew after a failure, at most R times")  # fmt: skip
 
 
@@ -196,16 +205,23 @@ def _run(job: _Job, options: argparse.Namespace, given: dict[str, str], console:
     """Run the job, and run it anew after a failure as often as that is wanted."""
     limits = Options(options.timeout, options.hang_after, options.hang_report_only, options.bind, job.address)
     causes: list[str] = []
+    pause_s = 0.0
     while True:
         supervisor = Supervisor(job.specs, job.start, given, console, limits)
-        code = supervisor.run()
+        code = supervisor.run(pause_s)
         if supervisor.verdict is None or supervisor.stopped or len(causes) == options.max_restarts:
             break
         causes.append(supervisor.verdict.text.removeprefix("launch: "))
-        console.say(f"launch: restart {len(causes)} of {options.max_restarts}")
+        pause_s = min(2 * pause_s or FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        console.say(f"launch: restart {len(causes)} of {options.max_restarts} in {pause_s:g} s")
     if causes:
         lines = [f"  {number}. {cause}" for number, cause in enumerate(causes, 1)]
         console.say("\n".join([f"launch: restarted {len(causes)} times, after", *lines, f"Exit code {code}"]))
+    verdict = deliver(console, LAST_WORDS_S if supervisor.stopped else supervisor.left_s)
+    if not code and verdict is not None:
+        code = verdict.code
+        console.say(verdict.text)
+        console.flush(LAST_WORDS_S)
     return code
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from . import hangs
 from .plan import RankSpec
 
-__all__ = ["Options", "Rank", "Verdict"]
+__all__ = ["TIMEOUT_CODE", "Options", "Rank", "Verdict"]
+
+TIMEOUT_CODE = 124  # as of timeout(1)
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,16 @@ class Rank:
         track: its progress.
         abort_code: what it gave to MPI_Abort, if its standard error shows that it called it.
         stacks: what has come of its Python stacks; None if it has not answered yet.
+        output_bytes: how much it has written.
+        taken_bytes: how much of that it was told to be disposed of.
     """
 
     spec: RankSpec
     track: hangs.Track
     abort_code: int | None = None
     stacks: str | None = None
+    output_bytes: int = 0
+    taken_bytes: int = 0
 
 
 @dataclass(frozen=True)

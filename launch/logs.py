@@ -2,81 +2,109 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from io import FileIO
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from .folders import create_files
+from .job import Verdict
+from .writer import Writer
 
-__all__ = ["Console", "LineSplitter", "OutputClosedError"]
+__all__ = ["Console", "LineSplitter"]
 
 _LONGEST_LINE_BYTES = 1 << 20
 _COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)  # ANSI foregrounds that read on light and on dark
 _ERASE_LINE = b"\r\x1b[2K"
-_BREAK = re.compile(rb"\r*\n|\r")
-
-
-class OutputClosedError(Exception):
-    """Whoever read the launcher's output has gone, as head(1) does."""
+_LONGEST_BAR_BYTES = 1 << 12
+_BREAK = re.compile(rb"\r*\n|\r+")  # several carriage returns do what one does
 
 
 class LineSplitter:
     """Cuts one stream of one rank into lines.
 
     A line that was drawn anew with carriage returns, as progress bars do, comes out once, in its last state.
-
-    Attributes:
-        bar: the present state of a line that is being drawn anew; empty if there is none.
+    One that is longer than a mebibyte comes out in pieces.
     """
 
     def __init__(self) -> None:
-        self.bar = b""
         self._drawn = b""  # what the line showed before the last carriage return
         self._redrawn = False
-        self._rest = b""
+        self._returned = False  # whether a carriage return came last, and a newline may follow it
+        self._rest = bytearray()
+
+    @property
+    def bar(self) -> bytes:
+        """The beginning of the present state of a line that is being drawn anew; empty if there is none."""
+        present = bytes(self._rest[:_LONGEST_BAR_BYTES]) or self._drawn[:_LONGEST_BAR_BYTES]
+        return present if self._redrawn or self._returned else b""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield the lines that ``data`` completes, without their ends."""
-        text = self._rest + data
+        text = b"\r" * self._returned + data
+        self._returned = False
         start = 0
         for match in _BREAK.finditer(text):
-            if match.end() == len(text) and not match.group().endswith(b"\n"):
-                break  # a newline may still follow this carriage return
-            piece = text[start : match.start()]
+            self._rest += text[start : match.start()]
             start = match.end()
+            if len(self._rest) > _LONGEST_LINE_BYTES:
+                yield from self._cut()
             if match.group().endswith(b"\n"):
-                yield self._complete(piece)
+                yield self._complete()
+            elif start == len(text):
+                self._returned = True
             else:
-                self._drawn = piece or self._drawn
-                self._redrawn = True
-        self._rest = text[start:]
-        if len(self._rest) > _LONGEST_LINE_BYTES:
-            yield self._complete(self._rest)
-            self._rest = b""
-        present = self._rest.rstrip(b"\r") or self._drawn
-        self.bar = present if self._redrawn or self._rest.endswith(b"\r") else b""
+                self._return()
+        self._rest += text[start:]
+        yield from self._cut()
 
     def close(self) -> Iterator[bytes]:
         """Yield the line that was never ended, if it shows anything."""
-        line = self._complete(self._rest.rstrip(b"\r"))
+        line = self._complete()
         if line:
             yield line
-        self._rest = b""
-        self.bar = b""
+        self._returned = False
 
-    def _complete(self, piece: bytes) -> bytes:
-        line = (piece or self._drawn).rstrip(b" ") if self._redrawn else piece
-        self._drawn = b""
-        self._redrawn = False
+    def _cut(self) -> Iterator[bytes]:
+        """Yield pieces of a line that is too long, until the rest is not."""
+        while len(self._rest) > _LONGEST_LINE_BYTES:
+            yield bytes(self._rest[:_LONGEST_LINE_BYTES])
+            del self._rest[:_LONGEST_LINE_BYTES]
+            self._drawn, self._redrawn = b"", False
+
+    def _return(self) -> None:
+        self._drawn = bytes(self._rest) or self._drawn
+        self._rest.clear()
+        self._redrawn = True
+
+    def _complete(self) -> bytes:
+        line = bytes(self._rest)
+        self._rest.clear()
+        if self._redrawn:
+            line = (line or self._drawn).rstrip(b" ")
+            self._drawn, self._redrawn = b"", False
         return line
+
+
+@dataclass
+class _Ticket:
+    """What a rank has written, on its way to one or two files."""
+
+    rank: int
+    num_bytes: int
+    num_files: int
 
 
 class Console:
     """The launcher's two output streams, and the log files.
+
+    All of them are written by other threads. What is not written yet is counted for each rank, so that it can
+    be kept from writing more.
 
     Args:
         stdout: where the ranks' standard output goes.
@@ -85,6 +113,10 @@ class Console:
         quiet: show rank 0 only.
         log_dir: folder for ``rank0.txt`` and so on; made if it is not there, files of that name are replaced.
         plain: show no colours, even on a terminal.
+
+    Attributes:
+        tell: called from other threads when something was written, or can never be; see :meth:`settle`.
+        failures: what cannot be written any more, standard output or error, and why.
     """
 
     def __init__(
@@ -101,12 +133,21 @@ class Console:
         self.quiet = quiet
         self.log_dir = log_dir
         self.live = stderr.isatty()
+        self.tell: Callable[[], None] = lambda: None
+        self.failures: list[tuple[str, OSError]] = []
         self._colours = [stream.isatty() and not plain for stream in self.streams]
         self._splitters = [(LineSplitter(), LineSplitter()) for _ in range(world_size)]
-        self._logs: list[FileIO] = []
+        self._logs: list[BinaryIO] = []
         self._bar_shown = b""
+        self._unwritten = [0] * world_size
+        self._written: collections.deque[_Ticket] = collections.deque()
+        self._log_failures: list[str] = []
         if log_dir is not None:
-            self._logs = create_files(log_dir, [self.log_path(rank).name for rank in range(world_size)])
+            self._logs = [*create_files(log_dir, [self.log_path(rank).name for rank in range(world_size)])]
+        # Two streams into one file have one writer: their order is part of what is written.
+        writers = {_identity(stream): Writer(self._note, self._fail) for stream in self.streams}
+        self._writers = [writers[_identity(stream)] for stream in self.streams]
+        self._log_writer = Writer(self._note, self._fail_log)
 
     def log_path(self, rank: int) -> Path:
         """The log file of a rank.
@@ -127,7 +168,32 @@ class Console:
 
     def write(self, rank: int, stream: int, data: bytes) -> None:
         """Take what a rank wrote to its standard output (``stream`` 0) or standard error (1)."""
-        self._show(rank, stream, self._splitters[rank][stream].feed(data))
+        self._show(rank, stream, self._splitters[rank][stream].feed(data), len(data))
+
+    def unwritten(self, rank: int) -> int:
+        """How many bytes that a rank wrote are still on their way."""
+        return self._unwritten[rank]
+
+    def settle(self) -> set[int]:
+        """Take into account what was written since the last call; return the ranks that it came from."""
+        ranks = set()
+        while self._written:
+            ticket = self._written.popleft()
+            ticket.num_files -= 1
+            if not ticket.num_files:
+                self._unwritten[ticket.rank] -= ticket.num_bytes
+                ranks.add(ticket.rank)
+        while self._log_failures:
+            self.say(self._log_failures.pop())
+        return ranks
+
+    def verdict(self) -> Verdict:
+        """What becomes of a job whose output cannot be written: the first of ``failures`` in words."""
+        name, error = self.failures[0]
+        if isinstance(error, BrokenPipeError):
+            return Verdict(128 + signal.SIGPIPE, "", final=True)
+        text = f"launch: {name} cannot be written ({error.strerror}); stopped the job, whose words get lost"
+        return Verdict(os.EX_IOERR, text, final=True)
 
     def close_rank(self, rank: int) -> None:
         """Show what a rank wrote last and did not end with a newline."""
@@ -140,9 +206,8 @@ class Console:
 
     def log(self, rank: int, text: str) -> None:
         """Write to a rank's log file only, if there is one."""
-        if self._logs:
-            self._logs[rank].write(text.encode(errors="replace"))
-            self._logs[rank].flush()
+        if self._logs and text:
+            self._log_writer.put(self._logs[rank], text.encode(errors="replace"))
 
     def say(self, text: str) -> None:
         """Show the launcher's own words, as they are."""
@@ -153,44 +218,70 @@ class Console:
         self._send(1, _ERASE_LINE if self._bar_shown else b"")
         self._bar_shown = b""
 
+    @property
+    def idle(self) -> bool:
+        """Whether all is written."""
+        return all(writer.idle for writer in (*self._writers, self._log_writer))
+
+    def flush(self, limit_s: float | None = None) -> bool:
+        """Wait until all is written; False if something is not after ``limit_s`` seconds for each file."""
+        done = [writer.flush(limit_s) for writer in (*self._writers, self._log_writer)]
+        return all(done)
+
     def close(self) -> None:
-        """Close the log files."""
-        for log in self._logs:
-            log.close()
+        """Let go of the log files and threads; what is not written by then may be lost."""
+        if self._log_writer.idle:
+            for log in self._logs:
+                log.close()
+        for writer in {*self._writers, self._log_writer}:
+            writer.close()
 
-    def mute(self) -> None:
-        """Show nothing more: nobody reads it."""
-        with open(os.devnull, "wb") as null:
-            for stream in self.streams:
-                os.dup2(null.fileno(), stream.fileno())
-
-    def _show(self, rank: int, stream: int, lines: Iterator[bytes], *, always: bool = False) -> None:
+    def _show(
+        self, rank: int, stream: int, lines: Iterator[bytes], num_bytes: int = 0, *, always: bool = False
+    ) -> None:
         whole = list(lines)
+        ticket = _Ticket(rank, num_bytes, 0) if num_bytes else None
         if self._logs and whole:
-            self._logs[rank].write(b"\n".join(whole) + b"\n")
-            self._logs[rank].flush()
-        if self.quiet and rank and not always:
-            return
-        prefix = _prefix(rank)
-        if self._colours[stream]:
-            prefix = b"\x1b[%dm%s\x1b[0m" % (_COLOURS[rank % len(_COLOURS)], prefix)
-        self._put(stream, [prefix + line for line in whole])
+            self._log_writer.put(self._logs[rank], b"\n".join(whole) + b"\n", ticket)
+            if ticket is not None:
+                ticket.num_files += 1
+        if always or not self.quiet or not rank:
+            prefix = _prefix(rank)
+            if self._colours[stream]:
+                prefix = b"\x1b[%dm%s\x1b[0m" % (_COLOURS[rank % len(_COLOURS)], prefix)
+            self._put(stream, [prefix + line for line in whole], ticket)
+        if ticket is not None and ticket.num_files:
+            self._unwritten[rank] += num_bytes
 
-    def _put(self, stream: int, lines: list[bytes]) -> None:
+    def _put(self, stream: int, lines: list[bytes], ticket: _Ticket | None = None) -> None:
         bar = self._bar() if self.live else b""
         if lines or bar != self._bar_shown:
             self._send(1, _ERASE_LINE if self._bar_shown else b"")
-            self._send(stream, b"".join(line + b"\n" for line in lines))
-            self._send(1, bar)
+            self._send(stream, b"".join(line + b"\n" for line in lines), None if bar else ticket)
+            self._send(1, bar, ticket)
             self._bar_shown = bar
 
-    def _send(self, stream: int, data: bytes) -> None:
+    def _send(self, stream: int, data: bytes, ticket: _Ticket | None = None) -> None:
         if data:
-            try:
-                self.streams[stream].write(data)
-                self.streams[stream].flush()
-            except BrokenPipeError:
-                raise OutputClosedError from None
+            if ticket is not None:
+                ticket.num_files += 1
+            self._writers[stream].put(self.streams[stream], data, ticket)
+
+    # In the writers' threads
+
+    def _note(self, tickets: list[_Ticket | None]) -> None:
+        self._written.extend(filter(None, tickets))
+        self.tell()
+
+    def _fail(self, stream: BinaryIO, error: OSError) -> None:
+        self.failures.append((("standard output", "standard error")[stream is self.streams[1]], error))
+
+    def _fail_log(self, log: BinaryIO, error: OSError) -> None:
+        if self._logs:
+            path = self.log_path(self._logs.index(log))
+            self._log_failures.append(
+                f"launch: {path}: {error.strerror}; no more is written to it, and the job goes on"
+            )
 
     def _bar(self) -> bytes:
         """The progress bar of the lowest rank that has one, cut to the width of the screen."""
@@ -205,3 +296,12 @@ class Console:
 
 def _prefix(rank: int) -> bytes:
     return f"[{rank}] ".encode()
+
+
+def _identity(stream: BinaryIO) -> object:
+    """The same for two streams that lead into one file."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # one in memory
+        return id(stream)
+    return status.st_dev, status.st_ino

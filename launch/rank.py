@@ -24,7 +24,7 @@ import faulthandler
 import json
 import mmap
 import os
-import selectors
+import select
 import signal
 import socket
 import struct
@@ -36,6 +36,7 @@ from .frames import CHUNK_BYTES, Frame, FrameReader, call, pack
 from .rank_script import run
 
 STACKS_SIGNAL = signal.SIGRTMAX - 2  # a rank answers with the Python stacks of all its threads, and goes on
+OUTPUT_BYTES = 1 << 16  # a script's output that may be on its way; then it waits, as for any slow reader
 CONNECT_TIMEOUT_S = 30.0
 _CALL_AGAIN_S = 0.1
 BEAT_S = 1.0  # how often a watcher tells how far its script is
@@ -171,7 +172,12 @@ class _Page:
 
 
 class _Watcher:
-    """Relays between one running script and the launcher until either ends."""
+    """Relays between one running script and the launcher until either ends.
+
+    Nothing here waits for the launcher: what it does not take yet is kept. Of the script's output no more
+    than ``OUTPUT_BYTES`` are on their way at a time, so that a launcher whose own reader pauses is still told
+    how far the script is, and its signals arrive.
+    """
 
     def __init__(
         self, line: socket.socket, reader: FrameReader, script: int, pipes: tuple[int, ...], page: _Page
@@ -183,6 +189,11 @@ class _Watcher:
         self.pipes = dict(zip(pipes, (Frame.STDOUT, Frame.STDERR, Frame.FAILED, Frame.STACKS), strict=True))
         self.failures = FrameReader()
         self.page = page
+        self.unsent = bytearray()
+        self.told_bytes = 0  # of output
+        self.taken_bytes = 0
+        self.answered = True  # whether the launcher has heard where the script was last
+        self.ended = False
 
     def watch(self) -> int:
         """Relay until the script has ended; return its status.
@@ -190,43 +201,76 @@ class _Watcher:
         Raises:
             OSError: the launcher is gone.
         """
+        for pipe in self.pipes:
+            os.set_blocking(pipe, False)
         self._obey(b"")  # what may have come together with the start
-        with selectors.DefaultSelector() as selector:
-            for source in (self.line.fileno(), self.script_ended, *self.pipes):
-                selector.register(source, selectors.EVENT_READ)
-            beat_s = time.monotonic()
-            while True:
-                ready = [key.fd for key, _ in selector.select(max(0.0, beat_s - time.monotonic()))]
-                if time.monotonic() >= beat_s:
+        beat_s = time.monotonic()
+        while True:
+            ready = self._wait(beat_s)
+            if time.monotonic() >= beat_s:
+                beat_s = time.monotonic() + BEAT_S
+                if self.answered:
                     self._beat()
-                    beat_s = time.monotonic() + BEAT_S
-                if self.line.fileno() in ready:
-                    data = self.line.recv(CHUNK_BYTES)
-                    if not data:
-                        raise ConnectionError("the launcher is gone")
-                    self._obey(data)
-                for source in ready:
-                    if source in self.pipes and not self._relay(source):
-                        selector.unregister(source)
-                if self.script_ended in ready:
-                    return self._end()
+            if self.line.fileno() in ready:
+                data = self.line.recv(CHUNK_BYTES)
+                if not data:
+                    raise ConnectionError("the launcher is gone")
+                self._obey(data)
+            if self.script_ended in ready:
+                self._beat()
+                self.ended = True
+                os.killpg(self.script, signal.SIGKILL)  # a zombie leads it: no other group has its number
+            for pipe in [pipe for pipe in self.pipes if pipe in ready]:
+                self._relay(pipe)
+            if self.ended and self._drain():
+                return self._end()
+
+    def _wait(self, until_s: float) -> set[int]:
+        """Wait for something to do; return the descriptors that can be read."""
+        poll = select.poll()
+        poll.register(self.line, select.POLLIN | select.POLLOUT * bool(self.unsent))
+        for pipe in self.pipes:
+            if self._room(pipe):
+                poll.register(pipe, select.POLLIN)
+        if not self.ended:
+            poll.register(self.script_ended, select.POLLIN)
+        found = poll.poll(max(0.0, until_s - time.monotonic()) * 1e3)
+        self._send()
+        return {source for source, event in found if event & ~select.POLLOUT}
+
+    def _tell(self, kind: Frame, payload: bytes | dict[str, Any]) -> None:
+        self.unsent += pack(kind, payload)
+        self._send()
+
+    def _send(self) -> None:
+        """Send as much as the line takes."""
+        try:
+            while self.unsent:
+                del self.unsent[: self.line.send(self.unsent[:CHUNK_BYTES], socket.MSG_DONTWAIT)]
+        except BlockingIOError:
+            return
 
     def _beat(self) -> None:
         """Tell how far the script is."""
         cpu_s, state = _cpu_s(self.script)
-        self.line.sendall(pack(Frame.PROGRESS, self.page.read() | {"cpu_s": cpu_s, "state": state}))
+        self._tell(Frame.PROGRESS, self.page.read() | {"cpu_s": cpu_s, "state": state})
+        self.answered = False
 
     def _obey(self, data: bytes) -> None:
         """Deliver the signals that the launcher sends, after telling where they meet the script."""
-        for _, body in self.reader.feed(data):
+        for kind, body in self.reader.feed(data):
+            message = json.loads(body)
+            if kind is Frame.TAKEN:
+                self.taken_bytes, self.answered = message["bytes"], True
+                continue
             self._beat()
-            number = json.loads(body)["number"]
+            number = message["number"]
             if number != STACKS_SIGNAL:
                 os.killpg(self.script, number)
             elif self._answers():
                 os.kill(self.script, number)
             else:
-                self.line.sendall(pack(Frame.STACKS, b""))
+                self._tell(Frame.STACKS, b"")
 
     def _answers(self) -> bool:
         """Whether the script has come as far as answering a request for its stacks: else it would end."""
@@ -234,31 +278,45 @@ class _Watcher:
             caught = next(int(line.split()[1], 16) for line in file if line.startswith("SigCgt:"))
         return bool(caught >> (STACKS_SIGNAL - 1) & 1)
 
+    def _room(self, pipe: int) -> int:
+        """How many bytes out of ``pipe`` may be sent now."""
+        if self.pipes[pipe] not in (Frame.STDOUT, Frame.STDERR):
+            return CHUNK_BYTES
+        return OUTPUT_BYTES - (self.told_bytes - self.taken_bytes)
+
     def _relay(self, pipe: int) -> bool:
-        """Pass on what lies in ``pipe``; False at its end."""
+        """Pass on what lies in ``pipe``; False if nothing does, or nothing may be sent now."""
+        room = self._room(pipe)
         try:
-            data = os.read(pipe, CHUNK_BYTES)
+            data = os.read(pipe, room) if room else b""
         except BlockingIOError:
             return False
         kind = self.pipes[pipe]
+        if not data:
+            if room:  # its end
+                del self.pipes[pipe]
+                os.close(pipe)
+            return False
         if kind is Frame.FAILED:
             for _, body in self.failures.feed(data):
                 self._beat()
-                self.line.sendall(pack(kind, body))
-        elif data:
-            self.line.sendall(pack(kind, data))
-        return bool(data)
+                self._tell(kind, body)
+        else:
+            self.told_bytes += len(data) * (kind is not Frame.STACKS)
+            self._tell(kind, data)
+        return True
+
+    def _drain(self) -> bool:
+        """Pass on what the script left in the pipes, as far as it may be; whether that was all."""
+        for pipe in list(self.pipes):
+            while self._relay(pipe):
+                continue
+        return all(self._room(pipe) for pipe in self.pipes)
 
     def _end(self) -> int:
-        # The script is still a zombie here, so its number cannot mean another process group.
-        self._beat()
-        os.killpg(self.script, signal.SIGKILL)
-        for pipe in self.pipes:
-            os.set_blocking(pipe, False)
-            while self._relay(pipe):
-                pass
         _, status = os.waitpid(self.script, 0)
-        self.line.sendall(pack(Frame.ENDED, {"status": status}))
+        self._tell(Frame.ENDED, {"status": status})
+        self.line.sendall(self.unsent)
         return status
 
 

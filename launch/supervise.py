@@ -16,13 +16,13 @@ from typing import IO, Any
 
 from . import hangs, plan, process
 from .frames import CHUNK_BYTES, Frame
-from .job import Options, Rank, Verdict
+from .job import TIMEOUT_CODE, Options, Rank, Verdict
 from .lines import Lines
-from .logs import Console, OutputClosedError
-from .loop import Loop
+from .logs import Console
+from .loop import STOPPING, Loop
 from .mpirun import Starter, remove_segments
 from .plan import RankSpec
-from .rank import BEAT_S, STACKS_SIGNAL, kill_marked
+from .rank import BEAT_S, OUTPUT_BYTES, STACKS_SIGNAL, kill_marked
 
 __all__ = ["Supervisor"]
 
@@ -30,9 +30,7 @@ START_TIMEOUT_S = 120.0  # a loaded machine with a cold disk takes tens of secon
 FAILURE_GRACE_S = 2.0  # between SIGTERM and SIGKILL once a rank has failed
 SIGNAL_GRACE_S = 10.0  # between a signal from outside and SIGKILL: time to write a checkpoint
 LAST_WORDS_S = 1.0  # for what is still on its way once the end is certain
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
-TIMEOUT_CODE = 124  # as of timeout(1)
 LINE_PATIENCE = 2.0  # a rank ends when the launcher has been cut off from it this many times hang_after_s
 STACKS_TIMEOUT_S = 3.0  # for the answers when all ranks are asked for their stacks
 CONSEQUENCE_S = 1.0  # for a failure's cause to come, when its consequence on another rank has come first
@@ -40,10 +38,6 @@ _CONSEQUENCE = re.compile(r"^distgrad\.errors\.RankFailedError: ", re.MULTILINE)
 _ABORT = re.compile(
     rb"^Abort\((-?\d+)\) on node \d+ \(rank \d+ in comm", re.MULTILINE
 )  # MPICH's and Intel's words
-
-
-class _SecondInterruptError(Exception):
-    """Ctrl-C for the second time; an exception, because it must break off a write that blocks."""
 
 
 class Supervisor:
@@ -65,7 +59,9 @@ class Supervisor:
         console: Console,
         options: Options,
     ) -> None:
-        now_s = time.monotonic()
+        self._loop = Loop()
+        self._clock = self._loop.clock
+        now_s = self._clock.now_s()
         self.ranks = [Rank(spec, hangs.Track(spec.rank, spec.host, now_s)) for spec in specs]
         self.start = start
         self.given = given
@@ -73,7 +69,8 @@ class Supervisor:
         self.options = options
         self.secret = secrets.token_hex(16)
         self.verdict: Verdict | None = None
-        self._loop = Loop()
+        self._began_s = time.monotonic()
+        self._blocked: set[int] = set()  # ranks that may write no more before their output is read
         self._interrupted = False
         self._crowded = False  # whether it was said that there are more ranks than cores
         self._starter: subprocess.Popen[bytes] | None = None
@@ -83,23 +80,18 @@ class Supervisor:
         # A rank's failure that another one is likely to have caused.
         self._held: tuple[Rank, Callable[[], None]] | None = None
 
-    def run(self) -> int:
-        """Run the job; return its exit code, which is 0 only if every rank's was.
+    def run(self, pause_s: float = 0.0) -> int:
+        """Run the job, ``pause_s`` seconds from now; return its exit code, 0 only if every rank's was.
 
         Raises:
             OSError: the starter could not be run.
         """
-        self._began_s = time.monotonic()
         began_at_s = time.time()
-        with self._loop, self._loop.catching(STOPPING + PASSED_ON, self._on_signal):
+        self.console.tell = lambda: self._loop.post(self._settle)
+        with self._loop, self._loop.catching(STOPPING + PASSED_ON):
             try:
-                self._begin()
+                self._loop.at(pause_s, self._begin)
                 self._loop.run(self._obey)
-            except _SecondInterruptError:
-                text = f"launch: killed by the second Ctrl-C after {self._elapsed_s():.1f} s"
-                self.verdict = Verdict(128 + signal.SIGINT, text, final=True)
-            except OutputClosedError:
-                self._output_closed()
             finally:
                 self._clean_up(began_at_s)
         self._conclude()
@@ -110,9 +102,16 @@ class Supervisor:
         """Whether somebody wanted the job to end, so that it is not to be started anew."""
         return self.verdict is not None and self.verdict.final
 
+    @property
+    def left_s(self) -> float:
+        """How much of the time for the whole job is left."""
+        limit_s = math.inf if self.options.timeout_s is None else self.options.timeout_s
+        return max(0.0, limit_s - self._elapsed_s())
+
     def _begin(self) -> None:
         """Listen, run the starter, and put down on the agenda what is to be looked at later."""
         options = self.options
+        self._began_s = time.monotonic()
         self._lines = Lines(
             self._loop,
             options.address,
@@ -145,19 +144,22 @@ class Supervisor:
         if options.hang_after_s < math.inf:
             self._loop.at(BEAT_S, self._look_for_hang)
 
-    def _on_signal(self, number: int) -> None:
-        if number == signal.SIGINT and self._interrupted:
-            raise _SecondInterruptError
-        self._interrupted |= number == signal.SIGINT
-
     def _obey(self, number: signal.Signals) -> None:
         """Pass a signal on to the ranks; one that stops us gives them time to end by themselves."""
         if number in PASSED_ON:
             self._send(number)
+        elif number == signal.SIGINT and self._interrupted:
+            text = f"launch: killed by the second Ctrl-C after {self._elapsed_s():.1f} s"
+            self.verdict = Verdict(128 + number, text, final=True)
+            self._loop.over = True
+        elif self._starter is None:  # in the pause before a restart
+            self.verdict = Verdict(128 + number, f"launch: stopped by {number.name}", final=True)
+            self._loop.over = True
         elif self.verdict is not None:
             self._kill()
         else:
             running = self._running()
+            self._interrupted = number == signal.SIGINT
             self.console.say(
                 f"launch: {number.name} passed on to {_count(len(running), 'rank')}; "
                 f"they have {SIGNAL_GRACE_S:g} s, the same signal again kills them"
@@ -173,7 +175,7 @@ class Supervisor:
         if self.verdict or self.ranks[number].track.code is not None:
             return None
         rank = self.ranks[number]
-        rank.track.host, rank.track.heard_s = str(hello["host"]), time.monotonic()
+        rank.track.host, rank.track.heard_s = str(hello["host"]), self._clock.now_s()
         cores = [int(core) for core in hello["cores"]]
         self._compare(rank, len(cores))
         return {
@@ -196,14 +198,19 @@ class Supervisor:
             found = _ABORT.search(body) if kind is Frame.STDERR else None
             if found is not None:
                 rank.abort_code = int(found[1])
+            rank.output_bytes += len(body)
             self.console.write(number, kind - Frame.STDOUT, body)
+            self._allow(rank)
             if found is not None:  # at once: some starters end the others before this one, some nobody
                 self._abort(rank)
         elif kind is Frame.FAILED:
             failure = json.loads(body)
             self._fail(rank, failure["code"], failure["traceback"], leaving=True)
         elif kind is Frame.PROGRESS:
-            rank.track.take(json.loads(body), time.monotonic())
+            rank.track.take(json.loads(body), self._clock.now_s())
+            self._allow(rank, answer=True)
+            if self.stopped and self._blocked and all(other.track.state == "Z" for other in self._running()):
+                self._loop.over = True  # nobody waits for a reader that pauses, once the job was to end
         elif kind is Frame.STACKS:
             rank.stacks = (rank.stacks or "") + body.decode(errors="replace")
         elif kind is Frame.ENDED:
@@ -212,11 +219,35 @@ class Supervisor:
             if rank.track.code and (self._held is None or self._held[0] is not rank):
                 self._fail(rank, rank.track.code)
 
+    def _allow(self, rank: Rank, answer: bool = False) -> None:
+        """Tell a rank how much of its output is disposed of, if that makes a difference or ``answer``s it."""
+        number = rank.spec.rank
+        unwritten = self.console.unwritten(number)
+        (self._blocked.add if unwritten >= OUTPUT_BYTES else self._blocked.discard)(number)
+        self._clock.stand(bool(self._blocked))  # nobody can be blamed for waiting for it
+        taken = rank.output_bytes - unwritten
+        if answer or taken - rank.taken_bytes >= OUTPUT_BYTES // 4:
+            rank.taken_bytes = taken
+            self._lines.send(number, Frame.TAKEN, {"bytes": taken})
+
+    def _settle(self) -> None:
+        """Let ranks write as much as was written to the console, or end the job if nothing can be."""
+        for number in self.console.settle():
+            self._allow(self.ranks[number])
+        if self.console.failures and self.verdict is None:
+            self.verdict = self.console.verdict()
+            if self.verdict.code == 128 + signal.SIGPIPE:  # as a program does whose reader has gone
+                self._loop.over = True
+            else:
+                self._stop(signal.SIGTERM, FAILURE_GRACE_S)
+
     def _hung_up(self, rank: Rank) -> None:
         if rank.track.code is None:  # the watcher was killed, and the kernel has killed the script with it
             rank.track.code = 128 + signal.SIGKILL
             self.console.close_rank(rank.spec.rank)
             self._fail(rank, rank.track.code)
+        self._blocked.discard(rank.spec.rank)
+        self._clock.stand(bool(self._blocked))
         self._check_end()
 
     def _send(self, number: int, spared: Rank | None = None) -> None:
@@ -281,7 +312,11 @@ class Supervisor:
         self._loop.at(LAST_WORDS_S, self._give_up)
 
     def _give_up(self) -> None:
-        self._loop.over = True
+        """Leave the loop; but not what failed ranks wrote last, while the reader of it pauses."""
+        if self._blocked and not self.stopped:
+            self._loop.at(LAST_WORDS_S, self._give_up)
+        else:
+            self._loop.over = True
 
     def _check_end(self) -> None:
         """Leave the loop once nothing but the starter is left; it has a moment to end by itself."""
@@ -322,7 +357,7 @@ class Supervisor:
         """Judge what the ranks have told; before the job ends for it, look at stacks, and judge again."""
         if self.verdict is not None:
             return
-        now_s = time.monotonic()
+        now_s = self._clock.now_s()
         tracks = [replace(rank.track) for rank in self.ranks]
         finding = hangs.judge(tracks, now_s, self.options.hang_after_s)
         if finding is None or self._standing() == self._reported:
@@ -444,21 +479,14 @@ class Supervisor:
 
     def _conclude(self) -> None:
         """Show what ranks wrote last, then the verdict with the first failure's traceback."""
-        try:
-            for rank in self.ranks:
-                self.console.close_rank(rank.spec.rank)
-            self.console.clear()
-            if self.verdict is not None and self.verdict.text:
-                others = hangs.meanwhile(self.verdict.others)
-                note = f"Meanwhile: {others}" if others else ""
-                parts = (self.verdict.text, note, self.verdict.traceback.rstrip())
-                self.console.say("\n".join(filter(None, parts)))
-        except OutputClosedError:
-            self._output_closed()
-
-    def _output_closed(self) -> None:
-        self.console.mute()
-        self.verdict = self.verdict or Verdict(128 + signal.SIGPIPE, "", final=True)
+        for rank in self.ranks:
+            self.console.close_rank(rank.spec.rank)
+        self.console.clear()
+        if self.verdict is not None and self.verdict.text:
+            others = hangs.meanwhile(self.verdict.others)
+            note = f"Meanwhile: {others}" if others else ""
+            parts = (self.verdict.text, note, self.verdict.traceback.rstrip())
+            self.console.say("\n".join(filter(None, parts)))
 
     def _running(self) -> list[Rank]:
         return [rank for rank in self.ranks if rank.track.code is None]

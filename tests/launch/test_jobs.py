@@ -297,6 +297,7 @@ def test_a_starter_that_fails_is_quoted(capfdbinary):
     starter = Starter(("/bin/sh", "-c", "echo no room; exit 7"), os.environ)
     console = Console(sys.stdout.buffer, sys.stderr.buffer, 2)
     assert Supervisor(specs, lambda _: starter, os.environ, console, Options()).run() == 7
+    assert console.flush(5)
     assert capfdbinary.readouterr().err == (
         b"launch: the starter exited 7 before rank 0, 1 had started. It said:\nno room\n"
     )

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import time
 
 import pytest
 from distgrad.launch.logs import Console, LineSplitter
@@ -46,7 +47,7 @@ def test_lines_do_not_depend_on_the_pieces_in_which_they_come(text, cuts):
 def test_a_line_without_end_is_cut(monkeypatch):
     monkeypatch.setattr(logs, "_LONGEST_LINE_BYTES", 100)
     lines = split(*[b"x" * 60] * 5, b"\n")
-    assert [len(line) for line in lines] == [120, 120, 60]
+    assert [len(line) for line in lines] == [100, 100, 100]
 
 
 class Terminal(io.BytesIO):
@@ -67,6 +68,7 @@ def test_prefix_quiet_and_log_files(tmp_path):
         console.show(11, "Traceback\nError")
         console.log(11, "only in the file\n")
         console.close_rank(0)
+        assert console.flush(5)
         console.close()
         theirs = [] if quiet else [b"[11] eleven"]
         assert out.getvalue().splitlines() == [b"[0] first", *theirs, b"[0] second", b"[0] unfinished"]
@@ -90,6 +92,7 @@ def test_a_bar_lives_on_a_terminal_below_whole_lines(monkeypatch):
     console.write(0, 1, b"\r 20%" + b"#" * 40)
     console.write(0, 1, b"\r100%\n")
     console.close_rank(1)
+    assert console.flush(5)
     console.close()
     erase = b"\r\x1b[2K"
     assert screen.getvalue().split(erase) == [
@@ -110,7 +113,21 @@ def test_colours_only_on_a_terminal_and_only_if_wanted():
     ):
         console = Console(stream, io.BytesIO(), 1, plain=plain)
         console.write(0, 0, b"text\n")
+        assert console.flush(5)
         console.close()
         assert stream.getvalue().endswith(b"text\n")
         assert (b"\x1b[" in stream.getvalue()) is coloured
         assert console.environment(0) == {}
+
+
+@pytest.mark.parametrize("piece", [b"x" * 64, b"\r" * 64, b"x\r" * 32, b"\n" * 64], ids=repr)
+def test_cutting_takes_time_in_proportion_to_the_bytes(piece):
+    splitter = LineSplitter()
+    began_s = time.process_time()
+    for _ in range((1 << 20) // len(piece)):
+        for _ in splitter.feed(piece):
+            pass
+    assert len(splitter.bar) < 5000
+    for _ in splitter.feed(piece[:1] * (1 << 20)):
+        pass
+    assert time.process_time() - began_s < 5  # at most 1 s; quadratic cutting takes minutes
