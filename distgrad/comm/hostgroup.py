@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import itertools
 import os
 import platform
@@ -31,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distgrad.backend.kernels.cache import compiling
+from distgrad.backend.kernels.compiler import load_numba
 from distgrad.comm.calls import name_ranks
 from distgrad.comm.mapping import LARGE_PAGE_BYTES, enlarge_pages
 from distgrad.comm.neighbours import Neighbours
@@ -71,7 +71,7 @@ def _fence() -> None:
 @functools.cache
 def _load_compiled() -> Any:
     """The module of compiled collectives, or None without Numba."""
-    if importlib.util.find_spec("numba") is None:
+    if not load_numba():
         return None
     return importlib.import_module("distgrad.backend.kernels.shared")
 

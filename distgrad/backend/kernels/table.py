@@ -4,8 +4,8 @@ A kernel takes what the formula (or gradient) takes, less ``xp``, and returns th
 It has two bodies of one name: in this folder for NumPy arrays, compiled by Numba, and in ``cuda`` for CuPy's,
 in CUDA C. The first runs on arrays that are large enough to pay for the call, the second on all, where a
 kernel always costs less than the several that a formula starts. For other dtypes than those listed here, and
-where Numba is not installed, the plain formula runs. A body may also return None: these arguments (an axis, a
-layout, an option) are the formula's.
+where Numba is not installed or does not load, the plain formula runs. A body may also return None: these
+arguments (an axis, a layout, an option) are the formula's.
 
 The kernels' modules, and Numba with them, are loaded when one first runs. On the host that call also
 compiles it, or loads it from the cache on disk; it holds the kernel's lock meanwhile, so that the ranks of a
@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from distgrad.backend.kernels.cache import compiling
+from distgrad.backend.kernels.compiler import has_numba, load_numba
 
 __all__ = ["TABLE", "Kernel", "accelerated", "is_fused"]
 
@@ -118,11 +118,6 @@ TABLE: dict[str, Kernel] = {
 }
 
 
-@functools.cache
-def _numba_is_there() -> bool:
-    return importlib.util.find_spec("numba") is not None
-
-
 def _first(x: Any) -> Any:
     """The array that decides: of several outputs' gradients the first."""
     return x[0] if x.__class__ is tuple else x
@@ -150,6 +145,9 @@ def accelerated(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
 
     def first_run(*args: Any, **kwargs: Any) -> Any:
         with compiling(f"{kernel.module} {kernel.function}"):
+            if not load_numba():
+                runs.clear()
+                return None
             function = _body(kernel, "")
             result = function(*args, **kwargs)
         runs[_first(args[0]).dtype.char] = function
@@ -160,7 +158,7 @@ def accelerated(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
         cuda.update(dict.fromkeys(kernel.cuda, function))
         return function(*args, **kwargs)
 
-    runs.update(dict.fromkeys(kernel.dtypes if _numba_is_there() else "", first_run))
+    runs.update(dict.fromkeys(kernel.dtypes if has_numba() else "", first_run))
     cuda.update(dict.fromkeys(kernel.cuda, first_cuda_run))
 
     def either(xp: Any, x: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -184,4 +182,4 @@ def accelerated(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
 
 def is_fused(name: str) -> bool:
     """Whether the host computes an operation or rule in one pass, as it does not without Numba."""
-    return name in TABLE and bool(TABLE[name].dtypes) and _numba_is_there()
+    return name in TABLE and bool(TABLE[name].dtypes) and has_numba()
