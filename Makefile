@@ -2,7 +2,8 @@
 # make test   lint, types and tests; make test-all runs the slow ones too
 # make machine  what the tests of several hosts need and skip without: Debian's packages (as root), Open MPI
 # make ladder   rungs 4 to 7 of docs/gpu.md, which need no GPU, with their times; RUNGS='0 1 2 3' for others
-# make gpu-check   rung 8: tests and figures on real GPUs, into gpu-check.json; CUDA=12 for drivers of CUDA 12
+# make gpu-check   rung 8: tests and figures on real GPUs, into gpu-check/; CUDA=12 for drivers of CUDA 12;
+#             without pip or a network call tests/gpu/device.sh itself
 # make docs   the reference, a page an operation, in docs/reference
 # make bench  time of training steps beside PyTorch and JAX, two gigabytes of peers on the first run
 # make clean  remove what the others have made
@@ -76,11 +77,11 @@ RUNGS ?= 4 5 6 7
 ladder: $(TEST_READY) $(DOUBLE_READY)
 	$(VENV)/bin/python tests/gpu_double/ladder.py $(RUNGS)
 
-# Without a GPU it ends at once, with what is missing.
+# Without a GPU it ends at once, with what is missing. CHECK='-k gelu' are options of pytest.
 CUDA ?= 13
 gpu-check: $(TEST_READY)
 	@$(PIP) install --editable '.[cuda$(CUDA)]'
-	$(VENV)/bin/python tests/gpu/check.py $(CHECK)
+	PYTHON=$(abspath $(VENV))/bin/python tests/gpu/device.sh $(CHECK)
 
 docs: $(RUN_READY)
 	rm -rf docs/reference

@@ -21,9 +21,16 @@ def unwrapped(model: Any) -> Any:
 
 
 def distgrad_step(
-    name: str, threads: int, device: str = "cpu", wrap: Callable[[Any], Any] = unwrapped
+    name: str,
+    threads: int,
+    device: str = "cpu",
+    wrap: Callable[[Any], Any] = unwrapped,
+    wait: bool = True,
 ) -> Step:
-    """With distgrad's public API; ``wrap`` makes the model data parallel. A step ends when it is computed."""
+    """With distgrad's public API; ``wrap`` makes the model data parallel.
+
+    A step ends when it is computed, or without ``wait`` when all of it is queued.
+    """
     import distgrad as dg
     from distgrad import nn, optim, script
     from distgrad.nn import functional as F
@@ -43,7 +50,8 @@ def distgrad_step(
         loss = F.cross_entropy(model(x), y)
         loss.backward()
         optimizer.step()
-        script.synchronize(place)
+        if wait:
+            script.synchronize(place)
         return loss
 
     return step
@@ -55,8 +63,9 @@ def torch_step(
     device: str = "cpu",
     compiled: bool = False,
     wrap: Callable[[Any], Any] = unwrapped,
+    wait: bool = True,
 ) -> Step:
-    """With PyTorch, eager or compiled; ``wrap`` makes the model data parallel."""
+    """With PyTorch, eager or compiled; ``wrap`` and ``wait`` as above."""
     import torch
     from torch import nn
     from torch.nn import functional as F
@@ -77,7 +86,7 @@ def torch_step(
         loss = F.cross_entropy(forward(x), y)
         loss.backward()
         optimizer.step()
-        if x.is_cuda:
+        if wait and x.is_cuda:
             torch.cuda.synchronize()
         return loss
 

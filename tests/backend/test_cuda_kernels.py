@@ -8,12 +8,12 @@ import importlib
 import itertools
 import math
 import zlib
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 from kernel_cases import POOL, SHAPES, TOLERANCE, agree, defaults, vjp_arguments
+from real_gpus import gpus_are_there
 
 import distgrad as dg
 from distgrad.autograd.ops.conv import Geometry
@@ -26,8 +26,8 @@ from distgrad.backend.numpy import numpy_namespace as xp
 from distgrad.backend.rng import Generator
 from distgrad.optim import adam, rules, sgd
 
-HAS_GPU = Path("/dev/nvidiactl").exists()
-pytestmark = [pytest.mark.gpu, *([] if HAS_GPU else [pytest.mark.gpu_double(devices=1, timeout=1200)])]
+ON_THE_DOUBLE = [] if gpus_are_there() else [pytest.mark.gpu_double(devices=1, timeout=1200)]
+pytestmark = [pytest.mark.gpu, *ON_THE_DOUBLE]
 
 DTYPES = {"f": np.float32, "d": np.float64, "e": np.float16, "E": ml_dtypes.bfloat16}
 OPERATIONS = sorted({name.split("/")[0] for name in TABLE} & REGISTRY.keys())

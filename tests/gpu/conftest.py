@@ -1,6 +1,7 @@
 """Tests marked ``gpu`` need a real one, or the double that they name: else they are skipped, and say so."""
 
 import pytest
+from real_gpus import gpus_are_there
 
 import distgrad as dg
 
@@ -12,7 +13,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items
         if item.get_closest_marker("gpu") is not None and item.get_closest_marker("gpu_double") is None
     ]
-    if not marked or dg.cuda.is_available():
+    if not marked or gpus_are_there():
         return
     try:
         dg.device("cuda")

@@ -13,17 +13,7 @@ from distgrad.autograd.samples import sample_cases
 
 pytestmark = pytest.mark.gpu_double(timeout=300)
 
-#: What ends in libraries that the double does not stand in for: cuFFT and cuSOLVER.
-ELSEWHERE = {
-    *("fft", "ifft", "fftn", "ifftn", "rfft", "irfft", "rfftn", "irfftn", "hfft", "ihfft"),
-    *("cholesky", "cofactors", "cofactors_vjp", "det", "eigh", "eigvalsh", "inv", "matrix_norm"),
-    *("matrix_power", "matrix_rank", "pinv", "qr", "slogdet", "solve", "svd", "svdvals"),
-}
-CASES = [
-    case
-    for case in sample_cases()
-    if case.record.name not in ELSEWHERE and str(case) != "norm-sum_of_singular_values"
-]
+CASES = [case for case in sample_cases() if not checks.is_in_other_libraries(case)]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -3,8 +3,8 @@
 ``@pytest.mark.gpu_double(ranks=1, devices=2, streams="eager", timeout=60, dies=())`` on a test, or
 ``pytestmark`` on a file. The tests of one file that ask for the same share a process; one that crashes or
 hangs is failed, and the rest go on in a new process. Where the pinned CuPy or a compiler is missing they are
-skipped, with the reason. With ``DISTGRAD_REAL_GPU`` in the environment they run on the GPUs that there are
-instead, and those that ask for more are skipped.
+skipped, with the reason. With ``DISTGRAD_REAL_GPU`` in the environment (:mod:`real_gpus`) they run on the
+GPUs that there are instead, and those that ask for more are skipped.
 """
 
 from __future__ import annotations
@@ -14,9 +14,16 @@ import os
 import pytest
 from gpu_double.job import Outcome, Shape, run_tests
 from gpu_double.runtime import unavailable
-from gpu_double.worker import FOLDER, on_real_gpus
+from gpu_double.worker import FOLDER
+from real_gpus import on_real_gpus, problem
 
 _outcomes = pytest.StashKey[Outcome]()
+
+
+def pytest_configure() -> None:
+    """Real GPUs that were asked for and are not there end the run: skipping would look like passing."""
+    if (reason := problem()) is not None:
+        raise pytest.UsageError(reason)
 
 
 def _shape(item: pytest.Item) -> Shape | None:

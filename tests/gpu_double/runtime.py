@@ -26,6 +26,7 @@ from gpu_double.kernels import (
 )
 from gpu_double.memory import DEVICE, PINNED, Memory
 from gpu_double.streams import Scheduler
+from real_gpus import NAME_OF_THE_DOUBLE
 
 PACKAGE, VERSION = "cupy-cuda13x", "14.2.0"
 _CUDA_VERSION = 13000
@@ -120,7 +121,7 @@ class Runtime:
         """cudaGetDeviceProperties."""
         self._check_device(device)
         return {
-            "name": b"a double of a GPU",
+            "name": NAME_OF_THE_DOUBLE.encode(),
             "totalGlobalMem": self.memory.device_bytes,
             "sharedMemPerBlock": SHARED_BYTES,
             "regsPerBlock": 65536,

@@ -9,7 +9,8 @@ from gpu_double.mutants import MUTANTS
 
 ROOT = Path(__file__).parents[2]
 #: What stands on none: this, and what is for a real GPU.
-OTHERS = {f"tests/{name}.py" for name in ("gpu_double/test_ladder", "gpu/test_check", "gpu/test_real_gpu")}
+ITS_CHECK = ("gpu/test_real_gpu", "gpu/test_device", "gpu/test_gauge_free")
+OTHERS = {f"tests/{name}.py" for name in ("gpu_double/test_ladder", *ITS_CHECK)}
 
 
 def test_every_test_of_the_gpu_path_stands_on_one_rung():

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 from contracts import device as contract
-from gpu_double.worker import on_real_gpus
 from gpu_double.worlds import num_host_waits
+from real_gpus import on_real_gpus
 
 import distgrad as dg
 from distgrad.backend.device import activated

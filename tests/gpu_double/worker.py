@@ -16,14 +16,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from real_gpus import on_real_gpus
+
 FOLDER = "DISTGRAD_GPU_DOUBLE_JOB"  # set in the processes on the double: where their job keeps its files
-_REAL = "DISTGRAD_REAL_GPU"  # set where the tests shall run on real GPUs
 _SHOWN_CHARS = 8000
-
-
-def on_real_gpus() -> bool:
-    """Whether the tests run on the GPUs that there are, and not on the double."""
-    return _REAL in os.environ
 
 
 def folder() -> Path:

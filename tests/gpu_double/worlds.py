@@ -6,7 +6,8 @@ import os
 import time
 
 from gpu_double.runtime import installed
-from gpu_double.worker import folder, on_real_gpus
+from gpu_double.worker import folder
+from real_gpus import on_real_gpus
 
 
 def world() -> tuple[int, int]:
