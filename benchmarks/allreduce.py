@@ -141,7 +141,7 @@ def measure(
 def be_a_rank(task: dict[str, Any]) -> None:
     """Measure what ``task`` says; the first rank prints the result."""
     os.environ.setdefault("RANK", os.environ.get("PMI_RANK", ""))
-    _, device = join(task["device"], "shm" if task["device"] == "cpu" else None, check_calls=0)
+    _, device = join(task["device"], "shm" if task["device"] == "cpu" else None)
     comm = dg.comm.get_world()
     if importlib.util.find_spec("torch") is not None:
         import torch

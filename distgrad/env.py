@@ -33,8 +33,6 @@ class Environment:
         job_secret: ``DISTGRAD_JOB_SECRET``, what a rank shows the launcher to be let in.
         progress: ``DISTGRAD_PROGRESS``, where a rank tells how far it is (``descriptor:inode`` of a memory).
         timeout_s: ``DISTGRAD_TIMEOUT``, seconds after which a collective gives up.
-        check_collectives: ``DISTGRAD_CHECK_COLLECTIVES``, how many collectives of each group the ranks
-            compare before data moves: a number, ``every`` or ``off``.
         mpi_size: the number of ranks that an MPI launcher says it has started (``PMI_SIZE``,
             ``OMPI_COMM_WORLD_SIZE``).
         mpi_local_size: how many of them are on this host (``MPI_LOCALNRANKS``,
@@ -59,7 +57,6 @@ class Environment:
     job_secret: str | None = None
     progress: str | None = None
     timeout_s: float = 300.0
-    check_collectives: float = 1000
     mpi_size: int | None = None
     mpi_local_size: int | None = None
     slurm_size: int | None = None
@@ -101,17 +98,6 @@ def given_threads(variables: Mapping[str, str], names: tuple[str, ...] = THREAD_
     return None
 
 
-def _check_collectives(variables: Mapping[str, str]) -> float:
-    text = variables.get("DISTGRAD_CHECK_COLLECTIVES") or "1000"
-    if text in ("every", "off"):
-        return float("inf") if text == "every" else 0
-    if not text.isdecimal():
-        raise ValueError(
-            f"environment: DISTGRAD_CHECK_COLLECTIVES must be 'every', 'off' or a whole number, got {text!r}"
-        )
-    return int(text)
-
-
 def read(variables: Mapping[str, str] | None = None) -> Environment:
     """Read the settings from ``variables`` (default: the process's environment).
 
@@ -139,7 +125,6 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         job_secret=variables.get("DISTGRAD_JOB_SECRET") or None,
         progress=variables.get("DISTGRAD_PROGRESS") or None,
         timeout_s=timeout_s,
-        check_collectives=_check_collectives(variables),
         mpi_size=mpi_size if mpi_size is not None else _number(variables, "OMPI_COMM_WORLD_SIZE"),
         # Under our launcher a step of Slurm is one task a node, whatever runs in it.
         mpi_local_size=(

@@ -52,9 +52,7 @@ def find_device(device: str) -> Device:
     return found
 
 
-def join(
-    device: str, backend: str | None = None, check_calls: float | None = None
-) -> tuple[Communicator, Device]:
+def join(device: str, backend: str | None = None) -> tuple[Communicator, Device]:
     """Join the ranks that were started together; their communicator, and this rank's device.
 
     The communicator takes host arrays; ``DistributedDataParallel`` finds that of a GPU's by itself.
@@ -64,13 +62,12 @@ def join(
     Args:
         device: what ``--device`` was given.
         backend: of ``comm.init``; None finds out, and is ``nccl`` on GPUs.
-        check_calls: of ``comm.init``.
 
     Raises:
         SystemExit: there is no such device, or no NCCL for GPUs; with one line that says what to do.
     """
     try:
-        comm = init(backend, check_calls=check_calls, device=device)
+        comm = init(backend, device=device)
         return comm.host, parse_device(device)
     except (DeviceError, MissingDependencyError) as error:
         _end(error)

@@ -12,7 +12,7 @@ from types import CodeType
 
 import numpy as np
 
-__all__ = ["Call", "CallLog", "name_ranks"]
+__all__ = ["Call", "CallLog", "DisagreementError", "name_ranks"]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _RING = 32
@@ -33,6 +33,14 @@ def _shares(size: int) -> dict[str, float]:
     return {verb: share(size) for verb, share in _SENT.items()}
 
 
+_digests: dict[tuple[object, ...], int] = {}  # of calls, but for their arrays' shapes and their numbers
+_MAX_DIGESTS = 1000
+
+
+class DisagreementError(Exception):
+    """The ranks that meet have come for different calls; what these are is found out by who catches it."""
+
+
 class Call:
     """One call of a communicator's verb.
 
@@ -42,9 +50,10 @@ class Call:
             of the ranks issue.
         site: the caller, the innermost one outside distgrad, and the offset in its code. The line comes from
             these when somebody asks: finding it takes microseconds.
+        within: the name of the submitted function that issues it; None where the program itself does.
     """
 
-    __slots__ = ("dtype", "num_bytes", "number", "options", "shape", "site", "verb")
+    __slots__ = ("dtype", "num_bytes", "number", "options", "shape", "site", "verb", "within")
 
     def __init__(
         self,
@@ -61,10 +70,12 @@ class Call:
         self.num_bytes = num_bytes
         self.number = -1
         self.site: tuple[CodeType | None, int] = (None, 0)
+        self.within: str | None = None
 
     def __str__(self) -> str:
         array = "" if self.dtype is None else f"{self.dtype}[{', '.join(map(str, self.shape))}]"
-        return f"{self.verb}({', '.join(filter(None, (array, self.options)))})"
+        within = "" if self.within is None else f" in submit({self.within})"
+        return f"{self.verb}({', '.join(filter(None, (array, self.options)))}){within}"
 
     @property
     def name(self) -> str:
@@ -88,9 +99,20 @@ class Call:
         return _shares(size)[self.verb] * self.num_bytes if self.num_bytes else 0.0
 
     def fingerprint(self) -> int:
-        """A positive 62-bit number that is equal on two ranks if, and only if, they issued the same call."""
-        digest = hashlib.blake2b(str(self).encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "little") >> 2
+        """64 bits, signed, that two ranks have in common if, and only if, they issued the same call.
+
+        Every call asks, so only what repeats is digested. Python hashes a tuple of whole numbers, unlike a
+        text, to the same number in every process.
+        """
+        key = (self.verb, self.dtype, self.options, self.within)
+        digest = _digests.get(key)
+        if digest is None:
+            if len(_digests) == _MAX_DIGESTS:
+                _digests.clear()
+            text = repr((self.verb, str(self.dtype), self.options, self.within))
+            whole = hashlib.blake2b(text.encode(), digest_size=8).digest()
+            digest = _digests[key] = int.from_bytes(whole, "little", signed=True)
+        return digest ^ hash(self.shape) ^ self.number
 
 
 class CallLog:

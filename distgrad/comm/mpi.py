@@ -51,7 +51,7 @@ _PIECE_BYTES = 1 << 28  # bounds the library's temporary copies, and keeps count
 _hooked = False  # whether sys.excepthook ends the job
 
 
-def connect(timeout_s: float | None = None, check_calls: float | None = None) -> MPICommunicator:
+def connect(timeout_s: float | None = None) -> MPICommunicator:
     """The communicator of all ranks that the MPI launcher started.
 
     From here on, an exception that nobody catches ends the whole job after its traceback.
@@ -71,7 +71,7 @@ def connect(timeout_s: float | None = None, check_calls: float | None = None) ->
     handle = MPI.COMM_WORLD.Dup()
     topology = Topology(tuple(handle.allgather(host_name())))
     secret = handle.bcast(secrets.token_hex(16))
-    family = _MPIFamily(secret, topology, timeout_s, check_calls)
+    family = _MPIFamily(secret, topology, timeout_s)
     _unlink_segments()
     return _make(handle, "world", topology, family, range(handle.Get_size()))
 
@@ -137,10 +137,8 @@ class _MPIFamily(Family):
         neighbours: the ranks of this host.
     """
 
-    def __init__(
-        self, secret: str, topology: Topology, timeout_s: float | None, check_calls: float | None
-    ) -> None:
-        super().__init__("distgrad communication", timeout_s, check_calls)
+    def __init__(self, secret: str, topology: Topology, timeout_s: float | None) -> None:
+        super().__init__("distgrad communication", timeout_s)
         self.line = MPI.COMM_WORLD.Dup()
         rank = self.line.Get_rank()
         near = [r for r, host in enumerate(topology.hosts) if host == topology.hosts[rank]]
@@ -212,12 +210,44 @@ class _MPIFamily(Family):
             time.sleep(_SLEEP_S[1])
 
 
+class _Question:
+    """Whether the hosts have come for one call: 16 bytes among their first ranks, as one all-reduce.
+
+    Args:
+        comm: whose call it is.
+        mark: of the call.
+    """
+
+    def __init__(self, comm: MPICommunicator, mark: int) -> None:
+        self._comm = comm
+        self._mark = mark
+        self._largest: NDArray[np.int64] | None = None  # of the hosts' marks, and of their complements
+        self._request: Any = None
+
+    def ask(self, agreed: bool) -> None:
+        """Start, unless the call has asked before."""
+        if self._largest is None:
+            other = np.iinfo(np.int64).max  # its own complement nowhere
+            self._largest = np.array([self._mark, ~self._mark] if agreed else [other, other])
+            self._request = self._comm.start_between(self._largest, "max")
+
+    def hear(self) -> bool:
+        """Wait for the answer, which stays."""
+        assert self._largest is not None
+        if self._request is not None:
+            self._comm.complete(self._request)
+            self._request = None
+        return bool(self._largest[0] == ~self._largest[1])
+
+
 class MPICommunicator(Communicator):
     """A group of MPI processes on several hosts; :func:`connect` makes the first one.
 
     Every operation is started nonblocking and then tested until it is complete: that keeps a deadline, which
     MPI has not, and lets the sleeping communication thread leave the processor to the computation. An
-    all-reduce goes through shared memory within the hosts, and through MPI between their first ranks.
+    all-reduce goes through shared memory within the hosts, and through MPI between their first ranks. These
+    compare what all have come for by a message of 16 bytes, which in an all-reduce is under way while the
+    hosts reduce among themselves, and in every other collective takes its time before anything else.
     """
 
     backend = "mpi"
@@ -240,6 +270,8 @@ class MPICommunicator(Communicator):
         near = [ranks[r] for r, host in enumerate(topology.hosts) if host == topology.hosts[self.rank]]
         self._host = HostGroup(family.neighbours, near, name, self._watch, family.thread.is_current)
         self._leaders = handle.Split(0 if self._host.rank == 0 else MPI.UNDEFINED, self.rank)
+        self._question: _Question
+        self._settled = False  # whether it is known that all ranks have come for the call
 
     def gone(self) -> list[int]:
         """The ranks of this group that have left, and of those on this host also those that have ended."""
@@ -250,7 +282,8 @@ class MPICommunicator(Communicator):
             if rank in left or (rank in near.ranks and near.has_ended(rank))
         ]
 
-    def _complete(self, request: Any) -> None:
+    def complete(self, request: Any) -> None:
+        """Wait for what MPI was asked to do."""
         self._poll(request.Test, self._late)
 
     def _late(self) -> list[int]:
@@ -289,36 +322,58 @@ class MPICommunicator(Communicator):
     def _watch(self, missing: list[int], waited_s: float) -> None:
         self._listen(waited_s, self._late())
 
+    def _announce(self, mark: int) -> None:
+        self._host.announce(mark)
+        self._question = _Question(self, mark)
+        self._settled = False
+
+    def start_between(self, x: NDArray[Any], op: str) -> Any:
+        """Start to reduce ``x`` over the hosts, whose first ranks call this."""
+        return self._leaders.Iallreduce(MPI.IN_PLACE, x, _OPS[op])
+
+    def _agree(self) -> None:
+        """Before anything else in a call: see that all ranks have come for it."""
+        if not self._settled:
+            self._host.agree_between(self._question)
+            self._settled = True
+
     def _all_reduce(self, x: NDArray[Any], op: str) -> None:
         def between(part: NDArray[Any]) -> None:
-            self._complete(self._leaders.Iallreduce(MPI.IN_PLACE, part, _OPS[op]))
+            self.complete(self.start_between(part, op))
 
-        self._host.all_reduce_between(x, op, between)
+        self._host.all_reduce_between(x, op, between, self._question)
+        self._settled = True
 
     def _reduce_scatter(self, x: NDArray[Any], out: NDArray[Any], op: str) -> None:
+        self._agree()
         if is_narrow(x.dtype):
             wide = np.empty(out.shape, np.float32)
-            self._complete(self._handle.Ireduce_scatter_block(x.astype(np.float32), wide, _OPS[op]))
+            self.complete(self._handle.Ireduce_scatter_block(x.astype(np.float32), wide, _OPS[op]))
             with np.errstate(all="ignore"):  # an overflow is the caller's to find
                 np.copyto(out, wide, casting="unsafe")
         else:
-            self._complete(self._handle.Ireduce_scatter_block(x, out, _OPS[op]))
+            self.complete(self._handle.Ireduce_scatter_block(x, out, _OPS[op]))
 
     def _broadcast(self, x: NDArray[np.uint8], root: int) -> None:
+        self._agree()
         for start in range(0, x.size, _PIECE_BYTES):
-            self._complete(self._handle.Ibcast(x[start : start + _PIECE_BYTES], root))
+            self.complete(self._handle.Ibcast(x[start : start + _PIECE_BYTES], root))
 
     def _all_gather(self, x: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-        self._complete(self._handle.Iallgather(x, out))
+        self._agree()
+        self.complete(self._handle.Iallgather(x, out))
 
     def _all_to_all(self, x: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-        self._complete(self._handle.Ialltoall(x, out))
+        self._agree()
+        self.complete(self._handle.Ialltoall(x, out))
 
     def _gather(self, x: NDArray[np.uint8], out: NDArray[np.uint8] | None, root: int) -> None:
-        self._complete(self._handle.Igather(x, out, root))
+        self._agree()
+        self.complete(self._handle.Igather(x, out, root))
 
     def _scatter(self, x: NDArray[np.uint8] | None, out: NDArray[np.uint8], root: int) -> None:
-        self._complete(self._handle.Iscatter(x, out, root))
+        self._agree()
+        self.complete(self._handle.Iscatter(x, out, root))
 
     def _send(self, message: NDArray[np.uint8], dest: int, tag: int) -> None:
         sending = self.family.sending
@@ -333,11 +388,12 @@ class MPICommunicator(Communicator):
             lambda: [sender] if sender in self.family.left else [],
         )
         message = np.empty(status.Get_count(MPI.BYTE), np.uint8)
-        self._complete(matched.Irecv(message))
+        self.complete(matched.Irecv(message))
         return message
 
     def _barrier(self) -> None:
-        self._complete(self._handle.Ibarrier())
+        self._agree()
+        self.complete(self._handle.Ibarrier())
 
     def _split(self, color: int | None, members: list[int], group: str) -> MPICommunicator | None:
         key = members.index(self.rank) if color is not None else 0

@@ -155,6 +155,7 @@ class NcclCommunicator(Communicator):
         outer = self._within
         if outer is not None:
             call.number, call.site = outer.number if everyone else -1, outer.site
+            call.within = outer.options
         else:
             self.log.add(call, numbered=everyone)
             self.family.num_issued += 1
@@ -164,7 +165,7 @@ class NcclCommunicator(Communicator):
                     "close()"
                 )
         self.check_failure(call)
-        if outer is None and everyone and call.number < self.family.check_calls:
+        if outer is None and everyone:
             self._compare(call)
         work = StreamWork(self, call, body)
         with activated(self.device):
@@ -183,7 +184,7 @@ class NcclCommunicator(Communicator):
         """Raise CommMismatchError on every rank unless all of them issued the same call."""
         same = Call(call.verb, call.dtype, call.shape, call.options)
         assert self._checks is not None
-        self._checks._issue(same, lambda: None, False)
+        self._checks._issue(same, self._checks._barrier, False)
 
     def check_failure(self, call: Call) -> None:
         """Raise what has gone wrong, once as it is and then as the cause."""
@@ -410,6 +411,9 @@ class NcclCommunicator(Communicator):
             super()._divide(flat, op)
 
     # -- what goes over the hosts
+
+    def _announce(self, mark: int) -> None:
+        pass
 
     def _barrier(self) -> None:
         self.stream.synchronize()

@@ -38,7 +38,6 @@ explain_name = lacking("module 'distgrad.comm'", {name: f"write {ours}" for name
 def init(
     backend: str | None = None,
     timeout_s: float | None = None,
-    check_calls: float | None = None,
     *,
     device: Device | str | None = None,
     nccl_provider: str | None = None,
@@ -57,8 +56,6 @@ def init(
             others); None takes ``DISTGRAD_BACKEND`` or else finds out, and is ``nccl`` where ``device`` is a
             GPU.
         timeout_s: seconds after which a collective gives up; None takes ``DISTGRAD_TIMEOUT``.
-        check_calls: how many collectives of each group are compared between the ranks before data moves; None
-            takes ``DISTGRAD_CHECK_COLLECTIVES``.
         device: where the arrays lie that ranks exchange; None and ``"cpu"``: on the host. ``"cuda"`` is this
             rank's own GPU.
         nccl_provider: the binding to NCCL, ``cupy`` or ``pynccl``; None takes ``DISTGRAD_NCCL_PROVIDER``, or
@@ -74,7 +71,7 @@ def init(
     name, asked = _choose(backend, settings, device)
     world = threads.current() or _world
     if world is None:
-        _world = world = _join(name, settings, timeout_s, check_calls, device, nccl_provider)
+        _world = world = _join(name, settings, timeout_s, device, nccl_provider)
         atexit.register(finalize)
     elif asked and name != world.backend:
         raise CommError(
@@ -104,15 +101,18 @@ def _choose(
 
 
 def _join(
-    name: str | None, settings: env.Environment, timeout_s: float | None, check_calls: float | None,
-    device: Device | str | None, provider: str | None,
-) -> Communicator:  # fmt: skip
+    name: str | None,
+    settings: env.Environment,
+    timeout_s: float | None,
+    device: Device | str | None,
+    provider: str | None,
+) -> Communicator:
     """Connect the ranks; whoever watches this one sees it wait for the others."""
     watcher = progress.find()
     if watcher is not None:
         watcher.begin(CallLog().add(Call("init"), numbered=False, depth=1), "world")
     hosts = _host_backend(settings) if name == "nccl" else name
-    world = _connect(hosts, settings, timeout_s, check_calls)
+    world = _connect(hosts, settings, timeout_s)
     if name == "nccl":
         world = _connect_gpus(world, device, provider or settings.nccl_provider)
     if watcher is not None:
@@ -143,9 +143,7 @@ def _connect_gpus(host: Communicator, device: Device | str | None, provider: str
     return world
 
 
-def _connect(
-    name: str | None, settings: env.Environment, timeout_s: float | None, check_calls: float | None
-) -> Communicator:
+def _connect(name: str | None, settings: env.Environment, timeout_s: float | None) -> Communicator:
     sizes = {
         "WORLD_SIZE": settings.world_size,
         "the MPI launcher's environment": settings.mpi_size,
@@ -158,9 +156,9 @@ def _connect(
         name = "mpi" if any(size > 1 for size in told.values()) else "single"
     world: Communicator
     if name in ("shm", "mpi"):
-        world = importlib.import_module(f"distgrad.comm.{name}").connect(timeout_s, check_calls)
+        world = importlib.import_module(f"distgrad.comm.{name}").connect(timeout_s)
     else:
-        world = SingleCommunicator(family=Family("distgrad communication", timeout_s, check_calls))
+        world = SingleCommunicator(family=Family("distgrad communication", timeout_s))
     if told.get("the MPI launcher's environment") == world.size:
         told.pop("SLURM_STEP_NUM_TASKS", None)  # mpirun in an allocation is one task of Slurm a node
     for source, size in told.items():

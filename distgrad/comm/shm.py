@@ -23,7 +23,7 @@ __all__ = ["HostCommunicator", "SharedMemoryCommunicator", "connect"]
 _num_worlds = itertools.count()  # a world that is set up again must not meet what the last one left
 
 
-def connect(timeout_s: float | None = None, check_calls: float | None = None) -> SharedMemoryCommunicator:
+def connect(timeout_s: float | None = None) -> SharedMemoryCommunicator:
     """The communicator of all ranks that the launcher started on this host.
 
     Collective: yes; blocks: yes.
@@ -44,7 +44,7 @@ def connect(timeout_s: float | None = None, check_calls: float | None = None) ->
             "comm.init: backend 'shm' serves the ranks of one host, but only "
             f"{settings.local_world_size} of {size} are on this one; use backend 'mpi'"
         )
-    family = _SharedMemoryFamily(f"{secret} {next(_num_worlds)}", rank, size, timeout_s, check_calls)
+    family = _SharedMemoryFamily(f"{secret} {next(_num_worlds)}", rank, size, timeout_s)
     topology = Topology((host_name(),) * size)
     return SharedMemoryCommunicator("world", topology, family, list(range(size)), "world")
 
@@ -52,10 +52,8 @@ def connect(timeout_s: float | None = None, check_calls: float | None = None) ->
 class _SharedMemoryFamily(Family):
     """What the groups of a process have in common: the processes around it, and messages."""
 
-    def __init__(
-        self, secret: str, rank: int, size: int, timeout_s: float | None, check_calls: float | None
-    ) -> None:
-        super().__init__("distgrad communication", timeout_s, check_calls)
+    def __init__(self, secret: str, rank: int, size: int, timeout_s: float | None) -> None:
+        super().__init__("distgrad communication", timeout_s)
         self.neighbours = Neighbours(secret, rank, range(size), self.timeout_s)
         self.mailbox = Mailbox(self.neighbours)
 
@@ -75,6 +73,9 @@ class HostCommunicator(Communicator):
 
     def _allocate(self, nbytes: int) -> NDArray[np.uint8]:
         return self._host.allocate(nbytes)
+
+    def _announce(self, mark: int) -> None:
+        self._host.announce(mark)
 
     def _all_reduce(self, x: NDArray[Any], op: str) -> None:
         self._host.all_reduce(x, op)

@@ -42,6 +42,9 @@ class SingleCommunicator(Communicator):
         if device_of(x) == CPU:  # else it is a GPU's, and goes nowhere
             super()._check_array(verb, name, x)
 
+    def _announce(self, mark: int) -> None:
+        pass
+
     def _all_reduce(self, x: NDArray[Any], op: str) -> None:
         pass
 

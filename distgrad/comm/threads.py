@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distgrad.comm.base import Communicator
-from distgrad.comm.calls import Call, name_ranks
+from distgrad.comm.calls import Call, DisagreementError, name_ranks
 from distgrad.comm.reduction import reduce_arrays
 from distgrad.comm.topology import Topology, host_name
 from distgrad.comm.transport import Family
@@ -61,7 +61,6 @@ class ThreadWorld:
         size: number of ranks.
         timeout_s: seconds after which a collective, and after twice as many the whole run, gives up; None
             takes ``DISTGRAD_TIMEOUT``.
-        check_calls: as for :class:`distgrad.comm.transport.Family`.
         seed: None lets the ranks run as they come. A number delays each rank before each meeting by a random
             time that the seed decides, so that the ranks arrive in another order every time.
         hosts: the name of every rank's host, to lay several hosts out in one process; one host by default.
@@ -72,7 +71,6 @@ class ThreadWorld:
         self,
         size: int,
         timeout_s: float | None = None,
-        check_calls: float | None = None,
         seed: int | None = None,
         hosts: Sequence[str] | None = None,
         link: Link | None = None,
@@ -84,7 +82,7 @@ class ThreadWorld:
                 f"ThreadWorld: size must be 1 or more with a host a rank, got size={size} and "
                 f"{len(self.topology.hosts)} hosts"
             )
-        self._options = (timeout_s, check_calls)
+        self._timeout_s = timeout_s
         self._seed = seed
         self._link = link
 
@@ -106,7 +104,7 @@ class ThreadWorld:
         results: list[Any] = [None] * self.size
 
         def run_rank(rank: int) -> None:
-            family = Family(f"distgrad communication of rank {rank}", *self._options)
+            family = Family(f"distgrad communication of rank {rank}", self._timeout_s)
             delays = None if self._seed is None else random.Random(f"{self._seed} {rank}")
             comm = ThreadCommunicator(rank, "world", self.topology, family, meeting, delays, self._link)
             _this_thread.communicator = comm
@@ -135,7 +133,7 @@ class ThreadWorld:
 
     def _join(self, threads: list[threading.Thread], job: _Job) -> None:
         job.wait_for_first()
-        limit_s = 2 * Family("", *self._options).timeout_s
+        limit_s = 2 * Family("", self._timeout_s).timeout_s
         deadline_s = time.monotonic() + limit_s
         for thread in threads:
             thread.join(max(0.0, deadline_s - time.monotonic()))
@@ -259,6 +257,10 @@ class ThreadCommunicator(Communicator):
         self._meeting = meeting
         self._delays = delays
         self._link = link
+        self._mark = 0
+
+    def _announce(self, mark: int) -> None:
+        self._mark = mark
 
     def _perform(self, call: Call, body: Callable[[], Any]) -> Any:
         result = super()._perform(call, body)
@@ -269,7 +271,10 @@ class ThreadCommunicator(Communicator):
     def _meet(self, value: Any = None) -> list[Any]:
         if self._delays is not None:
             time.sleep(self._delays.random() * 1e-3)
-        return self._meeting.exchange(self.rank, value, self.family.timeout_s)
+        entries = self._meeting.exchange(self.rank, (self._mark, value), self.family.timeout_s)
+        if any(mark != self._mark for mark, _ in entries):
+            raise DisagreementError
+        return [value for _, value in entries]
 
     def _all_reduce(self, x: NDArray[Any], op: str) -> None:
         arrays = self._meet(x)

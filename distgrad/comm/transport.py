@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from distgrad import env
 from distgrad.backend.device import CPU, Device
-from distgrad.comm.calls import Call, CallLog
+from distgrad.comm.calls import Call, CallLog, DisagreementError
 from distgrad.comm.progress import Progress
 from distgrad.comm.topology import Topology
 from distgrad.comm.work import CommunicationThread, Work
@@ -30,8 +30,6 @@ class Family:
     Attributes:
         thread: carries out the collectives of all of them, in one order.
         timeout_s: seconds after which a collective gives up; None takes ``DISTGRAD_TIMEOUT``.
-        check_calls: how many collectives of each group are compared between the ranks before data moves; None
-            takes ``DISTGRAD_CHECK_COLLECTIVES``.
         failure: the error after which the ranks may be out of step and nothing more is sent.
         progress: tells the launcher which call this rank is in; None if nobody watches.
         submitted: the call of ``submit`` that the communication thread is carrying out.
@@ -39,11 +37,9 @@ class Family:
         closed: whether :meth:`close` was called.
     """
 
-    def __init__(self, name: str, timeout_s: float | None = None, check_calls: float | None = None) -> None:
-        settings = env.read()
+    def __init__(self, name: str, timeout_s: float | None = None) -> None:
         self.thread = CommunicationThread(name)
-        self.timeout_s = settings.timeout_s if timeout_s is None else timeout_s
-        self.check_calls = settings.check_collectives if check_calls is None else check_calls
+        self.timeout_s = env.read().timeout_s if timeout_s is None else timeout_s
         self.failure: BaseException | None = None
         self.progress: Progress | None = None
         self.submitted: Call
@@ -63,7 +59,9 @@ class Transport(abc.ABC):
 
     A backend gets flat arrays: numbers for reductions, bytes for everything else. Where it waits for other
     ranks it raises CommTimeoutError past the family's deadline and RankFailedError if one cannot come any
-    more, each saying only whom it waited for; the call, the group and the last calls are added here.
+    more, each saying only whom it waited for; the call, the group and the last calls are added here. In every
+    collective, also of empty arrays, the ranks meet at least once, and before an array changes they have
+    compared what :meth:`_announce` gave them: if that differs, all of them raise DisagreementError there.
     """
 
     def __init__(self, rank: int, size: int, group: str, topology: Topology, family: Family) -> None:
@@ -105,7 +103,7 @@ class Transport(abc.ABC):
     def _issue_within(self, call: Call, body: Callable[[], Any], async_op: bool, everyone: bool) -> Any:
         """Carry out a call of a function that was given to ``submit``, which has its number and line."""
         outer = self.family.submitted
-        call.number, call.site = outer.number if everyone else -1, outer.site
+        call.number, call.site, call.within = outer.number if everyone else -1, outer.site, outer.options
         if not async_op:
             return self._perform(call, body)
         work = Work(lambda: self._perform(call, body), f"{call.name}, group '{self.group}'")
@@ -125,9 +123,14 @@ class Transport(abc.ABC):
         if progress is not None:
             progress.begin(call, self.group)
         try:
-            if 0 <= call.number < family.check_calls:
-                self._agree(call)
-            result = body()
+            if call.number < 0:
+                return body()
+            self._announce(call.fingerprint())
+            try:
+                result = body()
+            except DisagreementError:
+                raise self._explain_disagreement(call) from None
+            self._agreed = call
             self.sent_bytes += call.sent_bytes(self.size)
             return result
         except CommMismatchError:  # found before data moved, so the ranks are still in step
@@ -147,18 +150,15 @@ class Transport(abc.ABC):
             if progress is not None:
                 progress.end()
 
-    def _agree(self, call: Call) -> None:
-        """Raise CommMismatchError on every rank unless all of them issued the same call."""
-        mark = call.fingerprint()
-        extremes = np.array([mark, -mark])
-        self._all_reduce(extremes, "max")
-        if extremes[0] == -extremes[1]:
-            self._agreed = call
-            return
-        entries = self._exchange_objects((str(call), call.place))
-        first = {text: r for r, (text, _) in reversed(list(enumerate(entries)))}
+    def _explain_disagreement(self, call: Call) -> CommMismatchError:
+        """What the ranks called where they should have called the same, each with its line."""
+        self._announce(0)
+        entries = self._exchange_objects((str(call), call.place, call.number))
+        if len({number for *_, number in entries}) > 1:  # one of them has issued a call without the others
+            entries = [(f"#{number} {text}", place, number) for text, place, number in entries]
+        first = {text: r for r, (text, *_) in reversed(list(enumerate(entries)))}
         calls = sorted(first.items(), key=lambda item: item[1])
-        raise CommMismatchError(
+        return CommMismatchError(
             f"collective #{call.number}, group '{self.group}': "
             + ", ".join(f"rank {r} called {text}" for text, r in calls)
             + "; every rank must issue the same calls in the same order. "
@@ -230,10 +230,15 @@ class Transport(abc.ABC):
         return []
 
     def _allocate(self, nbytes: int) -> NDArray[np.uint8]:
-        """Zeroed memory, page aligned."""
+        """Zeroed memory, page aligned; the ranks meet."""
+        self._barrier()
         memory = np.zeros(nbytes + _PAGE_BYTES, np.uint8)
         start = -memory.ctypes.data % _PAGE_BYTES
         return memory[start : start + nbytes]
+
+    @abc.abstractmethod
+    def _announce(self, mark: int) -> None:
+        """Let the coming meetings compare ``mark``, which says what call this rank has come for."""
 
     @abc.abstractmethod
     def _all_reduce(self, x: NDArray[Any], op: str) -> None:

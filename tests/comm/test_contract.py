@@ -70,7 +70,7 @@ def gather_backwards(self, x, out):
         ("_all_gather", gather_backwards, "all_gather_stacks_the_ranks"),
         ("_broadcast", do_nothing, "broadcast_copies_the_roots_array"),
         ("_barrier", do_nothing, "barrier_waits_for_the_last"),
-        ("_agree", do_nothing, "different_calls_are_reported_before_data_moves"),
+        ("_announce", do_nothing, "different_calls_are_reported_before_data_moves"),
         ("_divide", do_nothing, "mean_divides_the_sum"),
     ],
 )
@@ -79,12 +79,12 @@ def test_the_suite_catches_a_planted_fault(method, fault, name, monkeypatch):
     ThreadWorld(3, timeout_s=20).run(check)
     monkeypatch.setattr(ThreadCommunicator, method, fault)
     with pytest.raises((AssertionError, pytest.fail.Exception)):
-        ThreadWorld(3, timeout_s=20, check_calls=None if method == "_agree" else 0).run(check)
+        ThreadWorld(3, timeout_s=20).run(check)
 
 
 def run_all(backend, size):
     """All checks in one job, since a start costs more than a check."""
-    comm = init(backend, timeout_s=20, check_calls=float("inf"))
+    comm = init(backend, timeout_s=20)
     assert (comm.backend, comm.size) == (backend, size)
     communicator.run_all(comm)  # what lacks a package is reported by test_single
 
@@ -170,7 +170,7 @@ def test_shm_of_8():
 
 def reduce_more_than_2_31():
     """Two gigabytes and a bit of bytes, whose count does not fit into MPI's int."""
-    comm = init(timeout_s=100, check_calls=0)
+    comm = init(timeout_s=100)
     x = np.full((1 << 31) + 100, comm.rank + 1, np.uint8)
     x[-1] = 7 * comm.rank
     comm.all_reduce(x)

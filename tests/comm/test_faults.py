@@ -9,7 +9,7 @@ import pytest
 from ranks_plugin import run_ranks
 
 from distgrad.comm import ThreadWorld
-from distgrad.errors import CommError, CommMismatchError, CommTimeoutError, RankFailedError
+from distgrad.errors import CommError, CommTimeoutError, RankFailedError
 
 
 def test_threads_report_a_rank_that_skips_a_collective():
@@ -88,26 +88,6 @@ def test_threads_report_a_rank_that_does_not_end():
     for thread in threading.enumerate():
         if thread.name == "rank 1":
             thread.join(5)
-
-
-def test_a_check_that_is_off_lets_calls_differ():
-    def call(comm):
-        x = np.ones(4)
-        comm.all_reduce(x) if comm.rank == 0 else comm.all_reduce(x, "max")
-
-    with pytest.raises(CommMismatchError):
-        ThreadWorld(2, check_calls=1).run(call)
-    ThreadWorld(2, check_calls=0).run(call)
-
-
-def test_only_the_first_calls_are_checked():
-    def call(comm):
-        comm.barrier()
-        comm.all_reduce(np.ones(4), "sum" if comm.rank == 0 else "max")
-
-    with pytest.raises(CommMismatchError, match="Last agreed: #0 barrier"):
-        ThreadWorld(2, check_calls=2).run(call)
-    ThreadWorld(2, check_calls=1).run(call)
 
 
 # MPI: what a whole job does --------------------------------------------------------------------------------

@@ -186,7 +186,7 @@ def test_slices_are_reduced_in_place_and_by_everyone(monkeypatch):
     """An array in allocated memory does not go through the slots; each rank reduces its own half."""
     from distgrad.comm import hostgroup
 
-    comm = init(timeout_s=20, check_calls=0)
+    comm = init(timeout_s=20)
     lengths = []
     reduce_arrays = hostgroup.reduce_arrays
     monkeypatch.setattr(
@@ -217,10 +217,10 @@ def reduced(comm, length, dtype, op):
 @pytest.mark.ranks(3, backend="shm", timeout=90)
 def test_compiled_collectives_give_the_bits_of_the_others(monkeypatch):
     """Also where one rank runs them and another does not yet."""
-    from distgrad.comm import hostgroup
+    from distgrad.comm import meeting
 
-    monkeypatch.setattr(hostgroup, "_MEETINGS_BEFORE_COMPILING", (10**9, 10**9))
-    comm = init(timeout_s=60, check_calls=0)
+    monkeypatch.setattr(meeting, "_MEETINGS_BEFORE_COMPILING", (10**9, 10**9))
+    comm = init(timeout_s=60)
     cases = [
         (length, dtype, op)
         for length in (0, 1, 7, 4000, 40_001, 300_001)
@@ -232,7 +232,7 @@ def test_compiled_collectives_give_the_bits_of_the_others(monkeypatch):
     assert comm._host._state is None
     for compiling in ({1}, {0, 1, 2}):
         if comm.rank in compiling:
-            monkeypatch.setattr(hostgroup, "_MEETINGS_BEFORE_COMPILING", (0, 0))
+            monkeypatch.setattr(meeting, "_MEETINGS_BEFORE_COMPILING", (0, 0))
         comm.barrier()
         assert (comm._host._state is not None) == (comm.rank in compiling)
         with np.errstate(all="ignore"):
@@ -244,15 +244,15 @@ def test_compiled_collectives_give_the_bits_of_the_others(monkeypatch):
 @pytest.mark.ranks(2, backend="shm", timeout=90)
 def test_compiled_collectives_wait_for_a_rank_that_is_late_at_any_meeting(monkeypatch):
     """Rank 0 comes late to every meeting, by more than rank 1 sleeps at once."""
-    from distgrad.comm import hostgroup
+    from distgrad.comm import meeting
 
-    monkeypatch.setattr(hostgroup, "_MEETINGS_BEFORE_COMPILING", (10**9, 10**9))
-    comm = init(timeout_s=60, check_calls=0)
+    monkeypatch.setattr(meeting, "_MEETINGS_BEFORE_COMPILING", (10**9, 10**9))
+    comm = init(timeout_s=60)
     comm._host.rank == 0 or comm._host._compile()
     arena = comm.allocate(4 * 50_000).view(np.float32)
-    meet = hostgroup.HostGroup.meet
+    meet = meeting.Meeting.meet
     if comm.rank == 0:
-        monkeypatch.setattr(hostgroup.HostGroup, "meet", lambda self: (time.sleep(0.12), meet(self)))
+        monkeypatch.setattr(meeting.Meeting, "meet", lambda self: (time.sleep(0.12), meet(self)))
     for x in (np.empty(10, np.float32), np.empty(50_000, np.float32), arena):
         x[:] = np.arange(x.size) % 100 + comm.rank
         np.testing.assert_array_equal(comm.all_reduce(x), 2 * (np.arange(x.size) % 100) + 1)
@@ -262,12 +262,12 @@ def test_compiled_collectives_wait_for_a_rank_that_is_late_at_any_meeting(monkey
 @pytest.mark.parametrize("pages", ["large", "small"])
 def test_memory_of_several_large_pages_is_each_ranks_own(pages, monkeypatch):
     """Also where the kernel refuses them."""
-    from distgrad.comm import hostgroup, mapping
+    from distgrad.comm import mapping, meeting
 
     if pages == "small":
-        monkeypatch.setattr(hostgroup, "enlarge_pages", lambda memory: 0)
+        monkeypatch.setattr(meeting, "enlarge_pages", lambda memory: 0)
         monkeypatch.setattr(mapping, "_find_room", lambda num_bytes: None)
-    comm = init(timeout_s=60, check_calls=0)
+    comm = init(timeout_s=60)
     size = 1_500_007
     memory = comm.allocate(4 * size)
     assert memory.ctypes.data % (4096 if pages == "small" else mapping.LARGE_PAGE_BYTES) == 0
@@ -301,7 +301,7 @@ def test_a_compiled_wait_ends_with_the_rank_it_waits_for(call, tmp_path):
 def test_a_compiled_wait_gives_up_past_the_deadline():
     from distgrad.errors import CommTimeoutError
 
-    comm = init(timeout_s=20, check_calls=0)
+    comm = init(timeout_s=20)
     comm._host._compile()
     comm.barrier()
     comm.family.timeout_s = 1
@@ -326,7 +326,7 @@ def test_a_world_can_be_set_up_again():
 
 @pytest.mark.ranks(5, backend="shm", timeout=90)
 def test_a_soak_with_random_delays(tmp_path):
-    comm = init(timeout_s=60, check_calls=0)
+    comm = init(timeout_s=60)
     rng, own = np.random.default_rng(0), np.random.default_rng(comm.rank)
     memory = comm.allocate(8 * 60_000).view(np.float64)
     for _ in range(300):

@@ -35,7 +35,7 @@ def test_hosts_decide_local_ranks():
     assert world.run(split) == [(0, 2), (0, 1), (1, 2), (0, 1), (0, 1)]
 
 
-@pytest.mark.parametrize("arguments", [(0,), (2, None, None, None, ["a"])])
+@pytest.mark.parametrize("arguments", [(0,), (2, None, None, ["a"])])
 def test_a_world_needs_ranks_and_a_host_each(arguments):
     with pytest.raises(CommError, match="size must be 1 or more with a host a rank"):
         ThreadWorld(*arguments)
@@ -68,6 +68,6 @@ def test_an_emulated_link_takes_its_time():
             work.wait()
         return issued_s, time.perf_counter() - start_s
 
-    for issued_s, waited_s in ThreadWorld(4, link=link, check_calls=0).run(measure):
+    for issued_s, waited_s in ThreadWorld(4, link=link).run(measure):
         assert issued_s < 0.03
         assert 0.06 <= waited_s < 0.2

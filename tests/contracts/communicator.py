@@ -617,7 +617,7 @@ def bytes_that_are_sent_are_counted(comm: Communicator) -> None:
 def submitted_functions_that_differ_are_reported(comm: Communicator) -> None:
     x = np.ones(2)
     work = comm.submit(lambda: comm.all_reduce(x), "this" if comm.rank else "that")
-    with pytest.raises(CommMismatchError, match=r"rank 0 called submit\(that\), rank 1 called submit\(th"):
+    with pytest.raises(CommMismatchError, match=r"rank 0 .* in submit\(that\), rank 1 .* submit\(this\)"):
         work.wait()
     work = comm.submit(lambda: comm.all_reduce(x[: 1 + (comm.rank > 0)]), "a sum")
     with pytest.raises(CommMismatchError, match=r"rank 1 called all_reduce\(float64\[2\]\)"):

@@ -56,7 +56,7 @@ def describe(ran: dict[str, bool]) -> str:
 
 def be_a_rank(backend: str) -> None:
     """Run the checks and print their number."""
-    comm = init(backend, timeout_s=60, check_calls=float("inf"))
+    comm = init(backend, timeout_s=60)
     print(f"passed: {describe(run_all(comm))}\n", end="", flush=True)  # one write: ranks share a pipe
 
 

@@ -131,7 +131,7 @@ def test_what_it_does_not_take():
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_what_nccl_refuses_ends_the_group(provider, monkeypatch):
-    comm = world(provider, check_calls=0)
+    comm = world(provider)
     monkeypatch.setitem(OPS, "sum", 99)
     x = on_device(comm, np.ones(3, "f4"))
     with pytest.raises(CommError, match=rf"all_reduce, group 'world': rank {comm.rank}: .*invalid argument"):
@@ -141,7 +141,7 @@ def test_what_nccl_refuses_ends_the_group(provider, monkeypatch):
 
 
 def test_a_gpu_that_fails_under_the_watchdog_is_reported(monkeypatch):
-    comm = world(check_calls=0)
+    comm = world()
 
     def fail(work):
         raise RuntimeError("an illegal memory access was encountered")
@@ -155,7 +155,7 @@ def test_a_gpu_that_fails_under_the_watchdog_is_reported(monkeypatch):
 
 @pytest.mark.gpu_double(ranks=3, devices=3, timeout=90, dies=(2,))
 def test_a_killed_rank_is_named():
-    comm = world(check_calls=0, timeout_s=20)
+    comm = world(timeout_s=20)
     comm.all_reduce(on_device(comm, np.ones(3, "f4")))
     comm.barrier()
     if comm.rank == 2:

@@ -189,7 +189,7 @@ def test_bytes_on_the_wire_are_counted():
         return model.stats().sent_bytes, model.reducer.buckets[0].gradients.size
 
     def sent(hook):
-        return ThreadWorld(3, check_calls=0).run(run, hook)[0]
+        return ThreadWorld(3).run(run, hook)[0]
 
     ring = 2 * 2 / 3
     plain, size = sent(None)

@@ -51,7 +51,7 @@ def shortest_step_s(link, hook=None):
             times.append(time.perf_counter() - start_s)
         return min(times), model.stats().hidden_share
 
-    return max(ThreadWorld(2, link=link, check_calls=0).run(run))
+    return max(ThreadWorld(2, link=link).run(run))
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])

@@ -1,6 +1,6 @@
 """Meetings and sums of processes that share memory, without the interpreter: one call a collective.
 
-The layout of the shared memory is that of ``distgrad.comm.hostgroup``; processes that run this code and such
+The layout of the shared memory is that of ``distgrad.comm.meeting``; processes that run this code and such
 that run its Python meet each other. A wait spins and then sleeps in the kernel (futex) until the process that
 it waits for arrives, and comes back now and then, so that the caller can look at the clock and the others.
 """
@@ -36,10 +36,11 @@ __all__ = [
 _CELLS, _SIZE, _RANK, _EPOCH, _YIELD, _SYSCALL, _FUTEX = range(7)  # what stands in a state
 _SECONDS, _NANOSECONDS = 7, 8  # a struct timespec
 _SLOTS, _STRIDE = 9, 11  # addresses of the first rank's two slots; bytes from one rank's to the next's
-_LENGTH = 12
+_MARK = 12  # what this rank has come for
+_LENGTH = 13
 _NUMBER, _ROWS, _ROW_BYTES, _START = range(4)  # what stands in an arena's place
 _CELL_BYTES = 128  # a rank's cell: 16 numbers
-_ARENA, _OFFSET, _ASLEEP = 16, 24, 32  # their bytes in a cell; 0 is how many meetings it has come to
+_ARENA, _OFFSET, _ASLEEP, _MARKS = 16, 24, 32, 40  # their bytes in a cell; 0: how many meetings it came to
 _SLEEP_S = 0.05
 _SPIN_S = 100e-6
 _TRIAL_SPINS, _TRIALS = 20_000, 5
@@ -100,7 +101,11 @@ def _call(typing_context: Any, address: Any, a: Any, b: Any, c: Any, d: Any, e: 
 
 @jit
 def wait(state: Any, spins: int) -> int:
-    """Wait until all have come to the last meeting; returns 0, or the place of one that is late, from 1."""
+    """Wait until all have come to the last meeting.
+
+    Returns:
+        0, the place of one that is late, from 1, or -1 where all are there but not for the same.
+    """
     cells, rank, epoch = state[_CELLS], state[_RANK], state[_EPOCH]
     own = cells + rank * _CELL_BYTES
     for other in range(state[_SIZE]):
@@ -122,6 +127,9 @@ def wait(state: Any, spins: int) -> int:
         _store(own + _ASLEEP, 0)
         if _load(cell) < epoch:
             return other + 1
+    for other in range(state[_SIZE]):
+        if _load(cells + other * _CELL_BYTES + _MARKS + epoch % 2 * 8) != state[_MARK]:
+            return -1
     return 0
 
 
@@ -132,6 +140,7 @@ def meet(state: Any, spins: int) -> int:
     state[_EPOCH] = epoch
     cells, rank = state[_CELLS], state[_RANK]
     own = cells + rank * _CELL_BYTES
+    _store(own + _MARKS + epoch % 2 * 8, state[_MARK])
     _store(own, epoch)
     for other in range(state[_SIZE]):
         if _load(cells + other * _CELL_BYTES + _ASLEEP) == rank + 1:
@@ -208,7 +217,8 @@ def reduce_small(state: Any, x: Any, op: int, spins: int, met: bool) -> int:
         met: whether all have come; False comes to the meeting first.
 
     Returns:
-        0, or 1 where somebody is late: call :func:`wait` until nobody is, and then this with ``met``.
+        0, or 1 where somebody is late or has come for something else: call :func:`wait` until it says which,
+        and, where nobody is late any more, this with ``met``.
     """
     n, stride = x.size, state[_STRIDE]
     slots = state[_SLOTS + (state[_EPOCH] + (0 if met else 1)) % 2]
