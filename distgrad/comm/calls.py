@@ -12,7 +12,7 @@ from types import CodeType
 
 import numpy as np
 
-__all__ = ["Call", "CallLog", "DisagreementError", "name_ranks"]
+__all__ = ["Call", "CallLog", "DisagreementError", "describe_mismatch", "name_ranks"]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _RING = 32
@@ -148,6 +148,27 @@ class CallLog:
         """The last calls, oldest first, a line each."""
         lines = [f"  {call.name.split()[0]} {call} at {call.place}" for call in self._last]
         return f"Last calls of rank {rank}:\n" + "\n".join(lines)
+
+
+def describe_mismatch(name: str, group: str, entries: dict[int, tuple[str, str]], agreed: Call | None) -> str:
+    """What ranks have called where they should have called the same, each with its line.
+
+    Args:
+        name: of the collective.
+        group: its group.
+        entries: by rank, the call and its place.
+        agreed: the last one that was the same on all.
+    """
+    first: dict[str, int] = {}
+    for rank in sorted(entries):
+        first.setdefault(entries[rank][0], rank)
+    return (
+        f"collective {name}, group '{group}': "
+        + ", ".join(f"rank {rank} called {text}" for text, rank in first.items())
+        + "; every rank must issue the same calls in the same order. "
+        + f"Last agreed: {agreed.name if agreed else 'none'}\n"
+        + "\n".join(f"  rank {rank} at {entries[rank][1]}" for rank in first.values())
+    )
 
 
 def name_ranks(ranks: Iterable[int]) -> str:

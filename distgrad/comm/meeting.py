@@ -315,6 +315,10 @@ class Meeting:
         weakref.finalize(own, self._arenas.pop, id(own)).atexit = False
         return own[:]
 
+    def rows(self, own: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Every rank's memory of the :meth:`allocate` that gave ``own``, in whole pages, ``[size, n]``."""
+        return self._arenas[id(own.base)].rows
+
     def _place(self, x: NDArray[Any]) -> tuple[Arena | None, int]:
         """The arena in which ``x`` lies, and where."""
         arena = self._arenas.get(id(x.base))

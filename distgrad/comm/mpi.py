@@ -322,6 +322,11 @@ class MPICommunicator(Communicator):
     def _watch(self, missing: list[int], waited_s: float) -> None:
         self._listen(waited_s, self._late())
 
+    @property
+    def meeting(self) -> HostGroup:
+        """Where the group's ranks on this host meet."""
+        return self._host
+
     def _announce(self, mark: int) -> None:
         self._host.announce(mark)
         self._question = _Question(self, mark)

@@ -20,10 +20,18 @@ from distgrad.backend.device import Device, activated, device_of, find_backend, 
 from distgrad.backend.streams import Stream, current_stream
 from distgrad.comm.base import Communicator
 from distgrad.comm.calls import Call, name_ranks
+from distgrad.comm.ledger import PERIOD, Ledger
 from distgrad.comm.libnccl import DTYPES, OPS, Link, Provider, open_provider
 from distgrad.comm.streamwork import GRACE_S, LOOK_S, StreamWork, Watchdog
 from distgrad.comm.work import Work
-from distgrad.errors import CommError, CommTimeoutError, DeviceError, DTypeError, RankFailedError
+from distgrad.errors import (
+    CommError,
+    CommMismatchError,
+    CommTimeoutError,
+    DeviceError,
+    DTypeError,
+    RankFailedError,
+)
 
 __all__ = ["NcclCommunicator", "connect"]
 
@@ -101,7 +109,7 @@ class NcclCommunicator(Communicator):
         self.device = device
         self.provider = provider
         self.stream = Stream(device, priority=-1)
-        self._checks = host.split(0, host.rank, group)  # counts the same calls as this group
+        self._ledger = self._open_ledger()
         self._within: Call | None = None  # the call of submit that is running
         unique_id = host.broadcast_object(provider.make_id() if host.rank == 0 else None)
         self._link = self._join(unique_id)
@@ -164,27 +172,63 @@ class NcclCommunicator(Communicator):
                     f"{call.name}, group '{self.group}': the communicator is closed; issue calls before "
                     "close()"
                 )
+        self._call = call
         self.check_failure(call)
-        if outer is None and everyone:
-            self._compare(call)
+        if everyone and self._ledger is not None and self._ledger.write(call):
+            self._compare_period(self._ledger)
         work = StreamWork(self, call, body)
         with activated(self.device):
             try:
                 work.run()
             except Exception as error:
-                if type(error).__name__ != "NcclError":  # CuPy's class, and that of libnccl's own binding
-                    raise
-                self.fail(CommError(f"{call.name}, group '{self.group}': rank {self.rank}: {error}"))
-                self.check_failure(call)
+                self._explain(call, error)
+                raise
             self._watchdog.watch(work)
             self.sent_bytes += call.sent_bytes(self.size)
             return work if async_op else work.wait()
 
-    def _compare(self, call: Call) -> None:
-        """Raise CommMismatchError on every rank unless all of them issued the same call."""
-        same = Call(call.verb, call.dtype, call.shape, call.options)
-        assert self._checks is not None
-        self._checks._issue(same, self._checks._barrier, False)
+    def _explain(self, call: Call, error: Exception) -> None:
+        """Raise what lies behind an error, if that is known."""
+        mismatch = None if isinstance(error, CommMismatchError) else self.find_mismatch()
+        is_nccl = type(error).__name__ == "NcclError"  # CuPy's class, and that of libnccl's own binding
+        if mismatch is not None or is_nccl:
+            self.fail(CommError(f"{call.name}, group '{self.group}': rank {self.rank}: {error}"))
+            if mismatch is not None:
+                self._watchdog.told = True
+                raise mismatch from error
+            self.check_failure(call)
+
+    def _open_ledger(self) -> Ledger | None:
+        hosts, meeting = self.topology.hosts, self._host.meeting
+        if meeting is None or self.size == 1:
+            return None
+        return Ledger(meeting, self.group, [r for r, host in enumerate(hosts) if host == hosts[self.rank]])
+
+    def _compare_period(self, ledger: Ledger) -> None:
+        """Let nobody fall behind by more calls than the ledger keeps; hosts compare theirs meanwhile."""
+
+        def compare_hosts() -> None:
+            error = ledger.compare_hosts(self._host)
+            if error is not None:
+                self.fail(error)
+
+        if len(set(self.topology.hosts)) > 1:
+            self._host.submit(compare_hosts, "compare calls")
+        deadline_s = time.monotonic() + self.family.timeout_s
+
+        def wait() -> None:
+            gone = self._host.gone()
+            if gone or time.monotonic() > deadline_s:
+                raise (RankFailedError if gone else CommTimeoutError)(
+                    f"group '{self.group}': this rank is {PERIOD} calls and more ahead of others"
+                    + (f", of which {name_ranks(gone)} ended" if gone else "; look for one that is stuck")
+                )
+
+        ledger.catch_up(wait)
+
+    def find_mismatch(self) -> CommMismatchError | None:
+        """What the ranks of this host have called where their calls differ."""
+        return None if self._ledger is None else self._ledger.mismatch()
 
     def check_failure(self, call: Call) -> None:
         """Raise what has gone wrong, once as it is and then as the cause."""
@@ -205,7 +249,7 @@ class NcclCommunicator(Communicator):
     def fail(self, error: CommError) -> None:
         """Let this call and all to come raise; what is under way ends."""
         if self.family.failure is None:
-            self.family.failure = error
+            self.family.failure = self.find_mismatch() or error  # NCCL's own error may be what comes of it
             self.abort()
 
     def abort(self) -> None:
@@ -417,7 +461,11 @@ class NcclCommunicator(Communicator):
 
     def _barrier(self) -> None:
         self.stream.synchronize()
+        self.check_failure(self._call)
         self._host.barrier()
+        if (error := self.find_mismatch()) is not None:
+            self.fail(error)
+            self.check_failure(self._call)
 
     def _exchange_objects(self, obj: Any) -> list[Any]:
         return self._host.all_gather_object(obj)

@@ -74,6 +74,11 @@ class HostCommunicator(Communicator):
     def _allocate(self, nbytes: int) -> NDArray[np.uint8]:
         return self._host.allocate(nbytes)
 
+    @property
+    def meeting(self) -> HostGroup:
+        """Where the ranks meet."""
+        return self._host
+
     def _announce(self, mark: int) -> None:
         self._host.announce(mark)
 

@@ -41,6 +41,9 @@ class StreamCommunicator(Protocol):
     def check_failure(self, call: Call) -> None:
         """Raise what has gone wrong."""
 
+    def find_mismatch(self) -> CommError | None:
+        """What the ranks have called where their calls differ."""
+
     def find_failure(self) -> str | None:
         """What the device's side reports."""
 
@@ -168,7 +171,10 @@ class Watchdog:
         works, comm = self._works, self._comm
         while works and works[0].done():
             works.popleft().let_go()
-        if not works:
+        mismatch = comm.find_mismatch()
+        if mismatch is not None:
+            comm.fail(mismatch)
+        if not works or mismatch is not None:
             return
         now_s, timeout_s, oldest = time.monotonic(), comm.family.timeout_s, works[0]
         failure = comm.find_failure()

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from distgrad import env
 from distgrad.backend.device import CPU, Device
-from distgrad.comm.calls import Call, CallLog, DisagreementError
+from distgrad.comm.calls import Call, CallLog, DisagreementError, describe_mismatch
+from distgrad.comm.meeting import Meeting
 from distgrad.comm.progress import Progress
 from distgrad.comm.topology import Topology
 from distgrad.comm.work import CommunicationThread, Work
@@ -156,15 +157,8 @@ class Transport(abc.ABC):
         entries = self._exchange_objects((str(call), call.place, call.number))
         if len({number for *_, number in entries}) > 1:  # one of them has issued a call without the others
             entries = [(f"#{number} {text}", place, number) for text, place, number in entries]
-        first = {text: r for r, (text, *_) in reversed(list(enumerate(entries)))}
-        calls = sorted(first.items(), key=lambda item: item[1])
-        return CommMismatchError(
-            f"collective #{call.number}, group '{self.group}': "
-            + ", ".join(f"rank {r} called {text}" for text, r in calls)
-            + "; every rank must issue the same calls in the same order. "
-            + f"Last agreed: {self._agreed.name if self._agreed else 'none'}\n"
-            + "\n".join(f"  rank {r} at {entries[r][1]}" for _, r in calls)
-        )
+        by_rank = {rank: (text, place) for rank, (text, place, _) in enumerate(entries)}
+        return CommMismatchError(describe_mismatch(f"#{call.number}", self.group, by_rank, self._agreed))
 
     def _exchange_objects(self, obj: Any) -> list[Any]:
         """Every rank's object, by pickle: the lengths first, then all of them padded to the longest."""
@@ -228,6 +222,11 @@ class Transport(abc.ABC):
         Collective: no; blocks: no.
         """
         return []
+
+    @property
+    def meeting(self) -> Meeting | None:
+        """Where the group's ranks on this host meet in memory that they share; None if they do not."""
+        return None
 
     def _allocate(self, nbytes: int) -> NDArray[np.uint8]:
         """Zeroed memory, page aligned; the ranks meet."""

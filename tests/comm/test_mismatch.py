@@ -87,11 +87,10 @@ def find_a_bucket_among_other_calls(comm):
     net = dg.nn.Linear(100, 10)
     ddp = dg.parallel.DistributedDataParallel(net, comm)
     loss = ddp(np.ones((3, 100), np.float32)).sum()
-    x = np.ones(4, np.float32)
     differ(
         comm,
-        lambda: comm.all_reduce(x),
-        lambda: loss.backward(),
+        lambda: comm.all_reduce(np.ones(4, np.float32)),
+        lambda: (loss.backward(),),
         "rank 0 called all_reduce(float32[10",
     )
 

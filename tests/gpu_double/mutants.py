@@ -215,8 +215,8 @@ MUTANTS = (
     ),
     Mutant(
         "missing check", "ranks do not compare their calls", _NCCL,
-        "            self._compare(call)\n", "            pass\n",
-        f"{_DOUBLE}/test_communicator.py::test_what_it_does_not_take",
+        "self._ledger.write(call):\n", "False:\n",
+        f"{_DOUBLE}/test_communicator.py::test_a_call_that_differs_is_reported_with_both_lines[op-5]",
     ),
     Mutant(
         "missing check", "a rank that has ended is not noticed", _WORK,

@@ -124,9 +124,59 @@ def test_what_it_does_not_take():
         comm.all_reduce(on_device(comm, np.ones(3, "i2")))
     with pytest.raises(ShapeError, match="must be C-contiguous"):
         comm.all_reduce(on_device(comm, np.ones((3, 4), "f4")).T)
-    with pytest.raises(CommMismatchError, match=r"rank 0 called all_reduce\(float32\[3\]\), rank 1 called"):
-        comm.all_reduce(on_device(comm, np.ones(3 + comm.rank, "f4")))
     assert comm.host.all_reduce(np.ones(1))[0] == comm.size
+
+
+@pytest.mark.parametrize(
+    ("odd", "number"),
+    [
+        *[(odd, 5) for odd in ("shape", "dtype", "op", "verb", "skip")],
+        pytest.param("shape", 1100, marks=pytest.mark.slow),
+    ],
+)
+def test_a_call_that_differs_is_reported_with_both_lines(odd, number):
+    """The hosts do not wait for each other: the report comes with one of the next calls, or the next wait."""
+    comm = world(timeout_s=20)
+    x = on_device(comm, np.ones(4, "f4"))
+    is_odd = comm.rank == 2
+    for _ in range(number):
+        comm.all_reduce(x, "max")
+
+    def differ():
+        if not is_odd:
+            comm.all_reduce(x, "max")
+        elif odd == "verb":
+            comm.broadcast(x)
+        elif odd != "skip":
+            y = {"shape": x[:2], "dtype": x.astype("i4")}.get(odd, x)
+            comm.all_reduce(y, "min" if odd == "op" else "max")
+        comm.barrier() if odd == "skip" and is_odd else comm.all_reduce(x, "max")
+        comm.barrier()
+
+    with pytest.raises(CommMismatchError) as caught:
+        differ()
+    message, line = str(caught.value), differ.__code__.co_firstlineno
+    first = f"#{number}, group 'world': rank 0 called all_reduce(float32[4], op=max), rank 2 called"
+    assert first in message
+    assert f"  rank 0 at {__file__}:{line + 2}\n  rank 2 at {__file__}:" in message
+
+
+def test_a_rank_that_is_far_ahead_waits(monkeypatch):
+    """What the others have not compared is not overwritten."""
+    from distgrad.comm import ledger
+
+    monkeypatch.setattr(ledger, "PERIOD", 4)
+    monkeypatch.setattr(ledger, "_KEPT", 16)
+    comm = world(timeout_s=30)
+    x = on_device(comm, np.ones(4, "f4"))
+    for i in range(50):
+        if comm.rank == 1 and i % 10 == 0:
+            time.sleep(0.1)
+        comm.all_reduce(x, "max")
+    ahead = comm._ledger._count - comm._ledger._numbers[:, ledger._COMPARED]
+    assert (ahead <= 16).all()
+    comm.barrier()
+    assert comm.find_mismatch() is None
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
