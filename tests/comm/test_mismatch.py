@@ -115,7 +115,8 @@ def test_shm_without_compiled_code(monkeypatch):
     find_all(init("shm", timeout_s=30))
 
 
-@pytest.mark.ranks(3, backend="shm", timeout=120)
+@pytest.mark.slow
+@pytest.mark.ranks(3, backend="shm", timeout=240)
 def test_shm_of_3_where_some_run_compiled_code():
     comm = init("shm", timeout_s=60)
     if comm.rank != 1:
