@@ -1,7 +1,7 @@
 """What a training step starts on a GPU, counted on a null one: python tests/gpu/launches.py [WORKLOAD ...]
 
-A line of JSON each: kernels, cuBLAS's products, copies and fills, their sum, how often the host waits before the
-step's end, and how often each thing was started.
+A line of JSON each: kernels, cuBLAS's products, copies and fills, their sum, how often the host waits before
+the step's end, and how often each thing was started.
 """
 
 from __future__ import annotations
