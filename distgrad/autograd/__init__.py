@@ -1,6 +1,7 @@
 """Tensors, the operations on them, and their gradients."""
 
 from distgrad.autograd.anomaly import detect_anomaly, set_detect_anomaly
+from distgrad.autograd.casting import set_weak_scalars
 from distgrad.autograd.checkpoint import checkpoint
 from distgrad.autograd.function import Function
 from distgrad.autograd.functional import backward, grad
@@ -29,4 +30,5 @@ __all__ = [
     "no_grad",
     "set_detect_anomaly",
     "set_grad_enabled",
+    "set_weak_scalars",
 ]

@@ -20,8 +20,11 @@ from distgrad.errors import DTypeError, MissingDependencyError, OptionError
 
 __all__ = [
     "ACTIVE",
-    "BFLOAT16",
+    "DEFAULTS",
+    "MIXED",
     "POLICY",
+    "WEAK",
+    "WIDE",
     "autocast",
     "bfloat16",
     "cast_inputs",
@@ -31,6 +34,7 @@ __all__ = [
     "limits",
     "meet",
     "result_dtype",
+    "set_weak_scalars",
     "settle",
 ]
 
@@ -56,8 +60,20 @@ POLICY = dict.fromkeys(_LOW.split(), "low") | dict.fromkeys(_WIDE.split(), "wide
 #: Not empty while some thread is inside autocast; looking at a list is all that it costs outside.
 ACTIVE: list[None] = []
 
-#: Not empty once somebody has worked with bfloat16.
-BFLOAT16: list[None] = []
+#: Not empty while tensors without axes are weak; see :func:`set_weak_scalars`.
+WEAK: list[None] = []
+
+#: The dtypes of results that may be too wide: of all operations, and of those that broadcast.
+WIDE: set[str] = {"d", "D"}
+MIXED: set[str] = {"d", "D"}
+
+#: What Python's numbers become.
+DEFAULTS: dict[type, np.dtype[Any]] = {
+    bool: np.dtype(np.bool_),
+    int: np.dtype(np.int64),
+    float: np.dtype(np.float32),
+    complex: np.dtype(np.complex64),
+}
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -82,8 +98,8 @@ def meet(dtype: np.dtype) -> None:
     """Be ready for arrays of a dtype: of 16 bits, products and the dtypes of results want a look."""
     if dtype.char in "eE":
         widen_products()
-    if dtype.char == "E" and not BFLOAT16:
-        BFLOAT16.append(None)
+        WIDE.update("fF")
+        MIXED.update("fF")
 
 
 def limits(dtype: Any) -> Any:
@@ -93,15 +109,56 @@ def limits(dtype: Any) -> Any:
 
 
 def settle(y: Any, values: Sequence[Any]) -> Any:
-    """A result in bfloat16 where no other float went in; NumPy makes it float32 by one Python number.
+    """A result in the dtype that its inputs ask for, where NumPy has made it wider.
+
+    Whole numbers and Python's go with the floating ones that they meet, and are the default float among
+    themselves; where scalars are weak, tensors without axes go with those that have some.
 
     Args:
         y: what NumPy or CuPy gave.
         values: the inputs.
     """
-    dtypes = [value.dtype for value in values if hasattr(value, "dtype")]
-    narrow = _lone_bfloat16(dtypes) if y.dtype.char in "fd" else None
-    return y if narrow is None else y.astype(narrow)
+    dtype = y.dtype
+    for value in values:  # what most calls find: an input has the result's dtype
+        if getattr(value, "dtype", None) is dtype and (value.ndim or not WEAK):
+            return y
+    arrays = [value for value in values if hasattr(value, "dtype")]
+    groups = [arrays]
+    if WEAK:
+        groups = [[each for each in arrays if each.ndim], [each for each in arrays if not each.ndim]]
+    kinds = "iu" if dtype.kind in "iu" else "efdEFD"
+    wanted = None
+    for group in groups:
+        found = [each.dtype for each in group if each.dtype.kind in kinds or each.dtype.char in kinds]
+        if found:
+            wanted = np.result_type(*found)
+            break
+    if wanted is None:
+        if kinds == "iu":
+            return y
+        wanted = DEFAULTS[float]
+    if dtype.kind == "c" and wanted.kind != "c":
+        wanted = np.dtype(np.complex128 if wanted.itemsize == 8 else np.complex64)
+    elif dtype.kind != "c" and wanted.kind == "c":
+        wanted = np.dtype(np.float64 if wanted.itemsize == 16 else np.float32)
+    return y.astype(wanted) if wanted.itemsize < dtype.itemsize else y
+
+
+def set_weak_scalars(enabled: bool) -> None:
+    """Whether tensors without axes count as Python's numbers where dtypes are chosen, as PyTorch's do.
+
+    The array API standard, and distgrad by itself, treats them as all others. It is one switch for the whole
+    process, which importing ``distgrad.torch`` turns on.
+
+    Args:
+        enabled: a float64 tensor without axes times a float32 one is float32 (and an int64 one times an int32
+            one int32); False makes it float64 again.
+    """
+    del WEAK[:]
+    if enabled:
+        WEAK.append(None)
+    MIXED.clear()
+    MIXED.update(WIDE, "hilqHILQ" if enabled else "")
 
 
 def _lone_bfloat16(parts: Sequence[Any]) -> np.dtype | None:
@@ -112,9 +169,18 @@ def _lone_bfloat16(parts: Sequence[Any]) -> np.dtype | None:
 
 
 def result_dtype(*parts: Any) -> np.dtype:
-    """What comes of dtypes and Python numbers: NumPy's choice, but numbers leave bfloat16 as it is."""
+    """What comes of dtypes and Python numbers: NumPy's choice, but whole ones join the floating ones."""
     narrow = _lone_bfloat16(parts)
-    return np.result_type(*parts) if narrow is None else narrow
+    if narrow is not None:
+        return narrow
+    dtypes = [part for part in parts if isinstance(part, np.dtype)]
+    floating = [each for each in dtypes if each.char in "efdEFD"]
+    numbers = [part for part in parts if not isinstance(part, np.dtype)]
+    if dtypes and not floating and any(isinstance(each, float | complex) for each in numbers):
+        floating = [DEFAULTS[float]]
+    if not floating:
+        return np.result_type(*parts)
+    return np.result_type(*floating, *[each for each in numbers if not isinstance(each, int)])
 
 
 def _is_narrow(dtype: np.dtype) -> bool:

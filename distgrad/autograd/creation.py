@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.autograd.casting import DEFAULTS
 from distgrad.autograd.dispatch import CREATORS, namespace
 from distgrad.autograd.ops.move import moved
 from distgrad.autograd.porting import one_shape
@@ -36,13 +37,6 @@ __all__ = [
 
 Shape = int | tuple[int, ...]
 
-#: What Python's numbers become.
-DEFAULTS: dict[type, np.dtype[Any]] = {
-    bool: np.dtype(np.bool_),
-    int: np.dtype(np.int64),
-    float: np.dtype(np.float32),
-    complex: np.dtype(np.complex64),
-}
 _NARROWED = {np.dtype(np.float64): DEFAULTS[float], np.dtype(np.complex128): DEFAULTS[complex]}
 
 

@@ -15,7 +15,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
 
-from distgrad.autograd.casting import ACTIVE, BFLOAT16, cast_inputs, settle
+from distgrad.autograd.casting import ACTIVE, MIXED, WIDE, cast_inputs, settle
 from distgrad.autograd.graph import Node, OutputNode, home, next_number
 from distgrad.autograd.later import find_operation
 from distgrad.autograd.lines import inside, outside, user_line
@@ -286,8 +286,8 @@ def several(
         x, v: the input that the results may share memory with, and its array.
     """
     arrays = [as_array(value) for value in values]
-    if BFLOAT16 and record.result == "promote":
-        arrays = [settle(array, inputs) for array in arrays]
+    if record.result == "promote":
+        arrays = [settle(each, inputs) if each.dtype.char in WIDE else each for each in arrays]
     outs = getattr(values, "_make", tuple)(Tensor(array) for array in arrays)  # NumPy's results have names
     if x is not None:
         for out in outs:
@@ -369,7 +369,7 @@ _HELPERS = (
 )
 _GLOBALS: dict[str, Any] = {each.__name__: each for each in _HELPERS}
 _GLOBALS |= {"ACTIVE": ACTIVE, "cast_inputs": lambda *each: cast_inputs(namespace.astype, *each)}
-_GLOBALS |= {"BFLOAT16": BFLOAT16, "settle": settle}
+_GLOBALS |= {"MIXED": MIXED, "WIDE": WIDE, "settle": settle}
 _GLOBALS |= {"OPERANDS": OPERANDS, "getframe": sys._getframe, "inside": inside}
 _GLOBALS |= {"UNCHANGED": UNCHANGED, "modes": modes, "namespaces": namespaces, "ndarray": np.ndarray}
 _GLOBALS |= {"new": object.__new__, "next_number": next_number, "numpy_namespace": numpy_namespace}

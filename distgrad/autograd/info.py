@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.casting import limits, result_dtype
-from distgrad.autograd.creation import DEFAULTS
+from distgrad.autograd.casting import DEFAULTS, limits, result_dtype
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import Device, available_devices, resolve
 from distgrad.errors import DTypeError

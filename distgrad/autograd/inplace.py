@@ -176,15 +176,6 @@ def in_place_operator(name: str) -> Callable[[Tensor, Any], Any]:
     return operator
 
 
-def _method(operation: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:
-    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return overwrite(self, operation(self, *args, **kwargs), name)
-
-    method.__name__ = method.__qualname__ = name
-    method.__doc__ = f"``{name[:-1]}``, written into the tensor itself; returns the tensor."
-    return method
-
-
 def plain_key(key: Any, tensor: Tensor) -> Any:
     """An index into ``tensor`` as arrays understand it: tensors in it become arrays, and lists where it lies.
 
@@ -243,56 +234,13 @@ def _zero(self: Tensor) -> Tensor:
     return overwrite(self, namespace.setitem(self, 0, ...), "zero_")
 
 
-def _copy(self: Tensor, src: Any) -> Tensor:
+def _copy(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """Set the elements to those of ``src``, from any device, broadcast and converted; returns the tensor."""
     if isinstance(src, Tensor):
         src = moved(src, self.device)
     return overwrite(self, namespace.setitem(self, src, ...), "copy_")
 
 
-def _scaled(name: str) -> Callable[..., Tensor]:
-    operation = namespace.__dict__[name]
-
-    def scaled(self: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
-        return operation(self, other if alpha == 1 else other * alpha)
-
-    return scaled
-
-
-def _clamped(self: Tensor, min: Any = None, max: Any = None) -> Tensor:
-    return namespace.clip(self, min, max)
-
-
-#: PyTorch's methods in place that write what a function of the namespace returns.
-_FUNCTIONS = {
-    "mul_": "multiply",
-    "multiply_": "multiply",
-    "div_": "divide",
-    "divide_": "divide",
-    "neg_": "negative",
-    **{
-        f"{name}_": name
-        for name in (
-            *("abs", "ceil", "cos", "erf", "exp", "expm1", "floor", "index_add", "log", "log1p"),
-            *("masked_fill", "pow", "reciprocal", "relu", "round", "sigmoid", "sin", "sqrt", "square"),
-            *("tanh", "tril", "triu"),
-        )
-    },
-}
-
-
 def in_place_methods() -> dict[str, Any]:
-    """All methods that change the tensor, operators aside, by name."""
-    functions = namespace.__dict__
-    return {
-        **{name: _method(functions[function], name) for name, function in _FUNCTIONS.items()},
-        "add_": _method(_scaled("add"), "add_"),
-        "sub_": _method(_scaled("subtract"), "sub_"),
-        "subtract_": _method(_scaled("subtract"), "subtract_"),
-        "clamp_": _method(_clamped, "clamp_"),
-        "clip_": _method(_clamped, "clip_"),
-        "__setitem__": _setitem,
-        "copy_": _copy,
-        "fill_": _fill,
-        "zero_": _zero,
-    }
+    """The methods that change the tensor and are no operation written into it, by name."""
+    return {"__setitem__": _setitem, "copy_": _copy, "fill_": _fill, "zero_": _zero}

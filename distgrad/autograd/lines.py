@@ -28,7 +28,7 @@ class _Inside(dict[str, bool]):
     """Whether a source file belongs to the package; each is looked at once."""
 
     def __missing__(self, filename: str) -> bool:
-        self[filename] = filename.startswith((_PACKAGE, "<operation", "<backward of "))
+        self[filename] = filename.startswith((_PACKAGE, "<operation", "<backward of ", "<distgrad."))
         return self[filename]
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import math
-import operator
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from distgrad.autograd.dispatch import namespace, operator_method
 from distgrad.autograd.inplace import in_place_methods, in_place_operator, plain_key
+from distgrad.autograd.naming import Named, method_names
 from distgrad.autograd.ops import (  # noqa: F401 (importing them registers their operations)
     activation,
     adaptive,
@@ -56,10 +55,11 @@ from distgrad.autograd.ops import (  # noqa: F401 (importing them registers thei
     windows,
 )
 from distgrad.autograd.ops.move import destination, is_pinned, moved, pinned
-from distgrad.autograd.porting import NAMES, Elsewhere
+from distgrad.autograd.porting import Elsewhere
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, Device, to_device
-from distgrad.errors import AxisError, DeviceError, DTypeError, GraphError, ShapeError
+from distgrad.errors import DeviceError, DTypeError, GraphError, ShapeError
+from distgrad.names.hints import HINTS
 
 __all__ = ["METHODS"]
 
@@ -89,38 +89,13 @@ _COMPARISONS = {
 }
 _UNARY = {"neg": "negative", "pos": "positive", "abs": "abs", "invert": "bitwise_invert"}
 
-#: Methods that are functions of the namespace with the tensor as the first argument.
-# fmt: off
-_AS_FUNCTIONS = (
-    "abs", "acos", "acosh", "argsort", "asin", "asinh", "astype", "atan", "atan2", "atanh", "bmm",
-    "broadcast_to", "ceil", "chunk", "clip", "conj", "copysign", "cos", "cosh", "cummax", "cummin",
-    "cumprod", "cumsum", "diff", "erf", "erfc", "erfinv", "exp", "expand_dims", "expm1", "flip", "floor",
-    "gather", "hypot", "index_add", "index_select", "isfinite", "isinf", "isnan", "kron", "log", "log10",
-    "log1p", "log2", "log_softmax", "logaddexp", "logit", "logsumexp", "masked_fill", "masked_select",
-    "matmul", "matrix_transpose", "maximum", "minimum", "moveaxis", "nonzero", "norm", "permute_dims",
-    "pow", "quantile", "reciprocal", "relu", "repeat", "roll", "round", "scatter_add", "sigmoid", "sign",
-    "signbit", "sin", "sinh", "softmax", "sort", "split", "sqrt", "square", "take",
-    "take_along_axis", "tan", "tanh", "tensordot", "tile", "topk", "tril", "triu", "trunc", "unstack",
-    "vecdot", "xlogy",
-)
-# fmt: on
-
-#: The same, with ``axis`` as the first argument, by position too.
-# fmt: off
-_REDUCTIONS = (
-    "all", "amax", "amin", "any", "argmax", "argmin", "count_nonzero", "cumulative_prod", "cumulative_sum",
-    "max", "mean", "median", "min", "nanmean", "nansum", "prod", "std", "sum", "var",
-)
-# fmt: on
+#: Methods under the array API standard's names that PyTorch does not have.
+_STANDARD = (
+    "astype", "cumulative_prod", "cumulative_sum", "expand_dims", "matrix_transpose", "permute_dims",
+    "take_along_axis", "tensordot", "unstack", "vecdot",
+)  # fmt: skip
 
 # -- operators
-
-
-def _reduction(operation: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def method(self: Tensor, axis: Any = None, **options: Any) -> Tensor:
-        return operation(self, axis=axis, **options)
-
-    return method
 
 
 def _getitem(self: Tensor, key: Any, /) -> Tensor:
@@ -304,54 +279,10 @@ def _dlpack_method(
 # -- methods with names of their own
 
 
-def _reshape(self: Tensor, *lengths: Any) -> Tensor:
-    return namespace.reshape(self, _spread(lengths))
-
-
-def _flatten(self: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """The axes from ``start_dim`` to ``end_dim`` as one."""
-    num_axes = max(self.ndim, 1)
-    first, last = (operator.index(each) for each in (start_dim, end_dim))
-    if not (-num_axes <= first < num_axes and -num_axes <= last < num_axes):
-        raise AxisError(f"flatten: axes {first} to {last} of a tensor {list(self.shape)}")
-    first, last = first % num_axes, last % num_axes
-    if first > last:
-        raise AxisError(f"flatten: start_dim={start_dim} lies behind end_dim={end_dim} in {list(self.shape)}")
-    length = math.prod(self.shape[first : last + 1])
-    return namespace.reshape(self, (*self.shape[:first], length, *self.shape[last + 1 :]))
-
-
-def _squeeze(self: Tensor, axis: Any = None) -> Tensor:
-    """Without the named axes, which must have length 1; None takes all of that length."""
-    if axis is None:
-        axis = tuple(place for place, length in enumerate(self.shape) if length == 1)
-    return namespace.squeeze(self, axis)
-
-
-def _permute(self: Tensor, *axes: Any) -> Tensor:
-    return namespace.permute_dims(self, _spread(axes))
-
-
-def _spread(numbers: tuple[Any, ...]) -> tuple[int, ...]:
-    if len(numbers) == 1 and not isinstance(numbers[0], int):
-        return tuple(numbers[0])
-    return numbers
-
-
 def _transpose(self: Tensor) -> Tensor:
     if self.ndim != 2:
         raise ShapeError(f"T: expected two axes, got {list(self.shape)}; use mT or permute_dims")
     return namespace.matrix_transpose(self)
-
-
-def _contiguous(self: Tensor) -> Tensor:
-    if self._data.flags.c_contiguous:
-        return self
-    return namespace.reshape(namespace.reshape(self, (-1,)), self.shape)  # the first copies in row order
-
-
-def _clone(self: Tensor) -> Tensor:
-    return namespace.astype(self, self.dtype)
 
 
 def _to(self: Tensor, *args: Any, **options: Any) -> Tensor:
@@ -372,13 +303,6 @@ def _cuda(self: Tensor, device: Any = None, non_blocking: bool = False) -> Tenso
     """The tensor on a GPU: ``device``, a number or name; None means this rank's own."""
     target = f"cuda:{device}" if isinstance(device, int) else device or "cuda"
     return moved(self, target, non_blocking)
-
-
-def _to_dtype(dtype: Any) -> Callable[[Tensor], Tensor]:
-    def convert(self: Tensor) -> Tensor:
-        return namespace.astype(self, np.dtype(dtype), copy=False)
-
-    return convert
 
 
 def _copy(self: Tensor, *memo: Any) -> Tensor:
@@ -419,9 +343,9 @@ def _methods() -> dict[str, Any]:
     for method in methods.values():
         method.__signature__ = _OPERATOR_SIGNATURE
     methods |= {f"__{name}__": getattr(namespace, each) for name, each in _UNARY.items()}
-    methods |= {name: getattr(namespace, name) for name in _AS_FUNCTIONS}
-    methods |= {name: _reduction(getattr(namespace, name)) for name in _REDUCTIONS}
-    return methods | in_place_methods() | _SPECIAL | _NAMED
+    methods |= {name: getattr(namespace, name) for name in _STANDARD}
+    methods |= {name: Named(name) for name in method_names() if name not in vars(Tensor)}
+    return methods | in_place_methods() | _SPECIAL | _OWN
 
 
 _SPECIAL: dict[str, Any] = {
@@ -448,7 +372,10 @@ _SPECIAL: dict[str, Any] = {
     "__repr__": _repr,
 }
 
-_NAMED: dict[str, Any] = {
+#: What a tensor here never is.
+_NEVER = ("is_meta", "is_mps", "is_quantized", "is_sparse", "is_sparse_csr", "is_xpu", "is_nested")
+
+_OWN: dict[str, Any] = {
     "T": property(_transpose),
     "mT": property(namespace.matrix_transpose),
     "real": property(namespace.real),
@@ -462,26 +389,17 @@ _NAMED: dict[str, Any] = {
     "item": _item,
     "tolist": lambda self: self._data.tolist(),
     "numpy": _numpy,
-    "numel": lambda self: self.size,
-    "dim": lambda self: self.ndim,
-    "reshape": _reshape,
-    "view": _reshape,
-    "flatten": _flatten,
-    "squeeze": _squeeze,
-    "permute": _permute,
-    "clone": _clone,
-    "contiguous": _contiguous,
-    "half": _to_dtype(np.float16),
-    "float": _to_dtype(np.float32),
-    "double": _to_dtype(np.float64),
-    "int": _to_dtype(np.int32),
-    "long": _to_dtype(np.int64),
-    "bool": _to_dtype(np.bool_),
+    "dim": lambda self: self._data.ndim,
+    "H": property(lambda self: namespace.conj(_transpose(self))),
+    "mH": property(lambda self: namespace.conj(namespace.matrix_transpose(self))),
+    "is_cuda": property(lambda self: self.device.kind == "cuda"),
+    "is_cpu": property(lambda self: self.device == CPU),
+    **{name: property(lambda self: False) for name in _NEVER},
 }
 
 #: All that this file attaches to Tensor; its declarations for type checkers stand in tensor.py.
 METHODS = _methods()
 for _name, _method in METHODS.items():
     setattr(Tensor, _name, _method)
-for _name in NAMES.keys() - vars(Tensor).keys():
+for _name in HINTS.keys() - vars(Tensor).keys():
     setattr(Tensor, _name, Elsewhere(_name))

@@ -7,85 +7,20 @@ PyTorch's, and needs no table.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
 from distgrad.elsewhere import lacking
+from distgrad.errors import AxisError
+from distgrad.names.hints import HINTS, ROOMS, STANDARD_WORDS
 
-__all__ = ["KEYWORDS", "NAMES", "Elsewhere", "Size", "explain_name", "one_shape", "wrong_arguments"]
+__all__ = ["Elsewhere", "Shape", "Size", "explain_name", "one_shape", "wrong_arguments"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: PyTorch's and NumPy's keywords, and what stands for them.
-KEYWORDS = {
-    "dim": "axis",
-    "dims": "axis",
-    "dim0": "axis",
-    "keepdim": "keepdims",
-    "unbiased": "correction",
-    "ddof": "correction",
-    "diagonal": "k",
-    "p": "ord",
-    "a_min": "min",
-    "a_max": "max",
-    "shifts": "shift",
-}
-
-#: PyTorch's names of methods and functions that are called otherwise; ``x`` is the tensor.
-# fmt: off
-NAMES = {
-    "absolute": "abs(x)", "add": "x + y", "addmm": "x + a @ b", "allclose": "np.allclose(x, y)",
-    "arange_like": "dg.arange", "arccos": "acos(x)", "arccosh": "acosh(x)", "arcsin": "asin(x)",
-    "arcsinh": "asinh(x)", "arctan": "atan(x)", "arctan2": "atan2(x, y)", "arctanh": "atanh(x)",
-    "argwhere": "dg.stack(dg.nonzero(x), axis=1)", "as_tensor": "dg.asarray(data)", "baddbmm": "x + a @ b",
-    "byte": "x.astype(dg.uint8)", "cat": "dg.concat(tensors, axis=...)", "char": "x.astype(dg.int8)",
-    "clamp": "x.clip(min, max)", "clamp_max": "x.clip(None, max)", "clamp_min": "x.clip(min)",
-    "concatenate": "dg.concat(tensors)", "data_ptr": "x.numpy().ctypes.data", "det": "dg.linalg.det(x)",
-    "diag": "dg.linalg.diagonal(x)", "diagonal": "dg.linalg.diagonal(x)", "div": "x / y", "divide": "x / y",
-    "dot": "dg.vecdot(x, y)", "element_size": "x.itemsize", "eq": "x == y",
-    "expand": "x.broadcast_to(shape)", "expand_as": "x.broadcast_to(y.shape)", "fix": "trunc(x)",
-    "fliplr": "x.flip(axis=1)", "flipud": "x.flip(axis=0)", "fmod": "x - dg.trunc(x / y) * y",
-    "from_numpy": "dg.asarray(array)", "ge": "x >= y", "ger": "dg.linalg.outer(x, y)",
-    "get_device": "x.device", "gt": "x > y", "index_put": "x[indices] = values",
-    "index_put_": "x[indices] = values", "inner": "dg.vecdot(x, y)", "inverse": "dg.linalg.inv(x)",
-    "is_complex": 'dg.isdtype(x.dtype, "complex floating")', "is_contiguous": "x.contiguous()",
-    "is_cuda": "x.device", "is_floating_point": 'dg.isdtype(x.dtype, "real floating")',
-    "is_tensor": "isinstance(x, dg.Tensor)", "isclose": "np.isclose(x, y)", "le": "x <= y",
-    "lerp": "x + w * (y - x)", "lt": "x < y", "matrix_power": "dg.linalg.matrix_power(x, n)", "mm": "x @ y",
-    "movedim": "x.moveaxis(source, destination)", "mul": "x * y", "multiply": "x * y", "mv": "x @ y",
-    "narrow": "x[start:start + length]", "ndimension": "x.ndim", "ne": "x != y", "neg": "-x",
-    "negative": "-x", "nelement": "x.numel()", "new_empty": "dg.empty(shape, dtype=x.dtype)",
-    "new_full": "dg.full(shape, value, dtype=x.dtype)", "new_ones": "dg.ones(shape, dtype=x.dtype)",
-    "new_tensor": "dg.tensor(data, dtype=x.dtype)", "new_zeros": "dg.zeros(shape, dtype=x.dtype)",
-    "normal_": "nn.init.normal_(x)", "outer": "dg.linalg.outer(x, y)", "pinverse": "dg.linalg.pinv(x)",
-    "ravel": "x.flatten()", "repeat_interleave": "x.repeat(n, axis=...)",
-    "reshape_as": "x.reshape(y.shape)", "rsqrt": "1 / x.sqrt()", "select": "x[..., index]",
-    "share_memory_": "the shared memory that dg.data.DataLoader uses by itself",
-    "short": "x.astype(dg.int16)", "stride": "x.numpy().strides", "sub": "x - y", "subtract": "x - y",
-    "svd": "dg.linalg.svd(x)", "swapaxes": "x.moveaxis(a, b)", "swapdims": "x.moveaxis(a, b)", "t": "x.T",
-    "take_along_dim": "x.take_along_axis(indices, axis=...)", "tensor_split": "x.split(sizes)",
-    "trace": "dg.linalg.trace(x)", "transpose": "x.mT for the last two axes, or x.permute_dims(axes)",
-    "true_divide": "x / y", "type": "x.dtype, or x.astype(dtype)", "type_as": "x.astype(y.dtype)",
-    "unbind": "x.unstack(axis=...)", "unflatten": "x.reshape(shape)", "uniform_": "nn.init.uniform_(x)",
-    "unique": "dg.unique_values(x)", "unsqueeze": "x.expand_dims(axis=...)",
-    "unsqueeze_": "x = x.expand_dims(axis=...)", "vdot": "dg.vecdot(x, y)", "view_as": "x.reshape(y.shape)",
-    "zero_grad": "x.grad = None",
-}
 #: Functions that PyTorch has under another name, beside their own meaning here.
-_HINTS = {"repeat": "what PyTorch calls repeat is x.tile((2, 2))"}
-#: Names of PyTorch's package alone.
-_ROOMS = {
-    "FloatTensor": "dg.tensor(data)", "LongTensor": "dg.tensor(data)",
-    "as_strided": "dg.sliding_window_view", "backends": "dg.set_num_threads",
-    "compile": "nothing: kernels are compiled as they are needed",
-    "device": "dg.Device", "distributed": "dg.comm and dg.parallel", "double": "dg.float64",
-    "flatten": "x.flatten(start_dim)", "float": "dg.float32", "half": "dg.float16", "int": "dg.int32",
-    "is_available": "dg.Device", "jit": "nothing: there is no script mode", "long": "dg.int64",
-    "mps": "dg.Device", "numel": "x.numel()", "permute": "dg.permute_dims(x, axes)", "size": "x.shape",
-    "utils": "dg.data and dg.nn.utils", "vision": "dg.data.datasets",
-}
-# fmt: on
-
+_HINTS = {"repeat": "what PyTorch calls repeat is dg.tile"}
 
 _STANDARD = "arrays have the array API standard's names; write "
 
@@ -95,8 +30,8 @@ def _standard(names: dict[str, str]) -> dict[str, str]:
 
 
 #: Raise the error for a name that tensors, or the package, lack.
-explain_method = lacking("'Tensor' object", _standard(NAMES))
-explain_name = lacking("module 'distgrad'", _standard(_ROOMS | NAMES))
+explain_method = lacking("'Tensor' object", _standard(HINTS))
+explain_name = lacking("module 'distgrad'", _standard(ROOMS | HINTS))
 
 
 class Elsewhere:
@@ -109,11 +44,30 @@ class Elsewhere:
         return explain_method(self.name)
 
 
-class Size(int):
-    """A number of elements; PyTorch's ``size()`` is met by an error that says what it is called here."""
+class Shape(tuple[int, ...]):
+    """Lengths of axes, as PyTorch's ``Size``."""
 
-    def __call__(self, *axis: Any) -> Any:
-        raise TypeError("size: x.size is the number of elements; write x.shape, or x.shape[axis]")
+    __slots__ = ()
+
+    def numel(self) -> int:
+        """The number of elements."""
+        return math.prod(self)
+
+
+class Size(int):
+    """A number of elements that can be called as PyTorch's ``size()``."""
+
+    shape: tuple[int, ...]
+
+    def __call__(self, dim: int | None = None, *, axis: int | None = None) -> Any:
+        """The lengths of the axes, or of one of them."""
+        place = axis if dim is None else dim
+        if place is None:
+            return Shape(self.shape)
+        try:
+            return self.shape[place]
+        except IndexError:
+            raise AxisError(f"size: axis {place} is outside an array with {len(self.shape)} axes") from None
 
 
 def wrong_arguments(
@@ -135,7 +89,7 @@ def wrong_arguments(
         hint = _HINTS.get(name) or (f"write {keywords[0]}={misplaced[0]!r}" if keywords else "leave them out")
         return TypeError(f"{name}: expected options by keyword, got {misplaced}; {hint} ({takes})")
     wrong = next(iter(misnamed))
-    ours = KEYWORDS.get(wrong)
+    ours = STANDARD_WORDS.get(wrong)
     ours = next((each for each in (ours, f"{ours}s", "axes") if ours and each in keywords), None)
     if ours:
         return TypeError(f"{name}: unexpected keyword {wrong!r}; the array API standard calls it {ours!r}")

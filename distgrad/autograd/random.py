@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.creation import DEFAULTS
+from distgrad.autograd.casting import DEFAULTS
 from distgrad.autograd.dispatch import as_array
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, activated, device_of, resolve, to_device

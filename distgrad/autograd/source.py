@@ -10,6 +10,7 @@ import inspect
 from typing import Any
 
 from distgrad.autograd.casting import POLICY
+from distgrad.autograd.ops.rules import broadcast_shape
 from distgrad.autograd.primitive import DTYPE_CHARS, Primitive
 
 __all__ = ["backward_source", "call_source", "public_signature", "retained_names"]
@@ -57,7 +58,7 @@ _WRAP = """\
 """
 
 _SETTLE = """\
-    if BFLOAT16:
+    if y.dtype.char in {suspects}:
         y = settle(y, ({values},))
 """
 
@@ -208,9 +209,10 @@ def _unwrap_source(record: Primitive, x: str, operator: str) -> str:
 
 
 def _settle_source(record: Primitive, values: str) -> str:
-    """How bfloat16 stays bfloat16; where the caller has said another dtype, not at all."""
+    """How a result gets the dtype of its inputs; where the caller has said another dtype, not at all."""
     settles = record.result == "promote" and record.inputs and "dtype" not in record.attributes
-    return _SETTLE.format(values=values) if settles else ""
+    suspects = "MIXED" if record.shape is broadcast_shape else "WIDE"
+    return _SETTLE.format(values=values, suspects=suspects) if settles else ""
 
 
 def _passed(record: Primitive, name: str) -> str:

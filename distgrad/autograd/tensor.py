@@ -33,6 +33,7 @@ __all__ = [
 
 FLOATING = "efdE"
 _NUMBERS = (int, float, complex, bool)
+_WEAKENED: dict[type, Callable[..., Any]] = {np.float64: float, np.complex128: complex}
 
 
 class RemovableHandle:
@@ -109,8 +110,10 @@ class Tensor(_Attached):
     _aliases: Aliases | None  # the tensors that are views of the same elements, itself among them
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
-        if data.__class__ is not np.ndarray and not hasattr(data, "dtype"):
-            raise DTypeError(f"Tensor: expected an array, got {type(data).__name__}; use dg.tensor")
+        if data.__class__ is not np.ndarray:
+            if not hasattr(data, "dtype"):
+                raise DTypeError(f"Tensor: expected an array, got {type(data).__name__}; use dg.tensor")
+            data = np.asarray(data) if isinstance(data, np.generic) else data  # what sums of arrays give
         if data.dtype.char == "E":
             meet(data.dtype)
         self._data = data
@@ -141,7 +144,9 @@ class Tensor(_Attached):
     @property
     def size(self) -> int:
         """Number of elements."""
-        return Size(self._data.size)
+        size = Size(self._data.size)
+        size.shape = self._data.shape
+        return size
 
     @property
     def itemsize(self) -> int:
@@ -379,8 +384,10 @@ def constant(value: Any, where: str, name: str) -> Any:
     Raises:
         DTypeError: anything else.
     """
-    if value.__class__ in NAMESPACES or isinstance(value, _NUMBERS):
+    if value.__class__ in NAMESPACES:
         return value
+    if isinstance(value, _NUMBERS):  # NumPy's, that are Python's too, would be strong
+        return _WEAKENED[value.__class__](value) if value.__class__ in _WEAKENED else value
     if isinstance(value, np.ndarray | np.generic):  # a subclass, or a scalar that knows its dtype
         return np.asarray(value)
     raise DTypeError(

@@ -411,10 +411,7 @@ def _(xp: Any, g: Array, x1: Array, x2: Array) -> Array:
     ],
 )
 def where(xp: Any, condition: Array, x1: Array, x2: Array, /) -> Array:
-    """Elements of ``x1`` where ``condition`` holds, of ``x2`` elsewhere; of two Python numbers, float32."""
-    kinds = {type(x1), type(x2)}
-    if float in kinds and kinds <= {bool, int, float}:
-        x1, x2 = np.float32(x1), np.float32(x2)  # NumPy's own default is float64
+    """Elements of ``x1`` where ``condition`` holds, of ``x2`` elsewhere."""
     return xp.where(condition, x1, x2)
 
 

@@ -81,7 +81,7 @@ def destination(args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, An
     Raises:
         TypeError: another option.
     """
-    unknown = set(options) - {"device", "dtype", "non_blocking", "copy"}
+    unknown = set(options) - {"device", "dtype", "non_blocking", "copy", "memory_format"}
     if unknown:
         raise TypeError(f"to: unknown arguments {sorted(unknown)}; give dtype and device")
     device, dtype = options.get("device"), options.get("dtype")
@@ -90,6 +90,8 @@ def destination(args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, An
             device, dtype = value.device, value.dtype
         elif isinstance(value, Device) or (isinstance(value, str) and value not in np.sctypeDict):
             device = value
+        elif isinstance(value, int) and not isinstance(value, bool):
+            device = f"cuda:{value}"
         elif value is not None and not isinstance(value, bool):
             dtype = value
     return device, dtype

@@ -1,0 +1,448 @@
+"""What the lines of :mod:`distgrad.names.functions` call where PyTorch means something else.
+
+Reductions, order, comparison and choice; where axes and memory are concerned see ``layouts.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distgrad.autograd.casting import DEFAULTS, bfloat16
+from distgrad.autograd.creation import tensor as make
+from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import CPU, to_device
+from distgrad.errors import DTypeError, OptionError, ShapeError
+
+__all__ = ["Extremum", "MinMax"]
+
+
+class Extremum(NamedTuple):
+    """Elements, and where they stand along the axis."""
+
+    values: Tensor
+    indices: Tensor
+
+
+class MinMax(NamedTuple):
+    """The smallest and the largest elements."""
+
+    min: Tensor
+    max: Tensor
+
+
+class _Svd(NamedTuple):
+    U: Tensor
+    S: Tensor
+    V: Tensor
+
+
+# -- dtypes
+
+
+def kind(dtype: Any) -> Any:
+    """A dtype as NumPy has it; None stays None."""
+    if dtype is None or dtype.__class__ is np.dtype:
+        return dtype
+    if dtype == "bfloat16":
+        return bfloat16()
+    return _PYTHON.get(dtype) or np.dtype(getattr(dtype, "dtype", dtype))
+
+
+_PYTHON = {float: DEFAULTS[float], int: DEFAULTS[int], bool: DEFAULTS[bool], complex: DEFAULTS[complex]}
+
+
+def typed(x: Any, dtype: Any) -> Any:
+    """The tensor in a dtype, itself where it has it or the dtype is None."""
+    if dtype is None:
+        return x
+    dtype = kind(dtype)
+    return x if x.dtype == dtype else ops.astype(x, dtype)
+
+
+def as_double(x: Any) -> Any:
+    """In float64, or complex128 where it is complex; Python numbers as they are."""
+    if not hasattr(x, "dtype"):
+        return x
+    return ops.astype(x, np.dtype(np.complex128 if x.dtype.kind == "c" else np.float64))
+
+
+def _wide(x: Any) -> Any:
+    """Whole numbers as the default float."""
+    return typed(x, DEFAULTS[float]) if x.dtype.kind in "biu" else x
+
+
+# -- arithmetic
+
+
+def scaled(x: Any, value: Any) -> Any:
+    """``value x``."""
+    return x if isinstance(value, int | float) and value == 1 else ops.multiply(x, value)
+
+
+def weighted(x: Any, product: Any, beta: Any, alpha: Any) -> Any:
+    """``beta x + alpha product``; for beta = 0 nothing of x counts, NaN neither."""
+    product = scaled(product, alpha)
+    if isinstance(beta, int | float) and beta == 0:
+        return ops.broadcast_to(product, np.broadcast_shapes(x.shape, product.shape))
+    return ops.add(scaled(x, beta), product)
+
+
+def quotient(x: Any, y: Any, rounding_mode: str | None) -> Any:
+    """``x / y``, rounded towards 0 (``"trunc"``) or down (``"floor"``) if asked."""
+    if rounding_mode is None:
+        return ops.divide(x, y)
+    if rounding_mode == "floor":
+        return ops.floor_divide(x, y)
+    if rounding_mode != "trunc":
+        raise OptionError(f"div: rounding_mode must be None, 'trunc' or 'floor', got {rounding_mode!r}")
+    return typed(ops.trunc(ops.divide(x, y)), _common(x, y))
+
+
+def _common(x: Any, y: Any) -> np.dtype[Any]:
+    """The dtype of a sum of the two."""
+    return ops.add(_one(x), _one(y)).dtype
+
+
+def _one(x: Any) -> Any:
+    return Tensor(np.zeros((1,) * x.ndim, x.dtype)) if hasattr(x, "dtype") else x
+
+
+def leftover(x: Any, y: Any) -> Any:
+    """``x − y trunc(x / y)``, which has the sign of x."""
+    if getattr(x, "dtype", np.dtype(int)).kind in "iu" and getattr(y, "dtype", np.dtype(int)).kind in "iu":
+        rest = ops.remainder(ops.abs(x), ops.abs(y) if hasattr(y, "dtype") else abs(y))
+        return ops.multiply(ops.sign(x), rest) if hasattr(x, "dtype") else rest
+    return ops.subtract(x, ops.multiply(y, ops.trunc(ops.divide(x, y))))
+
+
+def log_odds(x: Any, eps: float | None) -> Any:
+    """``log(x / (1 − x))``, x brought into [eps, 1 − eps]."""
+    x = _wide(x)
+    return ops.logit(x if eps is None else ops.clip(x, eps, 1 - eps))
+
+
+def rounded(x: Any, decimals: int) -> Any:
+    """To so many places behind the point."""
+    if decimals == 0:
+        return ops.round(x)
+    scale = 10.0 ** abs(decimals)
+    if decimals > 0:
+        return ops.divide(ops.round(ops.multiply(x, scale)), scale)
+    return ops.multiply(ops.round(ops.divide(x, scale)), scale)
+
+
+def clamped(x: Any, low: Any, high: Any) -> Any:
+    """Between two bounds; None for one that is not there."""
+    if low is None and high is None:
+        raise OptionError("clamp: at least one of min and max must be given")
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        x = x if low is None else ops.maximum(x, low)
+        return x if high is None else ops.minimum(x, high)
+    if x.dtype.kind in "iu" and (isinstance(low, float) or isinstance(high, float)):
+        x = typed(x, DEFAULTS[float])
+    return ops.clip(x, low, high)
+
+
+def numbers_for_nan(x: Any, nan: float, posinf: float | None, neginf: float | None) -> Any:
+    """Finite numbers in the place of NaN and infinities."""
+    if x.dtype.kind not in "fcV":
+        return ops.positive(x)
+    limits = np.finfo(x.dtype)
+    x = ops.where(ops.isnan(x), 0.0 if nan is None else nan, x)
+    infinite = ops.isinf(x)
+    top = float(limits.max) if posinf is None else posinf
+    bottom = float(limits.min) if neginf is None else neginf
+    return ops.where(infinite, ops.where(ops.signbit(x), bottom, top), x)
+
+
+def imaginary(x: Any) -> Any:
+    """The imaginary part, 0 of a real number."""
+    return ops.imag(x) if x.dtype.kind == "c" else ops.multiply(x, 0)
+
+
+def angle(x: Any) -> Any:
+    """The angle of a complex number; of a real one 0 or π."""
+    if x.dtype.kind == "c":
+        return ops.atan2(ops.imag(x), ops.real(x))
+    x = _wide(x)
+    return ops.where(ops.isnan(x), x, ops.where(ops.less(x, 0), math.pi, ops.multiply(x, 0.0)))
+
+
+def other_than_nan(choose: Callable[..., Any], x: Any, y: Any) -> Any:
+    """The larger or smaller of two, the other where one is NaN."""
+    if x.dtype.kind != "f" and y.dtype.kind != "f":
+        return choose(x, y)
+    x, y = ops.where(ops.isnan(x), y, x), ops.where(ops.isnan(y), x, y)
+    return choose(x, y)
+
+
+def between(x: Any, end: Any, weight: Any) -> Any:
+    """``x + weight (end − x)``, which is exactly ``end`` for weight 1."""
+    return ops.add(x, ops.multiply(weight, ops.subtract(end, x)))
+
+
+# -- products
+
+
+def two_axes(x: Any, where: str) -> Any:
+    """The matrix itself.
+
+    Raises:
+        ShapeError: not two axes.
+    """
+    if x.ndim != 2:
+        raise ShapeError(f"{where}: expected matrices, got {list(x.shape)}; use matmul")
+    return x
+
+
+def dot_product(x: Any, y: Any) -> Any:
+    """``Σ x y`` of two vectors."""
+    if x.ndim != 1 or y.ndim != 1 or x.shape != y.shape:
+        raise ShapeError(f"dot: expected two vectors of one length, got {list(x.shape)} and {list(y.shape)}")
+    return ops.matmul(x, y)
+
+
+def inner_product(x: Any, y: Any) -> Any:
+    """Sums of products over the last axes."""
+    if not (x.ndim and y.ndim):
+        return ops.multiply(x, y)
+    return ops.tensordot(x, y, axes=((-1,), (-1,)))
+
+
+def log_determinant(x: Any) -> Any:
+    """``log det x``, NaN where the determinant is negative."""
+    sign, size = ops.slogdet(x)
+    return ops.where(ops.less(sign, 0), math.nan, size)
+
+
+def svd_with_v(x: Any, some: bool, compute_uv: bool) -> _Svd:
+    """PyTorch's older svd, whose last result is V rather than Vᵀ."""
+    u, s, vh = ops.svd(x, full_matrices=not some)
+    if not compute_uv:
+        u, vh = ops.multiply(u, 0.0), ops.multiply(vh, 0.0)
+    return _Svd(u, s, ops.conj(ops.matrix_transpose(vh)) if x.dtype.kind == "c" else ops.matrix_transpose(vh))
+
+
+# -- reductions
+
+
+def axes_of(x: Any, dim: Any) -> Any:
+    """Axes as operations take them: a list as a tuple, none for all, and of a number 0 and −1 as all."""
+    if dim.__class__ is int and x.ndim:
+        return dim
+    if dim is None or (dim.__class__ in (tuple, list) and not dim):
+        return None
+    if not x.ndim and all(each in (0, -1) for each in (dim if isinstance(dim, tuple | list) else (dim,))):
+        return None
+    return tuple(dim) if isinstance(dim, list) else dim
+
+
+def spread(
+    operation: Callable[..., Any], x: Any, dim: Any, unbiased: Any, keepdim: bool, correction: Any
+) -> Any:
+    """Standard deviation or variance, by n − 1 unless said otherwise."""
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    if correction is None:
+        correction = 1 if unbiased is None or unbiased else 0
+    if x.dtype.kind == "c":
+        parts = [ops.var(part(x), axis=axes_of(x, dim), keepdims=keepdim, correction=correction) for part in
+                 (ops.real, ops.imag)]  # fmt: skip
+        total = ops.add(*parts)
+        return total if operation is ops.var else ops.sqrt(total)
+    return operation(x, axis=axes_of(x, dim), keepdims=keepdim, correction=correction)
+
+
+def extremum(name: str, x: Any, dim: Any, keepdim: bool) -> Any:
+    """The largest or smallest of all, along an axis with its place, or of two tensors."""
+    if dim is None:
+        return getattr(ops, name)(x)
+    if isinstance(dim, Tensor):
+        return (ops.maximum if name == "max" else ops.minimum)(x, dim)
+    index = getattr(ops, f"arg{name}")(
+        x if x.dtype.kind != "b" else typed(x, "uint8"), axis=dim, keepdims=True
+    )
+    return _picked(x, index, dim, keepdim)
+
+
+def _picked(x: Any, index: Any, dim: int, keepdim: bool) -> Extremum:
+    values = ops.take_along_axis(x, index, axis=dim)
+    return Extremum(values, index) if keepdim else Extremum(ops.squeeze(values, dim), ops.squeeze(index, dim))
+
+
+def middle(x: Any, dim: Any, keepdim: bool, skips_nan: bool = False) -> Any:
+    """The smaller one in the middle, along an axis with its place."""
+    if dim is None:
+        return middle(ops.reshape(x, (-1,)), 0, False, skips_nan)[0]
+    order = ops.argsort(x, axis=dim, stable=True)
+    length = x.shape[dim]
+    if x.dtype.kind == "f":
+        hole = ops.isnan(x)
+        count = ops.sum(ops.astype(ops.logical_not(hole), np.dtype(np.int64)), axis=dim, keepdims=True)
+        poisoned = ops.any(hole, axis=dim, keepdims=True)
+        place = ops.maximum(ops.floor_divide(ops.subtract(count, 1), 2), 0)
+        if not skips_nan:
+            place = ops.where(poisoned, count, place)  # NaN sorts to the end
+        place = ops.minimum(place, length - 1)
+    else:
+        shape = list(x.shape)
+        shape[dim] = 1
+        place = make(np.full(shape, (length - 1) // 2), device=x.device)
+    index = ops.take_along_axis(order, ops.astype(place, np.dtype(np.int64)), axis=dim)
+    return _picked(x, index, dim, keepdim)
+
+
+def quantile_of_numbers(x: Any, q: Any, dim: Any, keepdim: bool, method: str) -> Any:
+    """Quantiles of what is not NaN, a row at a time."""
+    x = ops.reshape(x, (-1,)) if dim is None else ops.moveaxis(x, dim, -1)
+    rows = ops.unstack(ops.reshape(x, (-1, x.shape[-1])))
+    found = [
+        ops.quantile(row[~np.isnan(row._data)], q, method=method)
+        if not np.isnan(row._data).all()
+        else ops.multiply(ops.sum(row), ops.reshape(make(q), (-1,)) if np.ndim(q) else 1.0)
+        for row in rows
+    ]
+    y = ops.reshape(ops.stack(found, axis=-1), (*np.shape(getattr(q, "_data", q)), *x.shape[:-1]))
+    if not keepdim:
+        return y
+    return ops.expand_dims(
+        y, axis=-1 if dim is None else (dim if dim < 0 else dim + np.ndim(getattr(q, "_data", q)))
+    )
+
+
+def length(x: Any, p: Any, dim: Any, keepdim: bool, dtype: Any) -> Any:
+    """The p-norm of vectors; the Frobenius and nuclear norm of matrices."""
+    x = typed(x, dtype)
+    if p == "nuc":
+        return ops.norm(x, ord="nuc", axis=None if dim is None else tuple(dim), keepdims=keepdim)
+    order = 2 if p in ("fro", None) else p
+    if x.dtype.kind == "c":
+        x = ops.abs(x)
+    return ops.vector_norm(x, axis=axes_of(x, dim), keepdims=keepdim, ord=order)
+
+
+def softmax_axis(x: Any, dim: int | None) -> int:
+    """The axis that PyTorch takes where none is given: 0 for none, one or three axes, else 1."""
+    if dim is not None:
+        return dim
+    return 0 if x.ndim in (0, 1, 3) else 1
+
+
+# -- order
+
+
+def ordered(x: Any, dim: int, descending: bool) -> Extremum:
+    """In order along an axis, and where each stood."""
+    index = ops.argsort(x, axis=dim, descending=descending, stable=True)
+    return Extremum(ops.take_along_axis(x, index, axis=dim), index)
+
+
+def places_in(row: Any, x: Any, right: bool, side: str | None, sorter: Any, narrow: bool) -> Any:
+    """Where elements would have to be inserted, in each row of its own where there are several."""
+    chosen: Any = side or ("right" if right else "left")
+    dtype = np.int32 if narrow else np.int64
+    row, values = row._data, x._data if isinstance(x, Tensor) else np.asarray(x)
+    if row.ndim == 1:
+        found = np.searchsorted(row, values, chosen, None if sorter is None else sorter._data)
+        return Tensor(np.asarray(found).astype(dtype))
+    if sorter is not None:
+        row = np.take_along_axis(row, sorter._data, -1)
+    flat, wanted = row.reshape(-1, row.shape[-1]), values.reshape(-1, values.shape[-1])
+    rows = [np.searchsorted(each, one, chosen) for each, one in zip(flat, wanted, strict=True)]
+    return Tensor(np.asarray(rows).reshape(values.shape).astype(dtype))
+
+
+def distinct(x: Any, return_inverse: bool, return_counts: bool, dim: int | None) -> Any:
+    """The distinct elements, or slices along an axis, in order."""
+    data = to_device(x._data, CPU)
+    found = np.unique(data, return_inverse=True, return_counts=True, axis=dim)
+    inverse = found[1].reshape(data.shape if dim is None else -1)
+    return _counts(x, found[0], inverse, found[2], return_inverse, return_counts)
+
+
+def runs(x: Any, return_inverse: bool, return_counts: bool, dim: int | None) -> Any:
+    """The first of each run of equal elements, or of equal slices along an axis."""
+    data = to_device(x._data, CPU)
+    rows = data.reshape(-1, 1) if dim is None else np.moveaxis(data, dim, 0)
+    flat = rows.reshape(len(rows), -1)
+    starts = np.ones(len(rows), bool)
+    starts[1:] = (flat[1:] != flat[:-1]).any(axis=1)
+    first = np.flatnonzero(starts)
+    values = rows[first].reshape(-1) if dim is None else np.moveaxis(rows[first], 0, dim)
+    inverse = (np.cumsum(starts) - 1).reshape(data.shape if dim is None else -1)
+    return _counts(x, values, inverse, np.diff(first, append=len(rows)), return_inverse, return_counts)
+
+
+def _counts(x: Any, values: Any, inverse: Any, counts: Any, with_inverse: bool, with_counts: bool) -> Any:
+    parts = [values, *([inverse] if with_inverse else []), *([counts] if with_counts else [])]
+    tensors = [Tensor(to_device(part, x.device)) for part in parts]
+    return tensors[0] if len(tensors) == 1 else tuple(tensors)
+
+
+def counted(x: Any, weights: Any, minlength: int) -> Any:
+    """How often each whole number from 0 on occurs."""
+    data = to_device(x._data, CPU)
+    if data.size and data.min() < 0:
+        raise OptionError(f"bincount: expected numbers from 0 on, got {data.min()}")
+    found = np.bincount(data, None if weights is None else to_device(weights._data, CPU), minlength)
+    return Tensor(to_device(found if weights is None else found.astype(weights.dtype), x.device))
+
+
+# -- comparison and choice
+
+
+def all_equal(x: Any, y: Any) -> bool:
+    """Whether two tensors have one shape and equal elements."""
+    return x.shape == y.shape and bool(ops.all(ops.equal(x, y)))
+
+
+def close(x: Any, y: Any, rtol: float, atol: float, equal_nan: bool) -> Any:
+    """Whether ``|x − y| ≤ atol + rtol |y|``, an element at a time."""
+    found = np.isclose(to_device(x._data, CPU), to_device(y._data, CPU), rtol, atol, equal_nan)
+    return Tensor(to_device(np.asarray(found), x.device))
+
+
+def all_close(x: Any, y: Any, rtol: float, atol: float, equal_nan: bool) -> bool:
+    """Whether all elements are :func:`close`."""
+    return bool(close(x, y, rtol, atol, equal_nan)._data.all())
+
+
+def places(x: Any, as_tuple: bool) -> Any:
+    """Where elements are not 0: a row of indices each, or an array of indices an axis."""
+    found = ops.nonzero(x) if x.ndim else (ops.nonzero(ops.reshape(x, (1,))))
+    if as_tuple:
+        return found
+    if not x.ndim:
+        return Tensor(np.zeros((len(found[0]), 0), np.int64))
+    return ops.stack(found, axis=1)
+
+
+def chosen(condition: Any, x: Any, y: Any) -> Any:
+    """``x`` where the condition holds, else ``y``; without them, where it holds."""
+    if x is None and y is None:
+        return places(condition, True)
+    if condition.dtype.kind != "b":
+        raise DTypeError(f"where: expected a condition of bool, got {condition.dtype}")
+    return ops.where(condition, x, y)
+
+
+def number(x: Any) -> int:
+    """How many elements."""
+    return int(x._data.size)
+
+
+def several(function: Callable[..., Any], tensors: Sequence[Any], *options: Any) -> Any:
+    """A function of one tensor, or of each of several."""
+    if len(tensors) == 1 and isinstance(tensors[0], Tensor):
+        return function(tensors[0], *options)
+    return tuple(function(each, *options) for each in sequence(tensors))
+
+
+def sequence(tensors: Sequence[Any]) -> Sequence[Any]:
+    """The tensors, given one at a time or as one sequence."""
+    return tensors[0] if len(tensors) == 1 and isinstance(tensors[0], tuple | list) else tensors

@@ -1,0 +1,332 @@
+"""Functions under PyTorch's names, made from :mod:`distgrad.names.functions` when first asked for.
+
+A function is its line as Python would write it, with one test more: keywords that PyTorch does not have but
+whoever comes from NumPy writes (``axis``, ``keepdims``), and ``out``, arrive in ``words`` and are sorted out
+apart, so that a call costs one call more than the operation's own.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import functools
+import inspect
+import linecache
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+from distgrad.autograd import layouts, matrices, meanings
+from distgrad.autograd.casting import DEFAULTS
+from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.inplace import overwrite
+from distgrad.autograd.later import FILES
+from distgrad.autograd.porting import explain_method, wrong_arguments
+from distgrad.autograd.primitive import REGISTRY
+from distgrad.autograd.tensor import Tensor
+from distgrad.errors import DTypeError
+from distgrad.names import functions as names
+from distgrad.names.hints import WORDS
+from distgrad.names.rooms import ROOM_TABLE
+
+__all__ = ["LINES", "MISSING", "Named", "find", "find_method", "method_names", "reworded"]
+
+
+class Line:
+    """One line of the table.
+
+    Args:
+        name: PyTorch's.
+        parameters: as text.
+        expression: as text.
+        lifts: whether a tensor without axes counts as one with one axis of length 1.
+    """
+
+    def __init__(self, name: str, parameters: str, expression: str, lifts: bool = False) -> None:
+        self.name, self.parameters, self.expression, self.lifts = name, parameters, expression, lifts
+
+    @property
+    def first(self) -> str:
+        """The name of the first argument, which says whether it is a method."""
+        return self.parameters.split(",")[0].split("=")[0].strip("* ")
+
+
+def _read(table: str) -> dict[str, Line]:
+    lines: dict[str, Line] = {}
+    for text in table.replace("\n    ", " ").split("\n"):
+        if text:
+            head, _, expression = text.partition(") = ")
+            name, _, parameters = head.partition("(")
+            lines[name.removeprefix("*")] = Line(
+                name.removeprefix("*"), parameters, expression, name.startswith("*")
+            )
+    return lines
+
+
+LINES = _read(names.TABLE) | _read(ROOM_TABLE)
+LINES |= {name: Line(name, "input", f"{name}(input)") for name in names.SAME.split()}
+LINES |= {name: Line(name, "input, other", f"{name}(input, other)") for name in names.SAME_PAIRS.split()}
+
+
+def _line_of(name: str) -> Line | None:
+    """The line of a name; for an operation without one, that with its own arguments."""
+    line = LINES.get(name)
+    if line is not None:
+        return line
+    operation = getattr(namespace, name, None)
+    record = getattr(operation, "record", None) or REGISTRY.get(name)
+    if record is None or operation is None:
+        return None
+    given, passed = [], []
+    for place, parameter in enumerate(inspect.signature(operation).parameters.values()):
+        theirs = _THEIRS.get(parameter.name, "input" if place == 0 else parameter.name)
+        default = parameter.default
+        text = theirs if default is parameter.empty else f"{theirs}={default!r}"
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            text, theirs = f"*{theirs}", f"*{theirs}"
+        given.append(text)
+        keyword = parameter.kind is parameter.KEYWORD_ONLY
+        passed.append(f"{parameter.name}={theirs}" if keyword else theirs)
+    return Line(name, ", ".join(given), f"{name}({', '.join(passed)})")
+
+
+_THEIRS = {"axis": "dim", "axes": "dim", "keepdims": "keepdim", "x1": "input", "x2": "other"}
+
+_SOURCE = """\
+def call({parameters}):
+    if {condition}:
+        return reworded(call, words, {values}, {star})
+    return {expression}
+"""
+
+
+_SOURCE_OF_FLOATS = """\
+def call({parameters}):
+    if {condition}:
+        return reworded(call, words, {values}, {star})
+    try:
+        return {expression}
+    except DTypeError as error:
+        return with_floats(call, {values}, error)
+"""
+
+
+_FLOATING = frozenset(names.FLOATING.split())
+
+
+class _Missing:
+    """Stands for an argument that must be given, under one of its names."""
+
+    def __repr__(self) -> str:
+        return "<required>"
+
+
+MISSING = _Missing()
+_TARGETS = {target for each in WORDS.values() for target in each} - {"input"}
+
+
+@functools.cache
+def find(name: str) -> Callable[..., Any] | None:
+    """The function of one of PyTorch's names; None where there is none, or an operation that it needs.
+
+    Args:
+        name: as in ``torch.name`` or ``tensor.name``.
+    """
+    line = _line_of(name)
+    if line is None:
+        return None
+    scope = {"MISSING": MISSING, "reworded": reworded, "pi": math.pi, "Tensor": Tensor}
+    scope |= {"with_floats": with_floats, "DTypeError": DTypeError}
+    parameters = _parameters(line)
+    for each in _names_in(line.expression) - scope.keys() - {one.name for one in parameters}:
+        found = _look_up(each)
+        if found is None:
+            return None
+        scope[each] = found
+    filename = f"<distgrad.torch.{name}>"
+    source = _source(line, parameters)
+    exec(compile(source, filename, "exec"), scope)
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    function: Any = scope["call"]
+    function.__name__ = function.__qualname__ = name
+    function.__module__ = "distgrad.torch"
+    function.__doc__ = f"PyTorch's ``{name}``: ``{line.expression}``."
+    function.__signature__ = inspect.Signature(parameters)
+    function.lifts = line.lifts
+    return cast("Callable[..., Any]", function)
+
+
+def _look_up(name: str) -> Any:
+    """What a line calls by a name: a meaning, an operation, or Python's own function."""
+    for place in (vars(meanings), vars(layouts), vars(matrices), namespace.__dict__):
+        if name in place:
+            return place[name]
+    return getattr(namespace, name, None) or getattr(builtins, name, None)
+
+
+def _names_in(expression: str) -> set[str]:
+    tree = ast.walk(ast.parse(expression, mode="eval"))
+    loaded = [node for node in tree if isinstance(node, ast.Name)]
+    bound = {node.id for node in loaded if isinstance(node.ctx, ast.Store)}
+    return {node.id for node in loaded} - bound
+
+
+def _parameters(line: Line) -> list[inspect.Parameter]:
+    """The arguments; those that may have another name, and what stands behind them, are not required."""
+    signature = inspect.signature(eval(f"lambda {line.parameters}: None"))
+    out: list[inspect.Parameter] = []
+    optional = False
+    for place, each in enumerate(signature.parameters.values()):
+        required = each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD
+        optional = optional or (place > 0 and each.name in _TARGETS)
+        out.append(each.replace(default=MISSING) if required and optional else each)
+    return out
+
+
+def _source(line: Line, parameters: list[inspect.Parameter]) -> str:
+    star = next((each.name for each in parameters if each.kind is each.VAR_POSITIONAL), None)
+    condition = ["words", *(f"{each.name} is MISSING" for each in parameters if each.default is MISSING)]
+    if line.lifts:
+        condition.append(f"not getattr({line.first}, 'ndim', 1)")
+    written = [
+        each.replace(default=_Plain("MISSING")) if each.default is MISSING else each for each in parameters
+    ]
+    header = inspect.Signature([*written, inspect.Parameter("words", inspect.Parameter.VAR_KEYWORD)])
+    values = ", ".join(f"{each.name!r}: {each.name}" for each in parameters if each.name != star)
+    return (_SOURCE_OF_FLOATS if line.name in _FLOATING else _SOURCE).format(
+        parameters=str(header)[1:-1],
+        condition=" or ".join(condition),
+        values=f"{{{values}}}",
+        star=star or "()",
+        expression=line.expression,
+    )
+
+
+class _Plain(str):
+    """A text that stands in a signature as it is."""
+
+    __repr__ = str.__str__
+
+
+# -- calls in other words
+
+
+def reworded(
+    function: Callable[..., Any], words: dict[str, Any], values: dict[str, Any], star: tuple[Any, ...]
+) -> Any:
+    """The call that was meant by keywords that the function does not have.
+
+    Args:
+        function: one of :func:`find`.
+        words: the keywords.
+        values: the arguments that it does have.
+        star: those by position at its end.
+
+    Raises:
+        TypeError: a keyword that nothing here knows, or an argument that is missing.
+    """
+    out = words.pop("out", None)
+    name = function.__name__
+    parameters = inspect.signature(function).parameters
+    for word in list(words):
+        value = words.pop(word)
+        target = next((each for each in WORDS.get(word, ()) if each in parameters), None)
+        if target is None and word in ("size", "shape", "dims", "dim", "axis", "axes", "sizes"):
+            target = next((key for key, each in parameters.items() if each.kind is each.VAR_POSITIONAL), None)
+        if target is None:
+            raise wrong_arguments(name, list(parameters)[1:], (), {word: value})
+        if parameters[target].kind is inspect.Parameter.VAR_POSITIONAL:
+            star = (value,)
+        else:
+            values[target] = value
+    missing = next((key for key, value in values.items() if value is MISSING), None)
+    if missing is not None:
+        raise TypeError(f"{name}: missing argument {missing!r}")
+    first = next(iter(values.values()), None)
+    lifted = getattr(function, "lifts", False) and not getattr(first, "ndim", 1)
+    if lifted:
+        values = {key: _with_axis(value) for key, value in values.items()}
+    before = [key for key, each in parameters.items() if star and each.kind.value < 2]
+    result = function(*[values.pop(key) for key in before], *star, **values)
+    if lifted:
+        result = _without_axis(result)
+    return result if out is None else _written(name, out, result)
+
+
+def with_floats(function: Callable[..., Any], values: dict[str, Any], error: DTypeError) -> Any:
+    """The call once more, whole numbers as the default float.
+
+    Raises:
+        DTypeError: there are none.
+    """
+    found = [key for key, value in values.items() if isinstance(value, Tensor) and value.dtype.kind in "biu"]
+    if not found:
+        raise error
+    return function(**values | {key: meanings.typed(values[key], DEFAULTS[float]) for key in found})
+
+
+def _with_axis(value: Any) -> Any:
+    if isinstance(value, Tensor) and not value.ndim:
+        return namespace.reshape(value, (1,))
+    return value
+
+
+def _without_axis(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return getattr(value, "_make", tuple)([_without_axis(each) for each in value])
+    if isinstance(value, Tensor) and value.shape == (1,):
+        return namespace.reshape(value, ())
+    return value
+
+
+def _written(name: str, out: Any, result: Any) -> Any:
+    """``out`` with the elements of ``result``, as long as it has its shape or none at all."""
+    if isinstance(out, tuple | list):
+        return type(result)(*[_written(name, *each) for each in zip(out, result, strict=True)])
+    if out.shape != result.shape:
+        out = layouts.resized(out, result.shape)
+    return overwrite(out, result, name)
+
+
+# -- methods
+
+
+class Named:
+    """Stands in Tensor for the method of a name, and puts the function in its place when it is asked for."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        function = find_method(self.name)
+        if function is None:
+            return explain_method(self.name)
+        setattr(Tensor, self.name, function)
+        return function.__get__(instance, owner)
+
+
+@functools.cache
+def find_method(name: str) -> Any:
+    """The method of one of PyTorch's names; None where there is none."""
+    found = find(name)
+    if found is not None or not name.endswith("_") or name.startswith("_"):
+        return found
+    base = find(name[:-1])
+    return None if base is None else _in_place(base, name)
+
+
+def _in_place(base: Callable[..., Any], name: str) -> Any:
+    def method(self: Tensor, *args: Any, **options: Any) -> Tensor:
+        return overwrite(self, base(self, *args, **options), name)
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"``{name[:-1]}``, written into the tensor itself; returns the tensor."
+    return method
+
+
+def method_names() -> list[str]:
+    """All names that :class:`Named` can stand for."""
+    own = [each.name for each in LINES.values() if each.first in ("input", "self") and "." not in each.name]
+    operations = {*namespace.__dict__, *" ".join(FILES.values()).split()}
+    own += [name for name in names.METHODS.split() if name in operations]
+    return [*own, *(f"{name}_" for name in names.IN_PLACE.split() if name in own)]

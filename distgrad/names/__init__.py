@@ -1,0 +1,1 @@
+"""PyTorch's and NumPy's names for what is here, as data."""

@@ -1,0 +1,20 @@
+"""Names of PyTorch's that are not here, and what to do instead."""
+
+from __future__ import annotations
+
+__all__ = ["ABSENT"]
+
+#: By the name behind ``torch.``.
+ABSENT = {
+    "onnx": "save the state dict with torch.save and export it where PyTorch is installed",
+    "onnx.export": "save the state dict with torch.save and export it where PyTorch is installed",
+    "compile": "call the function as it is: kernels are compiled as they are needed",
+    "sparse_coo_tensor": "use a dense tensor, or index_add over the edges",
+    "quantization": "train in float16 or bfloat16 with torch.autocast",
+    "ao": "train in float16 or bfloat16 with torch.autocast",
+    "export": "save the state dict with torch.save and export it where PyTorch is installed",
+    "fx": "there is no tracing of programs; call the module",
+    "_dynamo": "there is no graph compiler; leave it out",
+    "_inductor": "there is no graph compiler; leave it out",
+    "vmap": "write the batch as an axis",
+}

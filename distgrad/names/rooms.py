@@ -1,0 +1,179 @@
+"""PyTorch's submodules, as data: where the names in each of them come from.
+
+:data:`ROOM_TABLE` holds functions of submodules as ``functions.py`` holds those of ``torch``; :data:`PLACES`
+says for each submodule which modules are asked for a name, in order.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ALIASES", "FILES", "PLACES", "ROOM_TABLE", "TOP"]
+
+ROOM_TABLE = """
+linalg.norm(A, ord=None, dim=None, keepdim=False, *, dtype=None) = norm_of(A, ord, dim, keepdim, dtype)
+linalg.vector_norm(x, ord=2, dim=None, keepdim=False, *, dtype=None) = length(x, ord, dim, keepdim, dtype)
+linalg.matrix_norm(A, ord="fro", dim=(-2, -1), keepdim=False, *, dtype=None) =
+    norm_of(A, ord, dim, keepdim, dtype)
+linalg.cross(input, other, *, dim=-1) = cross(*broadcast_arrays(input, other), axis=dim)
+linalg.diagonal(A, *, offset=0, dim1=-2, dim2=-1) = diagonal_along(A, offset, dim1, dim2)
+linalg.matmul(input, other) = matmul(input, other)
+linalg.vecdot(x, y, *, dim=-1) = sum(multiply(conj(x), y), axis=dim)
+linalg.det(A) = det(A)
+linalg.slogdet(A) = slogdet(A)
+linalg.inv(A) = inv(A)
+linalg.inv_ex(A, *, check_errors=False) = (inv(A), no_errors(A))
+linalg.cholesky(A, *, upper=False) = cholesky(A, upper=upper)
+linalg.cholesky_ex(A, *, upper=False, check_errors=False) = (cholesky(A, upper=upper), no_errors(A))
+linalg.solve(A, B, *, left=True) = solved(A, B, left)
+linalg.solve_ex(A, B, *, left=True, check_errors=False) = (solved(A, B, left), no_errors(A))
+linalg.matrix_power(A, n) = matrix_power(A, n)
+linalg.matrix_rank(A, *, atol=None, rtol=None, hermitian=False) = matrix_rank(A, rtol=rtol)
+linalg.pinv(A, rcond=None, *, atol=None, rtol=None, hermitian=False) =
+    pinv(A, rtol=rcond if rtol is None else rtol)
+linalg.qr(A, mode="reduced") = qr(A, mode=mode)
+linalg.svd(A, full_matrices=True, *, driver=None) = svd(A, full_matrices=full_matrices)
+linalg.svdvals(A, *, driver=None) = svdvals(A)
+linalg.eigh(A, UPLO="L") = eigh(A)
+linalg.eigvalsh(A, UPLO="L") = eigvalsh(A)
+linalg.cond(A, p=None) = condition(A, p)
+linalg.multi_dot(tensors) = multi_dot(tensors)
+fft.fft(input, n=None, dim=-1, norm=None) = fft(input, n=n, axis=dim, norm=norm or "backward")
+fft.ifft(input, n=None, dim=-1, norm=None) = ifft(input, n=n, axis=dim, norm=norm or "backward")
+fft.rfft(input, n=None, dim=-1, norm=None) = rfft(input, n=n, axis=dim, norm=norm or "backward")
+fft.irfft(input, n=None, dim=-1, norm=None) = irfft(input, n=n, axis=dim, norm=norm or "backward")
+fft.hfft(input, n=None, dim=-1, norm=None) = hfft(input, n=n, axis=dim, norm=norm or "backward")
+fft.ihfft(input, n=None, dim=-1, norm=None) = ihfft(input, n=n, axis=dim, norm=norm or "backward")
+fft.fft2(input, s=None, dim=(-2, -1), norm=None) = fftn(input, s=s, axes=dim, norm=norm or "backward")
+fft.ifft2(input, s=None, dim=(-2, -1), norm=None) = ifftn(input, s=s, axes=dim, norm=norm or "backward")
+fft.rfft2(input, s=None, dim=(-2, -1), norm=None) = rfftn(input, s=s, axes=dim, norm=norm or "backward")
+fft.irfft2(input, s=None, dim=(-2, -1), norm=None) = irfftn(input, s=s, axes=dim, norm=norm or "backward")
+fft.fftn(input, s=None, dim=None, norm=None) =
+    fftn(input, s=s, axes=last_of(input, s, dim), norm=norm or "backward")
+fft.ifftn(input, s=None, dim=None, norm=None) =
+    ifftn(input, s=s, axes=last_of(input, s, dim), norm=norm or "backward")
+fft.rfftn(input, s=None, dim=None, norm=None) =
+    rfftn(input, s=s, axes=last_of(input, s, dim), norm=norm or "backward")
+fft.irfftn(input, s=None, dim=None, norm=None) =
+    irfftn(input, s=s, axes=last_of(input, s, dim), norm=norm or "backward")
+fft.fftshift(input, dim=None) = fftshift(input, axes=dim)
+fft.ifftshift(input, dim=None) = ifftshift(input, axes=dim)
+"""
+
+#: Functions of a submodule that ``torch`` has under another name.
+ALIASES = {
+    "special": {
+        "psi": "digamma", "expit": "sigmoid", "gammainc": "igamma", "gammaincc": "igammac",
+        "gammaln": "lgamma", "multigammaln": "mvlgamma",
+        **{
+            name: name
+            for name in (
+                *("digamma", "erf", "erfc", "erfinv", "exp2", "expm1", "i0", "log1p", "log_softmax", "logit"),
+                *("logsumexp", "polygamma", "round", "sinc", "softmax", "xlogy"),
+            )
+        },
+    },
+    "linalg": {"tensorsolve": "tensorsolve", "tensorinv": "tensorinv"},
+}  # fmt: skip
+
+_NET_FILES = (
+    "activation adaptive batchnorm channelshuffle container conv distance dropout embedding flatten fold "
+    "instancenorm lazy linear loss module normalization padding pixelshuffle pooling rnn sparse transformer "
+    "upsampling"
+)
+
+#: For each submodule the modules that are asked for its names, in order; after a colon stand the names, or
+#: a star and the object in the module that has them.
+PLACES = {
+    "nn": ("distgrad.nn", "distgrad.torch.nets"),
+    "nn.functional": ("distgrad.torch.nets:*F", "distgrad.nn.functional"),
+    "nn.init": ("distgrad.nn.init",),
+    "nn.parameter": ("distgrad.nn.parameter", "distgrad.nn"),
+    "nn.parallel": ("distgrad.parallel", "distgrad.torch.nets"),
+    "nn.parallel.distributed": ("distgrad.parallel",),
+    "nn.utils": ("distgrad.nn.utils",),
+    "nn.utils.rnn": ("distgrad.nn.utils.rnn",),
+    "nn.utils.parametrizations": ("distgrad.nn.utils.parametrizations",),
+    "nn.utils.parametrize": ("distgrad.nn.utils.parametrize",),
+    "nn.utils.clip_grad": ("distgrad.nn.utils",),
+    "nn.utils.convert_parameters": ("distgrad.nn.utils",),
+    "nn.utils.weight_norm": ("distgrad.nn.utils",),
+    "nn.utils.spectral_norm": ("distgrad.nn.utils",),
+    "nn.attention": ("distgrad.torch.nets",),
+    "optim": ("distgrad.optim",),
+    "optim.optimizer": ("distgrad.optim",),
+    "optim.lr_scheduler": ("distgrad.optim.lr_scheduler",),
+    "optim.swa_utils": ("distgrad.optim.swa_utils",),
+    "utils": ("distgrad.torch.utilities",),
+    "utils.data": ("distgrad.data",),
+    "utils.data.dataset": ("distgrad.data",),
+    "utils.data.dataloader": ("distgrad.data", "distgrad.data.collate"),
+    "utils.data.sampler": ("distgrad.data",),
+    "utils.data.distributed": ("distgrad.data",),
+    "utils.checkpoint": ("distgrad.autograd",),
+    "utils.hooks": ("distgrad.autograd.tensor",),
+    "autograd": ("distgrad.autograd", "distgrad.torch.derivatives"),
+    "autograd.functional": ("distgrad.torch.derivatives", "distgrad.func"),
+    "autograd.function": ("distgrad.autograd",),
+    "autograd.grad_mode": ("distgrad.autograd.modes",),
+    "autograd.variable": ("distgrad.torch.derivatives",),
+    "func": ("distgrad.func",),
+    "linalg": ("distgrad.linalg",),
+    "fft": ("distgrad.fft",),
+    "special": ("distgrad",),
+    "amp": ("distgrad.amp", "distgrad.torch.machine"),
+    "amp.autocast_mode": ("distgrad.amp",),
+    "amp.grad_scaler": ("distgrad.amp",),
+    "cuda": ("distgrad.torch.machine:*cuda", "distgrad.cuda"),
+    "cuda.amp": ("distgrad.torch.machine:*cuda_amp",),
+    "cuda.nvtx": ("distgrad.torch.machine:*nvtx",),
+    "accelerator": ("distgrad.torch.machine:*accelerator",),
+    "mps": ("distgrad.torch.machine:*absent",),
+    "xpu": ("distgrad.torch.machine:*absent",),
+    "cpu": ("distgrad.torch.machine:*host",),
+    "backends": ("distgrad.torch.machine:*backends",),
+    "backends.cudnn": ("distgrad.torch.machine:*cudnn",),
+    "backends.cuda": ("distgrad.torch.machine:*backend_cuda",),
+    "backends.cuda.matmul": ("distgrad.torch.machine:*matmul",),
+    "backends.mps": ("distgrad.torch.machine:*absent",),
+    "backends.mkldnn": ("distgrad.torch.machine:*mkldnn",),
+    "backends.mkl": ("distgrad.torch.machine:*mkldnn",),
+    "random": ("distgrad.torch.settings:*random",),
+    "jit": ("distgrad.torch.utilities:*jit",),
+    "compiler": ("distgrad.torch.utilities:*compiler",),
+    "version": ("distgrad.torch.settings:*version",),
+    "types": ("distgrad.torch.kinds",),
+    "overrides": ("distgrad.torch.utilities:*overrides",),
+    "hub": ("distgrad.torch.utilities:*hub",),
+    "onnx": ("distgrad.torch.utilities:*absent",),
+    "_C": ("distgrad.torch.utilities:*internal",),
+    **{f"nn.modules.{name}": ("distgrad.nn",) for name in _NET_FILES.split()},
+    "nn.modules": ("distgrad.nn",),
+    "nn.modules.utils": ("distgrad.torch.nets:*utils",),
+}
+
+#: Submodules that are modules of ``distgrad.torch`` as they stand.
+FILES = "distributed distributions profiler testing"
+
+_NET_FUNCTIONS = (
+    "adaptive_avg_pool1d adaptive_max_pool1d alpha_dropout alpha_dropout_ avg_pool1d bilinear celu celu_ "
+    "channel_shuffle conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
+    "cosine_embedding_loss ctc_loss dropout dropout_ embedding_bag feature_alpha_dropout gaussian_nll_loss "
+    "hardshrink hinge_embedding_loss kl_div margin_ranking_loss max_pool1d max_pool2d max_pool3d "
+    "pairwise_distance pdist pixel_shuffle pixel_unshuffle poisson_nll_loss prelu relu_ rrelu selu selu_ "
+    "triplet_margin_loss threshold"
+)
+_OURS = (
+    "nn optim autocast no_grad enable_grad inference_mode set_grad_enabled is_grad_enabled "
+    "is_inference_mode_enabled manual_seed get_num_threads set_num_threads get_float32_matmul_precision "
+    "set_float32_matmul_precision e inf nan pi newaxis from_dlpack default_generator func isdtype "
+    "get_autocast_dtype"
+)
+
+#: What ``torch`` itself is asked for: its own modules before the table of functions, the others behind it.
+TOP = (
+    "distgrad.torch.creation",
+    "distgrad.torch.kinds",
+    f"distgrad.nn.functional:{_NET_FUNCTIONS}",
+    "distgrad.torch.settings",
+    "distgrad.torch.utilities",
+    f"distgrad:{_OURS}",
+)

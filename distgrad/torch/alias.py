@@ -1,0 +1,114 @@
+"""Programs unchanged: ``import torch`` answered by ``distgrad.torch`` in a process and those that it starts.
+
+The folder ``front`` stands first in the path of modules, and in ``PYTHONPATH`` for the workers of loaders and
+``multiprocessing``; its ``torch.py`` puts ``distgrad.torch`` in its own place, and the finder here does so
+for the submodules. Other processes know nothing of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import runpy
+import sys
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from distgrad.errors import OptionError
+from distgrad.names.absent import ABSENT
+
+__all__ = ["FRONT", "answer_for", "environment", "run"]
+
+#: The folder that stands first in the path.
+FRONT = str(Path(__file__).with_name("front"))
+
+#: What answers for which package.
+_ANSWERS = {"torch": "distgrad.torch", "torchvision": "distgrad.torch.vision"}
+
+
+def environment(variables: dict[str, str]) -> dict[str, str]:
+    """Variables of a process in which ``import torch`` is to be answered, and in those that it starts."""
+    paths = [
+        FRONT,
+        *(each for each in variables.get("PYTHONPATH", "").split(os.pathsep) if each and each != FRONT),
+    ]
+    return {**variables, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def answer_for(package: str) -> None:
+    """Let ``package`` and its submodules be ours in this process."""
+    if not any(isinstance(each, _Finder) for each in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+    sys.modules[package] = importlib.import_module(_ANSWERS[package])
+
+
+class _Finder(MetaPathFinder):
+    """Finds ``torch.nn`` where ``distgrad.torch.nn`` is."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        package, _, rest = fullname.partition(".")
+        if not rest or package not in _ANSWERS:
+            return None
+        return importlib.util.spec_from_loader(fullname, _Loader(f"{_ANSWERS[package]}.{rest}"))
+
+
+class _Loader(Loader):
+    """Puts a module of ours in the place of the one that was asked for."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        asked = module.__name__
+        try:
+            sys.modules[asked] = importlib.import_module(self._name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not self._name.startswith(error.name):
+                raise
+            rest = asked.partition(".")[2]
+            hint = ABSENT.get(rest) or ABSENT.get(rest.split(".")[0])
+            raise ModuleNotFoundError(
+                f"distgrad has no {asked}" + (f"; {hint}" if hint else ""), name=asked
+            ) from None
+
+
+def run(arguments: list[str]) -> None:
+    """Run a program: ``train.py ARGS``, or ``-m module ARGS``.
+
+    Raises:
+        OptionError: no program, or one that is not there.
+    """
+    if not arguments or arguments == ["-m"]:
+        raise OptionError(
+            "python -m distgrad.torch: expected a program, as in: train.py ARGS, or -m module ARGS"
+        )
+    os.environ.update(environment(dict(os.environ)))
+    sys.path[:] = [FRONT, *(each for each in sys.path if each != FRONT)]
+    for name in [each for each in sys.modules if each.partition(".")[0] in _ANSWERS]:
+        del sys.modules[name]
+    if arguments[0] == "-m":
+        sys.argv[:] = arguments[1:]
+        sys.path.insert(1, os.getcwd())
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        return
+    program = Path(arguments[0])
+    if not program.exists():
+        raise OptionError(f"python -m distgrad.torch: no file {str(program)!r}")
+    sys.argv[:] = arguments
+    sys.path.insert(1, str(program.resolve().parent))
+    _run_file(program)
+
+
+def _run_file(program: Path) -> None:
+    """The program as Python itself would run it, so that what it starts finds its main module."""
+    main = ModuleType("__main__")
+    main.__dict__.update(__file__=str(program), __builtins__=__builtins__, __spec__=None)
+    sys.modules["__main__"] = main
+    exec(compile(program.read_bytes(), str(program), "exec"), main.__dict__)

@@ -1,0 +1,137 @@
+"""Where the names of ``distgrad.torch`` and its submodules are found, from the tables of ``distgrad.names``.
+
+What has been found is kept in the module, so that only the first look costs anything.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
+
+from distgrad.autograd.casting import set_weak_scalars
+from distgrad.autograd.naming import LINES, find, find_method
+from distgrad.names.absent import ABSENT
+from distgrad.names.functions import FUNCTIONS, METHODS
+from distgrad.names.rooms import ALIASES, FILES, PLACES, TOP
+
+__all__ = ["find_in_torch", "names_of_torch", "open_rooms"]
+
+_PACKAGE = "distgrad.torch"
+_KNOWN = {*LINES, *FUNCTIONS.split(), *METHODS.split()}
+
+
+def open_rooms(package: str) -> None:
+    """Let every submodule of the table be imported, and tensors without axes be weak."""
+    set_weak_scalars(True)
+    for name in PLACES:
+        sys.modules[f"{package}.{name}"] = _room(name)
+    for name in PLACES:
+        parent, _, last = name.rpartition(".")
+        if parent:
+            setattr(sys.modules[f"{package}.{parent}"], last, sys.modules[f"{package}.{name}"])
+
+
+def _room(name: str) -> ModuleType:
+    """A submodule whose names are looked for when they are asked for."""
+    module = ModuleType(f"{_PACKAGE}.{name}", f"PyTorch's ``torch.{name}``.")
+    module.__path__ = []  # it may have submodules
+    places = PLACES[name]
+
+    def find_name(attribute: str) -> Any:
+        found = _in_tables(name, attribute)
+        if found is None and not attribute.startswith("__"):
+            found = _ask(places, attribute)
+        if found is None:
+            raise _missing(f"torch.{name}", attribute)
+        setattr(module, attribute, found)
+        return found
+
+    module.__dict__["__getattr__"] = find_name
+    module.__dict__["__dir__"] = lambda: sorted({*module.__dict__, *_names_in(places)})
+    return module
+
+
+def _in_tables(room: str, attribute: str) -> Any:
+    """A function of the tables: ``linalg.norm``, say, or what ``special`` calls otherwise than ``torch``."""
+    found = find(f"{room}.{attribute}")
+    if found is None and attribute in ALIASES.get(room, {}):
+        found = find(ALIASES[room][attribute])
+    if found is None and room in ("linalg", "special"):
+        found = find(attribute) if attribute in FUNCTIONS.split() else None
+    return found
+
+
+def _sources(places: tuple[str, ...]) -> list[tuple[Any, set[str] | None]]:
+    """The objects that are asked, each with the names that it is asked for; None for all."""
+    found: list[tuple[Any, set[str] | None]] = []
+    for place in places:
+        module, _, names = place.partition(":")
+        source: Any = importlib.import_module(module)
+        if names.startswith("*"):
+            found.append((getattr(source, names[1:]), None))
+        else:
+            found.append((source, set(names.split()) if names else None))
+    return found
+
+
+def _ask(places: tuple[str, ...], attribute: str) -> Any:
+    for source, names in _sources(places):
+        if names is None or attribute in names:
+            try:
+                return getattr(source, attribute)
+            except AttributeError:
+                continue
+    return None
+
+
+def _names_in(places: tuple[str, ...]) -> set[str]:
+    names: set[str] = set()
+    for source, wanted in _sources(places):
+        names |= wanted or {each for each in dir(source) if not each.startswith("_")}
+    return names
+
+
+def _missing(where: str, attribute: str) -> AttributeError:
+    """The error for a name that is not there."""
+    full = f"{where}.{attribute}".removeprefix("torch.")
+    hint = ABSENT.get(full) or ABSENT.get(attribute)
+    return AttributeError(
+        f"distgrad has no {where}.{attribute}" + (f"; {hint}" if hint else ""), name=attribute
+    )
+
+
+def find_in_torch(name: str) -> Any:
+    """A name of ``torch`` itself.
+
+    Raises:
+        AttributeError: it is not there; with the way, where there is one.
+    """
+    package = sys.modules[_PACKAGE]
+    room = sys.modules.get(f"{_PACKAGE}.{name}")
+    found: Any = room
+    if found is None and not name.startswith("__"):
+        found = _ask(TOP[:2], name)
+    if found is None and name in _KNOWN:
+        found = find(name)
+    if found is None and name.endswith("_") and not name.startswith("_"):
+        found = find_method(name)
+    if found is None and (not name.startswith("__") or name == "__version__"):
+        found = _ask(TOP[2:], name)
+    if found is None:
+        try:
+            found = importlib.import_module(f"{_PACKAGE}.{name}") if name in FILES.split() else None
+        except ModuleNotFoundError:
+            found = None
+    if found is None:
+        raise _missing("torch", name)
+    setattr(package, name, found)
+    return found
+
+
+def names_of_torch() -> list[str]:
+    """What ``dir`` lists."""
+    functions = [name for name, line in LINES.items() if "." not in name and line.first != "self"]
+    rooms = [name for name in PLACES if "." not in name]
+    return sorted({*functions, *FUNCTIONS.split(), *rooms, *_names_in(TOP)})

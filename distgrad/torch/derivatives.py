@@ -1,0 +1,116 @@
+"""Names of ``torch.autograd`` that are not in ``dg.autograd``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from distgrad.autograd import func
+from distgrad.autograd.creation import zeros_like
+from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.functional import grad
+from distgrad.autograd.tensor import Tensor
+
+__all__ = ["Variable", "hessian", "jacobian"]
+
+
+class _VariableType(type):
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, Tensor)
+
+    def __call__(cls, data: Tensor, requires_grad: bool = False, volatile: bool = False) -> Tensor:
+        out = data if data.requires_grad else data.detach()
+        return out.requires_grad_() if requires_grad else out
+
+
+class Variable(metaclass=_VariableType):
+    """PyTorch's old name: a tensor, which every tensor is an instance of."""
+
+
+def _rows(out: Tensor, inputs: tuple[Tensor, ...], create_graph: bool) -> list[tuple[Tensor, ...]]:
+    """The gradient of each element of an output."""
+    flat = ops.reshape(out, (-1,))
+    rows = []
+    for place in range(flat.shape[0]):
+        found = grad(
+            [flat[place]], list(inputs), retain_graph=True, create_graph=create_graph, allow_unused=True
+        )
+        rows.append(tuple(zeros_like(x) if g is None else g for g, x in zip(found, inputs, strict=True)))
+    return rows
+
+
+def _leaves(inputs: Any, keep: bool) -> tuple[Tensor, ...]:
+    tensors = inputs if isinstance(inputs, tuple) else (inputs,)
+    return tuple(each if keep else each.detach().requires_grad_() for each in tensors)
+
+
+def jacobian(
+    func: Callable[..., Any],
+    inputs: Any,
+    create_graph: bool = False,
+    strict: bool = False,
+    vectorize: bool = False,
+    strategy: str = "reverse-mode",
+) -> Any:
+    """The derivatives of all outputs by all inputs.
+
+    Args:
+        func: of tensors, to a tensor or several.
+        inputs: a tensor or a tuple of them.
+        create_graph: whether derivatives of the result are wanted.
+        strict, vectorize, strategy: taken for PyTorch's sake.
+
+    Returns:
+        For one output and one input a tensor ``[*out, *in]``, else tuples of them.
+    """
+    leaves = _leaves(inputs, create_graph)
+    outs = func(*leaves)
+    several = isinstance(outs, tuple)
+    blocks = []
+    for out in outs if several else (outs,):
+        rows = _rows(out, leaves, create_graph)
+        parts = tuple(
+            ops.reshape(ops.stack([row[i] for row in rows], axis=0), (*out.shape, *x.shape))
+            for i, x in enumerate(leaves)
+        )
+        blocks.append(parts if isinstance(inputs, tuple) else parts[0])
+    return tuple(blocks) if several else blocks[0]
+
+
+def hessian(
+    func: Callable[..., Any],
+    inputs: Any,
+    create_graph: bool = False,
+    strict: bool = False,
+    vectorize: bool = False,
+    outer_jacobian_strategy: str = "reverse-mode",
+) -> Any:
+    """The second derivatives of a number; arguments as in :func:`jacobian`."""
+
+    def gradient(*arguments: Tensor) -> Any:
+        found = grad([func(*arguments)], list(arguments), create_graph=True)
+        return tuple(found) if isinstance(inputs, tuple) else found[0]
+
+    return jacobian(
+        gradient, _leaves(inputs, create_graph) if isinstance(inputs, tuple) else inputs, create_graph
+    )
+
+
+def _flattened(function: Callable[..., Any], inputs: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    return function, inputs if isinstance(inputs, tuple) else (inputs,)
+
+
+def vjp(
+    function: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False
+) -> Any:
+    """The function's values, and the product of ``v`` with its Jacobian."""
+    leaves = _leaves(inputs, create_graph)
+    outs = function(*leaves)
+    several = outs if isinstance(outs, tuple) else (outs,)
+    given = None if v is None else list(v if isinstance(v, tuple) else (v,))
+    found = grad(list(several), list(leaves), given, create_graph=create_graph, allow_unused=True)
+    gradients = tuple(zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True))
+    return outs, gradients if isinstance(inputs, tuple) else gradients[0]
+
+
+jvp, hvp = func.jvp, func.hvp

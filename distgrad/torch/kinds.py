@@ -1,0 +1,133 @@
+"""Types of ``torch``: dtypes, devices, sizes, and the tensor with its old names."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd import creation
+from distgrad.autograd.casting import bfloat16 as _bfloat16
+from distgrad.autograd.layouts import numbers
+from distgrad.autograd.porting import Shape
+from distgrad.autograd.tensor import Tensor as _Tensor
+from distgrad.backend.device import Device
+from distgrad.backend.rng import Generator as _Generator
+from distgrad.errors import DeviceError
+
+__all__ = ["Generator", "Size", "Tensor", "device", "dtype"]
+
+Size = Shape
+dtype = np.dtype
+
+float32 = float = np.dtype(np.float32)
+float64 = double = np.dtype(np.float64)
+float16 = half = np.dtype(np.float16)
+int8, int16, int32, int64 = (np.dtype(f"int{bits}") for bits in (8, 16, 32, 64))
+uint8, uint16, uint32, uint64 = (np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64))
+short, int, long = int16, int32, int64
+bool = np.dtype(np.bool_)
+complex64 = cfloat = np.dtype(np.complex64)
+complex128 = cdouble = np.dtype(np.complex128)
+
+#: How a tensor's elements lie; there are no others here.
+strided = "strided"
+contiguous_format, preserve_format = "contiguous_format", "preserve_format"
+channels_last, channels_last_3d = "channels_last", "channels_last_3d"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "bfloat16":  # the package that has it is loaded when it is asked for
+        return _bfloat16()
+    raise AttributeError(name)
+
+
+class _TensorType(type):
+    """What makes ``torch.Tensor(2, 3)`` a tensor of that shape while all tensors are its instances."""
+
+    _dtype: Any = float32
+    _own: Any = None
+
+    def __call__(cls, *data: Any, device: Any = None, **options: Any) -> Any:
+        if cls._own is None:  # a subclass in a program
+            return super().__call__(*data, **options)
+        if len(data) == 1 and not isinstance(data[0], builtins.int):
+            if isinstance(data[0], Shape):
+                return creation.empty(data[0], dtype=cls._dtype, device=device)
+            made = data[0] if isinstance(data[0], _Tensor) else np.asarray(_plain(data[0]))
+            return creation.tensor(made, dtype=cls._dtype, device=device)
+        return creation.empty(numbers(data or (0,)), dtype=cls._dtype, device=device)
+
+    def __instancecheck__(cls, instance: Any) -> Any:
+        if cls._own is None:
+            return super().__instancecheck__(instance)
+        same = isinstance(instance, _Tensor)
+        return same and (cls._own == "Tensor" or instance.dtype == cls._dtype)
+
+    def __subclasscheck__(cls, subclass: Any) -> Any:
+        if cls._own == "Tensor":
+            return issubclass(subclass, _Tensor)
+        return super().__subclasscheck__(subclass)
+
+    def __getattr__(cls, name: str) -> Any:
+        return getattr(_Tensor, name)
+
+    @property
+    def dtype(cls) -> Any:
+        return cls._dtype
+
+
+def _plain(data: Any) -> Any:
+    """Nested sequences of tensors as numbers."""
+    if isinstance(data, _Tensor):
+        return data._data
+    return [_plain(each) for each in data] if isinstance(data, list | tuple) else data
+
+
+def _type(name: str, kind: Any) -> Any:
+    return _TensorType(name, (), {"_dtype": kind, "_own": name, "__module__": "distgrad.torch"})
+
+
+Tensor = _Tensor
+FloatTensor, DoubleTensor, HalfTensor = (
+    _type(f"{name}Tensor", kind)
+    for name, kind in (("Float", float32), ("Double", float64), ("Half", float16))
+)
+LongTensor, IntTensor, ShortTensor = (
+    _type(f"{name}Tensor", kind) for name, kind in (("Long", int64), ("Int", int32), ("Short", int16))
+)
+CharTensor, ByteTensor, BoolTensor = (
+    _type(f"{name}Tensor", kind) for name, kind in (("Char", int8), ("Byte", uint8), ("Bool", bool))
+)
+
+
+class _DeviceType(type):
+    def __instancecheck__(cls, instance: Any) -> Any:
+        return isinstance(instance, Device)
+
+    def __call__(cls, device: Any = "cpu", index: Any = None, **options: Any) -> Any:
+        device = options.pop("type", device)
+        if isinstance(device, builtins.int):
+            device = f"cuda:{device}"
+        if index is not None and isinstance(device, str):
+            device = f"{device}:{index}"
+        if isinstance(device, str) and device.split(":")[0] in ("mps", "xpu"):
+            raise DeviceError(f"device: there is no {device!r} here; use 'cpu' or 'cuda'")
+        return Device.parse(device)
+
+
+class device(metaclass=_DeviceType):
+    """``torch.device("cuda", 1)``; every device is an instance of it."""
+
+
+class Generator(_Generator):
+    """A stream of random numbers, on a device or not: numbers are the same on all."""
+
+    def __init__(self, device: Any = "cpu", seed: Any = 0, stream: Any = 0) -> None:
+        super().__init__(seed, stream)
+        self.device = Device.parse(device) if isinstance(device, str) else device
+
+    def initial_seed(self) -> Any:
+        """The seed."""
+        return self.seed

@@ -1,0 +1,172 @@
+"""What ``torch`` asks of a machine: ``cuda``, ``accelerator``, ``backends``."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any
+
+from distgrad import cuda as gpus
+from distgrad.autograd.casting import autocast as _autocast
+from distgrad.backend.device import Device, find_accelerator, parse_device
+from distgrad.backend.rng import default_generator, manual_seed
+from distgrad.backend.threads import get_num_threads, set_num_threads
+from distgrad.optim.grad_scaler import GradScaler as _GradScaler
+
+__all__ = ["GradScaler", "custom_bwd", "custom_fwd"]
+
+
+def _nothing(*args: Any, **options: Any) -> None:
+    """Nothing."""
+
+
+def _no(*args: Any, **options: Any) -> bool:
+    """No."""
+    return False
+
+
+@contextmanager
+def _span(*args: Any, **options: Any) -> Any:
+    yield
+
+
+def custom_fwd(forward: Any = None, *, device_type: str = "cuda", cast_inputs: Any = None) -> Any:
+    """The function itself: casts are the operations' own."""
+    return (lambda function: function) if forward is None else forward
+
+
+def custom_bwd(backward: Any = None, *, device_type: str = "cuda") -> Any:
+    """The function itself."""
+    return (lambda function: function) if backward is None else backward
+
+
+class _CudaAutocast(_autocast):
+    """``autocast`` on GPUs, PyTorch's older name for it."""
+
+    def __init__(self, enabled: bool = True, dtype: Any = None, cache_enabled: bool = True) -> None:
+        super().__init__("cuda", dtype, enabled, cache_enabled)
+
+
+class _CudaScaler(_GradScaler):
+    """A ``GradScaler`` that switches itself off where there is no GPU."""
+
+    def __init__(self, *args: Any, enabled: bool = True, **options: Any) -> None:
+        options["enabled"] = enabled and gpus.is_available()
+        super().__init__(*args, **options)
+
+
+class GradScaler(_GradScaler):
+    """``torch.amp.GradScaler``: for GPUs unless a device is named, and off where there are none."""
+
+    def __init__(self, device: Any = "cuda", *args: Any, enabled: bool = True, **options: Any) -> None:
+        if not isinstance(device, str):
+            args, device = (device, *args), "cuda"
+        options["enabled"] = enabled and (device != "cuda" or gpus.is_available())
+        super().__init__(*args, **options)
+
+
+class cuda_amp:
+    """``torch.cuda.amp``."""
+
+    autocast = _CudaAutocast
+    GradScaler = _CudaScaler
+    custom_fwd, custom_bwd = staticmethod(custom_fwd), staticmethod(custom_bwd)
+
+
+class cuda:
+    """What ``torch.cuda`` has beside ``dg.cuda``."""
+
+    manual_seed = manual_seed_all = staticmethod(manual_seed)
+    get_rng_state_all = staticmethod(lambda: [default_generator.get_state()])
+    is_initialized = staticmethod(gpus.is_available)
+    is_bf16_supported = staticmethod(gpus.is_available)
+    init = ipc_collect = set_per_process_memory_fraction = staticmethod(_nothing)
+    reset_max_memory_allocated = staticmethod(gpus.reset_peak_memory_stats)
+    max_memory_reserved = memory_cached = staticmethod(gpus.memory_reserved)
+    is_current_stream_capturing = staticmethod(_no)
+
+
+class nvtx:
+    """Marks for a profiler that is not there."""
+
+    range_push = range_pop = mark = staticmethod(_nothing)
+    range = staticmethod(_span)
+
+
+class accelerator:
+    """``torch.accelerator``."""
+
+    is_available = staticmethod(gpus.is_available)
+    device_count = staticmethod(gpus.device_count)
+    synchronize = staticmethod(lambda device=None: gpus.synchronize(device) if gpus.is_available() else None)
+
+    @staticmethod
+    def current_accelerator(check_available: bool = False) -> Device | None:
+        """The kind of devices beside the CPU; None where there are none."""
+        return parse_device("cuda") if find_accelerator() is not None else None
+
+    @staticmethod
+    def current_device_index() -> int:
+        """The device that is meant where none is named."""
+        return gpus.current_device()
+
+    @staticmethod
+    def set_device_index(device: Any) -> None:
+        """Mean that device from now on."""
+        gpus.set_device(device)
+
+    current_device_idx, set_device_idx = current_device_index, set_device_index
+
+
+class absent:
+    """Devices of a kind that is not here."""
+
+    is_available = is_built = staticmethod(_no)
+    device_count = staticmethod(lambda: 0)
+    manual_seed = manual_seed_all = empty_cache = synchronize = staticmethod(_nothing)
+
+
+class host:
+    """``torch.cpu``."""
+
+    is_available = staticmethod(lambda: True)
+    device_count = staticmethod(lambda: 1)
+    synchronize = staticmethod(_nothing)
+
+
+class cudnn:
+    """Switches of a library that is not used: what they are set to changes nothing."""
+
+    benchmark = deterministic = allow_tf32 = False
+    enabled = True
+    is_available = staticmethod(_no)
+    version = staticmethod(lambda: None)
+    flags = staticmethod(_span)
+
+
+class matmul:
+    """Precision of products on GPUs."""
+
+    allow_tf32 = allow_fp16_reduced_precision_reduction = allow_bf16_reduced_precision_reduction = False
+
+
+class backend_cuda:
+    """``torch.backends.cuda``."""
+
+    is_built = staticmethod(gpus.is_available)
+    sdp_kernel = staticmethod(_span)
+    enable_flash_sdp = enable_mem_efficient_sdp = enable_math_sdp = enable_cudnn_sdp = staticmethod(_nothing)
+    flash_sdp_enabled = mem_efficient_sdp_enabled = staticmethod(_no)
+
+
+class mkldnn:
+    """A library that is not used."""
+
+    is_available = staticmethod(_no)
+    enabled = False
+    flags = staticmethod(_span)
+
+
+class backends:
+    """``torch.backends``."""
+
+    get_num_threads, set_num_threads = staticmethod(get_num_threads), staticmethod(set_num_threads)

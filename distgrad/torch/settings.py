@@ -1,0 +1,195 @@
+"""What ``torch`` lets be set for a process: default dtype and device, seeds, threads, printing."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.casting import DEFAULTS
+from distgrad.autograd.casting import is_autocast_enabled as _is_autocast_enabled
+from distgrad.autograd.creation import tensor as _tensor
+from distgrad.autograd.info import can_cast as can_cast
+from distgrad.autograd.info import finfo as _finfo
+from distgrad.autograd.info import iinfo as iinfo
+from distgrad.autograd.info import result_type as _result_type
+from distgrad.autograd.meanings import kind
+from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import CPU, find_accelerator, parse_device
+from distgrad.backend.rng import default_generator, manual_seed
+from distgrad.backend.threads import get_num_threads
+from distgrad.errors import OptionError
+
+__version__ = "2.9.0+distgrad"
+
+
+def set_default_dtype(dtype: Any) -> None:
+    """The dtype of Python's floats in new tensors."""
+    found = kind(dtype)
+    if found.char not in "efd":
+        raise OptionError(f"set_default_dtype: expected a floating dtype, got {found}")
+    DEFAULTS[float] = found
+    DEFAULTS[complex] = np.dtype(np.complex128 if found.char == "d" else np.complex64)
+
+
+def get_default_dtype() -> Any:
+    """The dtype of Python's floats in new tensors."""
+    return DEFAULTS[float]
+
+
+def set_default_tensor_type(kind_of_tensor: Any) -> None:
+    """The same, from a type of tensor or its name."""
+    name = kind_of_tensor if isinstance(kind_of_tensor, str) else kind_of_tensor.__name__
+    dtypes = {"FloatTensor": np.float32, "DoubleTensor": np.float64, "HalfTensor": np.float16}
+    set_default_dtype(np.dtype(dtypes[name.split(".")[-1]]))
+
+
+def set_default_device(device: Any) -> None:
+    """Where new tensors lie that are given no device."""
+    found = parse_device(device if device is not None else "cpu")
+    while _chosen:
+        _chosen.pop().__exit__()
+    if found != CPU:
+        _chosen.append(found.__enter__())
+
+
+_chosen: list[Any] = []
+
+
+def get_default_device() -> Any:
+    """Where new tensors lie that are given no device."""
+    return _chosen[-1] if _chosen else CPU
+
+
+def result_type(tensor1: Any, tensor2: Any) -> Any:
+    """The dtype that operations on both give."""
+    return _result_type(*[getattr(each, "_data", each) for each in (tensor1, tensor2)])
+
+
+def promote_types(type1: Any, type2: Any) -> Any:
+    """The dtype that operations on arrays of both give."""
+    return _result_type(kind(type1), kind(type2))
+
+
+def finfo(dtype: Any = None) -> Any:
+    """The limits of a floating dtype."""
+    return _finfo(DEFAULTS[float] if dtype is None else dtype)
+
+
+# -- random numbers
+
+
+def seed() -> int:
+    """Seed the default generator by chance; the seed."""
+    value = int.from_bytes(os.urandom(7), "little")
+    manual_seed(value)
+    return value
+
+
+def initial_seed() -> int:
+    """The default generator's seed."""
+    return default_generator.seed
+
+
+def get_rng_state() -> Tensor:
+    """The default generator's state, as a tensor of bytes."""
+    state = default_generator.get_state()
+    return _tensor(np.array([state["seed"], state["stream"], state["block"]], np.int64).view(np.uint8))
+
+
+def set_rng_state(new_state: Tensor) -> None:
+    """Go on from a state of :func:`get_rng_state`."""
+    numbers = new_state._data.view(np.int64).tolist()
+    default_generator.set_state(dict(zip(("seed", "stream", "block"), numbers, strict=True)))
+
+
+class fork_rng:
+    """Inside it random numbers are drawn that leave the default generator as it was."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._state: Any = None
+
+    def __enter__(self) -> None:
+        self._state = default_generator.get_state()
+
+    def __exit__(self, *exc: object) -> None:
+        default_generator.set_state(self._state)
+
+
+class random:
+    """``torch.random``."""
+
+    manual_seed = staticmethod(manual_seed)
+    seed = staticmethod(seed)
+    initial_seed = staticmethod(initial_seed)
+    get_rng_state = staticmethod(get_rng_state)
+    set_rng_state = staticmethod(set_rng_state)
+    fork_rng = fork_rng
+    default_generator = default_generator
+
+
+class version:
+    """``torch.version``."""
+
+    __version__ = __version__
+    cuda = hip = git_version = None
+    debug = False
+
+
+# -- printing, determinism, threads
+
+
+def set_printoptions(
+    precision: int | None = None,
+    threshold: int | None = None,
+    edgeitems: int | None = None,
+    linewidth: int | None = None,
+    profile: str | None = None,
+    sci_mode: bool | None = None,
+) -> None:
+    """How tensors are printed."""
+    given = {"precision": precision, "threshold": threshold, "edgeitems": edgeitems, "linewidth": linewidth}
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if sci_mode is not None:
+        options["suppress"] = not sci_mode
+    np.set_printoptions(**options)
+
+
+def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
+    """Nothing: results are repeatable from run to run."""
+
+
+def are_deterministic_algorithms_enabled() -> bool:
+    """Yes."""
+    return True
+
+
+def get_num_interop_threads() -> int:
+    """As many as there are threads."""
+    return get_num_threads()
+
+
+def set_num_interop_threads(num_threads: int) -> None:
+    """Nothing: one operation runs at a time."""
+
+
+def is_autocast_enabled(device_type: str = "cuda") -> bool:
+    """Whether operations on that kind of device are cast."""
+    return _is_autocast_enabled(device_type)
+
+
+def is_storage(obj: Any) -> bool:
+    """No: memory is seen through tensors alone."""
+    return False
+
+
+def is_deterministic_algorithms_warn_only_enabled() -> bool:
+    """No."""
+    return False
+
+
+def accelerator_name() -> str | None:
+    """The kind of the devices beside the CPU; None where there are none."""
+    backend = find_accelerator()
+    return None if backend is None else backend.kind

@@ -1,0 +1,66 @@
+"""``torch.utils``, and names of compilers that programs call in passing."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["compile", "set_anomaly_enabled"]
+
+
+def _itself(function: Any = None, *args: Any, **options: Any) -> Any:
+    """The function itself: kernels are compiled as they are needed."""
+    return (lambda each: each) if function is None else function
+
+
+compile = _itself
+
+
+@contextmanager
+def _span(*args: Any, **options: Any) -> Any:
+    yield
+
+
+class jit:
+    """``torch.jit``: programs run as they are written."""
+
+    script = script_method = ignore = unused = export = staticmethod(_itself)
+    trace = staticmethod(lambda function, example_inputs=None, **options: function)
+    is_scripting = is_tracing = staticmethod(lambda: False)
+    annotate = staticmethod(lambda kind, value: value)
+    Final = Any
+
+
+class compiler:
+    """``torch.compiler``."""
+
+    disable = allow_in_graph = staticmethod(_itself)
+    is_compiling = is_dynamo_compiling = staticmethod(lambda: False)
+    reset = staticmethod(lambda: None)
+
+
+class overrides:
+    """``torch.overrides``."""
+
+    has_torch_function = has_torch_function_unary = is_tensor_like = staticmethod(lambda *args: False)
+
+
+class hub:
+    """``torch.hub``."""
+
+
+class absent:
+    """Nothing."""
+
+
+class internal:
+    """``torch._C``."""
+
+    _log_api_usage_once = staticmethod(lambda *args: None)
+
+
+def set_anomaly_enabled(mode: bool, check_nan: bool = True) -> None:
+    """As ``autograd.set_detect_anomaly``."""
+    from distgrad.autograd.anomaly import set_detect_anomaly
+
+    set_detect_anomaly(mode)
