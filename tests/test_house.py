@@ -44,7 +44,7 @@ def place(name: str) -> tuple[int, str] | None:
 # Third-party modules, and the only places that may import them.
 GUESTS = {
     "numpy": r"distgrad\.(?!launch\b|errors$|env$|trace$|elsewhere$|names$).*",
-    "mpi4py": r"distgrad\.comm\.mpi",
+    "mpi4py": r"distgrad\.comm\.mpilibrary",
     "cupy": r"distgrad\.backend\.cupy|distgrad\.comm\.libnccl",  # there its binding to NCCL alone
     "cupyx": r"distgrad\.backend\.cupy",
     "ml_dtypes": r"distgrad\.autograd\.casting",

@@ -1,54 +1,38 @@
-"""Ranks that are MPI processes, through mpi4py; the only file that imports it."""
+"""Ranks that are MPI processes: all of a job, or those of a communicator inside somebody's MPI program."""
 
 from __future__ import annotations
 
-import faulthandler
-import os
+import atexit
+import functools
 import re
 import secrets
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distgrad import env
 from distgrad.comm.base import Communicator
-from distgrad.comm.calls import CallLog, name_ranks
+from distgrad.comm.calls import Call, name_ranks
 from distgrad.comm.hostgroup import HostGroup
-from distgrad.comm.neighbours import Neighbours
+from distgrad.comm.mpifamily import MPIFamily
+from distgrad.comm.mpilibrary import MPI, abort_on_exception, relayed
 from distgrad.comm.reduction import is_narrow
 from distgrad.comm.shm import HostCommunicator
 from distgrad.comm.topology import Topology, host_name
-from distgrad.comm.transport import Family
-from distgrad.errors import CommError, CommTimeoutError, MissingDependencyError, RankFailedError
+from distgrad.errors import CommError, CommTimeoutError, RankFailedError
 
-# MPI's start waits for all ranks in C, where only this can end a process that waits for one that never comes.
-faulthandler.dump_traceback_later(min(env.read().timeout_s, 1e6), exit=True, file=2)
-try:
-    from mpi4py import MPI
-except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py is there, an MPI library is not
-    raise MissingDependencyError(
-        f"comm.init: the backend 'mpi' needs mpi4py and an MPI library ({' '.join(str(error).split())}); "
-        'run: pip install "distgrad[mpi]"'
-    ) from error
-finally:
-    faulthandler.cancel_dump_traceback_later()
-
-__all__ = ["MPICommunicator", "connect"]
+__all__ = ["MPICommunicator", "adopt", "connect"]
 
 _OPS = {"sum": MPI.SUM, "min": MPI.MIN, "max": MPI.MAX, "prod": MPI.PROD}
 _SPIN_S = 200e-6  # small messages are through by then; sleeping would double their time
 _SLEEP_S = (50e-6, 500e-6)  # first and longest
 _LISTEN_S = 0.25  # how often a rank that waits looks for news of the others
-_ANSWER_S = 2.0  # how long a rank that gives up waits to hear where the others are
-_FORWARD_S = 0.2  # mpiexec drops output that it has not forwarded when the job is aborted
 _PIECE_BYTES = 1 << 28  # bounds the library's temporary copies, and keeps counts far below 2**31
-_hooked = False  # whether sys.excepthook ends the job
+_adopted: list[MPICommunicator] = []  # in the order in which they were made
 
 
 def connect(timeout_s: float | None = None) -> MPICommunicator:
@@ -57,50 +41,82 @@ def connect(timeout_s: float | None = None) -> MPICommunicator:
     From here on, an exception that nobody catches ends the whole job after its traceback.
 
     Collective: yes; blocks: yes.
+    """
+    world = _join(MPI.COMM_WORLD, None, "world", timeout_s)
+    _unlink_segments()
+    return world
+
+
+def adopt(comm: Any, timeout_s: float | None = None) -> MPICommunicator:
+    """The communicator of the ranks of ``comm``, which was duplicated, so that messages never meet.
+
+    It is made once for ``comm``, and is closed at the latest when ``comm`` is freed or the program ends.
+
+    Collective: yes, on ``comm``; blocks: yes.
+
+    Args:
+        comm: mpi4py's, of any ranks of the program.
+        timeout_s: seconds after which a collective gives up.
 
     Raises:
-        CommError: the MPI library was initialised without MPI_THREAD_MULTIPLE.
+        CommError: it has two sides, or holds no ranks.
     """
-    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
-        raise CommError(
-            f"comm.init: MPI must be initialised with MPI_THREAD_MULTIPLE (level {MPI.THREAD_MULTIPLE}), got "
-            f"{MPI.Query_thread()}; leave mpi4py.rc.thread_level at 'multiple', or import distgrad first"
-        )
-    _abort_on_exception()
-    _meet(env.read().timeout_s if timeout_s is None else timeout_s)
-    handle = MPI.COMM_WORLD.Dup()
-    topology = Topology(tuple(handle.allgather(host_name())))
-    secret = handle.bcast(secrets.token_hex(16))
-    family = _MPIFamily(secret, topology, timeout_s)
-    _unlink_segments()
-    return _make(handle, "world", topology, family, range(handle.Get_size()))
+    why = ""
+    if comm == MPI.COMM_NULL:
+        why = "MPI_COMM_NULL; call this on the ranks of the group alone"
+    elif comm.Is_inter():
+        why = "an intercommunicator; merge its sides, comm.Merge(), or give the one of your own side"
+    if why:
+        raise CommError(f"comm.init: comm must be an intracommunicator of mpi4py, got {why}")
+    known = comm.Get_attr(_key())
+    if known is not None and not known.family.closed:
+        return cast(MPICommunicator, known)
+    found = _join(comm, comm, comm.Get_name() or f"group of {comm.Get_size()}", timeout_s)
+    comm.Set_attr(_key(), found)  # in the place of one that was closed
+    _adopted.append(found)
+    return found
 
 
-def _meet(timeout_s: float) -> None:
+@functools.cache
+def _key() -> int:
+    """Where a communicator of the user's has ours."""
+    atexit.register(_close_adopted)
+    return int(MPI.Comm.Create_keyval(delete_fn=_forget))
+
+
+def _forget(comm: Any, key: int, ours: MPICommunicator) -> None:
+    """Close ours: the user's is freed, or the program ends."""
+    _adopted.remove(ours)
+    ours.close()
+
+
+def _close_adopted() -> None:
+    """At the program's end, the last first: an order in which all ranks of a group can come."""
+    while _adopted:
+        _adopted[-1].mpi.Delete_attr(_key())
+
+
+def _join(base: Any, given: Any, group: str, timeout_s: float | None) -> MPICommunicator:
+    """Connect the ranks of ``base``."""
+    abort_on_exception()
+    _meet(base, env.read().timeout_s if timeout_s is None else timeout_s)
+    secret = base.bcast(secrets.token_hex(16))
+    topology = Topology(tuple(base.allgather(host_name())))
+    family = MPIFamily(base, given, topology, secret, timeout_s)
+    return _make(family.keep(base.Dup()), group, topology, family, range(base.Get_size()))
+
+
+def _meet(base: Any, timeout_s: float) -> None:
     """Wait for every rank with a deadline, which what follows has not."""
-    request = MPI.COMM_WORLD.Ibarrier()
+    request = base.Ibarrier()
     deadline_s = time.monotonic() + timeout_s
     while not request.Test():
         if time.monotonic() > deadline_s:
             raise CommTimeoutError(
-                f"comm.init: waited {timeout_s:g} s for all {MPI.COMM_WORLD.Get_size()} ranks to call "
-                "init(); look for a rank that ended or waits before it"
+                f"comm.init: waited {timeout_s:g} s for all {base.Get_size()} ranks to call init(); look for "
+                "a rank that ended or waits before it"
             )
         time.sleep(_SLEEP_S[1])
-
-
-def _abort_on_exception() -> None:
-    global _hooked
-    if _hooked or env.read().supervisor is not None:  # distgrad run reports and ends the job by itself
-        return
-    _hooked = True
-    previous = sys.excepthook
-
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        previous(kind, error, trace)
-        _abort(f"ended by {kind.__name__}")
-
-    sys.excepthook = hook
 
 
 def _unlink_segments() -> None:
@@ -112,102 +128,6 @@ def _unlink_segments() -> None:
     maps = Path("/proc/self/maps")
     for name in set(re.findall(r"/dev/shm/mpich_shm_\w+$", maps.read_text(), re.M)) if maps.exists() else ():
         Path(name).unlink(missing_ok=True)
-
-
-def _abort(why: str) -> None:
-    print(f"distgrad: rank {MPI.COMM_WORLD.Get_rank()} {why}, so the whole job ends", file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    time.sleep(_FORWARD_S)
-    MPI.COMM_WORLD.Abort(1)
-    os._exit(1)  # MPICH's Abort may return before the launcher's signal arrives
-
-
-class _MPIFamily(Family):
-    """The ranks' news of each other: a rank that leaves says so, and one that waits answers where it is.
-
-    MPI itself tells nobody that a rank has ended its program or is elsewhere. Ranks are those of the world.
-
-    Attributes:
-        sending: requests of sends that may not be received yet; a request keeps its message.
-        logs: the call log of every group of this rank, by a name that all its ranks know it by.
-        left: for every rank that has left, how many collectives of each group it had issued.
-        answers: where the ranks are that were asked.
-        line: carries the news, apart from the groups' own messages.
-        neighbours: the ranks of this host.
-    """
-
-    def __init__(self, secret: str, topology: Topology, timeout_s: float | None) -> None:
-        super().__init__("distgrad communication", timeout_s)
-        self.line = MPI.COMM_WORLD.Dup()
-        rank = self.line.Get_rank()
-        near = [r for r, host in enumerate(topology.hosts) if host == topology.hosts[rank]]
-        self.neighbours = Neighbours(secret, rank, near, self.timeout_s)
-        self.sending: list[Any] = []
-        self.logs: dict[str, CallLog] = {}
-        self.left: dict[int, dict[str, int]] = {}
-        self.answers: dict[int, str] = {}
-        self._telling: list[Any] = []
-
-    def listen(self, here: str) -> None:
-        """Take in the others' news, and answer with ``here`` who asks."""
-        while self.line.Iprobe():
-            status = MPI.Status()
-            kind, content = self.line.recv(status=status)
-            source = status.Get_source()
-            if kind == "ask":
-                self.tell("answer", here, source)
-            else:
-                (self.left if kind == "left" else self.answers)[source] = content
-
-    def tell(self, kind: str, content: Any, rank: int) -> None:
-        """Send news without waiting."""
-        self._telling.append(self.line.isend((kind, content), rank))
-
-    def locate(self, ranks: Sequence[int], here: str) -> str:
-        """Ask where ``ranks`` are, for an error report."""
-        others = [rank for rank in ranks if rank != self.line.Get_rank()]
-        self.answers.clear()
-        for rank in others:
-            self.tell("ask", None, rank)
-        deadline_s = time.monotonic() + _ANSWER_S
-        while time.monotonic() < deadline_s and not set(others) <= set(self.answers):
-            self.listen(here)
-            time.sleep(_SLEEP_S[1])
-        lines = [
-            f"rank {rank}: {self.answers.get(rank, 'no answer, so in no collective')}" for rank in others
-        ]
-        return "; ".join(lines)
-
-    def close(self) -> None:
-        """Finish what was issued, and wait for all ranks to come here, as MPI's own end does by spinning."""
-        if self.closed:
-            return
-        try:
-            super().close()
-        except CommTimeoutError as error:
-            self.failure = error
-        self.neighbours.leave()
-        if self.failure is not None:  # MPI cannot end in order while an operation is pending
-            _abort(f"ended after a failure in communication ({self.failure})")
-        counts = {name: log.count for name, log in self.logs.items()}
-        others = set(range(self.line.Get_size())) - {self.line.Get_rank()}
-        for rank in others:
-            self.tell("left", counts, rank)
-        while not others <= set(self.left):
-            self.listen("at the end of its program")
-            time.sleep(_SLEEP_S[1])
-        self._finish_sending()
-        self.neighbours.close()
-
-    def _finish_sending(self) -> None:
-        """With everyone at the end, what has not been received never will be."""
-        deadline_s = time.monotonic() + _ANSWER_S
-        while not MPI.Request.Testall(self.sending):
-            if time.monotonic() > deadline_s:
-                pending = sum(not request.Test() for request in self.sending)
-                _abort(f"ended with {pending} messages that no rank has received")
-            time.sleep(_SLEEP_S[1])
 
 
 class _Question:
@@ -251,14 +171,14 @@ class MPICommunicator(Communicator):
     """
 
     backend = "mpi"
-    family: _MPIFamily
+    family: MPIFamily
 
     def __init__(
         self,
         handle: Any,
         group: str,
         topology: Topology,
-        family: _MPIFamily,
+        family: MPIFamily,
         ranks: Sequence[int],
         name: str = "",
     ) -> None:
@@ -266,12 +186,36 @@ class MPICommunicator(Communicator):
         self._handle = handle
         self._ranks = ranks  # in the world
         self._name = name
+        self._mpi = None if name else family.given or MPI.COMM_WORLD
         family.logs[name] = self.log
         near = [ranks[r] for r, host in enumerate(topology.hosts) if host == topology.hosts[self.rank]]
         self._host = HostGroup(family.neighbours, near, name, self._watch, family.thread.is_current)
-        self._leaders = handle.Split(0 if self._host.rank == 0 else MPI.UNDEFINED, self.rank)
+        leaders = handle.Split(0 if self._host.rank == 0 else MPI.UNDEFINED, self.rank)
+        self._leaders = family.keep(leaders)
         self._question: _Question
         self._settled = False  # whether it is known that all ranks have come for the call
+
+    @property
+    def mpi(self) -> Any:
+        """The ranks' communicator of mpi4py, for messages of the program's own.
+
+        It is the one that was given to ``init``, or ``COMM_WORLD``; for a group that was split from these,
+        one that is made when first asked for.
+
+        Collective: yes, at first, on a group that was split; blocks: then.
+        """
+        if self._mpi is None:
+            self._mpi = self._issue(Call("mpi"), self._duplicate, False)
+            self.family.keep(self._mpi)
+        return self._mpi
+
+    def _duplicate(self) -> Any:
+        self._barrier()
+        return self._handle.Dup()
+
+    def __exit__(self, *exception: object) -> None:
+        self.family.deserts = exception[0] is not None
+        self.close()
 
     def gone(self) -> list[int]:
         """The ranks of this group that have left, and of those on this host also those that have ended."""
@@ -392,7 +336,8 @@ class MPICommunicator(Communicator):
             lambda: self._handle.Improbe(source, tag, status),
             lambda: [sender] if sender in self.family.left else [],
         )
-        message = np.empty(status.Get_count(MPI.BYTE), np.uint8)
+        count = relayed(status, self.family.relay).Get_count(MPI.BYTE)
+        message = np.empty(count, np.uint8)
         self.complete(matched.Irecv(message))
         return message
 
@@ -402,7 +347,7 @@ class MPICommunicator(Communicator):
 
     def _split(self, color: int | None, members: list[int], group: str) -> MPICommunicator | None:
         key = members.index(self.rank) if color is not None else 0
-        handle = self._handle.Split(MPI.UNDEFINED if color is None else color, key)
+        handle = self.family.keep(self._handle.Split(MPI.UNDEFINED if color is None else color, key))
         if color is None:
             return None
         ranks = [self._ranks[r] for r in members]

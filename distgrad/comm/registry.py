@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import importlib
+from typing import Any
 
 from distgrad import env
 from distgrad.backend.device import Device, find_backend
@@ -15,7 +16,16 @@ from distgrad.comm.transport import Family
 from distgrad.elsewhere import lacking
 from distgrad.errors import CommError
 
-__all__ = ["BACKENDS", "ELSEWHERE", "explain_name", "finalize", "get_world", "init", "is_initialized"]
+__all__ = [
+    "BACKENDS",
+    "ELSEWHERE",
+    "explain_name",
+    "finalize",
+    "get_world",
+    "init",
+    "is_initialized",
+    "is_mpi",
+]
 
 BACKENDS = ("single", "threads", "shm", "mpi", "nccl")
 _world: Communicator | None = None
@@ -39,6 +49,7 @@ def init(
     backend: str | None = None,
     timeout_s: float | None = None,
     *,
+    comm: Any = None,
     device: Device | str | None = None,
     nccl_provider: str | None = None,
 ) -> Communicator:
@@ -48,7 +59,11 @@ def init(
     alone is a world of one. A second call returns the same world. What the launcher has left out of
     ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``LOCAL_WORLD_SIZE`` and ``NODE_RANK`` is set from here on.
 
-    Collective: yes; blocks: yes.
+    Inside an MPI program, ``init(comm=comm)`` joins the ranks of one of its communicators, and leaves all
+    others alone. It is the world if there was none, so that ``get_world()`` and ``init()`` return it; every
+    further one stands beside the world. The same ``comm`` gives the same communicator.
+
+    Collective: yes, on ``comm`` if that is given; blocks: yes.
 
     Args:
         backend: ``single``, ``threads`` (inside ``ThreadWorld.run``), ``shm`` (ranks of one host, as
@@ -56,6 +71,8 @@ def init(
             others); None takes ``DISTGRAD_BACKEND`` or else finds out, and is ``nccl`` where ``device`` is a
             GPU.
         timeout_s: seconds after which a collective gives up; None takes ``DISTGRAD_TIMEOUT``.
+        comm: an intracommunicator of mpi4py; it is duplicated, so that messages never meet, and our
+            duplicates are freed by ``close()``, or when ``comm`` is freed, or at the end.
         device: where the arrays lie that ranks exchange; None and ``"cpu"``: on the host. ``"cuda"`` is this
             rank's own GPU.
         nccl_provider: the binding to NCCL, ``cupy`` or ``pynccl``; None takes ``DISTGRAD_NCCL_PROVIDER``, or
@@ -70,6 +87,12 @@ def init(
     settings = env.read()
     name, asked = _choose(backend, settings, device)
     world = threads.current() or _world
+    if comm is not None:
+        found = _adopt(comm, name if asked else None, timeout_s, device, nccl_provider)
+        if _world is None:
+            _world = found
+            atexit.register(finalize)
+        return found
     if world is None:
         _world = world = _join(name, settings, timeout_s, device, nccl_provider)
         atexit.register(finalize)
@@ -118,6 +141,31 @@ def _join(
     if watcher is not None:
         watcher.end()
         world.family.progress = watcher
+    return world
+
+
+def is_mpi(comm: Any) -> bool:
+    """Whether that is a communicator of mpi4py, which is not imported for the answer."""
+    return any(f"{kind.__module__}.{kind.__name__}" == "mpi4py.MPI.Comm" for kind in type(comm).__mro__)
+
+
+def _adopt(
+    comm: Any, name: str | None, timeout_s: float | None,
+    device: Device | str | None, provider: str | None,
+) -> Communicator:  # fmt: skip
+    """The communicator of the ranks of one of mpi4py's."""
+    if not is_mpi(comm):
+        raise CommError(
+            f"comm.init: comm must be an intracommunicator of mpi4py, got {type(comm).__name__}; leave it "
+            "out for all ranks that were started together"
+        )
+    if name not in (None, "mpi", "nccl"):
+        raise CommError(f"comm.init: comm= goes with backend 'mpi' or 'nccl', got {name!r}; leave it out")
+    world: Communicator = importlib.import_module("distgrad.comm.mpi").adopt(comm, timeout_s)
+    if name == "nccl":
+        return _connect_gpus(world, device, provider or env.read().nccl_provider)
+    if world.size == env.read().mpi_size:  # else whoever watches would wait for ranks that never come
+        world.family.progress = progress.find()
     return world
 
 

@@ -15,6 +15,7 @@ from distgrad.backend.device import CPU, Device
 from distgrad.comm.calls import Call, CallLog, DisagreementError, describe_mismatch
 from distgrad.comm.meeting import Meeting
 from distgrad.comm.progress import Progress
+from distgrad.comm.relay import Relay
 from distgrad.comm.topology import Topology
 from distgrad.comm.work import CommunicationThread, Work
 from distgrad.errors import CommError, CommMismatchError, CommTimeoutError, DTypeError, RankFailedError
@@ -32,20 +33,30 @@ class Family:
         thread: carries out the collectives of all of them, in one order.
         timeout_s: seconds after which a collective gives up; None takes ``DISTGRAD_TIMEOUT``.
         failure: the error after which the ranks may be out of step and nothing more is sent.
+        relay: has the main thread make the calls that the communication thread may not; None: it may all.
         progress: tells the launcher which call this rank is in; None if nobody watches.
         submitted: the call of ``submit`` that the communication thread is carrying out.
         num_issued: calls that this rank's program has issued, in all groups.
         closed: whether :meth:`close` was called.
     """
 
-    def __init__(self, name: str, timeout_s: float | None = None) -> None:
-        self.thread = CommunicationThread(name)
+    def __init__(self, name: str, timeout_s: float | None = None, relay: Relay | None = None) -> None:
+        self.relay = relay
+        self.thread = CommunicationThread(name, relay)
         self.timeout_s = env.read().timeout_s if timeout_s is None else timeout_s
         self.failure: BaseException | None = None
         self.progress: Progress | None = None
         self.submitted: Call
         self.num_issued = 0
         self.closed = False
+
+    def take_turn(self) -> None:
+        """Let communication under way go on, if it needs this thread for that.
+
+        Collective: no; blocks: no.
+        """
+        if self.relay is not None:
+            self.relay.serve()
 
     def close(self) -> None:
         """Finish what was issued and end the communication thread."""
@@ -81,6 +92,9 @@ class Transport(abc.ABC):
         thread = self.family.thread
         if thread.is_current():
             return self._issue_within(call, body, async_op, everyone)
+        if self.family.relay is not None:
+            self.family.relay.check(f"{call.name}, group '{self.group}'")
+            self.family.relay.serve()
         self.log.add(call, numbered=everyone)
         self.family.num_issued += 1
         if self.family.closed:
@@ -227,6 +241,20 @@ class Transport(abc.ABC):
     def meeting(self) -> Meeting | None:
         """Where the group's ranks on this host meet in memory that they share; None if they do not."""
         return None
+
+    @property
+    def mpi(self) -> Any:
+        """The same ranks' communicator of mpi4py, for messages of the program's own.
+
+        Collective: no; blocks: no.
+
+        Raises:
+            CommError: these ranks are not MPI's.
+        """
+        raise CommError(
+            f"mpi: the ranks of group '{self.group}' are not MPI's; call dg.comm.init(comm=...), or start "
+            "them by mpirun"
+        )
 
     def _allocate(self, nbytes: int) -> NDArray[np.uint8]:
         """Zeroed memory, page aligned; the ranks meet."""

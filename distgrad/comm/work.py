@@ -8,6 +8,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
+from distgrad.comm.relay import Relay
 from distgrad.errors import CommTimeoutError
 
 __all__ = ["CommunicationThread", "Work"]
@@ -19,9 +20,10 @@ class Work:
     Attributes:
         started_s: ``time.perf_counter()`` at which the communication thread took it up, None before.
         ended_s: ``time.perf_counter()`` at which it was complete or had failed, None before.
+        relay: what the main thread has to do while it waits; None if nothing.
     """
 
-    __slots__ = ("_body", "_error", "_name", "_over", "_result", "ended_s", "started_s")
+    __slots__ = ("_body", "_error", "_name", "_over", "_result", "ended_s", "relay", "started_s")
 
     def __init__(self, body: Callable[[], Any], name: str) -> None:
         self._body: Callable[[], Any] | None = body
@@ -31,6 +33,7 @@ class Work:
         self._error: BaseException | None = None
         self.started_s: float | None = None
         self.ended_s: float | None = None
+        self.relay: Relay | None = None
 
     def done(self) -> bool:
         """Whether it is over, well or badly; ``wait`` then returns at once.
@@ -55,7 +58,11 @@ class Work:
                 ``wait`` may see its end.
             Exception: whatever the collective raised.
         """
-        if not self._over.wait(timeout):
+        if self.relay is None or not self.relay.is_main():
+            over = self._over.wait(timeout)
+        else:
+            over = self.relay.serve_until(self._over, timeout)
+        if not over:
             raise CommTimeoutError(
                 f"wait: {self._name} was expected to end within {timeout} s and is still under way; "
                 "wait again, or longer"
@@ -92,13 +99,19 @@ class CommunicationThread:
 
     A communicator and everything split from it share one, so that there is a single order over all groups.
     The first submission starts the thread. One thread of the program at a time submits.
+
+    Args:
+        name: of the thread.
+        relay: what has the main thread make the calls that this one may not; None if it may make all.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, relay: Relay | None = None) -> None:
         self._name = name
+        self._relay = relay
         self._queue: SimpleQueue[Work | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._ident: int | None = None  # of the thread
+        self._ended = threading.Event()
         self._num_submitted = 0  # written by the submitting side alone
         self._num_ended = 0  # written by the thread alone
 
@@ -113,9 +126,11 @@ class CommunicationThread:
     def submit(self, work: Work) -> None:
         """Queue ``work`` behind everything that was submitted before."""
         if self._thread is None:
+            self._ended.clear()
             self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
             self._thread.start()
         self._num_submitted += 1
+        work.relay = self._relay
         self._queue.put(work)
 
     def close(self, timeout: float) -> None:
@@ -127,6 +142,8 @@ class CommunicationThread:
         if self._thread is None:
             return
         self._queue.put(None)
+        if self._relay is not None:
+            self._relay.serve_until(self._ended, timeout)
         self._thread.join(timeout)
         if self._thread.is_alive():
             raise CommTimeoutError(
@@ -141,3 +158,8 @@ class CommunicationThread:
             work.run()
             self._num_ended += 1  # before the release: whoever waited finds the thread idle
             work.release()
+            if self._relay is not None:
+                self._relay.wake()
+        self._ended.set()
+        if self._relay is not None:
+            self._relay.wake()

@@ -18,7 +18,7 @@ from distgrad.backend.device import CPU, Device
 from distgrad.backend.rng import default_generator
 from distgrad.backend.whole import all_finite
 from distgrad.comm.base import Communicator
-from distgrad.comm.registry import init, is_initialized
+from distgrad.comm.registry import init, is_initialized, is_mpi
 from distgrad.elsewhere import unexpected
 from distgrad.errors import CommMismatchError, DeviceError, GraphError, OptionError
 from distgrad.nn.module import Module
@@ -53,8 +53,9 @@ class DistributedDataParallel(Module):
 
     Args:
         module: the same on every rank; its parameters are moved into flat buffers and set to rank 0's.
-        comm: the ranks; None takes all that were started together, by ``nccl`` where the module lies on a
-            GPU. The parameters must lie where it exchanges arrays; buffers may also lie on the host.
+        comm: the ranks, also an intracommunicator of mpi4py, as ``dg.comm.init(comm=...)`` takes it; None
+            takes all that were started together, by ``nccl`` where the module lies on a GPU. The parameters
+            must lie where it exchanges arrays; buffers may also lie on the host.
         bucket_cap_mb: MiB at which a bucket is full; None measures what suits the network, or, with a hook,
             takes an eighth of all gradients, between 1/8 and 25 MiB. Not with ``exact``.
         broadcast_buffers: set buffers (running statistics) to rank 0's before each training step.
@@ -86,7 +87,7 @@ class DistributedDataParallel(Module):
     def __init__(
         self,
         module: Module,
-        comm: Communicator | None = None,
+        comm: Any = None,
         *,
         bucket_cap_mb: float | None = None,
         broadcast_buffers: bool = True,
@@ -98,8 +99,8 @@ class DistributedDataParallel(Module):
         **unknown: Any,
     ) -> None:
         super().__init__()
-        if unknown or not isinstance(comm, Communicator | None):
-            raise _not_an_argument(unknown, comm)
+        if unknown:
+            raise unexpected("DistributedDataParallel", next(iter(unknown)), _ELSEWHERE)
         others = bucket_cap_mb is not None or hook is not None or average_buffers
         if exact != (shards is not None) or (exact and others):
             raise OptionError(
@@ -108,7 +109,7 @@ class DistributedDataParallel(Module):
                 f"bucket_cap_mb={bucket_cap_mb}, hook={hook}, average_buffers={average_buffers}"
             )
         self.module = module
-        self.comm = _started_together(module) if comm is None else comm
+        self.comm = comm if isinstance(comm, Communicator) else _find_ranks(module, comm)
         self.broadcast_buffers = broadcast_buffers
         self.average_buffers = average_buffers
         self.check_replicas_every = check_replicas_every
@@ -459,19 +460,17 @@ _ELSEWHERE = {
 }
 
 
-def _not_an_argument(unknown: dict[str, Any], comm: Any) -> TypeError:
-    if unknown:
-        return unexpected("DistributedDataParallel", next(iter(unknown)), _ELSEWHERE)
-    return TypeError(
-        f"DistributedDataParallel: comm must be a Communicator or None, got {type(comm).__name__}; "
-        f"{_ELSEWHERE['device_ids']}"
-    )
-
-
-def _started_together(module: Module) -> Communicator:
-    """The ranks, whose arrays are exchanged where the module lies."""
+def _find_ranks(module: Module, comm: Any) -> Communicator:
+    """The ranks of a communicator of mpi4py, or all; their arrays are exchanged where the module lies."""
     device = next((parameter.device for parameter in module.parameters()), CPU)
-    return init() if device == CPU or is_initialized() else init(device=device)
+    if comm is None:
+        return init() if device == CPU or is_initialized() else init(device=device)
+    if not is_mpi(comm):
+        raise TypeError(
+            "DistributedDataParallel: comm must be a Communicator, one of mpi4py, or None, got "
+            f"{type(comm).__name__}; {_ELSEWHERE['device_ids']}"
+        )
+    return init(comm=comm) if device == CPU else init("nccl", comm=comm, device=device)
 
 
 def _num_samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:

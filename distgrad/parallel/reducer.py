@@ -199,6 +199,7 @@ class Reducer:
         bucket = self._bucket_of[leaf]
         bucket.gather(leaf)
         if self.enabled:
+            self.comm.family.take_turn()
             if self._ready is not None:
                 self._ready.append(leaf)
             bucket.pending -= 1

@@ -94,18 +94,6 @@ def test_a_missing_mpi_names_the_install_command(variables):
     assert 'pip install "distgrad[mpi]"' in done.stderr
 
 
-def test_a_lower_thread_level_is_an_error():
-    code = (
-        "import mpi4py; mpi4py.rc.thread_level = 'funneled'; from mpi4py import MPI\n"
-        "import distgrad.comm as comm; comm.init('mpi')"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode != 0
-    assert "MPI must be initialised with MPI_THREAD_MULTIPLE" in done.stderr
-
-
 def test_threads_have_their_own_world():
     with pytest.raises(CommError, match=r"exists inside ThreadWorld\(size\).run\(fn\) alone"):
         comm.init("threads")
