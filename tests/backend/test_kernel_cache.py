@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from distgrad.backend.kernels import cache
 from distgrad.backend.kernels.cache import compiling
 
+ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import numpy as np
 import distgrad as dg
@@ -121,3 +123,45 @@ def test_the_collector_rests_while_a_kernel_is_compiled_and_no_longer():
             pass
         assert not gc.isenabled()
     assert gc.isenabled()
+
+
+ATTENTION = """
+x = [dg.asarray(rng.standard_normal((2, 2, 128, 32), dtype=np.float32)).requires_grad_() for _ in "qkv"]
+y = dg.scaled_dot_product_attention(*x, is_causal=True)
+y.sum().backward()
+show(y.detach(), *(each.grad for each in x))
+"""
+STEPS = """
+import sys
+sys.path.insert(0, "benchmarks")
+from peers import distgrad_step
+for name in ("cnn", "gpt", "lstm", "resnet20"):
+    step = distgrad_step(name, 1)
+    step()
+    show(step().detach())
+"""
+
+
+@pytest.mark.parametrize(
+    "program", [ATTENTION, pytest.param(STEPS, marks=(pytest.mark.slow, pytest.mark.timeout(600)))]
+)
+def test_kernels_that_were_just_compiled_and_kernels_of_the_cache_give_the_same_bits(program, tmp_path):
+    head = """
+import hashlib
+import numpy as np
+import distgrad as dg
+dg.set_num_threads(1)
+rng = np.random.default_rng(0)
+def show(*tensors):
+    print([hashlib.sha256(np.ascontiguousarray(each.numpy()).tobytes()).hexdigest() for each in tensors])
+"""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", head + program]
+    cold, warm = (
+        subprocess.run(
+            command, env=environment, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+        for _ in range(2)
+    )
+    assert cold == warm
+    assert cold.count("[")

@@ -51,11 +51,15 @@ _FOLDER = _folder()
 
 
 def jit(function: Callable[..., Any], **options: Any) -> Any:
-    """Compile when first called; the code is cached on disk and runs without the interpreter's lock."""
+    """Compile when first called; the code is cached on disk and runs without the interpreter's lock.
+
+    What a kernel calls becomes part of it. Otherwise a process that has compiled both would run the
+    function's own code, and one that has loaded the kernel the copy in there, which may round otherwise.
+    """
     usual = numba.config.CACHE_DIR
     if _FOLDER is not None:
         numba.config.CACHE_DIR = _FOLDER
-    settings = {"fastmath": _FAST, "error_model": "numpy", "nogil": True} | options
+    settings = {"fastmath": _FAST, "error_model": "numpy", "nogil": True, "forceinline": True} | options
     try:
         if _FOLDER is None:
             return numba.njit(**settings)(function)
