@@ -7,6 +7,7 @@ inputs that want a gradient. A call costs the formula and a few attribute loads.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import linecache
 import sys
@@ -28,7 +29,7 @@ from distgrad.backend.device import Device, device_of, follow
 from distgrad.backend.kernels.table import accelerated
 from distgrad.backend.namespace import NAMESPACES, Namespace, add_formula
 from distgrad.backend.numpy import numpy_namespace
-from distgrad.errors import AxisError, DeviceError, DistgradError, DTypeError, GraphError, ShapeError
+from distgrad.errors import AxisError, DeviceError, DistgradError, DTypeError, ShapeError
 
 __all__ = [
     "CREATORS", "Array", "Operation", "namespace", "namespaces", "operator_method", "primitive",
@@ -257,20 +258,27 @@ def as_array(y: Any, record: Primitive | None = None, values: Sequence[Any] = ()
     return y
 
 
-def complex_barrier(record: Primitive) -> Any:
-    """Stands in a node for an operation with a complex result, through which no gradient goes."""
-    return _ComplexBarrier(record.name)
+def on_complex(record: Primitive) -> Primitive:
+    """The record as it stands in the node of a complex result.
+
+    A gradient is that of a real loss with respect to real and imaginary part, as one complex number. Through
+    an analytic function it is multiplied by the derivative's conjugate; vjps multiply by the derivative, and
+    so they are given the gradient's conjugate, and what they return is conjugated.
+
+    Source: Kreutz-Delgado, "The complex gradient operator and the CR-calculus", arXiv:0906.4835, 2009.
+    """
+    if record.twin is None:
+        record.twin = dataclasses.replace(record, backward=_conjugating(record), vjps=record.vjps)
+    return record.twin
 
 
-class _ComplexBarrier:
-    def __init__(self, name: str) -> None:
-        self.name = name
+def _conjugating(record: Primitive) -> Callable[..., Any]:
+    def backward(xp: Any, g: Any, saved: Any, edges: Any, grads: Any) -> Any:
+        turned = tuple(map(xp.conj, g)) if isinstance(g, tuple) else xp.conj(g)
+        found = cast("Callable[..., Any]", record.backward)(xp, turned, saved, edges, grads)
+        return tuple([None if each is None else xp.conj(each) for each in found])
 
-    def backward(self, xp: Any, g: Any, saved: Any, edges: Any, grads: Any) -> Any:
-        raise GraphError(
-            f"{self.name}: the result is complex, and gradients through complex values are not defined here; "
-            "compute with real and imaginary parts, or detach() the input"
-        )
+    return backward
 
 
 def several(
@@ -296,13 +304,13 @@ def several(
     if not (mode and any(array.dtype.char in "efdEFD" for array in arrays)):
         return outs, None
     node = Node(record, (), (), ())
+    if any(array.dtype.char in "FD" for array in arrays):
+        node.op = on_complex(record)
     node.line = user_line()
     node.outputs = tuple((array.shape, array.dtype) for array in arrays)
     for index, (out, array) in enumerate(zip(outs, arrays, strict=True)):
-        if array.dtype.char in "efdE":
+        if array.dtype.char in "efdEFD":
             out._node = OutputNode(node, index)
-        elif array.dtype.char in "FD":
-            out._node = Node(complex_barrier(record), (node,), (None,), ())
     if mode is not True:
         mode.recorded(node, arrays)
     return outs, node
@@ -364,7 +372,7 @@ def _scope(record: Primitive) -> dict[str, Any]:
 
 _LOCALS = ("each", "error", "misnamed", "misplaced", "node", "out", "outs")
 _HELPERS = (
-    *(DistgradError, Node, Tensor, as_array, complex_barrier, constant, explain, home, lone, optional),
+    *(DistgradError, Node, Tensor, as_array, constant, explain, home, lone, on_complex, optional),
     *(outside, pick, several, share, unwrap_sequence, wrong_arguments, wrong_dtype),
 )
 _GLOBALS: dict[str, Any] = {each.__name__: each for each in _HELPERS}

@@ -62,6 +62,8 @@ class ArrayArithmetic:
             added, lengthened = _surplus_axes(g.shape, shape)
             if added or lengthened:
                 g = self._xp(g).sum(g, axis=added + lengthened).reshape(shape)
+        if g.dtype.kind == "c" and dtype.kind != "c":
+            g = g.real  # a real input moves along the real axis alone
         return g if g.dtype == dtype else g.astype(dtype)
 
     def zeros(self, meta: tuple[Any, Any], like: Any) -> Any:
@@ -137,6 +139,8 @@ class TensorArithmetic:
             added, lengthened = _surplus_axes(g.shape, shape)
             if added or lengthened:
                 g = namespace.reshape(namespace.sum(g, axis=added + lengthened), shape)
+        if g.dtype.kind == "c" and dtype.kind != "c":
+            g = namespace.real(g)
         return g if g.dtype == dtype else namespace.astype(g, dtype)
 
     def zeros(self, meta: tuple[Any, Any], like: Tensor) -> Tensor:
@@ -185,6 +189,11 @@ def _seeds(
                     f"{where}: a gradient must be given for a tensor of shape {list(output.shape)}; "
                     "without one the tensor must have one element"
                 )
+            if output.dtype.kind == "c":
+                raise DTypeError(
+                    f"{where}: a gradient must be given for a complex tensor; a loss is real: take its real "
+                    "part, or abs()"
+                )
             ones = _one(output._data)
             seeds.append((output._node, Tensor(ones) if create_graph else ones))
             continue
@@ -194,6 +203,8 @@ def _seeds(
             raise ShapeError(
                 f"{where}: gradient is {list(gradient.shape)} but the tensor is {list(output.shape)}"
             )
+        if gradient.dtype.kind == "c" and output.dtype.kind != "c":
+            raise DTypeError(f"{where}: gradient is {gradient.dtype} but the tensor {output.dtype}")
         value = gradient if create_graph else gradient._data
         if gradient.dtype != output.dtype:
             value = namespace.astype(value, output.dtype) if create_graph else value.astype(output.dtype)

@@ -25,14 +25,14 @@ _STEP = 1e-6
 def _outputs(function: Callable[..., Any], inputs: Sequence[Any]) -> list[Tensor]:
     out = function(*inputs)
     outs = [out] if isinstance(out, Tensor) else list(out)
-    return [o for o in outs if o.dtype.kind == "f"]
+    return [o for o in outs if o.dtype.kind in "fc"]
 
 
 def _differentiable(inputs: Sequence[Any]) -> list[int]:
     chosen = [i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
     for i in chosen:
-        if inputs[i].dtype != np.float64:
-            raise DTypeError(f"gradcheck: input {i} must be float64, got {inputs[i].dtype}")
+        if inputs[i].dtype not in (np.float64, np.complex128):
+            raise DTypeError(f"gradcheck: input {i} must be float64 or complex128, got {inputs[i].dtype}")
     if not chosen:
         raise GraphError("gradcheck: no input requires a gradient")
     return chosen
@@ -53,7 +53,7 @@ def gradcheck(
 
     Args:
         function: takes ``inputs``, returns a tensor or several.
-        inputs: its arguments; those that require a gradient must be float64.
+        inputs: its arguments; those that require a gradient must be float64 or complex128.
         eps: the difference's step.
         atol, rtol: how far apart the two may be.
         directions: random directions tried for each input.
@@ -70,7 +70,7 @@ def gradcheck(
             weights = [_random(rng, out) for out in outs]
             direction = _random(rng, inputs[place])
             (g,) = grad(outs, inputs[place], [Tensor(w) for w in weights], allow_unused=True)
-            exact = 0.0 if g is None else float((g._data * direction).sum())
+            exact = 0.0 if g is None else _product(g._data, direction)
             numeric = (
                 _shifted(function, inputs, place, direction, eps, weights)
                 - _shifted(function, inputs, place, direction, -eps, weights)
@@ -98,12 +98,20 @@ def _shifted(
     moved = list(inputs)
     moved[place] = Tensor(inputs[place]._data + step * direction, requires_grad=True)
     outs = _outputs(function, moved)
-    return float(np.sum([float((out._data * w).sum()) for out, w in zip(outs, weights, strict=True)]))
+    return float(np.sum([_product(w, out._data) for out, w in zip(outs, weights, strict=True)]))
+
+
+def _product(x: Any, y: Any) -> float:
+    """Re Σ x* y: of real and imaginary parts, the inner product."""
+    return float((x.conj() * y).sum().real)
 
 
 def _random(rng: np.random.Generator, like: Tensor) -> Any:
-    """Random numbers of a tensor's shape, where it lies."""
-    return to_device(np.asarray(rng.standard_normal(like.shape)), like.device)
+    """Random numbers of a tensor's shape and kind, where it lies."""
+    numbers = np.asarray(rng.standard_normal(like.shape))
+    if like.dtype.kind == "c":
+        numbers = np.asarray(numbers + 1j * rng.standard_normal(like.shape))
+    return to_device(numbers, like.device)
 
 
 def gradgradcheck(

@@ -424,7 +424,8 @@ class _Walk:
         """Put an output's gradient beside those of the operation's other outputs."""
         parent = node.edges[0]
         slots = self.grads.setdefault(parent, [None] * len(parent.outputs))
-        slots[node.index] = g
+        before = slots[node.index]  # from where the result was used, or from where the vjp had saved it
+        slots[node.index] = g if before is None else self.arithmetic.add(before, g)
 
     def differentiate(self, node: Node, g: Any, edges: tuple[Any, ...]) -> Any:
         """What the node's vjps return."""

@@ -119,6 +119,7 @@ class Primitive:
         attributes: names of the attributes, in order.
         vjps: by input name.
         backward: calls the vjps; compiled at the first call.
+        twin: the same for complex results, made when there is the first.
         signature: the formula's.
     """
 
@@ -140,6 +141,7 @@ class Primitive:
     attributes: tuple[str, ...] = ()
     vjps: dict[str, Vjp] = field(default_factory=dict)
     backward: Callable[..., Any] | None = None
+    twin: Primitive | None = None
     signature: inspect.Signature = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

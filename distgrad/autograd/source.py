@@ -74,7 +74,7 @@ _SHARE = """\
 _RECORD = """\
     if ({wanted}) and (_mode := modes.grad) and (_char := y.dtype.char) in "efdEFD":
         out._node = node = new(Node)
-        node.op = record if _char in "efdE" else complex_barrier(record)
+        node.op = record if _char in "efdE" else on_complex(record)
         node.number = next_number()
         node.edges = {edges}
         node.metas = {metas}

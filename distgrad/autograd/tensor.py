@@ -20,6 +20,7 @@ from distgrad.backend.namespace import NAMESPACES
 from distgrad.errors import DeviceError, DTypeError, GraphError
 
 __all__ = [
+    "DIFFERENTIABLE",
     "FLOATING",
     "OPERANDS",
     "UNTRACKED",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 FLOATING = "efdE"
+DIFFERENTIABLE = "efdEFD"
 _NUMBERS = (int, float, complex, bool)
 _WEAKENED: dict[type, Callable[..., Any]] = {np.float64: float, np.complex128: complex}
 
@@ -178,14 +180,14 @@ class Tensor(_Attached):
         """Ask for a gradient, or stop asking; returns the tensor.
 
         Raises:
-            DTypeError: a dtype that is not real floating-point.
+            DTypeError: a dtype that is not floating-point.
             GraphError: switching it off on the result of an operation.
         """
         if requires_grad:
             if self._node is None:
-                if self._data.dtype.char not in FLOATING:
+                if self._data.dtype.char not in DIFFERENTIABLE:
                     raise DTypeError(
-                        f"requires_grad_: gradients need a real floating dtype, got {self.dtype}; "
+                        f"requires_grad_: gradients need a floating dtype, got {self.dtype}; "
                         "convert with .astype(dg.float32) first"
                     )
                 self._node = self.leaf_state()

@@ -363,6 +363,15 @@ def planted_pair():
         del where["planted_pair"]
 
 
+def test_a_result_that_is_used_and_saved_gets_both_gradients():
+    def function(x):
+        values, vectors = dg.linalg.eigh(x)
+        return (vectors * values**2) @ vectors.mT
+
+    assert gradcheck(function, [leaf(3, 3)])
+    assert gradgradcheck(function, [leaf(3, 3)])
+
+
 @pytest.mark.parametrize("used", [(0,), (1,), (0, 1)])
 def test_backward_through_several_results(planted_pair, used):
     def function(x):

@@ -128,6 +128,10 @@ def _(xp: Any, g: Array, x1: Array, x2: Array) -> Array:
 def _(xp: Any, g: Array, x1: Array, y: Array) -> Array:
     if isinstance(x1, int | float):
         return g * y * float(np.log(x1)) if x1 > 0 else g * 0.0
+    if isinstance(x1, complex):
+        return g * y * complex(np.log(x1))
+    if x1.dtype.kind == "c":
+        return g * y * xp.log(xp.where(x1 == 0, 1.0, x1))
     return g * y * xp.where(x1 > 0, xp.log(xp.where(x1 > 0, x1, 1.0)), 0.0)
 
 

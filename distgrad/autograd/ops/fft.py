@@ -1,6 +1,7 @@
 """Discrete Fourier transforms.
 
-Their results or inputs are complex, so that no gradient goes through them.
+Each is linear, and the gradient is its transpose: a transform again, of a gradient that is padded where the
+input was cut, and cut where it was padded.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.parts import through_complex
-from distgrad.autograd.ops.rules import normalize_axes, same_shape
+from distgrad.autograd.ops.rules import normalize_axes, plain, same_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import AxisError, ShapeError
 
@@ -21,13 +21,13 @@ Lengths = Sequence[int] | None
 
 _WAVE = np.exp(1j * np.arange(12.0)).reshape(3, 4)
 _ONE = [
-    Sample((_WAVE,), grad=False),
-    Sample((_WAVE,), {"n": 5, "axis": 0, "norm": "ortho"}, note="padded", grad=False),
-    Sample((_WAVE,), {"n": 3, "norm": "forward"}, note="cut", grad=False),
+    Sample((_WAVE,)),
+    Sample((_WAVE,), {"n": 5, "axis": 0, "norm": "ortho"}, note="padded"),
+    Sample((_WAVE,), {"n": 3, "norm": "forward"}, note="cut"),
 ]
 _MANY = [
-    Sample((_WAVE,), grad=False),
-    Sample((_WAVE,), {"s": (2, 6), "axes": (1, 0), "norm": "ortho"}, note="cut and padded", grad=False),
+    Sample((_WAVE,)),
+    Sample((_WAVE,), {"s": (2, 6), "axes": (1, 0), "norm": "ortho"}, note="cut and padded"),
 ]
 _REJECTS = [
     Reject((_WAVE,), ShapeError, "fft: Invalid norm value none", {"norm": "none"}),
@@ -35,9 +35,53 @@ _REJECTS = [
 ]
 
 
+#: Which norm undoes the factor of the other direction's.
+_SWAPPED = {None: "forward", "backward": "forward", "forward": "backward", "ortho": "ortho"}
+
+
+def _resized(xp: Any, g: Array, axis: int, length: int) -> Array:
+    """Cut, or padded with zeros, to a length along an axis."""
+    place = axis % len(g.shape)
+    before = (slice(None),) * place
+    if g.shape[place] > length:
+        return xp.getitem(g, (*before, slice(0, length)))
+    if g.shape[place] < length:
+        shape = (*g.shape[:place], length, *g.shape[place + 1 :])
+        return xp.put_zeros(g, (*before, slice(0, g.shape[place])), shape)
+    return g
+
+
+def _as_input(xp: Any, g: Array, shape: Sequence[int]) -> Array:
+    """A gradient in the input's shape."""
+    for axis, length in enumerate(shape):
+        g = _resized(xp, g, axis, length)
+    return g
+
+
+def _halved(xp: Any, g: Array, axis: int, length: int, norm: Any, others: Any = ()) -> Array:
+    """The gradient of a half spectrum from that of a real signal of some length.
+
+    All but the first frequency, and the last of an even length, stand for their mirror images too.
+    """
+    y = xp.rfftn(g, s=[*(g.shape[i] for i in others), length], axes=(*others, axis), norm=_SWAPPED[norm])
+    count = y.shape[axis]
+    twice = 2.0 - (plain(xp.arange(count)) % length == 0)
+    if length % 2 == 0:
+        twice = twice - (plain(xp.arange(count)) == length // 2)
+    column = twice.reshape((-1, *(1,) * (len(g.shape) - axis % len(g.shape) - 1)))
+    return y * column.astype(plain(y).real.dtype)
+
+
 def _axes(x: Array, s: Lengths, axes: Lengths) -> Lengths:
     """The axes that lengths without axes belong to: the last ones."""
     return tuple(range(-len(s), 0)) if s is not None and axes is None and len(s) <= x.ndim else axes
+
+
+def _transformed(g: Array, s: Lengths, axes: Lengths) -> tuple[int, ...]:
+    """The axes of a transform, in its order."""
+    if axes is not None:
+        return tuple(axes)
+    return tuple(range(-len(s), 0)) if s is not None else tuple(range(len(g.shape)))
 
 
 @primitive(
@@ -60,7 +104,9 @@ def fft(xp: Any, x: Array, /, *, n: int | None = None, axis: int = -1, norm: str
     return xp.fft.fft(x, n=n, axis=axis, norm=norm)
 
 
-fft.vjp("x")(through_complex)
+@fft.vjp("x")
+def _(xp: Any, g: Array, x_shape: Any, axis: int, norm: str) -> Array:
+    return _resized(xp, xp.fftn(g, axes=(axis,), norm=norm), axis, x_shape[axis])
 
 
 @primitive(
@@ -74,7 +120,9 @@ def ifft(xp: Any, x: Array, /, *, n: int | None = None, axis: int = -1, norm: st
     return xp.fft.ifft(x, n=n, axis=axis, norm=norm)
 
 
-ifft.vjp("x")(through_complex)
+@ifft.vjp("x")
+def _(xp: Any, g: Array, x_shape: Any, axis: int, norm: str) -> Array:
+    return _resized(xp, xp.ifftn(g, axes=(axis,), norm=norm), axis, x_shape[axis])
 
 
 @primitive(
@@ -95,7 +143,9 @@ def fftn(xp: Any, x: Array, /, *, s: Lengths = None, axes: Lengths = None, norm:
     return xp.fft.fftn(x, s=s, axes=_axes(x, s, axes), norm=norm)
 
 
-fftn.vjp("x")(through_complex)
+@fftn.vjp("x")
+def _(xp: Any, g: Array, x_shape: Any, s: Lengths, axes: Lengths, norm: str) -> Array:
+    return _as_input(xp, xp.fftn(g, axes=_transformed(g, s, axes), norm=norm), x_shape)
 
 
 @primitive(
@@ -109,21 +159,26 @@ def ifftn(xp: Any, x: Array, /, *, s: Lengths = None, axes: Lengths = None, norm
     return xp.fft.ifftn(x, s=s, axes=_axes(x, s, axes), norm=norm)
 
 
-ifftn.vjp("x")(through_complex)
+@ifftn.vjp("x")
+def _(xp: Any, g: Array, x_shape: Any, s: Lengths, axes: Lengths, norm: str) -> Array:
+    return _as_input(xp, xp.ifftn(g, axes=_transformed(g, s, axes), norm=norm), x_shape)
 
 
 @primitive(
     math="y_k = Σ_j x_j e^(-2πi jk/n), k ≤ n/2",
     dtypes="real floating-point",
     result="any",
-    samples=[Sample(((3, 4),), grad=False), Sample(((3, 4),), {"n": 5, "axis": 0}, grad=False)],
+    samples=[Sample(((3, 4),)), Sample(((3, 4),), {"n": 5, "axis": 0})],
 )
 def rfft(xp: Any, x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
     """The half of ``fft`` that tells all about a real array; arguments as there."""
     return xp.fft.rfft(x, n=n, axis=axis, norm=norm)
 
 
-rfft.vjp("x")(through_complex)
+@rfft.vjp("x")
+def _(xp: Any, g: Array, x_shape: Any, n: int | None, axis: int, norm: str) -> Array:
+    whole = _resized(xp, g, axis, x_shape[axis] if n is None else n)
+    return _resized(xp, xp.fftn(whole, axes=(axis,), norm=norm), axis, x_shape[axis])
 
 
 @primitive(
@@ -137,21 +192,28 @@ def irfft(xp: Any, x: Array, /, *, n: int | None = None, axis: int = -1, norm: s
     return xp.fft.irfft(x, n=n, axis=axis, norm=norm)
 
 
-irfft.vjp("x")(through_complex)
+@irfft.vjp("x")
+def _(xp: Any, g: Array, x_shape: Any, axis: int, norm: str) -> Array:
+    return _resized(xp, _halved(xp, g, axis, g.shape[axis], norm), axis, x_shape[axis])
 
 
 @primitive(
     math="y = fftn of a real array, half of the last axis",
     dtypes="real floating-point",
     result="any",
-    samples=[Sample(((3, 4),), grad=False), Sample(((3, 4),), {"s": (2, 6), "axes": (1, 0)}, grad=False)],
+    samples=[Sample(((3, 4),)), Sample(((3, 4),), {"s": (2, 6), "axes": (1, 0)})],
 )
 def rfftn(xp: Any, x: Array, /, *, s: Lengths = None, axes: Lengths = None, norm: str = "backward") -> Array:
     """``rfft`` along the last axis and ``fft`` along the others; arguments as in ``fftn``."""
     return xp.fft.rfftn(x, s=s, axes=_axes(x, s, axes), norm=norm)
 
 
-rfftn.vjp("x")(through_complex)
+@rfftn.vjp("x")
+def _(xp: Any, g: Array, x_shape: Any, s: Lengths, axes: Lengths, norm: str) -> Array:
+    places = _transformed(g, s, axes)
+    length = x_shape[places[-1]] if s is None else s[-1]
+    whole = _resized(xp, g, places[-1], length)
+    return _as_input(xp, xp.fftn(whole, axes=places, norm=norm), x_shape)
 
 
 @primitive(
@@ -165,7 +227,10 @@ def irfftn(xp: Any, x: Array, /, *, s: Lengths = None, axes: Lengths = None, nor
     return xp.fft.irfftn(x, s=s, axes=_axes(x, s, axes), norm=norm)
 
 
-irfftn.vjp("x")(through_complex)
+@irfftn.vjp("x")
+def _(xp: Any, g: Array, x_shape: Any, s: Lengths, axes: Lengths, norm: str) -> Array:
+    *others, last = _transformed(g, s, axes)
+    return _as_input(xp, _halved(xp, g, last, g.shape[last], norm, others), x_shape)
 
 
 @primitive(
@@ -179,21 +244,27 @@ def hfft(xp: Any, x: Array, /, *, n: int | None = None, axis: int = -1, norm: st
     return xp.fft.hfft(x, n=n, axis=axis, norm=norm)
 
 
-hfft.vjp("x")(through_complex)
+@hfft.vjp("x")
+def _(xp: Any, g: Array, x_shape: Any, axis: int, norm: str) -> Array:
+    half = _halved(xp, g, axis, g.shape[axis], _SWAPPED[norm])
+    return _resized(xp, xp.conj(half), axis, x_shape[axis])
 
 
 @primitive(
     math="x with hfft(x) = y",
     dtypes="real floating-point",
     result="any",
-    samples=[Sample(((3, 4),), grad=False), Sample(((3, 4),), {"n": 5, "axis": 0}, grad=False)],
+    samples=[Sample(((3, 4),)), Sample(((3, 4),), {"n": 5, "axis": 0})],
 )
 def ihfft(xp: Any, x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
     """The inverse of ``hfft``; arguments as in ``rfft``."""
     return xp.fft.ihfft(x, n=n, axis=axis, norm=norm)
 
 
-ihfft.vjp("x")(through_complex)
+@ihfft.vjp("x")
+def _(xp: Any, g: Array, x_shape: Any, n: int | None, axis: int, norm: str) -> Array:
+    whole = _resized(xp, g, axis, x_shape[axis] if n is None else n)
+    return _resized(xp, xp.ifftn(whole, axes=(axis,), norm=norm), axis, x_shape[axis])
 
 
 _SHIFTS = [

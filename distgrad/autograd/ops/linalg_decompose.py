@@ -1,7 +1,8 @@
 """Decompositions of matrices, and what is computed from them.
 
-Gradients are those of the real case. A gradient of single vectors where singular values or eigenvalues
-coincide does not exist; there, only what does not depend on the choice of the vectors has one.
+Gradients are those of the real case, but for eigenvalues and singular values. A gradient of single vectors
+where singular values or eigenvalues coincide does not exist; there, only what does not depend on the choice
+of the vectors has one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.linalg_solve import REGULAR
+from distgrad.autograd.ops.parts import decline_complex
 from distgrad.autograd.ops.rules import Shape, plain
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import GraphError, OptionError
@@ -32,7 +34,7 @@ _RECTANGLES = [
 
 def _hermitian(xp: Any, x: Array) -> Array:
     """The Hermitian part: of a Hermitian matrix, the matrix itself."""
-    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
+    if len(x.shape) < 2 or x.shape[-1] != x.shape[-2]:
         return x  # what follows refuses it
     return x * 0.5 + xp.conj(xp.matrix_transpose(x)) * 0.5  # halves first: large numbers must not overflow
 
@@ -70,12 +72,13 @@ def cholesky(xp: Any, x: Array, /, *, upper: bool = False) -> Array:
 
 @cholesky.vjp("x")
 def _(xp: Any, g: Array, y: Array, upper: bool) -> Array:
+    decline_complex("cholesky", y)
     if upper:
         g, y = xp.matrix_transpose(g), xp.matrix_transpose(y)
     turned = xp.matrix_transpose(y)
     product = xp.matmul(turned, g)
     half = (xp.tril(product) + xp.tril(product, k=-1)) * 0.5
-    return _symmetric(xp, xp.matrix_transpose(xp.solve(turned, xp.matrix_transpose(xp.solve(turned, half)))))
+    return _hermitian(xp, xp.matrix_transpose(xp.solve(turned, xp.matrix_transpose(xp.solve(turned, half)))))
 
 
 # -- QR
@@ -111,6 +114,7 @@ def qr(xp: Any, x: Array, /, *, mode: str = "reduced") -> tuple[Array, Array]:
 
 @qr.vjp("x")
 def _(xp: Any, g: tuple[Array, Array], x: Array, y: tuple[Array, Array], mode: str) -> Array:
+    decline_complex("qr", x)
     rows, columns = x.shape[-2:]
     if mode == "complete" and rows > columns:
         raise GraphError("qr: mode='complete' has no gradient for more rows than columns; use 'reduced'")
@@ -158,8 +162,9 @@ def _(xp: Any, g: tuple[Array, Array], y: tuple[Array, Array]) -> Array:
     (g_values, g_vectors), (values, vectors) = g, y
     turned = xp.matrix_transpose(vectors)
     inner = _gaps(xp, values) * xp.matmul(turned, g_vectors)
-    along = xp.matmul(vectors * xp.expand_dims(g_values, axis=-2), turned)
-    return _symmetric(xp, along + xp.matmul(xp.matmul(vectors, inner), turned))
+    outside = xp.conj(vectors)
+    along = xp.matmul(outside * xp.expand_dims(g_values, axis=-2), turned)
+    return _hermitian(xp, along + xp.matmul(xp.matmul(outside, inner), turned))
 
 
 @primitive(
@@ -178,7 +183,7 @@ def eigvalsh(xp: Any, x: Array, /) -> Array:
 @eigvalsh.vjp("x")
 def _(xp: Any, g: Array, x: Array) -> Array:
     vectors = xp.eigh(x)[1]
-    return xp.matmul(vectors * xp.expand_dims(g, axis=-2), xp.matrix_transpose(vectors))
+    return xp.matmul(vectors * xp.expand_dims(g, axis=-2), xp.conj(xp.matrix_transpose(vectors)))
 
 
 # -- singular values
@@ -214,6 +219,7 @@ def svd(xp: Any, x: Array, /, *, full_matrices: bool = True) -> tuple[Array, Arr
 
 @svd.vjp("x")
 def _(xp: Any, g: Any, x: Array, y: Any, full_matrices: bool) -> Array:
+    decline_complex("svd", x)
     (g_u, g_s, g_vh), (u, s, vh) = g, y
     inner = min(x.shape[-2:])
     if full_matrices and x.shape[-2] != x.shape[-1]:
@@ -293,6 +299,7 @@ def pinv(xp: Any, x: Array, /, *, rtol: Any = None) -> Array:
 
 @pinv.vjp("x")
 def _(xp: Any, g: Array, x: Array, y: Array) -> Array:
+    decline_complex("pinv", x)
     turned, g_turned = xp.matrix_transpose(y), xp.matrix_transpose(g)
     columns = xp.matmul(xp.matmul(g_turned, y), turned)
     rows = xp.matmul(xp.matmul(turned, y), g_turned)

@@ -45,12 +45,12 @@ def vecdot(xp: Any, x1: Array, x2: Array, /, *, axis: int = -1) -> Array:
 
 @vecdot.vjp("x1")
 def _(xp: Any, g: Array, x2: Array, axis: int) -> Array:
-    return xp.expand_dims(g, axis=axis) * x2
+    return xp.conj(xp.expand_dims(g, axis=axis) * x2)
 
 
 @vecdot.vjp("x2")
 def _(xp: Any, g: Array, x1: Array, axis: int) -> Array:
-    return xp.expand_dims(g, axis=axis) * x1
+    return xp.expand_dims(g, axis=axis) * xp.conj(x1)
 
 
 @composite(

@@ -8,6 +8,7 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
+from distgrad.autograd.ops.parts import decline_complex
 from distgrad.autograd.ops.rules import Shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import ShapeError
@@ -94,12 +95,17 @@ def _(xp: Any, g: Array, y: Array) -> Array:
     rejects=[_NOT_SQUARE],
 )
 def det(xp: Any, x: Array, /) -> Array:
-    """The determinant of square matrices; its gradient is the matrix of cofactors, singular or not."""
+    """The determinant of square matrices; its gradient is the matrix of cofactors, singular or not.
+
+    That of a complex matrix goes through its inverse.
+    """
     return xp.linalg.det(x)
 
 
 @det.vjp("x")
-def _(xp: Any, g: Array, x: Array) -> Array:
+def _(xp: Any, g: Array, x: Array, y: Array) -> Array:
+    if x.dtype.kind == "c":
+        return xp.reshape(g * y, (*g.shape, 1, 1)) * xp.matrix_transpose(xp.inv(x))
     return xp.reshape(g, (*g.shape, 1, 1)) * xp.cofactors(x)
 
 
@@ -191,6 +197,7 @@ def slogdet(xp: Any, x: Array, /) -> tuple[Array, Array]:
 
 @slogdet.vjp("x")
 def _(xp: Any, g: tuple[Array, Array], x: Array) -> Array:
+    decline_complex("slogdet", x)
     return xp.reshape(g[1], (*x.shape[:-2], 1, 1)) * xp.matrix_transpose(xp.inv(x))
 
 

@@ -26,7 +26,8 @@ def _weights(xp: Any, x: Array, fweights: Any, aweights: Any) -> Any:
     for w in given:
         if tuple(w.shape) != tuple(x.shape[-1:]):
             raise ShapeError(f"cov: expected a weight for each of {x.shape[-1]} columns, got {list(w.shape)}")
-    parts = [xp.astype(w, x.dtype) for w in given]
+    dtype = np.zeros(0, x.dtype).real.dtype
+    parts = [xp.astype(w, dtype) for w in given]
     return None if not parts else parts[0] if len(parts) == 1 else parts[0] * parts[1]
 
 
@@ -68,7 +69,7 @@ def cov(xp: Any, x: Array, /, *, correction: float = 1, fweights: Any = None, aw
         mean = xp.sum(rows * weights, axis=1, keepdims=True) / total
         factor = total - correction
         if aweights is not None and correction:
-            factor = total - correction * xp.sum(weights * xp.astype(aweights, rows.dtype)) / total
+            factor = total - correction * xp.sum(weights * xp.astype(aweights, weights.dtype)) / total
     centred = rows - mean
     weighted = centred if weights is None else centred * weights
     floor = max(factor, 0) if weights is None else xp.maximum(factor, 0.0)

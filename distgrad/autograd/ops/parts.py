@@ -1,7 +1,6 @@
-"""Parts of complex numbers.
+"""Parts of complex numbers, and numbers put together from them.
 
-Complex arrays compute, but no gradient goes through them: what has a complex result or a complex input raises
-when backward reaches it.
+The gradient of a complex number has as parts the gradients of its parts.
 """
 
 from __future__ import annotations
@@ -22,12 +21,17 @@ COMPLEX = [
 ]
 
 
-def through_complex(xp: Any, g: Array) -> Array:
-    """The gradient of a real result with respect to a complex input: an error."""
-    raise GraphError(
-        "the input is complex, and gradients through complex values are not defined here; "
-        "compute with real and imaginary parts, or detach() the input"
-    )
+def decline_complex(where: str, x: Array) -> None:
+    """Refuse the gradient of a complex input whose formula is that of the real case.
+
+    Raises:
+        GraphError: ``x`` is complex.
+    """
+    if x.dtype.kind == "c":
+        raise GraphError(
+            f"{where}: there is no gradient with respect to complex matrices; compute with real and "
+            "imaginary parts, or detach() the input"
+        )
 
 
 @primitive(math="y = x*", shape=same_shape, dtypes="numeric", samples=[*UNARY, *COMPLEX])
@@ -38,7 +42,7 @@ def conj(xp: Any, x: Array, /) -> Array:
 
 @conj.vjp("x")
 def _(xp: Any, g: Array) -> Array:
-    return g
+    return xp.conj(g)
 
 
 @primitive(math="y = Re x", shape=same_shape, dtypes="numeric", result="any", view=True, samples=UNARY)
@@ -65,4 +69,6 @@ def imag(xp: Any, x: Array, /) -> Array:
     return xp.imag(x)
 
 
-imag.vjp("x")(through_complex)
+@imag.vjp("x")
+def _(xp: Any, g: Array) -> Array:
+    return g * 1j

@@ -50,14 +50,23 @@ def round(xp: Any, x: Array, /) -> Array:
 
 @primitive(math="y = x / |x|, and 0 at 0", shape=same_shape, dtypes="numeric", samples=UNARY)
 def sign(xp: Any, x: Array, /) -> Array:
-    """−1, 0 or 1; of a complex number, the point on the unit circle. The gradient is 0."""
+    """−1, 0 or 1; of a complex number, the point on the unit circle. A real gradient is 0."""
     y = xp.sign(x) + 0  # −0 becomes 0
     if y.dtype.kind == "c":  # NumPy gives ∞ + NaN·i the sign 1
         return xp.where(xp.isnan(x), xp.nan * (1 + 1j), y).astype(y.dtype)
     return y
 
 
-for _steps in (ceil, floor, trunc, round, sign):
+@sign.vjp("x")
+def _(xp: Any, g: Array, x: Array, y: Array) -> Array:
+    if x.dtype.kind != "c":
+        return nothing(xp, g)
+    size = xp.abs(x)  # only what turns the number changes its place on the circle
+    turning = g - xp.real(g * y) * xp.conj(y)
+    return xp.where(size == 0, 0.0, turning / xp.where(size == 0, 1.0, size))
+
+
+for _steps in (ceil, floor, trunc, round):
     _steps.vjp("x")(nothing)
 
 

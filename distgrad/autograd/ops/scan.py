@@ -73,7 +73,7 @@ def _(xp: Any, g: Array, axis: int | None, include_initial: bool) -> Array:
 @primitive(
     math="y_i = a_i y_{i-1} + b_i along the last axis",
     shape=lambda a, b: b,
-    dtypes="real floating-point",
+    dtypes="floating-point",
     samples=[
         Sample(((3, 4), (3, 4))),
         Sample((np.array([2.0, 0.0, 0.5, 0.0, 0.0]), (5,)), note="zeros"),

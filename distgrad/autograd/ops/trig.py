@@ -144,7 +144,7 @@ def asinh(xp: Any, x: Array, /) -> Array:
 
 @asinh.vjp("x")
 def _(xp: Any, g: Array, x: Array) -> Array:
-    return g / xp.hypot(x, 1.0)
+    return g / (xp.sqrt(x * x + 1.0) if x.dtype.kind == "c" else xp.hypot(x, 1.0))
 
 
 @primitive(math="y = arcosh x", shape=same_shape, dtypes="floating-point", domain=(1.2, 3.0), samples=UNARY)
