@@ -1,6 +1,7 @@
 """Discrete Fourier transforms: the array API standard's ``fft`` extension."""
 
 from distgrad.autograd.creation import fftfreq, rfftfreq
+from distgrad.autograd.later import PUBLIC, attributes
 from distgrad.autograd.ops.fft import (
     fft,
     fftn,
@@ -15,6 +16,8 @@ from distgrad.autograd.ops.fft import (
     rfft,
     rfftn,
 )
+
+__getattr__ = attributes("fft")
 
 __all__ = [
     "fft",
@@ -32,3 +35,8 @@ __all__ = [
     "rfftfreq",
     "rfftn",
 ]
+__all__.extend(PUBLIC["fft"].split())
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

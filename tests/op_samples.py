@@ -20,7 +20,7 @@ KEYWORDS = {
     "dims": "axis",
     "unbiased": "correction",
 }
-NUM_SAMPLES = 12
+NUM_SAMPLES = 8
 
 
 def ours(value):
@@ -36,10 +36,15 @@ def ours(value):
 
 
 def keywords(function, given):
-    """Keyword arguments by the names that our function has for them."""
+    """Keyword arguments by the names that our function has for them: an axis may be one of several axes."""
     record = getattr(function, "record", None)
     known = inspect.signature(record.formula if record else function).parameters
-    return {name if name in known else KEYWORDS.get(name, name): ours(value) for name, value in given.items()}
+    found = {}
+    for name, value in given.items():
+        own = name if name in known else KEYWORDS.get(name, name)
+        own = "axes" if own == "axis" and "axes" in known else own
+        found[own] = (value,) if own == "axes" and isinstance(value, int) else ours(value)
+    return found
 
 
 def leaves(value):
@@ -117,6 +122,8 @@ def samples(info, dtype=torch.float64):
     """The first samples of an operation, seeded."""
     torch.manual_seed(0)
     found = []
+    if not info.supports_dtype(dtype, "cpu"):
+        dtype = torch.complex128
     for sample in info.sample_inputs("cpu", dtype, requires_grad=True):
         found.append(sample)
         if len(found) == NUM_SAMPLES:

@@ -22,6 +22,7 @@ FILES: dict[str, str] = {
     "bessel": "i0 i0e i1 i1e",
     "blas": "addbmm addcdiv addcmul addmm addmv addr baddbmm dot lerp multi_dot vdot",
     "calculus": "cumulative_trapezoid gradient trapezoid vander",
+    "fourier": "fft2 hfft2 hfftn ifft2 ihfft2 ihfftn irfft2 istft rfft2 stft",
     "gamma": "digamma gammaln multigammaln polygamma polygamma_of zeta",
     "gaussian": "erfcx log_ndtr ndtri",
     "indexed": "index_copy index_fill index_reduce masked_scatter put scatter_combine scatter_reduce",
@@ -33,6 +34,7 @@ PUBLIC: dict[str, str] = {
     "": "corrcoef cov"
     " deg2rad exp2 float_power fmax fmin fmod frexp gradient heaviside ldexp logaddexp2 nan_to_num rad2deg"
     " sinc trapezoid vander",
+    "fft": "fft2 hfft2 hfftn ifft2 ihfft2 ihfftn irfft2 rfft2",
     "linalg": "multi_dot",
     "special": "digamma entr erfcx gammaln i0 i0e i1 i1e log_ndtr multigammaln ndtri polygamma xlog1py zeta",
 }
@@ -41,8 +43,8 @@ PUBLIC: dict[str, str] = {
 TORCH = (
     "addbmm addcdiv addcmul addmm addmv addr baddbmm block_diag cartesian_prod combinations"
     " cumulative_trapezoid diag_embed diagonal_scatter dist dot frac index_copy index_fill index_reduce"
-    " kthvalue lerp logcumsumexp masked_scatter mode pdist put put_strided renorm rsqrt scatter_reduce"
-    " select_scatter slice_scatter take_strided unfold_axis vdot"
+    " istft kthvalue lerp logcumsumexp masked_scatter mode pdist put put_strided renorm rsqrt"
+    " scatter_reduce select_scatter slice_scatter stft take_strided unfold_axis vdot"
 )
 # fmt: on
 

@@ -201,7 +201,7 @@ def test_what_is_refused():
         dg.func.grad(cubes, argnums=1)(x)
     with pytest.raises(DTypeError, match="argument 0 holds no tensor, got float"):
         dg.func.grad(cubes)(2.0)
-    with pytest.raises(DTypeError, match="gradients need a real floating dtype"):
+    with pytest.raises(DTypeError, match="gradients need a floating dtype"):
         dg.func.grad(cubes)(dg.asarray(np.arange(3)))
     for jacobian in (dg.func.jacrev, dg.func.jacfwd):
         with pytest.raises(DTypeError, match="function must return tensors, got float"):

@@ -158,3 +158,34 @@ def test_the_normal_distribution_in_its_tails():
     close(dg.special.log_ndtr(np.array([-40.0])), [-804.608442], rtol=1e-8)
     close(dg.special.ndtri(dg.special.ndtr(x[:5])), x[:5], rtol=1e-9)
     assert dg.special.ndtri(np.array([0.0, 1.0])).tolist() == [-math.inf, math.inf]
+
+
+# -- transforms
+
+
+@pytest.mark.parametrize("name", ["fft2", "ifft2", "irfft2", "rfft2"])
+def test_transforms_along_two_axes(name):
+    x = numbers(4, 6) if name == "rfft2" else numbers(4, 6) + 1j * numbers(4, 6, seed=1)
+    for options in ({}, {"s": (3, 8), "norm": "ortho"}, {"axes": (1, 0), "norm": "forward"}):
+        close(getattr(dg.fft, name)(x, **options), getattr(np.fft, name)(x, **options))
+
+
+def test_transforms_of_hermitian_signals():
+    x = numbers(4, 6)
+    half = dg.fft.ihfftn(x)
+    whole = np.conj(np.fft.fft2(x)) / 24
+    close(half, whole[:, :4])
+    close(dg.fft.hfftn(half, s=(4, 6)), x)
+    close(dg.fft.hfft2(dg.fft.ihfft2(x, norm="ortho"), s=(4, 6), norm="ortho"), x)
+
+
+@pytest.mark.parametrize("onesided", [True, False])
+def test_a_signal_window_by_window_and_back(onesided):
+    x, window = numbers(2, 40), np.hanning(10)[1:-1]
+    options = {"hop_length": 3, "window": window, "onesided": onesided}
+    y = namespace.stft(x, 8, **options)
+    padded = np.pad(x, [(0, 0), (4, 4)], mode="reflect")
+    for t in range(y.shape[2]):
+        frame = np.fft.fft(padded[:, 3 * t : 3 * t + 8] * window)
+        np.testing.assert_allclose(y.numpy()[:, :, t], frame[:, : y.shape[1]], atol=1e-12)
+    close(namespace.istft(y, 8, length=39, **options), x[:, :39])

@@ -8,7 +8,14 @@ pytest.importorskip("expecttest")
 from op_samples import check_sample, samples
 from torch.testing._internal.common_methods_invocations import op_db
 
+import distgrad as dg
 from distgrad.autograd.dispatch import namespace
+
+
+def pairs(x, return_complex):
+    """A complex result, or its parts along a last axis."""
+    return x if return_complex else namespace.stack([namespace.real(x), namespace.imag(x)], axis=-1)
+
 
 #: Called as PyTorch's function of the same name.
 SAME = (
@@ -36,16 +43,22 @@ OTHERWISE = {
         f"scatter_reduce.{kind}": namespace.scatter_reduce for kind in ("sum", "prod", "mean", "amin", "amax")
     },
     "nn.functional.pdist": namespace.pdist,
+    "stft": lambda x, n, return_complex=True, **options: pairs(
+        namespace.stft(x, n, **options), return_complex
+    ),
+    "istft": namespace.istft,
     "lgamma": namespace.gammaln,
     **{f"polygamma.polygamma_n_{n}": lambda x, n: namespace.polygamma(n, x) for n in range(5)},
     **{f"special.{x}": getattr(namespace, x) for x in SPECIAL.split()},
 }
-FUNCTIONS = {name: getattr(namespace, name.split(".")[0]) for name in SAME.split()} | OTHERWISE
+#: The transforms, which stand in a room of their own.
+FFT = {f"fft.{name}": getattr(dg.fft, name) for name in dg.fft.__all__ if not name.endswith("freq")}
+FUNCTIONS = {name: getattr(namespace, name.split(".")[0]) for name in SAME.split()} | OTHERWISE | FFT
 TOLERANCE = {"cov": 1e-6}  # weights in float32 are multiplied in float32 there
 INFOS = {info.full_name: info for info in op_db}
 
 
-@pytest.mark.filterwarnings("ignore:index_reduce")
+@pytest.mark.filterwarnings("ignore:index_reduce", "ignore:A window was not")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_operation_equals_pytorch_s_on_its_samples(name):
     found = samples(INFOS[name])

@@ -36,7 +36,7 @@ _REJECTS = [
 
 
 #: Which norm undoes the factor of the other direction's.
-_SWAPPED = {None: "forward", "backward": "forward", "forward": "backward", "ortho": "ortho"}
+SWAPPED = {None: "forward", "backward": "forward", "forward": "backward", "ortho": "ortho"}
 
 
 def _resized(xp: Any, g: Array, axis: int, length: int) -> Array:
@@ -63,7 +63,7 @@ def _halved(xp: Any, g: Array, axis: int, length: int, norm: Any, others: Any = 
 
     All but the first frequency, and the last of an even length, stand for their mirror images too.
     """
-    y = xp.rfftn(g, s=[*(g.shape[i] for i in others), length], axes=(*others, axis), norm=_SWAPPED[norm])
+    y = xp.rfftn(g, s=[*(g.shape[i] for i in others), length], axes=(*others, axis), norm=SWAPPED[norm])
     count = y.shape[axis]
     twice = 2.0 - (plain(xp.arange(count)) % length == 0)
     if length % 2 == 0:
@@ -246,7 +246,7 @@ def hfft(xp: Any, x: Array, /, *, n: int | None = None, axis: int = -1, norm: st
 
 @hfft.vjp("x")
 def _(xp: Any, g: Array, x_shape: Any, axis: int, norm: str) -> Array:
-    half = _halved(xp, g, axis, g.shape[axis], _SWAPPED[norm])
+    half = _halved(xp, g, axis, g.shape[axis], SWAPPED[norm])
     return _resized(xp, xp.conj(half), axis, x_shape[axis])
 
 
