@@ -171,6 +171,7 @@ INTERNAL = {
     "argcummin",
     "cofactors_vjp",
     "polygamma_of",
+    "lu_permutation",
     "argmode",
     "scatter_combine",
 }
