@@ -28,6 +28,13 @@ def _outputs(function: Callable[..., Any], inputs: Sequence[Any]) -> list[Tensor
     return [o for o in outs if o.dtype.kind in "fc"]
 
 
+def _grad(outs: list[Tensor], inputs: list[Any], weights: Sequence[Any], create_graph: bool = False) -> Any:
+    """Gradients of the results that have a graph; the others must be constant, or the differences tell."""
+    pairs = [(out, w) for out, w in zip(outs, weights, strict=True) if out.requires_grad]
+    starts, seeds = zip(*pairs, strict=True) if pairs else (outs, weights)
+    return grad(starts, inputs, list(seeds), create_graph=create_graph, allow_unused=True)
+
+
 def _differentiable(inputs: Sequence[Any]) -> list[int]:
     chosen = [i for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
     for i in chosen:
@@ -69,7 +76,7 @@ def gradcheck(
             outs = _outputs(function, inputs)
             weights = [_random(rng, out) for out in outs]
             direction = _random(rng, inputs[place])
-            (g,) = grad(outs, inputs[place], [Tensor(w) for w in weights], allow_unused=True)
+            (g,) = _grad(outs, [inputs[place]], [Tensor(w) for w in weights])
             exact = 0.0 if g is None else _product(g._data, direction)
             numeric = (
                 _shifted(function, inputs, place, direction, eps, weights)
@@ -130,7 +137,7 @@ def gradgradcheck(
         xs, ws = arguments[: len(inputs)], arguments[len(inputs) :]
         outs = _outputs(function, xs)
         wanted = [xs[i] for i in chosen]
-        gs = grad(outs, wanted, ws, create_graph=True, allow_unused=True)
+        gs = _grad(outs, wanted, ws, create_graph=True)
         return [
             x * 0.0 if g is None else g if g.requires_grad else g + x * 0.0
             for g, x in zip(gs, wanted, strict=True)
