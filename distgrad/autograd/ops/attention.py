@@ -100,7 +100,7 @@ def attention(xp: Any, query: Array, key: Array, value: Array, /, *, scale: floa
 
     Args:
         query: ``[..., L, E]``.
-        key: ``[..., S, E]``, S at least 1.
+        key: ``[..., S, E]``.
         value: ``[..., S, Ev]``.
         scale: what scores are multiplied by.
         is_causal: query i sees keys 0 … i only.
@@ -159,7 +159,7 @@ def attention_weights(
     Returns:
         ``[..., L, S]``, whose rows sum to 1, or are 0.
     """
-    scale = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scale = 1.0 / math.sqrt(query.shape[-1] or 1) if scale is None else scale
     if attn_mask is None:
         return _plain_weights(xp, query, key, scale, is_causal)
     return _masked_softmax(xp, xp.matmul(query * scale, xp.matrix_transpose(key)), attn_mask)
@@ -185,6 +185,8 @@ def attention_weights(
             note="shared keys, a mask for each of the batch",
         ),
         Sample(((0, 3, 4), (0, 5, 4), (0, 5, 6)), note="empty"),
+        Sample(((2, 3, 4), (2, 0, 4), (2, 0, 6)), note="no keys"),
+        Sample(((2, 3, 0), (2, 5, 0), (2, 5, 6)), note="no features"),
     ],
     rejects=[
         Reject(((3, 4), (5, 3), (5, 4)), ShapeError, "need the same features"),
@@ -232,7 +234,7 @@ def scaled_dot_product_attention(
         heads = key.shape[-3]
         query, key, value = (_grouped(xp, x, heads) for x in (query, key, value))
         attn_mask = _grouped_mask(xp, attn_mask, heads)
-    scale = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scale = 1.0 / math.sqrt(query.shape[-1] or 1) if scale is None else scale
     if attn_mask is None and not dropout_p and key.shape[-2]:
         y = xp.attention(query, key, value, scale=scale, is_causal=is_causal)
         return xp.reshape(y, shape) if enable_gqa else y

@@ -13,6 +13,7 @@ from distgrad.autograd.ops.rules import (
     Shape,
     added,
     at_hand,
+    highest,
     in_float32,
     plain,
     same_shape,
@@ -24,6 +25,7 @@ from distgrad.errors import DTypeError, ShapeError
 _SAMPLES = [
     Sample(((3, 4),)),
     Sample(((2, 3, 4),), {"axis": 1}),
+    Sample(((3, 0),), note="over nothing"),
     Sample((np.array([[800.0, 0.0, -800.0]]),), note="tails", grad=False),
 ]
 
@@ -35,7 +37,7 @@ def softmax(xp: Any, x: Array, /, *, axis: int = -1) -> Array:
 
 
 def _softmax(xp: Any, x: Array, axis: int) -> Array:
-    e = xp.exp(x - xp.max(x, axis=axis, keepdims=True))
+    e = xp.exp(x - highest(xp, x, axis))
     e /= xp.sum(e, axis=axis, keepdims=True)
     return e
 
@@ -53,7 +55,9 @@ def log_softmax(xp: Any, x: Array, /, *, axis: int = -1) -> Array:
 
 
 def _log_softmax(xp: Any, x: Array, axis: int) -> Array:
-    shifted = x - xp.max(x, axis=axis, keepdims=True)
+    shifted = x - highest(xp, x, axis)
+    if not x.size:
+        return shifted  # rather than the logarithm of nothing
     return shifted - xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True))
 
 
@@ -130,7 +134,7 @@ def softmax_cross_entropy(
     check_classes("softmax_cross_entropy", logits.shape, target, counted)
     counted, logits, classes = _counted(xp, logits, target, ignore_index)
     (wide,) = widened(logits)
-    top = xp.max(wide, axis=1, keepdims=True)
+    top = highest(xp, wide, 1)
     total = xp.log(xp.sum(xp.exp(wide - top), axis=1)) + top[:, 0]
     y = total - wide[xp.arange(logits.shape[0]), classes]
     y = y if counted is None else xp.where(counted, y, 0.0)

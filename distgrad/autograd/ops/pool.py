@@ -17,7 +17,7 @@ import numpy as np
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.conv import Geometry, Sizes, interior, pad
-from distgrad.autograd.ops.rules import Shape, pairs, widened
+from distgrad.autograd.ops.rules import Shape, at_hand, pairs, widened
 from distgrad.autograd.ops.scatter import check_index
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.autograd.tensor import FLOATING
@@ -83,17 +83,34 @@ def _lowest(dtype: Any) -> float:
 
 
 def _first_hits(xp: Any, x: Array, geometry: Geometry) -> Iterator[tuple[tuple[Any, ...], Array]]:
-    """For each place in the kernel: its slice, and where it is the first to hold the window's maximum."""
+    """For each place in the kernel: its slice, and where it is the first to hold the window's maximum.
+
+    NaN is largest, so that the gradient goes where the value came from; of several the last, as PyTorch's.
+    """
     padded = pad(xp, x, geometry, _lowest(x.dtype))
     inside = pad(xp, xp.ones((1, 1, *x.shape[2:]), dtype=bool), geometry, False)  # padding may tie with -∞
     offsets = geometry.offsets(geometry.out(x.shape[2:]))
     y = _maximum(xp, padded, offsets)
     free = xp.ones(y.shape, dtype=bool)
-    for offset in offsets:
+    nans = _last_nans(xp, padded, y, offsets)
+    for offset, nan in zip(offsets, nans, strict=True):
         key = (..., *offset)
-        hit = free & inside[key] & (padded[key] == y)
+        hit = free & inside[key] & (padded[key] == y) | nan
         free &= ~hit
         yield key, hit
+
+
+def _last_nans(xp: Any, padded: Array, y: Array, offsets: list[tuple[slice, ...]]) -> list[Any]:
+    """For each place in the kernel, where it is the last to hold a NaN; nowhere if there is none."""
+    nan = y != y
+    if at_hand(y) and not xp.any(nan):
+        return [xp.zeros((), dtype=bool)] * len(offsets)
+    found = []
+    for offset in reversed(offsets):
+        there = padded[(..., *offset)]
+        found.append(nan & (there != there))
+        nan = nan & ~found[-1]
+    return found[::-1]
 
 
 def _maximum(xp: Any, padded: Array, offsets: list[tuple[slice, ...]]) -> Array:

@@ -21,6 +21,7 @@ __all__ = [
     "broadcast_shape",
     "count_over",
     "first_shape",
+    "highest",
     "in_float32",
     "mixed_dtypes",
     "normalize_axes",
@@ -94,6 +95,13 @@ def reduced_shape(x: Shape, *, axis: Any = None, keepdims: bool = False, **attri
     if keepdims:
         return tuple(1 if i in axes else n for i, n in enumerate(x))
     return tuple(n for i, n in enumerate(x) if i not in axes)
+
+
+def highest(xp: Any, x: Any, axis: Any) -> Any:
+    """The largest element over axes, which are kept with length 1; −∞ of none."""
+    if x.size or count_over(x.shape, axis):
+        return xp.max(x, axis=axis, keepdims=True)
+    return xp.full(reduced_shape(x.shape, axis=axis, keepdims=True), -math.inf, dtype=x.dtype)
 
 
 def restore_axes(xp: Any, g: Any, x_shape: Shape, axis: Any, keepdims: bool) -> Any:

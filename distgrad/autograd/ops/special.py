@@ -21,6 +21,7 @@ from distgrad.autograd.ops.rules import (
     Axis,
     at_hand,
     broadcast_shape,
+    highest,
     in_float32,
     reduced_shape,
     restore_axes,
@@ -281,6 +282,7 @@ def _(xp: Any, g: Array, x1: Array, x2: Array) -> Array:
         Sample(((3, 4),), {"axis": 1}),
         Sample(((2, 3, 4),), {"axis": (0, -1), "keepdims": True}),
         Sample(((),), note="no axes"),
+        Sample(((3, 0),), {"axis": 1}, note="over nothing", grad=False),
         Sample((np.array([[800.0, 799.0, -np.inf], [-np.inf] * 3]),), {"axis": 1}, note="tails", grad=False),
     ],
     rejects=[Reject(((3, 4),), AxisError, "axis 2", {"axis": 2})],
@@ -297,7 +299,7 @@ def logsumexp(xp: Any, x: Array, /, *, axis: Axis = None, keepdims: bool = False
 
 
 def _logsumexp(xp: Any, x: Array, axis: Axis, keepdims: bool) -> Array:
-    top = xp.max(x, axis=axis, keepdims=True)
+    top = highest(xp, x, axis)
     top = xp.where(xp.isfinite(top), top, 0.0)
     total = xp.sum(xp.exp(x - top), axis=axis, keepdims=True)
     with np.errstate(divide="ignore"):  # the logarithm of no probability at all is -∞

@@ -20,8 +20,14 @@ _PAIRS = ((2, 2), (2, 2), (0, 0), (1, 1))  # kernel, stride, padding, dilation
 
 
 @jit
+def _leads(a: Any, b: Any) -> Any:
+    """Whether the first of two is the larger, or both are alike; NaN is largest, the last of several."""
+    return (a >= b) | ((a != a) & (b == b))
+
+
+@jit
 def _larger(a: Any, b: Any) -> Any:
-    return a if (a >= b) | (a != a) else b  # NaN is largest
+    return a if _leads(a, b) else b
 
 
 @jit
@@ -44,16 +50,16 @@ def _largest_of_pairs(row: Any, top: Any) -> None:
 def _to_larger_row(up: Any, top: Any, share: Any) -> None:
     """Of two rows of pairs, that of the larger element gets ``up``, the upper of equal ones; zeros elsewhere.
 
-    Numbers are loaded before they are compared, since a load in one branch alone is a jump, and one
-    comparison decides, which is none even in the elements that a vector leaves over.
+    Numbers are loaded before they are compared, since a load in one branch alone is a jump, and what decides
+    is one expression, which is none even in the elements that a vector leaves over.
     """
     zero, columns = up.dtype.type(0), up.size
     for j in range(columns):
         value, upper, lower = up[j], top[j], top[columns + j]
-        share[j] = value if upper >= lower else zero
+        share[j] = value if _leads(upper, lower) else zero
     for j in range(columns):
         value, upper, lower = up[j], top[j], top[columns + j]
-        share[columns + j] = value if lower > upper else zero
+        share[columns + j] = zero if _leads(upper, lower) else value
 
 
 @jit
@@ -61,13 +67,14 @@ def _to_larger_of_pair(share: Any, row: Any, out: Any) -> None:
     zero = share.dtype.type(0)
     for k in range(share.size):
         value, left, right = share[k], row[2 * k], row[2 * k + 1]
-        out[2 * k] = value if left >= right else zero
-        out[2 * k + 1] = value if right > left else zero
+        first = _leads(left, right)
+        out[2 * k] = value if first else zero
+        out[2 * k + 1] = zero if first else value
 
 
 @jit
 def _scatter(g: Any, x: Any, out: Any) -> None:
-    """Each element of ``g`` to the first largest of its window, but to no NaN; zeros elsewhere.
+    """Each element of ``g`` to the first largest of its window; zeros elsewhere.
 
     What is done to pairs of a row is done to a plane's rows as to one: they may be short.
     """
@@ -129,17 +136,28 @@ def _inside(w: Any, axis: int, i: int, length: int) -> Any:
 
 @jit
 def _lead(row: Any, place: int, top: Any, where: Any) -> None:
-    """Take note of a row's elements that are larger than those above them; NaN is largest."""
+    """Take note of a row's elements that are larger than those above them; NaN is largest, the last one."""
     for j in range(top.size):
         v, before, at = row[j], top[j], where[j]
-        leads = (v > before) | ((v == before) & (at > place)) | ((v != v) & (before == before))
+        leads = (v > before) | ((v == before) & (at > place)) | (v != v)
         top[j] = v if leads else before
         where[j] = np.int32(place + j) if leads else at
 
 
 @jit
+def _last_nan(w: Any, j: int, top: Any, where: Any) -> Any:
+    place = np.int32(-1)
+    at, end, step = _inside(w, 1, j, top.size)
+    while at < end:
+        if top[at] != top[at] and where[at] > place:
+            place = where[at]
+        at += step
+    return place
+
+
+@jit
 def _scatter_windows(w: Any, g: Any, x: Any, out: Any) -> None:
-    """Each element of ``g`` to the first largest of its window, but to no NaN.
+    """Each element of ``g`` to the first largest of its window; NaN is largest, the last one.
 
     The rows of a window come first, for all columns at once, which makes vectors.
     """
@@ -163,7 +181,9 @@ def _scatter_windows(w: Any, g: Any, x: Any, out: Any) -> None:
                     best, place = v if leads else best, where[at] if leads else place
                     nans |= v != v
                     at += step
-                if not nans and place < plane.size:
+                if nans:
+                    place = _last_nan(w, j, top, where)
+                if place < plane.size:
                     plane[place] += g[n, i, j]
 
 

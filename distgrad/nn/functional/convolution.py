@@ -154,6 +154,9 @@ def _conv_transpose(
                 x.shape[2:], steps, ends, spread, weight.shape[2:], extra, strict=True
             )
         )
+        more = [(0, e // s) for e, s in zip(extra, steps, strict=True)]
+        if any(after for _, after in more):  # the convolution of that length has further outputs, which are 0
+            x = ops.pad_constant(x, pad_width=((0, 0), (0, 0), *more))
         y = ops.convolution_input(
             x,
             weight,

@@ -2,7 +2,7 @@
 // nothing is added by two threads at once, so that sums repeat themselves to the bit.
 #include "windows.cuh"
 
-// A window's largest element (NaN is largest), and the first place of the kernel that holds it; -1 for NaN.
+// A window's largest element, and the first place of the kernel that holds it; NaN is largest, the last one.
 __device__ inline A find_top(const Windows& w, const T* x, int flat, int* where) {
   int to[3], k[3];
   split(flat, w.out, to);
@@ -13,11 +13,7 @@ __device__ inline A find_top(const Windows& w, const T* x, int flat, int* where)
     split(place, w.kernel, k);
     int i = input_of(w, to, k);
     A v = i < 0 ? LOWEST : widen(x[i]);
-    if (v != v) {
-      *where = -1;
-      return v;
-    }
-    if (v > top) {
+    if (v > top || v != v) {
       top = v;
       *where = place;
     }
