@@ -35,7 +35,12 @@ def _sum(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None, ou
 
 def _add_at(x: np.ndarray, indices: Any, values: Any) -> np.ndarray:
     """``x[indices] += values`` with repeated indices added up, in place; returns x."""
-    np.add.at(x, indices, values)
+    if x.dtype.char in "eE":  # of 16 bits: adding to a large sum rounds small terms away
+        wide = x.astype(np.float32)
+        np.add.at(wide, indices, np.asarray(values, np.float32))
+        x[...] = wide
+    else:
+        np.add.at(x, indices, values)
     return x
 
 

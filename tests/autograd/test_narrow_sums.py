@@ -97,3 +97,78 @@ def test_windows_and_what_is_not_a_number():
     assert float(dg.nanvar(holes)) == 0.0
     counts = dg.where(dg.arange(600) < 301, 1.0, np.nan).to(dg.bfloat16)  # 301 is no number of bfloat16
     assert float(dg.nanmean(counts)) == 1.0
+
+
+# -- by index: one place that is named 4096 times
+
+NUM = 4096
+HERE = np.zeros(NUM, np.int64)
+
+
+#: What gives a gradient of 4096 (or of the number given) to some element of a tensor of this shape.
+READ_OFTEN = {
+    "embedding": (lambda w: F.embedding(dg.tensor(HERE), w), (4, 8)),
+    "embedding of wide rows": (lambda w: F.embedding(dg.tensor(HERE), w), (4, 300)),
+    "embedding_bag sum": (lambda w: F.embedding_bag(dg.tensor(HERE), w, dg.tensor([0]), mode="sum"), (4, 8)),
+    "embedding_bag mean": (lambda w: F.embedding_bag(dg.tensor(HERE), w, dg.arange(NUM), mode="mean"), (4, 8)),
+    "embedding_bag max": (lambda w: F.embedding_bag(dg.tensor(HERE), w, dg.arange(NUM), mode="max"), (4, 8)),
+    "embedding_bag rows": (lambda w: F.embedding_bag(dg.tensor(HERE.reshape(8, -1)), w, mode="sum"), (4, 8)),
+    "getitem": (lambda w: w[dg.tensor(HERE)], (4, 8)),
+    "getitem of two axes": (lambda w: w[dg.tensor(HERE), dg.tensor(HERE)], (4, 8)),
+    "take": (lambda w: dg.take(w, dg.tensor(HERE), axis=0), (4, 8)),
+    "take of columns": (lambda w: dg.take(w, dg.tensor(HERE), axis=1), (4, 8)),
+    "take_along_axis": (lambda w: dg.take_along_axis(w, dg.tensor(HERE[:, None]), axis=0), (4, 1)),
+    "gather": (lambda w: dg.gather(w, 0, dg.tensor(HERE[:, None])), (4, 8)),
+    "index_select": (lambda w: dg.index_select(w, 0, dg.tensor(HERE)), (4, 8)),
+    "repeat": (lambda w: dg.repeat(w, NUM, axis=0), (1, 8)),
+    "tile": (lambda w: dg.tile(w, (NUM, 1)), (1, 8)),
+    "broadcast_to": (lambda w: dg.broadcast_to(w, (NUM, 8)), (1, 8)),
+    "interpolate": (lambda w: F.interpolate(w, size=NUM, mode="nearest"), (1, 1, 1)),
+    "pad replicate": (lambda w: F.pad(w, (0, NUM - 1), mode="replicate"), (1, 1, 1)),
+    "avg_pool": (lambda w: 2049 * F.avg_pool1d(w, 2049, 1, 1024), (1, 1, 4096)),
+    "unfold": (lambda w: dg.sliding_window_view(w, 2049), (4096,)),
+    "conv": (lambda w: F.conv1d(w, dg.ones((1, 1, 300), dtype=w.dtype)), (1, 1, 600)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [dg.float16, dg.bfloat16], ids=str)
+@pytest.mark.parametrize("name", READ_OFTEN)
+def test_the_gradient_of_what_is_read_often(name, dtype):
+    read, shape = READ_OFTEN[name]
+    w = dg.ones(shape, dtype=dtype).requires_grad_()
+    y = read(w)
+    y.backward(dg.ones(y.shape, dtype=dtype))
+    wide = dg.ones(shape).requires_grad_()
+    y = read(wide)
+    y.backward(dg.ones(y.shape))
+    assert w.grad.dtype == dtype
+    expected = wide.grad.numpy()
+    assert expected.max() > 256
+    np.testing.assert_allclose(w.grad.to(dg.float32).numpy(), expected, rtol=2**-8)
+
+
+@pytest.mark.parametrize("dtype", [dg.float16, dg.bfloat16], ids=str)
+def test_the_gradient_of_the_largest_of_many_windows(dtype):
+    x = np.zeros((1, 1, 4096), np.float32)
+    x[0, 0, 2048] = 1.0
+    grads = []
+    for each in (dtype, dg.float32):
+        w = dg.tensor(x).to(each).requires_grad_()
+        y = F.max_pool1d(w, 2049, 1, 1024)
+        y.backward(dg.ones(y.shape, dtype=each))
+        grads.append(w.grad.to(dg.float32).numpy())
+    assert grads[1].max() > 2000
+    np.testing.assert_allclose(*grads, rtol=2**-8)
+
+
+@pytest.mark.parametrize("dtype", [dg.float16, dg.bfloat16], ids=str)
+def test_what_is_added_by_index(dtype):
+    one, zero = dg.ones((NUM, 8), dtype=dtype), dg.zeros((4, 8), dtype=dtype)
+    index = dg.tensor(HERE)
+    added = {
+        "index_add": dg.index_add(zero, 0, index, one),
+        "scatter_add": dg.scatter_add(zero, 0, dg.zeros((NUM, 8), dtype=dg.int64), one),
+        "embedding_sum": F.embedding_bag(index, dg.ones((4, 8), dtype=dtype), dg.tensor([0]), mode="sum"),
+    }
+    assert {name: float(y[0, 0]) for name, y in added.items()} == dict.fromkeys(added, NUM)
+    assert {y.dtype for y in added.values()} == {dtype}

@@ -18,7 +18,7 @@ import math
 from typing import Any, NamedTuple
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Into, Shape, mixed_dtypes
+from distgrad.autograd.ops.rules import Into, Shape, mixed_dtypes, widened
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import ShapeError
 
@@ -280,13 +280,15 @@ def convolution_input(
             f"convolution_input: x is {list(cotangent.shape)} but weight {list(weight.shape)} and an output "
             f"{list(shape)} with groups={groups} expect {list(expected)}"
         )
+    dtype = cotangent.dtype
+    cotangent, weight = widened(cotangent, weight)
     rows = cotangent.reshape(cotangent.shape[0], groups, weight.shape[0] // groups, math.prod(out))
     columns = xp.matmul(xp.matrix_transpose(_matrix(weight, groups)), rows)
     patches = columns.reshape(*shape[:2], math.prod(geometry.kernel), *out)
     padded = xp.zeros((*shape[:2], *geometry.padded(shape[2:])), dtype=columns.dtype)
     for place, offset in enumerate(geometry.offsets(out)):
         padded[(..., *offset)] += patches[:, :, place]
-    return padded[interior(geometry, shape[2:])]
+    return padded[interior(geometry, shape[2:])].astype(dtype, copy=False)
 
 
 @convolution_input.vjp("cotangent")

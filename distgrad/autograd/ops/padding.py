@@ -13,7 +13,7 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Shape
+from distgrad.autograd.ops.rules import Shape, widened
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import OptionError, ShapeError
 
@@ -137,6 +137,8 @@ def pad_fold(xp: Any, x: Array, /, *, shape: Shape, pad_width: Widths, mode: str
         shape: of the array before it was padded.
         pad_width, mode: how it was padded.
     """
+    dtype = x.dtype
+    (x,) = widened(x)
     for axis, (before, after) in enumerate(pad_width):
         if before or after:
             length = shape[axis]
@@ -149,7 +151,7 @@ def pad_fold(xp: Any, x: Array, /, *, shape: Shape, pad_width: Widths, mode: str
             for place in (*range(max(before, 0)), *range(x.shape[axis] - max(after, 0), x.shape[axis])):
                 folded[(*ahead, places[place])] += x[(*ahead, place)]
             x = folded
-    return x
+    return x.astype(dtype, copy=False)
 
 
 @pad_fold.vjp("x")

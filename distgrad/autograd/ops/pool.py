@@ -199,10 +199,11 @@ def _(
 )
 def max_pool_scatter(xp: Any, upper: Array, x: Array, /, *, geometry: Geometry) -> Array:
     """Each window's ``upper`` added to the element of ``x`` that is its maximum; linear in ``upper``."""
-    out = xp.zeros((*x.shape[:2], *geometry.padded(x.shape[2:])), dtype=upper.dtype)
+    (wide,) = widened(upper)
+    out = xp.zeros((*x.shape[:2], *geometry.padded(x.shape[2:])), dtype=wide.dtype)
     for key, hit in _first_hits(xp, x, geometry):
-        out[key] += upper * hit
-    return out[interior(geometry, x.shape[2:])]
+        out[key] += wide * hit
+    return out[interior(geometry, x.shape[2:])].astype(upper.dtype, copy=False)
 
 
 @max_pool_scatter.vjp("upper")
@@ -344,12 +345,12 @@ def _(xp: Any, g: Array, index: Array) -> Array:
 )
 def sum_pool(xp: Any, x: Array, /, *, geometry: Geometry) -> Array:
     """Sum of each window, padding counting as 0."""
-    padded = pad(xp, x, geometry)
+    padded = pad(xp, *widened(x), geometry)
     first, *rest = geometry.offsets(geometry.out(x.shape[2:]))
     y = padded[(..., *first)].copy()
     for offset in rest:
         y += padded[(..., *offset)]
-    return y
+    return y.astype(x.dtype, copy=False)
 
 
 @sum_pool.vjp("x")
@@ -368,10 +369,11 @@ def _(xp: Any, g: Array, x_shape: Shape, geometry: Geometry) -> Array:
 )
 def sum_pool_input(xp: Any, cotangent: Array, /, *, spatial: Sizes, geometry: Geometry) -> Array:
     """What each element of the input gets from the windows that hold it."""
-    out = xp.zeros((*cotangent.shape[:2], *geometry.padded(spatial)), dtype=cotangent.dtype)
+    (wide,) = widened(cotangent)
+    out = xp.zeros((*cotangent.shape[:2], *geometry.padded(spatial)), dtype=wide.dtype)
     for offset in geometry.offsets(geometry.out(spatial)):
-        out[(..., *offset)] += cotangent
-    return out[interior(geometry, spatial)]
+        out[(..., *offset)] += wide
+    return out[interior(geometry, spatial)].astype(cotangent.dtype, copy=False)
 
 
 @sum_pool_input.vjp("cotangent")

@@ -9,7 +9,7 @@ from typing import Any
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Shape, normalize_axes, pairs
+from distgrad.autograd.ops.rules import Shape, normalize_axes, pairs, widened
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import AxisError, ShapeError
 
@@ -87,13 +87,14 @@ def overlap_add(
     expected = _windows_shape(shape, window=window, axes=axes, stride=stride, dilation=dilation)
     if x.shape != expected:
         raise ShapeError(f"overlap_add: x is {list(x.shape)}, expected {list(expected)}")
-    out = xp.zeros(shape, dtype=x.dtype)
+    (wide,) = widened(x)
+    out = xp.zeros(shape, dtype=wide.dtype)
     for place in itertools.product(*map(range, window)):
         key: list[Any] = [slice(None)] * len(shape)
         for axis, k, s, d in zip(axes, place, stride, dilation, strict=True):
             key[axis] = slice(k * d, k * d + s * (expected[axis] - 1) + 1, s)
-        out[tuple(key)] += x[(..., *place)]
-    return out
+        out[tuple(key)] += wide[(..., *place)]
+    return out.astype(x.dtype, copy=False)
 
 
 @overlap_add.vjp("x")
