@@ -126,13 +126,9 @@ def _sum(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None, ou
 
 def _add_at(xp: Any, x: Any, indices: Any, values: Any) -> Any:
     """``x[indices] += values`` with repeated indices added up, in place and in any order; returns x."""
-    if x.dtype.char in "eE":  # as on the host
-        wide = x.astype(np.float32)
-        cp.add.at(wide, indices, cp.asarray(values, np.float32))
-        x[...] = wide
-    else:
-        cp.add.at(x, indices, values)
-    return x
+    wide = x.astype(np.float32) if x.dtype.char in "eE" else x  # as on the host
+    cp.add.at(wide, indices, cp.asarray(values, wide.dtype))
+    return x if wide is x else _copyto(x, wide)
 
 
 def _copyto(x: Any, values: Any) -> Any:

@@ -345,7 +345,8 @@ def _(xp: Any, g: Array, index: Array) -> Array:
 )
 def sum_pool(xp: Any, x: Array, /, *, geometry: Geometry) -> Array:
     """Sum of each window, padding counting as 0."""
-    padded = pad(xp, *widened(x), geometry)
+    (wide,) = widened(x)
+    padded = pad(xp, wide, geometry)
     first, *rest = geometry.offsets(geometry.out(x.shape[2:]))
     y = padded[(..., *first)].copy()
     for offset in rest:

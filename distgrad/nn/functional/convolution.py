@@ -118,6 +118,12 @@ def conv3d(
     return _conv(input, weight, bias, stride, padding, dilation, groups, 3)
 
 
+def _lengthened(x: Tensor, counts: list[int]) -> Tensor:
+    """``x`` with zeros at its spatial axes' ends: outputs that a convolution of a longer input has besides."""
+    widths = ((0, 0), (0, 0), *((0, count) for count in counts))
+    return ops.pad_constant(x, pad_width=widths) if any(counts) else x
+
+
 def _conv_transpose(
     x: Tensor,
     weight: Tensor,
@@ -154,11 +160,8 @@ def _conv_transpose(
                 x.shape[2:], steps, ends, spread, weight.shape[2:], extra, strict=True
             )
         )
-        more = [(0, e // s) for e, s in zip(extra, steps, strict=True)]
-        if any(after for _, after in more):  # the convolution of that length has further outputs, which are 0
-            x = ops.pad_constant(x, pad_width=((0, 0), (0, 0), *more))
         y = ops.convolution_input(
-            x,
+            _lengthened(x, [e // s for e, s in zip(extra, steps, strict=True)]),
             weight,
             shape=(x.shape[0], weight.shape[1] * groups, *lengths),
             stride=steps,
