@@ -59,6 +59,37 @@ def ops(names: tuple[str, ...], as_json: bool) -> None:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
+_TEMPLATES = {
+    "slurm": "slurm_cpu.sbatch",
+    "slurm-gpu": "slurm_gpu.sbatch",
+    "pbs": "pbs.sh",
+    "kubernetes": "kubernetes_mpijob.yaml",
+    "ssh": "ssh.sh",
+}
+
+
+@main.command()
+@click.argument("system", type=click.Choice(list(_TEMPLATES)))
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write it to this file, a new one.")
+def template(system: str, output: str | None) -> None:
+    """Print a job script for a batch system, to be adapted: distgrad template slurm > job.sbatch."""
+    from pathlib import Path
+
+    from distgrad.launch.entry import __file__ as beside
+
+    text = Path(beside).with_name("templates").joinpath(_TEMPLATES[system]).read_text()
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        with open(output, "x") as file:
+            file.write(text)
+    except OSError as error:
+        raise click.ClickException(
+            f"template: {output} cannot be written ({error}); name a new file"
+        ) from error
+
+
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, for a bug report.")
 @click.option("--no-self-test", is_flag=True, help="Start no ranks.")

@@ -10,7 +10,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distgrad import env
@@ -19,7 +19,7 @@ from distgrad.errors import LaunchError, MissingDependencyError
 from . import gpus, hosts, mpirun, plan, slurm, ssh
 from .delivery import deliver
 from .entry import __file__ as entry_file
-from .job import Options
+from .job import SIGNAL_GRACE_S, Options
 from .logs import Console
 from .mpirun import Starter
 from .rank import usable_cores
@@ -87,7 +87,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="an environment variable for the ranks (they have all of this shell's); may be given several "
         "times")  # fmt: skip
     add("-m", "--module", action="store_true", help="the script is a module, as in python -m")
-    add("--dry-run", action="store_true", help="print what would be started, and start nothing")
+    add("--dry-run", action="store_true", help="print what would be started, and start nothing; works "
+        "away from the hosts, too")  # fmt: skip
     _add_watching(parser.add_argument_group("watching").add_argument)
     parser.add_argument("script", help="the script, or with -m the module")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGS",
@@ -125,6 +126,9 @@ def _add_watching(add: Callable[..., argparse.Action]) -> None:
     add("--hang-after", type=_seconds, default=60.0, metavar="S",
         help="end the job when a rank waits S seconds for another (default: 60; inf: never)")  # fmt: skip
     add("--hang-report-only", action="store_true", help="say what hangs, and go on")
+    add("--grace", type=_seconds, default=SIGNAL_GRACE_S, metavar="S",
+        help="after SIGTERM, SIGINT or SIGHUP, give the ranks S seconds to end by themselves "
+        "(default: 10)")  # fmt: skip
     add("--max-restarts", "--max_restarts", type=_restarts, default=0, metavar="R",
         help="start the job anew after a failure, at most R times")  # fmt: skip
 
@@ -170,7 +174,7 @@ def _plan(
     found, by_slurm = _find_hosts(options)
     specs = plan.place(found, options.ranks or sum(host.slots for host in found))
     used = plan.count(specs)
-    remote = [host for host in used if not hosts.is_local(host.name)]
+    remote = [host for host in used if not hosts.is_local(host.name, must_resolve=not options.dry_run)]
     on_gpus = backend == "nccl"
     if on_gpus:
         gpus.check([host for host in used if host not in remote], given)
@@ -183,18 +187,20 @@ def _plan(
         raise LaunchError(
             f"launch: --backend shm is for one host, this one, but the hosts are {names}; use mpi"
         )
-    address = hosts.job_address(remote[0].name) if remote else "127.0.0.1"
     reach = slurm.SRUN if by_slurm else options.ssh
+    job = _Job(specs, lambda variables: mpirun.mpiexec(used, target, variables, reach, on_gpus))
+    if options.dry_run:  # perhaps far from these hosts
+        return job
     if not by_slurm:
         ssh.check_hosts(remote, reach, paths, on_gpus)
-    return _Job(specs, lambda variables: mpirun.mpiexec(used, target, variables, reach, on_gpus), address)
+    return replace(job, address=hosts.job_address(remote[0].name)) if remote else job
 
 
 def _dry_run(job: _Job, given: dict[str, str]) -> str:
     """What would be started, in lines that a shell would understand."""
     lines = [shlex.join(job.start(given).command)]
     for spec in job.specs:
-        cores = usable_cores() if hosts.is_local(spec.host) else []
+        cores = usable_cores() if hosts.is_local(spec.host, must_resolve=False) else []
         found = plan.environment(spec, cores, given)
         variables = [f"{name}={shlex.quote(value)}" for name, value in found.items()]
         lines.append(f"# rank {spec.rank} on {spec.host}: {' '.join(variables)}")
@@ -203,7 +209,14 @@ def _dry_run(job: _Job, given: dict[str, str]) -> str:
 
 def _run(job: _Job, options: argparse.Namespace, given: dict[str, str], console: Console) -> int:
     """Run the job, and run it anew after a failure as often as that is wanted."""
-    limits = Options(options.timeout, options.hang_after, options.hang_report_only, options.bind, job.address)
+    limits = Options(
+        options.timeout,
+        options.hang_after,
+        options.hang_report_only,
+        options.bind,
+        job.address,
+        options.grace,
+    )
     causes: list[str] = []
     pause_s = 0.0
     while True:

@@ -87,8 +87,12 @@ def select(hosts: list[Host], num_nodes: int | None, per_node: int | None) -> li
     return [Host(host.name, host.slots if per_node is None else per_node) for host in hosts[:num_nodes]]
 
 
-def is_local(name: str) -> bool:
+def is_local(name: str, must_resolve: bool = True) -> bool:
     """Whether a name is this machine's.
+
+    Args:
+        name: of a host.
+        must_resolve: whether a name that does not is an error, or only not this machine's.
 
     Raises:
         LaunchError: the name does not resolve.
@@ -98,6 +102,8 @@ def is_local(name: str) -> bool:
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except OSError as error:
+        if not must_resolve:
+            return False
         raise LaunchError(
             f"launch: host {name}: the name does not resolve ({error.strerror}); correct it, or add it to "
             "/etc/hosts"

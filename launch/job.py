@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from . import hangs
 from .plan import RankSpec
 
-__all__ = ["TIMEOUT_CODE", "Options", "Rank", "Verdict"]
+__all__ = ["SIGNAL_GRACE_S", "TIMEOUT_CODE", "Options", "Rank", "Verdict"]
 
 TIMEOUT_CODE = 124  # as of timeout(1)
+SIGNAL_GRACE_S = 10.0  # time to write a checkpoint
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Options:
         hang_report_only: say what stands still, and go on.
         bind: give each rank processor cores of its own.
         address: the address of this machine that the ranks call.
+        grace_s: seconds between a signal from outside and SIGKILL.
     """
 
     timeout_s: float | None = None
@@ -29,6 +31,7 @@ class Options:
     hang_report_only: bool = False
     bind: bool = False
     address: str = "127.0.0.1"
+    grace_s: float = SIGNAL_GRACE_S
 
 
 @dataclass

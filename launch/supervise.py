@@ -28,7 +28,6 @@ __all__ = ["Supervisor"]
 
 START_TIMEOUT_S = 120.0  # a loaded machine with a cold disk takes tens of seconds to start many ranks
 FAILURE_GRACE_S = 2.0  # between SIGTERM and SIGKILL once a rank has failed
-SIGNAL_GRACE_S = 10.0  # between a signal from outside and SIGKILL: time to write a checkpoint
 LAST_WORDS_S = 1.0  # for what is still on its way once the end is certain
 PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
 LINE_PATIENCE = 2.0  # a rank ends when the launcher has been cut off from it this many times hang_after_s
@@ -162,11 +161,11 @@ class Supervisor:
             self._interrupted = number == signal.SIGINT
             self.console.say(
                 f"launch: {number.name} passed on to {_count(len(running), 'rank')}; "
-                f"they have {SIGNAL_GRACE_S:g} s, the same signal again kills them"
+                f"they have {self.options.grace_s:g} s, the same signal again kills them"
             )
             text = f"launch: stopped by {number.name} after {self._elapsed_s():.1f} s"
             self.verdict = Verdict(128 + number, text, final=True)
-            self._stop(number, SIGNAL_GRACE_S)
+            self._stop(number, self.options.grace_s)
 
     # The lines to the ranks
 

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 PATIENT = """
     import os, signal, sys, time
     {prepare}
@@ -139,3 +141,23 @@ def test_a_terminal_shows_a_live_bar_and_its_ctrl_c_ends_the_job(tmp_path):
     assert len(bars) > 5
     assert b"100%" in seen
     assert b"\x1b[0msteps: 100%" in seen  # its last state, as a line of rank 0
+
+
+@pytest.mark.parametrize("grace_s", [0.5, 3.0])
+def test_the_grace_before_the_kill_is_an_option(start, grace_s):
+    job = start(
+        f"-n 1 --grace {grace_s}",
+        """
+        import signal, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print("up")
+        time.sleep(60)
+        """,
+    )
+    job.await_lines("[0] up")
+    asked_s = time.monotonic()
+    job.process.send_signal(signal.SIGTERM)
+    ended = job.end()
+    assert ended.code == 143
+    assert f"they have {grace_s:g} s" in ended.stderr
+    assert grace_s <= ended.at_s - asked_s < grace_s + 5.0

@@ -194,6 +194,20 @@ def test_dry_run_prints_commands_and_variables(option, capsys, tmp_path, monkeyp
     assert not any("OMP_NUM_THREADS" in line for line in ranks)
 
 
+def test_dry_run_works_away_from_the_hosts(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("script.py").write_text("")
+    hosts = ["--hosts", "a.nowhere.invalid:2,b.nowhere.invalid:1"]
+    assert main([*hosts, "--dry-run", "script.py"]) == 0
+    command, *ranks = capsys.readouterr().out.splitlines()
+    assert "-hosts a.nowhere.invalid:2,b.nowhere.invalid:1" in command
+    assert [line.partition(":")[0] for line in ranks] == [
+        f"# rank {rank} on {host}.nowhere.invalid" for rank, host in enumerate("aab")
+    ]
+    assert main([*hosts, "script.py"]) == 2  # to be started, they have to be there
+    assert "the name does not resolve" in capsys.readouterr().err
+
+
 def test_kill_marked_finds_a_process_that_left_its_session_and_no_other():
     command = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
     secrets = (os.urandom(8).hex(), os.urandom(8).hex())
