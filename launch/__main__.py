@@ -20,6 +20,7 @@ from . import gpus, hosts, mpirun, plan, slurm, ssh
 from .delivery import deliver
 from .entry import __file__ as entry_file
 from .job import SIGNAL_GRACE_S, Options
+from .limits import allow_files
 from .logs import Console
 from .mpirun import Starter
 from .rank import usable_cores
@@ -28,6 +29,7 @@ from .supervise import LAST_WORDS_S, Supervisor
 __all__ = ["main"]
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0  # before a restart, each twice as long as the one before
+_OWN_FILES = 20  # 16 were open at most
 
 
 def _count(text: str) -> int:
@@ -221,7 +223,10 @@ def _run(job: _Job, options: argparse.Namespace, given: dict[str, str], console:
     pause_s = 0.0
     while True:
         supervisor = Supervisor(job.specs, job.start, given, console, limits)
-        code = supervisor.run(pause_s)
+        try:
+            code = supervisor.run(pause_s)
+        except OSError as error:
+            raise LaunchError(f"launch: the ranks could not be started: {error}") from error
         if supervisor.verdict is None or supervisor.stopped or len(causes) == options.max_restarts:
             break
         causes.append(supervisor.verdict.text.removeprefix("launch: "))
@@ -250,6 +255,17 @@ def _with_package(given: dict[str, str]) -> dict[str, str]:
     return given | {"PYTHONPATH": os.pathsep.join(filter(None, [home, given.get("PYTHONPATH")]))}
 
 
+def _check_files(number: int) -> None:
+    """See that the launcher may open a line to each rank, log files, and what it needs itself."""
+    needed = number + _OWN_FILES
+    allowed = allow_files(needed)
+    if allowed is not None:
+        raise LaunchError(
+            f"launch: this many ranks need {needed} open files at once, but the system allows {allowed}; "
+            f"raise the limit (ulimit -n {needed}), or start fewer ranks"
+        )
+
+
 def _launch(options: argparse.Namespace) -> int:
     if not options.module and not Path(options.script).is_file():
         raise LaunchError(
@@ -263,6 +279,7 @@ def _launch(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(_dry_run(job, given))
         return 0
+    _check_files(len(job.specs) * (2 if options.log_dir is not None else 1))
     try:
         console = Console(
             sys.stdout.buffer,

@@ -18,6 +18,7 @@ SETTLE_S = 5.0  # what has just changed may be about to change again
 SILENCE_S = 5.0  # beats that did not come within this time point to the network or the host
 _RECENT_S = 2.5  # two beats
 _BUSY_SHARE = 0.02  # of a core; a process that sleeps or waits for a lock uses less
+_MOVED_BYTES_S = 1 << 14  # read and written; a line now and then that says "waiting" is less
 _PATIENCE = 3.0  # a rank that computes may take this many times its own longest time between two calls
 _LIBRARY = re.compile(r"/lib/python3|/distgrad/|^<frozen |/launch/(entry|rank|rank_script)\.py\b|^\?")
 _OUR_OWN = re.compile(r'^  File ".*/launch/(?:entry|rank|rank_script)\.py", line .*\n?', re.MULTILINE)
@@ -38,7 +39,7 @@ class Track:
         call, group, place: the last call, the group's name and the caller's line, as text.
         step: how many steps of training its optimizer has made.
         changed_s: when ``sequence`` last changed.
-        active_s: when it was last seen to use the processor.
+        active_s: when it was last seen to use the processor, or to read or write.
         longest_s: the longest that it has computed between two calls.
         state: of its process, as ps(1) shows it.
         code: its exit code; None while it runs.
@@ -62,17 +63,21 @@ class Track:
     code: int | None = None
     line: str = ""
     _cpu_s: float = 0.0
+    _io_bytes: int = 0
 
     def take(self, beat: dict[str, Any], now_s: float) -> None:
         """Take in what the rank has told."""
         elapsed_s = max(now_s - self.heard_s, 1e-3)
-        if beat["cpu_s"] - self._cpu_s > _BUSY_SHARE * elapsed_s or not self.active_s:
+        is_busy = beat["cpu_s"] - self._cpu_s > _BUSY_SHARE * elapsed_s
+        moved_bytes = abs(beat["io_bytes"] - self._io_bytes)  # a child that ends takes its own along
+        if is_busy or moved_bytes > _MOVED_BYTES_S * elapsed_s or not self.active_s:
             self.active_s = now_s
         if beat["sequence"] != self.sequence or not self.changed_s:
             if self.sequence and not self.waiting:
                 self.longest_s = max(self.longest_s, now_s - self.changed_s)
             self.changed_s = now_s
-        self.heard_s, self._cpu_s, self.state = now_s, beat["cpu_s"], beat["state"]
+        self.heard_s, self.state = now_s, beat["state"]
+        self._cpu_s, self._io_bytes = beat["cpu_s"], beat["io_bytes"]
         self.sequence, self.number, self.waiting = beat["sequence"], beat["number"], beat["waiting"]
         self.step = beat["step"]
         if beat["text"]:
@@ -128,7 +133,7 @@ def judge(tracks: Sequence[Track], now_s: float, hang_after_s: float) -> Finding
         return _all_wait(tracks, waiting, now_s, hang_after_s)
     if longest_s >= hang_after_s:
         return _never_arrived(absent, waiting, now_s, hang_after_s)
-    if running and not waiting and all(track.sequence for track in running):
+    if running and not waiting and all(track.changed_s for track in running):  # of all something is known
         idle_s = min(now_s - max(track.changed_s, track.active_s) for track in running)
         if idle_s >= hang_after_s:
             text = f"no rank has called a collective or used the processor for {idle_s:.0f} s"
@@ -153,10 +158,12 @@ def _all_wait(
     if newest_s < min(SETTLE_S, hang_after_s):
         return None
     ended = [track for track in tracks if track.code is not None]
+    if longest_s < hang_after_s:  # it may be about to be over, unless somebody is sure not to come
+        ended = [track for track in ended if any(_is_missing(track, other) for other in waiting)]
     if ended:
-        gone = join([f"rank {track.rank} ended with exit code {track.code}" for track in ended])
-        text = f"{gone} after {join(sorted({track.name for track in ended}))}"
-        return Finding("never arrived", _ranks(ended), f"{text}; {_describe_waiting(waiting, now_s)}")
+        parts = [f"rank {track.rank} ended with exit code {track.code} {_doing(track)}" for track in ended]
+        text = f"{join(parts)}; {_describe_waiting(waiting, now_s)}"
+        return Finding("never arrived", _ranks(ended), text)
     if longest_s < hang_after_s:
         return None
     if len({(track.group, track.number, track.call) for track in waiting}) > 1:
@@ -168,6 +175,13 @@ def _all_wait(
         return None
     text = f"every rank has called {waiting[0].name}, {newest_s:.0f} s ago, and it does not complete"
     return Finding("stalled", _ranks(waiting), f"{text}. Look at the network between the hosts")
+
+
+def _is_missing(ended: Track, waiting: Track) -> bool:
+    """Whether a rank has ended without a call of the world in which another one waits."""
+    if not ended.sequence:
+        return True
+    return ended.group == waiting.group == "world" and 0 <= ended.number < waiting.number
 
 
 def _never_arrived(

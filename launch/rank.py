@@ -20,6 +20,7 @@ is ``0:4`` for the ranks 0 to 3, or the name of the environment variable that ho
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import mmap
@@ -130,11 +131,18 @@ def usable_cores(quota_file: str = "/sys/fs/cgroup/cpu.max") -> list[int]:
     return cores if quota_us == "max" else cores[: max(1, int(quota_us) // int(period_us))]
 
 
-def _cpu_s(process: int) -> tuple[float, str]:
-    """Processor seconds of a process and its descendants, and the process's state as ps(1) shows it."""
+def _usage(process: int) -> tuple[float, int, str]:
+    """What a process and its descendants have used, and the process's state as ps(1) shows it.
+
+    Returns:
+        Processor seconds, bytes read and written, state.
+    """
     with open(f"/proc/{process}/stat") as file:
         fields = file.read().rpartition(")")[2].split()
     seconds = sum(map(int, fields[11:15])) * _TICK_S  # user and system, own and of children that have ended
+    moved_bytes = 0
+    with contextlib.suppress(OSError), open(f"/proc/{process}/io") as file:  # some kernels do not tell
+        moved_bytes = sum(int(line.split()[1]) for line in list(file)[:2])  # of files and pipes
     for task in os.listdir(f"/proc/{process}/task"):
         try:
             with open(f"/proc/{process}/task/{task}/children") as file:
@@ -143,10 +151,11 @@ def _cpu_s(process: int) -> tuple[float, str]:
             continue
         for child in children:
             try:
-                seconds += _cpu_s(int(child))[0]
+                used = _usage(int(child))
             except OSError:  # it has ended
                 continue
-    return seconds, fields[0]
+            seconds, moved_bytes = seconds + used[0], moved_bytes + used[1]
+    return seconds, moved_bytes, fields[0]
 
 
 class _Page:
@@ -252,8 +261,9 @@ class _Watcher:
 
     def _beat(self) -> None:
         """Tell how far the script is."""
-        cpu_s, state = _cpu_s(self.script)
-        self._tell(Frame.PROGRESS, self.page.read() | {"cpu_s": cpu_s, "state": state})
+        cpu_s, io_bytes, state = _usage(self.script)
+        usage = {"cpu_s": cpu_s, "io_bytes": io_bytes, "state": state}
+        self._tell(Frame.PROGRESS, self.page.read() | usage)
         self.answered = False
 
     def _obey(self, data: bytes) -> None:

@@ -9,10 +9,13 @@ Source: the safetensors format, Hugging Face, 2022.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import pickle
+import shutil
 import tempfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -31,6 +34,7 @@ from distgrad.trace import span
 
 __all__ = ["load", "save"]
 
+_PART = ".distgrad-part"  # ends the name of a folder in which a file is being written
 _TREE = "distgrad.tree"
 _DIGEST = "distgrad.sha256"
 _ARRAY = "$array"
@@ -45,7 +49,8 @@ _DTYPES = "?bhilqBHILQefdE"
 def save(state: Any, path: str | os.PathLike[str], metadata: dict[str, str] | None = None) -> None:
     """Write state to a file, which appears under its name only once it is complete.
 
-    What lies on a device is copied to the host; a file knows no devices.
+    What a process that was killed meanwhile has left in the folder goes with the next save into it. What lies
+    on a device is copied to the host; a file knows no devices.
 
     Args:
         state: tensors, arrays and NumPy's scalars in dicts (also OrderedDict and Counter), lists and tuples,
@@ -74,9 +79,10 @@ def _write(path: Path, arrays: dict[str, np.ndarray], notes: dict[str, str]) -> 
 
     if not path.parent.is_dir():
         raise FileNotFoundError(f"save: there is no folder {path.parent} for {path.name}; make it first")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
+    _sweep(path.parent)
+    lock, folder = _create_part(path)
     try:
+        temporary = Path(folder, path.name)  # safetensors makes another one beside it meanwhile
         save_file(arrays, temporary, notes)
         umask = os.umask(0)
         os.umask(umask)
@@ -84,9 +90,42 @@ def _write(path: Path, arrays: dict[str, np.ndarray], notes: dict[str, str]) -> 
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _create_part(path: Path) -> tuple[int | None, str]:
+    """A new folder beside ``path``, and its lock: as long as that is open, the folder is in use."""
+    while True:
+        folder = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
+        try:
+            return _lock(folder), folder
+        except (BlockingIOError, FileNotFoundError):  # another process sweeps, and took it for a lost one
+            continue
+        except OSError:  # this file system knows no locks, so nobody sweeps
+            return None, folder
+
+
+def _lock(folder: str | Path) -> int:
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.stat(folder)
+    except OSError:
+        os.close(lock)
         raise
+    return lock
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed in :func:`save` have left."""
+    for part in folder.glob(f".*{_PART}"):
+        with contextlib.suppress(OSError):  # it is in use, or gone
+            lock = _lock(part)
+            shutil.rmtree(part, ignore_errors=True)
+            os.close(lock)
 
 
 #: PyTorch's arguments of ``load``, and what stands for them.

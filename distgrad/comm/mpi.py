@@ -19,7 +19,7 @@ from distgrad.comm.base import Communicator
 from distgrad.comm.calls import Call, name_ranks
 from distgrad.comm.hostgroup import HostGroup
 from distgrad.comm.mpifamily import MPIFamily
-from distgrad.comm.mpilibrary import MPI, abort_on_exception, relayed
+from distgrad.comm.mpilibrary import MPI, abort_on_exception, exit_in_order, relayed
 from distgrad.comm.reduction import is_narrow
 from distgrad.comm.shm import HostCommunicator
 from distgrad.comm.topology import Topology, host_name
@@ -44,6 +44,7 @@ def connect(timeout_s: float | None = None) -> MPICommunicator:
     """
     world = _join(MPI.COMM_WORLD, None, "world", timeout_s)
     _unlink_segments()
+    exit_in_order(world.family.close)
     return world
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -105,12 +106,11 @@ class MPIFamily(Family):
 
         Inside somebody's program, after a failure, the others are told and not waited for.
         """
-        if self.closed:
-            return
-        try:
-            super().close()
-        except CommTimeoutError as error:
-            self.failure = error
+        if not self.closed:
+            with contextlib.suppress(CommTimeoutError):  # then it is the failure
+                super().close()
+
+    def _leave(self) -> None:
         self.neighbours.leave()
         if self.failure is not None and self.given is None:  # MPI cannot end while an operation is pending
             abort(f"ended after a failure in communication ({self.failure})")

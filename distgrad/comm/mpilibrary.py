@@ -6,8 +6,9 @@ import faulthandler
 import os
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from distgrad import env
 from distgrad.comm.relay import Relay, Relayed
@@ -25,7 +26,7 @@ except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py is there, a
 finally:
     faulthandler.cancel_dump_traceback_later()
 
-__all__ = ["MPI", "abort", "abort_on_exception", "make_relay", "relayed"]
+__all__ = ["MPI", "abort", "abort_on_exception", "exit_in_order", "make_relay", "relayed"]
 
 _FORWARD_S = 0.2  # mpiexec drops output that it has not forwarded when the job is aborted
 _LEVELS = {
@@ -49,6 +50,29 @@ def abort_on_exception() -> None:
         abort(f"ended by {kind.__name__}")
 
     sys.excepthook = hook
+
+
+def exit_in_order(leave: Callable[[], None]) -> None:
+    """Let ``os._exit(0)`` leave the other ranks and MPI before the process, as a program's usual end does.
+
+    A starter such as MPICH's kills all other ranks when one has ended without that, and its own exit code is
+    0 then: the job would look finished. This way, a rank that still waits for this one says so, and fails.
+
+    Args:
+        leave: leaves the other ranks, if that has not been done.
+    """
+    if env.read().supervisor is not None:  # distgrad run sees by itself who has ended
+        return
+    leave_process, process = os._exit, os.getpid()
+
+    def exit_now(status: int) -> NoReturn:
+        if status == 0 and os.getpid() == process:  # a fork's end is not the rank's
+            leave()
+            if not MPI.Is_finalized():
+                MPI.Finalize()
+        leave_process(status)
+
+    os._exit = exit_now
 
 
 def abort(why: str) -> None:

@@ -23,6 +23,7 @@ from distgrad.comm.calls import name_ranks
 from distgrad.comm.mapping import map_shared
 from distgrad.comm.socketfilter import accept_prefix
 from distgrad.errors import CommError, CommTimeoutError, RankFailedError
+from distgrad.launch.limits import allow_files
 
 __all__ = ["Neighbours"]
 
@@ -32,6 +33,7 @@ _RETRY_S = 2e-3
 _HERE_BYTES = 256
 _BATCH = 60  # ranks whose descriptors fit into one message: Linux takes 253 descriptors
 _MESSAGE_BYTES = 4096
+_OWN_FILES = 16  # besides those of the ranks: the socket, memory that is being handed out, libraries' own
 
 
 class Neighbours:
@@ -60,6 +62,7 @@ class Neighbours:
         self._timeout_s = timeout_s
         self._process = os.getpid()
         self._closed = False
+        self._check_files()
         self._inbox: dict[str, list[int]] = {}
         self._pidfds: dict[int, int] = {}
         self._bells: dict[int, int] = {}
@@ -83,6 +86,16 @@ class Neighbours:
         board = self.share(len(self.ranks) * (8 + _HERE_BYTES), self.ranks, "board")
         self._ended = board[: 8 * len(self.ranks)].cast("q")
         self._here = board[8 * len(self.ranks) :]
+
+    def _check_files(self) -> None:
+        """See that there is room for the descriptors of all ranks: the system would drop some silently."""
+        needed = 3 * len(self.ranks) + len(os.listdir("/proc/self/fd")) + _OWN_FILES
+        allowed = allow_files(needed)
+        if allowed is not None:
+            raise CommError(
+                f"comm.init: {len(self.ranks)} ranks on a host need {needed} open files each, but the system "
+                f"allows a process {allowed}; raise the limit before the start (ulimit -n {needed})"
+            )
 
     def _introduce(self) -> None:
         """Hand the descriptors of every rank to every rank, by way of the first."""

@@ -59,11 +59,11 @@ class _SharedMemoryFamily(Family):
 
     def close(self) -> None:
         """Finish what was issued, and tell the others that this rank leaves."""
-        try:
-            super().close()
-        finally:
-            self.neighbours.leave()
+        super().close()
         self.neighbours.close()
+
+    def _leave(self) -> None:
+        self.neighbours.leave()
 
 
 class HostCommunicator(Communicator):

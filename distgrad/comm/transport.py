@@ -59,11 +59,23 @@ class Family:
             self.relay.serve()
 
     def close(self) -> None:
-        """Finish what was issued and end the communication thread."""
+        """Finish what was issued, end the communication thread, and leave the others."""
         self.closed = True
-        self.thread.close(self.timeout_s)
-        if self.progress is not None and self.failure is None:
+        try:
+            self.thread.close(self.timeout_s)
+        except CommTimeoutError as error:
+            self.failure = error
+            self._leave()
+            raise
+        if self.progress is None or self.failure is not None:
+            self._leave()
+        else:
             self.progress.begin(CallLog().add(Call("finalize"), numbered=False, depth=1), "world")
+            self._leave()
+            self.progress.end()  # from here on it waits for nobody, and nobody for it
+
+    def _leave(self) -> None:
+        """Tell the others that this rank comes no more, and wait for what must be waited for."""
 
 
 class Transport(abc.ABC):

@@ -5,7 +5,11 @@ import json
 import os
 import pickle
 import struct
+import subprocess
+import sys
+import time
 from collections import Counter, OrderedDict, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -162,6 +166,32 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing for f; make it first"):
         save({"x": 1}, tmp_path / "missing" / "f")
     assert os.listdir(tmp_path) == ["f"]
+
+
+def test_what_a_killed_process_left_goes_with_the_next_save(tmp_path):
+    program = "import sys, numpy, distgrad as dg; dg.save({'x': numpy.ones(1 << 26)}, sys.argv[1])"
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "first")])
+    while not any(tmp_path.glob(".first.*/*")):  # half a gibibyte takes a while
+        assert process.poll() is None
+        time.sleep(0.001)
+    save({"x": 1}, tmp_path / "second")
+    assert len(os.listdir(tmp_path)) == 2  # what is being written stays
+    process.kill()
+    process.wait()
+    assert len(os.listdir(tmp_path)) == 2
+    save({"x": 2}, tmp_path / "second")
+    assert os.listdir(tmp_path) == ["second"]
+
+
+def test_saves_side_by_side_leave_each_others_files(tmp_path):
+    def save_often(name):
+        for count in range(40):
+            save({"x": np.full(1000, count)}, tmp_path / name)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(save_often, "abcd"))
+    assert sorted(os.listdir(tmp_path)) == list("abcd")
+    assert all(load(tmp_path / name)["x"][0] == 39 for name in "abcd")
 
 
 def test_every_truncation_is_an_error_that_names_the_file(tmp_path):

@@ -126,10 +126,11 @@ def test_mpi_an_exception_ends_the_job(tmp_path):
     assert job.seconds < 25
 
 
-@pytest.mark.parametrize(("code", "hosts"), [(0, "one"), (3, "one"), (0, "several")])
-def test_mpi_a_rank_that_leaves_ends_the_job(code, hosts, tmp_path, monkeypatch):
+@pytest.mark.parametrize("hosts", ["one", "several"])
+@pytest.mark.parametrize("leaving", ["raise SystemExit(0)", "raise SystemExit(3)", "os._exit(0)"])
+def test_mpi_a_rank_that_leaves_ends_the_job(leaving, hosts, tmp_path, monkeypatch):
     monkeypatch.setenv("HOSTS", hosts)
-    job = run_with(f"raise SystemExit({code})", tmp_path)
+    job = run_with(leaving, tmp_path)
     assert "RankFailedError: collective #1 all_reduce, group 'world'" in job.output
     assert "waited for rank 1 of the world, which ended without it" in job.output
     assert job.seconds < 25
@@ -201,6 +202,16 @@ def test_mpi_a_rank_that_never_joins_is_reported(tmp_path):
         in job.output
     )
     assert job.seconds < 25
+
+
+def test_mpi_all_may_leave_by_os_exit(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, time\nimport numpy as np\nfrom distgrad.comm import init\ncomm = init('mpi')\n"
+        "comm.all_reduce(np.ones(3))\ntime.sleep(0.3 * comm.rank)\nprint('done', flush=True)\nos._exit(0)\n"
+    )
+    job = run_ranks(3, [sys.executable, str(program)], timeout=40)
+    assert (job.returncode, job.output) == (0, "done\n" * 3)
 
 
 def test_mpi_a_clean_end_is_silent_and_quick(tmp_path):

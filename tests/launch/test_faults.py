@@ -100,6 +100,8 @@ FAULTS = [
     ),
     Fault("SIGSTOP", "os.kill(os.getpid(), signal.SIGSTOP)", 3, options=HANG),
     Fault("never calls `init`", code=3, before="rank and time.sleep(1000)", options=HANG),
+    Fault("ends before `init` with exit code 0", code=3, before="rank and sys.exit()", options=HANG),
+    Fault("all hang before `init`", code=3, before="time.sleep(1000)", options=HANG),
     Fault("waits for a message that nobody sends", "comm.recv(x, 0)", 3, options=HANG),
     Fault("no rank does anything", code=3, after="time.sleep(1000 * (step == 5))", options=HANG),
     Fault("takes too long", "time.sleep(1000)", 124, options="--timeout 4"),

@@ -59,7 +59,10 @@ def test_nobody_waits():
     idle = [track(rank, since_s=61, active_s=NOW_S - 61) for rank in range(2)]
     assert found(*idle) == ("never arrived", (0, 1))
     assert found(idle[0], track(1, since_s=900)) is None
-    assert found(idle[0], track(1, since_s=900, sequence=0, active_s=NOW_S - 900)) is None  # not in a world
+    before = [track(rank, since_s=61, sequence=0, active_s=NOW_S - 61) for rank in range(2)]
+    assert found(*before) == ("never arrived", (0, 1))  # both hang before they join a world
+    assert found(before[0], track(1, sequence=0, since_s=900)) is None
+    assert found(before[0], track(1, sequence=0, changed_s=0.0, active_s=0.0)) is None  # has told nothing yet
 
 
 def test_all_wait():
@@ -77,9 +80,16 @@ def test_all_wait():
 
 
 def test_one_that_has_ended_cannot_come():
-    ended = track(1, code=0, since_s=6)
+    ended = track(1, code=0, since_s=6, number=6)
     assert found(track(0, waiting=True, since_s=6), ended) == ("never arrived", (1,))
     assert found(track(0, waiting=True, since_s=1), ended) is None
+    assert found(track(0, waiting=True, since_s=6, group="dp"), ended) is None  # it may be no part of that
+    never = track(1, code=0, since_s=6, sequence=0, call="", number=0)
+    text = judge([track(0, waiting=True, since_s=6), never], NOW_S, LIMIT_S).text
+    assert text.startswith("rank 1 ended with exit code 0 before dg.comm.init(); rank 0 waits")
+    took_part = track(1, code=0, since_s=6)  # and may have left before a slow network has brought it to all
+    assert found(track(0, waiting=True, since_s=6), took_part) is None
+    assert found(track(0, waiting=True, since_s=61), took_part) == ("never arrived", (1,))
     assert found(track(0, since_s=100), ended) is None
     assert found(ended) is None
 
@@ -115,7 +125,7 @@ def test_nothing_is_found_before_the_limit(states):
 def test_a_track_follows_what_its_rank_tells():
     seen = Track(3, "h1", heard_s=0.0)
 
-    def beat(now_s, sequence, waiting, cpu_s):
+    def beat(now_s, sequence, waiting, cpu_s, io_bytes=0):
         text = "barrier()\ndp\ntrain.py:9" if sequence else ""
         seen.take(
             {
@@ -125,6 +135,7 @@ def test_a_track_follows_what_its_rank_tells():
                 "text": text,
                 "step": sequence,
                 "cpu_s": cpu_s,
+                "io_bytes": io_bytes,
                 "state": "S",
             },
             now_s,
@@ -140,6 +151,10 @@ def test_a_track_follows_what_its_rank_tells():
     assert (seen.changed_s, seen.active_s, seen.longest_s) == (3.0, 9.0, 0.0)
     beat(10.0, 3, True, 7.0)
     assert (seen.changed_s, seen.longest_s, seen.heard_s) == (10.0, 7.0, 10.0)
+    beat(11.0, 3, True, 7.0, io_bytes=1000)
+    assert seen.active_s == 9.0
+    beat(12.0, 3, True, 7.0, io_bytes=101_000)  # a checkpoint, a download
+    assert seen.active_s == 12.0
     assert hangs.meanwhile([seen, Track(4, "h1", 0.0)]) == f"rank 3 in {call}, after step 3"
 
 

@@ -19,7 +19,9 @@ FLAKY = """
 def test_a_job_is_started_anew_and_its_causes_are_listed(run, tmp_path):
     ended = run("-n 2 --max-restarts 3 --log-dir logs", FLAKY)
     assert ended.code == 0, ended.stderr
-    assert "launch: restart 2 of 3" in ended.stderr
+    assert "launch: restart 1 of 3 in 0.5 s\n" in ended.stderr
+    assert "launch: restart 2 of 3 in 1 s\n" in ended.stderr
+    assert ended.seconds > 1.5
     first, *causes, last = ended.summary
     assert first == "launch: restarted 2 times, after"
     assert [re.match(r"  (\d)\. rank 1 on \S+ exited 1 after ", cause)[1] for cause in causes] == ["1", "2"]

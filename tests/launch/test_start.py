@@ -151,6 +151,7 @@ def test_other_hosts_are_reached_through_ssh(monkeypatch):
         (["-n", "two", "x.py"], "must be a whole number of at least 1, got 'two'"),
         (["--env", "=1", "x.py"], "must be NAME=VALUE, or a NAME that is set here, got '=1'"),
         (["-x", "NOT_SET", "x.py"], "must be NAME=VALUE, or a NAME that is set here, got 'NOT_SET'"),
+        (["--max-restarts", "-1", "x.py"], "must be a whole number of at least 0, got '-1'"),
         (["--timeout", "-1", "x.py"], "must be a positive number of seconds, got '-1'"),
         (["--time", "1", "x.py"], "unrecognized arguments: --time"),
         (["-n", "2"], "the following arguments are required: script"),
