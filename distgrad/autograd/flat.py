@@ -25,18 +25,18 @@ class FlatBuffer:
 
     Args:
         parameters: leaf tensors of one floating dtype on one device; their elements move, their values stay.
-        extra: further elements at the end of the gradients' array (a bucket's weights).
+        spare: elements behind each parameter that are nobody's (a bucket's weights); zeros between uses.
         allocate: returns ``num_bytes`` bytes as a uint8 array on that device, as a communicator's
             ``allocate`` does; None takes them from the device's memory.
 
     Attributes:
         data: ``[size]``, the parameters' elements, each parameter at a multiple of 64 bytes, zeros between.
-        grad: ``[size + extra]``, the gradients' elements in the same places.
+        grad: ``[size]``, the gradients' elements in the same places.
         slices: for each parameter its place in both.
     """
 
     def __init__(
-        self, parameters: Iterable[Tensor], *, extra: int = 0, allocate: Allocate | None = None
+        self, parameters: Iterable[Tensor], *, spare: int = 0, allocate: Allocate | None = None
     ) -> None:
         self.parameters = list(parameters)
         dtypes = {parameter.dtype for parameter in self.parameters}
@@ -49,21 +49,22 @@ class FlatBuffer:
                 "module with .to"
             )
         self.dtype, self.device = dtypes.pop(), devices.pop()
+        self.spare = spare
         self.slices: list[slice] = []
         size = 0
         for parameter in self.parameters:
             self.slices.append(slice(size, size + parameter.size))
-            size = self.aligned(size + parameter.size)
+            size = self.next_place(size + parameter.size)
         self.size = size
         self.data = self._array(size, allocate)
-        self.grad = self._array(size + extra, allocate)
+        self.grad = self._array(size, allocate)
         for parameter, where in zip(self.parameters, self.slices, strict=True):
             self._move(parameter, where)
 
-    def aligned(self, stop: int) -> int:
-        """The first place behind ``stop`` at which a parameter may start; between the two lie zeros."""
+    def next_place(self, stop: int) -> int:
+        """Where the parameter starts that follows one which ends at ``stop``."""
         step = max(1, _ALIGNMENT_BYTES // self.dtype.itemsize)
-        return -(-stop // step) * step
+        return -(-(stop + self.spare) // step) * step
 
     def _array(self, size: int, allocate: Allocate | None) -> Any:
         num_bytes = size * self.dtype.itemsize
@@ -127,7 +128,7 @@ def join_runs(pieces: Iterable[Run]) -> list[Run]:
             last is not None
             and last.buffer is piece.buffer
             and last.key == piece.key
-            and piece.start <= piece.buffer.aligned(last.stop)
+            and piece.start <= piece.buffer.next_place(last.stop)
         ):
             runs[-1] = last._replace(stop=piece.stop)
         else:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from distgrad.backend.streams import synchronize
 from distgrad.comm.base import Communicator
 from distgrad.comm.work import Work
 
-__all__ = ["Bucket", "Hook", "all_reduce", "plan_buckets", "suitable_cap", "time_all_reduce"]
+__all__ = ["Bucket", "Hook", "all_reduce", "plan_buckets", "store", "suitable_cap", "time_all_reduce"]
 
 _MIB = 1 << 20
 _FIRST_BYTES = _MIB  # a small first bucket starts the communication early
@@ -31,6 +32,8 @@ _CALL_S = 0.3e-3  # what a bucket costs the processor beside backward: two threa
 _TRIAL_BYTES = 1 << 22
 _TRIALS = 3
 _WEIGHT, _FAILURES, _USED = 0, 1, 2  # what stands where in a tail
+_SPARE = 3  # of a tail's numbers, behind the first of a bucket's parameters; behind the others it is one
+_NOWHERE = np.zeros(0, np.intp)
 
 
 def time_all_reduce(comm: Communicator, num_bytes: int, device: Device = CPU) -> float:
@@ -66,76 +69,106 @@ def suitable_cap(num_bytes: int, transfer_s: float | None = None) -> float:
     return min(max(num_bytes / count, _SMALLEST_BYTES), _LARGEST_BYTES)
 
 
-def plan_buckets(
-    parameters: Sequence[tuple[str, Tensor]], cap_bytes: float
-) -> list[list[tuple[str, Tensor]]]:
-    """Divide parameters, in the order given, into buckets of neighbours with one dtype on one device.
+def store(parameters: Iterable[Tensor], comm: Communicator, hook: Hook | None) -> list[FlatBuffer]:
+    """Move parameters into memory of the communicator, one buffer a dtype and device, in the order given.
 
     Args:
-        parameters: by name, in the order in which their gradients become ready.
+        parameters: in about the order in which their gradients become ready, so that those which lie side by
+            side can travel together early.
+        comm: gives the memory.
+        hook: as for :class:`Bucket`, which may need room for its tail.
+    """
+    alike: dict[tuple[np.dtype, Device], list[Tensor]] = {}
+    for parameter in parameters:
+        alike.setdefault((parameter.dtype, parameter.device), []).append(parameter)
+    return [
+        FlatBuffer(
+            group,
+            spare=_SPARE if takes_tail(dtype, device, hook) else 0,
+            allocate=functools.partial(comm.allocate, device=device),
+        )
+        for (dtype, device), group in alike.items()
+    ]
+
+
+def takes_tail(dtype: np.dtype, device: Device, hook: Hook | None) -> bool:
+    """Whether a bucket's tail travels among its gradients: on the host, as they are, not in 16 bits."""
+    return hook is None and device == CPU and dtype.itemsize >= 4
+
+
+def plan_buckets(buffer: FlatBuffer, ready: Sequence[int], cap_bytes: float) -> list[range]:
+    """Cut a buffer into buckets of neighbours.
+
+    A bucket ends where it is full, or half full before a parameter whose gradient comes at another time.
+
+    Args:
+        buffer: the storage, which does not move.
+        ready: for each of its parameters, the place at which its gradient becomes ready.
         cap_bytes: a bucket that has come to it is full; the first one is at 1 MiB.
 
     Returns:
-        The buckets' parameters.
+        For each bucket the numbers of its parameters in the buffer, in the order in which they are full.
     """
-    buckets: list[list[tuple[str, Tensor]]] = []
-    filled = 0
-    for name, parameter in parameters:
-        limit = min(cap_bytes, _FIRST_BYTES) if len(buckets) == 1 else cap_bytes
-        last = buckets[-1][0][1] if buckets else parameter
-        alike = last.dtype == parameter.dtype and last.device == parameter.device
-        if buckets and filled < limit and alike:
-            buckets[-1].append((name, parameter))
-            filled += parameter.nbytes
-        else:
-            buckets.append([(name, parameter)])
-            filled = parameter.nbytes
-    return buckets
+    limit = min(cap_bytes, _FIRST_BYTES)
+    edges, filled = [0], 0
+    for number, (before, after) in enumerate(itertools.pairwise(ready), 1):
+        filled += buffer.parameters[number - 1].nbytes
+        if filled >= (limit if abs(after - before) == 1 else limit / 2):
+            edges.append(number)
+            limit, filled = cap_bytes, 0
+    buckets = [range(*edge) for edge in itertools.pairwise([*edges, len(ready)])]
+    return sorted(buckets, key=lambda bucket: max(ready[number] for number in bucket))
 
 
 class Bucket:
     """Parameters whose gradients are reduced together.
 
-    Along with them goes a tail of ``2 + n`` numbers, which are summed over the ranks too: the rank's weight,
-    whether its backward pass failed, and for each of the n parameters whether the rank used it. The hosts
-    must know it. So it travels with the gradients where these lie on the host; else, and where they are of
-    float16, which would round the weights, it takes a way of its own from host to host.
+    They lie side by side in flat storage, so that a bucket is a range of it and nothing is packed. Along with
+    them goes a tail of ``2 + n`` numbers, which are summed over the ranks too: the rank's weight, whether its
+    backward pass failed, and for each of the n parameters whether the rank used it. The hosts must know it.
+    So it travels among the gradients, in the spare places behind the parameters, where these lie on the host;
+    else, and where they are of float16, which would round the weights, it takes a way of its own from host to
+    host.
 
     Args:
-        parameters: of one dtype on one device, by name.
-        comm: the ranks, and where the memory comes from.
-        hook: sums the gradients; None is :func:`all_reduce`, in one call with the tail where it can be.
+        flat: the storage.
+        places: the numbers of the bucket's parameters in it, neighbours.
+        names: of these parameters.
+        comm: the ranks.
+        hook: sums the gradients; None is :func:`all_reduce`.
 
     Attributes:
         names: of the parameters.
         parameters: the parameters.
+        flat: their flat buffer.
+        start: where in the buffer's arrays the bucket starts.
         slices: for each parameter its place in ``gradients``; what lies between is 0.
         gradients: ``[elements]``, weighted; the sum over the ranks once the bucket is reduced.
         comm: the ranks.
         weight: how much this rank's gradients count, as a part of the weight of all ranks in the last step.
         total: the sum of the ranks' weights in the same unit; known to functions that the hook submits.
         used: for each parameter whether any rank used it; likewise.
-        flat: the parameters' flat buffer.
         tail: ``[2 + n]``, on the host.
-        joined: whether the gradients travel as they are, in one call with the tail.
+        joined: whether the tail travels among the gradients.
         leaves_tail: whether the bucket does not reduce its tail, as no hook must know it.
         pending: gradients that this backward pass still owes.
         launched: whether the reduction of this step has been issued.
     """
 
     def __init__(
-        self, parameters: Sequence[tuple[str, Tensor]], comm: Communicator, hook: Hook | None
+        self, flat: FlatBuffer, places: range, names: Sequence[str], comm: Communicator, hook: Hook | None
     ) -> None:
-        self.names = [name for name, _ in parameters]
-        self.parameters = [parameter for _, parameter in parameters]
-        length = _USED + len(parameters)
-        device = self.parameters[0].device
-        self.joined = hook is None and device == CPU and self.parameters[0].dtype.itemsize >= 4
-        allocate = functools.partial(comm.allocate, device=device)
-        self.flat = FlatBuffer(self.parameters, extra=length if self.joined else 0, allocate=allocate)
-        self.slices = self.flat.slices
-        self.gradients: NDArray[Any] = self.flat.grad[: self.flat.size]
-        self.tail = self.flat.grad[self.flat.size :] if self.joined else np.zeros(length)
+        self.flat = flat
+        self.names = list(names)
+        self.parameters = [flat.parameters[place] for place in places]
+        where = [flat.slices[place] for place in places]
+        self.start = where[0].start
+        self.gradients: NDArray[Any] = flat.grad[self.start : flat.next_place(where[-1].stop)]
+        self.slices = [slice(each.start - self.start, each.stop - self.start) for each in where]
+        self.tail = np.zeros(_USED + len(self.parameters))
+        self.joined = takes_tail(flat.dtype, flat.device, hook)
+        behind = [each.stop for each in self.slices]
+        self._spare = np.array([behind[0] + 1, behind[0] + 2, *behind]) if self.joined else _NOWHERE
         self.leaves_tail = hook is None and not self.joined
         self._hook = all_reduce if hook is None else hook
         self.comm = comm
@@ -210,9 +243,8 @@ class Bucket:
             if not used:
                 self.gradients[where] = 0
         if self.joined:
-            self._work = self.comm.all_reduce(self.flat.grad, async_op=True)
-            return
-        if not self.leaves_tail:
+            self.gradients[self._spare] = self.tail
+        elif not self.leaves_tail:
             self._tail_work = self.comm.host.all_reduce(self.tail, async_op=True)
         self._work = self._hook(self)
 
@@ -224,6 +256,8 @@ class Bucket:
         for work in (self._tail_work, self._work):
             if work is not None:
                 work.wait()
+        if self.joined:
+            self.tail[:] = self.gradients[self._spare]
 
     @property
     def num_failures(self) -> int:
@@ -238,6 +272,8 @@ class Bucket:
         """
         total = self.total
         follow(self.gradients)
+        if self.joined:
+            self.gradients[self._spare] = 0
         if not usable:
             self.gradients[...] = 0
         elif total != 1.0:
@@ -272,7 +308,7 @@ class Bucket:
 
     def statistics(self) -> dict[str, Any]:
         """What a reduction moves."""
-        num_bytes = self.gradients.nbytes + self.tail.nbytes
+        num_bytes = self.gradients.nbytes + (0 if self.joined else self.tail.nbytes)
         return {"num_parameters": len(self.leaves), "num_bytes": num_bytes}
 
 

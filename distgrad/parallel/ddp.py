@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.flat import gradient_arrays
+from distgrad.autograd.flat import FlatBuffer, gradient_arrays
 from distgrad.autograd.graph import next_number
 from distgrad.autograd.modes import is_grad_enabled
 from distgrad.autograd.tensor import FLOATING, Tensor
@@ -23,7 +23,7 @@ from distgrad.elsewhere import unexpected
 from distgrad.errors import CommMismatchError, DeviceError, GraphError, OptionError
 from distgrad.nn.module import Module
 from distgrad.nn.utils.gradients import clip_grad_norm_
-from distgrad.parallel.buckets import Hook, suitable_cap, time_all_reduce
+from distgrad.parallel.buckets import Hook, store, suitable_cap, time_all_reduce
 from distgrad.parallel.compress import Payoff
 from distgrad.parallel.exact import Shards
 from distgrad.parallel.reducer import ForwardPass, Reducer
@@ -126,9 +126,9 @@ class DistributedDataParallel(Module):
         self._cap_bytes = self._find_cap(bucket_cap_mb)
         self._planned: list[bool] = []
         self._reducer: Reducer | None = None
-        self._plan(reversed(self._parameters_by_name))
-        for bucket in self.reducer.buckets:
-            self.comm.broadcast(bucket.flat.data)
+        self._move_and_plan()
+        for buffer in self.reducer.storage:
+            self.comm.broadcast(buffer.data)
         broadcast([p for p in module.parameters() if not p.requires_grad], self.comm)
         broadcast(list(module.buffers()), self.comm)
         self._payoff = self._watch_payoff()
@@ -210,14 +210,18 @@ class DistributedDataParallel(Module):
         plain_s = time_all_reduce(self.comm, num_bytes, self._device)
         return Payoff(self.hook, num_bytes, plain_s) if self.comm.rank == 0 else None
 
-    def _plan(self, ordered: Iterable[tuple[str, Tensor]]) -> None:
-        """Divide the parameters that want gradients, in the order given, into buckets."""
+    def _move_and_plan(self) -> None:
+        """Move parameters that want gradients into the communicator's memory, the last first, and plan."""
         self._planned = self._wanting()
+        wanting = [pair for pair in reversed(self._parameters_by_name) if pair[1].requires_grad]
+        self._plan(wanting, store([parameter for _, parameter in wanting], self.comm, self.hook))
+
+    def _plan(self, ordered: Sequence[tuple[str, Tensor]], storage: Sequence[FlatBuffer]) -> None:
+        """Divide storage into buckets, for parameters whose gradients become ready in the order given."""
         previous = self._reducer
         if previous is not None:
             previous.detach()
-        wanting = [(name, parameter) for name, parameter in ordered if parameter.requires_grad]
-        self._reducer = Reducer(wanting, self.comm, self._cap_bytes, self.hook)
+        self._reducer = Reducer(ordered, storage, self.comm, self._cap_bytes, self.hook)
         if previous is not None:
             self._reducer.succeed(previous)
 
@@ -272,7 +276,7 @@ class DistributedDataParallel(Module):
         if self._shards is None:
             raise GraphError("shards: made for DistributedDataParallel(module, exact=True, shards=8)")
         if self._planned != self._wanting():
-            self._plan(reversed(self._parameters_by_name))
+            self._move_and_plan()
         every = self.check_replicas_every
         if every and self._shards.step % every == every - 1:
             self.check_replicas()
@@ -288,9 +292,9 @@ class DistributedDataParallel(Module):
         """Begin a step: follow what was frozen or thawed, take the better order, compare replicas."""
         reducer = self.reducer
         if reducer.idle and self._planned != self._wanting():
-            self._plan(reversed(self._parameters_by_name))
+            self._move_and_plan()
         elif self.training and reducer.idle and reducer.better_order is not None:
-            self._plan(reducer.better_order)
+            self._plan(reducer.better_order, reducer.storage)
         reducer = self.reducer
         if not self.training or not reducer.enabled or reducer.joined:
             return
@@ -354,9 +358,9 @@ class DistributedDataParallel(Module):
 
         Collective: yes, among those ranks; blocks: yes.
         """
-        for bucket in self.reducer.buckets:
-            comm.all_reduce(bucket.flat.data, "mean")
-            for parameter in bucket.parameters:
+        for buffer in self.reducer.storage:
+            comm.all_reduce(buffer.data, "mean")
+            for parameter in buffer.parameters:
                 parameter.changed("average_parameters")
         buffers = [buffer for buffer in self.module.buffers() if buffer.dtype.char in FLOATING]
         if buffers:

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.autograd.flat import FlatBuffer
 from distgrad.autograd.graph import Leaf, Node
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU
@@ -77,11 +78,14 @@ class Reducer:
 
     Args:
         parameters: the same on every rank, by name, in the order in which their gradients become ready.
+        storage: the flat buffers that hold them, as :func:`distgrad.parallel.buckets.store` gives them.
         comm: the ranks.
         cap_bytes: as in :func:`distgrad.parallel.buckets.plan_buckets`.
         hook: sums a bucket's gradients; None is :func:`distgrad.parallel.buckets.all_reduce`.
 
     Attributes:
+        storage: as given; what it holds stays where it is.
+        buckets: ranges of the storage.
         passes: the forward passes of late; a backward pass counts as much as those that it goes back through,
             and 1 if there are none.
         enabled: whether backward passes reduce; if not they add up until one does.
@@ -96,6 +100,7 @@ class Reducer:
     def __init__(
         self,
         parameters: Sequence[tuple[str, Tensor]],
+        storage: Sequence[FlatBuffer],
         comm: Communicator,
         cap_bytes: float,
         hook: Hook | None = None,
@@ -112,7 +117,8 @@ class Reducer:
         self.statistics = Statistics()
         self.num_steps = 0
         self.passes: deque[ForwardPass] = deque(maxlen=_MAX_PASSES)
-        self.buckets = [Bucket(bucket, comm, hook) for bucket in plan_buckets(parameters, cap_bytes)]
+        self.storage = list(storage)
+        self.buckets = self._divide(parameters, cap_bytes, hook)
         self._bucket_of = {leaf: bucket for bucket in self.buckets for leaf in bucket.leaves}
         for leaf in self._bucket_of:
             leaf.observer = self
@@ -125,11 +131,25 @@ class Reducer:
         self._num_issued = 0
         self._issued_in_forward = 0
         self._next = 0
-        self._device = self.buckets[0].flat.device if self.buckets else CPU
+        self._device = self.storage[0].device if self.storage else CPU
         self._moments: list[Moment] = []
         self._ended: Moment | None = None
         self._unsettled: deque[Timing] = deque()
         self._sent_bytes = 0.0
+
+    def _divide(
+        self, parameters: Sequence[tuple[str, Tensor]], cap_bytes: float, hook: Hook | None
+    ) -> list[Bucket]:
+        """The buckets of all buffers, in the order in which they are full."""
+        ready = {parameter: place for place, (_, parameter) in enumerate(parameters)}
+        buckets = []
+        for flat in self.storage:
+            places = [ready[parameter] for parameter in flat.parameters]
+            names = [parameters[place][0] for place in places]
+            for part in plan_buckets(flat, places, cap_bytes):
+                full = max(places[number] for number in part)
+                buckets.append((full, Bucket(flat, part, names[part.start : part.stop], self.comm, hook)))
+        return [bucket for _, bucket in sorted(buckets, key=lambda each: each[0])]
 
     # -- the unit of weights
 
@@ -365,7 +385,7 @@ class Reducer:
         return self._num_gathered == 0
 
     def succeed(self, previous: Reducer) -> None:
-        """Take over from a reducer of other buckets, whose gradients have moved here."""
+        """Take over from a reducer of other buckets, or of storage from which the parameters have moved."""
         self.number = previous.number
         self.statistics = previous.statistics
         self.num_steps = previous.num_steps
@@ -424,6 +444,6 @@ class Reducer:
     def describe(self) -> list[dict[str, Any]]:
         """The plan: for each bucket its parameters' shapes and bytes."""
         return [
-            {"shapes": [list(p.shape) for p in bucket.parameters], "num_bytes": bucket.flat.grad.nbytes}
+            {"shapes": [list(p.shape) for p in bucket.parameters], "num_bytes": bucket.gradients.nbytes}
             for bucket in self.buckets
         ]

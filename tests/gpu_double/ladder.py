@@ -66,6 +66,7 @@ STEPS = (
     ),
     Step(4, "kernels", ("tests/backend/test_cuda_kernels.py",)),
     Step(4, "training", ("tests/gpu/test_released_cupy.py",)),
+    Step(4, "launches", ("tests/gpu/test_launches.py",)),
     Step(4, "programs", ("tests/gpu/test_examples_on_cupy.py", "tests/gpu/test_benchmarks_on_cupy.py")),
     Step(5, "NCCL", ("tests/gpu_double/test_nccl.py", "tests/gpu_double/test_communicator.py")),
     Step(5, "training", ("tests/gpu_double/test_ddp.py",)),

@@ -81,7 +81,7 @@ class Runtime:
 
     Args:
         num_devices: how many GPUs there seem to be.
-        order: of queued work, eager, late or early.
+        order: of queued work: eager, late, early, or null, where none of it runs.
         device_bytes: memory of each.
         timeout_s: after which a wait of the host gives up.
 
