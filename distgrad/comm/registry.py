@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 from distgrad import env
@@ -11,8 +12,6 @@ from distgrad.backend.device import Device, find_backend
 from distgrad.comm import progress, threads
 from distgrad.comm.base import Communicator
 from distgrad.comm.calls import Call, CallLog
-from distgrad.comm.single import SingleCommunicator
-from distgrad.comm.transport import Family
 from distgrad.elsewhere import lacking
 from distgrad.errors import CommError
 
@@ -191,6 +190,29 @@ def _connect_gpus(host: Communicator, device: Device | str | None, provider: str
     return world
 
 
+def _load(name: str) -> Callable[[float | None], Communicator]:
+    """What connects the ranks of a backend, out of the module of its name.
+
+    Raises:
+        CommError: there is no such module, or nothing in it that connects.
+    """
+    path = f"distgrad.comm.{name}"
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name != path:
+            raise
+        module = None
+    connect: Callable[[float | None], Communicator] | None = getattr(module, "connect", None)
+    if connect is None:
+        lack = "there is no such module" if module is None else "the module has no such function"
+        raise CommError(
+            f"comm.init: backend {name!r} is connected by connect(timeout_s) of {path}, but {lack}; write "
+            "it, as CONTRIBUTING.md says"
+        )
+    return connect
+
+
 def _connect(name: str | None, settings: env.Environment, timeout_s: float | None) -> Communicator:
     sizes = {
         "WORLD_SIZE": settings.world_size,
@@ -202,11 +224,7 @@ def _connect(name: str | None, settings: env.Environment, timeout_s: float | Non
     told = {source: size for source, size in sizes.items() if size is not None}
     if name is None:
         name = "mpi" if any(size > 1 for size in told.values()) else "single"
-    world: Communicator
-    if name in ("shm", "mpi"):
-        world = importlib.import_module(f"distgrad.comm.{name}").connect(timeout_s)
-    else:
-        world = SingleCommunicator(family=Family("distgrad communication", timeout_s))
+    world = _load(name)(timeout_s)
     if told.get("the MPI launcher's environment") == world.size:
         told.pop("SLURM_STEP_NUM_TASKS", None)  # mpirun in an allocation is one task of Slurm a node
     for source, size in told.items():

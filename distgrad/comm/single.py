@@ -14,7 +14,15 @@ from distgrad.comm.topology import Topology, host_name
 from distgrad.comm.transport import Family
 from distgrad.errors import CommTimeoutError
 
-__all__ = ["SingleCommunicator"]
+__all__ = ["SingleCommunicator", "connect"]
+
+
+def connect(timeout_s: float | None = None) -> SingleCommunicator:
+    """The communicator of a program that was started alone.
+
+    Collective: no; blocks: no.
+    """
+    return SingleCommunicator(family=Family("distgrad communication", timeout_s))
 
 
 class SingleCommunicator(Communicator):
