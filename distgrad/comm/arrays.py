@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,18 @@ from numpy.typing import NDArray
 from distgrad.backend.device import owner_of
 from distgrad.errors import CommError, DTypeError, ShapeError
 
-__all__ = ["REDUCTIONS", "check_writeable", "empty", "flat_bytes", "flat_numbers", "label", "zeros"]
+__all__ = [
+    "REDUCTIONS",
+    "check_part",
+    "check_writeable",
+    "cut",
+    "empty",
+    "flat_bytes",
+    "flat_numbers",
+    "label",
+    "scale_edges",
+    "zeros",
+]
 
 REDUCTIONS = ("sum", "mean", "min", "max", "prod")
 _USUAL = (np.dtype(np.float32), np.dtype(np.float64))  # taken by every op
@@ -74,6 +88,58 @@ def check_writeable(verb: str, name: str, x: NDArray[Any]) -> None:
     """Raise CommError if ``x`` cannot be overwritten."""
     if not getattr(x.flags, "writeable", True):  # device arrays have no such flag
         raise CommError(f"{verb}: {name} is overwritten, but is read-only; pass a copy")
+
+
+def cut(verb: str, name: str, x: NDArray[Any], size: int, counts: Sequence[int] | None) -> list[int]:
+    """Where the ranks' parts of the first axis begin, and where the last one ends.
+
+    Raises:
+        ShapeError: it cannot be cut so.
+    """
+    length = x.shape[0] if x.ndim else 0
+    if counts is None:
+        if x.ndim == 0 or length % size:
+            raise ShapeError(
+                f"{verb}: {name} must have a first axis that {size} ranks can share evenly, got "
+                f"{list(x.shape)}; pass counts"
+            )
+        counts = [length // size] * size
+    if len(counts) != size or min(counts) < 0 or sum(counts) != length or x.ndim == 0:
+        raise ShapeError(
+            f"{verb}: counts must be {size} numbers from 0 that add up to the first axis of {name}, got "
+            f"{list(counts)} for {list(x.shape)}"
+        )
+    return [0, *itertools.accumulate(counts)]
+
+
+def scale_edges(edges: list[int], x: NDArray[Any]) -> list[int]:
+    """Places of the first axis as places among the elements."""
+    row = math.prod(x.shape[1:])
+    return [edge * row for edge in edges]
+
+
+def check_part(
+    verb: str, name: str, part: NDArray[Any], shape: tuple[int, ...], whole: NDArray[Any], start: int
+) -> None:
+    """Raise unless ``part`` fits, and is the range of ``whole`` that begins there or lies elsewhere.
+
+    Raises:
+        ShapeError: it has another shape or dtype, or lies across the ranges of others.
+    """
+    if part.shape != shape or part.dtype != whole.dtype:
+        raise ShapeError(
+            f"{verb}: {name} must be {whole.dtype}{list(shape)} for this rank, got {part.dtype}"
+            f"{list(part.shape)}"
+        )
+    if (
+        isinstance(part, np.ndarray)
+        and np.may_share_memory(part, whole)
+        and part.ctypes.data != whole[start : start + shape[0]].ctypes.data
+    ):
+        raise ShapeError(
+            f"{verb}: {name} must be this rank's own part, from {start} on, or share no memory; got one that "
+            "overlaps others' parts"
+        )
 
 
 def empty(like: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:

@@ -6,8 +6,6 @@ ranks agree that they all issued the same call, and hands flat arrays to the bac
 
 from __future__ import annotations
 
-import functools
-import math
 import pickle
 from collections.abc import Callable
 from typing import Any, Self
@@ -16,16 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distgrad.backend.device import CPU, Device, activated, resolve
-from distgrad.comm.arrays import check_writeable, empty, flat_bytes, flat_numbers, label, zeros
+from distgrad.comm.arrays import (
+    check_writeable,
+    label,
+)
 from distgrad.comm.calls import Call
-from distgrad.comm.transport import Transport
+from distgrad.comm.collectives import Collectives, option
 from distgrad.comm.work import Work
-from distgrad.errors import CommError, ShapeError
 
 __all__ = ["Communicator"]
 
 
-class Communicator(Transport):
+class Communicator(Collectives):
     """An ordered group of ranks that exchange arrays: NumPy's, or with ``nccl`` those of one GPU a rank.
 
     Every rank of the group issues the same collectives in the same order, from one thread of its program at a
@@ -69,228 +69,6 @@ class Communicator(Transport):
     def local_size(self) -> int:
         """Number of the group's ranks on this rank's host."""
         return self.topology.local_size(self.rank)
-
-    def all_reduce(
-        self, x: NDArray[Any], op: str = "sum", async_op: bool = False, *, weight: float | None = None
-    ) -> Any:
-        """Replace ``x`` on every rank by the reduction over all ranks.
-
-        ``x = x_0 op x_1 op ... op x_{size-1}``, element by element, in the order of the ranks within a host;
-        float16 and bfloat16 add and multiply in float32. ``mean`` divides the sum by ``size``, or, with
-        weights, is ``(w_0 x_0 + w_1 x_1 + ...) / (w_0 + w_1 + ...)``, and 0 where all weights are 0.
-
-        Collective: yes; blocks: unless ``async_op``.
-
-        Args:
-            x: numbers of equal shape and dtype on every rank; overwritten. Booleans take min (and), max (or)
-                and prod (and).
-            op: ``sum``, ``mean``, ``min``, ``max`` or ``prod``. With NaN among the elements, min and max are
-                undefined.
-            async_op: return a :class:`Work` at once.
-            weight: how much this rank's ``x`` counts in a mean, from 0; given by every rank or by none. One
-                of weight 0 may be anything, NaN too.
-
-        Returns:
-            ``x``, or the Work that returns it.
-        """
-        self._check_array("all_reduce", "x", x)
-        flat = flat_numbers("all_reduce", x, op, overwritten=True)
-        options = "" if op == "sum" else f"op={op}"
-        if weight is not None:
-            if op != "mean" or not 0 <= weight < math.inf:
-                raise CommError(
-                    f"all_reduce: weight must be from 0, and op='mean' with it, got {weight} and {op!r}"
-                )
-            options += ", weighted"
-        body = functools.partial(self._reduce_all, x, flat, op, weight)
-        return self._issue(Call("all_reduce", x.dtype, x.shape, options, x.nbytes), body, async_op)
-
-    def reduce_scatter(self, x: NDArray[Any], op: str = "sum", async_op: bool = False) -> Any:
-        """Reduce over all ranks and keep this rank's part: ``y_r = x_0[r] op ... op x_{size-1}[r]``.
-
-        Collective: yes; blocks: unless ``async_op``.
-
-        Args:
-            x: ``[size, ...]`` numbers, of equal shape and dtype on every rank; left as they are.
-            op: as for :meth:`all_reduce`.
-            async_op: return a :class:`Work` at once.
-
-        Returns:
-            The part, of shape ``x.shape[1:]``, or the Work that returns it.
-        """
-        self._check_array("reduce_scatter", "x", x)
-        flat = flat_numbers("reduce_scatter", x, op)
-        self._check_parts("reduce_scatter", x)
-
-        def body() -> NDArray[Any]:
-            part = empty(x, x.shape[1:], x.dtype)
-            out = flat_numbers("reduce_scatter", part, op)
-            self._reduce_scatter(flat.reshape(self.size, -1), out, "sum" if op == "mean" else op)
-            self._divide(out, op)
-            return part
-
-        call = Call("reduce_scatter", x.dtype, x.shape, _option("op", op, "sum"), x.nbytes)
-        return self._issue(call, body, async_op)
-
-    def broadcast(self, x: NDArray[Any], root: int = 0, async_op: bool = False) -> Any:
-        """Replace ``x`` on every rank by the root's.
-
-        Collective: yes; blocks: unless ``async_op``.
-
-        Args:
-            x: of equal shape and dtype on every rank; overwritten, except on the root.
-            root: the rank that sends.
-            async_op: return a :class:`Work` at once.
-
-        Returns:
-            ``x``, or the Work that returns it.
-        """
-        flat = self._bytes("broadcast", "x", x)
-        self._check_rank("broadcast", "root", root)
-        if self.rank != root:
-            check_writeable("broadcast", "x", x)
-
-        def body() -> NDArray[Any]:
-            self._broadcast(flat, root)
-            return x
-
-        call = Call("broadcast", x.dtype, x.shape, _option("root", root, 0), x.nbytes)
-        return self._issue(call, body, async_op)
-
-    def all_gather(self, x: NDArray[Any], async_op: bool = False) -> Any:
-        """Collect every rank's ``x`` on every rank: ``y[r] = x_r``.
-
-        Collective: yes; blocks: unless ``async_op``.
-
-        Args:
-            x: of equal shape and dtype on every rank.
-            async_op: return a :class:`Work` at once.
-
-        Returns:
-            ``y``, of shape ``[size, *x.shape]``, or the Work that returns it.
-        """
-        flat = self._bytes("all_gather", "x", x)
-
-        def body() -> NDArray[Any]:
-            out = empty(x, (self.size, *x.shape), x.dtype)
-            self._all_gather(flat, self._rows(out))
-            return out
-
-        return self._issue(Call("all_gather", x.dtype, x.shape, "", x.nbytes), body, async_op)
-
-    def all_gather_v(self, x: NDArray[Any], async_op: bool = False) -> Any:
-        """Collect every rank's ``x`` on every rank where its first axis has another length on each.
-
-        Collective: yes; blocks: unless ``async_op``.
-
-        Args:
-            x: ``[n_r, ...]``; dtype and all other axes are equal on every rank.
-            async_op: return a :class:`Work` at once.
-
-        Returns:
-            The list of the ranks' arrays in their order, or the Work that returns it.
-        """
-        flat = self._bytes("all_gather_v", "x", x)
-        if x.ndim == 0:
-            raise ShapeError("all_gather_v: x must have a first axis, got []; use all_gather")
-
-        def body() -> list[NDArray[Any]]:
-            lengths = self._gather_lengths(len(x))
-            row_bytes = math.prod(x.shape[1:]) * x.itemsize
-            padded = zeros(x, (max(lengths) * row_bytes,), np.dtype(np.uint8))
-            padded[: flat.size] = flat
-            rows = empty(x, (self.size, padded.size), np.dtype(np.uint8))
-            self._all_gather(padded, rows)
-            self._settle()
-            return [
-                row[: length * row_bytes].copy().view(x.dtype).reshape(length, *x.shape[1:])
-                for row, length in zip(rows, lengths, strict=True)
-            ]
-
-        return self._issue(Call("all_gather_v", x.dtype, x.shape[1:], "a row"), body, async_op)
-
-    def all_to_all(self, x: NDArray[Any], async_op: bool = False) -> Any:
-        """Send part ``i`` to rank ``i`` and receive a part of each: ``y[i] = x_i[rank]``.
-
-        Collective: yes; blocks: unless ``async_op``.
-
-        Args:
-            x: ``[size, ...]``, of equal shape and dtype on every rank.
-            async_op: return a :class:`Work` at once.
-
-        Returns:
-            ``y``, of the shape of ``x``, or the Work that returns it.
-        """
-        self._bytes("all_to_all", "x", x)
-        self._check_parts("all_to_all", x)
-
-        def body() -> NDArray[Any]:
-            out = empty(x, x.shape, x.dtype)
-            self._all_to_all(self._rows(x), self._rows(out))
-            return out
-
-        return self._issue(Call("all_to_all", x.dtype, x.shape, "", x.nbytes), body, async_op)
-
-    def gather(self, x: NDArray[Any], root: int = 0, async_op: bool = False) -> Any:
-        """Collect every rank's ``x`` on the root: ``y[r] = x_r``.
-
-        Collective: yes; blocks: unless ``async_op``.
-
-        Args:
-            x: of equal shape and dtype on every rank.
-            root: the rank that receives.
-            async_op: return a :class:`Work` at once.
-
-        Returns:
-            ``y``, of shape ``[size, *x.shape]``, on the root and None elsewhere; or the Work that returns it.
-        """
-        flat = self._bytes("gather", "x", x)
-        self._check_rank("gather", "root", root)
-
-        def body() -> NDArray[Any] | None:
-            out = empty(x, (self.size, *x.shape), x.dtype) if self.rank == root else None
-            self._gather(flat, None if out is None else self._rows(out), root)
-            return out
-
-        return self._issue(Call("gather", x.dtype, x.shape, _option("root", root, 0)), body, async_op)
-
-    def scatter(
-        self, out: NDArray[Any], x: NDArray[Any] | None = None, root: int = 0, async_op: bool = False
-    ) -> Any:
-        """Send part ``r`` of the root's ``x`` to rank ``r``: ``out_r = x[r]``.
-
-        Collective: yes; blocks: unless ``async_op``.
-
-        Args:
-            out: receives the part; of equal shape and dtype on every rank.
-            x: ``[size, *out.shape]`` on the root, None elsewhere.
-            root: the rank that sends.
-            async_op: return a :class:`Work` at once.
-
-        Returns:
-            ``out``, or the Work that returns it.
-        """
-        flat = self._bytes("scatter", "out", out)
-        check_writeable("scatter", "out", out)
-        self._check_rank("scatter", "root", root)
-        if (x is not None) != (self.rank == root):
-            raise CommError(
-                f"scatter: x must be given on the root, rank {root}, alone; rank {self.rank} gave "
-                f"{'none' if x is None else 'one'}"
-            )
-        if x is not None:
-            self._bytes("scatter", "x", x)
-            if x.shape != (self.size, *out.shape) or x.dtype != out.dtype:
-                raise ShapeError(
-                    f"scatter: x must be {out.dtype}{[self.size, *out.shape]} for out of {out.dtype}"
-                    f"{list(out.shape)}, got {x.dtype}{list(x.shape)}"
-                )
-
-        def body() -> NDArray[Any]:
-            self._scatter(None if x is None else self._rows(x), flat, root)
-            return out
-
-        return self._issue(Call("scatter", out.dtype, out.shape, _option("root", root, 0)), body, async_op)
 
     def send(self, x: NDArray[Any], dest: int, tag: int = 0, async_op: bool = False) -> Any:
         """Send a copy of ``x`` to one rank; does not wait for the receiver.
@@ -377,7 +155,7 @@ class Communicator(Transport):
             self._broadcast(data, root)
             return pickle.loads(data.tobytes())
 
-        return self._issue(Call("broadcast_object", options=_option("root", root, 0)), body, False)
+        return self._issue(Call("broadcast_object", options=option("root", root, 0)), body, False)
 
     def submit(self, function: Callable[[], Any], name: str = "") -> Work:
         """Run ``function`` on the communication thread, as one call behind those before it.
@@ -451,48 +229,3 @@ class Communicator(Transport):
             here.
         """
         self.family.close()
-
-    def _reduce_all(self, x: NDArray[Any], flat: NDArray[Any], op: str, weight: float | None) -> NDArray[Any]:
-        if weight is not None:
-            self._weighted_mean(flat, weight)
-        elif op == "mean":
-            self._all_reduce(flat, "sum")
-            self._divide(flat, op)
-        else:
-            self._all_reduce(flat, op)
-        return x
-
-    def _weighted_mean(self, flat: NDArray[Any], weight: float) -> None:
-        total = np.array([float(weight)])
-        self._all_reduce(total, "sum")
-        share = weight / total[0] if total[0] else 0.0
-        if share:
-            np.multiply(flat, flat.dtype.type(share), out=flat)
-        else:
-            flat[...] = 0
-        self._all_reduce(flat, "sum")
-
-    def _divide(self, flat: NDArray[Any], op: str) -> None:
-        if op == "mean":
-            flat /= self.size
-
-    def _bytes(self, verb: str, name: str, x: NDArray[Any]) -> NDArray[np.uint8]:
-        self._check_array(verb, name, x)
-        return flat_bytes(verb, name, x)
-
-    def _rows(self, x: NDArray[Any]) -> NDArray[np.uint8]:
-        """The bytes of ``x`` as one row a rank."""
-        return flat_bytes("rows", "x", x).reshape(self.size, x.nbytes // self.size)
-
-    def _check_rank(self, verb: str, name: str, rank: int) -> None:
-        if not 0 <= rank < self.size:
-            raise CommError(f"{verb}: {name} must be a rank from 0 to {self.size - 1}, got {rank}")
-
-    def _check_parts(self, verb: str, x: NDArray[Any]) -> None:
-        if x.ndim == 0 or x.shape[0] != self.size:
-            raise ShapeError(f"{verb}: x must have one part a rank, [{self.size}, ...], got {list(x.shape)}")
-
-
-def _option(name: str, value: object, default: object) -> str:
-    """How an option stands in a call's text: not at all if it is the default."""
-    return "" if value == default else f"{name}={value}"

@@ -161,15 +161,46 @@ class HostGroup(Meeting):
             with np.errstate(all="ignore"):
                 np.copyto(piece, slots[0], casting="unsafe")
 
-    def reduce_scatter(self, x: NDArray[Any], out: NDArray[Any], op: str) -> None:
-        """Reduce row ``rank`` of ``x``, ``[size, n]``, into ``out``, ``[n]``."""
-        step = SLOT_BYTES // x.itemsize // self.size
-        for start in self._starts(out.size, step):
-            piece = x[:, start : start + step]
-            slots = self._next_slots()[:, : piece.nbytes].view(x.dtype).reshape(self.size, *piece.shape)
-            slots[self.rank] = piece
+    def reduce_scatter(self, x: NDArray[Any], out: NDArray[Any], op: str, edges: list[int]) -> None:
+        """Reduce this rank's part of the flat ``x`` into ``out``, with the bits of :meth:`all_reduce`."""
+        start, stop = edges[self.rank : self.rank + 2]
+        if x.nbytes > _SMALL_BYTES and (everywhere := self._find_everywhere(x)) is not None:
+            reduce_arrays([array[start:stop] for array in everywhere], [out], op)
             self.meet()
-            reduce_arrays(list(slots[:, self.rank]), [out[start : start + step]], op)
+            return
+        step = SLOT_BYTES // x.itemsize // self.size  # of every part at once
+        lengths = [stop - start for start, stop in itertools.pairwise(edges)]
+        for begin in self._starts(max(lengths), step):
+            slots = self._next_slots()[:, : self.size * step * x.itemsize].view(x.dtype)
+            for rank, (length, edge) in enumerate(zip(lengths, edges, strict=False)):
+                piece = x[edge + min(begin, length) : edge + min(begin + step, length)]
+                slots[self.rank, rank * step : rank * step + piece.size] = piece
+            self.meet()
+            piece = out[begin : begin + step]
+            first = self.rank * step
+            reduce_arrays([slot[first : first + piece.size] for slot in slots], [piece], op)
+
+    def all_gather(self, x: NDArray[np.uint8], out: NDArray[np.uint8], edges: list[int]) -> None:
+        """Collect the flat bytes ``x`` into the parts of ``out``, of which ``x`` may be this rank's."""
+        parts = list(itertools.pairwise(edges))
+        own = out[slice(*parts[self.rank])]
+        if not np.may_share_memory(own, x):
+            own[:] = x
+        if out.nbytes > _SMALL_BYTES and (everywhere := self._find_everywhere(out)) is not None:
+            for rank, (start, stop) in enumerate(parts):
+                if rank != self.rank:
+                    out[start:stop] = everywhere[rank][start:stop]
+            self.meet()
+            return
+        for begin in self._starts(max(stop - start for start, stop in parts), SLOT_BYTES):
+            slots = self._next_slots()
+            piece = own[begin : begin + SLOT_BYTES]
+            slots[self.rank, : piece.size] = piece
+            self.meet()
+            for rank, (start, stop) in enumerate(parts):
+                if rank != self.rank:
+                    piece = out[start:stop][begin : begin + SLOT_BYTES]
+                    piece[:] = slots[rank, : piece.size]
 
     def broadcast(self, x: NDArray[np.uint8], root: int) -> None:
         """Replace the flat bytes ``x`` by the root's."""

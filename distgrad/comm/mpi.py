@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import itertools
 import re
 import secrets
 import time
@@ -294,24 +295,27 @@ class MPICommunicator(Communicator):
         self._host.all_reduce_between(x, op, between, self._question)
         self._settled = True
 
-    def _reduce_scatter(self, x: NDArray[Any], out: NDArray[Any], op: str) -> None:
+    def _reduce_scatter(self, x: NDArray[Any], out: NDArray[Any], op: str, edges: list[int]) -> None:
         self._agree()
-        if is_narrow(x.dtype):
-            wide = np.empty(out.shape, np.float32)
-            self.complete(self._handle.Ireduce_scatter_block(x.astype(np.float32), wide, _OPS[op]))
-            with np.errstate(all="ignore"):  # an overflow is the caller's to find
-                np.copyto(out, wide, casting="unsafe")
-        else:
-            self.complete(self._handle.Ireduce_scatter_block(x, out, _OPS[op]))
+        counts = [stop - start for start, stop in itertools.pairwise(edges)]
+        sent = x.astype(np.float32) if is_narrow(x.dtype) else x
+        part = np.empty(out.shape, sent.dtype)  # MPI's own, as out may be a part of x
+        self.complete(self._handle.Ireduce_scatter(sent, part, counts, _OPS[op]))
+        with np.errstate(all="ignore"):  # an overflow is the caller's to find
+            np.copyto(out, part, casting="unsafe")
 
     def _broadcast(self, x: NDArray[np.uint8], root: int) -> None:
         self._agree()
         for start in range(0, x.size, _PIECE_BYTES):
             self.complete(self._handle.Ibcast(x[start : start + _PIECE_BYTES], root))
 
-    def _all_gather(self, x: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    def _all_gather(self, x: NDArray[np.uint8], out: NDArray[np.uint8], edges: list[int]) -> None:
         self._agree()
-        self.complete(self._handle.Iallgather(x, out))
+        counts = [stop - start for start, stop in itertools.pairwise(edges)]
+        own = out[edges[self.rank] : edges[self.rank + 1]]
+        if not np.may_share_memory(own, x):
+            own[:] = x
+        self.complete(self._handle.Iallgatherv(MPI.IN_PLACE, [out, counts, edges[:-1], MPI.BYTE]))
 
     def _all_to_all(self, x: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
         self._agree()

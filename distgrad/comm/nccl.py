@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distgrad.backend.device import Device, activated, device_of, find_backend, resolve
-from distgrad.backend.streams import Stream, current_stream
+from distgrad.backend.device import Device, activated, find_backend, resolve
+from distgrad.backend.streams import Stream
 from distgrad.comm.base import Communicator
 from distgrad.comm.calls import Call, name_ranks
 from distgrad.comm.ledger import PERIOD, Ledger
-from distgrad.comm.libnccl import DTYPES, OPS, Link, Provider, open_provider
+from distgrad.comm.libnccl import Link, Provider, open_provider
+from distgrad.comm.ncclverbs import NcclVerbs
 from distgrad.comm.streamwork import GRACE_S, LOOK_S, StreamWork, Watchdog
 from distgrad.comm.work import Work
 from distgrad.errors import (
@@ -29,13 +29,10 @@ from distgrad.errors import (
     CommMismatchError,
     CommTimeoutError,
     DeviceError,
-    DTypeError,
     RankFailedError,
 )
 
 __all__ = ["NcclCommunicator", "connect"]
-
-_BYTES = DTYPES["uint8"]
 
 
 def connect(
@@ -79,15 +76,15 @@ def _check_distinct(host: Communicator, device: Device) -> None:
             )
 
 
-class NcclCommunicator(Communicator):
+class NcclCommunicator(NcclVerbs):
     """A group of ranks with a GPU each; :func:`connect` makes the first one.
 
     A verb takes arrays of this rank's GPU and returns when it is on the communication stream: its result may
     be computed with at once, on the current stream. ``barrier`` and the verbs of objects wait for the hosts.
-    float16 and bfloat16 are summed in NCCL's own way, rounded at every rank; int16 and uint16 it does not
-    know. ``send`` occupies the stream until its ``recv`` has come, so that two ranks must not both send
-    first; tags are 0. :meth:`submit` runs its function at once, with the communication stream as the
-    current one.
+    float16 and bfloat16, but for means, are summed in NCCL's own way, rounded at every rank; int16 and uint16
+    it does not know. ``send`` occupies the stream until its ``recv`` has come, so that two ranks must not
+    both send first; tags are 0. :meth:`submit` runs its function at once, with the communication stream as
+    the current one.
 
     Args:
         host: the same ranks, for what is on hosts.
@@ -262,28 +259,6 @@ class NcclCommunicator(Communicator):
         if self._ending.acquire(blocking=False):  # the program and the watchdog may both come
             self._link.abort()
 
-    def _in_order(self) -> bool:
-        return current_stream(self.device) == self.stream
-
-    def follow(self) -> None:
-        """Let the communication stream wait for the current one."""
-        if not self._in_order():
-            self.stream.wait_stream(current_stream(self.device))
-
-    def _settle(self) -> None:
-        if not self._in_order():
-            current_stream(self.device).wait_stream(self.stream)
-
-    @contextmanager
-    def _on_stream(self) -> Iterator[None]:
-        """The communication stream, behind the current one, becomes the current one."""
-        self.follow()
-        if self._in_order():
-            yield
-        else:
-            with self.stream:
-                yield
-
     def submit(self, function: Callable[[], Any], name: str = "") -> Work:
         """Run ``function`` at once, its arithmetic and collectives on the communication stream.
 
@@ -333,127 +308,6 @@ class NcclCommunicator(Communicator):
             elif self._ending.acquire(blocking=False):
                 self._link.destroy()
 
-    # -- what the verbs are made of
-
-    def takes(self, device: Device) -> bool:
-        """Those of this rank's GPU alone; the hosts' go over ``host``.
-
-        Collective: no; blocks: no.
-        """
-        return device == self.device
-
-    def _check_array(self, verb: str, name: str, x: Any) -> None:
-        if isinstance(x, np.ndarray) or not hasattr(x, "dtype") or (found := device_of(x)).kind == "cpu":
-            raise DeviceError(
-                f"{verb}: {name} must be an array on {self.device}, got {type(x).__module__}."
-                f"{type(x).__qualname__}; copy it there, or pass host arrays to comm.host.{verb}"
-            )
-        if found != self.device:
-            raise DeviceError(
-                f"{verb}: {name} must lie on {self.device}, this rank's GPU, got {found}; copy it there"
-            )
-
-    def _number(self, x: NDArray[Any]) -> int:
-        number = DTYPES.get(x.dtype.name)
-        if number is None:
-            raise DTypeError(f"nccl: no {x.dtype} in reductions, but {', '.join(DTYPES)}; convert it")
-        return number
-
-    def _all_reduce(self, x: NDArray[Any], op: str) -> None:
-        number = self._number(x)
-        if x.size:
-            self._link.all_reduce(_address(x), _address(x), x.size, number, OPS[op], self.stream.handle)
-
-    def _reduce_scatter(self, x: NDArray[Any], out: NDArray[Any], op: str) -> None:
-        number = self._number(x)
-        if out.size:
-            self._link.reduce_scatter(
-                _address(x), _address(out), out.size, number, OPS[op], self.stream.handle
-            )
-
-    def _broadcast(self, x: NDArray[np.uint8], root: int) -> None:
-        if x.size:
-            self._link.broadcast(_address(x), _address(x), x.size, _BYTES, root, self.stream.handle)
-
-    def _all_gather(self, x: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-        if x.size:
-            self.follow()
-            self._link.all_gather(_address(x), _address(out), x.size, _BYTES, self.stream.handle)
-
-    def _all_to_all(self, x: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-        with self._on_stream():
-            out[self.rank] = x[self.rank]
-        self._exchange({r: x[r] for r in self._others()}, {r: out[r] for r in self._others()})
-
-    def _gather(self, x: NDArray[np.uint8], out: NDArray[np.uint8] | None, root: int) -> None:
-        if out is None:
-            self._exchange({root: x}, {})
-            return
-        with self._on_stream():
-            out[self.rank] = x
-        self._exchange({}, {r: out[r] for r in self._others()})
-
-    def _scatter(self, x: NDArray[np.uint8] | None, out: NDArray[np.uint8], root: int) -> None:
-        if x is None:
-            self._exchange({}, {root: out})
-            return
-        with self._on_stream():
-            out[...] = x[self.rank]
-        self._exchange({r: x[r] for r in self._others()}, {})
-
-    def _others(self) -> list[int]:
-        return [rank for rank in range(self.size) if rank != self.rank]
-
-    def _exchange(self, sent: dict[int, Any], received: dict[int, Any]) -> None:
-        """Send and receive, all at once."""
-        if any(x.size for x in (*sent.values(), *received.values())):
-            with self.provider.group():
-                for rank, x in sent.items():
-                    self._link.send(_address(x), x.size, _BYTES, rank, self.stream.handle)
-                for rank, x in received.items():
-                    self._link.recv(_address(x), x.size, _BYTES, rank, self.stream.handle)
-
-    def _send_labelled(self, label: str, flat: NDArray[np.uint8], dest: int, tag: int) -> None:
-        self._check_peer("send", dest, tag)
-        self._host.send(np.frombuffer(label.encode().ljust(128), np.uint8), dest)
-        if flat.size:
-            self._link.send(_address(flat), flat.size, _BYTES, dest, self.stream.handle)
-
-    def _recv_labelled(self, label: str, flat: NDArray[np.uint8], source: int, tag: int) -> None:
-        self._check_peer("recv", source, tag)
-        sent = self._host.recv(np.empty(128, np.uint8), source).tobytes().decode().rstrip()
-        self._check_label(sent, label, source, tag)
-        if flat.size:
-            self._link.recv(_address(flat), flat.size, _BYTES, source, self.stream.handle)
-
-    def _check_peer(self, verb: str, peer: int, tag: int) -> None:
-        if tag or peer == self.rank:
-            raise CommError(
-                f"{verb}, group '{self.group}': NCCL has no tags, and no messages to oneself; got tag {tag} "
-                f"and rank {peer} on rank {self.rank}. Send in the order of receiving, or over comm.host"
-            )
-
-    def _send(self, message: NDArray[np.uint8], dest: int, tag: int) -> None:
-        self._host._send(message, dest, tag)
-
-    def _recv(self, source: int, tag: int) -> NDArray[np.uint8]:
-        return self._host._recv(source, tag)
-
-    def _weighted_mean(self, flat: NDArray[Any], weight: float) -> None:
-        with self._on_stream():
-            xp = find_backend(self.device.kind).namespace
-            total = xp.full(1, weight, np.float64)
-            self._all_reduce(total, "sum")
-            if weight:
-                flat *= (weight / total).astype(flat.dtype)
-            else:
-                flat[...] = 0
-            self._all_reduce(flat, "sum")
-
-    def _divide(self, flat: NDArray[Any], op: str) -> None:
-        with self._on_stream():
-            super()._divide(flat, op)
-
     # -- what goes over the hosts
 
     def _announce(self, mark: int) -> None:
@@ -486,7 +340,3 @@ class NcclCommunicator(Communicator):
         part = NcclCommunicator(host, self.device, self.provider, group)
         self._parts.append(part)
         return part
-
-
-def _address(x: Any) -> int:
-    return int(x.data.ptr)

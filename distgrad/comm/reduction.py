@@ -47,6 +47,9 @@ def _reduce_block(arrays: Sequence[NDArray[Any]], outs: Sequence[NDArray[Any]], 
             np.copyto(out, total, casting="unsafe")
         return
     total = outs[0]
+    if any(np.may_share_memory(total, array) for array in rest[1:]):  # which are yet to be read
+        total = np.empty_like(first)
+        outs = [total, *outs]
     if not rest:
         np.copyto(total, first)
     for array in rest:

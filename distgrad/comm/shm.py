@@ -85,14 +85,14 @@ class HostCommunicator(Communicator):
     def _all_reduce(self, x: NDArray[Any], op: str) -> None:
         self._host.all_reduce(x, op)
 
-    def _reduce_scatter(self, x: NDArray[Any], out: NDArray[Any], op: str) -> None:
-        self._host.reduce_scatter(x, out, op)
+    def _reduce_scatter(self, x: NDArray[Any], out: NDArray[Any], op: str, edges: list[int]) -> None:
+        self._host.reduce_scatter(x, out, op, edges)
 
     def _broadcast(self, x: NDArray[np.uint8], root: int) -> None:
         self._host.broadcast(x, root)
 
-    def _all_gather(self, x: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-        self._host.gather(x, out)
+    def _all_gather(self, x: NDArray[np.uint8], out: NDArray[np.uint8], edges: list[int]) -> None:
+        self._host.all_gather(x, out, edges)
 
     def _all_to_all(self, x: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
         self._host.all_to_all(x, out)

@@ -56,14 +56,14 @@ class SingleCommunicator(Communicator):
     def _all_reduce(self, x: NDArray[Any], op: str) -> None:
         pass
 
-    def _reduce_scatter(self, x: NDArray[Any], out: NDArray[Any], op: str) -> None:
-        out[:] = x[0]
+    def _reduce_scatter(self, x: NDArray[Any], out: NDArray[Any], op: str, edges: list[int]) -> None:
+        out[:] = x
 
     def _broadcast(self, x: NDArray[np.uint8], root: int) -> None:
         pass
 
-    def _all_gather(self, x: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-        out[0] = x
+    def _all_gather(self, x: NDArray[np.uint8], out: NDArray[np.uint8], edges: list[int]) -> None:
+        out[:] = x
 
     def _all_to_all(self, x: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
         out[:] = x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 import threading
@@ -283,8 +284,9 @@ class ThreadCommunicator(Communicator):
         reduce_arrays(parts, parts, op)
         self._meet()
 
-    def _reduce_scatter(self, x: NDArray[Any], out: NDArray[Any], op: str) -> None:
-        reduce_arrays([array[self.rank] for array in self._meet(x)], [out], op)
+    def _reduce_scatter(self, x: NDArray[Any], out: NDArray[Any], op: str, edges: list[int]) -> None:
+        start, stop = edges[self.rank : self.rank + 2]
+        reduce_arrays([array[start:stop] for array in self._meet(x)], [out], op)
         self._meet()
 
     def _broadcast(self, x: NDArray[np.uint8], root: int) -> None:
@@ -293,9 +295,9 @@ class ThreadCommunicator(Communicator):
             x[:] = arrays[root]
         self._meet()
 
-    def _all_gather(self, x: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-        for row, array in zip(out, self._meet(x), strict=True):
-            row[:] = array
+    def _all_gather(self, x: NDArray[np.uint8], out: NDArray[np.uint8], edges: list[int]) -> None:
+        for (start, stop), array in zip(itertools.pairwise(edges), self._meet(x), strict=True):
+            out[start:stop] = array
         self._meet()
 
     def _all_to_all(self, x: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import itertools
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -187,15 +188,18 @@ class Transport(abc.ABC):
         return CommMismatchError(describe_mismatch(f"#{call.number}", self.group, by_rank, self._agreed))
 
     def _exchange_objects(self, obj: Any) -> list[Any]:
-        """Every rank's object, by pickle: the lengths first, then all of them padded to the longest."""
+        """Every rank's object, by pickle: the lengths first."""
         data = pickle.dumps(obj)
         lengths = np.empty(self.size, np.int64)
-        self._all_gather(np.array([len(data)]).view(np.uint8), lengths.view(np.uint8).reshape(self.size, 8))
-        row = np.zeros(lengths.max(), np.uint8)
-        row[: len(data)] = np.frombuffer(data, np.uint8)
-        rows = np.empty((self.size, row.size), np.uint8)
-        self._all_gather(row, rows)
-        return [pickle.loads(rows[r, : lengths[r]].tobytes()) for r in range(self.size)]
+        self._all_gather_even(np.array([len(data)]).view(np.uint8), lengths.view(np.uint8))
+        edges = [0, *itertools.accumulate(lengths.tolist())]
+        joined = np.empty(edges[-1], np.uint8)
+        self._all_gather(np.frombuffer(data, np.uint8), joined, edges)
+        return [pickle.loads(joined[start:stop].tobytes()) for start, stop in itertools.pairwise(edges)]
+
+    def _all_gather_even(self, x: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+        """Collect as many bytes of every rank."""
+        self._all_gather(x, out, [rank * x.size for rank in range(self.size + 1)])
 
     def takes(self, device: Device) -> bool:
         """Whether the verbs take arrays that lie there.
@@ -218,7 +222,7 @@ class Transport(abc.ABC):
     def _gather_lengths(self, length: int) -> list[int]:
         """Every rank's length."""
         lengths = np.empty(self.size, np.int64)
-        self._all_gather(np.array([length]).view(np.uint8), lengths.view(np.uint8).reshape(self.size, 8))
+        self._all_gather_even(np.array([length]).view(np.uint8), lengths.view(np.uint8))
         return lengths.tolist()
 
     def _settle(self) -> None:  # noqa: B027 (on a host it has been received when the call returns)
@@ -284,16 +288,29 @@ class Transport(abc.ABC):
         """Reduce the flat ``x`` in place: sum, min, max or prod, with the same bits on every rank."""
 
     @abc.abstractmethod
-    def _reduce_scatter(self, x: NDArray[Any], out: NDArray[Any], op: str) -> None:
-        """Reduce row ``rank`` of ``x``, ``[size, n]``, into ``out``, ``[n]``."""
+    def _reduce_scatter(self, x: NDArray[Any], out: NDArray[Any], op: str, edges: list[int]) -> None:
+        """Reduce this rank's part of the flat ``x`` into ``out``, which may be that part.
+
+        Args:
+            x: what this rank has.
+            out: the part, ``[edges[rank + 1] - edges[rank]]``.
+            op: as for :meth:`_all_reduce`.
+            edges: where each rank's part begins, and the end; the same on all ranks.
+        """
 
     @abc.abstractmethod
     def _broadcast(self, x: NDArray[np.uint8], root: int) -> None:
         """Replace the flat bytes ``x`` by the root's."""
 
     @abc.abstractmethod
-    def _all_gather(self, x: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-        """Collect the flat bytes ``x`` into the rows of ``out``, ``[size, x.size]``."""
+    def _all_gather(self, x: NDArray[np.uint8], out: NDArray[np.uint8], edges: list[int]) -> None:
+        """Collect the flat bytes ``x`` into the parts of ``out``, of which ``x`` may be this rank's.
+
+        Args:
+            x: this rank's part.
+            out: ``[edges[-1]]``.
+            edges: where each rank's part begins, and the end; the same on all ranks.
+        """
 
     @abc.abstractmethod
     def _all_to_all(self, x: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:

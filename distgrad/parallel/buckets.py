@@ -19,6 +19,7 @@ from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, Device, follow
 from distgrad.backend.streams import synchronize
 from distgrad.comm.base import Communicator
+from distgrad.comm.reduction import is_narrow
 from distgrad.comm.work import Work
 
 __all__ = ["Bucket", "Hook", "all_reduce", "plan_buckets", "store", "suitable_cap", "time_all_reduce"]
@@ -93,7 +94,7 @@ def store(parameters: Iterable[Tensor], comm: Communicator, hook: Hook | None) -
 
 def takes_tail(dtype: np.dtype, device: Device, hook: Hook | None) -> bool:
     """Whether a bucket's tail travels among its gradients: on the host, as they are, not in 16 bits."""
-    return hook is None and device == CPU and dtype.itemsize >= 4
+    return hook is None and device == CPU and not is_narrow(dtype)
 
 
 def plan_buckets(buffer: FlatBuffer, ready: Sequence[int], cap_bytes: float) -> list[range]:
@@ -127,8 +128,12 @@ class Bucket:
     them goes a tail of ``2 + n`` numbers, which are summed over the ranks too: the rank's weight, whether its
     backward pass failed, and for each of the n parameters whether the rank used it. The hosts must know it.
     So it travels among the gradients, in the spare places behind the parameters, where these lie on the host;
-    else, and where they are of float16, which would round the weights, it takes a way of its own from host to
+    else, and where they are of 16 bits, which would round the weights, it takes a way of its own from host to
     host.
+
+    Gradients hold their weights, in a unit near one rank's, except those of 16 bits, which weights would take
+    out of range: what a rank has gathered is its own mean, and weights enter where it is summed in float32.
+    A hook of theirs gets them multiplied by the rank's share in the weight of all.
 
     Args:
         flat: the storage.
@@ -145,8 +150,9 @@ class Bucket:
         slices: for each parameter its place in ``gradients``; what lies between is 0.
         gradients: ``[elements]``, weighted; the sum over the ranks once the bucket is reduced.
         comm: the ranks.
-        weight: how much this rank's gradients count, as a part of the weight of all ranks in the last step.
+        weight: how much this rank's gradients count, in a unit that all ranks share.
         total: the sum of the ranks' weights in the same unit; known to functions that the hook submits.
+        is_narrow: whether the gradients are of 16 bits.
         used: for each parameter whether any rank used it; likewise.
         tail: ``[2 + n]``, on the host.
         joined: whether the tail travels among the gradients.
@@ -166,6 +172,7 @@ class Bucket:
         self.gradients: NDArray[Any] = flat.grad[self.start : flat.next_place(where[-1].stop)]
         self.slices = [slice(each.start - self.start, each.stop - self.start) for each in where]
         self.tail = np.zeros(_USED + len(self.parameters))
+        self.is_narrow = is_narrow(flat.dtype)
         self.joined = takes_tail(flat.dtype, flat.device, hook)
         behind = [each.stop for each in self.slices]
         self._spare = np.array([behind[0] + 1, behind[0] + 2, *behind]) if self.joined else _NOWHERE
@@ -192,7 +199,13 @@ class Bucket:
 
     @property
     def total(self) -> float:
-        """The sum of the ranks' weights."""
+        """The sum of the ranks' weights, of which the summed gradients are that many times the mean."""
+        summed = self.summed_weight
+        return float(summed > 0.0) if self.is_narrow else summed
+
+    @property
+    def summed_weight(self) -> float:
+        """The sum of the ranks' weights, in the unit of :meth:`launch`."""
         return float(self._summed_tail()[_WEIGHT])
 
     @property
@@ -224,17 +237,30 @@ class Bucket:
         leaf.buffer[...] = leaf.grad._data
         leaf.grad = Tensor(leaf.buffer)
 
-    def launch(self, weight: float, failed: bool = False) -> None:
+    def weigh(self, weight: float, before: float, unit: float) -> None:
+        """Scale what a backward pass of some weight will add to what passes of the weight ``before`` gave."""
+        scale = weight / unit
+        if self.is_narrow:
+            total = before + weight
+            scale = weight / total if total else 0.0
+            if before and weight:
+                follow(self.gradients)
+                with np.errstate(all="ignore"):  # where there is no gradient anything may lie
+                    self.gradients *= self.gradients.dtype.type(before / total)
+        for leaf in self.leaves:
+            leaf.scale = scale
+
+    def launch(self, weight: float, unit: float, failed: bool = False) -> None:
         """Issue the reduction.
 
-        Collective: yes; blocks: no.
+        Collective: yes; blocks: no, but for a hook of 16-bit gradients until the ranks know their weights.
 
         Args:
-            weight: how much the gradients count, which hold it already.
+            weight: how much the gradients count.
+            unit: of weights.
             failed: the gradients are unusable; every rank gets to know.
         """
-        self._weight = weight
-        self.tail[_WEIGHT] = weight
+        self._weight = self.tail[_WEIGHT] = weight / unit
         self.tail[_FAILURES] = failed
         follow(self.gradients)
         for place, (leaf, where) in enumerate(zip(self.leaves, self.slices, strict=True), _USED):
@@ -246,6 +272,9 @@ class Bucket:
             self.gradients[self._spare] = self.tail
         elif not self.leaves_tail:
             self._tail_work = self.comm.host.all_reduce(self.tail, async_op=True)
+            if self.is_narrow:
+                self._weight = self._weight / self.summed_weight if self._weight else 0.0
+                self.gradients *= self.gradients.dtype.type(self._weight)
         self._work = self._hook(self)
 
     def wait(self) -> None:
@@ -312,14 +341,19 @@ class Bucket:
         return {"num_parameters": len(self.leaves), "num_bytes": num_bytes}
 
 
-#: Sums ``bucket.gradients`` over ``bucket.comm``, in place, behind the Work that it returns.
+#: Sums ``bucket.gradients``, which hold weights, over ``bucket.comm``, in place, behind the Work it returns.
 Hook = Callable[[Bucket], Work]
 
 
 def all_reduce(bucket: Bucket) -> Work:
-    """Sum a bucket's gradients as they are: the hook that takes the place of None.
+    """Sum a bucket's gradients, those of 16 bits to their mean: the hook that takes the place of None.
 
     Collective: yes; blocks: no.
     """
-    work: Work = bucket.comm.all_reduce(bucket.gradients, async_op=True)
+    comm, gradients = bucket.comm, bucket.gradients
+    work: Work = (
+        comm.all_reduce(gradients, "mean", async_op=True, weight=bucket.weight)
+        if bucket.is_narrow and bucket.leaves_tail
+        else comm.all_reduce(gradients, async_op=True)
+    )
     return work

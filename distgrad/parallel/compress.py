@@ -75,6 +75,10 @@ def _reduce_rounded(
 ) -> None:
     """Sum 16-bit numbers in float32, a part of the bucket on each rank."""
     comm, gradients = bucket.comm, bucket.gradients
+    if bucket.total == 0.0:
+        return
+    unit = 2.0 ** math.ceil(math.log2(bucket.total))  # no sum is above the mean, and none rounded
+    gradients *= gradients.dtype.type(1.0 / unit)
     length = -(-gradients.size // comm.size)
     rows = namespace_of(gradients).zeros((comm.size, length), np.uint16)
     rows.reshape(-1)[: gradients.size] = encode(gradients)
@@ -83,6 +87,7 @@ def _reduce_rounded(
     for row in rows[1:]:
         total += decode(row)
     gradients[...] = decode(comm.all_gather(encode(total)).reshape(-1)[: gradients.size])
+    gradients *= gradients.dtype.type(unit)
 
 
 class _Feedback:

@@ -109,10 +109,12 @@ class Partials:
         self._values: list[NDArray[Any]] = []
         self._spare: list[NDArray[Any]] = []  # memory that is in nobody's use
 
-    def add(self, shard: int, values: NDArray[Any]) -> None:
-        """Take what ``shard`` gave, ``[length]``, copied; shards come in their order."""
+    def add(self, shard: int, values: NDArray[Any], weight: float = 1.0) -> None:
+        """Take what ``shard`` gave, ``[length]``, times a weight, copied; shards come in their order."""
         memory = self._spare.pop() if self._spare else np.empty(self._length, self._dtype)
         np.copyto(memory, values)
+        if weight != 1.0:
+            memory *= memory.dtype.type(weight)
         self._nodes.append((shard, shard + 1))
         self._values.append(memory)
         self._spare += self._tree.join(self._nodes, self._values)
@@ -209,9 +211,7 @@ class Shards:
         Collective: yes, until its end; blocks: at its end.
         """
         rows = _count_rows(arrays)
-        self._reference = 2.0 ** round(
-            math.log2(max(rows, 1))
-        )  # the same on any ranks; keeps float16 in range
+        self._reference = 2.0 ** round(math.log2(max(rows, 1)))  # the same on any ranks
         reducer.set_aside(self._reference)
         self.active = True
         state = default_generator.get_state()
@@ -269,7 +269,7 @@ class Shards:
                     step.news[place] += 1
                 leaf.grad = None
                 place += 1
-            partials.add(shard, bucket.gradients)
+            partials.add(shard, bucket.gradients, weight / self._reference if bucket.is_narrow else 1.0)
         if step.start:
             floating = [buffer._data.reshape(-1).astype(np.float64) for buffer in self._floating()]
             step.buffers.add(shard, weight * np.concatenate([np.zeros(0), *floating]))
@@ -305,8 +305,12 @@ class Shards:
         share = self._reference / total if total > 0.0 else 0.0
         place = 0
         for bucket, partials in zip(reducer.buckets, step.partials, strict=True):
-            partials.total(bucket.gradients)
-            bucket.gradients *= bucket.gradients.dtype.type(share)
+            sums = np.empty(bucket.gradients.size, np.float32) if bucket.is_narrow else bucket.gradients
+            partials.total(sums)
+            sums *= sums.dtype.type(share)
+            if bucket.is_narrow:
+                with np.errstate(all="ignore"):
+                    bucket.gradients[...] = sums.astype(bucket.gradients.dtype)
             bucket.settle(used[place : place + len(bucket.leaves)])
             place += len(bucket.leaves)
         if step.start and total > 0.0:

@@ -124,7 +124,7 @@ class Reducer:
             leaf.observer = self
         self.better_order: list[tuple[str, Tensor]] | None = None
         self._ready: list[Leaf] | None = []  # in order, until the ranks have agreed
-        self._reference = self._first_reference()
+        self._reference = 1.0  # the unit of weights: one rank's in the last step
         self._gathered = 0.0  # weight of the backward passes that have not been reduced yet
         self._num_gathered = 0  # how many there are
         self._overlaps: bool | None = None  # None: the first step will tell
@@ -151,27 +151,6 @@ class Reducer:
                 buckets.append((full, Bucket(flat, part, names[part.start : part.stop], self.comm, hook)))
         return [bucket for _, bucket in sorted(buckets, key=lambda each: each[0])]
 
-    # -- the unit of weights
-
-    @property
-    def _at_full_range(self) -> bool:
-        """Whether sums over the ranks, however many, stay far from the end of their numbers' range."""
-        return all(bucket.joined for bucket in self.buckets)
-
-    def _first_reference(self) -> float:
-        """The unit of weights while all of them are taken for 1."""
-        return 1.0 if self._at_full_range else 2.0 ** round(math.log2(self.comm.size))
-
-    def _next_reference(self, total: float) -> float:
-        """The unit of weights behind a step whose weights have come to ``total`` units.
-
-        One rank's part, if it can be: where all ranks count alike, their gradients then need no scaling. For
-        float16, also a hook's, a power of 2 near the sum of all, which keeps sums in range.
-        """
-        if self._at_full_range:
-            return self._reference * (total / self.comm.size)
-        return self._reference * 2.0 ** round(math.log2(total))
-
     # -- what the backward pass tells
 
     def backward_started(self, leaves: set[Leaf], order: Sequence[Node]) -> None:
@@ -197,11 +176,11 @@ class Reducer:
                 bucket.keep()
             self.averaged = False
         self.active = True
+        for bucket in self.buckets:
+            bucket.weigh(weight, self._gathered, self._reference)
         self._gathered += weight
         self._num_gathered += 1
         _this_thread.weight = weight
-        for leaf in self._bucket_of:
-            leaf.scale = weight / self._reference
         if not self.enabled:
             return
         _this_thread.reducer = self
@@ -250,7 +229,7 @@ class Reducer:
             self._issued_in_forward, self._overlaps = count, None
 
     def _launch(self, weight: float, failed: bool = False) -> None:
-        self.buckets[self._next].launch(weight / self._reference, failed)
+        self.buckets[self._next].launch(weight, self._reference, failed)
         self._next += 1
         self._num_issued = self.comm.family.num_issued
 
@@ -314,8 +293,8 @@ class Reducer:
                     f"backward: failed on {', '.join(texts)}; no gradients are left on any rank. The ranks "
                     "are in step: go on with the next batch on all of them, or end the program"
                 )
-        elif self.buckets and self.buckets[0].total > 0.0:
-            self._reference = self._next_reference(self.buckets[0].total)
+        elif self.buckets and self.buckets[0].summed_weight > 0.0:
+            self._reference *= self.buckets[0].summed_weight / self.comm.size
 
     def _stop(self) -> None:
         self.active = False
@@ -403,7 +382,7 @@ class Reducer:
     def reduce_within(self, comm: Communicator) -> None:
         """Reduce among the ranks of another communicator from now on."""
         self.comm = comm
-        self._reference = self._first_reference()  # what its ranks have agreed on
+        self._reference = 1.0  # what its ranks have agreed on
         for bucket in self.buckets:
             bucket.comm = comm
 

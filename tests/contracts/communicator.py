@@ -5,6 +5,8 @@ that it knows what must arrive; no two ranks have equal data.
 """
 
 import hashlib
+import importlib
+import importlib.util
 import itertools
 import operator
 import time
@@ -23,6 +25,7 @@ CHECKS_OF_MANY: dict[str, Callable[[Communicator], None]] = {}  # need two ranks
 FLOATS = ("float16", "float32", "float64")
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 SHAPES = ((), (0,), (3, 0), (1,), (7,), (4, 5, 3), (70_001,))
+_HAS_BFLOAT16 = importlib.util.find_spec("ml_dtypes") is not None
 UFUNCS = {"sum": np.add, "min": np.minimum, "max": np.maximum, "prod": np.multiply}
 
 
@@ -162,6 +165,19 @@ def narrow_floats_are_rounded_once(comm: Communicator) -> None:
 
 
 @check
+def means_of_narrow_floats_keep_their_range(comm: Communicator) -> None:
+    bfloat16 = importlib.import_module("ml_dtypes").bfloat16 if _HAS_BFLOAT16 else np.float16
+    for kind in (np.float16, bfloat16):
+        large, small = kind(40_000), kind(1e-5)
+        np.testing.assert_array_equal(comm.all_reduce(np.full(3, large), "mean"), np.full(3, large))
+        for x in (large, small):
+            y = comm.all_reduce(np.full(9, x), "mean", weight=4096.0 if comm.rank else 1.0)
+            np.testing.assert_array_equal(y, np.full(9, x))
+        parts = np.full((comm.size, 2), large)
+        np.testing.assert_array_equal(comm.reduce_scatter(parts, "mean"), np.full(2, large))
+
+
+@check
 def booleans_reduce_by_logic(comm: Communicator) -> None:
     rows = all_data(comm, (50,), "bool")
     for op, combine in {"min": operator.and_, "prod": operator.and_, "max": operator.or_}.items():
@@ -183,6 +199,90 @@ def reduce_scatter_keeps_this_ranks_part(comm: Communicator) -> None:
             expected = whole / np.float32(comm.size) if op == "mean" else whole
             close(part, expected[comm.rank].astype(dtype))
             np.testing.assert_array_equal(x, before)
+
+
+def unequal_counts(comm: Communicator, longest: int) -> list[int]:
+    """As unequal as can be: rank 0 has the longest part, one has nothing."""
+    return [longest if rank == 0 else 7 * (rank % 2) * rank for rank in range(comm.size)]
+
+
+@check
+def parts_are_cut_along_the_first_axis(comm: Communicator) -> None:
+    """With the bits of an all-reduce on one host, in place and elsewhere, in an arena and outside."""
+    one_host = comm.local_size == comm.size
+    for counts in (None, unequal_counts(comm, 3), unequal_counts(comm, 30_000), [9_000] * comm.size):
+        total = 4 * comm.size if counts is None else sum(counts)
+        edges = np.cumsum([0, *(counts or [4] * comm.size)])
+        start, stop = edges[comm.rank : comm.rank + 2]
+        arena = comm.allocate(4 * 3 * total).view(np.float32).reshape(total, 3)
+        for dtype, x in (("float32", arena), ("float32", None), ("float16", None), ("int64", None)):
+            rows = all_data(comm, (total, 3), dtype)
+            x = np.empty((total, 3), dtype) if x is None else x
+            for op in ("sum", "max", *(["mean"] if dtype != "int64" else [])):
+                whole = rows[comm.rank].copy()
+                comm.all_reduce(whole, op)
+                x[:] = rows[comm.rank]
+                separate = np.empty((stop - start, 3), dtype)
+                assert comm.reduce_scatter(x, op, out=separate, counts=counts) is separate
+                np.testing.assert_array_equal(x, rows[comm.rank])
+                part = x[start:stop]
+                assert comm.reduce_scatter(x, op, out=part, counts=counts) is part
+                for got in (separate, part):
+                    if one_host:
+                        assert got.tobytes() == whole[start:stop].tobytes()
+                    close(got, whole[start:stop], scale=comm.size)
+                np.testing.assert_array_equal(x[:start], rows[comm.rank][:start])
+                np.testing.assert_array_equal(x[stop:], rows[comm.rank][stop:])
+                x[:start], x[stop:] = -1, -1
+                assert comm.all_gather(part, out=x, counts=counts) is x
+                same_bits(comm, x)
+                np.testing.assert_array_equal(x[start:stop], separate)
+                other = np.full_like(x, -1)
+                comm.all_gather(separate, out=other, counts=counts, async_op=True).wait()
+                np.testing.assert_array_equal(other, x)
+
+
+@check
+def parts_that_lie_in_different_places_are_reduced(comm: Communicator) -> None:
+    """Where only some ranks give an array of the arena, or another one."""
+    n = 6_000 * comm.size
+    first, second = (comm.allocate(8 * n).view(np.float64) for _ in range(2))
+    rows = all_data(comm, (n,), "float64")
+    mine = slice(comm.rank * 6_000, (comm.rank + 1) * 6_000)
+    for even, odd in ((first, np.empty(n)), (first, second)):
+        x = (even, odd)[comm.rank % 2]
+        x[:] = rows[comm.rank]
+        comm.reduce_scatter(x, out=x[mine])
+        close(x[mine], reduce(np.add, (row[mine] for row in rows)))
+        comm.all_gather(x[mine], out=x)
+        close(x, reduce(np.add, rows))
+
+
+@check
+def parts_that_do_not_fit_are_rejected(comm: Communicator) -> None:
+    x, n = np.ones((comm.size * 4, 2), np.float32), comm.size
+    wrong = np.ones((5, 2), np.float32)
+    for kind, text, call in (
+        (
+            ShapeError,
+            "out must be float32.* for this rank, got float32",
+            lambda: comm.reduce_scatter(x, out=wrong),
+        ),
+        (ShapeError, "got float64", lambda: comm.reduce_scatter(x, out=np.ones((4, 2)))),
+        (ShapeError, "x must be float32.* for this rank", lambda: comm.all_gather(wrong, out=x)),
+        (ShapeError, "counts must be", lambda: comm.reduce_scatter(x, counts=[4] * (n + 1))),
+        (ShapeError, "counts must be", lambda: comm.reduce_scatter(x, counts=[5] * n)),
+        (ShapeError, "counts must be", lambda: comm.all_gather(x, out=x, counts=[-1, *[0] * (n - 1)])),
+        (ShapeError, r"first axis.*got \[\]", lambda: comm.reduce_scatter(np.ones(()), out=np.ones(()))),
+        (CommError, "counts cut out, which was not given", lambda: comm.all_gather(x, counts=[4] * n)),
+    ):
+        with pytest.raises(kind, match=text):
+            call()
+    y = np.ones(4 * n + 1, np.float32)
+    start = 4 * comm.rank + 1
+    with pytest.raises(ShapeError, match="must be this rank's own part"):
+        comm.reduce_scatter(y[:-1], out=y[start : start + 4])
+    comm.barrier()
 
 
 @check

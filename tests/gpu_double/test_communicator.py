@@ -54,6 +54,13 @@ def test_reductions(provider):
     np.testing.assert_allclose(comm.all_reduce(x, "mean", weight=float(comm.rank)).get(), weighted, rtol=1e-6)
     flags = on_device(comm, np.array([True, comm.rank == 1, False]))
     np.testing.assert_array_equal(comm.all_reduce(flags, "max").get(), [True, True, False])
+    for weight in (None, 4096.0 if comm.rank else 1.0):
+        x = on_device(comm, np.full(3, 40_000, np.float16))
+        np.testing.assert_array_equal(
+            comm.all_reduce(x, "mean", weight=weight).get(), np.full(3, 40_000, "f2")
+        )
+    x = on_device(comm, np.full((comm.size, 2), 40_000, np.float16))
+    np.testing.assert_array_equal(comm.reduce_scatter(x, "mean").get(), np.full(2, 40_000, "f2"))
     parts = [data(rank, (comm.size, 4)) for rank in range(comm.size)]
     part = comm.reduce_scatter(on_device(comm, parts[comm.rank]))
     np.testing.assert_array_equal(part.get(), sum(parts)[comm.rank])
@@ -86,6 +93,23 @@ def test_movements(provider):
         np.testing.assert_array_equal(comm.recv(on_device(comm, every[1]), source=0).get(), every[0])
     comm.barrier()
     assert comm.all_gather_object(rank) == list(range(size))
+
+
+@pytest.mark.parametrize("counts", [None, [3, 0, 5]])
+def test_parts_lie_where_they_are_told_to(counts):
+    comm = world()
+    every = [data(rank, (9 if counts is None else 8, 2)) for rank in range(comm.size)]
+    edges = np.cumsum([0, *(counts or [3] * comm.size)])
+    start, stop = edges[comm.rank : comm.rank + 2]
+    x = on_device(comm, every[comm.rank])
+    other = on_device(comm, np.zeros((stop - start, 2), "f4"))
+    for part in (other, x[start:stop]):
+        assert comm.reduce_scatter(x, out=part, counts=counts) is part
+        np.testing.assert_array_equal(part.get(), sum(every)[start:stop])
+    for part in (other, x[start:stop]):
+        x[:start], x[stop:] = -1, -1
+        assert comm.all_gather(part, out=x, counts=counts) is x
+        np.testing.assert_array_equal(x.get(), sum(every))
 
 
 def test_parts_that_no_buffer_holds_are_exchanged():

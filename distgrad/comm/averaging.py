@@ -1,0 +1,75 @@
+"""Means over the ranks, by a backend's sums."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distgrad.comm.arrays import zeros
+from distgrad.comm.reduction import is_narrow
+from distgrad.comm.transport import Transport
+
+__all__ = ["Averaging"]
+
+
+class Averaging(Transport):
+    """What makes a mean of what a backend adds up; a backend whose arrays lie elsewhere says where."""
+
+    def _reduce_all(self, x: NDArray[Any], flat: NDArray[Any], op: str, weight: float | None) -> NDArray[Any]:
+        if op == "mean" and is_narrow(flat.dtype):
+            self._mean_of_narrow(flat, 1.0 if weight is None else weight)
+        elif weight is not None:
+            self._weighted_mean(flat, weight)
+        elif op == "mean":
+            self._all_reduce(flat, "sum")
+            self._divide(flat, op)
+        else:
+            self._all_reduce(flat, op)
+        return x
+
+    def _mean_of_narrow(self, flat: NDArray[Any], weight: float) -> None:
+        """A mean of 16-bit floats: weighted, added and divided in float32, whose range holds the sum."""
+        wide: NDArray[Any] = zeros(flat, (flat.size + 1,), np.dtype(np.float32))
+        sums, total = wide[:-1], wide[-1:]  # the weights travel along
+        if weight:
+            sums[...] = flat
+            sums *= np.float32(weight)
+            total[...] = weight
+        self._all_reduce(wide, "sum")
+        with np.errstate(all="ignore"):
+            sums /= total + (total == 0)
+            flat[...] = sums.astype(flat.dtype)
+
+    def _weighted_mean(self, flat: NDArray[Any], weight: float) -> None:
+        total = np.array([float(weight)])
+        self._all_reduce(total, "sum")
+        share = weight / total[0] if total[0] else 0.0
+        if share:
+            np.multiply(flat, flat.dtype.type(share), out=flat)
+        else:
+            flat[...] = 0
+        self._all_reduce(flat, "sum")
+
+    def _divide(self, flat: NDArray[Any], op: str) -> None:
+        if op == "mean":
+            flat /= self.size
+
+    def _reduce_part(self, x: NDArray[Any], out: NDArray[Any], op: str, edges: list[int]) -> None:
+        """Reduce this rank's part of the flat ``x`` into ``out``."""
+        if op != "mean":
+            self._reduce_scatter(x, out, op, edges)
+        elif is_narrow(x.dtype):
+            self._narrow_part(x, out, edges)
+        else:
+            self._reduce_scatter(x, out, "sum", edges)
+            self._divide(out, op)
+
+    def _narrow_part(self, x: NDArray[Any], out: NDArray[Any], edges: list[int]) -> None:
+        wide = x.astype(np.float32)
+        part = wide[edges[self.rank] : edges[self.rank + 1]]
+        self._reduce_scatter(wide, part, "sum", edges)
+        with np.errstate(all="ignore"):
+            part /= self.size
+            out[...] = part.astype(out.dtype)
