@@ -297,7 +297,7 @@ def test_buckets_are_reduced_before_backward_ends():
     [
         ({"device_ids": [0]}, r"unexpected argument 'device_ids'; it trains where the module lies: .*\.to\("),
         ({"find_unused_parameters": True}, "unused parameters are found without it"),
-        ({"comm": [0]}, "comm must be a Communicator or None, got list"),
+        ({"comm": [0]}, "comm must be a Communicator, one of mpi4py, or None, got list"),
     ],
 )
 def test_arguments_of_pytorch_that_are_not_needed(arguments, message):
