@@ -45,7 +45,8 @@ def place(name: str) -> tuple[int, str] | None:
 GUESTS = {
     "numpy": r"distgrad\.(?!launch\b|errors$|env$|trace$|elsewhere$|names$).*",
     "mpi4py": r"distgrad\.comm\.mpilibrary",
-    "cupy": r"distgrad\.backend\.cupy|distgrad\.comm\.libnccl",  # there its binding to NCCL alone
+    "cupy": r"distgrad\.backend\.(cupy|cublas)|distgrad\.comm\.libnccl",  # there its binding to NCCL alone
+    "cupy_backends": r"distgrad\.backend\.cublas",
     "cupyx": r"distgrad\.backend\.cupy",
     "ml_dtypes": r"distgrad\.autograd\.casting",
     "pynccl": r"distgrad\.comm\.libnccl",
@@ -56,7 +57,15 @@ GUESTS = {
     "tqdm": r"distgrad\.cli",
     "safetensors": r"distgrad\.checkpoint\.files",
 }
-LAZY = ("cupy", "cupyx", "ml_dtypes", "mpi4py", "numba", "pynccl")  # what `import distgrad` must not load
+LAZY = (
+    "cupy",
+    "cupy_backends",
+    "cupyx",
+    "ml_dtypes",
+    "mpi4py",
+    "numba",
+    "pynccl",
+)  # what `import distgrad` must not load
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 50
 Function = ast.FunctionDef | ast.AsyncFunctionDef

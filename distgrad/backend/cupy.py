@@ -1,4 +1,4 @@
-"""The CuPy backend: arrays and functions on NVIDIA GPUs. The only file that imports CuPy.
+"""The CuPy backend: arrays and functions on NVIDIA GPUs. Only this file and cublas.py import CuPy.
 
 It is loaded when a ``"cuda"`` device is first asked for. Nothing in it crosses between host and device unless
 asked to: an array of the other side in an operation is an error of CuPy's or of the dispatcher's.
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from distgrad import env
+from distgrad.backend.cublas import matmul
 from distgrad.backend.device import Backend, memory_of
 from distgrad.backend.kernels.table import accelerated
 from distgrad.backend.namespace import Namespace, register_namespace
@@ -32,7 +33,6 @@ __all__ = [
     "CudaBackend",
     "elementwise_kernel",
     "make_namespace",
-    "matmul",
     "open_backend",
     "raw_kernel",
     "reduction_kernel",
@@ -138,21 +138,6 @@ def _copyto(x: Any, values: Any) -> Any:
 
 def _as_strided(x: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
     return cp.lib.stride_tricks.as_strided(x, shape, strides)
-
-
-def matmul(a: Any, b: Any, **options: Any) -> Any:
-    """The product of matrices; CuPy has none for stacks of bfloat16, which are multiplied in float32.
-
-    Args:
-        a, b: arrays; in the product of float32 numbers, of which each is exact, sums lose no more than they
-            would in a product of bfloat16.
-        **options: of ``cupy.matmul``.
-    """
-    if a.dtype.char == "E" and "out" in options:
-        return _copyto(options["out"], matmul(a, b))
-    if a.dtype.char == "E" == b.dtype.char and max(a.ndim, b.ndim) > 2 and not options:
-        return cp.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
-    return cp.matmul(a, b, **options)
 
 
 def _max(x: Any, axis: Any = None, keepdims: bool = False, initial: Any = None) -> Any:

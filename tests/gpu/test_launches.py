@@ -14,10 +14,10 @@ COUNT = Path(__file__).parent / "launches.py"
 BARS = {
     "tiny": 36,
     "mlp": 36,
-    "cnn": 82,
-    "gpt": 311,
-    "gptm": 449,
-    "resnet20": 1019,
+    "cnn": 57,
+    "gpt": 251,
+    "gptm": 359,
+    "resnet20": 690,
     "lstm": 171,
     "embedding": 44,
 }

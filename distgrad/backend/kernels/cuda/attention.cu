@@ -1,31 +1,32 @@
 // What stands between attention's matrix products: scores [rows, keys] turned into weights, and back.
 #include "numbers.cuh"
 
-// Softmax in place; rows come in groups of `queries`, and a causal row sees keys up to its own place.
-KERNEL attention_weights(i64 rows, i64 keys, i64 queries, i64 first, i64 causal, T* scores) {
+// Softmax of scores as the product has left them, in A; `weights` may be the same memory. Rows come in groups
+// of `queries`, and a causal row sees keys up to its own place.
+KERNEL attention_weights(
+    i64 rows, i64 keys, i64 queries, i64 first, i64 causal, const A* scores, T* weights) {
   for (i64 i = blockIdx.x; i < rows; i += gridDim.x) {
-    T* row = scores + i * keys;
+    const A* row = scores + i * keys;
     i64 seen = first + i % queries + 1;
     if (!causal || seen > keys) seen = keys;
     A top = LOWEST, total = 0;
     FOR_BLOCK(j, 0, seen) {
-      A v = widen(row[j]);
-      if (v > top) top = v;
+      if (row[j] > top) top = row[j];
     }
     top = block_max(top);
-    FOR_BLOCK(j, 0, seen) total += (A)exp(widen(row[j]) - top);
+    FOR_BLOCK(j, 0, seen) total += (A)exp(row[j] - top);
     A rate = (A)1 / block_sum(total);
-    FOR_BLOCK(j, 0, keys) store(row + j, j < seen ? (A)exp(widen(row[j]) - top) * rate : (A)0);
+    FOR_BLOCK(j, 0, keys) store(weights + i * keys + j, j < seen ? (A)exp(row[j] - top) * rate : (A)0);
   }
 }
 
-// The scores' gradient in place of the weights': (s - sum of s w) w scale.
-KERNEL attention_slopes(i64 rows, i64 keys, double scale, const T* weights, T* slopes) {
+// The scores' gradient in place of the weights: (s - sum of s w) w scale, s being the gradient of the weights.
+KERNEL attention_slopes(i64 rows, i64 keys, double scale, const A* slopes, T* weights) {
   for (i64 i = blockIdx.x; i < rows; i += gridDim.x) {
     A total = 0;
-    FOR_BLOCK(j, i * keys, (i + 1) * keys) total += widen(slopes[j]) * widen(weights[j]);
+    FOR_BLOCK(j, i * keys, (i + 1) * keys) total += slopes[j] * widen(weights[j]);
     total = block_sum(total);
     FOR_BLOCK(j, i * keys, (i + 1) * keys)
-    store(slopes + j, (widen(slopes[j]) - total) * widen(weights[j]) * (A)scale);
+    store(weights + j, (slopes[j] - total) * widen(weights[j]) * (A)scale);
   }
 }

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from distgrad.backend.cupy import matmul
+from distgrad.backend.cublas import matmul
 from distgrad.backend.kernels.cuda.launch import THREADS, empty, launch, over_planes, prepare
 from distgrad.backend.kernels.cuda.windows import windows
 from distgrad.backend.kernels.geometry import output_lengths
@@ -125,7 +125,7 @@ def _convolution(x: Any, weight: Any, stride: Any, padding: Any, dilation: Any, 
         return y
     matrix, rows = _matrix(weight, setting), _rows(y, setting)
     for part in setting.parts():
-        rows[part] = matmul(matrix, _patches(x[part], setting))
+        matmul(matrix, _patches(x[part], setting), rows[part])
     return y
 
 
@@ -145,10 +145,10 @@ def convolution_input(
         return x
     matrix, rows = _matrix(weight, setting).swapaxes(-1, -2), _rows(g, setting)
     for part in setting.parts():
-        (columns,) = prepare(matmul(matrix, rows[part]))
         if setting.bare:
-            x[part] = columns.reshape(x[part].shape)
+            matmul(matrix, rows[part], x[part].reshape(len(x[part]), setting.groups, setting.terms, -1))
         else:
+            columns = matmul(matrix, rows[part])
             planes = math.prod(x[part].shape[:2])
             over_planes("conv", "fold", planes, length, char, planes, setting.windows, columns, x[part])
     return x
@@ -169,8 +169,10 @@ def convolution_weight(
         launch("conv", "depthwise_weight", x.dtype.char, (weight.size,), THREADS, arguments)
         return weight
     rows, wide = _rows(g, setting), "d" if g.dtype.char == "d" else "f"
-    total: Any = 0
+    total: Any = None
     for part in setting.parts():
-        products = matmul(rows[part], _patches(x[part], setting).swapaxes(-1, -2))
-        total = products.sum(axis=0, dtype=wide) + total
+        shape = (len(x[part]), setting.groups, setting.y[1] // setting.groups, setting.terms)
+        products = matmul(rows[part], _patches(x[part], setting).swapaxes(-1, -2), empty(g, shape, wide))
+        some = products.sum(axis=0)
+        total = some if total is None else total + some
     return total.astype(g.dtype, copy=False).reshape(setting.weight)

@@ -32,9 +32,10 @@ KERNEL norm_forward(
   }
 }
 
-// The gradient in x, and for the other two the moments of each row, [rows, 2].
-KERNEL norm_backward(i64 rows, i64 columns, const T* g, const T* x, const T* weight, double eps, i64 centred,
-                     T* g_x, A* moments) {
+// The gradient in x, added to what came before if that is there, and for the other two the moments of each
+// row, [rows, 2].
+KERNEL norm_backward(i64 rows, i64 columns, const T* g, const T* x, const T* weight, const T* before,
+                     double eps, i64 centred, T* g_x, A* moments) {
   for (i64 i = blockIdx.x; i < rows; i += gridDim.x) {
     const T *row = x + i * columns, *up = g + i * columns;
     A mean, rate;
@@ -54,7 +55,7 @@ KERNEL norm_backward(i64 rows, i64 columns, const T* g, const T* x, const T* wei
     FOR_BLOCK(j, 0, columns) {
       A inner = widen(up[j]) * get(weight, j, (A)1);
       A y = (widen(row[j]) - mean) * rate;
-      store(g_x + i * columns + j, (inner - first - y * second) * rate);
+      store(g_x + i * columns + j, get(before, i * columns + j, (A)0) + (inner - first - y * second) * rate);
     }
   }
 }

@@ -48,17 +48,16 @@ def _run_gradient(
     g: Any, x: Any, weight: Any, normalized_shape: Any, eps: float, needs: Any, into: Any, before: Any,
     centred: bool,
 ) -> Any:  # fmt: skip
-    taken = _taken(x, (g,), (weight,), normalized_shape)
+    taken = _taken(x, (g,) if before is None else (g, before), (weight,), normalized_shape)
     if taken is None:
         return None
-    x, g, weight = taken
+    x, g, *before, weight = taken
     char, columns = x.dtype.char, math.prod(normalized_shape)
     rows = x.size // columns
     g_x = empty(x, x.shape)
     moments = empty(x, (rows, 2), arithmetic(char))
-    over_rows(
-        "norm", "norm_backward", rows, columns, char, g, x, weight, float(eps), int(centred), g_x, moments
-    )
+    arguments = (g, x, weight, before[0] if before else None, float(eps), int(centred), g_x, moments)
+    over_rows("norm", "norm_backward", rows, columns, char, *arguments)
     parameters = [
         writable(home, x, tuple(normalized_shape)) if need else None
         for need, home in zip(needs[1:], into[1:], strict=True)
@@ -71,8 +70,6 @@ def _run_gradient(
         launch("norm", "norm_affine_runs", char, grid, 256, (rows, columns, run, g, x, moments, partial))
         g_weight, g_bias = (*parameters, None)[:2]
         over_elements("norm", "norm_affine", columns, char, runs, partial, g_weight, g_bias)
-    if before is not None:
-        g_x = before + g_x
     return (g_x if needs[0] else None, *parameters)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distgrad.backend.cupy import matmul
+from distgrad.backend.cublas import matmul
 from distgrad.backend.kernels.cuda.launch import arithmetic, empty, over_elements, prepare
 
 
@@ -31,7 +31,7 @@ def lstm_steps(from_input: Any, weight: Any, hidden: Any, cell: Any) -> Any:
     gates = empty(from_input, from_input.shape)
     hiddens, cells = (empty(cell, (len(gates), *cell.shape)) for _ in range(2))
     for t in range(len(gates)):
-        (from_state,) = prepare(matmul(hidden, weight.T))
+        from_state = matmul(hidden, weight.T)
         _run("lstm_step", cell, from_input[t], from_state, cell, hiddens[t], cells[t], gates[t])
         hidden, cell = hiddens[t], cells[t]
     return hiddens, cells, gates
@@ -50,11 +50,11 @@ def lstm_steps_gradient(g: Any, weight: Any, hidden: Any, cell: Any, y: Any, int
         before = cells[t - 1] if t else cell
         incoming = g_hiddens[t], later, g_cells[t], g_gates[t]
         _run("lstm_step_gradient", cell, *incoming, gates[t], before, cells[t], out[t], carry)
-        (later,) = prepare(matmul(out[t], weight))
+        later = matmul(out[t], weight)
     states = empty(hiddens, hiddens.shape)  # before each step
     states[0], states[1:] = hidden, hiddens[:-1]
     rows = [x.reshape(-1, x.shape[-1]) for x in (out, states)]
-    (g_weight,) = prepare(matmul(rows[0].T, rows[1]))
+    g_weight = matmul(rows[0].T, rows[1])
     return out, g_weight, later, carry.astype(cell.dtype, copy=False)
 
 
