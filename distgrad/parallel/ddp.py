@@ -196,7 +196,7 @@ class DistributedDataParallel(Module):
         if bucket_cap_mb is not None:
             return bucket_cap_mb * 2**20
         if self._shards is not None:
-            return math.inf  # an optimizer's update may round otherwise in a smaller array
+            return math.inf  # nothing is reduced before the loop's end, so one bucket costs least
         num_bytes = sum(parameter.nbytes for _, parameter in self._parameters_by_name)
         if self.hook is not None or self.comm.size == 1:  # some hooks' results depend on the buckets
             return suitable_cap(num_bytes)

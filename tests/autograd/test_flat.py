@@ -1,5 +1,7 @@
 """Flat storage: values stay, memory moves, gradients arrive in place."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -180,3 +182,29 @@ def test_a_run_is_cut_at_places_of_its_buffer():
     assert list(Run(buffer, 5, 40).blocks(16)) == [slice(5, 16), slice(16, 32), slice(32, 40)]
     assert list(Run(buffer, 32, 48).blocks(16)) == [slice(32, 48)]
     assert list(Run(buffer, 7, 7).blocks(16)) == []
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, kind in vars(dg.optim).items()
+        if isinstance(kind, type) and kind.elementwise and kind not in (dg.optim.Optimizer, dg.optim.LBFGS)
+    ],
+)
+def test_an_elements_update_does_not_depend_on_its_place_in_the_array(name, dtype):
+    rng = np.random.default_rng(0)
+    start, *steps = rng.standard_normal((4, 5003)).astype(dtype)
+
+    def train(*edges):
+        parts = [slice(*edge) for edge in itertools.pairwise(edges)]
+        params = [dg.Tensor(start[part].copy(), requires_grad=True) for part in parts]
+        optimizers = [getattr(dg.optim, name)([p], lr=0.01) for p in params]
+        for g in steps:
+            for p, part, optimizer in zip(params, parts, optimizers, strict=True):
+                p.grad = dg.asarray(g[part].copy())
+                optimizer.step()
+        return np.concatenate([p.detach().numpy() for p in params])
+
+    np.testing.assert_array_equal(train(0, 7, 2050, 2051, 5000, 5003), train(0, 5003))

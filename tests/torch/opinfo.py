@@ -81,10 +81,8 @@ def tensors(value, kind):
         return [value]
     if isinstance(value, dict):
         value = value.values()
-    if (
-        isinstance(value, list | tuple)
-        or hasattr(value, "__iter__")
-        and not isinstance(value, str | np.ndarray)
+    if isinstance(value, list | tuple) or (
+        hasattr(value, "__iter__") and not isinstance(value, str | np.ndarray)
     ):
         return list(itertools.chain.from_iterable(tensors(each, kind) for each in value))
     return []

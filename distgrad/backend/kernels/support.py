@@ -21,6 +21,7 @@ __all__ = [
     "exp",
     "is_plain",
     "jit",
+    "jit_elementwise",
     "lower_normal",
     "maximum",
     "pointer",
@@ -68,6 +69,15 @@ def jit(function: Callable[..., Any], **options: Any) -> Any:
         return numba.njit(**settings)(function)
     finally:
         numba.config.CACHE_DIR = usual
+
+
+def jit_elementwise(function: Callable[..., Any]) -> Any:
+    """As :func:`jit`, each operation rounded on its own, as NumPy rounds it.
+
+    An element then gets the same bits in the middle of a vector loop and at its end, whatever the array's
+    start and length: a part of a flat buffer is updated as the whole is.
+    """
+    return jit(function, fastmath=False)
 
 
 def _forgive(compiled: Any) -> Any:

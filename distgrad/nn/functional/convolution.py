@@ -119,7 +119,7 @@ def conv3d(
 
 
 def _lengthened(x: Tensor, counts: list[int]) -> Tensor:
-    """``x`` with zeros at its spatial axes' ends: outputs that a convolution of a longer input has besides."""
+    """``x`` with zeros at its spatial axes' ends: outputs that only a longer input's convolution has."""
     widths = ((0, 0), (0, 0), *((0, count) for count in counts))
     return ops.pad_constant(x, pad_width=widths) if any(counts) else x
 
