@@ -29,6 +29,7 @@ WAITING = {
         "quantile",
         "one_hot",
         "gradient",
+        "matrix_exp",
     ),  # to the host; by, at or up to the numbers of an array
 }
 

@@ -28,6 +28,8 @@ FILES: dict[str, str] = {
     "indexed": "index_copy index_fill index_reduce masked_scatter put scatter_combine scatter_reduce",
     "linalg_lu": "cholesky_inverse cholesky_solve lu lu_factor lu_permutation lu_solve lu_unpack"
     " solve_triangular triangular_solve",
+    "linalg_more": "eig eigvals householder_product lstsq matrix_exp matrix_sqrth ormqr pca_lowrank"
+    " polar_decomposition svd_lowrank tensorinv tensorsolve",
     "order": "argmode corrcoef cov dist kthvalue logcumsumexp mode pdist renorm",
 }
 
@@ -37,8 +39,9 @@ PUBLIC: dict[str, str] = {
     " deg2rad exp2 float_power fmax fmin fmod frexp gradient heaviside ldexp logaddexp2 nan_to_num rad2deg"
     " sinc trapezoid vander",
     "fft": "fft2 hfft2 hfftn ifft2 ihfft2 ihfftn irfft2 rfft2",
-    "linalg": "cholesky_inverse cholesky_solve lu lu_factor lu_solve lu_unpack multi_dot solve_triangular"
-    " triangular_solve",
+    "linalg": "cholesky_inverse cholesky_solve eig eigvals householder_product lstsq lu lu_factor lu_solve"
+    " lu_unpack matrix_exp matrix_sqrth multi_dot ormqr pca_lowrank polar_decomposition solve_triangular"
+    " svd_lowrank tensorinv tensorsolve triangular_solve",
     "special": "digamma entr erfcx gammaln i0 i0e i1 i1e log_ndtr multigammaln ndtri polygamma xlog1py zeta",
 }
 

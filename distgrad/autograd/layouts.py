@@ -193,6 +193,27 @@ def part(x: Any, dim: int, key: Any) -> Any:
     return x[(slice(None),) * place + (key,)]
 
 
+def sliced(start: Any, end: Any, step: int) -> slice:
+    """The key of a slice; whole numbers that are tensors count."""
+    return slice(*(None if each is None else int(each) for each in (start, end, step)))
+
+
+def filled(x: Any, value: Any) -> Any:
+    """The tensor with one number everywhere."""
+    if getattr(value, "ndim", 0):
+        raise ShapeError(f"fill: value must be one number, got {list(value.shape)}")
+    value = ops.astype(value, x.dtype) if isinstance(value, Tensor) else value
+    return ops.masked_fill(x, np.ones((), bool), value)
+
+
+def padded(x: Any, pad: Sequence[int], value: Any) -> Any:
+    """Numbers around a tensor, pairs of widths from the last axis on."""
+    if len(pad) % 2 or len(pad) > 2 * x.ndim:
+        raise ShapeError(f"pad: expected pairs for at most {x.ndim} axes, got {tuple(pad)}")
+    pairs = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)]
+    return ops.pad(x, [(0, 0)] * (x.ndim - len(pairs)) + pairs[::-1], constant_values=value)
+
+
 def slice_of(x: Any, dim: int, start: Any, count: int) -> slice:
     """The slice of ``narrow``."""
     size = x.shape[place_of(x, dim, "narrow")]

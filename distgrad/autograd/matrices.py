@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from distgrad.autograd.dispatch import namespace as ops
-from distgrad.autograd.layouts import exchanged
+from distgrad.autograd.layouts import as_pairs, exchanged
 from distgrad.autograd.meanings import length, typed
 from distgrad.autograd.tensor import Tensor
+from distgrad.errors import OptionError
 
 
 def norm_of(x: Any, order: Any, dim: Any, keepdim: bool, dtype: Any) -> Any:
@@ -47,4 +48,68 @@ def last_of(x: Any, lengths: Any, dim: Any) -> Any:
     """The axes of a transform: the last ones where lengths are given without axes."""
     if dim is None and lengths is not None:
         return tuple(range(x.ndim - len(lengths), x.ndim))
-    return tuple(dim) if isinstance(dim, list) else dim
+    return places_of(dim)
+
+
+def places_of(dim: Any) -> Any:
+    """The axes of a transform, one as well as several."""
+    return (dim,) if isinstance(dim, int) else None if dim is None else tuple(dim)
+
+
+def mirrored(x: Any, triangle: str) -> Any:
+    """Hermitian matrices of which one triangle is given."""
+    if triangle not in ("L", "U"):
+        raise OptionError(f"eigh: UPLO must be 'L' or 'U', got {triangle!r}")
+    part, rest = (ops.tril(x), ops.tril(x, k=-1)) if triangle == "L" else (ops.triu(x), ops.triu(x, k=1))
+    return ops.add(part, ops.conj(ops.matrix_transpose(rest)))
+
+
+def windowed_transform(y: Any, return_complex: bool | None) -> Any:
+    """The complex result of ``stft``, or its parts along a last axis."""
+    return y if return_complex or return_complex is None else as_pairs(y)
+
+
+def derivative_of_digamma(n: Any, x: Any) -> Any:
+    """``polygamma`` as a function, whose order comes first, and as a method, where it comes last."""
+    n, x = (x, n) if isinstance(n, Tensor) else (n, x)
+    return ops.polygamma(n, x)
+
+
+class LeastSquares(NamedTuple):
+    """What ``linalg.lstsq`` returns."""
+
+    solution: Any
+    residuals: Any
+    rank: Any
+    singular_values: Any
+
+
+def least_squares(a: Any, b: Any, rcond: Any, driver: str | None) -> LeastSquares:
+    """The solution of least squares, with what PyTorch's drivers of LAPACK tell besides."""
+    driver = driver or "gelsy"
+    if driver not in ("gels", "gelsy", "gelsd", "gelss"):
+        raise OptionError(f"lstsq: driver must be gels, gelsy, gelsd or gelss, got {driver!r}")
+    column = b.ndim == 1 or (b.ndim == a.ndim - 1 and b.shape == a.shape[:-1])
+    right = ops.expand_dims(b, axis=-1) if column else b
+    y = ops.lstsq(a, right, rtol=rcond)
+    nothing = Tensor(np.zeros(0, a.dtype))
+    rank = Tensor(np.zeros(0, np.int64)) if driver == "gels" else ops.matrix_rank(a, rtol=rcond)
+    values = ops.svdvals(a.detach()) if driver in ("gelsd", "gelss") else nothing
+    rows, columns = a.shape[-2:]
+    residuals = nothing
+    if rows > columns and driver != "gelsy" and (driver == "gels" or (rank._data == columns).all()):
+        gap = ops.abs(ops.subtract(ops.matmul(a, y), right))
+        residuals = ops.sum(ops.multiply(gap, gap), axis=-2)
+    return LeastSquares(ops.squeeze(y, -1) if column else y, residuals, rank, values)
+
+
+class Polar(NamedTuple):
+    """What ``linalg.polar`` returns."""
+
+    U: Any
+    P: Any
+
+
+def polar_factors(x: Any) -> Polar:
+    """A matrix as an orthonormal one times a positive one."""
+    return Polar(*ops.polar_decomposition(x))

@@ -242,6 +242,11 @@ def axes_of(x: Any, dim: Any) -> Any:
     return tuple(dim) if isinstance(dim, list) else dim
 
 
+def all_for(dim: Any) -> Any:
+    """An axis, or all where the argument's place holds PyTorch's ``unbiased``."""
+    return None if isinstance(dim, bool) else dim
+
+
 def spread(
     operation: Callable[..., Any], x: Any, dim: Any, unbiased: Any, keepdim: bool, correction: Any
 ) -> Any:

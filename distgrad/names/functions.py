@@ -124,16 +124,16 @@ std(input, dim=None, unbiased=None, keepdim=False, *, correction=None) =
 var(input, dim=None, unbiased=None, keepdim=False, *, correction=None) =
     spread(var, input, dim, unbiased, keepdim, correction)
 std_mean(input, dim=None, unbiased=None, keepdim=False, *, correction=None) =
-    (spread(std, input, dim, unbiased, keepdim, correction), mean(input, axis=axes_of(input, dim),
+    (spread(std, input, dim, unbiased, keepdim, correction), mean(input, axis=axes_of(input, all_for(dim)),
     keepdims=keepdim))
 var_mean(input, dim=None, unbiased=None, keepdim=False, *, correction=None) =
-    (spread(var, input, dim, unbiased, keepdim, correction), mean(input, axis=axes_of(input, dim),
+    (spread(var, input, dim, unbiased, keepdim, correction), mean(input, axis=axes_of(input, all_for(dim)),
     keepdims=keepdim))
 *max(input, dim=None, keepdim=False) = extremum("max", input, dim, keepdim)
 *min(input, dim=None, keepdim=False) = extremum("min", input, dim, keepdim)
 amax(input, dim=(), keepdim=False) = amax(input, axis=axes_of(input, dim), keepdims=keepdim)
 amin(input, dim=(), keepdim=False) = amin(input, axis=axes_of(input, dim), keepdims=keepdim)
-aminmax(input, *, dim=None, keepdim=False) =
+*aminmax(input, *, dim=None, keepdim=False) =
     MinMax(amin(input, axis=dim, keepdims=keepdim), amax(input, axis=dim, keepdims=keepdim))
 *argmax(input, dim=None, keepdim=False) = argmax(input, axis=dim, keepdims=keepdim)
 *argmin(input, dim=None, keepdim=False) = argmin(input, axis=dim, keepdims=keepdim)
@@ -330,6 +330,58 @@ apply_(self, function) = applied(self, function)
 map_(self, tensor, function) = applied(self, function, tensor)
 index_put_(self, indices, values, accumulate=False) = put_in_place(self, indices, values, accumulate)
 share_memory_(self) = self
+lgamma(input) = gammaln(input)
+mvlgamma(input, p) = multigammaln(input, p)
+polygamma(n, input) = derivative_of_digamma(n, input)
+diag_embed(input, offset=0, dim1=-2, dim2=-1) = diag_embed(input, offset, dim1, dim2)
+diagonal_scatter(input, src, offset=0, dim1=0, dim2=1) = diagonal_scatter(input, src, offset, dim1, dim2)
+diagflat(input, offset=0) = diag_embed(reshape(input, (-1,)), offset)
+as_strided(input, size, stride, storage_offset=None) = take_strided(input, size, stride, storage_offset)
+as_strided_copy(input, size, stride, storage_offset=None) = take_strided(input, size, stride,
+    storage_offset)
+as_strided_scatter(input, src, size, stride, storage_offset=None) = put_strided(input, src, size, stride,
+    storage_offset)
+expand_copy(input, size, *, implicit=False) = copied(spread_over(input, size))
+diagonal_copy(input, offset=0, dim1=0, dim2=1) = copied(diagonal_along(input, offset, dim1, dim2))
+alias_copy(input) = copied(input)
+view_copy(input, size) = copied(viewed(input, size))
+permute_copy(input, dims) = copied(permute_dims(input, numbers(dims)))
+split_with_sizes_copy(input, split_sizes, dim=0) = [copied(each) for each in split(input, split_sizes,
+    axis=dim)]
+unbind_copy(input, dim=0) = [copied(each) for each in unstack(input, axis=dim)]
+squeeze_copy(input, dim=None) = copied(squeezed(input, dim))
+unsqueeze_copy(input, dim) = copied(expand_dims(input, axis=dim))
+transpose_copy(input, dim0, dim1) = copied(exchanged(input, dim0, dim1))
+t_copy(input) = copied(turned(input))
+unfold_copy(input, dimension, size, step) = copied(unfold_axis(input, dimension, size, step))
+unfold(self, dimension, size, step) = unfold_axis(self, dimension, size, step)
+slice(input, dim=0, start=None, end=None, step=1) = part(input, dim, sliced(start, end, step))
+fill(input, value) = filled(input, value)
+trapz(y, x=None, *, dx=1.0, dim=-1) = trapezoid(y, x, dx, dim)
+trapezoid(y, x=None, *, dx=1.0, dim=-1) = trapezoid(y, x, dx, dim)
+cumulative_trapezoid(y, x=None, *, dx=1.0, dim=-1) = cumulative_trapezoid(y, x, dx, dim)
+gradient(input, *, spacing=None, dim=None, edge_order=1) = gradient(input, spacing=spacing, axis=dim,
+    edge_order=edge_order)
+constant_pad_nd(input, pad, value=0) = padded(input, pad, value)
+stft(input, n_fft, hop_length=None, win_length=None, window=None, center=True, pad_mode="reflect",
+    normalized=False, onesided=None, return_complex=None, align_to_window=None) =
+    windowed_transform(stft(input, n_fft, hop_length, win_length, window, center=center,
+    pad_mode=pad_mode, normalized=normalized, onesided=onesided), return_complex)
+lu(A, pivot=True, get_infos=False) = (*lu_factor(A, pivot=pivot), *([no_errors(A)] if get_infos else []))
+lu_solve(b, LU_data, LU_pivots) = lu_solve(LU_data, LU_pivots, b)
+cholesky_inverse(L, upper=False) = cholesky_inverse(L, upper)
+cholesky_solve(B, L, upper=False) = cholesky_solve(B, L, upper)
+matrix_exp(A) = matrix_exp(A)
+householder_product(A, tau) = householder_product(A, tau)
+orgqr(input, tau) = householder_product(input, tau)
+ormqr(input, tau, other, left=True, transpose=False) = ormqr(input, tau, other, left, transpose)
+svd_lowrank(A, q=6, niter=2, M=None) = svd_lowrank(A, q, M)
+pca_lowrank(A, q=None, center=True, niter=2) = pca_lowrank(A, q, center)
+_softmax_backward_data(grad_output, output, dim, input_dtype) = multiply(output, subtract(grad_output,
+    sum(multiply(grad_output, output), axis=dim, keepdims=True)))
+native_dropout_backward(grad_output, mask, scale) = multiply(multiply(grad_output, typed(mask,
+    grad_output.dtype)), scale)
+__rdiv__(self, other) = multiply(reciprocal(self), other)
 """
 
 #: Methods that write into the tensor what the method without the underscore returns.

@@ -28,24 +28,44 @@ linalg.solve_ex(A, B, *, left=True, check_errors=False) = (solved(A, B, left), n
 linalg.matrix_power(A, n) = matrix_power(A, n)
 linalg.matrix_rank(A, *, atol=None, rtol=None, hermitian=False) = matrix_rank(A, rtol=rtol)
 linalg.pinv(A, rcond=None, *, atol=None, rtol=None, hermitian=False) =
-    pinv(A, rtol=rcond if rtol is None else rtol)
+    pinv(mirrored(A, "L") if hermitian else A, rtol=rcond if rtol is None else rtol)
 linalg.qr(A, mode="reduced") = qr(A, mode=mode)
 linalg.svd(A, full_matrices=True, *, driver=None) = svd(A, full_matrices=full_matrices)
 linalg.svdvals(A, *, driver=None) = svdvals(A)
-linalg.eigh(A, UPLO="L") = eigh(A)
-linalg.eigvalsh(A, UPLO="L") = eigvalsh(A)
+linalg.eigh(A, UPLO="L") = eigh(mirrored(A, UPLO))
+linalg.eigvalsh(A, UPLO="L") = eigvalsh(mirrored(A, UPLO))
 linalg.cond(A, p=None) = condition(A, p)
-linalg.multi_dot(tensors) = multi_dot(tensors)
+linalg.lu_factor(A, *, pivot=True) = lu_factor(A, pivot=pivot)
+linalg.lu_factor_ex(A, *, pivot=True, check_errors=False) = (*lu_factor(A, pivot=pivot), no_errors(A))
+linalg.vander(x, *, N=None) = vander(at_least(x, 1), N, True)
+linalg.multi_dot(tensors) = multi_dot(*tensors)
+linalg.eig(A) = eig(A)
+linalg.eigvals(A) = eigvals(A)
+linalg.householder_product(A, tau) = householder_product(A, tau)
+linalg.matrix_exp(A) = matrix_exp(A)
+linalg.matrix_sqrth(A) = matrix_sqrth(A)
+linalg.polar(A) = polar_factors(A)
+linalg.lstsq(A, B, rcond=None, *, driver=None) = least_squares(A, B, rcond, driver)
+linalg.tensorinv(A, ind=2) = tensorinv(A, ind)
+linalg.tensorsolve(A, B, dims=None) = tensorsolve(A, B, dims)
+fft.hfft2(input, s=None, dim=(-2, -1), norm=None) = hfftn(input, s, places_of(dim), norm)
+fft.ihfft2(input, s=None, dim=(-2, -1), norm=None) = ihfftn(input, s, places_of(dim), norm)
+fft.hfftn(input, s=None, dim=None, norm=None) = hfftn(input, s, last_of(input, s, dim), norm)
+fft.ihfftn(input, s=None, dim=None, norm=None) = ihfftn(input, s, last_of(input, s, dim), norm)
 fft.fft(input, n=None, dim=-1, norm=None) = fft(input, n=n, axis=dim, norm=norm or "backward")
 fft.ifft(input, n=None, dim=-1, norm=None) = ifft(input, n=n, axis=dim, norm=norm or "backward")
 fft.rfft(input, n=None, dim=-1, norm=None) = rfft(input, n=n, axis=dim, norm=norm or "backward")
 fft.irfft(input, n=None, dim=-1, norm=None) = irfft(input, n=n, axis=dim, norm=norm or "backward")
 fft.hfft(input, n=None, dim=-1, norm=None) = hfft(input, n=n, axis=dim, norm=norm or "backward")
 fft.ihfft(input, n=None, dim=-1, norm=None) = ihfft(input, n=n, axis=dim, norm=norm or "backward")
-fft.fft2(input, s=None, dim=(-2, -1), norm=None) = fftn(input, s=s, axes=dim, norm=norm or "backward")
-fft.ifft2(input, s=None, dim=(-2, -1), norm=None) = ifftn(input, s=s, axes=dim, norm=norm or "backward")
-fft.rfft2(input, s=None, dim=(-2, -1), norm=None) = rfftn(input, s=s, axes=dim, norm=norm or "backward")
-fft.irfft2(input, s=None, dim=(-2, -1), norm=None) = irfftn(input, s=s, axes=dim, norm=norm or "backward")
+fft.fft2(input, s=None, dim=(-2, -1), norm=None) =
+    fftn(input, s=s, axes=places_of(dim), norm=norm or "backward")
+fft.ifft2(input, s=None, dim=(-2, -1), norm=None) =
+    ifftn(input, s=s, axes=places_of(dim), norm=norm or "backward")
+fft.rfft2(input, s=None, dim=(-2, -1), norm=None) =
+    rfftn(input, s=s, axes=places_of(dim), norm=norm or "backward")
+fft.irfft2(input, s=None, dim=(-2, -1), norm=None) =
+    irfftn(input, s=s, axes=places_of(dim), norm=norm or "backward")
 fft.fftn(input, s=None, dim=None, norm=None) =
     fftn(input, s=s, axes=last_of(input, s, dim), norm=norm or "backward")
 fft.ifftn(input, s=None, dim=None, norm=None) =
@@ -71,7 +91,6 @@ ALIASES = {
             )
         },
     },
-    "linalg": {"tensorsolve": "tensorsolve", "tensorinv": "tensorinv"},
 }  # fmt: skip
 
 _NET_FILES = (
@@ -151,7 +170,7 @@ PLACES = {
 }
 
 #: Submodules that are modules of ``distgrad.torch`` as they stand.
-FILES = "distributed distributions profiler testing"
+FILES = "distributed distributions masked profiler testing"
 
 _NET_FUNCTIONS = (
     "adaptive_avg_pool1d adaptive_max_pool1d alpha_dropout alpha_dropout_ avg_pool1d bilinear celu celu_ "
