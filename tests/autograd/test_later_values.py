@@ -11,6 +11,7 @@ import pytest
 import distgrad as dg
 from distgrad.autograd import later
 from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.gradcheck import gradcheck, gradgradcheck
 from distgrad.autograd.primitive import REGISTRY
 
 
@@ -189,3 +190,85 @@ def test_a_signal_window_by_window_and_back(onesided):
         frame = np.fft.fft(padded[:, 3 * t : 3 * t + 8] * window)
         np.testing.assert_allclose(y.numpy()[:, :, t], frame[:, : y.shape[1]], atol=1e-12)
     close(namespace.istft(y, 8, length=39, **options), x[:, :39])
+
+
+# -- linear algebra
+
+
+REGULAR = np.array([[2.0, 0.3, -0.1], [0.4, -1.5, 0.2], [0.1, 0.6, 1.2]])
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (5, 3), (3, 5), (2, 4, 4), (0, 0)])
+def test_the_lu_decomposition(shape):
+    x = numbers(*shape)
+    p, lower, upper = dg.linalg.lu(x)
+    np.testing.assert_allclose((p @ lower @ upper).numpy(), x, atol=1e-12)
+    assert (np.abs(lower.numpy()) <= 1.0 + 1e-12).all()
+    packed, pivots = dg.linalg.lu_factor(x)
+    order = np.arange(shape[-2])
+    for k, other in enumerate(pivots.numpy()[(0,) * (len(shape) - 2)] if x.size else []):
+        order[[k, other - 1]] = order[[other - 1, k]]
+    first = (0,) * (len(shape) - 2)
+    np.testing.assert_array_equal(x[first][order], p.numpy()[first].T @ x[first])
+    if shape[-1] == shape[-2]:
+        b = numbers(*shape[:-1], 2)
+        close(dg.linalg.lu_solve(packed, pivots, b), np.linalg.solve(x, b), rtol=1e-9)
+
+
+def test_triangular_and_positive_systems():
+    b = numbers(3, 2)
+    upper, lower = np.triu(REGULAR), np.tril(REGULAR)
+    close(dg.linalg.solve_triangular(REGULAR, b, upper=True), np.linalg.solve(upper, b))
+    close(dg.linalg.solve_triangular(REGULAR, b.T, upper=False, left=False), b.T @ np.linalg.inv(lower))
+    unit = np.tril(REGULAR, -1) + np.eye(3)
+    close(dg.linalg.solve_triangular(REGULAR, b, upper=False, unitriangular=True), np.linalg.solve(unit, b))
+    close(dg.linalg.triangular_solve(b, REGULAR, transpose=True)[0], np.linalg.solve(upper.T, b))
+    close(dg.linalg.cholesky_solve(b, lower), np.linalg.solve(lower @ lower.T, b))
+    close(dg.linalg.cholesky_inverse(upper, upper=True), np.linalg.inv(upper.T @ upper))
+
+
+def test_eigenvalues_and_functions_of_matrices():
+    x = numbers(2, 4, 4)
+    values, vectors = dg.linalg.eig(x)
+    close(vectors @ (values[:, :, None] * dg.linalg.inv(vectors)), x, atol=1e-10)
+    np.testing.assert_array_equal(dg.linalg.eigvals(x).numpy(), values.numpy())
+    for scale in (0.01, 1.0, 30.0):
+        rotation = scale * np.array([[0.0, -1.0], [1.0, 0.0]])
+        expected = [[math.cos(scale), -math.sin(scale)], [math.sin(scale), math.cos(scale)]]
+        close(dg.linalg.matrix_exp(rotation), expected, atol=1e-11)
+    positive = REGULAR @ REGULAR.T
+    root = dg.linalg.matrix_sqrth(positive)
+    close(root @ root, positive)
+    turn, stretch = dg.linalg.polar_decomposition(numbers(5, 3))
+    close(turn @ stretch, numbers(5, 3))
+    close(turn.mT @ turn, np.eye(3))
+
+
+def test_the_gradient_of_eigenvalues_and_of_what_their_vectors_span():
+    weights = np.arange(1.0, 5.0)
+
+    def function(x):
+        values, vectors = dg.linalg.eig(x)
+        return values, dg.abs(vectors), vectors @ ((weights * values)[:, None] * dg.linalg.inv(vectors))
+
+    x = dg.tensor(numbers(4, 4), requires_grad=True)
+    assert gradcheck(function, [x])
+    assert gradgradcheck(function, [x])
+
+
+def test_reflections_and_least_squares():
+    x = numbers(5, 3)
+    packed, tau = np.linalg.qr(x, mode="raw")
+    q = np.linalg.qr(x, mode="complete")[0]
+    close(dg.linalg.householder_product(packed.T, tau), q[:, :3])
+    other = numbers(5, 2, seed=1)
+    close(dg.linalg.ormqr(packed.T, tau, other), q @ other)
+    close(dg.linalg.ormqr(packed.T, tau, other.T, left=False, transpose=True), other.T @ q.T)
+    close(dg.linalg.lstsq(x, other), np.linalg.lstsq(x, other, rcond=None)[0])
+    u, s, v = dg.linalg.svd_lowrank(x, 3)
+    close((u * s) @ v.mT, x)
+    u, s, v = dg.linalg.pca_lowrank(x, 3)
+    close((u * s) @ v.mT, x - x.mean(axis=0))
+    cube = numbers(6, 2, 3)
+    close(dg.linalg.tensorinv(cube, 1), np.linalg.tensorinv(cube, 1), rtol=1e-9)
+    close(dg.linalg.tensorsolve(cube, numbers(6)), np.linalg.tensorsolve(cube, numbers(6)), rtol=1e-9)
