@@ -19,13 +19,14 @@ from distgrad.comm.arrays import (
     label,
 )
 from distgrad.comm.calls import Call
-from distgrad.comm.collectives import Collectives, option
+from distgrad.comm.collectives import option
+from distgrad.comm.unequal import Unequal
 from distgrad.comm.work import Work
 
 __all__ = ["Communicator"]
 
 
-class Communicator(Collectives):
+class Communicator(Unequal):
     """An ordered group of ranks that exchange arrays: NumPy's, or with ``nccl`` those of one GPU a rank.
 
     Every rank of the group issues the same collectives in the same order, from one thread of its program at a

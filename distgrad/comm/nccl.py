@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -326,6 +326,12 @@ class NcclCommunicator(NcclVerbs):
 
     def broadcast_object(self, obj: Any = None, root: int = 0) -> Any:
         return self._host.broadcast_object(obj, root)
+
+    def gather_object(self, obj: Any, root: int = 0) -> list[Any] | None:
+        return self._host.gather_object(obj, root)
+
+    def scatter_object(self, objs: Sequence[Any] | None = None, root: int = 0) -> Any:
+        return self._host.scatter_object(objs, root)
 
     def _gather_lengths(self, length: int) -> list[int]:
         return self._host.all_gather_object(length)

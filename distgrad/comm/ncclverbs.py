@@ -150,6 +150,7 @@ class NcclVerbs(Communicator):
 
     def _exchange(self, sent: dict[int, Any], received: dict[int, Any]) -> None:
         """Send and receive, all at once."""
+        self.follow()
         if any(x.size for x in (*sent.values(), *received.values())):
             with self.provider.group():
                 for rank, x in sent.items():

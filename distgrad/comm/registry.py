@@ -40,6 +40,8 @@ ELSEWHERE = {
     **{verb: f"comm.{verb}(...)" for verb in ("all_to_all", "barrier", "send", "recv")},
     "all_gather_object": "comm.all_gather_object(value)",
     "broadcast_object_list": "comm.broadcast_object(value)",
+    "gather_object": "comm.gather_object(value)",
+    "scatter_object_list": "comm.scatter_object(values)",
 }
 explain_name = lacking("module 'distgrad.comm'", {name: f"write {ours}" for name, ours in ELSEWHERE.items()})
 

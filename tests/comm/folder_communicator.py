@@ -1,5 +1,6 @@
 """A communicator whose ranks exchange files in a folder: what CONTRIBUTING.md says it takes to add one."""
 
+import itertools
 import os
 import time
 from collections import defaultdict
@@ -79,17 +80,17 @@ class FolderCommunicator(Communicator):
                 total = UFUNCS[op](total, part.astype(wide))
         x[:] = total.astype(x.dtype)
 
-    def _reduce_scatter(self, x, out, op):
-        whole = x.copy().reshape(-1)
+    def _reduce_scatter(self, x, out, op, edges):
+        whole = x.copy()
         self._all_reduce(whole, op)
-        out[:] = whole.reshape(x.shape)[self.rank]
+        out[:] = whole[edges[self.rank] : edges[self.rank + 1]]
 
     def _broadcast(self, x, root):
         x[:] = self._exchange(x)[root]
 
-    def _all_gather(self, x, out):
-        for row, part in zip(out, self._exchange(x), strict=True):
-            row[:] = part
+    def _all_gather(self, x, out, edges):
+        for (start, stop), part in zip(itertools.pairwise(edges), self._exchange(x), strict=True):
+            out[start:stop] = part
 
     def _all_to_all(self, x, out):
         for row, part in zip(out, self._exchange(x), strict=True):

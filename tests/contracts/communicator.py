@@ -353,6 +353,73 @@ def unequal_lengths_are_gathered(comm: Communicator) -> None:
 
 
 @check
+def objects_go_to_one_rank_and_come_from_one(comm: Communicator) -> None:
+    for root in range(comm.size):
+        own = {"rank": comm.rank, "blob": b"x" * (1 + 1000 * comm.rank)}
+        found = comm.gather_object(own, root)
+        expected = [{"rank": rank, "blob": b"x" * (1 + 1000 * rank)} for rank in range(comm.size)]
+        assert found == (expected if comm.rank == root else None)
+        parts = [("to", rank, "y" * (5000 * (rank == 0))) for rank in range(comm.size)]
+        got = comm.scatter_object(parts if comm.rank == root else None, root)
+        assert got == parts[comm.rank]
+    with pytest.raises(ShapeError, match="scatter_object: objs must hold one part a rank"):
+        comm.scatter_object([None] * (comm.size + 1) if comm.rank == 0 else [None], comm.rank)
+    with pytest.raises(CommError, match="must be a rank from 0"):
+        comm.gather_object(None, comm.size)
+
+
+def uneven(rank: int, other: int, dtype: str) -> np.ndarray:
+    """Rows that depend on two ranks: as many as the second's number, and none for rank 0."""
+    return data(7 * rank + other, (other, 2, 3), dtype)
+
+
+@check
+def parts_of_unequal_length_arrive(comm: Communicator) -> None:
+    ranks = range(comm.size)
+    for dtype in ("float32", "int16", "bool"):
+        for root in ranks:
+            found = comm.gather_v(uneven(comm.rank, comm.rank, dtype), root)
+            assert (found is None) == (comm.rank != root)
+            for rank, part in enumerate(found or ()):
+                assert part.dtype == dtype
+                np.testing.assert_array_equal(part, uneven(rank, rank, dtype))
+            parts = [uneven(root, rank, dtype) for rank in ranks] if comm.rank == root else None
+            part = comm.scatter_v(parts, root, like=np.empty((0, 2, 3), dtype))
+            assert part.dtype == dtype
+            np.testing.assert_array_equal(part, uneven(root, comm.rank, dtype))
+        sent = [uneven(comm.rank, (comm.rank + rank) % comm.size, dtype) for rank in ranks]
+        for rank, part in enumerate(comm.all_to_all_v(sent, async_op=True).wait()):
+            np.testing.assert_array_equal(part, uneven(rank, (comm.rank + rank) % comm.size, dtype))
+    with pytest.raises(ShapeError, match=r"all_to_all_v: xs must hold one array a rank"):
+        comm.all_to_all_v([])
+    with pytest.raises(ShapeError, match="gather_v: x must have a first axis"):
+        comm.gather_v(np.array(1))
+    if comm.size > 1:
+        with pytest.raises(DTypeError, match="all_to_all_v: all parts must be float64, got int8"):
+            comm.all_to_all_v([np.ones(1)] * (comm.size - 1) + [np.ones(1, np.int8)])
+
+
+@check
+def scan_reduces_over_the_ranks_before(comm: Communicator) -> None:
+    for dtype in (*FLOATS, *INTEGERS):
+        for op, ufunc in UFUNCS.items():
+            for shape in ((), (0,), (4, 5, 3)):
+                rows = [data(rank, shape, dtype) for rank in range(comm.rank + 1)]
+                own = rows[-1].copy()
+                found = comm.scan(own, op)
+                wide = "float32" if dtype == "float16" else dtype
+                expected = reduce(ufunc, [row.astype(wide) for row in rows]).astype(dtype)
+                assert (found.dtype, found.shape) == (dtype, shape)
+                np.testing.assert_array_equal(found, expected)
+                np.testing.assert_array_equal(own, rows[-1])
+    large = np.arange(1_200_000) + comm.rank
+    total = comm.scan(large, async_op=True).wait()
+    assert total[-1] == sum(1_199_999 + rank for rank in range(comm.rank + 1))
+    with pytest.raises(CommError, match="scan: op must be sum, min, max or prod"):
+        comm.scan(np.ones(2), "mean")
+
+
+@check
 def gather_and_scatter_are_inverse(comm: Communicator) -> None:
     for root in range(comm.size):
         for shape in SHAPES if root == comm.size - 1 else ((7,),):

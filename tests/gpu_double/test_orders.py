@@ -46,6 +46,15 @@ def uneven(comm, x):
     return comm.all_gather_v(x[: comm.rank + 1])[comm.rank]
 
 
+def growing(x):
+    return [x[: rank + 1] for rank in range(SIZE)]
+
+
+def gathered(comm, x):
+    found = comm.gather_v(x[: comm.rank + 1], root=2)
+    return None if found is None else found[0]
+
+
 def scattered(comm, x):
     return comm.scatter(x[0].copy(), x if comm.rank == 0 else None)
 
@@ -72,6 +81,13 @@ VERBS = {
     "all_to_all": (lambda comm, x: comm.all_to_all(x), lambda r: np.stack([e[r] for e in EVERY])),
     "gather": (lambda comm, x: comm.gather(x, root=2), lambda r: np.stack(EVERY) if r == 2 else None),
     "scatter": (scattered, lambda r: EVERY[0][r]),
+    "gather_v": (gathered, lambda r: EVERY[0][:1] if r == 2 else None),
+    "scatter_v": (
+        lambda comm, x: comm.scatter_v(growing(x) if comm.rank == 0 else None, like=x),
+        lambda r: EVERY[0][: r + 1],
+    ),
+    "all_to_all_v": (lambda comm, x: comm.all_to_all_v(growing(x))[0], lambda r: EVERY[0][: r + 1]),
+    "scan": (lambda comm, x: comm.scan(x), lambda r: np.sum(EVERY[: r + 1], axis=0)),
     "send": (passed_on, lambda r: EVERY[2 if r == 2 else 0]),
     "submit": (lambda comm, x: comm.submit(lambda: comm.all_reduce(x * 2)).wait(), lambda r: 2 * SUM),
 }
