@@ -174,7 +174,9 @@ def _all_wait(
     if newest_s < hang_after_s:
         return None
     text = f"every rank has called {waiting[0].name}, {newest_s:.0f} s ago, and it does not complete"
-    return Finding("stalled", _ranks(waiting), f"{text}. Look at the network between the hosts")
+    if len({track.host for track in waiting}) > 1:
+        text += ". Look at the network between the hosts"
+    return Finding("stalled", _ranks(waiting), text)
 
 
 def _is_missing(ended: Track, waiting: Track) -> bool:

@@ -42,7 +42,6 @@ class Rank:
         spec: its place.
         track: its progress.
         abort_code: what it gave to MPI_Abort, if its standard error shows that it called it.
-        stacks: what has come of its Python stacks; None if it has not answered yet.
         output_bytes: how much it has written.
         taken_bytes: how much of that it was told to be disposed of.
     """
@@ -50,7 +49,6 @@ class Rank:
     spec: RankSpec
     track: hangs.Track
     abort_code: int | None = None
-    stacks: str | None = None
     output_bytes: int = 0
     taken_bytes: int = 0
 

@@ -23,6 +23,7 @@ from .loop import STOPPING, Loop
 from .mpirun import Starter, remove_segments
 from .plan import RankSpec
 from .rank import BEAT_S, OUTPUT_BYTES, STACKS_SIGNAL, kill_marked
+from .stacks import Stacks
 
 __all__ = ["Supervisor"]
 
@@ -31,7 +32,6 @@ FAILURE_GRACE_S = 2.0  # between SIGTERM and SIGKILL once a rank has failed
 LAST_WORDS_S = 1.0  # for what is still on its way once the end is certain
 PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
 LINE_PATIENCE = 2.0  # a rank ends when the launcher has been cut off from it this many times hang_after_s
-STACKS_TIMEOUT_S = 3.0  # for the answers when all ranks are asked for their stacks
 CONSEQUENCE_S = 1.0  # for a failure's cause to come, when its consequence on another rank has come first
 _CONSEQUENCE = re.compile(r"^distgrad\.errors\.RankFailedError: ", re.MULTILINE)
 _ABORT = re.compile(
@@ -75,7 +75,7 @@ class Supervisor:
         self._starter: subprocess.Popen[bytes] | None = None
         self._starter_said = b""
         self._reported: list[int] = []  # where the ranks stood when a hang was reported last
-        self._asking = False  # whether stacks are on their way
+        self._stacks = Stacks(self._loop)
         # A rank's failure that another one is likely to have caused.
         self._held: tuple[Rank, Callable[[], None]] | None = None
 
@@ -211,7 +211,7 @@ class Supervisor:
             if self.stopped and self._blocked and all(other.track.state == "Z" for other in self._running()):
                 self._loop.over = True  # nobody waits for a reader that pauses, once the job was to end
         elif kind is Frame.STACKS:
-            rank.stacks = (rank.stacks or "") + body.decode(errors="replace")
+            self._stacks.take(number, body.decode(errors="replace"))
         elif kind is Frame.ENDED:
             rank.track.code = process.exit_code(json.loads(body)["status"])
             self.console.close_rank(number)
@@ -321,7 +321,7 @@ class Supervisor:
         """Leave the loop once nothing but the starter is left; it has a moment to end by itself."""
         if not self._running():
             self._release()
-        if self._asking:
+        if self._stacks.asking:
             return
         connected = any(rank.spec.rank in self._lines for rank in self.ranks)
         if not connected and (self.verdict is not None or not self._running()):
@@ -341,7 +341,12 @@ class Supervisor:
         self.verdict = Verdict(
             TIMEOUT_CODE, f"{text}. The stacks of the running ranks stand above", final=True
         )
-        self._ask_stacks(lambda: self._stop(signal.SIGTERM, FAILURE_GRACE_S))
+
+        def stop(stacks: dict[int, str]) -> None:
+            self.console.say(hangs.merge_stacks(stacks))
+            self._stop(signal.SIGTERM, FAILURE_GRACE_S)
+
+        self._ask_stacks(stop)
 
     def _check_start(self) -> None:
         missing = [str(rank.spec.rank) for rank in self._running() if rank.spec.rank not in self._lines]
@@ -367,23 +372,27 @@ class Supervisor:
             if any(track.stopped for track in tracks) and not self.options.hang_report_only:
                 self.verdict = self._hang_verdict(finding)  # to show its stack, it must go on
             standing = self._standing()
-            self._ask_stacks(lambda: self._judge_hang(tracks, now_s, standing))
+            self._ask_stacks(lambda stacks: self._judge_hang(tracks, now_s, standing, stacks))
 
     def _standing(self) -> list[int]:
         """Where all ranks stand: it changes when any of them goes on."""
         return [rank.track.sequence for rank in self.ranks]
 
-    def _judge_hang(self, tracks: list[hangs.Track], now_s: float, standing: list[int]) -> None:
+    def _judge_hang(
+        self, tracks: list[hangs.Track], now_s: float, standing: list[int], stacks: dict[int, str]
+    ) -> None:
         """Say what was found, unless it has just passed; end the job for it, if that is wanted."""
-        for rank, track in zip(self.ranks, tracks, strict=True):
-            track.line = hangs.where(rank.stacks or "")
+        for track in tracks:
+            track.line = hangs.where(stacks.get(track.rank, ""))
         finding = hangs.judge(tracks, now_s, self.options.hang_after_s)
         stopped = self.verdict is not None and self.verdict.code == hangs.EXIT_CODE
         if self.verdict is not None and not stopped:
             return
         if finding is None or (self._standing() != standing and not stopped):
             self._loop.at(BEAT_S, self._look_for_hang)
-        elif self.options.hang_report_only:
+            return
+        self.console.say(hangs.merge_stacks(stacks))
+        if self.options.hang_report_only:
             self._report(finding)
         else:
             self.verdict = self._hang_verdict(finding)
@@ -402,30 +411,13 @@ class Supervisor:
         self.console.say(f"launch: {finding.kind}: {finding.text}; going on")
         self._loop.at(BEAT_S, self._look_for_hang)
 
-    def _ask_stacks(self, then: Callable[[], None]) -> None:
-        """Call ``then`` when every rank's Python stacks are shown, or after a moment."""
-        asked = [rank for rank in self._running() if rank.spec.rank in self._lines]
-        deadline_s = time.monotonic() + STACKS_TIMEOUT_S
-        for rank in self.ranks:
-            rank.stacks = None
+    def _ask_stacks(self, then: Callable[[dict[int, str]], None]) -> None:
+        """Call ``then`` when every rank's Python stacks have come, or after a moment."""
+        asked = [rank.spec.rank for rank in self._running() if rank.spec.rank in self._lines]
         self._send(STACKS_SIGNAL)
         if self.verdict is not None:
             self._send(signal.SIGCONT)  # a process that was stopped answers when it goes on
-        self._asking = True
-
-        def wait() -> None:
-            missing = [rank for rank in asked if rank.stacks is None and rank.spec.rank in self._lines]
-            if missing and time.monotonic() < deadline_s:
-                self._loop.at(0.05, wait)
-            else:
-                self._loop.at(0.1, show)  # they may come in pieces
-
-        def show() -> None:
-            self._asking = False
-            self.console.say(hangs.merge_stacks({rank.spec.rank: rank.stacks or "" for rank in asked}))
-            then()
-
-        wait()
+        self._stacks.collect(asked, self._lines.__contains__, then)
 
     # The starter
 

@@ -89,9 +89,18 @@ def test_hosts_that_share_a_home_share_its_kernels(tmp_path):
 def test_a_kernel_does_not_wait_for_others_that_are_being_compiled(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with compiling("one"), compiling("two"):
-        held = tmp_path / f"distgrad-{os.getuid()}" / "compiling one"
+        (held,) = (tmp_path / f"distgrad-{os.getuid()}").glob("compiling one *")
         with held.open("w") as file, pytest.raises(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_another_installation_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with compiling("one"):
+        monkeypatch.setattr(cache, "_HERE", "elsewhere")
+        began_s = time.monotonic()
+        with compiling("one"):
+            assert time.monotonic() - began_s < cache.LOCK_TIMEOUT_S / 2
 
 
 def test_nobody_waits_for_ever_for_whoever_holds_the_lock(tmp_path, monkeypatch):

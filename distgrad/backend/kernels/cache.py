@@ -14,6 +14,7 @@ import functools
 import gc
 import os
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -23,6 +24,7 @@ from distgrad import env
 __all__ = ["LOCK_TIMEOUT_S", "cache_folder", "compiling"]
 
 LOCK_TIMEOUT_S = 20.0  # the slowest kernel takes 10 s on one busy core; a job's watch for hangs waits 60 s
+_HERE = f"{zlib.crc32(os.fsencode(__file__)):08x}"  # another installation's code has kernels of its own
 _LOOK_S = 0.01  # between two looks at the lock: what is loaded meanwhile takes several times as long
 
 
@@ -79,7 +81,7 @@ def compiling(name: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if _own_folder(folder):
             with contextlib.suppress(OSError):  # a full disk, or one that knows no locks
-                _lock(stack.enter_context((folder / f"compiling {name}").open("w")))
+                _lock(stack.enter_context((folder / f"compiling {name} {_HERE}").open("w")))
         if gc.isenabled():
             gc.disable()
             stack.callback(gc.enable)
