@@ -12,7 +12,16 @@ from distgrad.autograd.dispatch import CREATORS, namespace
 from distgrad.autograd.ops.move import moved
 from distgrad.autograd.porting import one_shape
 from distgrad.autograd.tensor import FLOATING, Tensor
-from distgrad.backend.device import CPU, Device, activated, device_of, find_backend, resolve, to_device
+from distgrad.backend.device import (
+    CPU,
+    Device,
+    activated,
+    device_of,
+    find_backend,
+    native,
+    resolve,
+    to_device,
+)
 from distgrad.backend.namespace import NAMESPACES
 from distgrad.errors import DeviceError, DTypeError, OptionError, ShapeError
 
@@ -100,6 +109,13 @@ def _to_array(data: Any, dtype: Any, copy: bool | None = None) -> np.ndarray:
     """
     if isinstance(data, Tensor):
         data = data._data
+    if isinstance(data, np.ndarray):
+        entered = native(data)
+        if copy is False and entered is not data and not np.may_share_memory(entered, data):
+            raise ValueError(
+                f"asarray: copy=False, but {data.dtype} must be copied to lie as kernels want it"
+            )
+        data = entered
     if data.__class__ is not np.ndarray and hasattr(data, "__dlpack__"):
         data = _shared(data, None)
         if data.__class__ is not np.ndarray:  # on a device

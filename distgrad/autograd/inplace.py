@@ -19,7 +19,7 @@ from distgrad.autograd.modes import modes
 from distgrad.autograd.ops.move import moved
 from distgrad.autograd.primitive import REGISTRY
 from distgrad.autograd.tensor import OPERANDS, UNTRACKED, Tensor, make_tensor
-from distgrad.backend.device import CPU, Device, device_of, owner_of, to_device
+from distgrad.backend.device import CPU, Device, device_of, native, owner_of, to_device
 from distgrad.backend.namespace import NAMESPACES
 from distgrad.errors import DeviceError, DTypeError, GraphError, InPlaceError, ShapeError
 
@@ -204,7 +204,7 @@ def _setitem(self: Tensor, key: Any, value: Any, /) -> None:
     if modes.grad and (_in_graph(self) or getattr(value, "_node", None) is not None):
         overwrite(self, namespace.setitem(self, value, key), "setitem")
         return
-    array = value._data if isinstance(value, Tensor) else value
+    array = value._data if isinstance(value, Tensor) else native(value)
     if array.__class__ in NAMESPACES and array.__class__ is not self._data.__class__:
         check_devices(REGISTRY["setitem"], (self._data, array))
     try:

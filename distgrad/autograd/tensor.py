@@ -15,7 +15,7 @@ from distgrad.autograd.casting import meet
 from distgrad.autograd.graph import Leaf, Node
 from distgrad.autograd.modes import modes
 from distgrad.autograd.porting import Size
-from distgrad.backend.device import Device, device_of
+from distgrad.backend.device import Device, device_of, native
 from distgrad.backend.namespace import NAMESPACES
 from distgrad.errors import DeviceError, DTypeError, GraphError
 
@@ -116,6 +116,7 @@ class Tensor(_Attached):
             if not hasattr(data, "dtype"):
                 raise DTypeError(f"Tensor: expected an array, got {type(data).__name__}; use dg.tensor")
             data = np.asarray(data) if isinstance(data, np.generic) else data  # what sums of arrays give
+        data = native(data)
         if data.dtype.char == "E":
             meet(data.dtype)
         self._data = data
@@ -264,7 +265,7 @@ class Tensor(_Attached):
 
     @data.setter
     def data(self, value: Any) -> None:
-        array = value._data if isinstance(value, Tensor) else value
+        array = value._data if isinstance(value, Tensor) else native(value)
         if array.shape != self.shape or array.dtype != self.dtype:
             raise GraphError(
                 f"data: expected {self.dtype}{list(self.shape)}, got {array.dtype}{list(array.shape)}"
@@ -387,11 +388,11 @@ def constant(value: Any, where: str, name: str) -> Any:
         DTypeError: anything else.
     """
     if value.__class__ in NAMESPACES:
-        return value
+        return native(value)
     if isinstance(value, _NUMBERS):  # NumPy's, that are Python's too, would be strong
         return _WEAKENED[value.__class__](value) if value.__class__ in _WEAKENED else value
     if isinstance(value, np.ndarray | np.generic):  # a subclass, or a scalar that knows its dtype
-        return np.asarray(value)
+        return np.asarray(native(value))
     raise DTypeError(
         f"{where}: {name} must be a Tensor, an array or a number, got {type(value).__name__}; "
         "convert with dg.asarray first"

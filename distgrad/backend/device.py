@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from distgrad.backend.namespace import NAMESPACES, Namespace
-from distgrad.errors import DeviceError
+from distgrad.errors import DeviceError, DTypeError
 
 __all__ = [
     "BACKENDS", "CPU", "Backend", "Device", "activated", "available_devices", "device_of", "find_backend",
-    "follow", "owner_of", "parse_device", "register_backend", "resolve", "to_device",
+    "follow", "native", "owner_of", "parse_device", "register_backend", "resolve", "to_device",
 ]  # fmt: skip
 
 _FORM = re.compile(r"([a-z]+)(?::(\d+))?")
@@ -376,6 +376,31 @@ def follow(array: Any) -> None:
     index = backend.index_of(array)
     if backend.active_index() != index:
         backend.activate(index)
+
+
+def native(array: Any) -> Any:
+    """The array, or a copy in the machine's byte order and at aligned addresses, as kernels and BLAS want it.
+
+    Arrays of files and packets (FITS, netCDF, IDX, records) can be otherwise. They are converted where they
+    enter: a tensor holds none of them.
+
+    Raises:
+        DTypeError: a masked array, whose mask would be lost.
+    """
+    if array.__class__ is np.ndarray:
+        if array.dtype.isnative and array.flags.aligned:
+            return array
+    elif not isinstance(array, np.ndarray):
+        return array
+    if hasattr(array, "mask") and hasattr(array, "filled"):
+        raise DTypeError(
+            "expected an array without a mask, got a masked one, whose masked elements would count; pass "
+            "x.filled(number), and the mask by itself"
+        )
+    plain = np.asarray(array)
+    return (
+        plain if plain.dtype.isnative and plain.flags.aligned else plain.astype(plain.dtype.newbyteorder("="))
+    )
 
 
 def resolve(device: Device | str | None) -> Device:

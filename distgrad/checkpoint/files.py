@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib
 import json
 import os
 import pickle
@@ -65,7 +66,12 @@ def save(state: Any, path: str | os.PathLike[str], metadata: dict[str, str] | No
         OSError: the file cannot be written; an old one is left as it was.
     """
     arrays: dict[str, np.ndarray] = {}
-    tree = _encode(state, "", arrays)
+    try:
+        tree = _encode(state, "", arrays)
+    except RecursionError:
+        raise DTypeError(
+            "save: the state holds itself, or is nested too deeply; save a flatter one"
+        ) from None
     reserved = {_TREE, _DIGEST} & set(metadata or {})
     if reserved:
         raise ValueError(f"save: metadata must not use the names {sorted(reserved)}")
@@ -145,7 +151,8 @@ def load(path: str | os.PathLike[str], *, allow_pickle: bool = False, **others: 
         **others: none; PyTorch's other arguments are met by an error that says what stands for them.
 
     Returns:
-        The state, arrays as tensors; a flat dict by name for files that others wrote.
+        The state, arrays as tensors; a flat dict by name for files that others wrote. Floats of 8 and 4 bits
+        keep their dtype, of ml_dtypes: bring them to another with ``astype`` before computing.
 
     Raises:
         DataError: a file that is missing, truncated, changed or of another kind.
@@ -162,8 +169,11 @@ def load(path: str | os.PathLike[str], *, allow_pickle: bool = False, **others: 
         with span("checkpoint.load", bytes=path.stat().st_size, path=str(path)):
             return _load_safetensors(path)
     if head[:1] == b"\x80" and allow_pickle:
-        with path.open("rb") as file:
-            return pickle.load(file)
+        try:
+            with path.open("rb") as file:
+                return pickle.load(file)
+        except Exception as error:  # whatever the classes that it names raise
+            raise DataError(f"load: the pickle {path} cannot be read: {error!r}") from error
     kind = {
         b"\x80": "a Python pickle; pass allow_pickle=True if you trust it",
         b"P": "a zip archive (torch.save?)",
@@ -181,9 +191,14 @@ def _load_safetensors(path: Path) -> Any:
         with safe_open(path, framework="numpy") as file:
             notes = file.metadata() or {}
             names = file.keys()
-            if any(file.get_slice(name).get_dtype() == "BF16" for name in names):
+            kinds = {name: file.get_slice(name).get_dtype() for name in names}
+            if "BF16" in kinds.values():
                 bfloat16()  # NumPy has none until its package is loaded
-            arrays = {name: file.get_tensor(name) for name in names}
+            narrow = [name for name, kind in kinds.items() if kind.split("_")[0] in _BELOW_16_BITS]
+            arrays = {name: file.get_tensor(name) for name in names if name not in narrow}
+            shapes = {name: file.get_slice(name).get_shape() for name in narrow}
+        for name in narrow:
+            arrays[name] = _narrow(path, name, kinds[name], shapes[name])
     except (SafetensorError, TypeError) as error:
         size = path.stat().st_size
         raise DataError(f"load: {path} ({size} bytes) is truncated or no safetensors file: {error}") from None
@@ -196,8 +211,39 @@ def _load_safetensors(path: Path) -> Any:
         )
     try:
         return _decode(json.loads(notes[_TREE]), arrays)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"load: the header of {path} does not describe its arrays: {error!r}") from None
+
+
+_BELOW_16_BITS = ("F4", "F6", "F8")
+
+#: Those of them that NumPy can hold, by the format's names and those of ml_dtypes.
+_NARROW = {
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F4": "float4_e2m1fn",
+}
+
+
+def _narrow(path: Path, name: str, kind: str, shape: list[int]) -> np.ndarray:
+    """An array of floats below 16 bits, which the format's own package does not make."""
+    if kind not in _NARROW:
+        raise DataError(
+            f"load: {path}: {name} is {kind}, of which NumPy has no arrays; write it as F8, F16 or F32"
+        )
+    bfloat16()  # or the error that says how to install the package
+    dtype = np.dtype(getattr(importlib.import_module("ml_dtypes"), _NARROW[kind]))
+    with path.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+        start, stop = json.loads(file.read(header_bytes))[name]["data_offsets"]
+        file.seek(8 + header_bytes + start)
+        data = np.frombuffer(file.read(stop - start), np.uint8)
+    if kind == "F4":  # two to a byte, the first in the lower half
+        data = np.stack([data & 15, data >> 4], axis=-1).reshape(-1)
+    return data.view(dtype).reshape(shape)
 
 
 def _digest(arrays: dict[str, np.ndarray], notes: dict[str, str]) -> str:

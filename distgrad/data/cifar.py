@@ -54,17 +54,19 @@ def _read(folder: Path, names: tuple[str, ...]) -> TensorDataset:
 
 def _read_file(path: Path) -> np.ndarray:
     """Records uint8 ``[10000, 3073]``."""
+    expected = _IMAGES_A_FILE * _RECORD_BYTES
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(expected + 1)
+            size = path.stat().st_size
     except OSError as error:
         raise DataError(
             f"load_cifar10: cannot read {path}: {error.strerror}; put the binary version's six files there"
         ) from None
-    expected = _IMAGES_A_FILE * _RECORD_BYTES
     if len(data) != expected:
         raise DataError(
             f"load_cifar10: {path}: expected {_IMAGES_A_FILE} records of {_RECORD_BYTES} bytes, {expected} "
-            f"bytes, got {len(data)}; the file is truncated or another one, fetch it again"
+            f"bytes, got {size}; the file is truncated or another one, fetch it again"
         )
     records = np.frombuffer(data, dtype=np.uint8).reshape(_IMAGES_A_FILE, _RECORD_BYTES)
     wrong = np.flatnonzero(records[:, 0] >= _NUM_CLASSES)

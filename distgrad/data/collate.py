@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import native
 from distgrad.data.dataset import Subset, TensorDataset
 from distgrad.errors import DataError
 
@@ -62,7 +63,7 @@ def default_convert(data: Any) -> Any:
         data: a sample: a tensor, an array, or tuples, lists and dicts of them.
     """
     if isinstance(data, (np.ndarray, np.generic)) and data.dtype.kind in "biufc":
-        return Tensor(np.asarray(data))
+        return Tensor(data if isinstance(data, np.ndarray) else np.asarray(data))
     if isinstance(data, Mapping):
         return {key: default_convert(value) for key, value in data.items()}
     if isinstance(data, (tuple, list)):
@@ -144,7 +145,7 @@ def pin(batch: Any) -> Any:
 
 def _stack(arrays: Sequence[Any]) -> Tensor:
     _check_alike("shape", [array.shape for array in arrays])
-    return Tensor(np.stack(arrays))
+    return Tensor(np.stack([native(array) for array in arrays]))
 
 
 def _check_alike(what: str, values: list[Any]) -> None:

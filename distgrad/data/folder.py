@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from distgrad.data.arrays import read_arrays
 from distgrad.data.dataset import Dataset
 from distgrad.errors import DataError
 
@@ -29,8 +26,8 @@ class ArrayFolder(Dataset):
         paths: the files.
 
     Raises:
-        DataError: no folder, or none of its files is of these kinds; on reading, a file that is damaged or
-            holds pickles.
+        DataError: no folder, or none of its files is of these kinds; on reading, a file that is damaged,
+            holds pickles, or unpacks to hundreds of times its size.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -42,18 +39,7 @@ class ArrayFolder(Dataset):
             raise DataError(f"ArrayFolder: {folder} holds no .npy or .npz file; correct the path")
 
     def __getitem__(self, index: int) -> Any:
-        path = self.paths[index]
-        try:
-            with path.open("rb") as file:
-                content = np.load(file, allow_pickle=False)
-                if isinstance(content, np.ndarray):
-                    return content
-                return {name: content[name] for name in content.files}
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise DataError(
-                f"ArrayFolder: {path} is missing, damaged, or holds Python objects: {error}; write it again "
-                "with np.save or np.savez"
-            ) from None
+        return read_arrays(self.paths[index], "ArrayFolder")
 
     def __len__(self) -> int:
         return len(self.paths)

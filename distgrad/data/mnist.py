@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import math
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from distgrad.backend.rng import Generator
+from distgrad.data.arrays import check_unpacked
 from distgrad.data.dataset import TensorDataset
 from distgrad.errors import DataError, MissingDependencyError
 
@@ -134,37 +137,47 @@ def _find(folder: Path, name: str) -> Path:
 
 def _read_idx(path: Path, magic: int, num_axes: int) -> np.ndarray:
     """The bytes of an IDX file: big-endian int32 magic number and axis lengths, then one byte a value."""
-    data = _read_bytes(path)
-    header_bytes = 4 * (1 + num_axes)
-    if len(data) < header_bytes:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return _read_from(file, path, magic, num_axes)
+    except DataError:
+        raise
+    except Exception as error:
         raise DataError(
-            f"load_mnist: {path}: expected an IDX header of {header_bytes} bytes, got {len(data)} bytes; "
+            f"load_mnist: {path}: expected a whole, readable file, but reading it failed: "
+            f"{error or type(error).__name__}; it is truncated or damaged, fetch it again"
+        ) from error
+
+
+def _read_from(file: Any, path: Path, magic: int, num_axes: int) -> np.ndarray:
+    header_bytes = 4 * (1 + num_axes)
+    header = file.read(header_bytes)
+    if len(header) < header_bytes:
+        raise DataError(
+            f"load_mnist: {path}: expected an IDX header of {header_bytes} bytes, got {len(header)} bytes; "
             "the file is truncated, fetch it again"
         )
-    found, *shape = (int(number) for number in np.frombuffer(data, dtype=">u4", count=1 + num_axes))
+    found, *shape = (int(number) for number in np.frombuffer(header, dtype=">u4"))
     if found != magic:
         raise DataError(
             f"load_mnist: {path}: expected magic number {magic}, got {found}; "
             "it is not the IDX file that its name says"
         )
-    expected_bytes = header_bytes + int(np.prod(shape, dtype=object))
-    if len(data) != expected_bytes:
-        what = "truncated" if len(data) < expected_bytes else "longer than it should be"
+    data_bytes = math.prod(shape)
+    size = path.stat().st_size
+    if path.suffix == ".gz":
+        check_unpacked(f"load_mnist: {path}", size, data_bytes)
+    # Of an archive no more is unpacked than its header declares, and one byte to see that there is no more.
+    data = file.read(data_bytes + 1) if path.suffix == ".gz" or size == header_bytes + data_bytes else b""
+    if len(data) != data_bytes:
+        got = header_bytes + len(data) if path.suffix == ".gz" else size
+        what = "truncated" if got < header_bytes + data_bytes else "longer than it should be"
+        more = " or more" if path.suffix == ".gz" and len(data) > data_bytes else ""
         raise DataError(
-            f"load_mnist: {path}: its header declares shape {shape}, which makes {expected_bytes} bytes, "
-            f"got {len(data)} bytes; the file is {what}, fetch it again"
+            f"load_mnist: {path}: its header declares shape {shape}, which makes {header_bytes + data_bytes} "
+            f"bytes, got {got} bytes{more}; the file is {what}, fetch it again"
         )
-    return np.frombuffer(data, dtype=np.uint8, offset=header_bytes).reshape(shape)
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"load_mnist: {path}: expected a whole, readable file, but reading it failed: {error}; "
-            "it is truncated or damaged, fetch it again"
-        ) from error
+    return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 
 def _check_labels(path: Path, labels: np.ndarray) -> None:

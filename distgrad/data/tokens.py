@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from distgrad.data.arrays import read_header
 from distgrad.data.dataset import Dataset
 from distgrad.errors import DataError, ShapeError
 
@@ -88,7 +89,10 @@ class TokenFile(TokenDataset):
 def _map(path: Path, dtype: np.dtype[Any]) -> np.ndarray:
     try:
         if path.suffix == ".npy":
-            tokens = np.load(path, mmap_mode="r", allow_pickle=False)
+            with path.open("rb") as file:
+                shape, columns_first, kind = read_header(file, path.stat().st_size)
+                order: Literal["F", "C"] = "F" if columns_first else "C"
+                tokens = np.memmap(path, kind, "r", file.tell(), shape, order)
         else:
             size = path.stat().st_size
             if size == 0 or size % dtype.itemsize:
@@ -97,12 +101,12 @@ def _map(path: Path, dtype: np.dtype[Any]) -> np.ndarray:
                     "bytes; the file is truncated, or dtype is another"
                 )
             tokens = np.memmap(path, dtype=dtype, mode="r")
-    except (OSError, EOFError) as error:
+    except DataError:
+        raise
+    except OSError as error:
         raise DataError(f"TokenFile: cannot read {path}: {error}") from None
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"TokenFile: {path} is no whole .npy file: {error}") from None
+    except Exception as error:  # a damaged header is parsed as Python, which fails in its own ways
+        raise DataError(f"TokenFile: {path} is no whole .npy file: {error or type(error).__name__}") from None
     if tokens.dtype.kind not in "iu":
         raise DataError(f"TokenFile: {path}: expected whole numbers, got {tokens.dtype}; convert the file")
     return tokens

@@ -490,9 +490,10 @@ def astype(xp: Any, x: Array, dtype: Any, /, *, copy: bool = True, device: Any =
         raise DTypeError(
             f"astype: {x.dtype} to {np.dtype(dtype)} would drop the imaginary part; take dg.real"
         )
-    if np.dtype(dtype).itemsize == 2:
-        meet(np.dtype(dtype))
-    return x.astype(dtype, copy=copy)
+    wanted = np.dtype(dtype)
+    if wanted.itemsize == 2:
+        meet(wanted)
+    return x.astype(wanted if wanted.isnative else wanted.newbyteorder("="), copy=copy)
 
 
 @astype.vjp("x")
