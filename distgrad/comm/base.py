@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from distgrad.backend.device import CPU, Device, activated, resolve
+from distgrad.backend.device import CPU, Device, activated, native, resolve
 from distgrad.comm.arrays import (
     check_writeable,
     label,
@@ -82,6 +82,7 @@ class Communicator(Unequal):
             tag: from 0; a receiver asks for messages of one tag, which arrive in the order of sending.
             async_op: return a :class:`Work` at once.
         """
+        x = native(x)
         flat = self._bytes("send", "x", x)
         self._check_rank("send", "dest", dest)
         call = Call("send", x.dtype, x.shape, f"dest={dest}, tag={tag}")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distgrad.backend.device import native
 from distgrad.comm.arrays import (
     check_part,
     check_writeable,
@@ -96,6 +97,7 @@ class Collectives(Averaging):
         Returns:
             ``out``, or the part, of shape ``x.shape[1:]`` without ``counts``; or the Work that returns it.
         """
+        x = native(x)
         self._check_array("reduce_scatter", "x", x)
         flat = flat_numbers("reduce_scatter", x, op)
         if out is None and counts is None:

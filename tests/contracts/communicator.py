@@ -483,6 +483,21 @@ def a_sent_array_may_change_at_once(comm: Communicator) -> None:
 
 
 @check
+def arrays_of_the_other_byte_order_are_converted(comm: Communicator) -> None:
+    x = (np.arange(3 * comm.size).reshape(comm.size, 3) + comm.rank).astype(">f4")
+    comm.send(x, (comm.rank + 1) % comm.size)
+    y = np.empty(x.shape, np.float32)
+    comm.recv(y, (comm.rank - 1) % comm.size)
+    np.testing.assert_array_equal(y, x - comm.rank + (comm.rank - 1) % comm.size)
+    part = comm.reduce_scatter(x)
+    assert part.dtype == np.float32
+    total = sum(3 * comm.rank + rank for rank in range(comm.size))
+    np.testing.assert_array_equal(part, total + comm.size * np.arange(3))
+    with pytest.raises(DTypeError, match="native byte order, got >f4"):
+        comm.all_reduce(x)  # which is overwritten
+
+
+@check
 def a_message_of_another_kind_is_an_error(comm: Communicator) -> None:
     comm.send(np.ones((2, 3), np.float32), (comm.rank + 1) % comm.size)
     with pytest.raises(CommMismatchError, match=r"expected float64\[6\] from rank \d.* sent float32\[2, 3\]"):
