@@ -36,6 +36,7 @@ __all__ = [
     "result_dtype",
     "set_weak_scalars",
     "settle",
+    "small_float",
 ]
 
 _LOW = (
@@ -84,14 +85,23 @@ def bfloat16() -> np.dtype:
     Raises:
         MissingDependencyError: it is not installed.
     """
-    try:
-        dtype = np.dtype(importlib.import_module("ml_dtypes").bfloat16)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"bfloat16 needs the package ml_dtypes ({error}); run: pip install ml_dtypes"
-        ) from error
+    dtype = small_float("bfloat16")
     meet(dtype)
     return dtype
+
+
+def small_float(name: str) -> np.dtype:
+    """A dtype of the package ml_dtypes: bfloat16, or one of 8 or 4 bits, in which nothing is computed here.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        return np.dtype(getattr(importlib.import_module("ml_dtypes"), name))
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{name} needs the package ml_dtypes ({error}); run: pip install ml_dtypes"
+        ) from error
 
 
 def meet(dtype: np.dtype) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import importlib
 import json
 import os
 import pickle
@@ -25,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.casting import bfloat16
+from distgrad.autograd.casting import bfloat16, small_float
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, to_device
 from distgrad.backend.namespace import NAMESPACES
@@ -234,8 +233,7 @@ def _narrow(path: Path, name: str, kind: str, shape: list[int]) -> np.ndarray:
         raise DataError(
             f"load: {path}: {name} is {kind}, of which NumPy has no arrays; write it as F8, F16 or F32"
         )
-    bfloat16()  # or the error that says how to install the package
-    dtype = np.dtype(getattr(importlib.import_module("ml_dtypes"), _NARROW[kind]))
+    dtype = small_float(_NARROW[kind])
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
         start, stop = json.loads(file.read(header_bytes))[name]["data_offsets"]

@@ -486,11 +486,9 @@ def astype(xp: Any, x: Array, dtype: Any, /, *, copy: bool = True, device: Any =
     """
     if device is not None and resolve(device) != device_of(x):
         raise DeviceError(f"astype: x lies on {device_of(x)}, got device {str(device)!r}; move it with .to")
-    if x.dtype.kind == "c" and np.dtype(dtype).kind not in "cb":
-        raise DTypeError(
-            f"astype: {x.dtype} to {np.dtype(dtype)} would drop the imaginary part; take dg.real"
-        )
     wanted = np.dtype(dtype)
+    if x.dtype.kind == "c" and wanted.kind not in "cb":
+        raise DTypeError(f"astype: {x.dtype} to {wanted} would drop the imaginary part; take dg.real")
     if wanted.itemsize == 2:
         meet(wanted)
     return x.astype(wanted if wanted.isnative else wanted.newbyteorder("="), copy=copy)
