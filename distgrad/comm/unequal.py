@@ -179,6 +179,7 @@ class Unequal(Collectives):
                 piece = flat[start : start + step]
                 rows = empty(x, (self.size, piece.size), piece.dtype)
                 self._all_gather_even(piece.view(np.uint8), rows.reshape(-1).view(np.uint8))
+                self._settle()
                 out[start : start + step] = _reduce(rows[: self.rank + 1], op)
             return result
 

@@ -1,5 +1,6 @@
 """Training on several ranks."""
 
+from distgrad.parallel import functional
 from distgrad.parallel.adasum import adasum
 from distgrad.parallel.batchnorm import SyncBatchNorm
 from distgrad.parallel.buckets import Bucket, all_reduce
@@ -23,5 +24,6 @@ __all__ = [
     "all_reduce",
     "bf16",
     "fp16",
+    "functional",
     "parameter_hash",
 ]
