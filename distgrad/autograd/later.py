@@ -25,6 +25,7 @@ FILES: dict[str, str] = {
     "fourier": "fft2 hfft2 hfftn ifft2 ihfft2 ihfftn irfft2 istft rfft2 stft",
     "gamma": "digamma gammaln multigammaln polygamma polygamma_of zeta",
     "gaussian": "erfcx log_ndtr ndtri",
+    "grid": "affine_grid grid_sample",
     "indexed": "index_copy index_fill index_reduce masked_scatter put scatter_combine scatter_reduce",
     "linalg_lu": "cholesky_inverse cholesky_solve lu lu_factor lu_permutation lu_solve lu_unpack"
     " solve_triangular triangular_solve",
@@ -47,9 +48,9 @@ PUBLIC: dict[str, str] = {
 
 #: Those that only PyTorch has words for.
 TORCH = (
-    "addbmm addcdiv addcmul addmm addmv addr baddbmm block_diag cartesian_prod combinations"
-    " cumulative_trapezoid diag_embed diagonal_scatter dist dot frac index_copy index_fill index_reduce"
-    " istft kthvalue lerp logcumsumexp masked_scatter mode pdist put put_strided renorm rsqrt"
+    "addbmm addcdiv addcmul addmm addmv addr affine_grid baddbmm block_diag cartesian_prod combinations"
+    " cumulative_trapezoid diag_embed diagonal_scatter dist dot frac grid_sample index_copy index_fill"
+    " index_reduce istft kthvalue lerp logcumsumexp masked_scatter mode pdist put put_strided renorm rsqrt"
     " scatter_reduce select_scatter slice_scatter stft take_strided unfold_axis vdot"
 )
 # fmt: on

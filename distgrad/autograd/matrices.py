@@ -23,7 +23,9 @@ def norm_of(x: Any, order: Any, dim: Any, keepdim: bool, dtype: Any) -> Any:
 
 
 def solved(a: Any, b: Any, left: bool) -> Any:
-    """``x`` with ``a x = b``, or ``x a = b``."""
+    """``x`` with ``a x = b``, or ``x a = b``; a stack of vectors has one axis less than the matrices."""
+    if b.ndim > 1 and b.shape == a.shape[:-1]:
+        return ops.squeeze(solved(a, ops.expand_dims(b, axis=-1), left), -1)
     if left:
         return ops.solve(a, b)
     turned = ops.solve(ops.matrix_transpose(a), exchanged(b, -1, -2) if b.ndim > 1 else b)
@@ -57,11 +59,13 @@ def places_of(dim: Any) -> Any:
 
 
 def mirrored(x: Any, triangle: str) -> Any:
-    """Hermitian matrices of which one triangle is given."""
+    """Hermitian matrices of which one triangle is given; their gradient is Hermitian too."""
     if triangle not in ("L", "U"):
         raise OptionError(f"eigh: UPLO must be 'L' or 'U', got {triangle!r}")
     part, rest = (ops.tril(x), ops.tril(x, k=-1)) if triangle == "L" else (ops.triu(x), ops.triu(x, k=1))
-    return ops.add(part, ops.conj(ops.matrix_transpose(rest)))
+    whole = ops.add(part, ops.conj(ops.matrix_transpose(rest)))
+    half = ops.multiply(ops.add(x, ops.conj(ops.matrix_transpose(x))), 0.5)
+    return ops.add(half, ops.subtract(whole, half).detach())
 
 
 def windowed_transform(y: Any, return_complex: bool | None) -> Any:
@@ -73,6 +77,12 @@ def derivative_of_digamma(n: Any, x: Any) -> Any:
     """``polygamma`` as a function, whose order comes first, and as a method, where it comes last."""
     n, x = (x, n) if isinstance(n, Tensor) else (n, x)
     return ops.polygamma(n, x)
+
+
+def sampled(x: Any, grid: Any, mode: int, padding: int, align_corners: bool) -> Any:
+    """``grid_sample`` with its choices as numbers."""
+    how = ("bilinear", "nearest", "bicubic")[mode]
+    return ops.grid_sample(x, grid, how, ("zeros", "border", "reflection")[padding], align_corners)
 
 
 class LeastSquares(NamedTuple):
@@ -96,7 +106,7 @@ def least_squares(a: Any, b: Any, rcond: Any, driver: str | None) -> LeastSquare
     rank = Tensor(np.zeros(0, np.int64)) if driver == "gels" else ops.matrix_rank(a, rtol=rcond)
     values = ops.svdvals(a.detach()) if driver in ("gelsd", "gelss") else nothing
     rows, columns = a.shape[-2:]
-    residuals = nothing
+    residuals = ops.reshape(y, (-1,))[:0]
     if rows > columns and driver != "gelsy" and (driver == "gels" or (rank._data == columns).all()):
         gap = ops.abs(ops.subtract(ops.matmul(a, y), right))
         residuals = ops.sum(ops.multiply(gap, gap), axis=-2)

@@ -123,7 +123,10 @@ def leftover(x: Any, y: Any) -> Any:
 def log_odds(x: Any, eps: float | None) -> Any:
     """``log(x / (1 − x))``, x brought into [eps, 1 − eps]."""
     x = _wide(x)
-    return ops.logit(x if eps is None else ops.clip(x, eps, 1 - eps))
+    if eps is None:
+        return ops.logit(x)
+    low = ops.less(x, eps)  # where the bounds cross, the lower one counts below it
+    return ops.logit(ops.where(low, eps, ops.where(ops.greater(x, 1 - eps), 1 - eps, x)))
 
 
 def rounded(x: Any, decimals: int) -> Any:

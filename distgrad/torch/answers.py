@@ -12,6 +12,7 @@ from typing import Any
 
 from distgrad.autograd.casting import set_weak_scalars
 from distgrad.autograd.naming import LINES, find, find_method
+from distgrad.autograd.tensor import Tensor
 from distgrad.names.absent import ABSENT
 from distgrad.names.functions import FUNCTIONS, METHODS
 from distgrad.names.rooms import ALIASES, FILES, PLACES, TOP
@@ -116,7 +117,7 @@ def find_in_torch(name: str) -> Any:
     if found is None and name in _KNOWN:
         found = find(name)
     if found is None and name.endswith("_") and not name.startswith("_"):
-        found = find_method(name)
+        found = find_method(name) or getattr(Tensor, name, None)
     if found is None and (not name.startswith("__") or name == "__version__"):
         found = _ask(TOP[2:], name)
     if found is None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from distgrad.autograd.dispatch import namespace as ops
+from distgrad.nn.functional.images import interpolate
 from distgrad.nn.module import Module
 from distgrad.nn.modules.containers import ModuleList
 from distgrad.parallel.batchnorm import SyncBatchNorm
@@ -69,3 +71,45 @@ def _get_clones(module: Any, count: int) -> ModuleList:
 
 class F:
     """Functions of ``torch.nn.functional`` that are not in ``dg.nn.functional``."""
+
+    @staticmethod
+    def grid_sample(
+        input: Any,
+        grid: Any,
+        mode: str = "bilinear",
+        padding_mode: str = "zeros",
+        align_corners: bool | None = None,
+    ) -> Any:
+        """Images read at the points of a grid; arguments as in the operation ``grid_sample``."""
+        return ops.grid_sample(input, grid, mode, padding_mode, bool(align_corners))
+
+    @staticmethod
+    def affine_grid(theta: Any, size: Any, align_corners: bool | None = None) -> Any:
+        """The points of an image moved by affine maps; arguments as in the operation ``affine_grid``."""
+        return ops.affine_grid(theta, tuple(size), bool(align_corners))
+
+    @staticmethod
+    def pdist(input: Any, p: float = 2.0) -> Any:
+        """Distances of all pairs of rows."""
+        return ops.pdist(input, p)
+
+    @staticmethod
+    def upsample_nearest(input: Any, size: Any = None, scale_factor: Any = None) -> Any:
+        """``interpolate`` with the nearest element."""
+        return interpolate(input, size, scale_factor, mode="nearest")
+
+    @staticmethod
+    def upsample_bilinear(input: Any, size: Any = None, scale_factor: Any = None) -> Any:
+        """``interpolate`` between four elements, the corners aligned."""
+        return interpolate(input, size, scale_factor, mode="bilinear", align_corners=True)
+
+    @staticmethod
+    def upsample(
+        input: Any,
+        size: Any = None,
+        scale_factor: Any = None,
+        mode: str = "nearest",
+        align_corners: bool | None = None,
+    ) -> Any:
+        """``interpolate`` under its name of old."""
+        return interpolate(input, size, scale_factor, mode=mode, align_corners=align_corners)

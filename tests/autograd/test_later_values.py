@@ -1,6 +1,7 @@
 """Values of the operations that are read when first asked for, computed anew in plain Python or NumPy."""
 
 import importlib
+import itertools
 import math
 import subprocess
 import sys
@@ -272,3 +273,43 @@ def test_reflections_and_least_squares():
     cube = numbers(6, 2, 3)
     close(dg.linalg.tensorinv(cube, 1), np.linalg.tensorinv(cube, 1), rtol=1e-9)
     close(dg.linalg.tensorsolve(cube, numbers(6)), np.linalg.tensorsolve(cube, numbers(6)), rtol=1e-9)
+
+
+# -- images
+
+
+def bilinear(image, y, x):
+    """The value between four elements, 0 outside."""
+    total = 0.0
+    for i, j in itertools.product((math.floor(y), math.floor(y) + 1), (math.floor(x), math.floor(x) + 1)):
+        if 0 <= i < image.shape[0] and 0 <= j < image.shape[1]:
+            total += (1 - abs(y - i)) * (1 - abs(x - j)) * image[i, j]
+    return total
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_an_image_at_the_points_of_a_grid(align_corners):
+    image, grid = numbers(1, 1, 4, 5), np.random.default_rng(1).uniform(-1.3, 1.3, (1, 2, 6, 2))
+    found = namespace.grid_sample(image, grid, align_corners=align_corners).numpy()[0, 0]
+    for place in np.ndindex(2, 6):
+        point = grid[0][place]
+        if align_corners:
+            x, y = (point + 1) / 2 * [4, 3]
+        else:
+            x, y = ((point + 1) * [5, 4] - 1) / 2
+        assert found[place] == pytest.approx(bilinear(image[0, 0], y, x))
+
+
+def test_the_identity_leaves_an_image_as_it_is():
+    image = numbers(2, 3, 4, 5)
+    theta = np.broadcast_to(np.eye(2, 3), (2, 2, 3))
+    for mode, align in itertools.product(("bilinear", "nearest", "bicubic"), (True, False)):
+        grid = namespace.affine_grid(theta, image.shape, align)
+        close(namespace.grid_sample(image, grid, mode, align_corners=align), image, atol=1e-9)
+    flipped = namespace.affine_grid(theta * [[-1.0], [1.0]], image.shape)
+    close(namespace.grid_sample(image, flipped), image[..., ::-1], atol=1e-9)
+    row = np.arange(4.0).reshape(1, 1, 1, 4)
+    points = np.stack([np.array([1.25, 1.75, 2.25]), np.zeros(3)], axis=-1).reshape(1, 1, 3, 2)
+    mirrored = namespace.grid_sample(row, points, padding_mode="reflection")
+    close(mirrored.reshape(3), [3.0, 2.0, 1.0])
+    close(namespace.grid_sample(row, points, padding_mode="border").reshape(3), [3.0, 3.0, 3.0])

@@ -103,8 +103,9 @@ def plain(x):
     x = x.detach()
     if type(x).__module__.startswith("torch"):
         x = x.resolve_conj().resolve_neg()
+        x = x.float() if x.dtype == sys.modules["torch"].bfloat16 else x
         return x.numpy(force=True)  # PyTorch makes tensors of zeros that have no memory
-    return np.asarray(x.numpy())
+    return np.asarray((x.float() if x.dtype.char == "E" else x).numpy())
 
 
 def same(mine, theirs, what):

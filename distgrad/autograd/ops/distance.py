@@ -73,6 +73,8 @@ def norm(xp: Any, x: Array, /, ord: Any = None, axis: Axis = None, keepdims: boo
 )
 def normalize(xp: Any, x: Array, /, p: float = 2.0, axis: int = 1, eps: float = 1e-12) -> Array:
     """Vectors brought to norm 1; shorter ones than ``eps`` are divided by ``eps``."""
+    if not len(x.shape):  # a vector of one element
+        return xp.reshape(xp.normalize(xp.reshape(x, (1,)), p, axis, eps), ())
     return x / xp.maximum(xp.norm(x, ord=p, axis=axis, keepdims=True), not_zero(eps, x.dtype))
 
 
@@ -87,6 +89,8 @@ def normalize(xp: Any, x: Array, /, p: float = 2.0, axis: int = 1, eps: float = 
 )
 def cosine_similarity(xp: Any, x1: Array, x2: Array, /, axis: int = 1, eps: float = 1e-8) -> Array:
     """Cosine of the angle between vectors along an axis."""
+    if not len(x1.shape) and not len(x2.shape):  # vectors of one element
+        return xp.cosine_similarity(xp.reshape(x1, (1,)), xp.reshape(x2, (1,)), axis, eps)
     dtype = x1.dtype if x1.dtype == x2.dtype else None  # of two dtypes it is the product's
     x1, x2 = widened(x1, x2)
     length1 = xp.maximum(xp.norm(x1, axis=axis), not_zero(eps, x1.dtype))

@@ -210,11 +210,10 @@ def istft(
     weights = _window(xp, x, window, n_fft, win_length, "istft")
     norm = "ortho" if normalized else "backward"
     columns = xp.matrix_transpose(stack)
-    if half:
-        frames = xp.irfft(columns, n=n_fft, axis=-1, norm=norm)
-    else:
+    if return_complex and not half:
         frames = xp.ifftn(columns, axes=(-1,), norm=norm)
-        frames = frames if return_complex else xp.real(frames)
+    else:  # of a real signal half of the frequencies tells all
+        frames = xp.irfft(columns[..., : n_fft // 2 + 1], n=n_fft, axis=-1, norm=norm)
     y = _overlapped(xp, frames * weights, step)
     envelope = _overlapped(xp, xp.broadcast_to(weights * weights, (1, *frames.shape[1:])), step)
     start = n_fft // 2 if center else 0

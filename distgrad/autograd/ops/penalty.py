@@ -240,7 +240,7 @@ def hinge_embedding_loss(xp: Any, x: Array, target: Array, /, *, margin: float =
         target: 1 for alike, −1 for different.
         margin: the distance that suffices.
     """
-    return xp.where(target > 0, x, xp.relu(margin - x))
+    return xp.where(target == -1, 0.0, x) + xp.where(target == 1, 0.0, xp.relu(margin - x))
 
 
 @composite(math="y = log(1 + e^(-target x))", samples=[*_PAIR, Sample(((3, 4), _SIGNS))], **_OPTIONS)

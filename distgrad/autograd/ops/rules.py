@@ -153,7 +153,8 @@ def pairs(value: int | Sequence[int], count: int, where: str, name: str, least: 
         ShapeError: a sequence of another length.
         OptionError: a number that is not whole, or below ``least``.
     """
-    values = (value,) * count if isinstance(value, int | float | np.number) else tuple(value)
+    values = (value,) if isinstance(value, int | float | np.number) else tuple(value)
+    values = values * count if len(values) == 1 else values
     if len(values) != count:
         raise ShapeError(f"{where}: {name} needs {count} numbers, one a spatial axis, got {value}")
     if any(each != int(each) or each < least for each in values):
