@@ -151,6 +151,7 @@ INTERNAL = {
     "convolution",
     "convolution_input",
     "convolution_weight",
+    "counted_mean",
     "embedding_sum",
     "embedding_weight",
     "argtopk",

@@ -147,3 +147,46 @@ def _(xp: Any, g: Array, logits: Array, target: Any, ignore_index: int | None) -
     g = xp.expand_dims(g if counted is None else xp.where(counted, g, 0.0), axis=1)
     picked = (plain(xp.arange(logits.shape[0])), classes)
     return xp.softmax(logits, axis=1) * g - xp.put_zeros(g[:, 0], picked, logits.shape)
+
+
+@primitive(
+    math="y = Σ losses[n] over n with target[n] ≠ ignore_index, / how many these are",
+    shape=lambda losses, target, ignore_index: (),
+    dtypes="real floating-point",
+    samples=[
+        Sample(((3,),), {"target": _TARGET, "ignore_index": -100}),
+        Sample(((3,),), _PART, note="a row that does not count"),
+    ],
+    rejects=[Reject(((3,),), ShapeError, "one target a loss", {"target": _TARGET[:2], "ignore_index": 0})],
+)
+def counted_mean(xp: Any, losses: Array, /, *, target: Any, ignore_index: int) -> Array:
+    """Mean of the losses of rows that count; of none it is NaN with a gradient of 0.
+
+    Args:
+        losses: ``[N]``.
+        target: class numbers ``[N]``.
+        ignore_index: the target of rows that do not count.
+    """
+    if tuple(losses.shape) != tuple(target.shape):
+        raise ShapeError(
+            f"counted_mean: losses are {list(losses.shape)} and target {list(target.shape)}; expected one "
+            "target a loss"
+        )
+    counted, share = _shares(target, ignore_index)
+    (wide,) = widened(losses)
+    total = xp.sum(xp.where(counted, wide, 0.0)) * share.astype(wide.dtype)
+    nothing = xp.where(counted.any(), 0.0, float("nan"))
+    return (total + nothing).astype(losses.dtype, copy=False)
+
+
+@counted_mean.vjp("losses")
+def _(xp: Any, g: Array, target: Any, ignore_index: int) -> Array:
+    counted, share = _shares(target, ignore_index)
+    return g * (counted * share).astype(g.dtype)
+
+
+def _shares(target: Any, ignore_index: int) -> tuple[Any, Any]:
+    """Which rows count, and what each of them is of the mean."""
+    counted = target != ignore_index
+    number = counted.sum(dtype=np.float64)
+    return counted, 1.0 / (number + (number == 0))

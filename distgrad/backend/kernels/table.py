@@ -82,6 +82,7 @@ TABLE: dict[str, Kernel] = {
     "convolution_weight": Kernel("conv", "convolution_weight"),
     "batch_norm_with_statistics": Kernel("batch", "batch_norm"),
     "batch_norm_with_statistics/x": Kernel("batch", "batch_norm_gradient"),
+    "running_statistics": Kernel("batch", "move_statistics", dtypes=""),
     "sum_squares": Kernel("reduce", "sum_squares", dtypes=""),
     "clip_by_norm": Kernel("reduce", "clip_by_norm", dtypes=""),
     "unscale": Kernel("reduce", "unscale", dtypes=""),
@@ -114,6 +115,8 @@ TABLE: dict[str, Kernel] = {
     "log_softmax": Kernel("softmax", "log_softmax", 512, "f"),
     "log_softmax/x": Kernel("softmax", "log_softmax_gradient", 512, "f"),
     "softmax_cross_entropy": Kernel("softmax", "softmax_cross_entropy", 512, "f"),
+    "counted_mean": Kernel("softmax", "counted_mean", dtypes=""),
+    "counted_mean/losses": Kernel("softmax", "counted_mean_gradient", dtypes=""),
     "softmax_cross_entropy/logits": Kernel("softmax", "softmax_cross_entropy_gradient", 1, "f"),
 }
 

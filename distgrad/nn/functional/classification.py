@@ -30,8 +30,8 @@ def _rows(x: Tensor) -> Tensor:
     return ops.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
 
-def _classes(x: Tensor, target: Any, ignore_index: int, where: str) -> tuple[Any, Any]:
-    """Class numbers as ``[rows]``, those to be ignored as 0, and which are counted (None: all)."""
+def _check_target(x: Tensor, target: Any, where: str) -> None:
+    """Class numbers must be whole numbers, one for each row of class scores."""
     expected = (*x.shape[:1], *x.shape[2:]) if x.ndim > 1 else ()
     if x.ndim == 0 or target.shape != expected:
         raise ShapeError(
@@ -40,6 +40,11 @@ def _classes(x: Tensor, target: Any, ignore_index: int, where: str) -> tuple[Any
         )
     if target.dtype.kind not in "iu":
         raise DTypeError(f"{where}: target must hold class numbers (integers), got {target.dtype}")
+
+
+def _classes(x: Tensor, target: Any, ignore_index: int, where: str) -> tuple[Any, Any]:
+    """Class numbers as ``[rows]``, those to be ignored as 0, and which are counted (None: all)."""
+    _check_target(x, target, where)
     classes = target.reshape(-1)
     counted = classes != ignore_index
     if at_hand(classes) and counted.all():
@@ -140,8 +145,12 @@ def cross_entropy(
     if values.dtype.char in FLOATING and values.shape == input.shape:
         probabilities = target if isinstance(target, Tensor) else Tensor(values)
         return _soft_cross_entropy(input, probabilities, weight, reduction, label_smoothing)
-    classes, counted = _classes(input, values, ignore_index, "cross_entropy")
     rows = _rows(input)
+    if reduction == "mean" and weight is None and not label_smoothing and not at_hand(values):
+        _check_target(input, values, "cross_entropy")
+        ignored = {"target": values.reshape(-1), "ignore_index": ignore_index}
+        return ops.counted_mean(ops.softmax_cross_entropy(rows, **ignored), **ignored)
+    classes, counted = _classes(input, values, ignore_index, "cross_entropy")
     ignored = {} if counted is None else {"ignore_index": ignore_index}
     losses = ops.softmax_cross_entropy(rows, target=values.reshape(-1), **ignored)
     weights = _row_weights(weight, counted, classes)

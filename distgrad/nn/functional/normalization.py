@@ -8,8 +8,10 @@ from typing import Any
 
 from distgrad.autograd.dispatch import namespace as ops
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import to_device
+from distgrad.backend.kernels.table import accelerated
+from distgrad.backend.namespace import namespace_of
 from distgrad.errors import OptionError, ShapeError
-from distgrad.nn.parameter import write
 
 __all__ = [
     "batch_norm",
@@ -21,21 +23,49 @@ __all__ = [
 ]
 
 
-def _track(running: Tensor | None, values: Any, momentum: Any, where: str) -> None:
-    """Move a running statistic towards a new value, in place.
+def _moved(
+    xp: Any, running_mean: Any, running_var: Any, mean: Any, variance: Any, momentum: Any, unbiased: float
+) -> Any:
+    """Running statistics moved in place; a momentum in an array weighs as the number would."""
+    for running, values in ((running_mean, mean), (running_var, variance)):
+        if running is not None:
+            new, old = momentum, 1.0 - momentum
+            if hasattr(momentum, "astype"):
+                new, old = new.astype(values.dtype), old.astype(running.dtype)
+            running[...] = old * running + new * (values if values is mean else values * unbiased)
+    return running_mean
 
-    A momentum in an array weighs as the number would, which takes the dtype of what it is multiplied by.
+
+_move = accelerated("running_statistics", _moved)
+
+
+def _track(
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    mean: Any,
+    variance: Any,
+    momentum: Any,
+    count: int,
+    where: str,
+) -> None:
+    """Move running statistics towards new ones, in place.
+
+    Args:
+        running_mean, running_var: ``[C]``; None: not kept.
+        mean, variance: arrays ``[C]``; the mean's degree of freedom is taken out of the variance.
+        momentum: how far; a number or an array.
+        count: elements that the variance is of.
+        where: the caller, for messages about values changed in place.
     """
-    if running is not None:
-        new, old = momentum, 1.0 - momentum
-        if hasattr(momentum, "astype"):
-            new, old = new.astype(values.dtype), old.astype(running.dtype)
-        write(running, old * running._data + new * values, where)
-
-
-def _unbiased(variance: Any, count: int) -> Any:
-    """The variance with the mean's degree of freedom taken out."""
-    return variance * (count / (count - 1))
+    kept = [each for each in (running_mean, running_var) if each is not None]
+    if not kept:
+        return
+    if kept[0]._data.__class__ is not mean.__class__:
+        mean, variance = (to_device(each, kept[0].device) for each in (mean, variance))
+    arrays = (None if each is None else each._data for each in (running_mean, running_var))
+    _move(namespace_of(mean), *arrays, mean, variance, momentum, count / (count - 1))
+    for each in kept:
+        each.changed(where)
 
 
 def batch_norm(
@@ -71,8 +101,7 @@ def batch_norm(
     if count == 1:
         raise ShapeError(f"batch_norm: one element a channel has no variance; got {list(input.shape)}")
     if count:  # a rank may have no data
-        _track(running_mean, mean._data, momentum, "batch_norm")
-        _track(running_var, _unbiased(variance._data, count), momentum, "batch_norm")
+        _track(running_mean, running_var, mean._data, variance._data, momentum, count, "batch_norm")
     return y
 
 
@@ -104,9 +133,9 @@ def instance_norm(
     y = ops.instance_norm(input, weight, bias, eps=eps)
     if input.size and (running_mean is not None or running_var is not None):
         axes = tuple(range(2, input.ndim))
-        _track(running_mean, input._data.mean(axis=axes).mean(axis=0), momentum, "instance_norm")
-        variance = _unbiased(input._data.var(axis=axes), count).mean(axis=0)
-        _track(running_var, variance, momentum, "instance_norm")
+        mean = input._data.mean(axis=axes).mean(axis=0)
+        variance = input._data.var(axis=axes).mean(axis=0)
+        _track(running_mean, running_var, mean, variance, momentum, count, "instance_norm")
     return y
 
 

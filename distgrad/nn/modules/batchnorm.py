@@ -13,7 +13,7 @@ from distgrad.nn import init
 from distgrad.nn.functional import normalization as F
 from distgrad.nn.functional.arguments import batched
 from distgrad.nn.module import Module
-from distgrad.nn.parameter import Parameter, write
+from distgrad.nn.parameter import Parameter
 
 __all__ = [
     "BatchNorm1d",
@@ -121,7 +121,9 @@ class _BatchNorm(_Norm):
     def _count_batch(self) -> Any:
         """How far the running mean and variance move in this step; a number that may lie on the device."""
         if self.training and self.track_running_stats:
-            write(self.num_batches_tracked, self.num_batches_tracked._data + 1, "BatchNorm")
+            count = self.num_batches_tracked._data
+            count += 1  # where it lies
+            self.num_batches_tracked.changed("BatchNorm")
             if self.momentum is None:
                 return 1.0 / self.num_batches_tracked._data
         return self.momentum or 0.0

@@ -50,6 +50,18 @@ KERNEL batch_moments(
   }
 }
 
+// Running statistics moved in place towards a batch's, whose variance times `unbiased` is meant; `at` holds how
+// far, if the number lies on the device.
+KERNEL move_statistics(i64 channels, double momentum, const double* at, double unbiased, const T* mean,
+                       const T* variance, T* running_mean, T* running_var) {
+  double share = at ? *at : momentum;
+  A next = (A)share, last = (A)(1.0 - share);
+  FOR_EACH(c, channels) {
+    store(running_mean + c, last * widen(running_mean[c]) + next * widen(mean[c]));
+    store(running_var + c, last * widen(running_var[c]) + next * (widen(variance[c]) * (A)unbiased));
+  }
+}
+
 KERNEL batch_forward(i64 n, i64 channels, i64 places, const T* x, const A* moments, const T* weight,
                      const T* bias, double eps, T* y) {
   FOR_EACH(i, n) {

@@ -107,3 +107,21 @@ def batch_norm_gradient(gradients: Any, x: Any, weight: Any, eps: float, needs: 
         g_x = empty(x, x.shape)
         over_elements("batch", "batch_gradient", x.size, char, *sizes[1:], g, x, moments, factors, g_x)
     return g_x, g_weight, g_bias
+
+
+def move_statistics(
+    running_mean: Any, running_var: Any, mean: Any, variance: Any, momentum: Any, unbiased: float
+) -> Any:
+    """Running statistics moved in place; returns the mean."""
+    arrays = (mean, variance, running_mean, running_var)
+    if any(x.__class__ is not mean.__class__ or x.dtype != mean.dtype for x in arrays):
+        return None
+    if any(x.shape != mean.shape or not x.flags.c_contiguous for x in arrays):
+        return None
+    at = None if isinstance(momentum, int | float) else momentum
+    if at is not None and (at.__class__ is not mean.__class__ or at.dtype.char != "d" or at.size != 1):
+        return None
+    share = float(momentum) if at is None else 0.0
+    arguments = (share, at, float(unbiased), *arrays)
+    over_elements("batch", "move_statistics", mean.size, mean.dtype.char, *arguments)
+    return running_mean

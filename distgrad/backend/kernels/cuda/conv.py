@@ -10,7 +10,15 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from distgrad.backend.cublas import matmul
-from distgrad.backend.kernels.cuda.launch import THREADS, empty, launch, over_planes, prepare
+from distgrad.backend.kernels.cuda.launch import (
+    THREADS,
+    arithmetic,
+    empty,
+    launch,
+    over_planes,
+    prepare,
+    writable,
+)
 from distgrad.backend.kernels.cuda.windows import windows
 from distgrad.backend.kernels.geometry import output_lengths
 
@@ -155,24 +163,36 @@ def convolution_input(
 
 
 def convolution_weight(
-    cotangent: Any, x: Any, *, shape: Any, stride: Any, padding: Any, dilation: Any, groups: int
+    cotangent: Any,
+    x: Any,
+    *,
+    shape: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    home: Any = None,
 ) -> Any:
-    """The transpose in weight."""
+    """The transpose in weight, written home where it can be."""
     setting = _setting(x.shape, shape, stride, padding, dilation, groups)
     taken = prepare(cotangent, x)
     if setting is None or taken is None or cotangent.shape != setting.y:
         return None
     g, x = taken
+    weight = writable(home, g, setting.weight)
     if setting.depthwise:
-        weight = empty(g, setting.weight)
         arguments = (*setting.sizes, setting.windows, g, x, weight)
         launch("conv", "depthwise_weight", x.dtype.char, (weight.size,), THREADS, arguments)
         return weight
-    rows, wide = _rows(g, setting), "d" if g.dtype.char == "d" else "f"
+    rows, wide, parts = _rows(g, setting), arithmetic(g.dtype.char), list(setting.parts())
+    out = _matrix(weight, setting)
+    direct = out if len(parts) == 1 and weight.dtype.char == wide else None
     total: Any = None
-    for part in setting.parts():
+    for part in parts:
         shape = (len(x[part]), setting.groups, setting.y[1] // setting.groups, setting.terms)
         products = matmul(rows[part], _patches(x[part], setting).swapaxes(-1, -2), empty(g, shape, wide))
-        some = products.sum(axis=0)
+        some = products.sum(axis=0, out=direct)
         total = some if total is None else total + some
-    return total.astype(g.dtype, copy=False).reshape(setting.weight)
+    if direct is None:
+        out[...] = total
+    return weight

@@ -1,4 +1,4 @@
-"""A convolution's gradients in weight, whose sum over images the engine brings home, and in bias."""
+"""A convolution's gradients in weight and bias, written home."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ def weight_gradient(
     g: Any, x: Any, weight_shape: Any, stride: Any, padding: Any, dilation: Any, groups: int, into: Any
 ) -> Any:
     """Gradient in weight."""
-    return convolution_weight(
-        g, x, shape=weight_shape, stride=stride, padding=padding, dilation=dilation, groups=groups
-    )
+    geometry = {"shape": weight_shape, "stride": stride, "padding": padding, "dilation": dilation}
+    return convolution_weight(g, x, **geometry, groups=groups, home=into[0])
 
 
 def bias_gradient(g: Any, into: Any) -> Any:

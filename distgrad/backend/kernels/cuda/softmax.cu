@@ -86,3 +86,25 @@ KERNEL cross_entropy_gradient(i64 rows, i64 columns, const T* x, const T* g, con
     }
   }
 }
+
+// How many rows count, known to all threads of the block.
+__device__ inline double count_rows(i64 rows, const i64* target, i64 ignored) {
+  double number = 0;
+  FOR_BLOCK(i, 0, rows) number += target[i] != ignored;
+  return block_sum(number);
+}
+
+// By one block: the mean over the rows that count; of none NaN.
+KERNEL counted_mean(i64 rows, const T* losses, const i64* target, i64 ignored, T* y) {
+  double total = 0, number = count_rows(rows, target, ignored);
+  FOR_BLOCK(i, 0, rows) {
+    if (target[i] != ignored) total += widen(losses[i]);
+  }
+  total = block_sum(total);
+  if (threadIdx.x == 0) store(y, number > 0 ? (A)(total / number) : NOTHING);
+}
+
+KERNEL counted_mean_gradient(i64 rows, const T* g, const i64* target, i64 ignored, T* out) {
+  double number = count_rows(rows, target, ignored);
+  FOR_BLOCK(i, 0, rows) store(out + i, target[i] != ignored ? (A)(widen(*g) / number) : (A)0);
+}

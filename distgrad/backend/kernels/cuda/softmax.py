@@ -1,4 +1,4 @@
-"""Softmax, its logarithm, and cross entropy, over the last axis."""
+"""Softmax, its logarithm, and cross entropy, over the last axis; the mean of the rows that count."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.backend.kernels.cuda.launch import empty, over_rows, prepare
+from distgrad.backend.kernels.cuda.launch import THREADS, empty, launch, over_rows, prepare
+
+_MOST_ROWS = 1 << 17  # that one block of threads goes over; beyond that several launches are faster
 
 
 def _over_rows(name: str, axis: int, *arrays: Any) -> Any:
@@ -78,3 +80,31 @@ def softmax_cross_entropy_gradient(g: Any, logits: Any, target: Any, ignore_inde
     arguments = (x, g, classes, _ignored(ignore_index), out)
     over_rows("softmax", "cross_entropy_gradient", *x.shape, x.dtype.char, *arguments)
     return out
+
+
+def _by_one_block(name: str, like: Any, target: Any, ignore_index: int, shape: Any) -> Any:
+    """A kernel over all rows by one block of threads, into a new array."""
+    if target.__class__ is not like.__class__ or target.dtype.kind not in "iu" or target.ndim != 1:
+        return None
+    if not 0 < target.size <= _MOST_ROWS:
+        return None
+    taken = prepare(like)
+    (classes,) = prepare(target.astype(np.int64, copy=False))
+    out = empty(like, shape)
+    arguments = (target.size, *taken, classes, ignore_index, out)
+    launch("softmax", name, like.dtype.char, (1,), THREADS, arguments)
+    return out
+
+
+def counted_mean(losses: Any, *, target: Any, ignore_index: int) -> Any:
+    """Forward."""
+    if losses.shape != target.shape:
+        return None
+    return _by_one_block("counted_mean", losses, target, ignore_index, ())
+
+
+def counted_mean_gradient(g: Any, target: Any, ignore_index: int) -> Any:
+    """Gradient in the losses."""
+    return (
+        _by_one_block("counted_mean_gradient", g, target, ignore_index, target.shape) if g.size == 1 else None
+    )
