@@ -159,6 +159,25 @@ def test_heat_surrogate_inside_a_simulation(ranks):
     assert number(r"of the network: ([\d.]+)% of the way off", out) < 30
 
 
+@pytest.mark.parametrize(("ranks", "trainers"), [(3, 1), pytest.param(5, 2, marks=pytest.mark.slow)])
+def test_heat_surrogate_in_two_roles(ranks, trainers):
+    options = f"--cells 128 --runs 12 --epochs 12 --trainers {trainers}"
+    out = launch("heat_surrogate", options, ranks, "mpi")
+    assert number(r"of the network: ([\d.]+)% of the way off", out) < 30
+    solvers = ranks - trainers
+    at_work = [int(text) for text in re.findall(r"(\d+) solvers at work", out)]
+    assert at_work[-1] == 0
+    assert at_work == sorted(at_work, reverse=True)
+    assert number(r".*round \d+, (\d+) samples", out) <= solvers * 12 * 5 * 128
+
+
+def test_heat_surrogate_needs_ranks_that_solve(monkeypatch, capsys):
+    pytest.importorskip("mpi4py.MPI", reason="the example needs an MPI library")
+    with pytest.raises(SystemExit):
+        run(monkeypatch, capsys, "heat_surrogate", "--trainers 1")
+    assert "--trainers must leave ranks to solve: from 0 to 0, got 1" in capsys.readouterr().err
+
+
 def test_the_port_differs_in_names_of_modules_alone():
     theirs, ours = ((EXAMPLES / f"port_{name}.py").read_text().splitlines() for name in ("torch", "distgrad"))
     start = [lines.index("def load_wine():") for lines in (theirs, ours)]
