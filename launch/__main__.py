@@ -89,6 +89,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
         help="an environment variable for the ranks (they have all of this shell's); may be given several "
         "times")  # fmt: skip
     add("-m", "--module", action="store_true", help="the script is a module, as in python -m")
+    add("--torch", action="store_true",
+        help="the script is written for PyTorch: its import torch is answered by distgrad.torch")  # fmt: skip
     add("--dry-run", action="store_true", help="print what would be started, and start nothing; works "
         "away from the hosts, too")  # fmt: skip
     _add_watching(parser.add_argument_group("watching").add_argument)
@@ -272,7 +274,9 @@ def _launch(options: argparse.Namespace) -> int:
             f"launch: the script must be a file, but there is no file {options.script} "
             f"(seen from {Path.cwd()}); correct the path, or use -m for a module"
         )
-    target = (*(["-m"] if options.module else []), options.script, *options.arguments)
+    target: tuple[str, ...] = (*(["-m"] if options.module else []), options.script, *options.arguments)
+    if options.torch:
+        target = ("-m", "distgrad.torch", *target)
     given = _with_package({**os.environ, **dict(options.env)})
     paths = [entry_file, os.getcwd(), *([] if options.module else [os.path.abspath(options.script)])]
     job = _plan(options, target, paths, given)

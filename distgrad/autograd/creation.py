@@ -46,7 +46,7 @@ __all__ = [
 
 Shape = int | tuple[int, ...]
 
-_NARROWED = {np.dtype(np.float64): DEFAULTS[float], np.dtype(np.complex128): DEFAULTS[complex]}
+_PYTHON = {np.dtype(np.float64): float, np.dtype(np.complex128): complex}  # what NumPy makes of those
 
 
 #: DLPack's numbers of the kinds of memory: the CPU's, also pinned, and CUDA's, also managed.
@@ -128,8 +128,8 @@ def _to_array(data: Any, dtype: Any, copy: bool | None = None) -> np.ndarray:
         )
     if numbers and dtype is None:
         array = np.asarray(data)
-        dtype = _NARROWED.get(array.dtype)
-        array = array if dtype is None else array.astype(dtype)
+        python = _PYTHON.get(array.dtype)
+        array = array if python is None else array.astype(DEFAULTS[python], copy=False)
     else:
         if dtype is None and isinstance(data, list | tuple):
             dtype = np.result_type(*[kind(0) if kind in DEFAULTS else kind for kind in kinds])

@@ -191,6 +191,7 @@ _OURS = (
 TOP = (
     "distgrad.torch.creation",
     "distgrad.torch.kinds",
+    "distgrad.torch.layers",
     f"distgrad.nn.functional:{_NET_FUNCTIONS}",
     "distgrad.torch.settings",
     "distgrad.torch.utilities",

@@ -53,6 +53,8 @@ class _Finder(MetaPathFinder):
         package, _, rest = fullname.partition(".")
         if not rest or package not in _ANSWERS:
             return None
+        if getattr(sys.modules.get(package), "__name__", "") != _ANSWERS[package]:
+            return None  # a package of that name that is not ours
         return importlib.util.spec_from_loader(fullname, _Loader(f"{_ANSWERS[package]}.{rest}"))
 
 
@@ -90,6 +92,9 @@ def run(arguments: list[str]) -> None:
             "python -m distgrad.torch: expected a program, as in: train.py ARGS, or -m module ARGS"
         )
     os.environ.update(environment(dict(os.environ)))
+    if "RANK" in os.environ:  # of a launcher, whose ranks find each other by themselves
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        os.environ.setdefault("MASTER_PORT", "29500")
     sys.path[:] = [FRONT, *(each for each in sys.path if each != FRONT)]
     for name in [each for each in sys.modules if each.partition(".")[0] in _ANSWERS]:
         del sys.modules[name]

@@ -1,0 +1,202 @@
+"""Runs one program with its random numbers from NumPy and without dropout, and prints its losses as JSON.
+
+``python watched.py LIMIT program.py ARGS`` with PyTorch, ``python -m distgrad.torch watched.py …`` with ours.
+"""
+
+import importlib
+import json
+import math
+import os
+import random
+import runpy
+import sys
+import time
+
+import numpy as np
+import torch
+
+OURS = "distgrad" in torch.__version__
+LOSSES, TIMES = [], []
+_counts = {}
+
+
+class Enough(BaseException):
+    """As many losses as were asked for."""
+
+
+def draws(kind, shape):
+    """A generator for the n-th draw of a kind and shape, the same with both packages."""
+    key = (kind, *(int(n) for n in shape))
+    _counts[key] = _counts.get(key, 0) + 1
+    return np.random.default_rng([sum(map(ord, kind)), _counts[key], *key[1:]])
+
+
+def uniform(shape):
+    return draws("uniform", shape).random(shape)
+
+
+def normal(shape):
+    return draws("normal", shape).standard_normal(shape)
+
+
+def integers(low, high, shape):
+    return draws("integers", shape).integers(low, high, shape)
+
+
+def permutation(n):
+    return draws("permutation", (n,)).permutation(n)
+
+
+def watch_ours():
+    """Draw as NumPy does; the generator is asked for everything."""
+    from distgrad.backend.rng import Generator
+
+    Generator.uniform = lambda self, shape, dtype=np.float32, device=None: np.asarray(uniform(shape)).astype(
+        dtype
+    )
+    Generator.normal = lambda self, shape, dtype=np.float32, device=None: np.asarray(normal(shape)).astype(
+        dtype
+    )
+    Generator.integers = lambda self, low, high, shape, dtype=np.int64, device=None: np.asarray(
+        integers(low, high, shape)
+    ).astype(dtype)
+    Generator.permutation = lambda self, n: permutation(n)
+
+
+def watch_theirs():
+    """Draw as NumPy does, function by function."""
+
+    def fill(make):
+        def method(self, *args, generator=None, **options):
+            with torch.no_grad():
+                self.copy_(
+                    torch.from_numpy(np.asarray(make(tuple(self.shape), *args, **options), np.float64))
+                )
+            return self
+
+        return method
+
+    torch.Tensor.uniform_ = fill(
+        lambda shape, a=0.0, b=1.0, **o: uniform(shape) * (o.get("to", b) - o.get("from", a)) + a
+    )
+    torch.Tensor.normal_ = fill(lambda shape, mean=0.0, std=1.0: normal(shape) * std + mean)
+    torch.Tensor.bernoulli_ = fill(lambda shape, p=0.5: uniform(shape) < p)
+    torch.Tensor.exponential_ = fill(lambda shape, lambd=1.0: -np.log1p(-uniform(shape)) / lambd)
+
+    def sized(make):
+        def create(*size, generator=None, out=None, **options):
+            size = size or (options.pop("size"),)
+            size = tuple(size[0]) if len(size) == 1 and not isinstance(size[0], int) else size
+            options.pop("pin_memory", None)
+            options.setdefault("dtype", torch.get_default_dtype())
+            return torch.tensor(make(size), **options)
+
+        return create
+
+    torch.rand, torch.randn = sized(uniform), sized(normal)
+    torch.rand_like = lambda x, **o: torch.rand(*x.shape, **{"dtype": x.dtype, **o})
+    torch.randn_like = lambda x, **o: torch.randn(*x.shape, **{"dtype": x.dtype, **o})
+
+    def randint(*args, size=None, generator=None, low=None, high=None, **options):
+        args = [each for each in (low, *args) if each is not None]
+        if size is None:
+            *args, size = args
+        args += [] if high is None else [high]
+        bounds = (0, args[0]) if len(args) == 1 else args
+        return torch.tensor(integers(*bounds, tuple(size)), **options)
+
+    torch.randint = randint
+    torch.randperm = lambda n, generator=None, **o: torch.tensor(permutation(n), **o)
+    torch.bernoulli = lambda x, **o: torch.tensor(uniform(tuple(x.shape)), dtype=x.dtype).lt(x).to(x.dtype)
+    torch.normal = lambda mean, std=1.0, size=None, **o: (
+        torch.randn(
+            *(size or np.broadcast_shapes(*[x.shape for x in (mean, std) if isinstance(x, torch.Tensor)]))
+        )
+        * std
+        + mean
+    )
+
+
+def without_dropout():
+    """Dropout is the identity with both, as their masks differ."""
+    functional = importlib.import_module("torch.nn.functional")
+    for name in ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"):
+        setattr(functional, name, lambda x, *args, **options: x)
+    for name in ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout"):
+        getattr(torch.nn, name).forward = lambda self, x: x
+    for kind in ("RNN", "LSTM", "GRU"):
+        wrap(getattr(torch.nn, kind))
+    for kind in ("MultiheadAttention", "TransformerEncoderLayer", "TransformerDecoderLayer"):
+        wrap(getattr(torch.nn, kind))
+    attention = functional.scaled_dot_product_attention
+
+    def without(*args, dropout_p=0.0, **options):
+        return attention(*args, **options)
+
+    functional.scaled_dot_product_attention = without
+
+
+def wrap(kind):
+    """Modules of a kind without dropout inside."""
+    make = kind.__init__
+
+    def init(self, *args, **options):
+        options.pop("dropout", None)
+        make(self, *args, **{**options, "dropout": 0.0})
+
+    kind.__init__ = init
+
+
+def watch_losses(limit):
+    """Note every loss that backward starts from, and stop after some."""
+    backward = torch.Tensor.backward
+
+    def noted(self, *args, **options):
+        LOSSES.append(float(self.detach().reshape(-1).sum().item()))
+        TIMES.append(time.perf_counter())
+        backward(self, *args, **options)
+        if len(LOSSES) >= limit:
+            raise Enough
+
+    torch.Tensor.backward = noted
+
+
+def main():
+    limit, program = int(sys.argv[1]), sys.argv[2]
+    sys.argv[:] = sys.argv[2:]
+    sys.path.insert(0, os.path.dirname(os.path.abspath(program)))
+    sys.path.insert(1, os.path.join(os.path.dirname(os.path.abspath(__file__)), "standins"))
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 (programs draw from it)
+    (watch_ours if OURS else watch_theirs)()
+    without_dropout()
+    watch_losses(limit)
+    error = None
+    try:
+        runpy.run_path(program, run_name="__main__")
+    except Enough:
+        pass
+    except SystemExit as end:
+        error = None if not end.code else f"exit {end.code}"
+    except BaseException as failure:
+        import traceback
+
+        lines = traceback.extract_tb(failure.__traceback__)
+        place = next(
+            (
+                f"{os.path.basename(e.filename)}:{e.lineno}"
+                for e in reversed(lines)
+                if program in e.filename or "/pp/" in e.filename
+            ),
+            "",
+        )
+        error = f"{type(failure).__name__}: {failure} [{place}]"
+    steps = np.diff(TIMES)
+    ms = float(np.median(steps) * 1e3) if len(steps) else math.nan
+    print("\nWATCHED " + json.dumps({"losses": LOSSES, "error": error, "ms": ms}))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
