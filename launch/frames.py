@@ -47,7 +47,7 @@ class Frame(enum.IntEnum):
     PROGRESS = 8  # JSON {sequence, number, waiting, text, step, cpu_s, io_bytes, state}: where the script is
     STACKS = 9  # bytes: a piece of the Python stacks that STACKS_SIGNAL asked for
     REFUSED = 10  # JSON {why}: the launcher's answer if there is nothing for that rank to do
-    TAKEN = 11  # JSON {bytes}: how much of the output the launcher has disposed of; its answer to PROGRESS
+    TAKEN = 11  # JSON {bytes: [stdout, stderr]}: how much the launcher has disposed of; answers PROGRESS too
 
 
 def pack(kind: Frame, payload: bytes | dict[str, Any]) -> bytes:

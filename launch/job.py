@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from . import hangs
 from .plan import RankSpec
@@ -42,15 +42,15 @@ class Rank:
         spec: its place.
         track: its progress.
         abort_code: what it gave to MPI_Abort, if its standard error shows that it called it.
-        output_bytes: how much it has written.
+        output_bytes: how much it has written, to standard output and error.
         taken_bytes: how much of that it was told to be disposed of.
     """
 
     spec: RankSpec
     track: hangs.Track
     abort_code: int | None = None
-    output_bytes: int = 0
-    taken_bytes: int = 0
+    output_bytes: list[int] = field(default_factory=lambda: [0, 0])
+    taken_bytes: list[int] = field(default_factory=lambda: [0, 0])
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,7 @@ class _Ticket:
     """What a rank has written, on its way to one or two files."""
 
     rank: int
+    stream: int
     num_bytes: int
     num_files: int
 
@@ -139,7 +140,7 @@ class Console:
         self._splitters = [(LineSplitter(), LineSplitter()) for _ in range(world_size)]
         self._logs: list[BinaryIO] = []
         self._bar_shown = b""
-        self._unwritten = [0] * world_size
+        self._unwritten = [[0, 0] for _ in range(world_size)]
         self._written: collections.deque[_Ticket] = collections.deque()
         self._log_failures: list[str] = []
         if log_dir is not None:
@@ -170,9 +171,10 @@ class Console:
         """Take what a rank wrote to its standard output (``stream`` 0) or standard error (1)."""
         self._show(rank, stream, self._splitters[rank][stream].feed(data), len(data))
 
-    def unwritten(self, rank: int) -> int:
-        """How many bytes that a rank wrote are still on their way."""
-        return self._unwritten[rank]
+    def unwritten(self, rank: int) -> tuple[int, int]:
+        """How many bytes that a rank wrote to standard output and error are still on their way."""
+        stdout, stderr = self._unwritten[rank]
+        return stdout, stderr
 
     def settle(self) -> set[int]:
         """Take into account what was written since the last call; return the ranks that it came from."""
@@ -181,7 +183,7 @@ class Console:
             ticket = self._written.popleft()
             ticket.num_files -= 1
             if not ticket.num_files:
-                self._unwritten[ticket.rank] -= ticket.num_bytes
+                self._unwritten[ticket.rank][ticket.stream] -= ticket.num_bytes
                 ranks.add(ticket.rank)
         while self._log_failures:
             self.say(self._log_failures.pop())
@@ -240,7 +242,7 @@ class Console:
         self, rank: int, stream: int, lines: Iterator[bytes], num_bytes: int = 0, *, always: bool = False
     ) -> None:
         whole = list(lines)
-        ticket = _Ticket(rank, num_bytes, 0) if num_bytes else None
+        ticket = _Ticket(rank, stream, num_bytes, 0) if num_bytes else None
         if self._logs and whole:
             self._log_writer.put(self._logs[rank], b"\n".join(whole) + b"\n", ticket)
             if ticket is not None:
@@ -251,7 +253,7 @@ class Console:
                 prefix = b"\x1b[%dm%s\x1b[0m" % (_COLOURS[rank % len(_COLOURS)], prefix)
             self._put(stream, [prefix + line for line in whole], ticket)
         if ticket is not None and ticket.num_files:
-            self._unwritten[rank] += num_bytes
+            self._unwritten[rank][stream] += num_bytes
 
     def _put(self, stream: int, lines: list[bytes], ticket: _Ticket | None = None) -> None:
         bar = self._bar() if self.live else b""

@@ -37,7 +37,7 @@ from .frames import CHUNK_BYTES, Frame, FrameReader, call, pack
 from .rank_script import run
 
 STACKS_SIGNAL = signal.SIGRTMAX - 2  # a rank answers with the Python stacks of all its threads, and goes on
-OUTPUT_BYTES = 1 << 16  # a script's output that may be on its way; then it waits, as for any slow reader
+OUTPUT_BYTES = 1 << 15  # of each stream, that may be on their way; then the script waits
 CONNECT_TIMEOUT_S = 30.0
 _CALL_AGAIN_S = 0.1
 BEAT_S = 1.0  # how often a watcher tells how far its script is
@@ -183,9 +183,9 @@ class _Page:
 class _Watcher:
     """Relays between one running script and the launcher until either ends.
 
-    Nothing here waits for the launcher: what it does not take yet is kept. Of the script's output no more
-    than ``OUTPUT_BYTES`` are on their way at a time, so that a launcher whose own reader pauses is still told
-    how far the script is, and its signals arrive.
+    Nothing here waits for the launcher: what it does not take yet is kept. Of each of the script's streams no
+    more than ``OUTPUT_BYTES`` are on their way at a time, so that a launcher whose own reader pauses is still
+    told how far the script is, and its signals arrive; and that the other stream goes on.
     """
 
     def __init__(
@@ -199,8 +199,8 @@ class _Watcher:
         self.failures = FrameReader()
         self.page = page
         self.unsent = bytearray()
-        self.told_bytes = 0  # of output
-        self.taken_bytes = 0
+        self.told_bytes = {Frame.STDOUT: 0, Frame.STDERR: 0}
+        self.taken_bytes = {Frame.STDOUT: 0, Frame.STDERR: 0}
         self.answered = True  # whether the launcher has heard where the script was last
         self.ended = False
 
@@ -271,7 +271,8 @@ class _Watcher:
         for kind, body in self.reader.feed(data):
             message = json.loads(body)
             if kind is Frame.TAKEN:
-                self.taken_bytes, self.answered = message["bytes"], True
+                self.taken_bytes.update(zip(self.taken_bytes, message["bytes"], strict=True))
+                self.answered = True
                 continue
             self._beat()
             number = message["number"]
@@ -290,9 +291,10 @@ class _Watcher:
 
     def _room(self, pipe: int) -> int:
         """How many bytes out of ``pipe`` may be sent now."""
-        if self.pipes[pipe] not in (Frame.STDOUT, Frame.STDERR):
+        kind = self.pipes[pipe]
+        if kind not in self.told_bytes:
             return CHUNK_BYTES
-        return OUTPUT_BYTES - (self.told_bytes - self.taken_bytes)
+        return OUTPUT_BYTES - (self.told_bytes[kind] - self.taken_bytes[kind])
 
     def _relay(self, pipe: int) -> bool:
         """Pass on what lies in ``pipe``; False if nothing does, or nothing may be sent now."""
@@ -312,7 +314,8 @@ class _Watcher:
                 self._beat()
                 self._tell(kind, body)
         else:
-            self.told_bytes += len(data) * (kind is not Frame.STACKS)
+            if kind in self.told_bytes:
+                self.told_bytes[kind] += len(data)
             self._tell(kind, data)
         return True
 

@@ -197,7 +197,7 @@ class Supervisor:
             found = _ABORT.search(body) if kind is Frame.STDERR else None
             if found is not None:
                 rank.abort_code = int(found[1])
-            rank.output_bytes += len(body)
+            rank.output_bytes[kind - Frame.STDOUT] += len(body)
             self.console.write(number, kind - Frame.STDOUT, body)
             self._allow(rank)
             if found is not None:  # at once: some starters end the others before this one, some nobody
@@ -222,12 +222,17 @@ class Supervisor:
         """Tell a rank how much of its output is disposed of, if that makes a difference or ``answer``s it."""
         number = rank.spec.rank
         unwritten = self.console.unwritten(number)
-        (self._blocked.add if unwritten >= OUTPUT_BYTES else self._blocked.discard)(number)
-        self._clock.stand(bool(self._blocked))  # nobody can be blamed for waiting for it
-        taken = rank.output_bytes - unwritten
-        if answer or taken - rank.taken_bytes >= OUTPUT_BYTES // 4:
+        taken = [written - rest for written, rest in zip(rank.output_bytes, unwritten, strict=True)]
+        news = max(now - before for now, before in zip(taken, rank.taken_bytes, strict=True))
+        if answer or news >= OUTPUT_BYTES // 4:
             rank.taken_bytes = taken
             self._lines.send(number, Frame.TAKEN, {"bytes": taken})
+        # As the rank sees it, who may know less than was taken; nobody can be blamed for waiting for it.
+        room = [
+            told + OUTPUT_BYTES - all_ for told, all_ in zip(rank.taken_bytes, rank.output_bytes, strict=True)
+        ]
+        (self._blocked.discard if min(room) > 0 else self._blocked.add)(number)
+        self._clock.stand(bool(self._blocked))
 
     def _settle(self) -> None:
         """Let ranks write as much as was written to the console, or end the job if nothing can be."""

@@ -109,6 +109,24 @@ def test_data_parallel_training_on_two_hosts_equals_one_process(launch):
     assert output.count("equal to one process") == 4, output
 
 
+def test_a_reader_that_pauses_holds_up_the_ranks_of_other_hosts_and_no_more(launch):
+    script = """
+import distgrad.comm
+comm = distgrad.comm.init()
+for count in range(4000):
+    print(f"{count:06d} ".ljust(199, "x"))
+comm.barrier()
+"""
+    job = launch("--hosts h1:1,h2:1 --hang-after 3", script)
+    time.sleep(12)  # longer than a watcher waits for a launcher that has been cut off
+    assert job.process.poll() is None
+    code, output = job.end()
+    assert code == 0, output
+    for prefix in ("[0] ", "[1] "):
+        lines = [line[4:10] for line in output.splitlines() if line.startswith(prefix)]
+        assert lines == [f"{count:06d}" for count in range(4000)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("hosts", ["h1:2,h2:2", "h1:2,h2:2,h3:2"])
 def test_the_example_trains(launch, hosts):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -46,6 +47,25 @@ def test_a_reader_that_pauses_holds_the_ranks_up_and_no_more(start, tmp_path, ba
     check_lines(ended.stdout)
     assert [(tmp_path / f"runs{rank}").read_text() for rank in range(2)] == ["x", "x"]
     assert job.processes() == []
+
+
+def test_one_stream_that_is_not_read_holds_up_that_stream_alone(start):
+    script = """
+        import sys, time
+        import distgrad.comm
+        comm = distgrad.comm.init()
+        for count in range(4000 * (comm.rank == 0)):
+            print("x" * 199, file=(sys.stdout, sys.stderr)[count % 4 == 0])
+            time.sleep(5e-4)
+        comm.barrier()
+    """
+    job = start("-n 2 --hang-after 2 --max-restarts 2", script)
+    with ThreadPoolExecutor(1) as pool:
+        stdout = pool.submit(job.process.stdout.read)
+        time.sleep(7)
+        stderr = job.process.stderr.read()
+        assert job.process.wait(ENDS_WITHIN_S) == 0, stderr
+        assert (stdout.result().count("\n"), stderr.count("\n")) == (3000, 1000)
 
 
 def test_a_job_that_is_over_waits_for_its_reader(start):
