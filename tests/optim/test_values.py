@@ -159,7 +159,7 @@ _COMPUTING = {
 _HARMLESS = {"matrix._orthogonalized: x.shape[0] > x.shape[1] -> x.shape[0] < x.shape[1]"}
 
 
-def _operators(function):
+def operators(function):
     """The places of operators in a function's tree: node, field, and the swapped operator."""
     for node in ast.walk(function):
         for field in ("op", "ops"):
@@ -183,7 +183,7 @@ def planted(name):
     for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]:
         if _COMPUTING[name] is not None and function.name not in _COMPUTING[name]:
             continue
-        for node, field, swapped in list(_operators(function)):
+        for node, field, swapped in list(operators(function)):
             original, before = getattr(node, field), ast.unparse(node)
             setattr(node, field, swapped)
             yield f"{name}.{function.name}: {before} -> {ast.unparse(node)}", executed(name, tree)
