@@ -149,9 +149,42 @@ def _multiply(a: Any, b: Any, out: Any, scale: float, add: bool) -> Any:
     return out
 
 
-def readable(x: Any) -> Any:
-    """Matrices as products can read them, copied if they lie otherwise: for an array of several products."""
-    return _readable(x, x.shape[:-2])[0]
+def readable(*arrays: Any) -> list[Any]:
+    """Matrices as products can read them, copied once if they lie otherwise: for arrays of several products.
+
+    Views that lie evenly apart in one array, as queries, keys and values do, are copied together.
+    """
+    found = [x if _matrices(x, x.shape[:-2]) is not None else None for x in arrays]
+    others = [x for x, there in zip(arrays, found, strict=True) if there is None]
+    copies: list[Any] = []
+    while len(copies) < len(others):
+        copies.extend(_copies(_evenly_apart(others[len(copies) :])))
+    rest = iter(copies)
+    return [next(rest) if x is None else x for x in found]
+
+
+def _evenly_apart(arrays: list[Any]) -> list[Any]:
+    """As many of the arrays as lie in the same way in one piece of memory, each as far from the one before."""
+    first = arrays[0]
+    group = [first]
+    for x in arrays[1:]:
+        step = x.data.ptr - group[-1].data.ptr
+        alike = x.data.mem is first.data.mem and (x.shape, x.strides) == (first.shape, first.strides)
+        even = len(group) == 1 or step == group[1].data.ptr - first.data.ptr
+        if not (alike and even) or x.dtype != first.dtype or step <= 0 or step % first.itemsize:
+            break
+        group.append(x)
+    return group
+
+
+def _copies(group: list[Any]) -> Any:
+    """The arrays in row order."""
+    first = group[0]
+    if len(group) == 1:
+        return [first.copy()]
+    step = group[1].data.ptr - first.data.ptr
+    both = first.__class__((len(group), *first.shape), first.dtype, first.data, (step, *first.strides))
+    return list(both.copy())
 
 
 def _readable(x: Any, stack: tuple[int, ...]) -> tuple[Any, _Matrices]:

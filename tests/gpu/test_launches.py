@@ -14,11 +14,11 @@ COUNT = Path(__file__).parent / "launches.py"
 BARS = {
     "tiny": 24,
     "mlp": 24,
-    "cnn": 43,
-    "gpt": 239,
-    "gptm": 347,
+    "cnn": 41,
+    "gpt": 223,
+    "gptm": 323,
     "resnet20": 468,
-    "lstm": 159,
+    "lstm": 157,
     "embedding": 32,
 }
 

@@ -147,3 +147,35 @@ def test_stacks_follow_the_precision_too(monkeypatch):
         dg.set_float32_matmul_precision("highest")
     (x.double() @ x.double()).sum().item()
     assert seen == [cublas._FLOAT32, cublas._TF32, cublas._TF32, cublas._FLOAT64]
+
+
+@pytest.mark.parametrize("char", DTYPES)
+def test_what_several_products_read_is_copied_once_and_neighbours_together(char):
+    import cupy as cp
+    from gpu_double.runtime import installed
+
+    from distgrad.backend.cublas import readable
+
+    parts = numbers((2, 5, 3, 4, 8), char, 0)
+    here = cp.asarray(parts)
+    q, k, v = here.transpose(2, 0, 3, 1, 4)
+    straight, other = (
+        cp.asarray(numbers((2, 4, 5, 8), char, 1)),
+        cp.asarray(parts).transpose(2, 0, 3, 1, 4)[1],
+    )
+    for arrays, launches in (
+        ((q, k, v), 1),
+        ((q, k, v, other), 2),
+        ((q, straight, v), 1),
+        ((v, k, q), 3),
+        ((q, q, k), 2),
+        ((straight, straight[..., :3]), 0),
+        ((q, k[..., :4], v), 3),
+        ((q, k, here.transpose(2, 0, 3, 1, 4)[2], v), 2),
+    ):
+        before = installed().calls["launchKernel"]
+        found = readable(*arrays)
+        assert installed().calls["launchKernel"] - before == launches
+        for x, y in zip(arrays, found, strict=True):
+            np.testing.assert_array_equal(cp.asnumpy(x), cp.asnumpy(y))
+            assert x is y or y.flags.c_contiguous

@@ -25,7 +25,7 @@ def _taken(query: Any, key: Any, value: Any, *more: Any) -> Any:
         return None
     if any(x.__class__ is not query.__class__ or x.dtype != query.dtype for x in arrays):
         return None
-    return [readable(x) for x in arrays]
+    return readable(*arrays)
 
 
 def _blocks(query: Any, key: Any) -> list[tuple[int, int]]:

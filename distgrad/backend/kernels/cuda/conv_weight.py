@@ -21,5 +21,9 @@ def bias_gradient(g: Any, into: Any) -> Any:
     if g.ndim < 2 or g.size == 0:
         return None
     b = writable(into[0], g, g.shape[1])
-    b[...] = g.sum(axis=(0, *range(2, g.ndim)), dtype=arithmetic(g.dtype.char))
+    axes, wide = (0, *range(2, g.ndim)), arithmetic(g.dtype.char)
+    if b.dtype.char == wide:
+        g.sum(axis=axes, out=b)
+    else:
+        b[...] = g.sum(axis=axes, dtype=wide)
     return b

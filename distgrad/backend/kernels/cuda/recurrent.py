@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from distgrad.backend.cublas import matmul
-from distgrad.backend.kernels.cuda.launch import arithmetic, empty, over_elements, prepare
+from distgrad.backend.kernels.cuda.launch import arithmetic, empty, over_elements, prepare, writable
 
 
 def _run(name: str, state: Any, *arguments: Any) -> None:
@@ -51,10 +51,11 @@ def lstm_steps_gradient(g: Any, weight: Any, hidden: Any, cell: Any, y: Any, int
         incoming = g_hiddens[t], later, g_cells[t], g_gates[t]
         _run("lstm_step_gradient", cell, *incoming, gates[t], before, cells[t], out[t], carry)
         later = matmul(out[t], weight)
-    states = empty(hiddens, hiddens.shape)  # before each step
-    states[0], states[1:] = hidden, hiddens[:-1]
-    rows = [x.reshape(-1, x.shape[-1]) for x in (out, states)]
-    g_weight = matmul(rows[0].T, rows[1])
+    g_weight = writable(into[1], gates, weight.shape)  # each step's gates by the state before it
+    matmul(out[0].T, hidden, g_weight)
+    if len(out) > 1:
+        rows = [x.reshape(-1, x.shape[-1]) for x in (out[1:], hiddens[:-1])]
+        matmul(rows[0].T, rows[1], g_weight, add=True)
     return out, g_weight, later, carry.astype(cell.dtype, copy=False)
 
 
