@@ -85,20 +85,25 @@ class HostGroup(Meeting):
                 self._await_late()
                 compiled.reduce_small(state, x, op, spins, True)
             return
-        arena = self._arenas.get(id(x.base))
-        place = _NOWHERE if arena is None else arena.place
-        code = compiled.reduce_in_place(state, x, op, spins, place, False)
-        if code == 1:
-            self._await_late()
-            code = compiled.reduce_in_place(state, x, op, spins, place, True)
-        if code == 2:
-            self._await_late()
-        elif code == 3:  # the ranks' arrays do not lie at one place, and nothing was done
+        if not self._work_in_place(compiled.reduce_in_place, x, (x, op)):
             step = _PIECE_BYTES // x.itemsize
             for start in range(0, x.size, step):
                 num_met = 0
                 while num_met := compiled.reduce_piece(state, x[start : start + step], op, spins, num_met):
                     self._await_late()
+
+    def _work_in_place(self, function: Callable[..., int], x: NDArray[Any], given: tuple[Any, ...]) -> bool:
+        """Run compiled code on arrays that lie in one arena at one place; False, and nothing done, if not."""
+        arena = self._arenas.get(id(x.base))
+        place = _NOWHERE if arena is None else arena.place
+        state, spins = self._state, 0 if self._computes() else self._spins
+        code = function(state, *given, spins, place, False)
+        if code == 1:
+            self._await_late()
+            code = function(state, *given, spins, place, True)
+        if code == 2:
+            self._await_late()
+        return code != 3
 
     def _reduce_pieces(self, x: NDArray[Any], op: str) -> None:
         step = _PIECE_BYTES // x.itemsize
@@ -164,10 +169,15 @@ class HostGroup(Meeting):
     def reduce_scatter(self, x: NDArray[Any], out: NDArray[Any], op: str, edges: list[int]) -> None:
         """Reduce this rank's part of the flat ``x`` into ``out``, with the bits of :meth:`all_reduce`."""
         start, stop = edges[self.rank : self.rank + 2]
-        if x.nbytes > _SMALL_BYTES and (everywhere := self._find_everywhere(x)) is not None:
-            reduce_arrays([array[start:stop] for array in everywhere], [out], op)
-            self.meet()
-            return
+        if x.nbytes > _SMALL_BYTES:
+            if x.dtype in self._dtypes and x.flags.aligned:
+                arguments = x, out, start, _OPS[op]
+                if self._work_in_place(self._compiled.scatter_in_place, x, arguments):
+                    return
+            elif (everywhere := self._find_everywhere(x)) is not None:
+                reduce_arrays([array[start:stop] for array in everywhere], [out], op)
+                self.meet()
+                return
         step = SLOT_BYTES // x.itemsize // self.size  # of every part at once
         lengths = [stop - start for start, stop in itertools.pairwise(edges)]
         for begin in self._starts(max(lengths), step):
@@ -186,7 +196,14 @@ class HostGroup(Meeting):
         own = out[slice(*parts[self.rank])]
         if not np.may_share_memory(own, x):
             own[:] = x
-        if out.nbytes > _SMALL_BYTES and (everywhere := self._find_everywhere(out)) is not None:
+        if out.nbytes > _SMALL_BYTES and self._state is not None:
+            whole_words = not any(edge % 4 for edge in (out.ctypes.data, *edges))
+            numbers = out.view(np.int32 if whole_words else np.uint8)
+            starts = np.array(edges) // numbers.itemsize
+            arguments = numbers, starts, numbers.dtype.type(0)
+            if self._work_in_place(self._compiled.gather_in_place, numbers, arguments):
+                return
+        elif out.nbytes > _SMALL_BYTES and (everywhere := self._find_everywhere(out)) is not None:
             for rank, (start, stop) in enumerate(parts):
                 if rank != self.rank:
                     out[start:stop] = everywhere[rank][start:stop]

@@ -241,6 +241,19 @@ def test_compiled_collectives_give_the_bits_of_the_others(monkeypatch):
         assert len(set(comm.all_gather_object(bits))) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.ranks(3, backend="shm", timeout=240)
+@pytest.mark.parametrize("compiling", [{0, 2}, {0, 1, 2}])
+def test_compiled_parts_have_the_bits_of_an_all_reduce(compiling):
+    from contracts.communicator import CHECKS
+
+    comm = init(timeout_s=200)
+    if comm.rank in compiling:
+        comm._host._compile()
+    for name in ("parts_are_cut_along_the_first_axis", "parts_that_lie_in_different_places_are_reduced"):
+        CHECKS[name](comm)
+
+
 @pytest.mark.ranks(2, backend="shm", timeout=90)
 def test_compiled_collectives_wait_for_a_rank_that_is_late_at_any_meeting(monkeypatch):
     """Rank 0 comes late to every meeting, by more than rank 1 sleeps at once."""

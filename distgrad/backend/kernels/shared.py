@@ -24,12 +24,14 @@ from distgrad.backend.kernels.support import jit, pointer
 
 __all__ = [
     "DTYPES",
+    "gather_in_place",
     "make_state",
     "meet",
     "prepare",
     "reduce_in_place",
     "reduce_piece",
     "reduce_small",
+    "scatter_in_place",
     "wait",
 ]
 
@@ -206,6 +208,18 @@ def _copy(x: Any, y: Any) -> None:
 
 
 @jit
+def _copy_over(x: Any, y: Any, nothing: Any) -> None:
+    """``x = y`` of whole numbers, where x is in no cache: read first, which is faster than writing alone.
+
+    Args:
+        x, y: ``[n]``.
+        nothing: 0, which the compiler does not know.
+    """
+    for i in range(x.size):
+        x[i] = (x[i] & nothing) | y[i]
+
+
+@jit
 def reduce_small(state: Any, x: Any, op: int, spins: int, met: bool) -> int:
     """Reduce ``x`` through the slots, everything on every rank.
 
@@ -297,6 +311,96 @@ def _reduce_slice(x: Any, op: int, size: int, rows: int, stride: int, start: int
 
 
 @jit
+def _find_everywhere(state: Any, offset: int, spins: int, place: Any, met: bool) -> int:
+    """Meet, and see whether all ranks' arrays lie at one place of an arena.
+
+    Returns:
+        0 where they do, 3 where they do not, and 1 where :func:`meet` has something to say.
+    """
+    cells, arena = state[_CELLS], place[_NUMBER]
+    if not met:
+        own = cells + state[_RANK] * _CELL_BYTES
+        _store(own + _ARENA, arena)
+        _store(own + _OFFSET, offset)
+        if meet(state, spins) != 0:
+            return 1
+    for other in range(state[_SIZE]):
+        cell = cells + other * _CELL_BYTES
+        if arena == 0 or _load(cell + _ARENA) != arena or _load(cell + _OFFSET) != offset:
+            return 3
+    return 0
+
+
+@jit
+def scatter_in_place(
+    state: Any, x: Any, out: Any, start: int, op: int, spins: int, place: Any, met: bool
+) -> int:
+    """Reduce this rank's part of arrays that lie in one arena into ``out``, which may be that part.
+
+    Args:
+        state: of :func:`make_state`.
+        x: ``[n]``, this rank's.
+        out: ``[m]``, the part.
+        start: where in x the part begins.
+        op: number of the operation.
+        spins: how long to spin.
+        place: as for :func:`reduce_in_place`.
+        met: likewise.
+
+    Returns:
+        As :func:`reduce_in_place`.
+    """
+    size, stride = state[_SIZE], place[_ROW_BYTES]
+    offset = np.int64(x.ctypes.data) - place[_START]
+    code = _find_everywhere(state, offset, spins, place, met)
+    if code != 0:
+        return code
+    first = place[_ROWS] + offset + start * x.itemsize
+    sums = np.empty(_BLOCK, x.dtype)
+    for begin in range(0, out.size, _BLOCK):
+        n = min(_BLOCK, out.size - begin)
+        row = first + begin * x.itemsize
+        target, total = out[begin : begin + n], sums[:n]
+        if size == 2 and op % 3 == 0 and target.ctypes.data == row + state[_RANK] * stride:
+            # Sums and products do not care for the order; what was read is written at no cost.
+            _fold(op, target, numba.carray(pointer(row + (1 - state[_RANK]) * stride, x), n))
+        else:
+            _copy(total, numba.carray(pointer(row, x), n))
+            for other in range(1, size):
+                _fold(op, total, numba.carray(pointer(row + other * stride, x), n))
+            _copy(target, total)
+    return 2 if meet(state, spins) != 0 else 0
+
+
+@jit
+def gather_in_place(state: Any, x: Any, edges: Any, nothing: Any, spins: int, place: Any, met: bool) -> int:
+    """Copy the other ranks' parts of arrays that lie in one arena into this rank's.
+
+    Args:
+        state: of :func:`make_state`.
+        x: ``[n]``, this rank's, which holds its own part; int32 or uint8.
+        edges: ``[size + 1]``, where the ranks' parts begin and end.
+        nothing: 0 of x's dtype.
+        spins: how long to spin.
+        place: as for :func:`reduce_in_place`.
+        met: likewise.
+
+    Returns:
+        As :func:`reduce_in_place`.
+    """
+    offset = np.int64(x.ctypes.data) - place[_START]
+    code = _find_everywhere(state, offset, spins, place, met)
+    if code != 0:
+        return code
+    for step in range(1, state[_SIZE]):
+        other = (state[_RANK] + step) % state[_SIZE]  # each begins with another one
+        start, stop = edges[other], edges[other + 1]
+        there = place[_ROWS] + offset + other * place[_ROW_BYTES] + start * x.itemsize
+        _copy_over(x[start:stop], numba.carray(pointer(there, x), stop - start), nothing)
+    return 2 if meet(state, spins) != 0 else 0
+
+
+@jit
 def reduce_in_place(state: Any, x: Any, op: int, spins: int, place: Any, met: bool) -> int:
     """Reduce arrays that lie in one arena where they lie, a slice on every rank.
 
@@ -314,18 +418,11 @@ def reduce_in_place(state: Any, x: Any, op: int, spins: int, place: Any, met: bo
         and, after the first, this with ``met``; 3 where the ranks' arrays do not lie at one place of an
         arena.
     """
-    cells, size, rank = state[_CELLS], state[_SIZE], state[_RANK]
-    arena, offset = place[_NUMBER], np.int64(x.ctypes.data) - place[_START]
-    if not met:
-        own = cells + rank * _CELL_BYTES
-        _store(own + _ARENA, arena)
-        _store(own + _OFFSET, offset)
-        if meet(state, spins) != 0:
-            return 1
-    for other in range(size):
-        cell = cells + other * _CELL_BYTES
-        if arena == 0 or _load(cell + _ARENA) != arena or _load(cell + _OFFSET) != offset:
-            return 3
+    size, rank = state[_SIZE], state[_RANK]
+    offset = np.int64(x.ctypes.data) - place[_START]
+    code = _find_everywhere(state, offset, spins, place, met)
+    if code != 0:
+        return code
     start, stop = _bound(x.size, x.itemsize, rank, size), _bound(x.size, x.itemsize, rank + 1, size)
     _reduce_slice(x, op, size, place[_ROWS] + offset, place[_ROW_BYTES], start, stop)
     return 2 if meet(state, spins) != 0 else 0
@@ -362,13 +459,17 @@ def make_state(
 def prepare(state: Any) -> int:
     """Compile everything, or load it from the cache; returns how many turns a wait spins for."""
     trial, cells = state.copy(), np.zeros(_CELL_BYTES // 8, np.int64)
+    place = np.zeros(4, np.int64)
     for dtype in DTYPES:
         trial[:_YIELD] = cells.ctypes.data, 1, 0, 0  # a group of one
         x, slot = np.zeros(1, dtype), np.zeros(1, dtype)
         trial[_SLOTS:_STRIDE] = slot.ctypes.data
         reduce_small(trial, x, 0, 0, False)
         reduce_piece(trial, x, 0, 0, 0)
-        reduce_in_place(trial, x, 0, 0, np.zeros(4, np.int64), False)
+        reduce_in_place(trial, x, 0, 0, place, False)
+        scatter_in_place(trial, x, x, 0, 0, 0, place, False)
+    for kind in (np.int32, np.uint8):
+        gather_in_place(trial, np.zeros(1, kind), np.zeros(2, np.int64), kind(0), 0, place, False)
     meet(trial, 0)
     if state[_YIELD]:  # how long a turn takes is the others' business
         return _NUM_YIELDS
