@@ -22,10 +22,12 @@ FILES: dict[str, str] = {
     "bessel": "i0 i0e i1 i1e",
     "blas": "addbmm addcdiv addcmul addmm addmv addr baddbmm dot lerp multi_dot vdot",
     "calculus": "cumulative_trapezoid gradient trapezoid vander",
+    "fractional": "fractional_max_pool",
     "fourier": "fft2 hfft2 hfftn ifft2 ihfft2 ihfftn irfft2 istft rfft2 stft",
     "gamma": "digamma gammaln multigammaln polygamma polygamma_of zeta",
     "gaussian": "erfcx log_ndtr ndtri",
     "grid": "affine_grid grid_sample",
+    "incomplete": "gammainc gammaincc",
     "indexed": "index_copy index_fill index_reduce masked_scatter put scatter_combine scatter_reduce",
     "linalg_lu": "cholesky_inverse cholesky_solve lu lu_factor lu_permutation lu_solve lu_unpack"
     " solve_triangular triangular_solve",
@@ -43,15 +45,17 @@ PUBLIC: dict[str, str] = {
     "linalg": "cholesky_inverse cholesky_solve eig eigvals householder_product lstsq lu lu_factor lu_solve"
     " lu_unpack matrix_exp matrix_sqrth multi_dot ormqr pca_lowrank polar_decomposition solve_triangular"
     " svd_lowrank tensorinv tensorsolve triangular_solve",
-    "special": "digamma entr erfcx gammaln i0 i0e i1 i1e log_ndtr multigammaln ndtri polygamma xlog1py zeta",
+    "special": "digamma entr erfcx gammainc gammaincc gammaln"
+    " i0 i0e i1 i1e log_ndtr multigammaln ndtri polygamma xlog1py zeta",
 }
 
 #: Those that only PyTorch has words for.
 TORCH = (
     "addbmm addcdiv addcmul addmm addmv addr affine_grid baddbmm block_diag cartesian_prod combinations"
-    " cumulative_trapezoid diag_embed diagonal_scatter dist dot frac grid_sample index_copy index_fill"
-    " index_reduce istft kthvalue lerp logcumsumexp masked_scatter mode pdist put put_strided renorm rsqrt"
-    " scatter_reduce select_scatter slice_scatter stft take_strided unfold_axis vdot"
+    " cumulative_trapezoid diag_embed diagonal_scatter dist dot frac fractional_max_pool grid_sample"
+    " index_copy index_fill index_reduce istft kthvalue lerp logcumsumexp masked_scatter mode pdist put"
+    " put_strided renorm rsqrt scatter_reduce select_scatter slice_scatter stft take_strided unfold_axis"
+    " vdot"
 )
 # fmt: on
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.random import rand
+from distgrad.errors import OptionError
 from distgrad.nn.functional.images import interpolate
 from distgrad.nn.module import Module
 from distgrad.nn.modules.containers import ModuleList
@@ -69,6 +71,33 @@ def _get_clones(module: Any, count: int) -> ModuleList:
     return ModuleList([copy.deepcopy(module) for _ in range(count)])
 
 
+def _fractional(
+    axes: int,
+    input: Any,
+    kernel_size: Any,
+    output_size: Any = None,
+    output_ratio: Any = None,
+    return_indices: bool = False,
+    _random_samples: Any = None,
+) -> Any:
+    if (output_size is None) == (output_ratio is None):
+        raise OptionError("fractional_max_pool: give output_size or output_ratio, and not both")
+    x = input if input.ndim == axes + 2 else ops.expand_dims(input, axis=0)
+    repeated = _repeated(axes)
+    if output_size is None:
+        ratios = repeated(output_ratio)
+        output_size = [int(n * ratio) for n, ratio in zip(x.shape[2:], ratios, strict=True)]
+    if _random_samples is None:
+        _random_samples = rand((*x.shape[:2], axes), dtype=x.dtype, device=x.device)
+    if axes == 2:  # there the last axis comes first
+        _random_samples = ops.flip(_random_samples, axis=-1)
+    options = {"kernel_size": repeated(kernel_size), "output_size": repeated(output_size)}
+    values, index = ops.fractional_max_pool(x, _random_samples, **options)
+    if input.ndim != axes + 2:
+        values, index = values[0], index[0]
+    return (values, index) if return_indices else values
+
+
 class F:
     """Functions of ``torch.nn.functional`` that are not in ``dg.nn.functional``."""
 
@@ -87,6 +116,16 @@ class F:
     def affine_grid(theta: Any, size: Any, align_corners: bool | None = None) -> Any:
         """The points of an image moved by affine maps; arguments as in the operation ``affine_grid``."""
         return ops.affine_grid(theta, tuple(size), bool(align_corners))
+
+    @staticmethod
+    def fractional_max_pool2d(input: Any, kernel_size: Any, *args: Any, **options: Any) -> Any:
+        """Max pooling over windows of a fractional ratio, in images; arguments as PyTorch's."""
+        return _fractional(2, input, kernel_size, *args, **options)
+
+    @staticmethod
+    def fractional_max_pool3d(input: Any, kernel_size: Any, *args: Any, **options: Any) -> Any:
+        """Max pooling over windows of a fractional ratio, in volumes; arguments as PyTorch's."""
+        return _fractional(3, input, kernel_size, *args, **options)
 
     @staticmethod
     def pdist(input: Any, p: float = 2.0) -> Any:

@@ -14,6 +14,7 @@ from distgrad.autograd import later
 from distgrad.autograd.dispatch import namespace
 from distgrad.autograd.gradcheck import gradcheck, gradgradcheck
 from distgrad.autograd.primitive import REGISTRY
+from distgrad.errors import GraphError
 
 
 def numbers(*shape, seed=0):
@@ -139,6 +140,21 @@ def test_the_gamma_function_and_its_derivatives():
         dg.special.multigammaln(np.array([3.0]), 2),
         [0.5 * math.log(math.pi) + math.lgamma(3.0) + math.lgamma(2.5)],
     )
+
+
+def test_the_incomplete_gamma_functions():
+    x = np.array([0.01, 0.5, 1.0, 3.0, 12.0, 40.0, 99.0, 130.0])
+    for order in range(1, 140, 9):  # of a whole order the upper one is a finite sum
+        terms = [np.exp(k * np.log(x) - x - math.lgamma(k + 1)) for k in range(order)]
+        upper = np.sum(terms, axis=0)
+        close(dg.special.gammaincc(order, x), upper, rtol=1e-11, atol=1e-300)
+        close(dg.special.gammainc(order, x), 1.0 - upper, atol=1e-13)
+    close(dg.special.gammainc(0.5, x), [math.erf(math.sqrt(each)) for each in x])
+    assert dg.special.gammainc(0.0, x[:1]).tolist() == [1.0]
+    assert np.isnan(dg.special.gammainc(-1.0, x).numpy()).all()
+    order = dg.tensor([2.0], requires_grad=True)
+    with pytest.raises(GraphError, match="gammainc: there is no gradient of the order"):
+        dg.special.gammainc(order, x).sum().backward()
 
 
 def test_bessel_functions_by_their_integrals():
