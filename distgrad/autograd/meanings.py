@@ -50,7 +50,9 @@ def kind(dtype: Any) -> Any:
         return dtype
     if dtype == "bfloat16":
         return bfloat16()
-    return _PYTHON.get(dtype) or np.dtype(getattr(dtype, "dtype", dtype))
+    if isinstance(dtype, type):  # NumPy's scalar types have a descriptor of that name
+        return _PYTHON.get(dtype) or np.dtype(dtype)
+    return np.dtype(getattr(dtype, "dtype", dtype))
 
 
 _PYTHON = {float: DEFAULTS[float], int: DEFAULTS[int], bool: DEFAULTS[bool], complex: DEFAULTS[complex]}

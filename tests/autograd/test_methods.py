@@ -370,3 +370,16 @@ def test_methods_are_the_namespaces_functions():
     x = dg.asarray([0.5, 0.25])
     for name in ("sin", "exp", "sqrt", "mean", "amax", "cumulative_sum"):
         np.testing.assert_array_equal(getattr(x, name)().numpy(), getattr(namespace, name)(x).numpy())
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.dtype(np.float64), dg.float64, "float64", np.double])
+def test_a_method_takes_a_dtype_in_any_form(dtype):
+    x = dg.ones(3)
+    for y in (
+        x.sum(dtype=dtype),
+        x.sum(0, dtype=dtype),
+        x.cumsum(0, dtype=dtype),
+        x.mean(dtype=dtype),
+        x.to(dtype),
+    ):
+        assert y.dtype == np.float64
