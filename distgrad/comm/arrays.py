@@ -15,6 +15,7 @@ from distgrad.errors import CommError, DTypeError, ShapeError
 
 __all__ = [
     "REDUCTIONS",
+    "check_out",
     "check_part",
     "check_writeable",
     "cut",
@@ -140,6 +141,24 @@ def check_part(
             f"{verb}: {name} must be this rank's own part, from {start} on, or share no memory; got one that "
             "overlaps others' parts"
         )
+
+
+def check_out(verb: str, out: NDArray[Any], shape: tuple[int, ...], x: NDArray[Any]) -> None:
+    """Raise unless ``out`` can receive results of that shape and of the dtype of ``x``, from which they come.
+
+    Raises:
+        ShapeError: it has another shape, dtype or order.
+        CommError: it is read-only, or lies in the memory of ``x``, which is read meanwhile.
+    """
+    flat_bytes(verb, "out", out)
+    if out.shape != shape or out.dtype != x.dtype:
+        raise ShapeError(
+            f"{verb}: out must be {x.dtype}{list(shape)} for x of {x.dtype}{list(x.shape)}, got {out.dtype}"
+            f"{list(out.shape)}"
+        )
+    check_writeable(verb, "out", out)
+    if isinstance(x, np.ndarray) and np.may_share_memory(x, out):
+        raise CommError(f"{verb}: out must not lie in the memory of x, which is read meanwhile; pass another")
 
 
 def empty(like: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from distgrad.backend.device import native
 from distgrad.comm.arrays import (
+    check_out,
     check_part,
     check_writeable,
     cut,
@@ -227,7 +228,7 @@ class Collectives(Averaging):
 
         return self._issue(Call("all_gather_v", x.dtype, x.shape[1:], "a row"), body, async_op)
 
-    def all_to_all(self, x: NDArray[Any], async_op: bool = False) -> Any:
+    def all_to_all(self, x: NDArray[Any], async_op: bool = False, *, out: NDArray[Any] | None = None) -> Any:
         """Send part ``i`` to rank ``i`` and receive a part of each: ``y[i] = x_i[rank]``.
 
         Collective: yes; blocks: unless ``async_op``.
@@ -235,21 +236,27 @@ class Collectives(Averaging):
         Args:
             x: ``[size, ...]``, of equal shape and dtype on every rank.
             async_op: return a :class:`Work` at once.
+            out: receives ``y``.
 
         Returns:
             ``y``, of the shape of ``x``, or the Work that returns it.
         """
         self._bytes("all_to_all", "x", x)
         self._check_parts("all_to_all", x)
+        if out is not None:
+            self._check_array("all_to_all", "out", out)
+            check_out("all_to_all", out, x.shape, x)
 
         def body() -> NDArray[Any]:
-            out = empty(x, x.shape, x.dtype)
-            self._all_to_all(self._rows(x), self._rows(out))
-            return out
+            y = empty(x, x.shape, x.dtype) if out is None else out
+            self._all_to_all(self._rows(x), self._rows(y))
+            return y
 
         return self._issue(Call("all_to_all", x.dtype, x.shape, "", x.nbytes), body, async_op)
 
-    def gather(self, x: NDArray[Any], root: int = 0, async_op: bool = False) -> Any:
+    def gather(
+        self, x: NDArray[Any], root: int = 0, async_op: bool = False, *, out: NDArray[Any] | None = None
+    ) -> Any:
         """Collect every rank's ``x`` on the root: ``y[r] = x_r``.
 
         Collective: yes; blocks: unless ``async_op``.
@@ -258,17 +265,24 @@ class Collectives(Averaging):
             x: of equal shape and dtype on every rank.
             root: the rank that receives.
             async_op: return a :class:`Work` at once.
+            out: receives ``y``, on the root; None elsewhere.
 
         Returns:
             ``y``, of shape ``[size, *x.shape]``, on the root and None elsewhere; or the Work that returns it.
         """
         flat = self._bytes("gather", "x", x)
         self._check_rank("gather", "root", root)
+        shape = (self.size, *x.shape)
+        if out is not None:
+            if self.rank != root:
+                raise CommError(f"gather: out is for the root, rank {root}, alone; rank {self.rank} gave one")
+            self._check_array("gather", "out", out)
+            check_out("gather", out, shape, x)
 
         def body() -> NDArray[Any] | None:
-            out = empty(x, (self.size, *x.shape), x.dtype) if self.rank == root else None
-            self._gather(flat, None if out is None else self._rows(out), root)
-            return out
+            y = empty(x, shape, x.dtype) if self.rank == root and out is None else out
+            self._gather(flat, None if y is None else self._rows(y), root)
+            return y
 
         return self._issue(Call("gather", x.dtype, x.shape, option("root", root, 0)), body, async_op)
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distgrad.comm.arrays import empty, flat_bytes, flat_numbers, zeros
+from distgrad.backend.device import native
+from distgrad.comm.arrays import check_out, empty, flat_bytes, flat_numbers, zeros
 from distgrad.comm.calls import Call
 from distgrad.comm.collectives import Collectives
 from distgrad.comm.reduction import UFUNCS, is_narrow
@@ -151,7 +152,14 @@ class Unequal(Collectives):
 
         return self._issue(Call("all_to_all_v", like.dtype, like.shape[1:], "a row"), body, async_op)
 
-    def scan(self, x: NDArray[Any], op: str = "sum", async_op: bool = False) -> Any:
+    def scan(
+        self,
+        x: NDArray[Any],
+        op: str = "sum",
+        async_op: bool = False,
+        *,
+        out: NDArray[Any] | None = None,
+    ) -> Any:
         """Reduce over this rank and those before it: ``y_r = x_0 op ... op x_r``.
 
         Every rank's array goes to all others, a piece at a time.
@@ -162,25 +170,31 @@ class Unequal(Collectives):
             x: numbers of equal shape and dtype on every rank; left as they are.
             op: ``sum``, ``min``, ``max`` or ``prod``; as for :meth:`all_reduce`.
             async_op: return a :class:`Work` at once.
+            out: receives ``y``.
 
         Returns:
             ``y``, of the shape of ``x``, or the Work that returns it.
         """
         self._check_array("scan", "x", x)
+        x = native(x)
         flat = flat_numbers("scan", x, op)
         if op == "mean":
             raise CommError("scan: op must be sum, min, max or prod, got 'mean'; divide the sum by rank + 1")
 
+        if out is not None:
+            self._check_array("scan", "out", out)
+            check_out("scan", out, x.shape, x)
+
         def body() -> NDArray[Any]:
-            result = empty(x, x.shape, x.dtype)
-            out = flat_numbers("scan", result, op)
+            result = empty(x, x.shape, x.dtype) if out is None else out
+            reduced = flat_numbers("scan", result, op)
             step = max(1, _SCAN_BYTES // (self.size * max(1, flat.itemsize)))
             for start in range(0, max(1, flat.size), step):
                 piece = flat[start : start + step]
                 rows = empty(x, (self.size, piece.size), piece.dtype)
                 self._all_gather_even(piece.view(np.uint8), rows.reshape(-1).view(np.uint8))
                 self._settle()
-                out[start : start + step] = _reduce(rows[: self.rank + 1], op)
+                reduced[start : start + step] = _reduce(rows[: self.rank + 1], op)
             return result
 
         return self._issue(Call("scan", x.dtype, x.shape, "" if op == "sum" else f"op={op}"), body, async_op)

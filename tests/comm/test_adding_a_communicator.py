@@ -52,7 +52,7 @@ def test_a_communicator_that_is_added_passes_the_contracts_alone(add, monkeypatc
     check_contracts(add, monkeypatch, 1)
 
 
-@pytest.mark.ranks(3, backend="shm")
+@pytest.mark.ranks(3, backend="shm", timeout=110)
 def test_a_communicator_that_is_added_passes_the_contracts_at_3_ranks(add, monkeypatch):
     check_contracts(add, monkeypatch, 3)
 

