@@ -40,6 +40,8 @@ ELSEWHERE = {
     **{verb: f"comm.{verb}(...)" for verb in ("all_to_all", "barrier", "send", "recv")},
     "all_gather_object": "comm.all_gather_object(value)",
     "broadcast_object_list": "comm.broadcast_object(value)",
+    "all_gather_into_tensor": "comm.all_gather(part, out=array)",
+    "reduce_scatter_tensor": "comm.reduce_scatter(array, out=part)",
     "gather_object": "comm.gather_object(value)",
     "scatter_object_list": "comm.scatter_object(values)",
 }

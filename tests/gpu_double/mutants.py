@@ -15,6 +15,7 @@ _COPIES = f"{_DOUBLE}/test_orders.py::test_copies"
 _DDP = f"{_DOUBLE}/test_ddp.py::test"
 _BUCKETS, _REDUCER = "parallel/buckets.py", "parallel/reducer.py"
 _NCCL, _WORK, _LIB = "comm/nccl.py", "comm/streamwork.py", "comm/libnccl.py"
+_VERBS = "comm/ncclverbs.py"
 _CUPY, _STREAMS = "backend/cupy.py", "backend/streams.py"
 
 
@@ -43,7 +44,7 @@ class Mutant:
 
 MUTANTS = (
     Mutant(
-        "missing wait", "a collective does not wait for the caller's stream", _NCCL,
+        "missing wait", "a collective does not wait for the caller's stream", _VERBS,
         "            self.stream.wait_stream(current_stream(self.device))\n", "            pass\n",
         f"{_VERB}[all_reduce-early]", every_run=True,
     ),
@@ -58,18 +59,13 @@ MUTANTS = (
         f"{_DOUBLE}/test_orders.py::test_a_stream_waits_for_another_and_for_an_event[late]",
     ),
     Mutant(
-        "missing wait", "padded rows are sent before they are filled", _NCCL,
-        "            self.follow()\n            self._link.all_gather", "            self._link.all_gather",
-        f"{_VERB}[all_gather_v-early]",
-    ),
-    Mutant(
-        "missing wait", "gathered rows are cut before they have come", _NCCL,
+        "missing wait", "gathered rows are cut before they have come", _VERBS,
         "            current_stream(self.device).wait_stream(self.stream)\n", "            pass\n",
         f"{_VERB}[all_gather_v-late]",
     ),
     Mutant(
         "missing wait", "a barrier does not wait for the device", _NCCL,
-        "        self.stream.synchronize()\n        self._host.barrier()", "        self._host.barrier()",
+        "        self.stream.synchronize()\n        self.check_failure", "        self.check_failure",
         f"{_DOUBLE}/test_orders.py::test_a_barrier_ends_when_the_device_has_finished[late]",
     ),
     Mutant(
@@ -110,18 +106,18 @@ MUTANTS = (
         f"{_DOUBLE}/test_orders.py::test_a_pinned_tensor_is_sent_from_where_it_lies_and_kept_until_then",
     ),
     Mutant(
-        "wrong stream", "an all-reduce runs on the default stream", _NCCL,
+        "wrong stream", "an all-reduce runs on the default stream", _VERBS,
         "self._link.all_reduce(_address(x), _address(x), x.size, number, OPS[op], self.stream.handle)",
         "self._link.all_reduce(_address(x), _address(x), x.size, number, OPS[op], 0)",
         f"{_VERB}[all_reduce-late]",
     ),
     Mutant(
-        "wrong stream", "the arithmetic of a mean runs on the caller's stream", _NCCL,
+        "wrong stream", "the arithmetic of a mean runs on the caller's stream", _VERBS,
         "            with self.stream:\n                yield\n", "            yield\n",
         f"{_VERB}[mean of parts-late]",
     ),
     Mutant(
-        "wrong stream", "a division is not put behind the sum", _NCCL,
+        "wrong stream", "a division is not put behind the sum", _VERBS,
         "        with self._on_stream():\n            super()._divide(flat, op)",
         "        super()._divide(flat, op)",
         f"{_VERB}[mean of parts-late]",
@@ -133,7 +129,7 @@ MUTANTS = (
         f"{_DOUBLE}/test_orders.py::test_the_communication_stream_waits_for_nobody_but_where_told[late]",
     ),
     Mutant(
-        "hidden sync", "a weight is read back from the device", _NCCL,
+        "hidden sync", "a weight is read back from the device", _VERBS,
         "            if weight:\n", "            if float(total):\n",
         f"{_DOUBLE}/test_orders.py::test_the_host_waits_for_nothing_in_a_verb[late]", every_run=True,
     ),
@@ -149,7 +145,7 @@ MUTANTS = (
         "tests/gpu/test_released_cupy.py::test_check[a_step_waits_for_nothing]",
     ),
     Mutant(
-        "host and device", "a host array is passed on to NCCL", _NCCL,
+        "host and device", "a host array is passed on to NCCL", _VERBS,
         '        if isinstance(x, np.ndarray) or not hasattr(x, "dtype") '
         'or (found := device_of(x)).kind == "cpu":\n',
         "        found = self.device\n        if False:\n",
@@ -173,7 +169,7 @@ MUTANTS = (
         f"{_DOUBLE}/test_orders.py::test_a_tensor_lies_where_it_was_asked_for[late]",
     ),
     Mutant(
-        "wrong pointer", "a view is sent from where its memory begins", _NCCL,
+        "wrong pointer", "a view is sent from where its memory begins", _VERBS,
         "    return int(x.data.ptr)", "    return int(x.data.mem.ptr)",
         f"{_DOUBLE}/test_orders.py::test_a_view_a_foreign_device_and_a_second_group[late]",
     ),
@@ -188,7 +184,7 @@ MUTANTS = (
         f"{_DOUBLE}/test_communicator.py::test_reductions[pynccl]",
     ),
     Mutant(
-        "wrong count", "bytes are counted, not elements", _NCCL,
+        "wrong count", "bytes are counted, not elements", _VERBS,
         "_address(x), _address(x), x.size, number, OPS[op]",
         "_address(x), _address(x), x.nbytes, number, OPS[op]",
         f"{_DOUBLE}/test_orders.py::test_a_view_a_foreign_device_and_a_second_group[late]", every_run=True,
@@ -209,7 +205,7 @@ MUTANTS = (
         f"{_DOUBLE}/test_communicator.py::test_what_it_does_not_take",
     ),
     Mutant(
-        "missing group", "sends and receives of an exchange do not start together", _NCCL,
+        "missing group", "sends and receives of an exchange do not start together", _VERBS,
         "            with self.provider.group():\n", "            if True:\n",
         f"{_DOUBLE}/test_communicator.py::test_parts_that_no_buffer_holds_are_exchanged",
     ),
