@@ -12,6 +12,11 @@ import distgrad as dg
 from distgrad.autograd.dispatch import namespace
 
 
+def stft(x, return_complex=True, **options):
+    """The transform, or its parts along a last axis."""
+    return pairs(namespace.stft(x, **options), return_complex)
+
+
 def pairs(x, return_complex):
     """A complex result, or its parts along a last axis."""
     return x if return_complex else namespace.stack([namespace.real(x), namespace.imag(x)], axis=-1)
@@ -24,7 +29,7 @@ SAME = (
     " block_diag cartesian_prod combinations diag_embed diagonal_scatter index_copy"
     " index_fill masked_scatter put select_scatter slice_scatter"
     " corrcoef cov dist kthvalue logcumsumexp mode renorm"
-    " sinc digamma i0 gradient trapezoid cumulative_trapezoid"
+    " matrix_exp ormqr sinc digamma i0 gradient trapezoid cumulative_trapezoid"
 )
 
 SPECIAL = "entr erfcx i0e i1 i1e log_ndtr ndtri xlog1py zeta"
@@ -43,10 +48,16 @@ OTHERWISE = {
         f"scatter_reduce.{kind}": namespace.scatter_reduce for kind in ("sum", "prod", "mean", "amin", "amax")
     },
     "nn.functional.pdist": namespace.pdist,
-    "stft": lambda x, n, return_complex=True, **options: pairs(
-        namespace.stft(x, n, **options), return_complex
-    ),
+    "stft": stft,
     "istft": namespace.istft,
+    "linalg.eigvals": namespace.eigvals,
+    "linalg.lu": namespace.lu,
+    "linalg.lu_factor": namespace.lu_factor,
+    "linalg.matrix_sqrth": namespace.matrix_sqrth,
+    "linalg.solve_triangular": namespace.solve_triangular,
+    "linalg.tensorinv": namespace.tensorinv,
+    "linalg.tensorsolve": namespace.tensorsolve,
+    "nn.functional.grid_sample": namespace.grid_sample,
     "lgamma": namespace.gammaln,
     **{f"polygamma.polygamma_n_{n}": lambda x, n: namespace.polygamma(n, x) for n in range(5)},
     **{f"special.{x}": getattr(namespace, x) for x in SPECIAL.split()},
@@ -58,7 +69,7 @@ TOLERANCE = {"cov": 1e-6}  # weights in float32 are multiplied in float32 there
 INFOS = {info.full_name: info for info in op_db}
 
 
-@pytest.mark.filterwarnings("ignore:index_reduce", "ignore:A window was not")
+@pytest.mark.filterwarnings("ignore:index_reduce", "ignore:A window was not", "ignore:stft with")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_operation_equals_pytorch_s_on_its_samples(name):
     found = samples(INFOS[name])
