@@ -127,6 +127,12 @@ class Loop:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
+    def take_signals(self) -> list[signal.Signals]:
+        """Those that came after :meth:`run` was over."""
+        taken = list(self._signals)
+        self._signals.clear()
+        return taken
+
     def run(self, obey: Callable[[signal.Signals], None]) -> None:
         """Go round until ``over`` is set; ``obey`` is called with each signal."""
         while not self.over:

@@ -93,6 +93,8 @@ class Supervisor:
                 self._loop.run(self._obey)
             finally:
                 self._clean_up(began_at_s)
+            if set(STOPPING) & set(self._loop.take_signals()):
+                self._make_final()
         self._conclude()
         return 0 if self.verdict is None else self.verdict.code
 
@@ -100,6 +102,11 @@ class Supervisor:
     def stopped(self) -> bool:
         """Whether somebody wanted the job to end, so that it is not to be started anew."""
         return self.verdict is not None and self.verdict.final
+
+    def _make_final(self) -> None:
+        """Note that somebody wanted a job to end that was ending: it is not to be started anew."""
+        if self.verdict is not None:
+            self.verdict = replace(self.verdict, final=True)
 
     @property
     def left_s(self) -> float:
@@ -155,6 +162,7 @@ class Supervisor:
             self.verdict = Verdict(128 + number, f"launch: stopped by {number.name}", final=True)
             self._loop.over = True
         elif self.verdict is not None:
+            self._make_final()
             self._kill()
         else:
             running = self._running()
@@ -222,16 +230,15 @@ class Supervisor:
         """Tell a rank how much of its output is disposed of, if that makes a difference or ``answer``s it."""
         number = rank.spec.rank
         unwritten = self.console.unwritten(number)
-        taken = [written - rest for written, rest in zip(rank.output_bytes, unwritten, strict=True)]
-        news = max(now - before for now, before in zip(taken, rank.taken_bytes, strict=True))
+        now = [written - rest for written, rest in zip(rank.output_bytes, unwritten, strict=True)]
+        news = max(a - b for a, b in zip(now, rank.taken_bytes, strict=True))
         if answer or news >= OUTPUT_BYTES // 4:
-            rank.taken_bytes = taken
-            self._lines.send(number, Frame.TAKEN, {"bytes": taken})
+            rank.taken_bytes = now
+            self._lines.send(number, Frame.TAKEN, {"bytes": now})
         # As the rank sees it, who may know less than was taken; nobody can be blamed for waiting for it.
-        room = [
-            told + OUTPUT_BYTES - all_ for told, all_ in zip(rank.taken_bytes, rank.output_bytes, strict=True)
-        ]
-        (self._blocked.discard if min(room) > 0 else self._blocked.add)(number)
+        told = zip(rank.output_bytes, rank.taken_bytes, strict=True)
+        is_full = any(written - taken >= OUTPUT_BYTES for written, taken in told)
+        (self._blocked.add if is_full else self._blocked.discard)(number)
         self._clock.stand(bool(self._blocked))
 
     def _settle(self) -> None:
@@ -463,8 +470,6 @@ class Supervisor:
 
     def _clean_up(self, began_at_s: float) -> None:
         """Leave no process and no segment."""
-        for number in STOPPING:  # it is a matter of milliseconds now
-            signal.signal(number, signal.SIG_IGN)
         deadline_s = time.monotonic() + LAST_WORDS_S
         while kill_marked(self.secret) and time.monotonic() < deadline_s:
             time.sleep(0.01)

@@ -169,7 +169,7 @@ def soak(seconds: float, megabytes_a_minute: float, folder: Path) -> dict[str, o
     options = f"-n 4 --hang-after {HANG_AFTER_S} --max-restarts 1 train.py {seconds} {bytes_s}"
     launch = [sys.executable, "-m", "distgrad.launch"]
     # Kernels are compiled before the clock starts: that takes longer than a rank may wait here.
-    subprocess.run([*launch, "-n", "4", "train.py", "1", "0"], cwd=folder, check=True, capture_output=True)
+    subprocess.run([*launch, "-n", "4", "train.py", "8", "0"], cwd=folder, check=True, capture_output=True)
     for left in folder.glob("[rp]*[0-9t]"):
         left.unlink()
     began_s = time.monotonic()

@@ -1,6 +1,7 @@
 """Jobs that are started anew, and jobs that are slow and no fault."""
 
 import re
+import time
 
 import failures_guide
 import pytest
@@ -40,6 +41,22 @@ def test_an_interrupted_job_is_not_started_anew(run):
     ended = run("-n 2 --max-restarts 3 --timeout 0.5", "import time; time.sleep(100)")
     assert ended.code == 124
     assert "restart" not in ended.stderr
+
+
+def test_a_signal_ends_the_restarts_whenever_it_comes(start):
+    """Between two attempts, or while one that has failed is being ended."""
+    for moment in ("launch: restart 1 of 9 in 0.5 s", "launch: restart 2 of 9 in 1 s", "[1] stays"):
+        stay = "import os, signal, sys, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        stay += "if os.environ['RANK'] == '1': print('stays', file=sys.stderr); time.sleep(100)\n"
+        stay += "time.sleep(0.5); raise ValueError"
+        job = start("-n 2 --max-restarts 9", "raise ValueError" if "restart" in moment else stay)
+        while not job.process.stderr.readline().startswith(moment):
+            assert job.process.poll() is None
+        time.sleep(0.3 if "restart" in moment else 1.0)  # then the other rank is asked in vain
+        job.process.terminate()
+        ended = job.end()
+        assert ended.code == (143 if "restart" in moment else 1), ended.stderr
+        assert ended.stderr.count("launch: restart ") == 0, ended.stderr
 
 
 STEPS = """
