@@ -393,7 +393,6 @@ def constant(value: Any, where: str, name: str) -> Any:
         return _WEAKENED[value.__class__](value) if value.__class__ in _WEAKENED else value
     if isinstance(value, np.ndarray | np.generic):  # a subclass, or a scalar that knows its dtype
         return np.asarray(native(value))
-    raise DTypeError(
-        f"{where}: {name} must be a Tensor, an array or a number, got {type(value).__name__}; "
-        "convert with dg.asarray first"
-    )
+    kind = f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}"
+    way = "convert with dg.from_dlpack" if hasattr(value, "__dlpack__") else "convert with dg.asarray first"
+    raise DTypeError(f"{where}: {name} must be a Tensor, an array or a number, got {kind}; {way}")

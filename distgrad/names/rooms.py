@@ -158,6 +158,7 @@ PLACES = {
     "random": ("distgrad.torch.settings:*random",),
     "jit": ("distgrad.torch.utilities:*jit",),
     "compiler": ("distgrad.torch.utilities:*compiler",),
+    "serialization": ("distgrad.torch.files",),
     "version": ("distgrad.torch.settings:*version",),
     "types": ("distgrad.torch.kinds",),
     "overrides": ("distgrad.torch.utilities:*overrides",),
@@ -194,6 +195,7 @@ TOP = (
     "distgrad.torch.layers",
     f"distgrad.nn.functional:{_NET_FUNCTIONS}",
     "distgrad.torch.settings",
+    "distgrad.torch.files:save load",
     "distgrad.torch.utilities",
     f"distgrad:{_OURS}",
 )
