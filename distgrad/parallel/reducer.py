@@ -294,7 +294,10 @@ class Reducer:
                     "are in step: go on with the next batch on all of them, or end the program"
                 )
         elif self.buckets and self.buckets[0].summed_weight > 0.0:
-            self._reference *= self.buckets[0].summed_weight / self.comm.size
+            unit = self.buckets[0].summed_weight / self.comm.size
+            if not all(bucket.joined for bucket in self.buckets):  # what a hook remembers goes on from a file
+                unit = 2.0 ** round(math.log2(unit))  # to the bit, from the first unit as from the last one
+            self._reference *= unit
 
     def _stop(self) -> None:
         self.active = False
