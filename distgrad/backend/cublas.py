@@ -164,7 +164,7 @@ def readable(*arrays: Any) -> list[Any]:
 
 
 def _evenly_apart(arrays: list[Any]) -> list[Any]:
-    """As many of the arrays as lie in the same way in one piece of memory, each as far from the one before."""
+    """As many of the arrays as lie in the same way in one piece of memory, each as far from the last."""
     first = arrays[0]
     group = [first]
     for x in arrays[1:]:
