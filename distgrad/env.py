@@ -43,6 +43,7 @@ class Environment:
         num_threads: ``OMP_NUM_THREADS`` or ``OPENBLAS_NUM_THREADS``, how many compute in a process.
         cache_home: ``XDG_CACHE_HOME``, the folder of the user's caches.
         numba_cache: ``NUMBA_CACHE_DIR``, where Numba keeps compiled kernels, if it is to be elsewhere.
+        kernel_cache: ``DISTGRAD_CACHE``, a folder of compiled kernels that others may share.
         no_color: ``NO_COLOR``, whether the user wants no colours (https://no-color.org).
     """
 
@@ -64,6 +65,7 @@ class Environment:
     num_threads: int | None = None
     cache_home: Path = Path("~/.cache")
     numba_cache: str | None = None
+    kernel_cache: str | None = None
     no_color: bool = False
 
 
@@ -135,6 +137,7 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         num_threads=given_threads(variables, THREAD_VARIABLES[:2]),  # what NumPy's library looks at, too
         cache_home=Path(variables.get("XDG_CACHE_HOME") or "~/.cache").expanduser(),
         numba_cache=variables.get("NUMBA_CACHE_DIR") or None,
+        kernel_cache=variables.get("DISTGRAD_CACHE") or None,
         no_color=bool(variables.get("NO_COLOR")),
     )
 

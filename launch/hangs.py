@@ -38,6 +38,7 @@ class Track:
         waiting: whether that call lasts.
         call, group, place: the last call, the group's name and the caller's line, as text.
         step: how many steps of training its optimizer has made.
+        compiling: whether it compiles kernels, or waits for another process of its host that does.
         changed_s: when ``sequence`` last changed.
         active_s: when it was last seen to use the processor, or to read or write.
         longest_s: the longest that it has computed between two calls.
@@ -56,6 +57,7 @@ class Track:
     group: str = ""
     place: str = ""
     step: int = 0
+    compiling: bool = False
     changed_s: float = field(default=0.0)
     active_s: float = field(default=0.0)
     longest_s: float = 0.0
@@ -79,7 +81,7 @@ class Track:
         self.heard_s, self.state = now_s, beat["state"]
         self._cpu_s, self._io_bytes = beat["cpu_s"], beat["io_bytes"]
         self.sequence, self.number, self.waiting = beat["sequence"], beat["number"], beat["waiting"]
-        self.step = beat["step"]
+        self.step, self.compiling = beat["step"], beat["compiling"]
         if beat["text"]:
             self.call, self.group, self.place = beat["text"].split("\n")
 
@@ -129,6 +131,8 @@ def judge(tracks: Sequence[Track], now_s: float, hang_after_s: float) -> Finding
     if silent:
         return _cut_off(silent, now_s)
     absent = [track for track in running if not track.waiting]
+    if any(track.compiling and not track.stopped for track in absent):
+        return None  # it has said so, and comes when that is done
     if waiting and not absent:
         return _all_wait(tracks, waiting, now_s, hang_after_s)
     if longest_s >= hang_after_s:
@@ -247,6 +251,19 @@ def meanwhile(tracks: Iterable[Track]) -> str:
     """What ranks were doing when they were last heard of; empty if no rank has joined a world."""
     known = [track for track in tracks if track.sequence]
     return "; ".join(f"{_name_ranks(part)} {_doing(part[0])}" for part in _alike(known))
+
+
+def ended_before(done: Sequence[Track], late: Track) -> str:
+    """The end of the sentence on a rank that waited for others which had ended, with what to do about it."""
+    text = f"; rank {join(_ranks(done))} had ended before, with exit code 0"
+    steps = min(track.step for track in done)
+    if not 0 < steps <= late.step:
+        return text
+    times = f"{steps} step{'s' * (steps > 1)}"
+    return (
+        f"{text}, after {times}, while rank {late.rank} waited in step {late.step + 1}: give every rank the "
+        "same number of batches, as DistributedSampler does"
+    )
 
 
 def where(stacks: str) -> str:

@@ -41,8 +41,9 @@ OUTPUT_BYTES = 1 << 15  # of each stream, that may be on their way; then the scr
 CONNECT_TIMEOUT_S = 30.0
 _CALL_AGAIN_S = 0.1
 BEAT_S = 1.0  # how often a watcher tells how far its script is
-# How many calls began or ended; the last one's number, whether it lasts, its text's bytes; steps done.
-PROGRESS = struct.Struct("=QqQQQ")
+# How many calls began or ended; the last one's number, whether it lasts, its text's bytes; steps done;
+# whether the rank compiles.
+PROGRESS = struct.Struct("=QqQQQQ")
 PROGRESS_BYTES = 4096  # those numbers, then the text of the last call in UTF-8
 #: What MPI libraries call the files in shared memory that the ranks of a host meet in.
 SEGMENT_PREFIXES = ("mpich_shm_", "mpich_vci_", "sm_segment.")
@@ -173,10 +174,11 @@ class _Page:
         return {"DISTGRAD_PROGRESS": f"{self.descriptor}:{inode}"}
 
     def read(self) -> dict[str, Any]:
-        sequence, number, waiting, length, step = PROGRESS.unpack_from(self.memory)
+        sequence, number, waiting, length, step, compiling = PROGRESS.unpack_from(self.memory)
         text = self.memory[PROGRESS.size : PROGRESS.size + length].decode(errors="replace")
         return {
             "sequence": sequence, "number": number, "waiting": bool(waiting), "text": text, "step": step,
+            "compiling": bool(compiling),
         }  # fmt: skip
 
 

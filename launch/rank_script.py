@@ -79,6 +79,9 @@ def _describe(error: BaseException) -> tuple[int, str]:
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     error.__traceback__ = trace
+    shorten = getattr(sys.modules.get("distgrad.tracebacks"), "shorten", None)  # if the script has loaded it
+    if shorten is not None:
+        shorten(error)
     code = 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
     return code, "".join(traceback.format_exception(error))
 

@@ -292,9 +292,9 @@ class Supervisor:
             text += f" and {_count(rank.track.step, 'step')}" if rank.track.step else ""
             text += f" ({reason})" if reason else ""
             text += f"; stopped {_count(len(others), 'other rank')}"
-            done = [other.spec.rank for other in self.ranks if other.track.code == 0]
+            done = [other.track for other in self.ranks if other.track.code == 0]
             if done and _CONSEQUENCE.search(traceback):
-                text += f"; rank {hangs.join(done)} had ended before, with exit code 0"
+                text += hangs.ended_before(done, rank.track)
             text += f". See {self.console.log_path(number)}" if self.console.log_dir is not None else ""
             self.verdict = Verdict(code, text, traceback, tuple(other.track for other in others))
             self._stop(signal.SIGTERM, FAILURE_GRACE_S, spared=rank if leaving else None)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 # A file imports from lower floors, or from its own room, where no files may form a cycle. A name is a room
 # with all its files, or one file; several rooms of a floor do not know each other.
 FLOORS = [
-    "errors env trace elsewhere names",
+    "errors env trace elsewhere names tracebacks",
     "backend profiler launch",
     "autograd comm",
     "nn optim data checkpoint",
@@ -26,7 +26,7 @@ FLOORS = [
     "replay",
     "linalg fft special func amp cuda",
     "torch horovod hub train scale",
-    "script doctor cli __main__",
+    "script doctor warm cli __main__",
 ]
 ROOMS = {f"distgrad.{name}": floor for floor, names in enumerate(FLOORS) for name in names.split()}
 

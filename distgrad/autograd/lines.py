@@ -6,10 +6,11 @@ that of the first frame outside the package.
 
 from __future__ import annotations
 
-import os
 import sys
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING
+
+from distgrad import tracebacks
 
 if TYPE_CHECKING:
     from traceback import StackSummary
@@ -21,14 +22,12 @@ __all__ = ["Line", "describe_line", "inside", "outside", "user_line"]
 #: While anomaly detection is on, the stack of the call comes third.
 Line = tuple[CodeType, int] | tuple[CodeType, int, "StackSummary"]
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-
 
 class _Inside(dict[str, bool]):
     """Whether a source file belongs to the package; each is looked at once."""
 
     def __missing__(self, filename: str) -> bool:
-        self[filename] = filename.startswith((_PACKAGE, "<operation", "<backward of ", "<distgrad."))
+        self[filename] = tracebacks.inside(filename)
         return self[filename]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
 import sys
 from collections import deque
@@ -14,6 +15,7 @@ import numpy as np
 
 __all__ = ["Call", "CallLog", "DisagreementError", "describe_mismatch", "name_ranks"]
 
+_SHOWN = 6  # lines of a report
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _RING = 32
 
@@ -145,9 +147,14 @@ class CallLog:
         return call
 
     def report(self, rank: int) -> str:
-        """The last calls, oldest first, a line each."""
-        lines = [f"  {call.name.split()[0]} {call} at {call.place}" for call in self._last]
-        return f"Last calls of rank {rank}:\n" + "\n".join(lines)
+        """The last calls, oldest first, in few lines; equal ones in a row share one."""
+        texts = [(call.name.split()[0], f"{call} at {call.place}") for call in self._last]
+        lines = []
+        for text, group in itertools.groupby(texts, lambda each: each[1]):
+            numbers = [number for number, _ in group]
+            span = numbers[0] if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+            lines.append(f"  {span} {text}")
+        return f"Last calls of rank {rank}:\n" + "\n".join(lines[-_SHOWN:])
 
 
 def describe_mismatch(name: str, group: str, entries: dict[int, tuple[str, str]], agreed: Call | None) -> str:

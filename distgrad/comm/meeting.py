@@ -28,7 +28,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from distgrad.backend.kernels.cache import compiling
+from distgrad.backend.kernels.ahead import request
+from distgrad.backend.kernels.cache import SHARED, cache_folder, is_compiled
 from distgrad.backend.kernels.compiler import load_numba
 from distgrad.comm.calls import DisagreementError, name_ranks
 from distgrad.comm.mapping import LARGE_PAGE_BYTES, enlarge_pages
@@ -50,6 +51,7 @@ _STATE_EPOCH, _STATE_MARK = 3, 12  # where compiled code counts the meetings, an
 _LOOK_S = 0.25  # how often a rank that waits looks at the clock and at the others
 # Meetings after which compiled code pays: if the program has loaded the compiler anyway, and if it has not.
 _MEETINGS_BEFORE_COMPILING = (64, 4096)
+_LOOK_MEETINGS = 64  # how often it is looked whether the code has been compiled
 _CORES = len(os.sched_getaffinity(0))
 _IN_ORDER = platform.machine() in ("x86_64", "i686")  # stores and loads keep their order there
 _fence_lock = threading.Lock()
@@ -187,7 +189,7 @@ class Meeting:
         for cell in self._others:
             if cells[cell + _MARKS + (epoch & 1)] != mark:
                 raise DisagreementError
-        if self._may_compile and epoch >= _MEETINGS_BEFORE_COMPILING["numba" not in sys.modules]:
+        if self._may_compile and epoch % _LOOK_MEETINGS == 0 and self._pays(epoch):
             self._compile()
 
     def agree_between(self, question: Question) -> None:
@@ -224,6 +226,13 @@ class Meeting:
         if self._cells[_VERDICT] == self._epoch:
             raise DisagreementError
 
+    def _pays(self, epoch: int) -> bool:
+        """Whether to load compiled code. Another process compiles it: no collective waits for that."""
+        if epoch < _MEETINGS_BEFORE_COMPILING["numba" not in sys.modules]:
+            return False
+        request((SHARED,))
+        return is_compiled(SHARED) or cache_folder() is None
+
     def _compile(self) -> None:
         """Leave the coming meetings and reductions to compiled code, if it can be had."""
         self._may_compile = False
@@ -240,8 +249,7 @@ class Meeting:
             SLOT_BYTES,
         )
         if state is not None:
-            with compiling("host group"):
-                self._spins = compiled.prepare(state)
+            self._spins = compiled.prepare(state)
             self._dtypes = frozenset(map(np.dtype, compiled.DTYPES))
             state[_STATE_MARK] = self._numbers[_STATE_MARK]
             self._compiled, self._state, self._numbers = compiled, state, memoryview(state)

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 
 from distgrad import env
+from distgrad.backend.kernels import cache
 from distgrad.comm.calls import Call
 from distgrad.launch.rank import PROGRESS, PROGRESS_BYTES
 
@@ -61,6 +62,10 @@ class Progress:
         """``number`` steps of training are done."""
         self._numbers[4] = number
 
+    def compile(self, begins: bool) -> None:
+        """This rank compiles from now on, or no longer."""
+        self._numbers[5] = begins
+
 
 def tell_step(count: Callable[[], int]) -> None:
     """Tell the watcher how many steps of training are done; without one, ``count`` is not called."""
@@ -76,6 +81,7 @@ def find() -> Progress | None:
         if not inode or os.fstat(int(descriptor)).st_ino != int(inode):
             return None
         _told = Progress(mmap.mmap(int(descriptor), PROGRESS_BYTES))
+        cache.State.tell = _told.compile
         return _told
     except OSError:  # the variable was inherited, the descriptor was not
         return None

@@ -253,6 +253,8 @@ def _likely_cause(name: str, source: str) -> str:
             "srun and the MPI library do not know each other; start with srun --mpi=pmi2 "
             "(MPICH, Intel MPI) or --mpi=pmix (Open MPI)"
         )
+    if name == "mpi" and env.read().supervisor is not None:
+        return "distgrad run has started them without MPI; start with distgrad run --backend mpi"
     return (
         "the launcher is likely of another MPI than the library that mpi4py loads; start with the mpiexec "
         "beside this Python"

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import islice, repeat
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
+from distgrad import env
 from distgrad.backend.device import find_accelerator
 from distgrad.backend.rng import Generator, default_generator
 from distgrad.data.collate import AsOne, default_collate, default_convert, fetch, fetch_next, pin
 from distgrad.data.dataset import IterableDataset
 from distgrad.data.pool import WorkerPool
-from distgrad.data.sampler import BatchSampler, RandomSampler, SequentialSampler, check_batch_size
+from distgrad.data.sampler import (
+    BatchSampler,
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+    check_batch_size,
+)
 from distgrad.data.worker import Payload
 from distgrad.elsewhere import unexpected
 from distgrad.trace import span
+from distgrad.tracebacks import warn_once
 
 __all__ = ["DataLoader"]
 
@@ -114,6 +124,7 @@ class DataLoader:
         self._skip = 0  # batches that the next iteration leaves out, where the sampler cannot do it
 
     def __iter__(self) -> Iterator[Any]:
+        self._look_for_mistakes()
         state = self._sampler_state()
         if self._begun is not None:
             self._epoch += 1
@@ -129,6 +140,30 @@ class DataLoader:
         elif self.pin_memory:
             batches = map(pin, batches)
         return self._count(batches)
+
+    def _look_for_mistakes(self) -> None:
+        """Warn of an order that is likely not meant."""
+        sampler, ranks = self.sampler, env.read().world_size or 1
+        if isinstance(sampler, RandomSampler) and ranks > 1:
+            warn_once(
+                "shuffle",
+                f"DataLoader: shuffle=True without a sampler gives each of {ranks} ranks the whole dataset; "
+                "pass sampler=DistributedSampler(dataset), which shuffles too",
+            )
+        if isinstance(self.dataset, IterableDataset) and ranks > 1 and not _asks_for_rank(self.dataset):
+            warn_once(
+                "iterable",
+                f"DataLoader: {type(self.dataset).__name__} asks nobody for its rank, so that all {ranks} "
+                "ranks likely get the same samples; let __iter__ give every rank its own, by "
+                "dg.comm.get_world().rank",
+            )
+        before = self._begun if isinstance(sampler, DistributedSampler) and sampler.shuffle else None
+        if before == {"epoch": getattr(sampler, "epoch", None), "index": 0}:
+            warn_once(
+                "epoch",
+                "DataLoader: a second epoch in the order of the first; call sampler.set_epoch(epoch) before "
+                "each",
+            )
 
     def __len__(self) -> int:
         if self.batch_sampler is not None:
@@ -232,6 +267,20 @@ _ELSEWHERE = {
     "multiprocessing_context": "workers are always interpreters of their own",
     "in_order": "batches always come in order",
 }
+
+
+_PARTS = re.compile("rank|world|shard|replica|split", re.IGNORECASE)  # what a dataset with parts speaks of
+
+
+def _asks_for_rank(dataset: Any) -> bool:
+    """Whether a dataset's code or attributes speak of ranks or parts."""
+    words = list(vars(dataset))
+    for part in type(dataset).__mro__[: -len(IterableDataset.__mro__)]:
+        for function in vars(part).values():
+            if isinstance(function, FunctionType):
+                code = function.__code__
+                words += [*code.co_names, *code.co_varnames, *code.co_freevars]
+    return any(_PARTS.search(word) for word in words)
 
 
 def _make_sampler(dataset: Any, shuffle: bool, generator: Generator | None) -> Any:

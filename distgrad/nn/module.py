@@ -12,6 +12,7 @@ from distgrad.autograd.casting import bfloat16
 from distgrad.autograd.ops.move import destination
 from distgrad.autograd.tensor import FLOATING, RemovableHandle, Tensor
 from distgrad.backend.device import Device, resolve, to_device
+from distgrad.backend.kernels.table import expect
 from distgrad.errors import DTypeError, GraphError
 from distgrad.nn.hooks import Hook, Hooks
 from distgrad.nn.parameter import Buffer, Parameter, write
@@ -45,15 +46,13 @@ class Module:
     _non_persistent: set[str]
     _hooks: Hooks | None
     forward: Callable[..., Any]
+    _kernels: tuple[str, ...] = ()  # of the operations that forward calls, and of their gradients
 
     def __init__(self) -> None:
-        own = self.__dict__  # past __setattr__, which needs these
-        own["training"] = True
-        own["_parameters"] = {}
-        own["_buffers"] = {}
-        own["_modules"] = {}
-        own["_non_persistent"] = set()
-        own["_hooks"] = None
+        expect(self._kernels)
+        self.__dict__.update(  # past __setattr__, which needs these
+            training=True, _parameters={}, _buffers={}, _modules={}, _non_persistent=set(), _hooks=None
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         hooks = self._hooks

@@ -70,6 +70,8 @@ class Adam(Optimizer):
     Source: Kingma and Ba, ICLR 2015; amsgrad: Reddi et al., ICLR 2018.
     """
 
+    _kernels = ("adam",)
+
     state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
     block_elements: ClassVar[int] = whole_runs("adam")
 

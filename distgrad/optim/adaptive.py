@@ -45,6 +45,8 @@ class RMSprop(Optimizer):
     Source: Tieleman and Hinton, lecture 6.5, 2012; centered: Graves, 2013.
     """
 
+    _kernels = ("rmsprop",)
+
     block_elements: ClassVar[int] = whole_runs("rmsprop")
 
     def __init__(
@@ -93,6 +95,8 @@ class Adagrad(Optimizer):
     Source: Duchi et al., JMLR 2011.
     """
 
+    _kernels = ("adagrad",)
+
     state_names: ClassVar[tuple[str, ...]] = ("sum",)
     block_elements: ClassVar[int] = whole_runs("adagrad")
 
@@ -136,6 +140,8 @@ class Adadelta(Optimizer):
     Source: Zeiler, 2012.
     """
 
+    _kernels = ("adadelta",)
+
     state_names: ClassVar[tuple[str, ...]] = ("square_avg", "acc_delta")
     block_elements: ClassVar[int] = whole_runs("adadelta")
 
@@ -172,6 +178,8 @@ class Adamax(Optimizer):
 
     Source: Kingma and Ba, ICLR 2015.
     """
+
+    _kernels = ("adamax",)
 
     state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_inf")
     block_elements: ClassVar[int] = whole_runs("adamax")
@@ -214,6 +222,8 @@ class NAdam(Optimizer):
 
     Source: Dozat, ICLR workshop 2016.
     """
+
+    _kernels = ("nadam",)
 
     state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
     block_elements: ClassVar[int] = whole_runs("nadam")
@@ -272,6 +282,8 @@ class RAdam(Optimizer):
     Source: Liu et al., ICLR 2020.
     """
 
+    _kernels = ("radam",)
+
     state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
     block_elements: ClassVar[int] = whole_runs("radam")
 
@@ -318,6 +330,8 @@ class Rprop(Optimizer):
     Source: Riedmiller and Braun, ICNN 1993.
     """
 
+    _kernels = ("rprop",)
+
     state_names: ClassVar[tuple[str, ...]] = ("prev", "step_size")
     block_elements: ClassVar[int] = whole_runs("rprop")
 
@@ -358,6 +372,8 @@ class ASGD(Optimizer):
     Source: Polyak and Juditsky, SIAM J. Control Optim. 1992.
     """
 
+    _kernels = ("asgd",)
+
     state_names: ClassVar[tuple[str, ...]] = ("ax",)
     block_elements: ClassVar[int] = whole_runs("asgd")
 
@@ -395,6 +411,8 @@ class Lion(Optimizer):
 
     Source: Chen et al., NeurIPS 2023.
     """
+
+    _kernels = ("lion",)
 
     state_names: ClassVar[tuple[str, ...]] = ("exp_avg",)
     block_elements: ClassVar[int] = whole_runs("lion")

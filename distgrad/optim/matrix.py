@@ -55,6 +55,8 @@ class LAMB(Optimizer):
     Source: You et al., ICLR 2020.
     """
 
+    _kernels = ("lamb_direction",)
+
     state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
     elementwise: ClassVar[bool] = False
 
@@ -100,6 +102,8 @@ class LARS(Optimizer):
 
     Source: You et al., 2017.
     """
+
+    _kernels = ("lars",)
 
     state_names: ClassVar[tuple[str, ...]] = ("momentum_buffer",)
     elementwise: ClassVar[bool] = False

@@ -21,16 +21,18 @@ from distgrad.autograd.modes import enable_grad, no_grad
 from distgrad.autograd.ops.rules import widened
 from distgrad.autograd.tensor import FLOATING, Tensor
 from distgrad.backend.device import CPU, activated, follow, to_device
-from distgrad.backend.kernels.table import is_fused
+from distgrad.backend.kernels.table import expect, is_fused
 from distgrad.backend.namespace import NAMESPACES
 from distgrad.comm.progress import tell_step
 from distgrad.errors import DTypeError, GraphError, ShapeError, StateDictError
 from distgrad.trace import span
+from distgrad.tracebacks import warn_once
 
 __all__ = ["Optimizer", "whole_runs"]
 
 #: So that a rule's arrays stay in a core's second-level cache between its operations.
 _BLOCK_ELEMENTS = 1 << 15
+_LOOK_STEPS = 10  # between two looks at whether a parameter is NaN: 1 µs
 
 #: PyTorch's options that are not offered, and why.
 _ELSEWHERE = {
@@ -77,7 +79,10 @@ class Optimizer:
                 raise TypeError(f"{cls.__name__}: there is no {option}; {_ELSEWHERE[option]}: leave it out")
         return super().__new__(cls)
 
+    _kernels: tuple[str, ...] = ()  # of its rule
+
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        expect(self._kernels)
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self._state: dict[FlatBuffer, dict[str, np.ndarray]] = {}
@@ -139,6 +144,11 @@ class Optimizer:
             ValueError: with the option's name and value.
         """
         for option in ("lr", "eps", "weight_decay", "momentum"):
+            if isinstance(group.get(option), str):  # YAML reads 1e-3 as one
+                raise DTypeError(
+                    f"{type(self).__name__}: {option} must be a number, got the text {group[option]!r}; "
+                    f"write {option}=float({group[option]!r})"
+                )
             if option in group and not group[option] >= 0.0:
                 raise ValueError(f"{type(self).__name__}: {option} must be at least 0, got {group[option]}")
         for beta in group.get("betas", ()):
@@ -172,11 +182,34 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        before = self._num_updates()
         with no_grad(), span("optimizer.step", optimizer=type(self).__name__):
             for group in self.param_groups:
                 self._step(group)
-        tell_step(lambda: max(self._steps.values()))
+        if self._num_updates() == before:
+            warn_once(
+                "gradient",
+                f"{type(self).__name__}.step: no parameter has a gradient, so nothing was changed; call "
+                "loss.backward() after zero_grad() and before step(), with the parameters of this model",
+            )
+        elif self._num_updates() % _LOOK_STEPS == 0:
+            self._look_for_nan()
+        tell_step(self._num_updates)
         return loss
+
+    def _num_updates(self) -> int:
+        return max(self._steps.values())
+
+    def _look_for_nan(self) -> None:
+        """Warn where the parameters have become NaN, as they all do soon after a loss that is."""
+        first = next(iter(self._steps))._data
+        if isinstance(first, np.ndarray) and first.size and np.isnan(first.reshape(-1)[:1]).any():
+            warn_once(
+                "NaN",
+                f"{type(self).__name__}.step: parameters are NaN after {self._num_updates()} steps, and so "
+                "is every loss from here on; lower the lr or clip gradients (nn.utils.clip_grad_norm_), and "
+                "find where it begins with dg.autograd.detect_anomaly()",
+            )
 
     def _step(self, group: dict[str, Any]) -> None:
         if self.elementwise:

@@ -55,6 +55,8 @@ class SGD(Optimizer):
     Source: Sutskever et al., ICML 2013, with the learning rate outside the momentum, as PyTorch has it.
     """
 
+    _kernels = ("sgd",)
+
     block_elements: ClassVar[int] = whole_runs("sgd")
 
     def __init__(

@@ -14,7 +14,7 @@ import json, warnings
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     import distgrad as dg
-    from distgrad.comm import hostgroup
+    from distgrad.comm import meeting
     model = dg.nn.Sequential(dg.nn.Linear(64, 64), dg.nn.GELU(), dg.nn.LayerNorm(64))
     optimizer = dg.optim.AdamW(model.parameters(), lr=0.1)
     dg.manual_seed(0)
@@ -24,7 +24,7 @@ with warnings.catch_warnings(record=True) as caught:
         loss = dg.nn.functional.cross_entropy(model(x), target)
         loss.backward()
         optimizer.step()
-    compiled = hostgroup._load_compiled()
+    compiled = meeting._load_compiled()
 print(json.dumps([loss.item(), compiled is None, [str(w.message) for w in caught]]))
 """
 

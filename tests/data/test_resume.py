@@ -10,6 +10,9 @@ import distgrad as dg
 from distgrad.backend.rng import Generator
 from distgrad.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler, TensorDataset
 
+# Passes over one order, to compare them.
+pytestmark = pytest.mark.filterwarnings("ignore:DataLoader. a second epoch:UserWarning")
+
 DATA = TensorDataset(np.arange(50))
 
 

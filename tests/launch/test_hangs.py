@@ -54,6 +54,14 @@ def test_a_rank_that_computes_as_it_has_before_is_slow_and_no_fault():
     )
 
 
+def test_a_rank_that_compiles_is_waited_for():
+    waits = track(0, waiting=True, since_s=61)
+    assert found(waits, track(1, since_s=61, compiling=True)) is None
+    sleeps = track(1, since_s=61, compiling=True, active_s=NOW_S - 61)  # until another has compiled it
+    assert found(waits, sleeps) is None
+    assert found(waits, track(1, since_s=61, compiling=True, state="T")) == ("never arrived", (1,))
+
+
 def test_nobody_waits():
     assert found(track(0, since_s=900), track(1, since_s=900)) is None  # one long step of all
     idle = [track(rank, since_s=61, active_s=NOW_S - 61) for rank in range(2)]
@@ -134,6 +142,7 @@ def test_a_track_follows_what_its_rank_tells():
                 "waiting": waiting,
                 "text": text,
                 "step": sequence,
+                "compiling": False,
                 "cpu_s": cpu_s,
                 "io_bytes": io_bytes,
                 "state": "S",

@@ -17,7 +17,7 @@ from distgrad.backend.kernels.panel import (
     panels_for,
     row_at,
 )
-from distgrad.backend.kernels.support import exp, jit, maximum
+from distgrad.backend.kernels.support import exp, jit, kernel, maximum
 from distgrad.backend.threads import run_parts
 
 _SHORT_KEYS = 128
@@ -96,7 +96,7 @@ def _scores(rows: int, keys: int, like: Any) -> Any:
     return np.empty((rows, (panels.shape[0] + 1) * panels.shape[2]), like.dtype)
 
 
-@jit
+@kernel("a4 a4 a4 x b i a4", dtypes="f")
 def _forward(q: Any, k: Any, v: Any, scale: Any, causal: bool, rows: int, y: Any) -> None:
     keys, inside, width = k.shape[2], q.shape[3], v.shape[3]
     p, result = _scores(rows, keys, q), _scores(rows, width, q)
@@ -124,7 +124,7 @@ def _slopes(p: Any, s: Any, rows: int, keys: int, scale: Any) -> None:
             into[j] = (into[j] - total) * (row[j] * scale)
 
 
-@jit
+@kernel("a4 a4 a4 a4 x b i a4 a4 a4", dtypes="f")
 def _backward(
     g: Any, q: Any, k: Any, v: Any, scale: Any, causal: bool, rows: int, g_q: Any, g_k: Any, g_v: Any
 ) -> None:

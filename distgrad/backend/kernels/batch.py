@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.backend.kernels.support import is_plain, jit, writable
+from distgrad.backend.kernels.support import is_plain, jit, kernel, writable
 from distgrad.backend.threads import run_parts
 
 _PART = 1 << 15  # elements worth a thread
@@ -37,7 +37,7 @@ def _moments(x: Any, c: int) -> Any:
     return mean, real(total / count)
 
 
-@jit
+@kernel("i i x3 x1 x1 x x3 x2")
 def _forward(start: int, stop: int, x: Any, weight: Any, bias: Any, eps: Any, y: Any, moments: Any) -> None:
     for c in range(start, stop):
         mean, variance = _moments(x, c)
@@ -50,7 +50,7 @@ def _forward(start: int, stop: int, x: Any, weight: Any, bias: Any, eps: Any, y:
                 out[j] = (row[j] - mean) * scale + shift
 
 
-@jit
+@kernel("i i x3 x3 x1 x x3 x1 x1")
 def _backward(
     start: int, stop: int, g: Any, x: Any, weight: Any, eps: Any, g_x: Any, g_weight: Any, g_bias: Any
 ) -> None:

@@ -1,9 +1,10 @@
-"""Where compiled kernels lie on disk, and who compiles them.
+"""Where compiled kernels lie on disk, who compiles them, and what is said of it.
 
-Numba would write beside the package or into the home folder, and fail if neither can be written. Here it is
-``NUMBA_CACHE_DIR`` if that is set, else a folder of the user's own (in ``$XDG_CACHE_HOME`` or ``~/.cache``),
-else one in the host's folder for temporary files; where nothing can be written, kernels are compiled anew by
-every process. Numba itself keeps processors apart, so that hosts may share the folder.
+Kernels are looked for in ``DISTGRAD_CACHE``, which others may have filled, and in the folder of the user's
+own: ``NUMBA_CACHE_DIR`` if that is set, else one in ``$XDG_CACHE_HOME`` or ``~/.cache``, else in the host's
+folder for temporary files. New ones go into the first of them that can be written; where none can, every
+process compiles for itself. A folder holds code of one version of the sources; files name the processor and
+the versions of Python and Numba that they are for, so that hosts may share it.
 """
 
 from __future__ import annotations
@@ -12,20 +13,52 @@ import contextlib
 import fcntl
 import functools
 import gc
+import hashlib
 import os
+import sys
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 from distgrad import env
 
-__all__ = ["LOCK_TIMEOUT_S", "cache_folder", "compiling"]
+__all__ = [
+    "LOCK_TIMEOUT_S",
+    "SHARED",
+    "State",
+    "cache_folder",
+    "compiling",
+    "find",
+    "is_compiled",
+    "mark",
+    "read",
+    "write",
+]
+
+SHARED = "shared.prepare"  #: What reduces in shared memory, for all dtypes
 
 LOCK_TIMEOUT_S = 20.0  # the slowest kernel takes 10 s on one busy core; a job's watch for hangs waits 60 s
 _HERE = f"{zlib.crc32(os.fsencode(__file__)):08x}"  # another installation's code has kernels of its own
 _LOOK_S = 0.01  # between two looks at the lock: what is loaded meanwhile takes several times as long
+_DIGEST_BYTES = 32
+
+
+class State:
+    """What this process says of compiling.
+
+    Attributes:
+        announce: says that a kernel is compiled, or waited for, before it is.
+        tell: told True when this process begins to compile or to wait for it, and False at the end.
+        depth: how many of its threads do.
+        complained: whether it was said that nothing can be kept.
+    """
+
+    announce: Callable[[str], None] | None = None
+    tell: Callable[[bool], None] | None = None
+    depth = 0
+    complained = False
 
 
 def _own_folder(path: Path) -> bool:
@@ -44,13 +77,102 @@ def _temporary() -> Path:
     return Path(tempfile.gettempdir()) / f"distgrad-{os.getuid()}"
 
 
+def _given(path: Path) -> bool:
+    """Make the folder that the user named; whether it can be written. Whose it is, the user knows."""
+    with contextlib.suppress(OSError):
+        path.mkdir(parents=True, exist_ok=True)
+    return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
+
+
 @functools.cache
 def cache_folder() -> Path | None:
     """The first of the folders above that can be written; None if there is none."""
-    for path in (env.read().cache_home / "distgrad" / "kernels", _temporary()):
+    settings = env.read()
+    for given in (settings.kernel_cache, settings.numba_cache):
+        if given is not None and _given(Path(given).expanduser()):
+            return Path(given).expanduser()
+    for path in (settings.cache_home / "distgrad" / "kernels", _temporary()):
         if _own_folder(path):
             return path
     return None
+
+
+@functools.cache
+def _folders() -> list[Path]:
+    """Where code of these sources may lie, the one that is written to last."""
+    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    digest = hashlib.sha256(sources).hexdigest()[:16]
+    shared, own = env.read().kernel_cache, cache_folder()
+    found = [Path(shared).expanduser()] if shared is not None else []
+    found += [own] if own is not None and own not in found else []
+    return [path / digest for path in found]
+
+
+def find(name: str) -> Path | None:
+    """Where the file of that name lies."""
+    return next((folder / name for folder in _folders() if (folder / name).exists()), None)
+
+
+def read(name: str) -> bytes | None:
+    """What a file holds; None where there is none, or where it is damaged."""
+    for folder in _folders():
+        try:
+            data = (folder / name).read_bytes()
+        except OSError:
+            continue
+        if hashlib.sha256(data[_DIGEST_BYTES:]).digest() == data[:_DIGEST_BYTES]:
+            return data[_DIGEST_BYTES:]
+    return None
+
+
+def write(name: str, data: bytes) -> None:
+    """Keep a file, whole or not at all; where nothing can be kept, that is said once."""
+    if cache_folder() is None:
+        _complain("no folder for them can be written")
+        return
+    folder = _folders()[-1]
+    beside = folder / f".{name}.{os.getpid()}"
+    try:
+        folder.mkdir(exist_ok=True)
+        beside.write_bytes(hashlib.sha256(data).digest() + data)
+        beside.replace(folder / name)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        _complain(f"{folder}: {error.strerror}")
+
+
+@functools.cache
+def _processor() -> str:
+    """The kind of processor, known without the compiler."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            lines = file.read(1 << 16).split("\n\n")[0].splitlines()
+    except OSError:
+        return "unknown"
+    kind = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
+    return hashlib.sha256("\n".join(kind).encode()).hexdigest()[:12]
+
+
+def _marker(name: str, char: str) -> str:
+    python = f"{sys.version_info[0]}{sys.version_info[1]}"
+    return f"{name} {char}.{_processor()}.{python}"
+
+
+def is_compiled(name: str, char: str = "f") -> bool:
+    """Whether all that a kernel calls lies on disk, by what was noted of it."""
+    return find(_marker(name, char)) is not None
+
+
+def mark(name: str, char: str = "f") -> None:
+    """Note that it does."""
+    write(_marker(name, char), b"")
+
+
+def _complain(why: str) -> None:
+    if not State.complained and State.announce is not None:
+        State.complained = True
+        sys.stderr.write(f"distgrad: compiled kernels cannot be kept and are compiled by each run ({why})\n")
 
 
 def _lock(file: IO[str]) -> None:
@@ -68,7 +190,7 @@ def _lock(file: IO[str]) -> None:
 
 @contextlib.contextmanager
 def compiling(name: str) -> Iterator[None]:
-    """Let one process of the host at a time compile, or load, the kernel of that name.
+    """Let one process of the host at a time compile the kernel of that name; the others wait, and load it.
 
     Without a folder for the lock's file there is no lock. Others' kernels do not wait: a job that compiles
     would hold up all jobs beside it, whose kernels lie in the cache. Nor does anyone wait for ever: who holds
@@ -77,8 +199,12 @@ def compiling(name: str) -> Iterator[None]:
     The collector of cycles rests meanwhile: a compiler makes objects by the million, few of them garbage,
     and looking through them again and again takes a tenth of its time.
     """
+    if State.announce is not None:
+        State.announce(name)
     folder = _temporary()
     with contextlib.ExitStack() as stack:
+        _count(1)
+        stack.callback(_count, -1)
         if _own_folder(folder):
             with contextlib.suppress(OSError):  # a full disk, or one that knows no locks
                 _lock(stack.enter_context((folder / f"compiling {name} {_HERE}").open("w")))
@@ -86,3 +212,10 @@ def compiling(name: str) -> Iterator[None]:
             gc.disable()
             stack.callback(gc.enable)
         yield
+
+
+def _count(change: int) -> None:
+    """Tell when the first thread of this process begins to compile, and when the last one ends."""
+    State.depth += change
+    if State.tell is not None and State.depth == max(change, 0):
+        State.tell(change > 0)

@@ -25,7 +25,7 @@ from distgrad.backend.kernels.grid import (
     planes,
     spread,
 )
-from distgrad.backend.kernels.support import is_plain, jit
+from distgrad.backend.kernels.support import is_plain, kernel
 from distgrad.backend.kernels.tile import ROWS, multiply_tile, pack_rows, tile_columns
 from distgrad.backend.products import run_stack
 from distgrad.backend.threads import run_parts
@@ -53,7 +53,7 @@ class Part(NamedTuple):
     shape: Pair
 
 
-@jit
+@kernel("x4 p p i i x1 x4 i1 p p p i i x2 x1 x4 x")
 def _correlate(
     images: Any, lead: Any, phases: Any, rows: int, columns: int, grid: Any, weight: Any, offsets: Any,
     start: Any, step: Any, shape: Any, lines: int, width: int, sums: Any, bias: Any, y: Any, one: Any,

@@ -13,7 +13,7 @@ import numpy as np
 
 from distgrad.backend.kernels.grid import Setting, byte_offsets, make_setting, planes, spread
 from distgrad.backend.kernels.product import product, product_address
-from distgrad.backend.kernels.support import is_plain, jit, writable
+from distgrad.backend.kernels.support import is_plain, jit, kernel, writable
 from distgrad.backend.kernels.tile import ROWS, multiply_tile, tile_columns
 from distgrad.backend.products import run_blocks
 from distgrad.backend.threads import run_parts
@@ -33,7 +33,7 @@ def _collect(g: Any, first: int, count: int, columns: int, panels: Any) -> None:
                 to[j, lane] = row[j]
 
 
-@jit
+@kernel("x4 x4 p p i i x1 x3 i1 i1 i i i x4 x")
 def _sum_places(
     g: Any, images: Any, lead: Any, phases: Any, rows: int, columns: int, grid: Any, panels: Any,
     offsets: Any, runs: Any, length: int, lines: int, width: int, w: Any, one: Any,
@@ -61,7 +61,7 @@ def _sum_places(
                             multiply_tile(left, offsets.ctypes.data, right, terms, to, row_bytes, 1, one)
 
 
-@jit
+@kernel("x4 x4 p p i i x1 x1 x3 i1 i1 i i x3 x")
 def _sum_patches(
     g: Any, images: Any, lead: Any, phases: Any, rows: int, columns: int, grid: Any, upper: Any, panels: Any,
     offsets: Any, table: Any, lines: int, width: int, w: Any, one: Any,
@@ -92,7 +92,7 @@ def _sum_patches(
                         )
 
 
-@jit
+@kernel("i x x3 x3 x4 i i i i")
 def _sum_products(
     address: int, one: Any, g: Any, images: Any, w: Any, top: int, outputs: int, first: int, inputs: int
 ) -> None:
@@ -130,7 +130,7 @@ def weight_gradient(
     return w
 
 
-@jit
+@kernel("i i x3 d1")
 def _sum_channels(start: int, stop: int, g: Any, sums: Any) -> None:
     """Adds each channel's elements ``g[n, c]`` to ``sums``, which may hold more digits."""
     for n in range(len(g)):

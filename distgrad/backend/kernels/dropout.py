@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.backend.kernels.support import is_plain, jit
+from distgrad.backend.kernels.support import is_plain, jit, kernel
 from distgrad.backend.threads import run_parts
 
 _PART = 1 << 12  # blocks of words worth a thread
@@ -70,7 +70,7 @@ def _draw(words: Any, blocks: int, key: Any, counter: Any, first: int) -> None:
         words[4 * i + 3] = d
 
 
-@jit
+@kernel("x1 x1 q1 w1 w q1 q1 i i x")
 def _dropout(
     x: Any,
     y: Any,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.backend.kernels.support import is_plain, jit, writable
+from distgrad.backend.kernels.support import is_plain, jit, kernel, writable
 from distgrad.backend.threads import run_parts
 
 _PART = 1 << 15  # elements worth a thread
@@ -35,7 +35,7 @@ def _moments(rows: Any, eps: Any) -> Any:
     return mean, 1 / math.sqrt(total + eps)
 
 
-@jit
+@kernel("i i x3 x2 x2 x x3")
 def _forward(start: int, stop: int, x: Any, weight: Any, bias: Any, eps: Any, y: Any) -> None:
     for i in range(start, stop):
         group = i % len(weight)
@@ -47,7 +47,7 @@ def _forward(start: int, stop: int, x: Any, weight: Any, bias: Any, eps: Any, y:
                 out[j] = (row[j] - mean) * scale + shift
 
 
-@jit
+@kernel("i i x3 x3 x2 x x3 x3")
 def _backward(start: int, stop: int, g: Any, x: Any, weight: Any, eps: Any, g_x: Any, g_affine: Any) -> None:
     count = x.shape[1] * x.shape[2]
     for i in range(start, stop):

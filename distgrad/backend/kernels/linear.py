@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from distgrad.backend.kernels.product import product, product_address
-from distgrad.backend.kernels.support import is_plain, jit
+from distgrad.backend.kernels.support import is_plain, kernel
 from distgrad.backend.products import run_blocks
 
 
-@jit
+@kernel("i x x2 x2 x1 x2 i i i i")
 def _linear(
     address: int, one: Any, x: Any, weight: Any, bias: Any, y: Any, top: int, rows: int, first: int,
     columns: int,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.backend.kernels.support import is_plain, jit, writable
+from distgrad.backend.kernels.support import is_plain, jit, kernel, writable
 from distgrad.backend.threads import run_parts
 
 _PART = 1 << 14  # elements worth a thread
@@ -39,7 +39,7 @@ def _moments(x: Any, eps: Any, centred: bool) -> Any:
     return mean, real(1) / math.sqrt(total / real(x.size) + eps)
 
 
-@jit
+@kernel("x2 x1 x1 x b x2")
 def _forward(x: Any, weight: Any, bias: Any, eps: Any, centred: bool, y: Any) -> None:
     for i in range(len(x)):
         row, out = x[i], y[i]
@@ -83,7 +83,7 @@ def _add_affine(g: Any, x: Any, mean: Any, rate: Any, g_weight: Any, g_bias: Any
         g_bias[j] += g[j]
 
 
-@jit
+@kernel("x2 x2 x1 x b x2 b x2 x3")
 def _backward(
     g: Any, x: Any, weight: Any, eps: Any, centred: bool, before: Any, adds: bool, g_x: Any, g_affine: Any
 ) -> None:

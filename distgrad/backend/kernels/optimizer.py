@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from distgrad.backend.kernels.support import is_plain, jit_elementwise
+from distgrad.backend.kernels.support import is_plain, kernel
 from distgrad.backend.threads import run_parts
 
 _PART = 1 << 16  # elements worth a thread
@@ -26,7 +26,7 @@ def run_rule(kernel: Any, arrays: tuple[Any, ...], numbers: Any, *options: bool)
     return first
 
 
-@jit_elementwise
+@kernel("x1 x1 x1 x1 x x x x x x x x x x", elementwise=True)
 def _adam(
     p: Any, g: Any, m: Any, v: Any, sign: Any, decay: Any, shrink: Any, beta1: Any, rest1: Any, beta2: Any,
     rest2: Any, root: Any, eps: Any, rate: Any,
@@ -40,7 +40,7 @@ def _adam(
         p[i] = shrink * p[i] - rate * (first / (math.sqrt(second) * root + eps))
 
 
-@jit_elementwise
+@kernel("x1 x1 x1 x1 x1 x x x x x x x x x x", rare=True, elementwise=True)
 def _adam_largest(
     p: Any, g: Any, m: Any, v: Any, top: Any, sign: Any, decay: Any, shrink: Any, beta1: Any, rest1: Any,
     beta2: Any, rest2: Any, root: Any, eps: Any, rate: Any,
@@ -62,13 +62,13 @@ def adam(p: Any, g: Any, m: Any, v: Any, top: Any, numbers: Any) -> Any:
     return run_rule(_adam_largest, (p, g, m, v, top), numbers)
 
 
-@jit_elementwise
+@kernel("x1 x1 x x x", elementwise=True)
 def _sgd(p: Any, g: Any, sign: Any, decay: Any, rate: Any) -> None:
     for i in range(p.size):
         p[i] -= rate * (sign * g[i] + decay * p[i])
 
 
-@jit_elementwise
+@kernel("x1 x1 x1 x x x x x b", elementwise=True)
 def _sgd_momentum(
     p: Any, g: Any, b: Any, sign: Any, decay: Any, rate: Any, keep: Any, share: Any, nesterov: bool
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.backend.kernels.geometry import output_lengths
-from distgrad.backend.kernels.support import is_plain, jit
+from distgrad.backend.kernels.support import is_plain, jit, kernel
 from distgrad.backend.threads import run_parts
 
 _PART = 1 << 14  # elements worth a thread
@@ -30,7 +30,7 @@ def _larger(a: Any, b: Any) -> Any:
     return a if _leads(a, b) else b
 
 
-@jit
+@kernel("x3 x3")
 def _max_pool(x: Any, y: Any) -> None:
     for n in range(len(x)):
         for i in range(y.shape[1]):
@@ -72,7 +72,7 @@ def _to_larger_of_pair(share: Any, row: Any, out: Any) -> None:
         out[2 * k + 1] = zero if first else value
 
 
-@jit
+@kernel("x3 x3 x3")
 def _scatter(g: Any, x: Any, out: Any) -> None:
     """Each element of ``g`` to the first largest of its window; zeros elsewhere.
 
@@ -101,7 +101,7 @@ def _reach(w: Any, axis: int, place: int, length: int, count: int) -> Any:
     return first, max(first, last), first * stride + offset
 
 
-@jit
+@kernel("i2 x3 x3", rare=True)
 def _max_windows(w: Any, x: Any, y: Any) -> None:
     lowest = x.dtype.type(-np.inf)
     stride = w[1, 1]
@@ -155,7 +155,7 @@ def _last_nan(w: Any, j: int, top: Any, where: Any) -> Any:
     return place
 
 
-@jit
+@kernel("i2 x3 x3 x3", rare=True)
 def _scatter_windows(w: Any, g: Any, x: Any, out: Any) -> None:
     """Each element of ``g`` to the first largest of its window; NaN is largest, the last one.
 
@@ -187,7 +187,7 @@ def _scatter_windows(w: Any, g: Any, x: Any, out: Any) -> None:
                     plane[place] += g[n, i, j]
 
 
-@jit
+@kernel("i2 x3 x3", rare=True)
 def _sum_windows(w: Any, x: Any, y: Any) -> None:
     stride = w[1, 1]
     for n in range(len(x)):
@@ -211,7 +211,7 @@ def _sum_windows(w: Any, x: Any, y: Any) -> None:
                             out[j] += row[stride * j]
 
 
-@jit
+@kernel("i2 x3 x3", rare=True)
 def _spread_windows(w: Any, g: Any, out: Any) -> None:
     """The transpose of :func:`_sum_windows`."""
     stride = w[1, 1]
@@ -236,7 +236,7 @@ def _spread_windows(w: Any, g: Any, out: Any) -> None:
                             row[stride * j] += up[j]
 
 
-@jit
+@kernel("i2 x3 x3")
 def _sum_blocks(w: Any, x: Any, y: Any) -> None:
     """Windows side by side: first their rows are added up, which makes vectors, then their columns."""
     rows, columns = w[0, 0], w[0, 1]
@@ -256,7 +256,7 @@ def _sum_blocks(w: Any, x: Any, y: Any) -> None:
                 out[j] = total
 
 
-@jit
+@kernel("i2 x3 x3", rare=True)
 def _spread_blocks(w: Any, g: Any, out: Any) -> None:
     """The transpose of :func:`_sum_blocks`."""
     rows, columns = w[0, 0], w[0, 1]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.backend.kernels.product import product, product_address
-from distgrad.backend.kernels.support import is_plain, jit, sigmoid, tanh, writable
+from distgrad.backend.kernels.support import is_plain, jit, kernel, sigmoid, tanh, writable
 from distgrad.backend.products import matmul, run_stack
 
 F = np.float32
@@ -50,7 +50,7 @@ def _lstm_row_gradient(
         carry[j] = up * f[j]
 
 
-@jit
+@kernel("i i i x2 x2 x2 x3 x3 x3", dtypes="f")
 def _lstm_forward(
     first: int, last: int, address: int, weight: Any, hidden: Any, cell: Any, hiddens: Any, cells: Any,
     gates: Any,
@@ -66,7 +66,7 @@ def _lstm_forward(
             _lstm_row(gates[t, b], above[b], hiddens[t, b], cells[t, b])
 
 
-@jit
+@kernel("i i i x2 x2 x3 x3 x3 x3 x3 x2 x2", dtypes="f")
 def _lstm_backward(
     first: int, last: int, address: int, weight: Any, cell: Any, cells: Any, gates: Any, g_hiddens: Any,
     g_cells: Any, g_gates: Any, g_hidden: Any, carry: Any,
@@ -128,7 +128,7 @@ def lstm_steps_gradient(g: Any, weight: Any, hidden: Any, cell: Any, y: Any, int
     return g_gates, g_weight, g_hidden, g_cell
 
 
-@jit
+@kernel("x2 x2 x2 x2", dtypes="f")
 def _lstm_rows(gates: Any, cell: Any, hidden: Any, out: Any) -> None:
     for b in range(cell.shape[0]):
         _lstm_row(gates[b], cell[b], hidden[b], out[b])
@@ -153,7 +153,7 @@ def lstm_cell(from_input: Any, from_state: Any, cell: Any) -> Any:
     return hidden, out
 
 
-@jit
+@kernel("x2 x2 x2 x2", dtypes="f")
 def _gru_rows(x: Any, h: Any, hidden: Any, out: Any) -> None:
     size = hidden.shape[1]
     for b in range(hidden.shape[0]):
@@ -164,7 +164,7 @@ def _gru_rows(x: Any, h: Any, hidden: Any, out: Any) -> None:
             out[b, j] = n + z * (hidden[b, j] - n)
 
 
-@jit
+@kernel("x2 x2 x2 x2 x2 x2 x2", dtypes="f")
 def _gru_rows_gradient(g: Any, x: Any, h: Any, hidden: Any, g_x: Any, g_h: Any, g_hidden: Any) -> None:
     size = hidden.shape[1]
     for b in range(hidden.shape[0]):

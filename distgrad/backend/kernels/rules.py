@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from distgrad.backend.kernels.optimizer import run_rule
-from distgrad.backend.kernels.support import jit_elementwise
+from distgrad.backend.kernels.support import kernel
 
 
-@jit_elementwise
+@kernel("x1 x1 x1 n n x x x x x x x")
 def _rmsprop(
     p: Any, g: Any, v: Any, m: Any, b: Any, sign: Any, decay: Any, alpha: Any, rest: Any, eps: Any,
     momentum: Any, lr: Any,
@@ -36,7 +36,7 @@ def rmsprop(p: Any, g: Any, v: Any, m: Any, b: Any, numbers: Any) -> Any:
     return run_rule(_rmsprop, (p, g, v, m, b), numbers)
 
 
-@jit_elementwise
+@kernel("x1 x1 x1 x x x x", elementwise=True)
 def _adagrad(p: Any, g: Any, s: Any, sign: Any, decay: Any, eps: Any, rate: Any) -> None:
     for i in range(p.size):
         gradient = sign * g[i] + decay * p[i]
@@ -50,7 +50,7 @@ def adagrad(p: Any, g: Any, s: Any, numbers: Any) -> Any:
     return run_rule(_adagrad, (p, g, s), numbers)
 
 
-@jit_elementwise
+@kernel("x1 x1 x1 x1 x x x x x x", elementwise=True)
 def _adadelta(
     p: Any, g: Any, v: Any, d: Any, sign: Any, decay: Any, rho: Any, rest: Any, eps: Any, lr: Any
 ) -> None:
@@ -68,7 +68,7 @@ def adadelta(p: Any, g: Any, v: Any, d: Any, numbers: Any) -> Any:
     return run_rule(_adadelta, (p, g, v, d), numbers)
 
 
-@jit_elementwise
+@kernel("x1 x1 x1 x1 x x x x x x", elementwise=True)
 def _adamax(
     p: Any, g: Any, m: Any, u: Any, sign: Any, decay: Any, rest1: Any, beta2: Any, eps: Any, rate: Any
 ) -> None:
@@ -87,7 +87,7 @@ def adamax(p: Any, g: Any, m: Any, u: Any, numbers: Any) -> Any:
     return run_rule(_adamax, (p, g, m, u), numbers)
 
 
-@jit_elementwise
+@kernel("x1 x1 x1 x1 x x x x x x x x x x", elementwise=True)
 def _nadam(
     p: Any, g: Any, m: Any, v: Any, sign: Any, decay: Any, shrink: Any, rest1: Any, beta2: Any, rest2: Any,
     root: Any, eps: Any, rate_g: Any, rate_m: Any,
@@ -106,7 +106,7 @@ def nadam(p: Any, g: Any, m: Any, v: Any, numbers: Any) -> Any:
     return run_rule(_nadam, (p, g, m, v), numbers)
 
 
-@jit_elementwise
+@kernel("x1 x1 x1 x1 x x x x x x x x x", elementwise=True)
 def _radam(
     p: Any, g: Any, m: Any, v: Any, sign: Any, decay: Any, shrink: Any, rest1: Any, beta2: Any, rest2: Any,
     eps: Any, rate: Any, trust: Any,
@@ -127,7 +127,7 @@ def radam(p: Any, g: Any, m: Any, v: Any, numbers: Any) -> Any:
     return run_rule(_radam, (p, g, m, v), numbers)
 
 
-@jit_elementwise
+@kernel("x1 x1 x1 x1 x x x x x x", elementwise=True)
 def _rprop(
     p: Any, g: Any, before: Any, size: Any, sign: Any, decay: Any, shrink: Any, grow: Any, smallest: Any,
     largest: Any,
@@ -150,7 +150,7 @@ def rprop(p: Any, g: Any, before: Any, size: Any, numbers: Any) -> Any:
     return run_rule(_rprop, (p, g, before, size), numbers)
 
 
-@jit_elementwise
+@kernel("x1 x1 x1 x x x x x", elementwise=True)
 def _asgd(p: Any, g: Any, average: Any, sign: Any, decay: Any, shrink: Any, rate: Any, share: Any) -> None:
     for i in range(p.size):
         new = shrink * p[i] - rate * (sign * g[i] + decay * p[i])
@@ -163,7 +163,7 @@ def asgd(p: Any, g: Any, average: Any, numbers: Any) -> Any:
     return run_rule(_asgd, (p, g, average), numbers)
 
 
-@jit_elementwise
+@kernel("x1 x1 x1 x x x x x x x x", elementwise=True)
 def _lion(
     p: Any, g: Any, m: Any, sign: Any, decay: Any, shrink: Any, lr: Any, beta1: Any, rest1: Any, beta2: Any,
     rest2: Any,
@@ -182,7 +182,7 @@ def lion(p: Any, g: Any, m: Any, numbers: Any) -> Any:
     return run_rule(_lion, (p, g, m), numbers)
 
 
-@jit_elementwise
+@kernel("x1 x1 x1 x x x x", elementwise=True)
 def _lars(p: Any, g: Any, b: Any, sign: Any, decay: Any, momentum: Any, rate: Any) -> None:
     for i in range(p.size):
         change = momentum * b[i] + rate * (sign * g[i] + decay * p[i])
@@ -195,7 +195,7 @@ def lars(p: Any, g: Any, b: Any, numbers: Any) -> Any:
     return run_rule(_lars, (p, g, b), numbers)
 
 
-@jit_elementwise
+@kernel("x1 x1 x1 x1 x1 x x x x x x x x", elementwise=True)
 def _lamb_direction(
     u: Any, p: Any, g: Any, m: Any, v: Any, sign: Any, decay: Any, rest1: Any, beta2: Any, rest2: Any,
     rate: Any, root: Any, eps: Any,

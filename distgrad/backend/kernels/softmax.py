@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.backend.kernels.support import exp, is_plain, jit, maximum
+from distgrad.backend.kernels.support import exp, is_plain, jit, kernel, maximum
 from distgrad.backend.threads import run_parts
 
 _PART = 1 << 14  # elements worth a thread
 F = np.float32
 
 
-@jit
+@kernel("x2 x2", dtypes="f")
 def _softmax(x: Any, y: Any) -> None:
     for i in range(len(x)):
         row, out = x[i], y[i]
@@ -37,7 +37,7 @@ def _weighted_total(g: Any, y: Any) -> Any:
     return total
 
 
-@jit
+@kernel("x2 x2 x2")
 def _softmax_gradient(g: Any, y: Any, out: Any) -> None:
     for i in range(len(g)):
         up, row, to = g[i], y[i], out[i]
@@ -46,7 +46,7 @@ def _softmax_gradient(g: Any, y: Any, out: Any) -> None:
             to[j] = (up[j] - total) * row[j]
 
 
-@jit
+@kernel("x2 x2 x2 x2", rare=True)
 def _added_softmax_gradient(g: Any, before: Any, y: Any, out: Any) -> None:
     for i in range(len(g)):
         up, other, row, to = g[i], before[i], y[i], out[i]
@@ -65,7 +65,7 @@ def _log_total(row: Any) -> Any:
     return top, F(math.log(total))
 
 
-@jit
+@kernel("x2 x2", dtypes="f")
 def _log_softmax(x: Any, y: Any) -> None:
     for i in range(len(x)):
         row, out = x[i], y[i]
@@ -74,7 +74,7 @@ def _log_softmax(x: Any, y: Any) -> None:
             out[j] = row[j] - top - log
 
 
-@jit
+@kernel("x2 x2 x2", dtypes="f")
 def _log_softmax_gradient(g: Any, y: Any, out: Any) -> None:
     for i in range(len(g)):
         up, row, to = g[i], y[i], out[i]
@@ -85,7 +85,7 @@ def _log_softmax_gradient(g: Any, y: Any, out: Any) -> None:
             to[j] = up[j] - exp(row[j]) * total
 
 
-@jit
+@kernel("x2 i1 x1", dtypes="f")
 def _cross_entropy(x: Any, target: Any, y: Any) -> None:
     for i in range(len(x)):
         if target[i] < 0:
@@ -95,7 +95,7 @@ def _cross_entropy(x: Any, target: Any, y: Any) -> None:
         y[i] = log + (top - x[i, target[i]])
 
 
-@jit
+@kernel("x2 x1 i1 x2", dtypes="f")
 def _cross_entropy_gradient(x: Any, g: Any, target: Any, out: Any) -> None:
     for i in range(len(x)):
         row, to = x[i], out[i]

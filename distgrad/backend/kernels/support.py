@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
+import functools
 import hashlib
+import pickle
+import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import types
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
 from numba.extending import intrinsic
 
-from distgrad import env
-from distgrad.backend.kernels.cache import cache_folder
+from distgrad.backend.kernels import cache
 
 __all__ = [
+    "Entry",
+    "Store",
     "exp",
     "is_plain",
     "jit",
-    "jit_elementwise",
+    "kernel",
     "lower_normal",
     "maximum",
     "pointer",
@@ -36,68 +41,128 @@ F = np.float32
 _FAST = {"reassoc", "contract", "arcp", "nsz", "afn"}
 
 
-def _folder() -> str | None:
-    """Numba's folder for code of these sources: it does not notice a change in a file that another calls."""
-    chosen = env.read().numba_cache
-    if chosen is not None:
-        return chosen
-    home = cache_folder()
-    if home is None:
-        return None
-    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    return str(home / hashlib.sha256(sources).hexdigest()[:16])
+#: What an entry's signature is written with, beside ``x``, the elements' type.
+_TYPES = {
+    "i": types.int64, "d": types.float64, "b": types.boolean, "q": types.uint64, "n": types.none,
+    "p": types.UniTuple(types.int64, 2),  # type: ignore[attr-defined]
+}  # fmt: skip
+_ELEMENTS = {
+    "f": types.float32, "d": types.float64, "l": types.int64, "i": types.int32, "B": types.uint8,
+}  # fmt: skip
+_WORDS = {"f": types.uint32, "d": types.uint64}  # of the elements' size
 
 
-_FOLDER = _folder()
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A function that Python calls, and what it is compiled for as a rule.
+
+    Attributes:
+        function: as Numba has it.
+        signature: a word for each argument: ``x`` stands for a number of the elements' type, ``i``, ``d``,
+            ``b``, ``q`` and ``w`` for int64, float64, bool, uint64 and unsigned of the elements' size, ``p``
+            for two whole numbers, ``n`` for None; a digit behind it makes it a contiguous array with so many
+            axes; ``a4`` is an array of elements with any strides.
+        dtypes: type characters of the elements.
+        rare: whether models seldom need it.
+    """
+
+    function: Any
+    signature: str
+    dtypes: str
+    rare: bool
+
+    def types(self, char: str) -> tuple[Any, ...]:
+        """The arguments' types for elements of one dtype."""
+        known = _TYPES | {"x": _ELEMENTS[char], "a": _ELEMENTS[char], "w": _WORDS.get(char)}
+        found = []
+        for word in self.signature.split():
+            kind, axes = known[word[0]], word[1:]
+            found.append(types.Array(kind, int(axes), "A" if word[0] == "a" else "C") if axes else kind)
+        return tuple(found)
 
 
 def jit(function: Callable[..., Any], **options: Any) -> Any:
-    """Compile when first called; the code is cached on disk and runs without the interpreter's lock.
+    """For functions that kernels call: compiled without the interpreter's lock, and into each of them.
 
     What a kernel calls becomes part of it. Otherwise a process that has compiled both would run the
     function's own code, and one that has loaded the kernel the copy in there, which may round otherwise.
     """
-    usual = numba.config.CACHE_DIR
-    if _FOLDER is not None:
-        numba.config.CACHE_DIR = _FOLDER
-    settings = {"fastmath": _FAST, "error_model": "numpy", "nogil": True, "forceinline": True} | options
-    try:
-        if _FOLDER is None:
-            return numba.njit(**settings)(function)
-        return _forgive(numba.njit(**settings, cache=True)(function))
-    except RuntimeError:  # Numba's word for a folder that cannot be made
-        return numba.njit(**settings)(function)
-    finally:
-        numba.config.CACHE_DIR = usual
+    inner = {"no_cfunc_wrapper": True, "no_cpython_wrapper": True}
+    return numba.njit(**(_SETTINGS | inner | options))(function)
 
 
-def jit_elementwise(function: Callable[..., Any]) -> Any:
-    """As :func:`jit`, each operation rounded on its own, as NumPy rounds it.
+_SETTINGS = {"fastmath": _FAST, "error_model": "numpy", "nogil": True, "forceinline": True}
 
-    An element then gets the same bits in the middle of a vector loop and at its end, whatever the array's
-    start and length: a part of a flat buffer is updated as the whole is.
+
+def kernel(
+    signature: str, dtypes: str = "fd", rare: bool = False, elementwise: bool = False
+) -> Callable[[Callable[..., Any]], Any]:
+    """For functions that Python calls: compiled before or when first called, and kept on disk.
+
+    Args:
+        signature, dtypes, rare: of :class:`Entry`.
+        elementwise: round each operation on its own, as NumPy rounds it. An element then gets the same bits
+            in the middle of a vector loop and at its end, whatever the array's start and length: a part of a
+            flat buffer is updated as the whole is.
     """
-    return jit(function, fastmath=False)
+    settings = _SETTINGS | {"no_cfunc_wrapper": True} | ({"fastmath": False} if elementwise else {})
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        compiled = numba.njit(**settings)(function)
+        compiled._cache = Store(f"{function.__module__.rpartition('.')[2]}.{function.__name__}")
+        compiled.compile = functools.partial(_compile, compiled, compiled.compile)
+        compiled.entry = Entry(compiled, signature, dtypes, rare)
+        return compiled
+
+    return decorate
 
 
-def _forgive(compiled: Any) -> Any:
-    """Let a cache that is full or damaged cost no more than compiling: what it holds can be made anew."""
-    load, save = compiled._cache.load_overload, compiled._cache.save_overload
+def _compile(compiled: Any, compile_or_load: Callable[..., Any], signature: Any) -> Any:
+    """Numba's own ``compile``; where the disk has nothing, one process of the host does it, aloud."""
+    if signature in compiled.overloads or compiled._cache.has(signature, compiled.targetctx):
+        return compile_or_load(signature)
+    with cache.compiling(compiled._cache.name):
+        return compile_or_load(signature)
 
-    def load_if_sound(*where: Any) -> Any:
+
+class Store:
+    """The compiled forms of one function on disk, a file for each signature and processor.
+
+    A file is written beside and renamed into place, so that any number of processes may share a folder; what
+    cannot be read costs no more than compiling.
+
+    Args:
+        name: of the function, with its module.
+    """
+
+    cache_path = ""  # Numba shows it
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def _file(self, signature: Any, context: Any) -> str:
+        key = (signature, context.codegen().magic_tuple(), numba.__version__, sys.version_info[:2])
+        return f"{self.name}.{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}"
+
+    def has(self, signature: Any, context: Any) -> bool:
+        """Whether some folder holds it."""
+        return cache.find(self._file(signature, context)) is not None
+
+    def load_overload(self, signature: Any, context: Any) -> Any:
+        """As Numba asks for it: what was compiled for these arguments, or None."""
+        file = self._file(signature, context)
+        data = cache.read(file)
+        if data is None:
+            return None
+        context.refresh()
         try:
-            return load(*where)
-        except Exception:  # whatever reading a damaged pickle raises
-            with contextlib.suppress(OSError):
-                compiled._cache.flush()  # or the index would be read again before it is written
+            return CompileResult._rebuild(context, *pickle.loads(data))
+        except Exception:  # whatever a pickle of other days raises
             return None
 
-    def save_if_possible(*what: Any) -> None:
-        with contextlib.suppress(OSError):
-            save(*what)
-
-    compiled._cache.load_overload, compiled._cache.save_overload = load_if_sound, save_if_possible
-    return compiled
+    def save_overload(self, signature: Any, result: Any) -> None:
+        """As Numba asks for it: keep what was compiled."""
+        cache.write(self._file(signature, result.target_context), dumps(result._reduce()))
 
 
 def is_plain(*arrays: Any) -> bool:

@@ -8,23 +8,23 @@ where Numba is not installed or does not load, the plain formula runs. A body ma
 arguments (an axis, a layout, an option) are the formula's.
 
 The kernels' modules, and Numba with them, are loaded when one first runs. On the host that call also
-compiles it, or loads it from the cache on disk; it holds the kernel's lock meanwhile, so that the ranks of a
-host compile it once. CuPy has its own cache.
+compiles it, or loads it from the cache on disk, and has its gradient's compiled meanwhile. CuPy has its own
+cache.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from distgrad.backend.kernels.cache import compiling
+from distgrad.backend.kernels.ahead import request
 from distgrad.backend.kernels.compiler import has_numba, load_numba
 
-__all__ = ["TABLE", "Kernel", "accelerated", "is_fused"]
+__all__ = ["TABLE", "Kernel", "accelerated", "expect", "is_fused", "jobs"]
 
 
 class Kernel(NamedTuple):
@@ -126,6 +126,26 @@ def _first(x: Any) -> Any:
     return x[0] if x.__class__ is tuple else x
 
 
+def jobs() -> list[tuple[str, str]]:
+    """All kernels of the host, each as its file and function, and a dtype of the elements."""
+    found = {
+        (f"{kernel.module}.{kernel.function}", char)
+        for kernel in TABLE.values()
+        for char in kernel.dtypes.replace("li", "fd")
+    }
+    return sorted(found)
+
+
+def expect(names: Iterable[str], char: str = "f") -> None:
+    """Have the kernels of operations compiled that will be called soon.
+
+    Args:
+        names: keys of :data:`TABLE`.
+        char: the elements' dtype.
+    """
+    request([f"{TABLE[name].module}.{TABLE[name].function}" for name in names], char)
+
+
 def _body(kernel: Kernel, folder: str) -> Callable[..., Any]:
     module = importlib.import_module(f"distgrad.backend.kernels.{folder}{kernel.module}")
     function: Callable[..., Any] = getattr(module, kernel.function)
@@ -147,13 +167,14 @@ def accelerated(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
     cuda: dict[str, Callable[..., Any]] = {}
 
     def first_run(*args: Any, **kwargs: Any) -> Any:
-        with compiling(f"{kernel.module} {kernel.function}"):
-            if not load_numba():
-                runs.clear()
-                return None
-            function = _body(kernel, "")
-            result = function(*args, **kwargs)
-        runs[_first(args[0]).dtype.char] = function
+        if not load_numba():
+            runs.clear()
+            return None
+        char = _first(args[0]).dtype.char
+        expect((key for key in TABLE if key.startswith(f"{name}/")), char)
+        function = _body(kernel, "")
+        result = function(*args, **kwargs)
+        runs[char] = function
         return result
 
     def first_cuda_run(*args: Any, **kwargs: Any) -> Any:

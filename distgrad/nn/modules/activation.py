@@ -68,6 +68,8 @@ class _InPlace(Module):
 class ReLU(_InPlace):
     """``max(x, 0)``."""
 
+    _kernels = ("relu/x",)
+
     def forward(self, input: Tensor) -> Tensor:
         """Any shape, and the same back."""
         return F.relu(input, self.inplace)
@@ -83,6 +85,8 @@ class SELU(_InPlace):
 
 class SiLU(_InPlace):
     """``x sigmoid(x)``."""
+
+    _kernels = ("silu", "silu/x")
 
     def forward(self, input: Tensor) -> Tensor:
         """Any shape, and the same back."""
@@ -306,6 +310,8 @@ class Threshold(Module):
 class Sigmoid(Module):
     """``1 / (1 + e^-x)``."""
 
+    _kernels = ("sigmoid", "sigmoid/x")
+
     def forward(self, input: Tensor) -> Tensor:
         """Any shape, and the same back."""
         return F.sigmoid(input)
@@ -321,6 +327,8 @@ class LogSigmoid(Module):
 
 class Tanh(Module):
     """The hyperbolic tangent."""
+
+    _kernels = ("tanh/x",)
 
     def forward(self, input: Tensor) -> Tensor:
         """Any shape, and the same back."""
@@ -349,6 +357,8 @@ class GELU(Module):
     Args:
         approximate: "none", or "tanh" for the cheaper formula.
     """
+
+    _kernels = ("gelu", "gelu/x")
 
     def __init__(self, approximate: str = "none") -> None:
         super().__init__()
@@ -441,6 +451,8 @@ class Softmax(Module):
     Args:
         dim: the axis.
     """
+
+    _kernels = ("softmax", "softmax/x")
 
     def __init__(self, dim: int) -> None:
         super().__init__()

@@ -73,6 +73,8 @@ class MultiheadAttention(Module):
     Source: Vaswani et al., NIPS 2017.
     """
 
+    _kernels = ("attention", "attention/query")
+
     in_proj_weight: Parameter | None
     in_proj_bias: Parameter | None
     q_proj_weight: Parameter | None

@@ -39,6 +39,8 @@ class _Norm(Module):
         bias: whether, with the weight, a bias is.
     """
 
+    _kernels = ("batch_norm_with_statistics", "batch_norm_with_statistics/x")
+
     ndims: ClassVar[tuple[int, ...]]  # axes that an input may have
     weight: Parameter | None
     bias: Parameter | None

@@ -66,6 +66,8 @@ class CrossEntropyLoss(_WeightedLoss):
         label_smoothing: ε: targets become ``(1 − ε) target + ε / C``.
     """
 
+    _kernels = ("softmax_cross_entropy", "softmax_cross_entropy/logits")
+
     def __init__(
         self,
         weight: Any = None,

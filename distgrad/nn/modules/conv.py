@@ -25,6 +25,8 @@ _MODES = ("zeros", "reflect", "replicate", "circular")
 class _Convolution(Module):
     """What a convolution and its transpose share: sizes, weight, bias and their initial values."""
 
+    _kernels = ("convolution", "convolution/weight", "convolution/bias", "convolution_input")
+
     num_axes: ClassVar[int]
     bias: Parameter | None
 

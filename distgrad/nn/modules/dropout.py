@@ -23,6 +23,8 @@ class _Dropout(Module):
         generator: where the random numbers come from; None means the default generator.
     """
 
+    _kernels = ("random_mask", "random_mask/x")
+
     function: ClassVar[Callable[..., Tensor]]
 
     def __init__(self, p: float = 0.5, inplace: bool = False, generator: Generator | None = None) -> None:

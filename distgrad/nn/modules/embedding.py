@@ -18,6 +18,8 @@ __all__ = ["Embedding", "EmbeddingBag"]
 class _Table(Module):
     """What embeddings and bags of them share."""
 
+    _kernels = ("embedding/weight",)
+
     def __init__(
         self,
         num_embeddings: int,

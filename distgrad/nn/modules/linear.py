@@ -46,6 +46,8 @@ class Linear(Module):
         bias: ``[out_features]``, the same.
     """
 
+    _kernels = ("linear",)
+
     bias: Parameter | None
 
     def __init__(

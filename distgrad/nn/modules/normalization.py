@@ -34,6 +34,8 @@ class LayerNorm(Module):
     Source: Ba et al., arXiv:1607.06450, 2016.
     """
 
+    _kernels = ("layer_norm", "layer_norm/x")
+
     weight: Parameter | None
     bias: Parameter | None
 
@@ -88,6 +90,8 @@ class RMSNorm(Module):
     Source: Zhang and Sennrich, NeurIPS 2019.
     """
 
+    _kernels = ("rms_norm", "rms_norm/x")
+
     weight: Parameter | None
 
     def __init__(
@@ -133,6 +137,8 @@ class GroupNorm(Module):
 
     Source: Wu and He, ECCV 2018.
     """
+
+    _kernels = ("group_norm", "group_norm/x")
 
     weight: Parameter | None
     bias: Parameter | None

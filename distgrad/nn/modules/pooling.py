@@ -242,6 +242,8 @@ class MaxPool1d(_MaxPool):
 class MaxPool2d(_MaxPool):
     """Largest element of each window, over two axes."""
 
+    _kernels = ("max_pool", "max_pool_scatter")
+
     function = F.max_pool2d
 
 
@@ -272,6 +274,8 @@ class AvgPool1d(_AvgPool):
 
 class AvgPool2d(_AvgPool):
     """Mean of each window, over two axes."""
+
+    _kernels = ("sum_pool", "sum_pool_input")
 
     function = F.avg_pool2d
 

@@ -268,6 +268,8 @@ class RNN(_Recurrent):
 class GRU(_Recurrent):
     """Gated recurrent unit; the arguments are those of :class:`RNN`, less the nonlinearity."""
 
+    _kernels = ("gru_cell", "gru_cell/from_input")
+
     def __init__(
         self,
         input_size: int,
@@ -304,6 +306,8 @@ class LSTM(_Recurrent):
         device: where the parameters lie.
         dtype: of the parameters; None means float32.
     """
+
+    _kernels = ("lstm_steps", "lstm_steps/from_input")
 
     num_states = 2
 
@@ -423,6 +427,8 @@ class RNNCell(_Cell):
 class GRUCell(_Cell):
     """One step of :class:`GRU`; the arguments are those of :class:`RNNCell`, less the nonlinearity."""
 
+    _kernels = ("gru_cell", "gru_cell/from_input")
+
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None, dtype: Any = None
     ) -> None:
@@ -435,6 +441,8 @@ class GRUCell(_Cell):
 
 class LSTMCell(_Cell):
     """One step of :class:`LSTM`; the arguments are those of :class:`RNNCell`, less the nonlinearity."""
+
+    _kernels = ("lstm_cell", "lstm_cell/from_input")
 
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None, dtype: Any = None

@@ -1,0 +1,86 @@
+"""``distgrad warm``: compile kernels before anybody waits for them, in a container's image, say."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+import time
+from typing import Any
+
+from distgrad import trace
+from distgrad.backend.kernels import ahead, cache
+from distgrad.backend.kernels.compiler import load_numba
+from distgrad.backend.kernels.table import jobs
+from distgrad.errors import MissingDependencyError
+
+__all__ = ["warm_all", "warm_script"]
+
+
+class _EnoughError(BaseException):
+    """Ends a script once it has trained a step; no ``except Exception`` keeps it."""
+
+
+class _FirstStep:
+    """Listens for the first step of an optimizer."""
+
+    def span(self, name: str, start_s: float, end_s: float, fields: dict[str, Any]) -> None:
+        if name == "optimizer.step":
+            raise _EnoughError
+
+    def event(self, name: str, time_s: float, fields: dict[str, Any]) -> None:
+        return
+
+
+def _check() -> None:
+    if not load_numba():
+        raise MissingDependencyError("warm: Numba, which compiles kernels, does not load; pip install numba")
+
+
+def warm_all() -> str:
+    """Compile every kernel for this processor, on all cores that this process may use.
+
+    Returns:
+        What was done, in a sentence.
+
+    Raises:
+        MissingDependencyError: there is no Numba.
+    """
+    _check()
+    began_s, work = time.monotonic(), [*jobs(), (cache.SHARED, "f")]
+    ahead.compile_now(work, len(os.sched_getaffinity(0)))
+    return f"warm: all kernels of {len(work)} operations lie in {cache.cache_folder()} ({_since(began_s)})"
+
+
+def warm_script(script: str, arguments: list[str]) -> str:
+    """Run a script until it has trained one step, and compile what else its model may need.
+
+    Args:
+        script: its path.
+        arguments: its own.
+
+    Returns:
+        What was done, in a sentence.
+
+    Raises:
+        MissingDependencyError: there is no Numba.
+    """
+    _check()
+    began_s, listener, own = time.monotonic(), _FirstStep(), (sys.argv, sys.path[:])
+    trace.subscribe(listener)
+    sys.argv = [script, *arguments]
+    sys.path.insert(0, os.path.dirname(os.path.realpath(script)))
+    end = "ended without a step of an optimizer"
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except _EnoughError:
+        end = "was stopped after its first step"
+    finally:
+        trace.unsubscribe(listener)
+        sys.argv, sys.path[:] = own
+    ahead.compile_now([*ahead.requested(), (cache.SHARED, "f")], 1)
+    return f"warm: {script} {end}; its kernels lie in {cache.cache_folder()} ({_since(began_s)})"
+
+
+def _since(began_s: float) -> str:
+    return f"{time.monotonic() - began_s:.0f} s"
