@@ -17,6 +17,7 @@ from distgrad.autograd.dispatch import namespace as ops
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, to_device
 from distgrad.errors import DTypeError, OptionError, ShapeError
+from distgrad.tracebacks import warn_once
 
 __all__ = ["Extremum", "MinMax"]
 
@@ -336,11 +337,17 @@ def length(x: Any, p: Any, dim: Any, keepdim: bool, dtype: Any) -> Any:
     return ops.vector_norm(x, axis=axes_of(x, dim), keepdims=keepdim, ord=order)
 
 
-def softmax_axis(x: Any, dim: int | None) -> int:
-    """The axis that PyTorch takes where none is given: 0 for none, one or three axes, else 1."""
+def softmax_axis(x: Any, dim: int | None, where: str) -> int:
+    """The axis that PyTorch takes where none is given, with a warning: 0 for 0, 1 or 3 axes, else 1."""
     if dim is not None:
         return dim
-    return 0 if x.ndim in (0, 1, 3) else 1
+    axis = 0 if x.ndim in (0, 1, 3) else 1
+    warn_once(
+        f"{where} without dim",
+        f"{where}: no dim was given, and axis {axis} is taken for {x.ndim} axes as PyTorch does (0 for 0, 1 "
+        "or 3 axes, else 1); pass dim=...",
+    )
+    return axis
 
 
 # -- order

@@ -155,8 +155,9 @@ dist(input, other, p=2) = length(subtract(input, other), p, None, False, None)
 *cummin(input, dim) = Extremum(*cummin(input, axis=dim))
 *diff(input, n=1, dim=-1, prepend=None, append=None) =
     diff(input, n=n, axis=dim, prepend=prepend, append=append)
-*softmax(input, dim=None, dtype=None) = softmax(typed(input, dtype), axis=softmax_axis(input, dim))
-*log_softmax(input, dim=None, dtype=None) = log_softmax(typed(input, dtype), axis=softmax_axis(input, dim))
+*softmax(input, dim=None, dtype=None) = softmax(typed(input, dtype), axis=softmax_axis(input, dim, "softmax"))
+*log_softmax(input, dim=None, dtype=None) =
+    log_softmax(typed(input, dtype), axis=softmax_axis(input, dim, "log_softmax"))
 *sort(input, dim=-1, descending=False, stable=False) = ordered(input, dim, descending)
 *msort(input) = sort(input, axis=0)
 *argsort(input, dim=-1, descending=False, stable=False) =

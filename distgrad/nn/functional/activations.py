@@ -7,6 +7,7 @@ from typing import Any
 
 from distgrad.autograd.casting import limits
 from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.meanings import softmax_axis
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import activated
 from distgrad.backend.rng import Generator, default_generator
@@ -219,25 +220,25 @@ def _converted(input: Tensor, dtype: Any) -> Tensor:
     return input if dtype is None else ops.astype(input, dtype)
 
 
-def softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
+def softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     """``e^x / Σ e^x`` along an axis.
 
     Args:
         input: any shape.
-        dim: the axis.
+        dim: the axis; None means, with a warning, 0 for 0, 1 or 3 axes, else 1.
         dtype: convert to it first; None doesn't.
     """
-    return ops.softmax(_converted(input, dtype), axis=dim)
+    return ops.softmax(_converted(input, dtype), axis=softmax_axis(input, dim, "softmax"))
 
 
-def softmin(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
+def softmin(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     """:func:`softmax` of −x."""
-    return ops.softmax(-_converted(input, dtype), axis=dim)
+    return ops.softmax(-_converted(input, dtype), axis=softmax_axis(input, dim, "softmin"))
 
 
-def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
+def log_softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     """``x − log Σ e^x`` along an axis; the arguments are those of :func:`softmax`."""
-    return ops.log_softmax(_converted(input, dtype), axis=dim)
+    return ops.log_softmax(_converted(input, dtype), axis=softmax_axis(input, dim, "log_softmax"))
 
 
 def gumbel_softmax(

@@ -449,12 +449,12 @@ class Softmax(Module):
     """``e^x / Σ e^x`` along an axis.
 
     Args:
-        dim: the axis.
+        dim: the axis; None means, with a warning, 0 for 0, 1 or 3 axes, else 1.
     """
 
     _kernels = ("softmax", "softmax/x")
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int | None = None) -> None:
         super().__init__()
         self.dim = dim
 
