@@ -66,8 +66,7 @@ stage() {
   return "$status"
 }
 
-# has MODULE: whether it is installed; a folder of that name among the tests is no module.
-has() { "$python" -c "import importlib.util as u, sys; sys.exit(getattr(u.find_spec('$1'), 'origin', None) is None)"; }
+has() { "$python" -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$1') is None)"; }
 
 if ! stage facts 30 20 "$python" tests/gpu/facts.py; then
   "$python" tests/gpu/summary.py "$OUT" >/dev/null

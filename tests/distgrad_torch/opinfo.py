@@ -1,7 +1,7 @@
 """PyTorch's own samples of its operations, run over ``distgrad.torch``: values and gradients compared.
 
-``python tests/torch/opinfo.py [name ...] [--write] [--errors]`` prints a line an entry that does not match;
-with ``--write`` the table in ``docs/guide/torch-names.md`` is written anew. It needs ``torch`` and
+``python tests/distgrad_torch/opinfo.py [name ...] [--write] [--errors]`` prints a line an entry that does not
+match; with ``--write`` the table in ``docs/guide/torch-names.md`` is written anew. It needs ``torch`` and
 ``expecttest``.
 """
 

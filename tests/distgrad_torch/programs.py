@@ -1,7 +1,7 @@
 """Public programs written for PyTorch, run unchanged with both packages; their losses compared.
 
-``python tests/torch/programs.py FOLDER [name ...] [--write]``: FOLDER holds the ``REPOSITORIES`` under their
-names. Random numbers are NumPy's and dropout is off (``watched.py``); where a program reads images, random
+``python tests/distgrad_torch/programs.py FOLDER [name ...] [--write]``: FOLDER holds the ``REPOSITORIES`` under
+their names. Random numbers are NumPy's and dropout is off (``watched.py``); where a program reads images, random
 ones stand in (``standins``).
 """
 
