@@ -1,8 +1,8 @@
 """Public programs written for PyTorch, run unchanged with both packages; their losses compared.
 
-``python tests/distgrad_torch/programs.py FOLDER [name ...] [--write]``: FOLDER holds the ``REPOSITORIES`` under
-their names. Random numbers are NumPy's and dropout is off (``watched.py``); where a program reads images, random
-ones stand in (``standins``).
+``python tests/distgrad_torch/programs.py FOLDER [name ...] [--write]``: FOLDER holds the ``REPOSITORIES``
+under their names. Random numbers are NumPy's and dropout is off (``watched.py``); where a program reads
+images, random ones stand in (``standins``).
 """
 
 import argparse
