@@ -380,6 +380,20 @@ case(
 case("norm", lambda x: dg.norm(x, 3, 1), lambda x: torch.norm(x, 3, 1), (3, 4))
 case("normalize", lambda x: dg.normalize(x, 1.0, 0), lambda x: F.normalize(x, 1.0, 0), (3, 4))
 case("cosine_similarity", dg.cosine_similarity, F.cosine_similarity, (3, 4), (3, 4))
+case(
+    "cosine_similarity (broadcast along the axis)",
+    lambda x, y: dg.cosine_similarity(x, y, axis=-2),
+    lambda x, y: F.cosine_similarity(x, y, dim=-2),
+    (1, 2, 3),
+    (2, 1, 3),
+)
+case(
+    "cosine_similarity (another number of axes)",
+    dg.cosine_similarity,
+    F.cosine_similarity,
+    (2, 3),
+    (4, 2, 3),
+)
 case("pairwise_distance", dg.pairwise_distance, F.pairwise_distance, (3, 4), (3, 4))
 for p in (1.0, 2.0, math.inf):
     case(

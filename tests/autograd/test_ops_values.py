@@ -129,6 +129,18 @@ def test_norms_of_matrices_are_numpys(ord):
             np.testing.assert_allclose(found, np.linalg.norm(x, ord, axis, keepdims), rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "axis"),
+    [((1, 2, 3), (2, 1, 3), -2), ((1, 2, 3), (2, 1, 3), 2), ((2, 3), (4, 2, 3), 1), ((3,), (4, 3), 0)],
+)
+def test_the_cosine_is_that_of_the_broadcast_vectors(one, other, axis):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal(one), rng.standard_normal(other)
+    wide, tall = np.broadcast_arrays(x, y)
+    expected = (wide * tall).sum(axis) / np.linalg.norm(wide, axis=axis) / np.linalg.norm(tall, axis=axis)
+    np.testing.assert_allclose(dg.cosine_similarity(x, y, axis=axis), expected, rtol=1e-12)
+
+
 def test_windows_are_numpys_and_share_memory():
     x = numbers(4, 6)
     tensor = dg.Tensor(x)

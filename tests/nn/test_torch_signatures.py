@@ -24,12 +24,6 @@ LEFT_OUT_OF = {
 }
 #: Defaults that differ, and why.
 OTHER_DEFAULTS = {
-    ("Softmax", "dim"),  # PyTorch's guess of an axis is deprecated; here it must be named
-    ("Softmin", "dim"),
-    ("LogSoftmax", "dim"),
-    ("softmax", "dim"),
-    ("softmin", "dim"),
-    ("log_softmax", "dim"),
     ("Buffer", "data"),  # a tensor of nothing
     ("Parameter", "data"),
     ("PackedSequence", "batch_sizes"),

@@ -9,7 +9,7 @@ import numpy as np
 
 from distgrad.autograd.composite import composite
 from distgrad.autograd.dispatch import Array
-from distgrad.autograd.ops.rules import Axis, normalize_axes, not_zero, widened
+from distgrad.autograd.ops.rules import Axis, broadcast_shape, normalize_axes, not_zero, widened
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import AxisError, OptionError, ShapeError
 
@@ -78,21 +78,37 @@ def normalize(xp: Any, x: Array, /, p: float = 2.0, axis: int = 1, eps: float = 
     return x / xp.maximum(xp.norm(x, ord=p, axis=axis, keepdims=True), not_zero(eps, x.dtype))
 
 
+def _alike_along(xp: Any, x1: Array, x2: Array, axis: int) -> tuple[Array, Array]:
+    """Both with as many axes and, along one of them, as many elements; the other axes stay as they are."""
+    shape = broadcast_shape(x1.shape, x2.shape)
+    (axis,) = normalize_axes(axis, len(shape), "cosine_similarity")
+    out = []
+    for x in (x1, x2):
+        full = (1,) * (len(shape) - len(x.shape)) + tuple(x.shape)
+        whole = (*full[:axis], shape[axis], *full[axis + 1 :])
+        out.append(xp.broadcast_to(xp.reshape(x, full), whole))
+    return out[0], out[1]
+
+
 @composite(
     math="y = Σ x1 x2 / (max(‖x1‖, eps) max(‖x2‖, eps))",
     dtypes="real floating-point",
     samples=[
         Sample(((3, 4), (3, 4))),
         Sample(((2, 3, 4), (3, 4)), {"axis": -1}, note="broadcast"),
+        Sample(((1, 2, 3), (2, 1, 3)), {"axis": -2}, note="vectors that are broadcast"),
+        Sample(((2, 3), (4, 2, 3)), {"axis": 1}, note="another number of axes"),
         Sample((np.zeros((2, 3)), np.ones((2, 3))), note="at 0", grad=False),
     ],
 )
 def cosine_similarity(xp: Any, x1: Array, x2: Array, /, axis: int = 1, eps: float = 1e-8) -> Array:
-    """Cosine of the angle between vectors along an axis."""
+    """Cosine of the angle between vectors along an axis of the shape to which both are broadcast."""
     if not len(x1.shape) and not len(x2.shape):  # vectors of one element
         return xp.cosine_similarity(xp.reshape(x1, (1,)), xp.reshape(x2, (1,)), axis, eps)
     dtype = x1.dtype if x1.dtype == x2.dtype else None  # of two dtypes it is the product's
     x1, x2 = widened(x1, x2)
+    if x1.shape != x2.shape:
+        x1, x2 = _alike_along(xp, x1, x2, axis)
     length1 = xp.maximum(xp.norm(x1, axis=axis), not_zero(eps, x1.dtype))
     length2 = xp.maximum(xp.norm(x2, axis=axis), not_zero(eps, x2.dtype))
     y = xp.sum(x1 * x2, axis=axis) / length1 / length2
