@@ -6,6 +6,8 @@ says for each submodule which modules are asked for a name, in order.
 
 from __future__ import annotations
 
+from distgrad.names.losses import LOSS_FUNCTIONS, LOSS_LAYERS
+
 __all__ = ["ALIASES", "FILES", "PLACES", "ROOM_TABLE", "TOP"]
 
 ROOM_TABLE = """
@@ -99,11 +101,17 @@ _NET_FILES = (
     "upsampling"
 )
 
+_LOSSES = f"distgrad.torch.losses:{' '.join(LOSS_LAYERS)}"
+
 #: For each submodule the modules that are asked for its names, in order; after a colon stand the names, or
 #: a star and the object in the module that has them.
 PLACES = {
-    "nn": ("distgrad.nn", "distgrad.torch.nets"),
-    "nn.functional": ("distgrad.torch.nets:*F", "distgrad.nn.functional"),
+    "nn": (_LOSSES, "distgrad.nn", "distgrad.torch.nets"),
+    "nn.functional": (
+        f"distgrad.torch.losses:{' '.join(LOSS_FUNCTIONS)}",
+        "distgrad.torch.nets:*F",
+        "distgrad.nn.functional",
+    ),
     "nn.init": ("distgrad.nn.init",),
     "nn.parameter": ("distgrad.nn.parameter", "distgrad.nn"),
     "nn.parallel": ("distgrad.parallel", "distgrad.torch.nets"),
@@ -129,7 +137,7 @@ PLACES = {
     "utils.data.distributed": ("distgrad.data",),
     "utils.checkpoint": ("distgrad.autograd",),
     "utils.hooks": ("distgrad.autograd.tensor",),
-    "autograd": ("distgrad.autograd", "distgrad.torch.derivatives"),
+    "autograd": ("distgrad.torch.derivatives:grad", "distgrad.autograd", "distgrad.torch.derivatives"),
     "autograd.functional": ("distgrad.torch.derivatives", "distgrad.func"),
     "autograd.function": ("distgrad.autograd",),
     "autograd.grad_mode": ("distgrad.autograd.modes",),
@@ -165,8 +173,8 @@ PLACES = {
     "hub": ("distgrad.torch.utilities:*hub",),
     "onnx": ("distgrad.torch.utilities:*absent",),
     "_C": ("distgrad.torch.utilities:*internal",),
-    **{f"nn.modules.{name}": ("distgrad.nn",) for name in _NET_FILES.split()},
-    "nn.modules": ("distgrad.nn",),
+    **{f"nn.modules.{name}": (_LOSSES, "distgrad.nn") for name in _NET_FILES.split()},
+    "nn.modules": (_LOSSES, "distgrad.nn"),
     "nn.modules.utils": ("distgrad.torch.nets:*utils",),
 }
 

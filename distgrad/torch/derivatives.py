@@ -8,10 +8,11 @@ from typing import Any
 from distgrad.autograd import func
 from distgrad.autograd.creation import zeros_like
 from distgrad.autograd.dispatch import namespace as ops
-from distgrad.autograd.functional import grad
+from distgrad.autograd.functional import grad as gradients
 from distgrad.autograd.tensor import Tensor
+from distgrad.errors import OptionError
 
-__all__ = ["Variable", "hessian", "jacobian"]
+__all__ = ["Variable", "grad", "hessian", "jacobian"]
 
 
 class _VariableType(type):
@@ -27,12 +28,43 @@ class Variable(metaclass=_VariableType):
     """PyTorch's old name: a tensor, which every tensor is an instance of."""
 
 
+def grad(
+    outputs: Any,
+    inputs: Any,
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    only_inputs: bool = True,
+    allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
+    materialize_grads: bool = False,
+) -> tuple[Any, ...]:
+    """As ``dg.autograd.grad``, with PyTorch's order of arguments.
+
+    Raises:
+        OptionError: ``only_inputs`` is False, or ``is_grads_batched`` True.
+    """
+    if not only_inputs:
+        raise OptionError(
+            "grad: only_inputs=False would add to the grad of other leaves, which grad leaves alone; call "
+            "backward() for that"
+        )
+    if is_grads_batched:
+        raise OptionError(
+            "grad: is_grads_batched=True is one call for several rows; call grad for each row of "
+            "grad_outputs, with retain_graph=True"
+        )
+    return gradients(
+        outputs, inputs, grad_outputs, retain_graph, create_graph, allow_unused, materialize_grads
+    )
+
+
 def _rows(out: Tensor, inputs: tuple[Tensor, ...], create_graph: bool) -> list[tuple[Tensor, ...]]:
     """The gradient of each element of an output."""
     flat = ops.reshape(out, (-1,))
     rows = []
     for place in range(flat.shape[0]):
-        found = grad(
+        found = gradients(
             [flat[place]], list(inputs), retain_graph=True, create_graph=create_graph, allow_unused=True
         )
         rows.append(tuple(zeros_like(x) if g is None else g for g, x in zip(found, inputs, strict=True)))
@@ -88,7 +120,7 @@ def hessian(
     """The second derivatives of a number; arguments as in :func:`jacobian`."""
 
     def gradient(*arguments: Tensor) -> Any:
-        found = grad([func(*arguments)], list(arguments), create_graph=True)
+        found = gradients([func(*arguments)], list(arguments), create_graph=True)
         return tuple(found) if isinstance(inputs, tuple) else found[0]
 
     return jacobian(
@@ -108,9 +140,9 @@ def vjp(
     outs = function(*leaves)
     several = outs if isinstance(outs, tuple) else (outs,)
     given = None if v is None else list(v if isinstance(v, tuple) else (v,))
-    found = grad(list(several), list(leaves), given, create_graph=create_graph, allow_unused=True)
-    gradients = tuple(zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True))
-    return outs, gradients if isinstance(inputs, tuple) else gradients[0]
+    found = gradients(list(several), list(leaves), given, create_graph=create_graph, allow_unused=True)
+    rows = tuple(zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True))
+    return outs, rows if isinstance(inputs, tuple) else rows[0]
 
 
 jvp, hvp = func.jvp, func.hvp
