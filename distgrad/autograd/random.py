@@ -203,7 +203,10 @@ def multinomial(
     if replacement:
         shares = np.cumsum(data, axis=-1)
         draws = source.uniform((*data.shape[:-1], num_samples), np.float64) * shares[..., -1:]
-        return Tensor(to_device((shares[..., None, :] <= draws[..., None]).sum(axis=-1), place))
+        found = np.empty(draws.shape, np.int64)
+        for row in np.ndindex(data.shape[:-1]):
+            found[row] = np.searchsorted(shares[row], draws[row], side="right")
+        return Tensor(to_device(found, place))
     available = int((data > 0).sum(axis=-1).min(initial=data.shape[-1]))
     if num_samples > available:
         raise ShapeError(

@@ -58,10 +58,15 @@ class Generator:
         """Go on from a state that :meth:`get_state` returned."""
         self.seed, self.stream, self._block = state["seed"], state["stream"], state["block"]
 
-    def reserve(self, count: int) -> tuple[int, int, int]:
-        """Pass over ``count`` words, for somebody who draws them by the seed, stream and block returned."""
+    def reserve(self, count: int, times: int = 1) -> tuple[int, int, int]:
+        """Pass over ``count`` words, for somebody who draws them by the seed, stream and block returned.
+
+        Args:
+            count: of words that are drawn at once.
+            times: how often they are.
+        """
         block = self._block
-        self._block += -(-count // _WORDS_PER_BLOCK)
+        self._block += times * -(-count // _WORDS_PER_BLOCK)
         return self.seed, self.stream, block
 
     def reserve_uniform(self, count: int, dtype: Any = np.float32) -> tuple[int, int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence, Sized
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ __all__ = [
     "WeightedRandomSampler",
     "check_batch_size",
 ]
+
+_ROUND = 1 << 16  # indices that are drawn at once with replacement: whole blocks of random words
 
 
 class Sampler(ABC):
@@ -79,11 +81,12 @@ class RandomSampler(_Resumable):
         data_source: the dataset, of which only the length n is asked.
         replacement: whether an index may come again before the others have come.
         num_samples: how many indices an epoch draws (default n); beyond n without replacement, whole
-            permutations follow one another.
+            permutations follow one another. They are drawn as they are asked for: memory does not grow with
+            ``num_samples``.
         generator: where the random numbers come from (default: the one that ``dg.manual_seed`` seeds).
 
     Raises:
-        ValueError: ``num_samples`` is negative, or positive for an empty dataset.
+        ValueError: ``num_samples`` is negative or no whole number, or positive for an empty dataset.
     """
 
     def __init__(
@@ -93,10 +96,14 @@ class RandomSampler(_Resumable):
         num_samples: int | None = None,
         generator: Generator | None = None,
     ) -> None:
-        if num_samples is not None and (num_samples < 0 or (num_samples > 0 and len(data_source) == 0)):
+        if num_samples is not None and (
+            not isinstance(num_samples, int | np.integer)
+            or num_samples < 0
+            or (num_samples > 0 and len(data_source) == 0)
+        ):
             raise ValueError(
                 f"RandomSampler: cannot draw num_samples={num_samples} from a dataset of {len(data_source)}; "
-                "pass a number that is not negative, and a dataset that is not empty"
+                "pass a whole number from 0 on, and a dataset that is not empty"
             )
         self.data_source = data_source
         self.replacement = replacement
@@ -137,17 +144,29 @@ class RandomSampler(_Resumable):
             if self.generator is None:
                 source = Generator()
             source.set_state(state)
-        return iter(self._order(source)[self._begin() :])
+        return self._order(source, self._begin())
 
-    def _order(self, source: Generator) -> list[int]:
-        """The whole epoch, drawn at once: later draws of others from the same source do not mix in."""
-        n, left = len(self.data_source), self.num_samples
-        if self.replacement and left:
-            return source.integers(0, n, (left,)).tolist()
-        order: list[int] = []
-        while len(order) < left:
-            order += source.permutation(n)[: left - len(order)].tolist()
-        return order
+    def _order(self, source: Generator, start: int) -> Iterator[int]:
+        """The epoch from ``start`` on, drawn in rounds.
+
+        The source passes over the whole epoch at once, so that later draws of others do not mix in.
+        """
+        n, total = len(self.data_source), self.num_samples
+        if not total:
+            return iter(())
+        size = _ROUND if self.replacement else n
+        rounds, rest = divmod(total, size)
+        own = Generator.at(source.reserve(size, rounds))  # an index takes a random word
+        if rest:
+            source.reserve(rest if self.replacement else n)  # a permutation is drawn whole
+        own.reserve(size, start // size)
+        bounds = range(start - start % size, total, size)
+        drawn = ((first, self._draw(own, n, min(size, total - first))) for first in bounds)
+        return chain.from_iterable(order[max(0, start - first) :].tolist() for first, order in drawn)
+
+    def _draw(self, source: Generator, n: int, count: int) -> np.ndarray:
+        """One round: ``count`` of the numbers 0 … n−1."""
+        return source.integers(0, n, (count,)) if self.replacement else source.permutation(n)[:count]
 
     def __len__(self) -> int:
         return max(0, self.num_samples - self._index)
@@ -165,8 +184,8 @@ class SubsetRandomSampler(RandomSampler):
         super().__init__(indices, generator=generator)
         self.indices = indices
 
-    def _order(self, source: Generator) -> list[int]:
-        return [int(self.indices[place]) for place in super()._order(source)]
+    def _order(self, source: Generator, start: int) -> Iterator[int]:
+        return (int(self.indices[place]) for place in super()._order(source, start))
 
 
 class WeightedRandomSampler(RandomSampler):
@@ -192,11 +211,11 @@ class WeightedRandomSampler(RandomSampler):
     ) -> None:
         super().__init__(weights, replacement, num_samples, generator)
         self.weights = np.asarray(weights, dtype=np.float64)
-        multinomial(self.weights, num_samples, replacement=replacement, generator=Generator())  # checks them
+        checked = min(num_samples, 1) if replacement else num_samples
+        multinomial(self.weights, checked, replacement=replacement, generator=Generator())
 
-    def _order(self, source: Generator) -> list[int]:
-        drawn = multinomial(self.weights, self.num_samples, replacement=self.replacement, generator=source)
-        return drawn.tolist()
+    def _draw(self, source: Generator, n: int, count: int) -> np.ndarray:
+        return multinomial(self.weights, count, replacement=self.replacement, generator=source).numpy()
 
 
 class DistributedSampler(_Resumable):

@@ -1,6 +1,7 @@
 """Samplers: orders, and that ranks share every epoch out exactly."""
 
-from itertools import chain
+import tracemalloc
+from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -136,7 +137,64 @@ def test_random_sampler_with_num_samples():
     assert list(RandomSampler([], replacement=True, generator=Generator(1))) == []
 
 
-@pytest.mark.parametrize(("data", "num_samples"), [(range(3), -1), ([], 2)])
+WEIGHTS = np.array([0.0, 3.0, 1.0, 0.0, 2.0])
+
+
+def drawn_at_once(kind, count, source):
+    """What a sampler of ``SAMPLERS`` draws, by NumPy from all the random words."""
+    if kind == "permutations":
+        rounds = [np.argsort(source.bits(7), kind="stable") for _ in range(-(-count // 7))]
+        return np.concatenate(rounds)[:count]
+    if kind == "replacement":
+        return source.bits(count) % np.uint64(7)
+    shares = np.cumsum(WEIGHTS)
+    draws = (source.bits(count) >> np.uint64(11)) * 2.0**-53 * shares[-1]
+    return (shares <= draws[:, None]).sum(axis=1)
+
+
+SAMPLERS = {
+    "permutations": lambda count, source: RandomSampler(range(7), False, count, source),
+    "replacement": lambda count, source: RandomSampler(range(7), True, count, source),
+    "weights": lambda count, source: WeightedRandomSampler(WEIGHTS, count, generator=source),
+}
+
+
+COUNTS = [("permutations", count) for count in (1, 7, 20, 1001)]
+COUNTS += [(kind, count) for kind in ("replacement", "weights") for count in (1, 7, 65535, 65536, 140001)]
+
+
+@pytest.mark.parametrize(("kind", "count"), COUNTS)
+def test_an_epoch_in_rounds_is_the_one_drawn_at_once(kind, count):
+    source, other = Generator(3), Generator(3)
+    sampler = SAMPLERS[kind](count, source)
+    indices = iter(sampler)
+    expected = drawn_at_once(kind, count, other)
+    assert source.get_state() == other.get_state()  # before an index is drawn
+    source.bits(99)
+    np.testing.assert_array_equal(list(indices), expected)
+    begin = {"index": count // 2, "generator": Generator(3).get_state()}
+    sampler.load_state_dict(begin)
+    np.testing.assert_array_equal(list(sampler), expected[count // 2 :])
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_an_epoch_of_ten_thousand_million_takes_little_memory(kind):
+    count = 10**10
+    tracemalloc.start()
+    sampler = SAMPLERS[kind](count, Generator(3))
+    first = list(islice(sampler, 100))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 << 20
+    assert len(sampler) == count
+    np.testing.assert_array_equal(first, drawn_at_once(kind, 100, Generator(3)))
+    sampler.load_state_dict({"index": count - 3, "generator": Generator(3).get_state()})
+    last = list(iter(sampler))  # list(sampler) makes room for len(sampler)
+    assert len(last) == 3
+    assert set(last) <= set(range(7))
+
+
+@pytest.mark.parametrize(("data", "num_samples"), [(range(3), -1), (range(3), 1e10), ([], 2)])
 def test_random_sampler_rejects(data, num_samples):
     with pytest.raises(ValueError, match=f"num_samples={num_samples} from a dataset of {len(data)}"):
         RandomSampler(data, num_samples=num_samples)
