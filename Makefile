@@ -40,6 +40,7 @@ test: $(TEST_READY) $(DOUBLE_READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	@$(VENV)/bin/distgrad warm --all  # or tests with time limits would compile, several at once
 	@echo "make: the tests' two halves run side by side, and each shows what it has done when it is over"
 	@$(MAKE) --no-print-directory -j2 --output-sync=target test-engine test-ranks
 

@@ -201,8 +201,11 @@ def test_every_function_that_python_calls_says_what_it_is_compiled_for():
 
     for name, char in jobs():
         module = importlib.import_module(f"distgrad.backend.kernels.{name.partition('.')[0]}")
+        compiled = [getattr(value, "py_func", None) for value in vars(module).values()]
         for value in vars(module).values():
             if isinstance(value, types.FunctionType) and value.__module__ == module.__name__:
+                if value in compiled:  # Python calls what is made of it
+                    continue
                 called = [getattr(module, each, None) for each in value.__code__.co_names]
                 assert all(hasattr(each, "entry") for each in called if hasattr(each, "targetoptions")), value
         for entry, arguments in find_entries(name, char, rare=True):

@@ -206,12 +206,20 @@ def compiling(name: str) -> Iterator[None]:
         _count(1)
         stack.callback(_count, -1)
         if _own_folder(folder):
+            stack.callback(_remove, path := folder / f"compiling {name} {_HERE}")
             with contextlib.suppress(OSError):  # a full disk, or one that knows no locks
-                _lock(stack.enter_context((folder / f"compiling {name} {_HERE}").open("w")))
+                _lock(stack.enter_context(path.open("w")))
         if gc.isenabled():
             gc.disable()
             stack.callback(gc.enable)
         yield
+
+
+def _remove(path: Path) -> None:
+    """Leave nothing behind; whoever waits for the lock of a file that is gone gets it all the same."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+        path.parent.rmdir()
 
 
 def _count(change: int) -> None:
