@@ -38,6 +38,10 @@ IN_OTHER_LIBRARIES = {
     *("fft", "ifft", "fftn", "ifftn", "rfft", "irfft", "rfftn", "irfftn", "hfft", "ihfft"),
     *("cholesky", "cofactors", "cofactors_vjp", "det", "eigh", "eigvalsh", "inv", "matrix_norm"),
     *("matrix_power", "matrix_rank", "pinv", "qr", "slogdet", "solve", "svd", "svdvals"),
+    *("fft2", "ifft2", "rfft2", "irfft2", "hfft2", "ihfft2", "hfftn", "ihfftn", "stft", "istft"),
+    *("cholesky_inverse", "cholesky_solve", "eig", "eigvals", "lstsq", "lu", "lu_factor", "lu_solve"),
+    *("matrix_exp", "matrix_sqrth", "pca_lowrank", "polar_decomposition", "solve_triangular"),
+    *("svd_lowrank", "tensorinv", "tensorsolve", "triangular_solve"),
 }
 
 

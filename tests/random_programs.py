@@ -117,7 +117,8 @@ def value_if_smooth(step, values):
             )
     except (DistgradError, IndexError, np.linalg.LinAlgError):
         return None
-    bend = np.abs(after - 2 * here + before)
+    with np.errstate(invalid="ignore"):  # what has left the numbers does not fit
+        bend = np.abs(after - 2 * here + before)
     fits = here.dtype == np.float64 and here.size and np.abs(here).max() <= LARGEST
     return here if fits and bend.max() <= 100 * step_size**2 else None
 

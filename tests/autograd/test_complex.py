@@ -12,8 +12,8 @@ from distgrad.errors import DTypeError, GraphError
 
 #: Whose gradient with respect to a complex input is refused.
 REFUSED = {"cholesky", "qr", "svd", "pinv", "slogdet"}
-#: Others: vectors of eigh have any phase, losses compare, astype drops an imaginary part.
-APART = {"round", "eigh", "astype", "multi_margin_loss", "multilabel_margin_loss"}
+#: Others: vectors of eigh have any phase, losses compare, astype drops an imaginary part, lstsq ends in pinv.
+APART = {"round", "eigh", "lstsq", "astype", "multi_margin_loss", "multilabel_margin_loss"}
 #: Whose gradient goes through what is refused.
 ONCE = {"svdvals", "matrix_norm"}
 

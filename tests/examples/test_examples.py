@@ -68,7 +68,7 @@ def number(pattern, text):
 
 
 BENCHMARKS = EXAMPLES.parent / "benchmarks"
-HOST_ALONE = {"exact", "first_step", "kernels"}  # CPUs alone have that mode, and what Numba compiles
+HOST_ALONE = {"exact", "first_step", "kernels", "thread_levels"}  # what CPUs, Numba and MPI alone have
 PROGRAMS = [
     path.relative_to(EXAMPLES.parent).as_posix()
     for path in sorted([*EXAMPLES.glob("*.py"), *BENCHMARKS.glob("*.py")])

@@ -11,7 +11,7 @@ from distgrad.backend.kernels.optimizer import run_rule
 from distgrad.backend.kernels.support import kernel
 
 
-@kernel("x1 x1 x1 n n x x x x x x x")
+@kernel("x1 x1 x1 n n x x x x x x x", elementwise=True)
 def _rmsprop(
     p: Any, g: Any, v: Any, m: Any, b: Any, sign: Any, decay: Any, alpha: Any, rest: Any, eps: Any,
     momentum: Any, lr: Any,

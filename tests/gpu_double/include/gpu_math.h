@@ -1,5 +1,6 @@
 // CUDA's arithmetic beyond C's: intrinsics, atomics, mixed min and max.
 #pragma once
+using std::abs;  // of floating numbers too
 
 #define GPU_BITS(name, From, To)                    \
     static inline To name(From x) {                 \
@@ -68,6 +69,10 @@ static inline double sinpi(double x) { return sin(M_PI * x); }
 static inline double cospi(double x) { return cos(M_PI * x); }
 static inline float exp10f(float x) { return powf(10.0f, x); }
 static inline double exp10(double x) { return pow(10.0, x); }
+static inline double cyl_bessel_i0(double x) { return std::cyl_bessel_i(0.0, fabs(x)); }
+static inline float cyl_bessel_i0f(float x) { return (float)cyl_bessel_i0((double)x); }
+static inline double cyl_bessel_i1(double x) { return copysign(std::cyl_bessel_i(1.0, fabs(x)), x); }
+static inline float cyl_bessel_i1f(float x) { return (float)cyl_bessel_i1((double)x); }
 static inline double normcdf(double x) { return 0.5 * erfc(-x * M_SQRT1_2); }
 static inline float normcdff(float x) { return 0.5f * erfcf(-x * (float)M_SQRT1_2); }
 

@@ -163,17 +163,16 @@ def convolution_input(
 
 
 def convolution_weight(
-    cotangent: Any,
-    x: Any,
-    *,
-    shape: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: int,
-    home: Any = None,
+    cotangent: Any, x: Any, *, shape: Any, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Any:
-    """The transpose in weight, written home where it can be."""
+    """The transpose in weight."""
+    return weight_into(cotangent, x, shape, stride, padding, dilation, groups, None)
+
+
+def weight_into(
+    cotangent: Any, x: Any, shape: Any, stride: Any, padding: Any, dilation: Any, groups: int, home: Any
+) -> Any:
+    """The transpose in weight, written ``home`` where it can be."""
     setting = _setting(x.shape, shape, stride, padding, dilation, groups)
     taken = prepare(cotangent, x)
     if setting is None or taken is None or cotangent.shape != setting.y:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distgrad.backend.kernels.cuda.conv import convolution_weight
+from distgrad.backend.kernels.cuda.conv import weight_into
 from distgrad.backend.kernels.cuda.launch import arithmetic, writable
 
 
@@ -12,8 +12,7 @@ def weight_gradient(
     g: Any, x: Any, weight_shape: Any, stride: Any, padding: Any, dilation: Any, groups: int, into: Any
 ) -> Any:
     """Gradient in weight."""
-    geometry = {"shape": weight_shape, "stride": stride, "padding": padding, "dilation": dilation}
-    return convolution_weight(g, x, **geometry, groups=groups, home=into[0])
+    return weight_into(g, x, weight_shape, stride, padding, dilation, groups, into[0])
 
 
 def bias_gradient(g: Any, into: Any) -> Any:
