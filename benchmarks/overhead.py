@@ -8,17 +8,22 @@ A turn on a GPU ends when the GPU has done its calls.
 Every case runs on a few elements, so that the time is the library's own. The two libraries take turns, a
 few milliseconds each; a time is the median over the turns, a ratio the median of the ratios of neighbouring
 turns, and both columns come from one process with one thread. The exit status tells whether all bars hold.
+
+The last table holds operations made of others: least microseconds of processor time a call, of the formula
+alone on the same tensors, and of the public function around a formula that does nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import platform
 import statistics
 import sys
 import time
+import timeit
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -27,6 +32,7 @@ import numpy as np
 import torch
 
 import distgrad as dg
+from distgrad.autograd.dispatch import namespace
 from distgrad.backend.device import CPU, Device
 from distgrad.script import add_device_option, find_device, synchronize
 
@@ -139,6 +145,71 @@ def operation(
     )
 
 
+@dataclass
+class Wrapping:
+    """What a public function adds to the operations that it is made of.
+
+    Attributes:
+        name: what was run.
+        whole_us, parts_us, extra_us: least microseconds a call of the function, of its formula, and of the
+            function around an empty one.
+        bar: what it must not exceed.
+    """
+
+    name: str
+    whole_us: float
+    parts_us: float
+    extra_us: float
+    bar: float = 0.8
+
+    @property
+    def holds(self) -> bool:
+        """Whether the bar is kept."""
+        return self.extra_us <= self.bar
+
+    def __str__(self) -> str:
+        verdict = f"at most {self.bar:g}: {'yes' if self.holds else 'NO'}"
+        return f"{self.name:34} {self.whole_us:10.2f} {self.parts_us:10.2f} {self.extra_us:8.2f}   {verdict}"
+
+
+#: Operation made of others, shapes of its inputs, and its call.
+COMPOSITES: list[tuple[Any, list[tuple[int, ...]], Callable[..., Any]]] = [
+    (dg.logit, [(4,)], lambda f, x: f(x)),
+    (dg.relu6, [(4,)], lambda f, x: f(x)),
+    (dg.smooth_l1_loss, [(4,), (4,)], lambda f, x, y: f(x, y)),
+    (dg.bmm, [(2, 3, 3), (2, 3, 3)], lambda f, x, y: f(x, y)),
+    (dg.norm, [(4, 4)], lambda f, x: f(x)),
+    (dg.split, [(4, 4)], lambda f, x: f(x, 2)),
+    (dg.pad, [(4, 4)], lambda f, x: f(x, ((1, 1), (0, 0)))),
+    (dg.gather, [(4, 4)], lambda f, x: f(x, 1, _PLACES)),
+    (dg.dropout, [(4,)], lambda f, x: f(x, p=0.5)),
+    (dg.batch_norm, [(2, 3, 4), (3,), (3,)], lambda f, x, w, b: f(x, w, b)),
+    (dg.scaled_dot_product_attention, [(1, 2, 3, 4)] * 3, lambda f, q, k, v: f(q, k, v)),
+    (dg.einsum, [(4, 4), (4, 4)], lambda f, x, y: f("ij,jk->ik", x, y)),
+]
+_PLACES = dg.asarray([[0, 1], [1, 0]])
+
+
+def least(call: Call, number: int) -> float:
+    """Least processor time of one call, in microseconds."""
+    return 1e6 * min(timeit.repeat(call, number=number, repeat=5, timer=time.process_time)) / number
+
+
+def wrapping(rounds: int) -> Iterator[Wrapping]:
+    """Composites beside their formulas, on the CPU."""
+    for operation, shapes, run in COMPOSITES:
+        xs = [dg.sigmoid(x).detach().requires_grad_() for x in inputs(shapes, CPU)[0]]
+        whole = functools.partial(run, operation, *xs)
+        parts = functools.partial(run, functools.partial(operation.record.formula, namespace), *xs)
+        number = max(1, int(TURN_S / 5 / seconds(whole, 10)))
+        pairs = [(least(whole, number), least(parts, number)) for _ in range(rounds)]
+        scope = operation.__globals__
+        formula, scope["formula"] = scope["formula"], lambda *args, **options: None
+        extra = min(least(whole, 1000) for _ in range(rounds))
+        scope["formula"] = formula
+        yield Wrapping(operation.__name__, *[min(column) for column in zip(*pairs, strict=True)], extra)
+
+
 def train_tiny(nn: Any, optim: Any, loss: Callable[..., Any], x: Any, y: Any, **options: Any) -> Call:
     """A training step of 16 → 16 → 16 → 2 with tanh on 16 samples: zero, forward, backward, AdamW."""
     model = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 2))
@@ -196,7 +267,7 @@ def main() -> int:
     torch.set_num_threads(1)
     print(f"Python {platform.python_version()}, NumPy {np.__version__}, PyTorch {torch.__version__}")
     print(f"{'microseconds':34} {'distgrad':>10} {'PyTorch':>10} {'ratio':>8}")
-    rows = []
+    rows: list[Row | Wrapping] = []
     parts = [
         bars(options.rounds, device),
         *(operation(*each, options.rounds, device) for each in OPERATIONS),
@@ -204,6 +275,10 @@ def main() -> int:
     for row in itertools.chain(*parts):
         print(row, flush=True)
         rows.append(row)
+    print(f"{'microseconds of processor time':34} {'whole':>10} {'parts':>10} {'extra':>8}")
+    for line in wrapping(options.rounds):
+        print(line, flush=True)
+        rows.append(line)
     if options.json:
         with open(options.json, "w") as file:
             json.dump([asdict(row) for row in rows], file, indent=1)

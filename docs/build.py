@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 
 import distgrad as dg
-from distgrad.autograd.composite import Composite
 from distgrad.autograd.dispatch import namespace
 from distgrad.autograd.later import PUBLIC
-from distgrad.autograd.primitive import REGISTRY, Primitive, Reject
+from distgrad.autograd.primitive import REGISTRY, Composite, Primitive, Reject
 from distgrad.autograd.samples import Case, is_floating, reject_cases, sample_cases
 from distgrad.backend.device import Device
 

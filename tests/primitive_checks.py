@@ -6,11 +6,13 @@
 
 import gc
 import inspect
+import sys
 import weakref
 
 import numpy as np
 import pytest
 
+from distgrad.autograd.dispatch import namespace
 from distgrad.autograd.functional import grad
 from distgrad.autograd.samples import is_floating
 from distgrad.autograd.tensor import Tensor
@@ -198,6 +200,25 @@ def check_formula_on_arrays(case):
     found = found if isinstance(found, tuple | list) else [found]
     for out, reference in zip(found, expected, strict=True):
         np.testing.assert_array_equal(out, reference)
+
+
+def check_calls_of_a_composite(case):
+    """Around the formula the public function is one call of Python: what takes others is there for arrays."""
+    operation, calls = namespace.__dict__[case.record.name], []
+    numbers = np.ndarray | float | int
+    given = [Tensor(np.asarray(x)) if isinstance(x, numbers) else x for x in case.arguments()]
+    options = case.example.attributes.items()
+    options = {key: Tensor(x) if isinstance(x, np.ndarray) else x for key, x in options}
+    case.call(*case.inputs())  # which compiles it
+    scope = operation.__globals__
+    formula, scope["formula"] = scope["formula"], lambda *args, **options: None
+    sys.setprofile(lambda frame, event, what: calls.append(frame.f_code) if event == "call" else None)
+    try:
+        operation(*given, **options)
+    finally:
+        sys.setprofile(None)
+        scope["formula"] = formula
+    assert len(calls) <= 2 + any(each.co_name == "<listcomp>" for each in calls), calls
 
 
 def _spread(case):

@@ -180,6 +180,8 @@ def _lone_bfloat16(parts: Sequence[Any]) -> np.dtype | None:
 
 def result_dtype(*parts: Any) -> np.dtype:
     """What comes of dtypes and Python numbers: NumPy's choice, but whole ones join the floating ones."""
+    if len(parts) == 2 and parts[1].__class__ in (int, float) and getattr(parts[0], "kind", "") == "f":
+        return parts[0]  # what most calls ask
     narrow = _lone_bfloat16(parts)
     if narrow is not None:
         return narrow

@@ -1,8 +1,16 @@
-"""The one path that every operation takes, compiled for each primitive when it is first called.
+"""The one path that every operation takes, compiled for each of them when it is first called.
 
-:mod:`distgrad.autograd.source` writes two functions: the public function, with the formula's own signature,
-which unwraps tensors, runs the formula and records a node; and ``backward``, which calls the vjps of those
-inputs that want a gradient. A call costs the formula and a few attribute loads.
+:mod:`distgrad.autograd.codegen` writes two functions for a primitive: the public function, with the formula's
+own signature, which unwraps tensors, runs the formula and records a node; and ``backward``, which calls the
+vjps of those inputs that want a gradient. A call costs the formula and a few attribute loads.
+
+A composite's formula calls operators and functions that have gradients of their own, so that it needs none.
+On tensors ``xp`` is the Tensor namespace, and the graph holds the operations inside; on arrays (in other
+formulas and gradients) it is the backend::
+
+    @composite(math="y = x1 x2ᵀ", samples=[Sample(((3, 4), (2, 4)))])
+    def outer_rows(xp, x1, x2, /):
+        return xp.matmul(x1, xp.matrix_transpose(x2))
 """
 
 from __future__ import annotations
@@ -16,14 +24,14 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
 
-from distgrad.autograd.casting import ACTIVE, MIXED, WIDE, cast_inputs, settle
+from distgrad.autograd.casting import ACTIVE, MIXED, WIDE, cast_inputs, result_dtype, settle
+from distgrad.autograd.codegen import backward_source, call_source, public_signature
 from distgrad.autograd.graph import Node, OutputNode, home, next_number
 from distgrad.autograd.later import find_operation
 from distgrad.autograd.lines import inside, outside, user_line
 from distgrad.autograd.modes import modes
 from distgrad.autograd.porting import wrong_arguments
-from distgrad.autograd.primitive import REGISTRY, Primitive, Reject, Sample
-from distgrad.autograd.source import backward_source, call_source, public_signature
+from distgrad.autograd.primitive import REGISTRY, Composite, Primitive, Reject, Sample
 from distgrad.autograd.tensor import OPERANDS, Tensor, constant, share
 from distgrad.backend.device import Device, device_of, follow
 from distgrad.backend.kernels.table import accelerated
@@ -32,7 +40,7 @@ from distgrad.backend.numpy import numpy_namespace
 from distgrad.errors import AxisError, DeviceError, DistgradError, DTypeError, ShapeError
 
 __all__ = [
-    "CREATORS", "Array", "Operation", "namespace", "namespaces", "operator_method", "primitive",
+    "CREATORS", "Array", "Operation", "composite", "namespace", "namespaces", "operator_method", "primitive",
     "tensor_namespace",
 ]  # fmt: skip
 
@@ -113,21 +121,66 @@ def primitive(
             samples=samples,
             rejects=rejects,
         )
-        if record.name in REGISTRY:
-            raise TypeError(f"primitive {record.name}: registered twice")
-        taken = {*record.inputs, *record.attributes} & {*_GLOBALS, *_LOCALS}
-        if taken:
-            raise TypeError(f"primitive {record.name}: {sorted(taken)} are names in the compiled functions")
-        REGISTRY[record.name] = record
-        add_formula(record.name, accelerated(record.name, formula))
-        operation = _compiled_later(record, lambda: call_source(record))
-        operation.__signature__ = public_signature(record)
-        operation.record = record
+        operation = _register(record)
         operation.vjp = _vjp_decorator(record)
-        namespace.__dict__[record.name] = operation
         return cast("Operation[P]", operation)
 
     return decorate
+
+
+def composite(
+    *,
+    math: str,
+    source: str = "",
+    shape: Callable[..., Any] | None = None,
+    dtypes: str = "all",
+    result: str = "promote",
+    domain: tuple[float, float] | None = None,
+    samples: Sequence[Sample] = (),
+    rejects: Sequence[Reject] = (),
+) -> Callable[[Callable[Concatenate[Any, P], Any]], Operation[P]]:
+    """Make a public operation from a formula of other operations; arguments as in :class:`Primitive`.
+
+    Returns:
+        A decorator. Its result is the public function, with ``record`` attached.
+    """
+
+    def decorate(formula: Callable[Concatenate[Any, P], Any]) -> Operation[P]:
+        record = Composite(
+            name=formula.__name__,
+            formula=formula,
+            math=math,
+            source=source,
+            shape=shape,
+            dtypes=dtypes,
+            result=result,
+            domain=domain,
+            samples=samples,
+            rejects=rejects,
+        )
+        return cast("Operation[P]", _register(record))
+
+    return decorate
+
+
+def _register(record: Primitive) -> Any:
+    """Enter a record in the registry and the namespaces; returns the public function."""
+    name = record.name
+    if name in REGISTRY:
+        raise TypeError(f"{name}: registered twice")
+    taken = {*list(record.signature.parameters)[1:]} & {*_GLOBALS, *_LOCALS}
+    if taken:
+        raise TypeError(f"{name}: {sorted(taken)} are names in the compiled functions")
+    REGISTRY[name] = record
+    if isinstance(record, Composite):  # a backend's own may have another signature
+        add_formula(name, record.formula, replace=True)
+    else:
+        add_formula(name, accelerated(name, record.formula))
+    operation = _compiled_later(record, lambda: call_source(record))
+    operation.__signature__ = public_signature(record)
+    operation.record = record
+    namespace.__dict__[name] = operation
+    return operation
 
 
 def _vjp_decorator(record: Primitive) -> Callable[..., Any]:
@@ -184,6 +237,8 @@ def operator_method(name: str, side: str = "left") -> Any:
 #: The version cell of what is no Tensor: never changes as far as the engine knows.
 UNCHANGED = [0]
 
+_NUMBERS = (int, float, complex)
+
 
 def optional(value: Any, where: str, name: str) -> Any:
     """As :func:`constant`, for an input that may be None."""
@@ -194,6 +249,40 @@ def lone(value: Any, where: str, name: str) -> Any:
     """As :func:`constant`, for an only input: a number becomes an array, for want of others to follow."""
     value = constant(value, where, name)
     return value if value.__class__ in namespaces else np.asarray(value)
+
+
+#: Classes of arguments that are no arrays, or tensors already.
+PLAIN = frozenset({Tensor, bool, dict, float, int, list, str, tuple, type(None)})
+
+
+def as_operand(value: Any) -> Any:
+    """An array, which may also be a scalar of NumPy's, as a tensor; anything else as it is."""
+    if isinstance(value, np.generic):
+        value = np.asarray(value)
+    return Tensor(value) if value.__class__ in namespaces else value
+
+
+def tensors(record: Composite, values: Sequence[Any]) -> list[Any]:
+    """The inputs of a composite as tensors, where some are arrays or numbers.
+
+    A number gets the dtype of those beside it: a formula that combines two numbers first would give them a
+    dtype of their own, and float64 to the result.
+    """
+    found = []
+    for name, value in zip(record.inputs, values, strict=True):
+        if not isinstance(value, Tensor) and (value is not None or name not in record.optional):
+            value = as_operand(constant(value, record.name, name))
+        found.append(value)
+    others = [value._data for value in found if isinstance(value, Tensor)]
+    dtypes = {each.dtype for each in others if each.dtype.kind in "fc"} or {each.dtype for each in others}
+    for place, value in enumerate(found):
+        if isinstance(value, _NUMBERS):
+            dtype = result_dtype(*dtypes, value)
+            if not others or others[0].__class__ is np.ndarray:
+                found[place] = Tensor(np.asarray(value, dtype))
+            else:
+                found[place] = tensor_namespace(others[0]).full((), value, dtype=dtype)
+    return found
 
 
 def unwrap_sequence(values: Any, where: str, name: str) -> tuple[list[Any], list[Any], list[Any]]:
@@ -273,9 +362,9 @@ def on_complex(record: Primitive) -> Primitive:
 
 
 def _conjugating(record: Primitive) -> Callable[..., Any]:
-    def backward(xp: Any, g: Any, saved: Any, edges: Any, grads: Any) -> Any:
+    def backward(xp: Any, g: Any, saved: Any, edges: Any, walk: Any) -> Any:
         turned = tuple(map(xp.conj, g)) if isinstance(g, tuple) else xp.conj(g)
-        found = cast("Callable[..., Any]", record.backward)(xp, turned, saved, edges, grads)
+        found = cast("Callable[..., Any]", record.backward)(xp, turned, saved, edges, walk)
         return tuple([None if each is None else xp.conj(each) for each in found])
 
     return backward
@@ -370,14 +459,21 @@ def _scope(record: Primitive) -> dict[str, Any]:
     return {**_GLOBALS, "record": record, "formula": accelerated(record.name, record.formula)}
 
 
-_LOCALS = ("each", "error", "misnamed", "misplaced", "node", "out", "outs")
+_LOCALS = ("each", "error", "misnamed", "misplaced", "node", "out", "outs", "xp")
 _HELPERS = (
-    *(DistgradError, Node, Tensor, as_array, constant, explain, home, lone, on_complex, optional),
-    *(outside, pick, several, share, unwrap_sequence, wrong_arguments, wrong_dtype),
+    *(DistgradError, Node, Tensor, as_array, as_operand, constant, explain, home, lone, on_complex),
+    *(optional, outside, pick, several, share, tensor_namespace, tensors, unwrap_sequence),
+    *(wrong_arguments, wrong_dtype),
 )
 _GLOBALS: dict[str, Any] = {each.__name__: each for each in _HELPERS}
 _GLOBALS |= {"ACTIVE": ACTIVE, "cast_inputs": lambda *each: cast_inputs(namespace.astype, *each)}
 _GLOBALS |= {"MIXED": MIXED, "WIDE": WIDE, "settle": settle}
-_GLOBALS |= {"OPERANDS": OPERANDS, "getframe": sys._getframe, "inside": inside}
-_GLOBALS |= {"UNCHANGED": UNCHANGED, "modes": modes, "namespaces": namespaces, "ndarray": np.ndarray}
+_GLOBALS |= {"OPERANDS": OPERANDS, "PLAIN": PLAIN, "getframe": sys._getframe, "inside": inside}
+_GLOBALS |= {
+    "UNCHANGED": UNCHANGED,
+    "modes": modes,
+    "namespace": namespace,
+    "namespaces": namespaces,
+    "ndarray": np.ndarray,
+}
 _GLOBALS |= {"new": object.__new__, "next_number": next_number, "numpy_namespace": numpy_namespace}

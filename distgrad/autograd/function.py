@@ -186,7 +186,7 @@ class _Call:
         self._node = weakref.ref(node)
 
     def backward(
-        self, xp: Any, g: Any, saved: tuple[Any, ...], edges: tuple[Any, ...], grads: Any
+        self, xp: Any, g: Any, saved: tuple[Any, ...], edges: tuple[Any, ...], walk: Any
     ) -> list[Any]:
         """Call the user's ``backward``, on tensors."""
         if self._cls.backward is Function.backward:

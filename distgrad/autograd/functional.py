@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.autograd.codegen import retained_names
 from distgrad.autograd.dispatch import as_array, namespace, namespaces, numpy_namespace, tensor_namespace
 from distgrad.autograd.graph import Arithmetic, Leaf, Node, OutputNode, run_backward
 from distgrad.autograd.modes import modes
 from distgrad.autograd.primitive import Primitive
-from distgrad.autograd.source import retained_names
 from distgrad.autograd.tensor import Tensor, make_tensor
 from distgrad.backend.device import follow
 from distgrad.errors import DTypeError, GraphError, ShapeError

@@ -397,6 +397,10 @@ class _Walk:
             if leaf.observer is not None:
                 leaf.observer.gradient_ready(leaf)
 
+    def take(self, target: Any) -> Any:
+        """The sum of what came to a node or leaf so far, or None; the caller hands it back in its own."""
+        return self.grads.pop(target, None)
+
     def show(self, node: Node, g: Any) -> Any:
         """Let those who asked for a result's gradient see it; returns it as the hooks leave it."""
         if node.hooks is not None:
@@ -449,7 +453,7 @@ class _Walk:
         if arithmetic.unpack is not None:
             saved = arithmetic.unpack(node)
         try:
-            return node.op.backward(xp, g, saved, edges, self.grads)
+            return node.op.backward(xp, g, saved, edges, self)
         except Exception as error:
             error.add_note(f"in backward of {describe(node)}")
             raise

@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["REGISTRY", "Primitive", "Reject", "Sample", "Vjp"]
+__all__ = ["REGISTRY", "Composite", "Primitive", "Reject", "Sample", "Vjp"]
 
 #: dtype characters that each category of the array API standard holds (NumPy's codes; E is bfloat16).
 DTYPE_CHARS = {
@@ -194,3 +194,22 @@ class Primitive:
             if name in self.vjps:
                 raise TypeError(f"vjp of {self.name}: {name!r} has a gradient already")
             self.vjps[name] = record
+
+
+@dataclass
+class Composite(Primitive):
+    """The record of an operation made of other operations, whose gradients are its own.
+
+    A sequence is one of its plain arguments, and its samples' ``args`` are all positional arguments, arrays
+    or not.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.variadic:
+            self.inputs, self.variadic = (), False
+
+    @property
+    def differentiable(self) -> bool:
+        """Yes: through the operations that it is made of."""
+        return True

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import distgrad as dg
-from distgrad.autograd.composite import composite
-from distgrad.autograd.dispatch import namespace, numpy_namespace
+from distgrad.autograd.dispatch import composite, namespace, numpy_namespace
 from distgrad.autograd.primitive import REGISTRY
 from distgrad.nn import functional as F
 

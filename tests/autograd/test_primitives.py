@@ -4,10 +4,9 @@ import numpy as np
 import primitive_checks as checks
 import pytest
 
-from distgrad.autograd.composite import Composite
 from distgrad.autograd.gradcheck import gradcheck, gradgradcheck
 from distgrad.autograd.ops.rules import broadcast_shape
-from distgrad.autograd.primitive import DTYPE_CHARS, REGISTRY, Sample
+from distgrad.autograd.primitive import DTYPE_CHARS, REGISTRY, Composite, Sample
 from distgrad.autograd.samples import Case, is_floating, reject_cases, sample_cases
 from distgrad.errors import DistgradError, DTypeError
 
@@ -96,6 +95,11 @@ def test_memory_layout_does_not_matter(case):
 @each([case for case in CASES if isinstance(case.record, Composite)])
 def test_a_composite_computes_the_same_on_arrays(case):
     checks.check_formula_on_arrays(case)
+
+
+@each([case for case in CASES if isinstance(case.record, Composite)])
+def test_a_composite_adds_one_call_to_its_parts(case):
+    checks.check_calls_of_a_composite(case)
 
 
 @each(list(reject_cases()))

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.composite import composite
-from distgrad.autograd.dispatch import Array, primitive
+from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.conv import Sizes
 from distgrad.autograd.ops.pool import at_places
 from distgrad.autograd.ops.rules import Shape

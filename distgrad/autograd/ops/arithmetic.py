@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.composite import composite
-from distgrad.autograd.dispatch import Array, primitive
+from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.elementwise import BINARY, MISFIT, UNARY
 from distgrad.autograd.ops.rules import broadcast_shape, same_shape
 from distgrad.autograd.primitive import Reject, Sample

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.composite import composite
-from distgrad.autograd.dispatch import Array
+from distgrad.autograd.dispatch import Array, composite
 from distgrad.autograd.ops.linalg_products import diagonal_key
 from distgrad.autograd.ops.rules import Shape, first_shape, normalize_axes, plain
 from distgrad.autograd.primitive import Reject, Sample

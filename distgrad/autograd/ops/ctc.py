@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.composite import composite
-from distgrad.autograd.dispatch import Array
+from distgrad.autograd.dispatch import Array, composite
 from distgrad.autograd.ops.rules import at_hand
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import DTypeError, ShapeError

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from distgrad.autograd.composite import composite
-from distgrad.autograd.dispatch import Array, primitive
+from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.rules import Shape, plain
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.device import device_of

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.composite import composite
-from distgrad.autograd.dispatch import Array, check_devices, primitive
+from distgrad.autograd.dispatch import Array, check_devices, composite, primitive
 from distgrad.autograd.ops.arrange import along, one_axis
 from distgrad.autograd.ops.rules import at_hand, first_shape, plain
 from distgrad.autograd.ops.scatter import add_at_positions, check_index, key_of_elements

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.composite import composite
-from distgrad.autograd.dispatch import Array, primitive
+from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.linalg_solve import REGULAR
 from distgrad.autograd.ops.rules import Shape, normalize_axes
 from distgrad.autograd.primitive import Reject, Sample

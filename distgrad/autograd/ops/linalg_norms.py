@@ -6,8 +6,7 @@ import functools
 import math
 from typing import Any
 
-from distgrad.autograd.composite import composite
-from distgrad.autograd.dispatch import Array, primitive
+from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.rules import Axis, in_float32, reduced_shape, restore_axes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import AxisError, OptionError, ShapeError

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distgrad.autograd.casting import limits
-from distgrad.autograd.composite import composite
-from distgrad.autograd.dispatch import Array, primitive
+from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.rules import Before, Into, Shape, added, mixed_dtypes, widened
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import DTypeError, ShapeError

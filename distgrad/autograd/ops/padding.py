@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.composite import composite
-from distgrad.autograd.dispatch import Array, primitive
+from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.rules import Shape, widened
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import OptionError, ShapeError

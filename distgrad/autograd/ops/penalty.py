@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.composite import composite
-from distgrad.autograd.dispatch import Array, primitive
+from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.rules import at_hand, broadcast_shape, not_zero
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import DTypeError, OptionError

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.composite import composite
-from distgrad.autograd.dispatch import Array, primitive
+from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.conv import Geometry, Sizes, interior, pad
 from distgrad.autograd.ops.rules import Shape, at_hand, pairs, widened
 from distgrad.autograd.ops.scatter import check_index

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from distgrad.autograd.composite import composite
-from distgrad.autograd.dispatch import Array
+from distgrad.autograd.dispatch import Array, composite
 from distgrad.autograd.ops.rules import normalize_axes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import AxisError, ShapeError

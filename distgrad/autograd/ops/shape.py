@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.casting import meet
-from distgrad.autograd.composite import composite
-from distgrad.autograd.dispatch import Array, primitive
+from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.rules import Shape, at_hand, normalize_axes, plain, same_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.device import CPU, device_of, resolve, to_device

@@ -1,7 +1,7 @@
-"""The source of the functions that :mod:`distgrad.autograd.dispatch` compiles for each primitive.
+"""The source of the functions that :mod:`distgrad.autograd.dispatch` compiles for each operation.
 
-All that depends on a primitive's signature is settled here, in text, so that the compiled functions hold
-nothing but what their own primitive needs.
+All that depends on an operation's signature is settled here, in text, so that the compiled functions hold
+nothing but what their own operation needs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from distgrad.autograd.casting import POLICY
 from distgrad.autograd.ops.rules import broadcast_shape
-from distgrad.autograd.primitive import DTYPE_CHARS, Primitive
+from distgrad.autograd.primitive import DTYPE_CHARS, Composite, Primitive
 
 __all__ = ["backward_source", "call_source", "public_signature", "retained_names"]
 
@@ -38,6 +38,40 @@ _UNWRAP_SEQUENCE = """\
 _CHECK_DTYPE = """\
     if v_{x}.__class__ in namespaces and v_{x}.dtype.char not in {chars!r}:
         raise wrong_dtype(record, {x!r}, v_{x})
+"""
+
+_TENSORS = """\
+    try:
+{arrays}    except AttributeError:
+        ({inputs}) = tensors(record, ({inputs}))
+{arrays}"""
+
+_TENSOR = """\
+    if {x}.__class__ not in PLAIN:
+        {x} = as_operand({x})
+"""
+
+_TENSOR_SEQUENCE = """\
+    {x} = [as_operand(_each) if _each.__class__ not in PLAIN else _each for _each in {x}]
+    v_{x} = None
+    for _each in {x}:
+        if isinstance(_each, Tensor):
+            v_{x} = _each._data
+            break
+"""
+
+_CHECK_TENSOR = """\
+    if {given}v_{x}.dtype.char not in {chars!r}:
+        raise wrong_dtype(record, {x!r}, {x})
+"""
+
+_COMPOSE = """\
+    xp = namespace if v_{first}.__class__ is ndarray else tensor_namespace(v_{first})
+    try:
+        return formula(xp, {arguments})
+    except Exception as error:
+        error.add_note({note!r})
+        raise
 """
 
 _RUN = """\
@@ -134,22 +168,14 @@ def call_source(record: Primitive, operator: str = "") -> str:
         operator: ``"left"`` or ``"right"`` for an operator's method, whose ``self`` is the first or the
             second input, and which gives way to operands that it does not know.
     """
+    if isinstance(record, Composite):
+        return _composite_source(record)
     parameters = list(public_signature(record).parameters.values())
     if operator and (record.attributes or len(record.inputs) != 2):
         raise TypeError(f"operator {record.name}: expected two inputs and no attributes, got {parameters}")
     if operator == "right":
         parameters.reverse()
-    checked = _with_room_for_errors(record, parameters) if record.attributes else parameters
-    body = [f"def {record.name}{_header(checked)}:\n"]
-    if record.attributes:
-        misplaced = "misplaced" if any(each.name == "misplaced" for each in checked) else "()"
-        condition = "misnamed" if misplaced == "()" else "misnamed or misplaced"
-        keywords = tuple(x for x in record.attributes if record.signature.parameters[x].kind.value > 0)
-        body.append(
-            _CHECK_ARGUMENTS.format(
-                condition=condition, where=record.name, attributes=keywords, misplaced=misplaced
-            )
-        )
+    body = _opening(record, parameters, checked=bool(record.attributes))
     if record.name in POLICY:
         body.append(_cast_source(record))
     body += [_unwrap_source(record, x, operator) for x in record.inputs]
@@ -171,6 +197,58 @@ def call_source(record: Primitive, operator: str = "") -> str:
         body.append(_record_source(record, _RECORD) if record.vjps else "    out._node = None\n")
         body.append("    return out\n")
     return "".join(body)
+
+
+def _composite_source(record: Composite) -> str:
+    """The source of the public function of a composite: its inputs as tensors, and the formula on those."""
+    parameters = list(public_signature(record).parameters.values())
+    body = _opening(record, parameters, checked=True)
+    sequence = next((each.name for each in parameters if each.kind is each.VAR_POSITIONAL), None)
+    loose = [x for x in record.attributes if record.signature.parameters[x].annotation == "Any"]
+    body += [_TENSOR.format(x=x) for x in loose]
+    if sequence is not None:
+        body.append(_TENSOR_SEQUENCE.format(x=sequence))
+    elif record.inputs:
+        arrays = "".join(
+            f"        v_{x} = {f'None if {x} is None else ' if x in record.optional else ''}{x}._data\n"
+            for x in record.inputs
+        )
+        body.append(_TENSORS.format(inputs="".join(f"{x}, " for x in record.inputs), arrays=arrays))
+    if record.dtypes != "all":
+        body += [
+            _CHECK_TENSOR.format(
+                x=x,
+                given=f"{x} is not None and " if x in record.optional else "",
+                chars=DTYPE_CHARS[record.dtypes],
+            )
+            for x in record.inputs
+        ]
+    if record.name in POLICY:
+        cast = _tuple([*([f"*{sequence}"] if sequence else record.inputs), *loose])
+        body.append(f"    if ACTIVE:\n        {cast} = cast_inputs({record.name!r}, {cast})\n")
+    first = sequence or record.inputs[0]
+    names = list(record.signature.parameters)[1:]
+    arguments = ", ".join(f"*{x}" if x == sequence else _passed(record, x) for x in names)
+    body.append(_COMPOSE.format(first=first, arguments=arguments, note=f"in {record.name}"))
+    return "".join(body)
+
+
+def _opening(record: Primitive, parameters: list[inspect.Parameter], checked: bool) -> list[str]:
+    """The head of a public function, and where ``checked`` the look at arguments that it does not take."""
+    if not checked:
+        return [f"def {record.name}{_header(parameters)}:\n"]
+    room = _with_room_for_errors(record, parameters)
+    misplaced = "misplaced" if any(each.name == "misplaced" for each in room) else "()"
+    condition = "misnamed" if misplaced == "()" else "misnamed or misplaced"
+    kinds = inspect.Parameter
+    named = (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
+    keywords = tuple(each.name for each in parameters if each.kind in named)
+    return [
+        f"def {record.name}{_header(room)}:\n",
+        _CHECK_ARGUMENTS.format(
+            condition=condition, where=record.name, attributes=keywords, misplaced=misplaced
+        ),
+    ]
 
 
 def _with_room_for_errors(record: Primitive, parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
@@ -297,12 +375,12 @@ def _saved_expression(record: Primitive, name: str) -> str:
 
 
 def backward_source(record: Primitive) -> str:
-    """The source of ``backward(xp, g, saved, edges, grads)``, which returns a gradient for each input.
+    """The source of ``backward(xp, g, saved, edges, walk)``, which returns a gradient for each input.
 
-    A vjp that takes ``before`` gets what stands in ``grads`` for its first input's node, gone from there.
+    A vjp that takes ``before`` takes from the walk what has come to its first input so far.
     """
     names = retained_names(record)
-    body = ["def backward(xp, g, saved, edges, grads):\n"]
+    body = ["def backward(xp, g, saved, edges, walk):\n"]
     if names:
         body.append(f"    {_tuple(f's_{name}' for name in names)} = saved\n")
     results = []
@@ -318,7 +396,7 @@ def backward_source(record: Primitive) -> str:
         if record.variadic:
             needs = "tuple([e is not None for e in edges])"
         into = _tuple(f"home(edges[{place}])" for place in places)
-        before = f"(grads.pop(edges[{places[0]}], None),)"
+        before = f"(walk.take(edges[{places[0]}]),)"
         given = {"needs": needs, "into": into, "before": before}
         arguments = "".join(f", {given.get(name, f's_{name}')}" for name in vjp.names)
         if record.variadic:
