@@ -1,8 +1,10 @@
 """Where compiled kernels lie, who compiles them, and who waits for whom."""
 
+import ast
 import fcntl
 import gc
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -23,11 +25,12 @@ print(sum(softmax._softmax.stats.cache_misses.values()), cache.cache_folder())
 """
 
 
-def start(first="", **variables):
+def start(first="", cwd=ROOT, **variables):
     environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
     return subprocess.Popen(
         [sys.executable, "-c", first + PROGRAM],
         env=environment | variables,
+        cwd=cwd,
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -210,3 +213,91 @@ def test_every_function_that_python_calls_says_what_it_is_compiled_for():
                 assert all(hasattr(each, "entry") for each in called if hasattr(each, "targetoptions")), value
         for entry, arguments in find_entries(name, char, rare=True):
             assert len(arguments) == entry.function.py_func.__code__.co_argcount, entry
+
+
+# -- which code an edit makes void
+
+
+def imported(module):
+    """The modules of kernels that a module imports, by its syntax tree."""
+    tree = ast.parse((cache._SOURCES / f"{module}.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are written in full, as the cache reads them"
+            if node.module == "distgrad.backend.kernels":
+                yield from (name.name for name in node.names)
+            elif node.module.startswith("distgrad.backend.kernels."):
+                yield node.module.split(".")[3]
+        elif isinstance(node, ast.Import):
+            assert not any(name.name.startswith("distgrad") for name in node.names)
+
+
+def test_the_cache_finds_what_a_module_imports():
+    for path in cache._SOURCES.glob("*.py"):
+        assert cache._imports(path.stem) == set(imported(path.stem)) - {"cache"}, path
+    assert cache.closure("linear") == ["linear", "product", "support"]
+
+
+def test_imports_in_parentheses_and_functions_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_SOURCES", tmp_path)
+    (tmp_path / "one.py").write_text(
+        "from distgrad.backend.kernels import (\n    two,\n    three,\n)\n"
+        "from distgrad.backend.threads import x\n"
+        "def f():\n    from distgrad.backend.kernels.four import five\n"
+    )
+    assert cache._imports.__wrapped__("one") == {"two", "three", "four"}
+
+
+def test_compiled_code_takes_nothing_of_the_package_from_outside_the_folder():
+    """Its source is in no digest: a change there would go on running as it was compiled before."""
+    import importlib
+
+    for path in cache._SOURCES.glob("*.py"):
+        outside = {
+            name.asname or name.name
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("distgrad.")
+            if not f"{node.module}.".startswith("distgrad.backend.kernels.")
+            for name in node.names
+        }
+        for value in vars(importlib.import_module(f"distgrad.backend.kernels.{path.stem}")).values():
+            if hasattr(value, "targetoptions"):
+                assert not outside & set(value.py_func.__code__.co_names), (path.stem, value)
+
+
+def test_an_edit_compiles_anew_what_it_may_change_and_nothing_else(tmp_path):
+    shutil.copytree(ROOT / "distgrad", tmp_path / "distgrad", ignore=shutil.ignore_patterns("__pycache__"))
+    folder = tmp_path / "distgrad" / "backend" / "kernels"
+    misses = []
+    for name in ("softmax", "conv", "cache", "support", "softmax"):
+        misses.append(answer(start(cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path), PYTHONPATH=str(tmp_path)))[0])
+        with (folder / f"{name}.py").open("a") as file:
+            file.write("# edited\n")
+    assert misses == [1, 1, 0, 0, 1]
+    versions = [path.name for path in (tmp_path / "distgrad" / "kernels").glob("softmax-*")]
+    assert len(versions) == 3
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_versions_that_nobody_used_for_a_month_go_where_the_user_named_no_folder(
+    named, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(cache, "_named_folders", lambda: [tmp_path] if named else [])
+    old, new, foreign = (tmp_path / name for name in ("conv-" + "0" * 16, "conv-" + "1" * 16, "conv-mine"))
+    for each in (old, new, foreign):
+        each.mkdir()
+        (each / "file").write_bytes(b"")
+        os.utime(each, times=(0, 0) if each is not new else None)
+    cache._make(tmp_path / ("conv-" + "2" * 16))
+    assert old.exists() == named
+    assert new.exists()
+    assert foreign.exists()
+
+
+def test_the_use_of_a_version_is_noted(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path)
+    folder = cache._folders.__wrapped__("conv")[-1]
+    folder.mkdir()
+    os.utime(folder, times=(0, 0))
+    assert cache._folders.__wrapped__("conv")[-1] == folder
+    assert time.time() - folder.stat().st_mtime < 100

@@ -3,8 +3,13 @@
 Kernels are looked for in ``DISTGRAD_CACHE``, which others may have filled, and in the folder of the user's
 own: ``NUMBA_CACHE_DIR`` if that is set, else one in ``$XDG_CACHE_HOME`` or ``~/.cache``, else in the host's
 folder for temporary files. New ones go into the first of them that can be written; where none can, every
-process compiles for itself. A folder holds code of one version of the sources; files name the processor and
-the versions of Python and Numba that they are for, so that hosts may share it.
+process compiles for itself.
+
+Within it each module has a folder a version, named after the module and a digest of its source and of those
+that it imports here: an edit compiles anew what it may change and nothing else. Files name the processor and
+the versions of Python and Numba that they are for, so that hosts may share a folder. Other versions' folders
+stay, since another installation may use them; where the user named no folder, those that nobody used for a
+month go when the next one is made.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ import functools
 import gc
 import hashlib
 import os
+import re
 import sys
 import time
 import zlib
@@ -29,6 +35,7 @@ __all__ = [
     "SHARED",
     "State",
     "cache_folder",
+    "closure",
     "compiling",
     "find",
     "is_compiled",
@@ -43,6 +50,15 @@ LOCK_TIMEOUT_S = 20.0  # the slowest kernel takes 10 s on one busy core; a job's
 _HERE = f"{zlib.crc32(os.fsencode(__file__)):08x}"  # another installation's code has kernels of its own
 _LOOK_S = 0.01  # between two looks at the lock: what is loaded meanwhile takes several times as long
 _DIGEST_BYTES = 32
+_DAY_S = 86400.0
+_KEPT_S = 30 * _DAY_S  # how long another version's folder stays after its last use
+_SOURCES = Path(__file__).parent
+_VERSION = re.compile(r"\w+-[0-9a-f]{16}")
+#: Much faster than a syntax tree, which takes as long as Numba's loading of a kernel; a test compares them.
+_IMPORT = re.compile(
+    r"^\s*(?:from|import) distgrad\.backend\.kernels(?:\.(\w+)| import (?:\(([\w\s,]+)|([\w ,]+)))",
+    re.MULTILINE,
+)
 
 
 class State:
@@ -84,38 +100,85 @@ def _given(path: Path) -> bool:
     return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
 
 
+def _named_folders() -> list[Path]:
+    """Those that the user named."""
+    settings = env.read()
+    named = (settings.kernel_cache, settings.numba_cache)
+    return [Path(path).expanduser() for path in named if path is not None]
+
+
 @functools.cache
 def cache_folder() -> Path | None:
     """The first of the folders above that can be written; None if there is none."""
-    settings = env.read()
-    for given in (settings.kernel_cache, settings.numba_cache):
-        if given is not None and _given(Path(given).expanduser()):
-            return Path(given).expanduser()
-    for path in (settings.cache_home / "distgrad" / "kernels", _temporary()):
+    for path in _named_folders():
+        if _given(path):
+            return path
+    for path in (env.read().cache_home / "distgrad" / "kernels", _temporary()):
         if _own_folder(path):
             return path
     return None
 
 
 @functools.cache
-def _folders() -> list[Path]:
-    """Where code of these sources may lie, the one that is written to last."""
-    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    digest = hashlib.sha256(sources).hexdigest()[:16]
+def _imports(module: str) -> frozenset[str]:
+    """The modules here that a module imports; not this one, which shapes no code."""
+    source = (_SOURCES / f"{module}.py").read_text(encoding="utf-8")
+    found = " ".join(name for names in _IMPORT.findall(source) for name in names)
+    return frozenset(re.findall(r"\w+", found)) - {"cache"}
+
+
+def closure(module: str) -> list[str]:
+    """The modules whose source may change what a module's kernels are compiled to, itself among them."""
+    found, new = set(), {module}
+    while new:
+        found |= new
+        new = {name for each in new for name in _imports(each)} - found
+    return sorted(found)
+
+
+@functools.cache
+def _folders(module: str) -> list[Path]:
+    """Where code of a module, as its sources are, may lie, the one that is written to last."""
+    digest = hashlib.sha256()
+    for name in closure(module):
+        digest.update(b"%s\0" % name.encode())
+        digest.update((_SOURCES / f"{name}.py").read_bytes())
     shared, own = env.read().kernel_cache, cache_folder()
     found = [Path(shared).expanduser()] if shared is not None else []
     found += [own] if own is not None and own not in found else []
-    return [path / digest for path in found]
+    folders = [path / f"{module}-{digest.hexdigest()[:16]}" for path in found]
+    with contextlib.suppress(OSError):  # there is none yet, or it is another's
+        if folders and time.time() - folders[-1].stat().st_mtime > _DAY_S:
+            os.utime(folders[-1])
+    return folders
+
+
+def _make(folder: Path) -> None:
+    """Make a version's folder; where nobody fills the cache for others, let those go that nobody uses."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return
+    if folder.parent in _named_folders():
+        return
+    oldest_s = time.time() - _KEPT_S
+    for other in folder.parent.iterdir():
+        with contextlib.suppress(OSError):  # another process may be at it
+            if _VERSION.fullmatch(other.name) and other.stat().st_mtime < oldest_s:
+                for file in other.iterdir():
+                    file.unlink()
+                other.rmdir()
 
 
 def find(name: str) -> Path | None:
-    """Where the file of that name lies."""
-    return next((folder / name for folder in _folders() if (folder / name).exists()), None)
+    """Where the file of that name, which begins with its module's, lies."""
+    folders = _folders(name.partition(".")[0])
+    return next((folder / name for folder in folders if (folder / name).exists()), None)
 
 
 def read(name: str) -> bytes | None:
     """What a file holds; None where there is none, or where it is damaged."""
-    for folder in _folders():
+    for folder in _folders(name.partition(".")[0]):
         try:
             data = (folder / name).read_bytes()
         except OSError:
@@ -130,10 +193,10 @@ def write(name: str, data: bytes) -> None:
     if cache_folder() is None:
         _complain("no folder for them can be written")
         return
-    folder = _folders()[-1]
+    folder = _folders(name.partition(".")[0])[-1]
     beside = folder / f".{name}.{os.getpid()}"
     try:
-        folder.mkdir(exist_ok=True)
+        _make(folder)
         beside.write_bytes(hashlib.sha256(data).digest() + data)
         beside.replace(folder / name)
     except OSError as error:
