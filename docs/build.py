@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import distgrad as dg
-from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.dispatch import operations
 from distgrad.autograd.later import PUBLIC
 from distgrad.autograd.primitive import REGISTRY, Composite, Primitive, Reject
 from distgrad.autograd.samples import Case, is_floating, reject_cases, sample_cases
@@ -87,12 +87,12 @@ def public_name(record: Primitive) -> str:
         for name, value in (vars(module) | later).items():
             if getattr(value, "record", None) is record:
                 return f"{room.replace('distgrad', 'dg')}.{name}"
-    return f"namespace.{record.name}"
+    return f"operations.{record.name}"
 
 
 def is_internal(record: Primitive) -> bool:
     """Whether only other operations' gradients call it."""
-    return public_name(record).startswith("namespace.")
+    return public_name(record).startswith("operations.")
 
 
 def example(case: Case) -> str:
@@ -103,7 +103,7 @@ def example(case: Case) -> str:
     names = record.inputs if len(record.inputs) == len(values) else [f"x{i + 1}" for i in range(len(values))]
     lines = ["import distgrad as dg"]
     if is_internal(record):
-        lines.append("from distgrad.autograd.dispatch import namespace")
+        lines.append("from distgrad.autograd.dispatch import operations")
     kinds = {type(value) for value in sample.attributes.values() if hasattr(value, "_fields")}
     lines += [f"from {kind.__module__} import {kind.__name__}" for kind in kinds]
     lines += ["", "dg.manual_seed(0)"]
@@ -144,7 +144,7 @@ def fenced(text: str, language: str = "") -> str:
 
 def signature(record: Primitive) -> str:
     """How the operation is called."""
-    plain = inspect.signature(namespace.__dict__[record.name])
+    plain = inspect.signature(operations.__dict__[record.name])
     parameters = [each.replace(annotation=each.empty) for each in plain.parameters.values()]
     return f"{public_name(record)}{inspect.Signature(parameters)}"
 

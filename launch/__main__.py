@@ -16,14 +16,14 @@ from pathlib import Path
 from distgrad import env
 from distgrad.errors import LaunchError, MissingDependencyError
 
-from . import gpus, hosts, mpirun, plan, slurm, ssh
+from . import gpus, hosts, mpirun, plan, slurm, ssh, start
 from .delivery import deliver
 from .entry import __file__ as entry_file
 from .job import SIGNAL_GRACE_S, Options
 from .limits import allow_files
 from .logs import Console
-from .mpirun import Starter
 from .rank import usable_cores
+from .start import Starter
 from .supervise import LAST_WORDS_S, Supervisor
 
 __all__ = ["main"]
@@ -185,7 +185,7 @@ def _plan(
     if not remote and len(used) == 1 and backend == "mpi":
         return _Job(specs, lambda variables: mpirun.mpiexec(used, target, variables, ""))
     if not remote and len(used) == 1:
-        return _Job(specs, lambda variables: mpirun.direct(len(specs), target, variables, on_gpus))
+        return _Job(specs, lambda variables: start.without_mpi(len(specs), target, variables, on_gpus))
     if backend == "shm":
         names = ", ".join(host.name for host in used)
         raise LaunchError(

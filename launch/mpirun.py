@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from distgrad.errors import MissingDependencyError
@@ -18,46 +17,13 @@ from distgrad.errors import MissingDependencyError
 from .entry import __file__ as entry_file
 from .plan import Host
 from .rank import SEGMENT_PREFIXES
+from .start import Starter
 
-__all__ = ["Starter", "direct", "family", "mpiexec", "remove_segments"]
+__all__ = ["family", "mpiexec", "remove_segments"]
 
 # What `mpiexec --version` says, in the order in which it is unmistakable: Intel's is a Hydra too.
 _FAMILIES = {"Open MPI": r"open ?mpi|prrte|open-mpi", "Intel MPI": "intel", "MPICH": "hydra|mpich"}
-_MPI_PREFIXES = ("PMI_", "PMIX_", "OMPI_COMM_WORLD_")
 _SEGMENT_FOLDER = Path("/dev/shm")
-
-
-@dataclass(frozen=True)
-class Starter:
-    """How the ranks of a job are started.
-
-    Attributes:
-        command: the program and its arguments, complete.
-        environment: what the program is started with.
-        note: what the user should know about the choice; empty if nothing.
-    """
-
-    command: tuple[str, ...]
-    environment: Mapping[str, str]
-    note: str = ""
-
-
-def direct(
-    world_size: int, target: tuple[str, ...], environment: Mapping[str, str], on_gpus: bool = False
-) -> Starter:
-    """Start ``world_size`` ranks of ``target`` on this machine without MPI.
-
-    Args:
-        world_size: number of ranks.
-        target: script and arguments, or ``-m``, module and arguments.
-        environment: the variables for the ranks.
-        on_gpus: the ranks communicate by NCCL.
-    """
-    # Inside a rank of some MPI job, these ranks would take themselves for that one.
-    own = {name: value for name, value in environment.items() if not name.startswith(_MPI_PREFIXES)}
-    if world_size > 1 or on_gpus:
-        own["DISTGRAD_BACKEND"] = "nccl" if on_gpus else "shm"
-    return Starter((sys.executable, entry_file, f"0:{world_size}", *target), own)
 
 
 def mpiexec(

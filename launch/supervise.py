@@ -14,16 +14,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import IO, Any
 
-from . import hangs, plan, process
+from . import exit_codes, hangs, plan
 from .frames import CHUNK_BYTES, Frame
 from .job import TIMEOUT_CODE, Options, Rank, Verdict
 from .lines import Lines
 from .logs import Console
 from .loop import STOPPING, Loop
-from .mpirun import Starter, remove_segments
-from .plan import RankSpec
+from .mpirun import remove_segments
 from .rank import BEAT_S, OUTPUT_BYTES, STACKS_SIGNAL, kill_marked
 from .stacks import Stacks
+from .start import Starter
 
 __all__ = ["Supervisor"]
 
@@ -52,7 +52,7 @@ class Supervisor:
 
     def __init__(
         self,
-        specs: Sequence[RankSpec],
+        specs: Sequence[plan.RankSpec],
         start: Callable[[Mapping[str, str]], Starter],
         given: Mapping[str, str],
         console: Console,
@@ -221,7 +221,7 @@ class Supervisor:
         elif kind is Frame.STACKS:
             self._stacks.take(number, body.decode(errors="replace"))
         elif kind is Frame.ENDED:
-            rank.track.code = process.exit_code(json.loads(body)["status"])
+            rank.track.code = exit_codes.exit_code(json.loads(body)["status"])
             self.console.close_rank(number)
             if rank.track.code and (self._held is None or self._held[0] is not rank):
                 self._fail(rank, rank.track.code)
@@ -286,7 +286,7 @@ class Supervisor:
         self.console.log(number, traceback)
         if self.verdict is None:
             others = [other for other in self._running() if other is not rank]
-            reason = process.explain(code)
+            reason = exit_codes.explain(code)
             how = how or f"exited {code}"
             text = f"launch: rank {number} on {rank.track.host} {how} after {self._elapsed_s():.1f} s"
             text += f" and {_count(rank.track.step, 'step')}" if rank.track.step else ""

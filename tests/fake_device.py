@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.backend.array_module import ArrayModule, register_array_module
 from distgrad.backend.device import BACKENDS, Backend, memory_of, register_backend
-from distgrad.backend.namespace import Namespace, register_namespace
-from distgrad.backend.numpy import numpy_namespace
+from distgrad.backend.numpy import numpy_module
 
 NUM_DEVICES = 2
 GARBAGE = 0xA5
@@ -316,7 +316,7 @@ def _device_function(name: str, value: Any) -> Any:
 
 
 def _find(name: str) -> Any:
-    value = getattr(numpy_namespace, name)
+    value = getattr(numpy_module, name)
     if name in LACKING or isinstance(value, functools.partial):  # an operation's formula, with NumPy as xp
         raise AttributeError(name)
     return _device_function(name, value)
@@ -348,7 +348,7 @@ def _broadcast_to(x: FakeArray, shape: Any) -> FakeArray:
     return wrapped(np.broadcast_to(unwrapped(x, None), shape), x._index, (x,))
 
 
-_namespace = Namespace(
+_module = ArrayModule(
     "fake",
     FakeArray,
     {
@@ -371,7 +371,7 @@ def _result_type(*values: Any) -> Any:
     return np.result_type(*[value.dtype if isinstance(value, FakeArray) else value for value in values])
 
 
-_namespace.result_type = _result_type
+_module.result_type = _result_type
 
 
 # -- streams
@@ -420,7 +420,7 @@ class FakeBackend(Backend):
     """The devices ``fake:0`` and ``fake:1``."""
 
     kind = "fake"
-    namespace = _namespace
+    xp = _module
 
     def __init__(self) -> None:
         self.default = [FakeStream(0) for _ in range(NUM_DEVICES)]
@@ -494,5 +494,5 @@ class FakeBackend(Backend):
 def install() -> None:
     """Let tensors lie on ``fake:0`` and ``fake:1``; a second call does nothing."""
     if "fake" not in BACKENDS:
-        register_namespace(_namespace)
+        register_array_module(_module)
         register_backend(FakeBackend())

@@ -12,11 +12,11 @@ import weakref
 import numpy as np
 import pytest
 
-from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.dispatch import operations
 from distgrad.autograd.functional import grad
 from distgrad.autograd.samples import is_floating
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.numpy import numpy_namespace
+from distgrad.backend.numpy import numpy_module
 from distgrad.errors import DTypeError
 
 #: How far a gradient in low precision may be from the float64 one, of its largest element.
@@ -195,7 +195,7 @@ def check_inputs_are_left_alone(case):
 
 def check_formula_on_arrays(case):
     """The formula gives the same on the backend's arrays as on tensors."""
-    found = case.record.formula(numpy_namespace, *_spread(case), **case.example.attributes)
+    found = case.record.formula(numpy_module, *_spread(case), **case.example.attributes)
     expected = arrays(case.call(*case.inputs()))
     found = found if isinstance(found, tuple | list) else [found]
     for out, reference in zip(found, expected, strict=True):
@@ -204,7 +204,7 @@ def check_formula_on_arrays(case):
 
 def check_calls_of_a_composite(case):
     """Around the formula the public function is one call of Python: what takes others is there for arrays."""
-    operation, calls = namespace.__dict__[case.record.name], []
+    operation, calls = operations.__dict__[case.record.name], []
     numbers = np.ndarray | float | int
     given = [Tensor(np.asarray(x)) if isinstance(x, numbers) else x for x in case.arguments()]
     options = case.example.attributes.items()

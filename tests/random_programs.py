@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.dispatch import operations
 from distgrad.autograd.functional import grad
-from distgrad.autograd.ops.rules import broadcast_shape, reduced_shape, same_shape
+from distgrad.autograd.ops.shape_rules import broadcast_shape, reduced_shape, same_shape
 from distgrad.autograd.primitive import DTYPE_CHARS, REGISTRY
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import DistgradError
@@ -57,7 +57,7 @@ class Step:
     as_list: bool = False
 
     def run(self, values):
-        operation = namespace.__dict__[self.name]
+        operation = operations.__dict__[self.name]
         operands = [values[place] for place in self.operands]
         return operation(*([operands] if self.as_list else operands), **self.attributes)
 

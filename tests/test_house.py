@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 # A file imports from lower floors, or from its own room, where no files may form a cycle. A name is a room
 # with all its files, or one file; several rooms of a floor do not know each other.
 FLOORS = [
-    "errors env trace elsewhere names tracebacks",
+    "errors env trace names tracebacks",
     "backend profiler launch",
     "autograd comm",
     "nn optim data checkpoint",
@@ -43,7 +43,7 @@ def place(name: str) -> tuple[int, str] | None:
 
 # Third-party modules, and the only places that may import them.
 GUESTS = {
-    "numpy": r"distgrad\.(?!launch\b|errors$|env$|trace$|elsewhere$|names$).*",
+    "numpy": r"distgrad\.(?!launch\b|errors$|env$|trace$|names\b).*",
     "mpi4py": r"distgrad\.comm\.mpilibrary",
     "cupy": r"distgrad\.backend\.(cupy|cublas)|distgrad\.comm\.libnccl",  # there its binding to NCCL alone
     "cupy_backends": r"distgrad\.backend\.cublas",

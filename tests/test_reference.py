@@ -43,7 +43,7 @@ def test_a_page_holds_what_the_record_holds(folder):
         assert text.startswith(f"# {record.name}\n")
         assert record.math in text
         assert re.search(
-            rf"^(dg|dg.linalg|dg.fft|dg.special|dg.nn.functional|namespace)\.{record.name}\(",
+            rf"^(dg|dg.linalg|dg.fft|dg.special|dg.nn.functional|operations)\.{record.name}\(",
             text,
             re.MULTILINE,
         )
@@ -58,7 +58,7 @@ def test_a_page_holds_what_the_record_holds(folder):
 
 def test_operations_go_by_their_public_names(build):
     names = {name: build.public_name(REGISTRY[name]) for name in ("add", "inv", "put_zeros")}
-    assert names == {"add": "dg.add", "inv": "dg.linalg.inv", "put_zeros": "namespace.put_zeros"}
+    assert names == {"add": "dg.add", "inv": "dg.linalg.inv", "put_zeros": "operations.put_zeros"}
 
 
 def inspectable(docstring):

@@ -10,7 +10,7 @@ import inspect
 from typing import Any
 
 from distgrad.autograd.casting import POLICY
-from distgrad.autograd.ops.rules import broadcast_shape
+from distgrad.autograd.ops.shape_rules import broadcast_shape
 from distgrad.autograd.primitive import DTYPE_CHARS, Composite, Primitive
 
 __all__ = ["backward_source", "call_source", "public_signature", "retained_names"]
@@ -27,7 +27,7 @@ _UNWRAP = """\
 """
 
 _FOREIGN = """\
-        if not isinstance({x}, OPERANDS) and {x}.__class__ not in namespaces:
+        if not isinstance({x}, OPERANDS) and {x}.__class__ not in ARRAY_MODULES:
             return NotImplemented
 """
 
@@ -36,7 +36,7 @@ _UNWRAP_SEQUENCE = """\
 """
 
 _CHECK_DTYPE = """\
-    if v_{x}.__class__ in namespaces and v_{x}.dtype.char not in {chars!r}:
+    if v_{x}.__class__ in ARRAY_MODULES and v_{x}.dtype.char not in {chars!r}:
         raise wrong_dtype(record, {x!r}, v_{x})
 """
 
@@ -66,7 +66,7 @@ _CHECK_TENSOR = """\
 """
 
 _COMPOSE = """\
-    xp = namespace if v_{first}.__class__ is ndarray else tensor_namespace(v_{first})
+    xp = operations if v_{first}.__class__ is ndarray else operations_for(v_{first})
     try:
         return formula(xp, {arguments})
     except Exception as error:
@@ -182,7 +182,7 @@ def call_source(record: Primitive, operator: str = "") -> str:
     values = ", ".join(f"*v_{x}" if record.variadic else f"v_{x}" for x in record.inputs)
     body.append(
         _RUN.format(
-            xp=_namespace_expression(record),
+            xp=_array_module_expression(record),
             values=values,
             attributes="".join(f", {_passed(record, name)}" for name in record.attributes),
         )
@@ -298,13 +298,13 @@ def _passed(record: Primitive, name: str) -> str:
     return name if parameter.kind is parameter.POSITIONAL_ONLY else f"{name}={name}"
 
 
-def _namespace_expression(record: Primitive) -> str:
+def _array_module_expression(record: Primitive) -> str:
     if not record.inputs:
-        return "numpy_namespace"
+        return "numpy_module"
     if record.variadic:
         return f"pick(record, *v_{record.inputs[0]})"
     values = [f"v_{x}" for x in record.inputs]
-    return f"numpy_namespace if {values[0]}.__class__ is ndarray else pick(record, {', '.join(values)})"
+    return f"numpy_module if {values[0]}.__class__ is ndarray else pick(record, {', '.join(values)})"
 
 
 def _record_source(record: Primitive, template: str, values: str = "") -> str:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.casting import DEFAULTS
-from distgrad.autograd.dispatch import CREATORS, namespace
+from distgrad.autograd.dispatch import CREATORS, operations
 from distgrad.autograd.ops.move import moved
 from distgrad.autograd.porting import one_shape
 from distgrad.autograd.tensor import FLOATING, Tensor
+from distgrad.backend.array_module import ARRAY_MODULES
 from distgrad.backend.device import (
     CPU,
     Device,
@@ -22,7 +23,6 @@ from distgrad.backend.device import (
     resolve,
     to_device,
 )
-from distgrad.backend.namespace import NAMESPACES
 from distgrad.errors import DeviceError, DTypeError, OptionError, ShapeError
 
 __all__ = [
@@ -93,12 +93,12 @@ def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | 
             raise ValueError(f"asarray: copy=False, but {source.device} must be copied to reach {target}")
         source = moved(source, target)
     if dtype is None or source.dtype == dtype:
-        return namespace.astype(source, source.dtype) if copy and source is obj else source
+        return operations.astype(source, source.dtype) if copy and source is obj else source
     if copy is False:
         raise ValueError(
             f"asarray: copy=False, but {source.dtype} must be copied to become {np.dtype(dtype)}"
         )
-    return namespace.astype(source, np.dtype(dtype))
+    return operations.astype(source, np.dtype(dtype))
 
 
 def _to_array(data: Any, dtype: Any, copy: bool | None = None) -> np.ndarray:
@@ -146,7 +146,7 @@ def _shared(x: Any, copy: bool | None) -> Any:
         DeviceError: it lies on a device of a kind that is not known here.
     """
     kind: type = x.__class__
-    if kind in NAMESPACES:
+    if kind in ARRAY_MODULES:
         return x.copy() if copy else x
     number = int(x.__dlpack_device__()[0])
     if number not in _DLPACK_KINDS:
@@ -163,7 +163,7 @@ def _place(array: Any, device: Any) -> Device:
     return resolve(device)
 
 
-#: What the arguments of the functions by their names in the namespace are.
+#: What the arguments of the functions by their names in the module are.
 _WANTED = {
     "arange": "numbers as start, stop and step",
     "eye": "whole numbers as n_rows, n_cols and k, the first two of at least 0",
@@ -172,7 +172,7 @@ _WANTED = {
 
 
 def _made(name: str, device: Any, *args: Any, **options: Any) -> Any:
-    """What the namespace's function of that name returns on a device.
+    """What the operation of that name returns on a device.
 
     Raises:
         ShapeError: lengths below 0, or too many elements.
@@ -197,7 +197,7 @@ def _kinds(data: Any) -> set[Any]:
     if isinstance(data, list | tuple):
         return set().union(*map(_kinds, data))
     if hasattr(data, "dtype"):
-        if data.__class__ in NAMESPACES and data.__class__ is not np.ndarray:
+        if data.__class__ in ARRAY_MODULES and data.__class__ is not np.ndarray:
             raise DeviceError(
                 f"tensor: a list holds an array on {device_of(data)}; join them with dg.stack, or use .cpu()"
             )
@@ -410,4 +410,4 @@ def rfftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, device: Any = None
 for _function in (
     *(arange, asarray, empty, empty_like, eye, full, full_like, ones, ones_like, tensor, zeros, zeros_like),
 ):
-    CREATORS[_function.__name__] = namespace.__dict__[_function.__name__] = _function
+    CREATORS[_function.__name__] = operations.__dict__[_function.__name__] = _function

@@ -5,7 +5,7 @@ own signature, which unwraps tensors, runs the formula and records a node; and `
 vjps of those inputs that want a gradient. A call costs the formula and a few attribute loads.
 
 A composite's formula calls operators and functions that have gradients of their own, so that it needs none.
-On tensors ``xp`` is the Tensor namespace, and the graph holds the operations inside; on arrays (in other
+On tensors ``xp`` is the module of operations, and the graph holds the operations inside; on arrays (in other
 formulas and gradients) it is the backend::
 
     @composite(math="y = x1 x2ᵀ", samples=[Sample(((3, 4), (2, 4)))])
@@ -33,15 +33,15 @@ from distgrad.autograd.modes import modes
 from distgrad.autograd.porting import wrong_arguments
 from distgrad.autograd.primitive import REGISTRY, Composite, Primitive, Reject, Sample
 from distgrad.autograd.tensor import OPERANDS, Tensor, constant, share
+from distgrad.backend.array_module import ARRAY_MODULES, ArrayModule, add_formula
 from distgrad.backend.device import Device, device_of, follow
 from distgrad.backend.kernels.table import accelerated
-from distgrad.backend.namespace import NAMESPACES, Namespace, add_formula
-from distgrad.backend.numpy import numpy_namespace
+from distgrad.backend.numpy import numpy_module
 from distgrad.errors import AxisError, DeviceError, DistgradError, DTypeError, ShapeError
 
 __all__ = [
-    "CREATORS", "Array", "Operation", "composite", "namespace", "namespaces", "operator_method", "primitive",
-    "tensor_namespace",
+    "CREATORS", "Array", "Operation", "composite", "operations", "operations_for", "operator_method",
+    "primitive",
 ]  # fmt: skip
 
 #: What formulas are annotated with: an array of any backend outside, a Tensor for callers.
@@ -50,29 +50,26 @@ Array = Any
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
-#: Backends by array type; Python numbers go with whatever they meet.
-namespaces: dict[type, Namespace] = NAMESPACES
+#: Every operation by name: the tensors' array module. It is the ``xp`` of gradients of gradients.
+operations = ArrayModule("distgrad", Tensor, {}, find_operation)
 
-#: The Tensor namespace: every operation by name. It is the ``xp`` of gradients of gradients.
-namespace = Namespace("distgrad", Tensor, {}, find_operation)
-
-#: The functions of that namespace that make tensors from none, and have to be told where.
+#: Those operations that make tensors from none, and have to be told where.
 CREATORS: dict[str, Callable[..., Tensor]] = {}
 
 
-def tensor_namespace(array: Any) -> Namespace:
-    """The Tensor namespace whose creation functions make tensors where ``array`` lies."""
-    if array.__class__ is np.ndarray or array.__class__ not in namespaces:  # NumPy's scalars
-        return namespace
+def operations_for(array: Any) -> ArrayModule:
+    """The operations whose creation functions make tensors where ``array`` lies."""
+    if array.__class__ is np.ndarray or array.__class__ not in ARRAY_MODULES:  # NumPy's scalars
+        return operations
     follow(array)
-    return _namespace_on(device_of(array))
+    return _operations_on(device_of(array))
 
 
 @functools.cache
-def _namespace_on(device: Device) -> Namespace:
+def _operations_on(device: Device) -> ArrayModule:
     made = {name: functools.partial(create, device=device) for name, create in CREATORS.items()}
-    there = {**vars(namespace), **made}
-    return Namespace(f"distgrad on {device}", Tensor, there, functools.partial(getattr, namespace))
+    there = {**vars(operations), **made}
+    return ArrayModule(f"distgrad on {device}", Tensor, there, functools.partial(getattr, operations))
 
 
 class Operation(Protocol[P]):
@@ -164,7 +161,7 @@ def composite(
 
 
 def _register(record: Primitive) -> Any:
-    """Enter a record in the registry and the namespaces; returns the public function."""
+    """Enter a record in the registry and the array modules; returns the public function."""
     name = record.name
     if name in REGISTRY:
         raise TypeError(f"{name}: registered twice")
@@ -179,7 +176,7 @@ def _register(record: Primitive) -> Any:
     operation = _compiled_later(record, lambda: call_source(record))
     operation.__signature__ = public_signature(record)
     operation.record = record
-    namespace.__dict__[name] = operation
+    operations.__dict__[name] = operation
     return operation
 
 
@@ -228,7 +225,7 @@ def operator_method(name: str, side: str = "left") -> Any:
         name: the operation.
         side: where the tensor stands whose method it is: ``"left"``, or ``"right"`` (``__radd__``).
     """
-    record = namespace.__dict__[name].record
+    record = operations.__dict__[name].record
     return _compiled_later(record, lambda: call_source(record, side))
 
 
@@ -248,7 +245,7 @@ def optional(value: Any, where: str, name: str) -> Any:
 def lone(value: Any, where: str, name: str) -> Any:
     """As :func:`constant`, for an only input: a number becomes an array, for want of others to follow."""
     value = constant(value, where, name)
-    return value if value.__class__ in namespaces else np.asarray(value)
+    return value if value.__class__ in ARRAY_MODULES else np.asarray(value)
 
 
 #: Classes of arguments that are no arrays, or tensors already.
@@ -259,7 +256,7 @@ def as_operand(value: Any) -> Any:
     """An array, which may also be a scalar of NumPy's, as a tensor; anything else as it is."""
     if isinstance(value, np.generic):
         value = np.asarray(value)
-    return Tensor(value) if value.__class__ in namespaces else value
+    return Tensor(value) if value.__class__ in ARRAY_MODULES else value
 
 
 def tensors(record: Composite, values: Sequence[Any]) -> list[Any]:
@@ -281,7 +278,7 @@ def tensors(record: Composite, values: Sequence[Any]) -> list[Any]:
             if not others or others[0].__class__ is np.ndarray:
                 found[place] = Tensor(np.asarray(value, dtype))
             else:
-                found[place] = tensor_namespace(others[0]).full((), value, dtype=dtype)
+                found[place] = operations_for(others[0]).full((), value, dtype=dtype)
     return found
 
 
@@ -298,21 +295,21 @@ def unwrap_sequence(values: Any, where: str, name: str) -> tuple[list[Any], list
     return arrays, nodes, cells
 
 
-def pick(record: Primitive, *values: Any) -> Namespace:
-    """The namespace of the arrays among ``values``; Python numbers alone go to NumPy.
+def pick(record: Primitive, *values: Any) -> ArrayModule:
+    """The array module of the arrays among ``values``; Python numbers alone go to NumPy.
 
     Raises:
         DeviceError: arrays on different devices.
     """
-    arrays = [value for value in values if value.__class__ in namespaces]
+    arrays = [value for value in values if value.__class__ in ARRAY_MODULES]
     if not arrays:
-        return numpy_namespace
+        return numpy_module
     first = arrays[0]
     if len(arrays) > 1:
         check_devices(record, arrays)
     if first.__class__ is not np.ndarray:
         follow(first)
-    return namespaces[first.__class__]
+    return ARRAY_MODULES[first.__class__]
 
 
 def check_devices(record: Primitive, values: Sequence[Any]) -> None:
@@ -321,7 +318,7 @@ def check_devices(record: Primitive, values: Sequence[Any]) -> None:
     Raises:
         DeviceError: arrays on different devices.
     """
-    arrays = [value for value in values if value.__class__ in namespaces]
+    arrays = [value for value in values if value.__class__ in ARRAY_MODULES]
     first = device_of(arrays[0]) if arrays else None
     for array in arrays[1:]:
         other = device_of(array)
@@ -340,7 +337,7 @@ def as_array(y: Any, record: Primitive | None = None, values: Sequence[Any] = ()
         y: the result.
         record, values: the operation and its inputs, which must lie together where they can be several.
     """
-    if y.__class__ not in namespaces:
+    if y.__class__ not in ARRAY_MODULES:
         return np.asarray(y)
     if record is not None and len(values) > 1:
         check_devices(record, values)
@@ -462,18 +459,18 @@ def _scope(record: Primitive) -> dict[str, Any]:
 _LOCALS = ("each", "error", "misnamed", "misplaced", "node", "out", "outs", "xp")
 _HELPERS = (
     *(DistgradError, Node, Tensor, as_array, as_operand, constant, explain, home, lone, on_complex),
-    *(optional, outside, pick, several, share, tensor_namespace, tensors, unwrap_sequence),
+    *(optional, outside, pick, several, share, operations_for, tensors, unwrap_sequence),
     *(wrong_arguments, wrong_dtype),
 )
 _GLOBALS: dict[str, Any] = {each.__name__: each for each in _HELPERS}
-_GLOBALS |= {"ACTIVE": ACTIVE, "cast_inputs": lambda *each: cast_inputs(namespace.astype, *each)}
+_GLOBALS |= {"ACTIVE": ACTIVE, "cast_inputs": lambda *each: cast_inputs(operations.astype, *each)}
 _GLOBALS |= {"MIXED": MIXED, "WIDE": WIDE, "settle": settle}
 _GLOBALS |= {"OPERANDS": OPERANDS, "PLAIN": PLAIN, "getframe": sys._getframe, "inside": inside}
 _GLOBALS |= {
     "UNCHANGED": UNCHANGED,
     "modes": modes,
-    "namespace": namespace,
-    "namespaces": namespaces,
+    "operations": operations,
+    "ARRAY_MODULES": ARRAY_MODULES,
     "ndarray": np.ndarray,
 }
-_GLOBALS |= {"new": object.__new__, "next_number": next_number, "numpy_namespace": numpy_namespace}
+_GLOBALS |= {"new": object.__new__, "next_number": next_number, "numpy_module": numpy_module}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.dispatch import operations
 from distgrad.autograd.functional import grad as _grad
 from distgrad.autograd.graph import Leaf, reachable_nodes
 from distgrad.autograd.modes import Mode, modes
@@ -88,7 +88,7 @@ def _zeros(x: Tensor) -> Tensor:
 def _own(x: Tensor, outer: bool) -> Tensor:
     """The same elements with a place of their own in the graph, below that of ``x`` if there is one."""
     if outer and x._node is not None:
-        return namespace.reshape(x, x.shape)
+        return operations.reshape(x, x.shape)
     return Tensor(x._data, requires_grad=True)
 
 
@@ -302,7 +302,7 @@ def _stacked(parts: list[Tensor], shape: tuple[int, ...], like: tuple[int, ...])
     """Parts that differ along ``shape``, each of shape ``like``, as one tensor with the former axes first."""
     if not parts:
         return Tensor(np.zeros((*shape, *like), np.float32))
-    return namespace.reshape(namespace.stack(parts, axis=0), (*shape, *like))
+    return operations.reshape(operations.stack(parts, axis=0), (*shape, *like))
 
 
 def jacrev(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False) -> Callable[..., Any]:
@@ -354,7 +354,7 @@ def jacfwd(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False
             for i, out in enumerate(call.outs):
                 block = _stacked([column[i] for column in columns], x.shape, out.shape)
                 axes = (*range(x.ndim, block.ndim), *range(x.ndim))
-                blocks[i].append(namespace.permute_dims(block, axes))
+                blocks[i].append(operations.permute_dims(block, axes))
         tree = replace_tensors(call.value, [_like(args, places, argnums, block) for block in blocks])
         return (tree, call.result(call.aux)) if has_aux else tree
 
@@ -396,7 +396,7 @@ def hvp(func: Callable[..., Any], primals: tuple[Any, ...], tangents: tuple[Any,
 
     def along(*arguments: Any) -> tuple[Tensor, Any]:
         value, gradients = both(*arguments)
-        products = [namespace.sum(g * v) for g, v in zip(tensors_in(gradients), vs, strict=True)]
+        products = [operations.sum(g * v) for g, v in zip(tensors_in(gradients), vs, strict=True)]
         total = products[0]
         for each in products[1:]:
             total = total + each

@@ -6,7 +6,7 @@ import abc
 import weakref
 from typing import Any
 
-from distgrad.autograd.dispatch import as_array, namespace
+from distgrad.autograd.dispatch import as_array, operations
 from distgrad.autograd.graph import Node, OutputNode
 from distgrad.autograd.inplace import move_in_graph
 from distgrad.autograd.lines import user_line
@@ -192,7 +192,7 @@ class _Call:
         if self._cls.backward is Function.backward:
             raise GraphError(f"{self.name}: the function has no backward; define it as a static method")
         (ctx,) = saved
-        on_tensors = xp is namespace
+        on_tensors = xp is operations
         gs = g if isinstance(g, tuple) else (g,)
         gs = gs if on_tensors else tuple(None if each is None else Tensor(as_array(each)) for each in gs)
         ctx._node = self._node()

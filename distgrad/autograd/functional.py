@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.codegen import retained_names
-from distgrad.autograd.dispatch import as_array, namespace, namespaces, numpy_namespace, tensor_namespace
+from distgrad.autograd.dispatch import as_array, numpy_module, operations, operations_for
 from distgrad.autograd.graph import Arithmetic, Leaf, Node, OutputNode, run_backward
 from distgrad.autograd.modes import modes
 from distgrad.autograd.primitive import Primitive
 from distgrad.autograd.tensor import Tensor, make_tensor
+from distgrad.backend.array_module import ARRAY_MODULES
 from distgrad.backend.device import follow
 from distgrad.errors import DTypeError, GraphError, ShapeError
 
@@ -40,21 +41,21 @@ def _surplus_axes(
 class ArrayArithmetic:
     """Gradients as plain arrays: they are not differentiated again."""
 
-    namespaces: dict[type, Any] = {np.ndarray: numpy_namespace}  # noqa: RUF012
+    array_modules: dict[type, Any] = {np.ndarray: numpy_module}  # noqa: RUF012
     unpack: Any = None  # saved arrays are taken as they are
     writes = True
     add = staticmethod(operator.add)  # in new memory: either may be shared with another path
 
     def choose(self, like: Any) -> Any:
-        """A device's namespace; NumPy's for its scalars, which small sums turn into."""
-        xp = namespaces.get(like.__class__)
+        """A device's array module; NumPy's for its scalars, which small sums turn into."""
+        xp = ARRAY_MODULES.get(like.__class__)
         if xp is None:
-            return numpy_namespace
+            return numpy_module
         follow(like)
         return xp
 
     def _xp(self, g: Any) -> Any:
-        return namespaces.get(g.__class__, numpy_namespace)
+        return ARRAY_MODULES.get(g.__class__, numpy_module)
 
     def fit(self, g: Any, shape: tuple[int, ...], dtype: Any) -> Any:
         """Sum over what broadcasting added, and convert."""
@@ -98,12 +99,12 @@ class ArrayArithmetic:
 class TensorArithmetic:
     """Gradients as tensors: they can be differentiated again."""
 
-    namespaces: dict[type, Any] = {}  # noqa: RUF012
+    array_modules: dict[type, Any] = {}  # noqa: RUF012
     writes = False
 
     def choose(self, like: Any) -> Any:
-        """The Tensor namespace of the device where the gradient lies."""
-        return tensor_namespace(like._data) if isinstance(like, Tensor) else namespace
+        """The operations of the device where the gradient lies."""
+        return operations_for(like._data) if isinstance(like, Tensor) else operations
 
     def unpack(self, node: Node) -> tuple[Any, ...]:
         """Saved arrays as tensors with their place in the graph."""
@@ -131,17 +132,17 @@ class TensorArithmetic:
 
     def add(self, x: Tensor, y: Tensor, /) -> Tensor:
         """The recorded sum."""
-        return namespace.add(x, y)
+        return operations.add(x, y)
 
     def fit(self, g: Tensor, shape: tuple[int, ...], dtype: Any) -> Tensor:
         """Sum over what broadcasting added, and convert."""
         if g.shape != shape:
             added, lengthened = _surplus_axes(g.shape, shape)
             if added or lengthened:
-                g = namespace.reshape(namespace.sum(g, axis=added + lengthened), shape)
+                g = operations.reshape(operations.sum(g, axis=added + lengthened), shape)
         if g.dtype.kind == "c" and dtype.kind != "c":
-            g = namespace.real(g)
-        return g if g.dtype == dtype else namespace.astype(g, dtype)
+            g = operations.real(g)
+        return g if g.dtype == dtype else operations.astype(g, dtype)
 
     def zeros(self, meta: tuple[Any, Any], like: Tensor) -> Tensor:
         """Zeros for an output that nothing used."""
@@ -158,8 +159,8 @@ class TensorArithmetic:
     def accumulate(self, leaf: Leaf, g: Tensor) -> None:
         """Add to what is there, as a new tensor with its graph."""
         if leaf.scale != 1.0:
-            g = g * leaf.scale if leaf.scale else namespace.zeros_like(g)
-        leaf.grad = g if leaf.grad is None else namespace.add(leaf.grad, g)
+            g = g * leaf.scale if leaf.scale else operations.zeros_like(g)
+        leaf.grad = g if leaf.grad is None else operations.add(leaf.grad, g)
 
 
 def _one(like: Any) -> Any:
@@ -207,7 +208,7 @@ def _seeds(
             raise DTypeError(f"{where}: gradient is {gradient.dtype} but the tensor {output.dtype}")
         value = gradient if create_graph else gradient._data
         if gradient.dtype != output.dtype:
-            value = namespace.astype(value, output.dtype) if create_graph else value.astype(output.dtype)
+            value = operations.astype(value, output.dtype) if create_graph else value.astype(output.dtype)
         seeds.append((output._node, value))
     return seeds
 

@@ -172,11 +172,11 @@ class Arithmetic(Protocol):
     """How gradients are computed: on arrays, or on tensors when they are to be differentiated again.
 
     Attributes:
-        namespaces: the ``xp`` that vjps are called with, by the gradient's type.
+        array_modules: the ``xp`` that vjps are called with, by the gradient's type.
         writes: whether vjps may write gradients into the leaves' buffers.
     """
 
-    namespaces: dict[type, Any]
+    array_modules: dict[type, Any]
     writes: bool
 
     def choose(self, like: Any) -> Any:
@@ -447,7 +447,7 @@ class _Walk:
                 arithmetic.zeros(meta, like) if part is None and meta is not None else part
                 for part, meta in zip(g, node.outputs, strict=True)
             )
-        xp = arithmetic.namespaces.get(like.__class__)
+        xp = arithmetic.array_modules.get(like.__class__)
         if xp is None:
             xp = arithmetic.choose(like)
         if arithmetic.unpack is not None:

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.dispatch import check_devices, explain, namespace
+from distgrad.autograd.dispatch import check_devices, explain, operations
 from distgrad.autograd.graph import Leaf, Node
 from distgrad.autograd.lines import describe_line, user_line
 from distgrad.autograd.modes import modes
 from distgrad.autograd.ops.move import moved
 from distgrad.autograd.primitive import REGISTRY
 from distgrad.autograd.tensor import OPERANDS, UNTRACKED, Tensor, make_tensor
+from distgrad.backend.array_module import ARRAY_MODULES
 from distgrad.backend.device import CPU, Device, device_of, native, owner_of, to_device
-from distgrad.backend.namespace import NAMESPACES
 from distgrad.errors import DeviceError, DTypeError, GraphError, InPlaceError, ShapeError
 
 __all__ = ["in_place_methods", "in_place_operator", "move_in_graph", "overwrite", "plain_key"]
@@ -74,7 +74,7 @@ def move_in_graph(target: Tensor, result: Tensor, where: str) -> None:
             "gradients cannot follow this change; clone() it first, or change it under dg.no_grad()"
         )
     if result.dtype != target.dtype:
-        result = namespace.astype(result, target.dtype)
+        result = operations.astype(result, target.dtype)
     if target._aliases is not None:
         moved = [(view, _with_change(view, target, result, where)) for view in target._aliases.others(target)]
         for view, node in moved:
@@ -100,7 +100,7 @@ def _copied(value: Any, owner: Any) -> Any:
 
 
 def _is_array(x: Any) -> bool:
-    return isinstance(x, np.ndarray) or x.__class__ in NAMESPACES
+    return isinstance(x, np.ndarray) or x.__class__ in ARRAY_MODULES
 
 
 def _owner(x: Any) -> Any:
@@ -127,11 +127,11 @@ def _with_change(view: Tensor, target: Tensor, result: Tensor, where: str) -> An
             f"{where}: a view of a leaf that requires a gradient cannot be changed in place; "
             "use dg.no_grad() or a new tensor"
         )
-    values = namespace.reshape(make_tensor(result._data, result._node), (-1,))
-    old = namespace.reshape(make_tensor(view._data, view._node), (-1,))
+    values = operations.reshape(make_tensor(result._data, result._node), (-1,))
+    old = operations.reshape(make_tensor(view._data, view._node), (-1,))
     keys = [_as_key(each, target.device) for each in (sources, places)]
-    new = namespace.setitem(old, namespace.getitem(values, keys[0]), keys[1])
-    return namespace.reshape(new, view.shape)._node
+    new = operations.setitem(old, operations.getitem(values, keys[0]), keys[1])
+    return operations.reshape(new, view.shape)._node
 
 
 def _shared_elements(view: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -166,7 +166,7 @@ def _as_key(places: np.ndarray, device: Device) -> Any:
 
 def in_place_operator(name: str) -> Callable[[Tensor, Any], Any]:
     """An operation of two arrays as the method behind an operator such as ``+=``."""
-    operation = namespace.__dict__[name]
+    operation = operations.__dict__[name]
 
     def operator(self: Tensor, other: Any) -> Any:
         if isinstance(other, OPERANDS):
@@ -190,7 +190,7 @@ def plain_key(key: Any, tensor: Tensor) -> Any:
     if isinstance(key, Tensor):
         key = key._data
     kind = key.__class__
-    if kind is not tensor._data.__class__ and kind in NAMESPACES:
+    if kind is not tensor._data.__class__ and kind in ARRAY_MODULES:
         raise DeviceError(
             f"index: the tensor lies on {tensor.device}, got an index on {device_of(key)}; move it with "
             f".to('{tensor.device}')"
@@ -202,10 +202,10 @@ def _setitem(self: Tensor, key: Any, value: Any, /) -> None:
     """Replace a part of the tensor in place."""
     key = plain_key(key, self)
     if modes.grad and (_in_graph(self) or getattr(value, "_node", None) is not None):
-        overwrite(self, namespace.setitem(self, value, key), "setitem")
+        overwrite(self, operations.setitem(self, value, key), "setitem")
         return
     array = value._data if isinstance(value, Tensor) else native(value)
-    if array.__class__ in NAMESPACES and array.__class__ is not self._data.__class__:
+    if array.__class__ in ARRAY_MODULES and array.__class__ is not self._data.__class__:
         check_devices(REGISTRY["setitem"], (self._data, array))
     try:
         self._data[key] = array
@@ -226,19 +226,19 @@ def _fill(self: Tensor, value: Any) -> Tensor:
     """Set every element to ``value``, a number or a tensor with one element; returns the tensor."""
     if getattr(value, "ndim", 0):
         raise ShapeError(f"fill_: expected a number, got a tensor of shape {list(value.shape)}; use copy_")
-    return overwrite(self, namespace.setitem(self, value, ...), "fill_")
+    return overwrite(self, operations.setitem(self, value, ...), "fill_")
 
 
 def _zero(self: Tensor) -> Tensor:
     """Set every element to 0; returns the tensor."""
-    return overwrite(self, namespace.setitem(self, 0, ...), "zero_")
+    return overwrite(self, operations.setitem(self, 0, ...), "zero_")
 
 
 def _copy(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """Set the elements to those of ``src``, from any device, broadcast and converted; returns the tensor."""
     if isinstance(src, Tensor):
         src = moved(src, self.device)
-    return overwrite(self, namespace.setitem(self, src, ...), "copy_")
+    return overwrite(self, operations.setitem(self, src, ...), "copy_")
 
 
 def in_place_methods() -> dict[str, Any]:

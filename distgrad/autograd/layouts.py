@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd import creation
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.inplace import overwrite
 from distgrad.autograd.meanings import kind, typed
 from distgrad.autograd.random import multinomial
 from distgrad.autograd.tensor import Tensor, make_tensor, share
+from distgrad.backend.array_module import get_array_module
 from distgrad.backend.device import CPU, activated, device_of, owner_of, to_device
-from distgrad.backend.namespace import namespace_of
 from distgrad.backend.rng import Generator, default_generator
 from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
 
@@ -297,7 +297,7 @@ def scattered(x: Any, dim: int, index: Any, src: Any, value: Any, reduce: str | 
 def _grid(index: Any, place: int) -> tuple[Any, ...]:
     """Arrays of indices for each axis, ``index`` along one and the element's own place along the others."""
     with activated(index.device):
-        axes = list(namespace_of(index._data).indices(index.shape, sparse=True))
+        axes = list(get_array_module(index._data).indices(index.shape, sparse=True))
     axes[place] = index._data
     return tuple(axes)
 

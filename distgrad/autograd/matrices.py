@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.layouts import as_pairs, exchanged
 from distgrad.autograd.meanings import length, typed
 from distgrad.autograd.tensor import Tensor

@@ -13,7 +13,7 @@ import numpy as np
 
 from distgrad.autograd.casting import DEFAULTS, bfloat16
 from distgrad.autograd.creation import tensor as make
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, to_device
 from distgrad.errors import DTypeError, OptionError, ShapeError

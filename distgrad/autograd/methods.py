@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.dispatch import namespace, operator_method
+from distgrad.autograd.dispatch import operations, operator_method
 from distgrad.autograd.inplace import in_place_methods, in_place_operator, plain_key
 from distgrad.autograd.naming import Named, method_names
 from distgrad.autograd.ops import (  # noqa: F401 (importing them registers their operations)
@@ -99,7 +99,7 @@ _STANDARD = (
 
 
 def _getitem(self: Tensor, key: Any, /) -> Tensor:
-    return namespace.getitem(self, plain_key(key, self))
+    return operations.getitem(self, plain_key(key, self))
 
 
 # -- conversion
@@ -157,7 +157,7 @@ def _len(self: Tensor) -> int:
 
 def _iter(self: Tensor) -> Iterator[Tensor]:
     _len(self)
-    return iter(namespace.unstack(self))
+    return iter(operations.unstack(self))
 
 
 def _contains(self: Tensor, value: Any) -> bool:
@@ -187,7 +187,7 @@ def _format(self: Tensor, spec: str) -> str:
 
 #: What Python calls for ``array + tensor``: NumPy's function, which cannot be told from the operator.
 _OPERATOR_UFUNCS: dict[Any, Any] = {
-    getattr(np, name): getattr(namespace, name) for name in (*_ARITHMETIC.values(), *_COMPARISONS.values())
+    getattr(np, name): getattr(operations, name) for name in (*_ARITHMETIC.values(), *_COMPARISONS.values())
 }
 
 
@@ -235,7 +235,7 @@ def _arrays(value: Any, function: Any) -> Any:
 def _our_name(function: Any) -> str | None:
     """What distgrad calls a NumPy function; None for one that it lacks."""
     for prefix, module in (("dg.", np), ("dg.linalg.", np.linalg), ("dg.fft.", np.fft)):
-        for name in namespace.__dict__:
+        for name in operations.__dict__:
             if vars(module).get(name) is function:
                 return prefix + name
     return None
@@ -282,7 +282,7 @@ def _dlpack_method(
 def _transpose(self: Tensor) -> Tensor:
     if self.ndim != 2:
         raise ShapeError(f"T: expected two axes, got {list(self.shape)}; use mT or permute_dims")
-    return namespace.matrix_transpose(self)
+    return operations.matrix_transpose(self)
 
 
 def _to(self: Tensor, *args: Any, **options: Any) -> Tensor:
@@ -293,10 +293,10 @@ def _to(self: Tensor, *args: Any, **options: Any) -> Tensor:
     device, dtype = destination(args, options)
     out = self
     if dtype is not None:
-        out = namespace.astype(out, np.dtype(dtype), copy=False)
+        out = operations.astype(out, np.dtype(dtype), copy=False)
     if device is not None:
         out = moved(out, device, options.get("non_blocking", False))
-    return namespace.astype(out, out.dtype) if options.get("copy") and out is self else out
+    return operations.astype(out, out.dtype) if options.get("copy") and out is self else out
 
 
 def _cuda(self: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
@@ -342,8 +342,8 @@ def _methods() -> dict[str, Any]:
     methods |= {f"__{name}__": operator_method(each) for name, each in _COMPARISONS.items()}
     for method in methods.values():
         method.__signature__ = _OPERATOR_SIGNATURE
-    methods |= {f"__{name}__": getattr(namespace, each) for name, each in _UNARY.items()}
-    methods |= {name: getattr(namespace, name) for name in _STANDARD}
+    methods |= {f"__{name}__": getattr(operations, each) for name, each in _UNARY.items()}
+    methods |= {name: getattr(operations, name) for name in _STANDARD}
     methods |= {name: Named(name) for name in method_names() if name not in vars(Tensor)}
     return methods | in_place_methods() | _SPECIAL | _OWN
 
@@ -377,9 +377,9 @@ _NEVER = ("is_meta", "is_mps", "is_quantized", "is_sparse", "is_sparse_csr", "is
 
 _OWN: dict[str, Any] = {
     "T": property(_transpose),
-    "mT": property(namespace.matrix_transpose),
-    "real": property(namespace.real),
-    "imag": property(namespace.imag),
+    "mT": property(operations.matrix_transpose),
+    "real": property(operations.real),
+    "imag": property(operations.imag),
     "to_device": _to_device,
     "to": _to,
     "cpu": lambda self: moved(self, CPU),
@@ -390,8 +390,8 @@ _OWN: dict[str, Any] = {
     "tolist": lambda self: self._data.tolist(),
     "numpy": _numpy,
     "dim": lambda self: self._data.ndim,
-    "H": property(lambda self: namespace.conj(_transpose(self))),
-    "mH": property(lambda self: namespace.conj(namespace.matrix_transpose(self))),
+    "H": property(lambda self: operations.conj(_transpose(self))),
+    "mH": property(lambda self: operations.conj(operations.matrix_transpose(self))),
     "is_cuda": property(lambda self: self.device.kind == "cuda"),
     "is_cpu": property(lambda self: self.device == CPU),
     **{name: property(lambda self: False) for name in _NEVER},

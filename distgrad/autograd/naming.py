@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from distgrad.autograd import layouts, matrices, meanings
 from distgrad.autograd.casting import DEFAULTS
-from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.dispatch import operations
 from distgrad.autograd.inplace import overwrite
 from distgrad.autograd.later import FILES
 from distgrad.autograd.porting import explain_method, wrong_arguments
@@ -73,7 +73,7 @@ def _line_of(name: str) -> Line | None:
     line = LINES.get(name)
     if line is not None:
         return line
-    operation = getattr(namespace, name, None)
+    operation = getattr(operations, name, None)
     record = getattr(operation, "record", None) or REGISTRY.get(name)
     if record is None or operation is None:
         return None
@@ -158,10 +158,10 @@ def find(name: str) -> Callable[..., Any] | None:
 
 def _look_up(name: str) -> Any:
     """What a line calls by a name: a meaning, an operation, or Python's own function."""
-    for place in (vars(meanings), vars(layouts), vars(matrices), namespace.__dict__):
+    for place in (vars(meanings), vars(layouts), vars(matrices), operations.__dict__):
         if name in place:
             return place[name]
-    return getattr(namespace, name, None) or getattr(builtins, name, None)
+    return getattr(operations, name, None) or getattr(builtins, name, None)
 
 
 def _names_in(expression: str) -> set[str]:
@@ -267,7 +267,7 @@ def with_floats(function: Callable[..., Any], values: dict[str, Any], error: DTy
 
 def _with_axis(value: Any) -> Any:
     if isinstance(value, Tensor) and not value.ndim:
-        return namespace.reshape(value, (1,))
+        return operations.reshape(value, (1,))
     return value
 
 
@@ -275,7 +275,7 @@ def _without_axis(value: Any) -> Any:
     if isinstance(value, tuple):
         return getattr(value, "_make", tuple)([_without_axis(each) for each in value])
     if isinstance(value, Tensor) and value.shape == (1,):
-        return namespace.reshape(value, ())
+        return operations.reshape(value, ())
     return value
 
 
@@ -327,6 +327,6 @@ def _in_place(base: Callable[..., Any], name: str) -> Any:
 def method_names() -> list[str]:
     """All names that :class:`Named` can stand for."""
     own = [each.name for each in LINES.values() if each.first in ("input", "self") and "." not in each.name]
-    operations = {*namespace.__dict__, *" ".join(FILES.values()).split()}
-    own += [name for name in names.METHODS.split() if name in operations]
+    known = {*operations.__dict__, *" ".join(FILES.values()).split()}
+    own += [name for name in names.METHODS.split() if name in known]
     return [*own, *(f"{name}_" for name in names.IN_PLACE.split() if name in own)]

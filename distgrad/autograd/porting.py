@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
-from distgrad.elsewhere import lacking
 from distgrad.errors import AxisError
 from distgrad.names.hints import HINTS, ROOMS, STANDARD_WORDS
+from distgrad.names.lacking import lacking
 
 __all__ = ["Elsewhere", "Shape", "Size", "explain_name", "one_shape", "wrong_arguments"]
 

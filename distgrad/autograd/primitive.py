@@ -16,7 +16,7 @@ attribute, ``x_shape`` or ``x_dtype`` of an input, ``needs`` (which of the named
 ``into`` (for each named input an array that its gradient may be written into and returned as, or None), or
 ``before`` (one element: the gradient that came to the first named input on other paths, or None; the vjp must
 add it).
-One formula serves both orders: ``xp`` is the array module, or the Tensor namespace when the gradient itself
+One formula serves both orders: ``xp`` is the array module, or that of tensors when the gradient itself
 is to be differentiated.
 """
 

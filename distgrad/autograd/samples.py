@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.dispatch import operations
 from distgrad.autograd.later import read_all
 from distgrad.autograd.primitive import DTYPE_CHARS, REGISTRY, Primitive, Reject, Sample
 from distgrad.autograd.tensor import Tensor
@@ -67,7 +67,7 @@ class Case:
             name: value.astype(floating[0]) if floating and is_floating(value) else value
             for name, value in self.example.attributes.items()
         }
-        return namespace.__dict__[self.record.name](*arguments, **attributes)
+        return operations.__dict__[self.record.name](*arguments, **attributes)
 
     def _fill(self, arg: Any, rng: np.random.Generator, dtype: np.dtype[Any]) -> Any:
         if isinstance(arg, list):

@@ -15,8 +15,8 @@ from distgrad.autograd.casting import meet
 from distgrad.autograd.graph import Leaf, Node
 from distgrad.autograd.modes import modes
 from distgrad.autograd.porting import Size
+from distgrad.backend.array_module import ARRAY_MODULES
 from distgrad.backend.device import Device, device_of, native
-from distgrad.backend.namespace import NAMESPACES
 from distgrad.errors import DeviceError, DTypeError, GraphError
 
 __all__ = [
@@ -387,7 +387,7 @@ def constant(value: Any, where: str, name: str) -> Any:
     Raises:
         DTypeError: anything else.
     """
-    if value.__class__ in NAMESPACES:
+    if value.__class__ in ARRAY_MODULES:
         return native(value)
     if isinstance(value, _NUMBERS):  # NumPy's, that are Python's too, would be strong
         return _WEAKENED[value.__class__](value) if value.__class__ in _WEAKENED else value

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from distgrad import env
+from distgrad.backend.array_module import ArrayModule, register_array_module
 from distgrad.backend.cublas import matmul
 from distgrad.backend.device import Backend, memory_of
 from distgrad.backend.kernels.table import accelerated
-from distgrad.backend.namespace import Namespace, register_namespace
 from distgrad.backend.precision import on_precision
 from distgrad.errors import DeviceError
 
@@ -32,7 +32,7 @@ else:
 __all__ = [
     "CudaBackend",
     "elementwise_kernel",
-    "make_namespace",
+    "make_array_module",
     "open_backend",
     "raw_kernel",
     "reduction_kernel",
@@ -42,7 +42,7 @@ _INSTALL = 'pip install "distgrad[cuda13]" (CUDA 13 drivers) or "distgrad[cuda12
 
 
 def open_backend() -> CudaBackend:
-    """The backend, once CuPy and a GPU are there; its namespace is registered.
+    """The backend, once CuPy and a GPU are there; its array module is registered.
 
     Raises:
         DeviceError: CuPy is not installed, or there is no GPU.
@@ -59,7 +59,7 @@ def open_backend() -> CudaBackend:
     if count == 0:
         raise DeviceError("device 'cuda': no GPU is visible; check nvidia-smi and CUDA_VISIBLE_DEVICES")
     backend = CudaBackend(count)
-    register_namespace(backend.namespace)
+    register_array_module(backend.xp)
     return backend
 
 
@@ -241,12 +241,12 @@ def _functions() -> dict[str, Any]:
     return functions | {"maximum": _Ufunc(cp.maximum), "minimum": _Ufunc(cp.minimum)}
 
 
-def make_namespace() -> Namespace:
+def make_array_module() -> ArrayModule:
     """CuPy's functions, and those that it lacks; no GPU is needed to ask for them."""
     _require()
-    namespace = Namespace("cupy", cp.ndarray, _functions(), functools.partial(getattr, cp))
-    namespace.add_formula("add_at", accelerated("add_at", _add_at), replace=True)
-    return namespace
+    xp = ArrayModule("cupy", cp.ndarray, _functions(), functools.partial(getattr, cp))
+    xp.add_formula("add_at", accelerated("add_at", _add_at), replace=True)
+    return xp
 
 
 # -- the backend
@@ -286,7 +286,7 @@ class CudaBackend(Backend):
         self._pool = cp.get_default_memory_pool()
         self._peak: _Peak | None = None
         self._under_way: deque[tuple[Any, Any]] = deque()  # pinned memory, until its copy has arrived
-        self.namespace = make_namespace()
+        self.xp = make_array_module()
         cp.cuda.runtime.setDevice(self._first)
         on_precision(_set_precision)
 

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.backend.namespace import NAMESPACES, Namespace
+from distgrad.backend.array_module import ARRAY_MODULES, ArrayModule
 from distgrad.errors import DeviceError, DTypeError
 
 __all__ = [
-    "BACKENDS", "CPU", "Backend", "Device", "activated", "available_devices", "device_of", "find_backend",
-    "follow", "native", "owner_of", "parse_device", "register_backend", "resolve", "to_device",
+    "BACKENDS", "CPU", "Backend", "Device", "activated", "at_hand", "available_devices", "device_of",
+    "find_backend", "follow", "native", "owner_of", "parse_device", "plain", "register_backend", "resolve",
+    "to_device", "widened",
 ]  # fmt: skip
 
 _FORM = re.compile(r"([a-z]+)(?::(\d+))?")
@@ -124,15 +125,15 @@ def _parts(device: object) -> tuple[str, int | None]:
 class Backend(ABC):
     """What one kind of device can do; the rest of distgrad computes and moves data through this alone.
 
-    Indices are the numbers of devices of this kind. The arrays' functions stand in :attr:`namespace`.
+    Indices are the numbers of devices of this kind. The arrays' functions stand in :attr:`xp`.
 
     Attributes:
         kind: the first part of its devices' names.
-        namespace: the array functions.
+        xp: the array functions.
     """
 
     kind: str
-    namespace: Namespace
+    xp: ArrayModule
 
     @abstractmethod
     def device_count(self) -> int:
@@ -238,9 +239,9 @@ class _Host(Backend):
     kind = "cpu"
 
     @property
-    def namespace(self) -> Namespace:  # type: ignore[override]
+    def xp(self) -> ArrayModule:  # type: ignore[override]
         """NumPy's."""
-        return NAMESPACES[np.ndarray]
+        return ARRAY_MODULES[np.ndarray]
 
     def device_count(self) -> int:
         return 1
@@ -328,7 +329,7 @@ def find_backend(kind: str) -> Backend:
 def register_backend(backend: Backend) -> None:
     """Let tensors lie on devices of a further kind."""
     BACKENDS[backend.kind] = backend
-    _OWNERS[backend.namespace.array_type] = backend
+    _OWNERS[backend.xp.array_type] = backend
 
 
 def available_devices() -> list[Device]:
@@ -378,6 +379,21 @@ def follow(array: Any) -> None:
         backend.activate(index)
 
 
+def widened(*arrays: Any) -> tuple[Any, ...]:
+    """Arrays of 16 bits in float32, where their sums and squares have room; others, and None, as they are."""
+    return tuple(x.astype(np.float32) if x is not None and x.dtype.char in "eE" else x for x in arrays)
+
+
+def plain(x: Any) -> Any:
+    """The array of a tensor, where a gradient needs indices: those are not differentiated."""
+    return getattr(x, "_data", x)
+
+
+def at_hand(x: Any) -> bool:
+    """Whether the host can look at the elements without waiting for a device."""
+    return device_of(plain(x)).kind == "cpu"
+
+
 def native(array: Any) -> Any:
     """The array, or a copy in the machine's byte order and at aligned addresses, as kernels and BLAS want it.
 
@@ -397,9 +413,9 @@ def native(array: Any) -> Any:
             "expected an array without a mask, got a masked one, whose masked elements would count; pass "
             "x.filled(number), and the mask by itself"
         )
-    plain = np.asarray(array)
+    whole = np.asarray(array)
     return (
-        plain if plain.dtype.isnative and plain.flags.aligned else plain.astype(plain.dtype.newbyteorder("="))
+        whole if whole.dtype.isnative and whole.flags.aligned else whole.astype(whole.dtype.newbyteorder("="))
     )
 
 
@@ -417,16 +433,16 @@ def resolve(device: Device | str | None) -> Device:
 
 
 @contextmanager
-def activated(device: Device) -> Iterator[Namespace]:
-    """Inside it kernels and allocations go to ``device``, whose namespace it gives."""
+def activated(device: Device) -> Iterator[ArrayModule]:
+    """Inside it kernels and allocations go to ``device``, whose array module it gives."""
     backend = find_backend(device.kind)
     before = backend.active_index()
     if before == device.index:
-        yield backend.namespace
+        yield backend.xp
         return
     backend.activate(device.index)
     try:
-        yield backend.namespace
+        yield backend.xp
     finally:
         backend.activate(before)
 

@@ -1,4 +1,4 @@
-"""The NumPy backend: the namespace ``xp`` that every formula is written against, on the host."""
+"""The NumPy backend: the array module ``xp`` that every formula is written against, on the host."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from distgrad import env
+from distgrad.backend.array_module import ArrayModule, register_array_module
 from distgrad.backend.memory import keep_freed_memory
-from distgrad.backend.namespace import Namespace, register_namespace
 from distgrad.backend.products import matmul
 from distgrad.backend.threads import share_cores
 
-__all__ = ["numpy_namespace", "widen_products"]
+__all__ = ["numpy_module", "widen_products"]
 
 if env.read().keep_memory:
     keep_freed_memory()
@@ -107,7 +107,7 @@ def widen_products() -> None:
     NumPy has loops of its own for them, tens of times slower. It is done once somebody works with 16 bits, as
     other products would pay for looking at the dtype.
     """
-    numpy_namespace.__dict__["matmul"] = _widened_matmul
+    numpy_module.__dict__["matmul"] = _widened_matmul
 
 
 _functions = {name: value for name, value in vars(np).items() if not name.startswith("_")}
@@ -116,5 +116,5 @@ _functions |= {"broadcast_to": _broadcast_to, "reshape": _reshape, "max": _max, 
 _functions["matmul"] = matmul
 _functions |= {"matrix_transpose": _matrix_transpose, "permute_dims": _permute_dims}
 
-numpy_namespace = Namespace("numpy", np.ndarray, _functions)
-register_namespace(numpy_namespace)
+numpy_module = ArrayModule("numpy", np.ndarray, _functions)
+register_array_module(numpy_module)

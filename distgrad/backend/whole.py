@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.backend.array_module import get_array_module
 from distgrad.backend.device import follow
 from distgrad.backend.kernels.table import accelerated
-from distgrad.backend.namespace import namespace_of
 
 __all__ = ["BLOCK", "all_finite", "clip_by_norm", "norm_of", "scale", "unscale"]
 
@@ -58,7 +58,7 @@ def norm_of(arrays: Arrays, order: float = 2.0) -> Any:
         order: p of the p-norm; ``inf`` for the largest size; 0 counts the arrays that hold another number.
     """
     follow(arrays[0])
-    xp = namespace_of(arrays[0])
+    xp = get_array_module(arrays[0])
     if xp.array_type is np.ndarray:
         return np.asarray(_norm_on_host(arrays, order))
     if order == 2.0:
@@ -116,7 +116,7 @@ def clip_by_norm(arrays: Arrays, norm: Any, most: float) -> None:
         most: what the norm may be at most.
     """
     follow(arrays[0])
-    _clip(namespace_of(arrays[0]), arrays, norm, most)
+    _clip(get_array_module(arrays[0]), arrays, norm, most)
 
 
 def scale(arrays: Arrays, factor: float) -> None:
@@ -131,11 +131,11 @@ def all_finite(arrays: Arrays) -> Any:
 
     On the host the sum is asked first, which is the cheaper test, but may overflow.
     """
-    if not arrays or namespace_of(arrays[0]).array_type is np.ndarray:
+    if not arrays or get_array_module(arrays[0]).array_type is np.ndarray:
         with np.errstate(all="ignore"):
             return all(bool(np.isfinite(array.sum()) or np.isfinite(array).all()) for array in arrays)
     follow(arrays[0])
-    xp = namespace_of(arrays[0])
+    xp = get_array_module(arrays[0])
     return xp.all(xp.stack([xp.all(xp.isfinite(array)) for array in arrays]))
 
 
@@ -147,7 +147,7 @@ def unscale(arrays: Arrays, factor: float) -> Any:
         factor: what they are multiplied by.
     """
     follow(arrays[0])
-    xp = namespace_of(arrays[0])
+    xp = get_array_module(arrays[0])
     if xp.array_type is not np.ndarray:
         return _unscale(xp, arrays, factor) == 0
     finite = all_finite(arrays)

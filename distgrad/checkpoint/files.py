@@ -26,10 +26,10 @@ import numpy as np
 
 from distgrad.autograd.casting import bfloat16, small_float
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.array_module import ARRAY_MODULES
 from distgrad.backend.device import CPU, to_device
-from distgrad.backend.namespace import NAMESPACES
-from distgrad.elsewhere import unexpected
 from distgrad.errors import DataError, DTypeError
+from distgrad.names.lacking import unexpected
 from distgrad.trace import span
 
 __all__ = ["load", "save"]
@@ -257,7 +257,7 @@ def _encode(value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
     """The tree of a state as JSON has it; arrays go to ``arrays`` under their place."""
     if isinstance(value, np.generic):
         return {_SCALAR: _keep(np.asarray(value), place, arrays)}
-    if isinstance(value, Tensor) or value.__class__ in NAMESPACES or type(value) is np.memmap:
+    if isinstance(value, Tensor) or value.__class__ in ARRAY_MODULES or type(value) is np.memmap:
         return {_ARRAY: _keep(value._data if isinstance(value, Tensor) else value, place, arrays)}
     if type(value) in _PLAIN:
         return value

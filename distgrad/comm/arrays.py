@@ -163,12 +163,12 @@ def check_out(verb: str, out: NDArray[Any], shape: tuple[int, ...], x: NDArray[A
 
 def empty(like: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     """An array of any content where ``like`` lies."""
-    return owner_of(like).namespace.empty(shape, dtype)
+    return owner_of(like).xp.empty(shape, dtype)
 
 
 def zeros(like: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     """Zeros where ``like`` lies."""
-    return owner_of(like).namespace.zeros(shape, dtype)
+    return owner_of(like).xp.zeros(shape, dtype)
 
 
 def label(x: NDArray[Any]) -> str:

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distgrad.comm.arrays import zeros
+from distgrad.comm.pipeline import CallPipeline
 from distgrad.comm.reduction import is_narrow
-from distgrad.comm.transport import Transport
 
 __all__ = ["Averaging"]
 
 
-class Averaging(Transport):
+class Averaging(CallPipeline):
     """What makes a mean of what a backend adds up; a backend whose arrays lie elsewhere says where."""
 
     def _reduce_all(self, x: NDArray[Any], flat: NDArray[Any], op: str, weight: float | None) -> NDArray[Any]:

@@ -61,7 +61,7 @@ class HostGroup(Meeting):
         ends = [min(lines * rank // self.size * step, x.size) for rank in range(self.size + 1)]
         return list(itertools.pairwise(ends))
 
-    # Collectives; arguments are those of distgrad.comm.transport.Transport
+    # Collectives; arguments are those of distgrad.comm.pipeline.CallPipeline
 
     def all_reduce(self, x: NDArray[Any], op: str) -> None:
         """Reduce ``x`` in place, with the same bits on every rank."""

@@ -10,8 +10,8 @@ from typing import Any
 from distgrad.comm.calls import CallLog
 from distgrad.comm.mpilibrary import MPI, abort, make_relay, relayed
 from distgrad.comm.neighbours import Neighbours
+from distgrad.comm.pipeline import Family
 from distgrad.comm.topology import Topology
-from distgrad.comm.transport import Family
 from distgrad.errors import CommTimeoutError
 
 __all__ = ["MPIFamily"]
@@ -31,7 +31,7 @@ class MPIFamily(Family):
         given: the caller's own, who goes on when these ranks are done; None if the job is all there is.
         topology: which of them runs on which host.
         secret: what only they know.
-        timeout_s: as for :class:`~distgrad.comm.transport.Family`.
+        timeout_s: as for :class:`~distgrad.comm.pipeline.Family`.
 
     Attributes:
         sending: requests of sends that may not be received yet; a request keeps its message.

@@ -185,7 +185,7 @@ class NcclVerbs(Communicator):
 
     def _weighted_mean(self, flat: NDArray[Any], weight: float) -> None:
         with self._on_stream():
-            xp = find_backend(self.device.kind).namespace
+            xp = find_backend(self.device.kind).xp
             total = xp.full(1, weight, np.float64)
             self._all_reduce(total, "sum")
             if weight:

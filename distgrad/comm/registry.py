@@ -12,8 +12,8 @@ from distgrad.backend.device import Device, find_backend
 from distgrad.comm import progress, threads
 from distgrad.comm.base import Communicator
 from distgrad.comm.calls import Call, CallLog
-from distgrad.elsewhere import lacking
 from distgrad.errors import CommError
+from distgrad.names.lacking import lacking
 
 __all__ = [
     "BACKENDS",

@@ -14,8 +14,8 @@ from distgrad.comm.calls import name_ranks
 from distgrad.comm.hostgroup import HostGroup
 from distgrad.comm.mailbox import Mailbox
 from distgrad.comm.neighbours import Neighbours
+from distgrad.comm.pipeline import Family
 from distgrad.comm.topology import Topology, host_name
-from distgrad.comm.transport import Family
 from distgrad.errors import CommError, CommTimeoutError
 
 __all__ = ["HostCommunicator", "SharedMemoryCommunicator", "connect"]

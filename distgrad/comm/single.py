@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from distgrad.backend.device import CPU, Device, device_of
 from distgrad.comm.base import Communicator
+from distgrad.comm.pipeline import Family
 from distgrad.comm.topology import Topology, host_name
-from distgrad.comm.transport import Family
 from distgrad.errors import CommTimeoutError
 
 __all__ = ["SingleCommunicator", "connect"]

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from distgrad.backend.device import Device, activated
 from distgrad.backend.streams import Event, Stream, current_stream
 from distgrad.comm.calls import Call, CallLog, name_ranks
-from distgrad.comm.transport import Family
+from distgrad.comm.pipeline import Family
 from distgrad.comm.work import Work
 from distgrad.errors import CommError, CommTimeoutError, RankFailedError
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from distgrad.comm.base import Communicator
 from distgrad.comm.calls import Call, DisagreementError, name_ranks
+from distgrad.comm.pipeline import Family
 from distgrad.comm.reduction import reduce_arrays
 from distgrad.comm.topology import Topology, host_name
-from distgrad.comm.transport import Family
 from distgrad.errors import CommError, CommTimeoutError, RankFailedError
 
 __all__ = ["Link", "ThreadCommunicator", "ThreadWorld", "current"]

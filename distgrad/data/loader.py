@@ -16,7 +16,6 @@ from distgrad.backend.device import find_accelerator
 from distgrad.backend.rng import Generator, default_generator
 from distgrad.data.collate import AsOne, default_collate, default_convert, fetch, fetch_next, pin
 from distgrad.data.dataset import IterableDataset
-from distgrad.data.pool import WorkerPool
 from distgrad.data.sampler import (
     BatchSampler,
     DistributedSampler,
@@ -25,7 +24,8 @@ from distgrad.data.sampler import (
     check_batch_size,
 )
 from distgrad.data.worker import Payload
-from distgrad.elsewhere import unexpected
+from distgrad.data.worker_pool import WorkerPool
+from distgrad.names.lacking import unexpected
 from distgrad.trace import span
 from distgrad.tracebacks import warn_once
 

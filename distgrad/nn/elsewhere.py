@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distgrad.elsewhere import lacking
+from distgrad.names.lacking import lacking
 
 __all__ = ["explain_name"]
 

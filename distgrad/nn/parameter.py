@@ -7,8 +7,8 @@ from typing import Any
 
 from distgrad.autograd.creation import zeros
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.array_module import ARRAY_MODULES
 from distgrad.backend.device import to_device
-from distgrad.backend.namespace import NAMESPACES
 from distgrad.errors import ShapeError
 
 __all__ = ["Buffer", "Parameter", "UninitializedBuffer", "UninitializedParameter", "write"]
@@ -157,7 +157,7 @@ def write(tensor: Tensor, values: Any, where: str) -> Tensor:
         values: an array on any device, or a number, that broadcasts to its shape.
         where: the caller, for messages about values changed in place.
     """
-    if values.__class__ in NAMESPACES and values.__class__ is not tensor._data.__class__:
+    if values.__class__ in ARRAY_MODULES and values.__class__ is not tensor._data.__class__:
         values = to_device(values, tensor.device)
     tensor._data[...] = values
     tensor.changed(where)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.namespace import NAMESPACES
+from distgrad.backend.array_module import ARRAY_MODULES
 from distgrad.errors import StateDictError
 from distgrad.nn.parameter import Parameter, UninitializedBuffer, UninitializedParameter, write
 
@@ -69,7 +69,7 @@ def load(
 
 def _replace(module: Any, name: str, own: Tensor, value: Any) -> None:
     """Put a value in the place of a module's own parameter or buffer."""
-    array = value if value.__class__ in NAMESPACES else np.asarray(value)
+    array = value if value.__class__ in ARRAY_MODULES else np.asarray(value)
     if isinstance(own, Parameter):
         wanted = own._requires_grad if isinstance(own, UninitializedParameter) else own.requires_grad
         module._parameters[name] = Parameter(array, wanted)
@@ -86,7 +86,7 @@ def _misfits(key: str, own: Any, value: Any, assign: bool) -> list[str]:
     if not isinstance(own, Tensor):
         return []
     kind: type = value.__class__
-    if not issubclass(kind, np.ndarray | np.generic) and kind not in NAMESPACES:
+    if not issubclass(kind, np.ndarray | np.generic) and kind not in ARRAY_MODULES:
         return [f"{key} is a tensor in the module but {type(value).__name__} in the state dict"]
     lazy = isinstance(own, UninitializedParameter | UninitializedBuffer)
     if not lazy and own.shape != value.shape:

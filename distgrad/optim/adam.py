@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from distgrad.backend.array_module import get_array_module
 from distgrad.backend.kernels.table import accelerated
-from distgrad.backend.namespace import namespace_of
 from distgrad.optim.optimizer import Optimizer, whole_runs
 
 __all__ = ["Adam", "AdamW"]
@@ -19,7 +19,7 @@ def _update(xp: Any, p: Any, g: Any, m: Any, v: Any, top: Any, numbers: tuple[fl
     """The rule in place, on arrays; returns ``p``.
 
     Args:
-        xp: the arrays' namespace.
+        xp: the arrays' module.
         p, g, m, v: ``[n]`` parameters, gradients, first and second moments.
         top: ``[n]``, the largest second moments; None without amsgrad.
         numbers: sign of g, what part of p joins it, what p is multiplied by, β₁, 1 − β₁, β₂, 1 − β₂,
@@ -111,7 +111,7 @@ class Adam(Optimizer):
         (beta1, beta2), lr, decay = group["betas"], group["lr"], group["weight_decay"]
         coupled, shrink = (0.0, 1.0 - lr * decay) if group["decoupled_weight_decay"] else (decay, 1.0)
         _rule(
-            namespace_of(p),
+            get_array_module(p),
             p,
             g,
             state["exp_avg"],

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from distgrad.backend.namespace import namespace_of
+from distgrad.backend.array_module import get_array_module
 from distgrad.optim import rules
 from distgrad.optim.optimizer import Optimizer, whole_runs
 
@@ -77,7 +77,7 @@ class RMSprop(Optimizer):
         """Apply the rule above."""
         alpha, optional = group["alpha"], (state.get("grad_avg"), state.get("momentum_buffer"))
         numbers = (*_signs(group), alpha, 1.0 - alpha, group["eps"], group["momentum"], group["lr"])
-        rules.rmsprop(namespace_of(p), p, g, state["square_avg"], *optional, numbers)
+        rules.rmsprop(get_array_module(p), p, g, state["square_avg"], *optional, numbers)
 
 
 class Adagrad(Optimizer):
@@ -121,7 +121,7 @@ class Adagrad(Optimizer):
         if step == 1:
             s += group["initial_accumulator_value"]
         rate = group["lr"] / (1.0 + (step - 1) * group["lr_decay"])
-        rules.adagrad(namespace_of(p), p, g, s, (*_signs(group), group["eps"], rate))
+        rules.adagrad(get_array_module(p), p, g, s, (*_signs(group), group["eps"], rate))
 
 
 class Adadelta(Optimizer):
@@ -162,7 +162,7 @@ class Adadelta(Optimizer):
         """Apply the rule above."""
         rho = group["rho"]
         numbers = (*_signs(group), rho, 1.0 - rho, group["eps"], group["lr"])
-        rules.adadelta(namespace_of(p), p, g, state["square_avg"], state["acc_delta"], numbers)
+        rules.adadelta(get_array_module(p), p, g, state["square_avg"], state["acc_delta"], numbers)
 
 
 class Adamax(Optimizer):
@@ -201,7 +201,7 @@ class Adamax(Optimizer):
         """Apply the rule above."""
         beta1, beta2 = group["betas"]
         numbers = (*_signs(group), 1.0 - beta1, beta2, group["eps"], group["lr"] / (1.0 - beta1**step))
-        rules.adamax(namespace_of(p), p, g, state["exp_avg"], state["exp_inf"], numbers)
+        rules.adamax(get_array_module(p), p, g, state["exp_avg"], state["exp_inf"], numbers)
 
 
 class NAdam(Optimizer):
@@ -264,7 +264,7 @@ class NAdam(Optimizer):
         moments = (1.0 - beta1, beta2, 1.0 - beta2, 1.0 / math.sqrt(1.0 - beta2**step), group["eps"])
         rates = (lr * (1.0 - now) / (1.0 - product), lr * coming / (1.0 - product * coming))
         numbers = (*_shrinking(group), *moments, *rates)
-        rules.nadam(namespace_of(p), p, g, state["exp_avg"], state["exp_avg_sq"], numbers)
+        rules.nadam(get_array_module(p), p, g, state["exp_avg"], state["exp_avg_sq"], numbers)
 
 
 class RAdam(Optimizer):
@@ -314,7 +314,7 @@ class RAdam(Optimizer):
             trust /= (longest - 4.0) * (longest - 2.0) * length
         rates = (group["eps"], group["lr"] / (1.0 - beta1**step), math.sqrt(trust * correction))
         numbers = (*_shrinking(group), 1.0 - beta1, beta2, 1.0 - beta2, *rates)
-        rules.radam(namespace_of(p), p, g, state["exp_avg"], state["exp_avg_sq"], numbers)
+        rules.radam(get_array_module(p), p, g, state["exp_avg"], state["exp_avg_sq"], numbers)
 
 
 class Rprop(Optimizer):
@@ -354,7 +354,7 @@ class Rprop(Optimizer):
         if step == 1:
             size += group["lr"]
         numbers = (*_signs(group), *group["etas"], *group["step_sizes"])
-        rules.rprop(namespace_of(p), p, g, state["prev"], size, numbers)
+        rules.rprop(get_array_module(p), p, g, state["prev"], size, numbers)
 
 
 class ASGD(Optimizer):
@@ -396,7 +396,7 @@ class ASGD(Optimizer):
         lr, lambd = group["lr"], group["lambd"]
         rate = lr / (1.0 + lambd * lr * (step - 1)) ** group["alpha"]
         share = 1.0 / max(1.0, step - 1 - group["t0"])
-        rules.asgd(namespace_of(p), p, g, state["ax"], (*_signs(group), 1.0 - lambd * rate, rate, share))
+        rules.asgd(get_array_module(p), p, g, state["ax"], (*_signs(group), 1.0 - lambd * rate, rate, share))
 
 
 class Lion(Optimizer):
@@ -436,4 +436,4 @@ class Lion(Optimizer):
         sign, decay = _signs(group)
         weights = (beta1, 1.0 - beta1, beta2, 1.0 - beta2)
         numbers = (sign, 0.0, 1.0 - lr * decay, lr, *weights)
-        rules.lion(namespace_of(p), p, g, state["exp_avg"], numbers)
+        rules.lion(get_array_module(p), p, g, state["exp_avg"], numbers)

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distgrad.autograd.modes import enable_grad, no_grad
-from distgrad.autograd.ops.rules import widened
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.device import Device, to_device
-from distgrad.backend.namespace import NAMESPACES, namespace_of
+from distgrad.backend.array_module import ARRAY_MODULES, get_array_module
+from distgrad.backend.device import Device, to_device, widened
 from distgrad.errors import OptionError, ShapeError, StateDictError
 from distgrad.optim.optimizer import Optimizer
 
@@ -219,7 +218,7 @@ class LBFGS(Optimizer):
     def _gradient(self) -> np.ndarray:
         """All gradients of that loss in one vector; zeros for a parameter without."""
         parameters = self.param_groups[0]["params"]
-        xp = namespace_of(parameters[0]._data)
+        xp = get_array_module(parameters[0]._data)
         (gradient,) = widened(
             xp.concat(
                 [(xp.zeros_like(p._data) if p.grad is None else p.grad._data).ravel() for p in parameters]
@@ -229,7 +228,7 @@ class LBFGS(Optimizer):
 
     def _values(self) -> np.ndarray:
         arrays = [p._data for p in self.param_groups[0]["params"]]
-        return widened(namespace_of(arrays[0]).concat([array.ravel() for array in arrays]))[0]
+        return widened(get_array_module(arrays[0]).concat([array.ravel() for array in arrays]))[0]
 
     def _move(self, values: np.ndarray, t: float, d: np.ndarray) -> None:
         """Set the parameters to ``values + t d``."""
@@ -300,7 +299,7 @@ def _largest(vector: np.ndarray) -> float:
 def _vector(value: Any, device: Device) -> Any:
     """A copy of a saved array, on a device."""
     array: Any = value._data if isinstance(value, Tensor) else value
-    array = array if array.__class__ in NAMESPACES else np.asarray(array)
+    array = array if array.__class__ in ARRAY_MODULES else np.asarray(array)
     return to_device(array.copy(), device)
 
 

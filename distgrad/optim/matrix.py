@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from distgrad.backend.namespace import namespace_of
+from distgrad.backend.array_module import get_array_module
 from distgrad.backend.whole import norm_of
 from distgrad.errors import ShapeError
 from distgrad.optim import rules
@@ -31,12 +31,12 @@ def _unless_zero(sizes: tuple[Any, Any], trust: Callable[[], Any]) -> Any:
     """What ``trust`` makes of two norms; 1 where either is 0."""
     if isinstance(sizes[0], float):
         return trust() if all(sizes) else 1.0
-    return namespace_of(sizes[0]).where((sizes[0] > 0) & (sizes[1] > 0), trust(), 1.0)
+    return get_array_module(sizes[0]).where((sizes[0] > 0) & (sizes[1] > 0), trust(), 1.0)
 
 
 def _at_least(least: float, x: Any) -> Any:
     """The larger of the two."""
-    return max(least, x) if isinstance(x, float) else namespace_of(x).maximum(x, least)
+    return max(least, x) if isinstance(x, float) else get_array_module(x).maximum(x, least)
 
 
 class LAMB(Optimizer):
@@ -80,7 +80,7 @@ class LAMB(Optimizer):
         numbers = (group["weight_decay"], 1.0 - beta1, beta2, 1.0 - beta2, *corrections, group["eps"])
         sign = -1.0 if group["maximize"] else 1.0
         u = rules.lamb_direction(
-            namespace_of(p), p, g, state["exp_avg"], state["exp_avg_sq"], (sign, *numbers)
+            get_array_module(p), p, g, state["exp_avg"], state["exp_avg_sq"], (sign, *numbers)
         )
         sizes = _norm(p), _norm(u)
         p -= group["lr"] * _unless_zero(sizes, lambda: sizes[0] / sizes[1]) * u
@@ -131,7 +131,7 @@ class LARS(Optimizer):
         )
         sign = -1.0 if group["maximize"] else 1.0
         numbers = (sign, decay, group["momentum"], group["lr"] * trust)
-        rules.lars(namespace_of(p), p, g, state["momentum_buffer"], numbers)
+        rules.lars(get_array_module(p), p, g, state["momentum_buffer"], numbers)
 
 
 class Adafactor(Optimizer):
@@ -177,7 +177,7 @@ class Adafactor(Optimizer):
 
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule of the paper."""
-        xp = namespace_of(p)
+        xp = get_array_module(p)
         g = -g if group["maximize"] else g
         tiny, smallest = group["eps"]
         tiny = float(np.finfo(p.dtype).eps) if tiny is None else tiny

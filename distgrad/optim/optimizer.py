@@ -18,11 +18,10 @@ import numpy as np
 
 from distgrad.autograd.flat import FlatBuffer, Run, flatten, join_runs
 from distgrad.autograd.modes import enable_grad, no_grad
-from distgrad.autograd.ops.rules import widened
 from distgrad.autograd.tensor import FLOATING, Tensor
-from distgrad.backend.device import CPU, activated, follow, to_device
+from distgrad.backend.array_module import ARRAY_MODULES
+from distgrad.backend.device import CPU, activated, follow, to_device, widened
 from distgrad.backend.kernels.table import expect, is_fused
-from distgrad.backend.namespace import NAMESPACES
 from distgrad.comm.progress import tell_step
 from distgrad.errors import DTypeError, GraphError, ShapeError, StateDictError
 from distgrad.trace import span
@@ -393,7 +392,7 @@ class Optimizer:
             self._steps[parameter] = _num_steps(entry)
             for name, array in self._states_of(group, parameter).items() if _num_steps(entry) else ():
                 value = entry[name]._data if isinstance(entry[name], Tensor) else entry[name]
-                if value.__class__ not in NAMESPACES:
+                if value.__class__ not in ARRAY_MODULES:
                     value = np.asarray(value)
                 array[...] = to_device(value, parameter.device).astype(array.dtype, copy=False)
 

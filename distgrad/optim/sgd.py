@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from distgrad.backend.array_module import get_array_module
 from distgrad.backend.kernels.table import accelerated
-from distgrad.backend.namespace import namespace_of
 from distgrad.optim.optimizer import Optimizer, whole_runs
 
 __all__ = ["SGD"]
@@ -18,7 +18,7 @@ def _update(xp: Any, p: Any, g: Any, b: Any, numbers: tuple[float, ...], nestero
     """The rule in place, on arrays; returns ``p``.
 
     Args:
-        xp: the arrays' namespace.
+        xp: the arrays' module.
         p, g: ``[n]`` parameters and gradients.
         b: ``[n]``, the momentum; None without.
         numbers: sign of g, λ, lr, μ, what part of g the momentum takes.
@@ -97,4 +97,4 @@ class SGD(Optimizer):
         share = 1.0 if step == 1 else 1.0 - group["dampening"]
         buffer = state["momentum_buffer"] if momentum else None
         numbers = (sign, group["weight_decay"], group["lr"], momentum, share)
-        _rule(namespace_of(p), p, g, buffer, numbers, group["nesterov"])
+        _rule(get_array_module(p), p, g, buffer, numbers, group["nesterov"])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distgrad.backend.namespace import namespace_of
+from distgrad.backend.array_module import get_array_module
 from distgrad.comm.work import Work
 from distgrad.parallel.buckets import Bucket
 
@@ -32,7 +32,7 @@ def adasum(bucket: Bucket) -> Work:
 
 def _reduce(bucket: Bucket) -> None:
     comm, gradients = bucket.comm, bucket.gradients
-    xp = namespace_of(gradients)
+    xp = get_array_module(gradients)
     dtype = np.result_type(gradients.dtype, np.float32)
     length = -(-gradients.size // comm.size)
     rows = xp.zeros((comm.size, length), dtype)
@@ -58,7 +58,7 @@ def _combine(bucket: Bucket, rows: Array, parts: list[slice]) -> Array:
     Returns:
         ``[ceil(k / 2), n]``.
     """
-    xp, count = namespace_of(rows), len(rows) // 2
+    xp, count = get_array_module(rows), len(rows) // 2
     x, y = rows[: 2 * count : 2], rows[1 : 2 * count : 2]
     dots = xp.stack(
         [

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.creation import full
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.function import Function
-from distgrad.autograd.ops.rules import at_hand
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.namespace import namespace_of
+from distgrad.backend.array_module import get_array_module
+from distgrad.backend.device import at_hand
 from distgrad.comm.base import Communicator
 from distgrad.comm.registry import get_world, is_initialized
 from distgrad.errors import ShapeError
@@ -132,7 +132,7 @@ class SyncBatchNorm(_BatchNorm):
         total: Any = sums._data[-1:]
         if at_hand(total) and total[0] == 1.0:  # on a GPU nobody waits to see it
             raise ShapeError(f"SyncBatchNorm: one element a channel has no variance; got {list(input.shape)}")
-        total = Tensor(namespace_of(total).maximum(total, 1.0))
+        total = Tensor(get_array_module(total).maximum(total, 1.0))
         mean = sums[:-1] / total
         centered = x - mean.astype(x.dtype).reshape(shape)
         squares = (centered * centered).sum(axis=axes).astype(np.float64)
@@ -150,7 +150,7 @@ class SyncBatchNorm(_BatchNorm):
         """Move the running mean and variance towards the batch's; where no rank has samples they stay."""
         momentum = self._count_batch() * (total._data > 1.0)
         if self.running_mean is not None:
-            xp = namespace_of(total._data)
+            xp = get_array_module(total._data)
             unbiased = variance._data * (total._data / xp.maximum(total._data - 1.0, 1.0))
             for running, now in ((self.running_mean, mean._data), (self.running_var, unbiased)):
                 write(running, (1.0 - momentum) * running._data + momentum * now, "SyncBatchNorm")

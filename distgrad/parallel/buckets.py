@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from distgrad.autograd.flat import FlatBuffer
 from distgrad.autograd.graph import Leaf
-from distgrad.autograd.ops.rules import at_hand
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.device import CPU, Device, follow
+from distgrad.backend.device import CPU, Device, at_hand, follow
 from distgrad.backend.streams import synchronize
 from distgrad.comm.base import Communicator
 from distgrad.comm.reduction import is_narrow

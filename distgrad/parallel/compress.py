@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distgrad.autograd.ops.rules import plain
-from distgrad.backend.device import device_of, to_device
-from distgrad.backend.namespace import namespace_of
+from distgrad.backend.array_module import get_array_module
+from distgrad.backend.device import device_of, plain, to_device
 from distgrad.comm.work import Work
 from distgrad.parallel.buckets import Bucket
 
@@ -63,7 +62,7 @@ def _to_brain(x: Array) -> Array:
     bits = x.astype(np.float32).view(np.uint32)
     rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16  # to the nearest, ties to the even one
     not_a_number = (bits & 0x7FFFFFFF) > 0x7F800000
-    return namespace_of(x).where(not_a_number, np.uint32(0x7FC0), rounded).astype(np.uint16)
+    return get_array_module(x).where(not_a_number, np.uint32(0x7FC0), rounded).astype(np.uint16)
 
 
 def _from_brain(bits: Array) -> Array:
@@ -80,7 +79,7 @@ def _reduce_rounded(
     unit = 2.0 ** math.ceil(math.log2(bucket.total))  # no sum is above the mean, and none rounded
     gradients *= gradients.dtype.type(1.0 / unit)
     length = -(-gradients.size // comm.size)
-    rows = namespace_of(gradients).zeros((comm.size, length), np.uint16)
+    rows = get_array_module(gradients).zeros((comm.size, length), np.uint16)
     rows.reshape(-1)[: gradients.size] = encode(gradients)
     rows = comm.all_to_all(rows)
     total = decode(rows[0])
@@ -208,7 +207,7 @@ def _orthogonal(columns: Array) -> Array:
 
     On a GPU that is a few small kernels, where a QR decomposition would be many.
     """
-    xp, (n, k) = namespace_of(columns), columns.shape
+    xp, (n, k) = get_array_module(columns), columns.shape
     columns = columns.copy()
     for i in [*range(k), *range(k)]:  # twice, as rounding leaves them askew where they are nearly alike
         column, rest = columns[:, i], columns[:, i + 1 :]
@@ -223,7 +222,7 @@ def _orthogonal(columns: Array) -> Array:
 def _sum_together(bucket: Bucket, arrays: list[Array]) -> None:
     """Sum arrays over the ranks, in place, by one collective."""
     if arrays:
-        joined = namespace_of(arrays[0]).concat([array.reshape(-1) for array in arrays])
+        joined = get_array_module(arrays[0]).concat([array.reshape(-1) for array in arrays])
         bucket.comm.all_reduce(joined)
         start = 0
         for array in arrays:
@@ -262,7 +261,7 @@ class TopK(_Feedback):
         size = sum(where.stop - where.start for where in slices)
         if bucket.total == 0.0 or size == 0:
             return
-        xp = namespace_of(bucket.gradients)
+        xp = get_array_module(bucket.gradients)
         own = xp.concat([self._compensate(bucket, place) for place in places])
         count = max(1, round(self.ratio * size))
         chosen = xp.sort(xp.argpartition(xp.abs(own), size - count)[size - count :]).astype(np.int32)

@@ -19,8 +19,8 @@ from distgrad.backend.rng import default_generator
 from distgrad.backend.whole import all_finite
 from distgrad.comm.base import Communicator
 from distgrad.comm.registry import init, is_initialized, is_mpi
-from distgrad.elsewhere import unexpected
 from distgrad.errors import CommMismatchError, DeviceError, GraphError, OptionError
+from distgrad.names.lacking import unexpected
 from distgrad.nn.module import Module
 from distgrad.nn.utils.gradients import clip_grad_norm_
 from distgrad.parallel.buckets import Hook, store, suitable_cap, time_all_reduce

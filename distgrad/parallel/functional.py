@@ -12,7 +12,7 @@ from typing import Any
 
 from distgrad.autograd.function import Function
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.namespace import namespace_of
+from distgrad.backend.array_module import get_array_module
 from distgrad.comm.base import Communicator
 from distgrad.comm.registry import get_world
 from distgrad.errors import CommError
@@ -82,7 +82,7 @@ def _apply(function: type[Function], x: Tensor, op: str, comm: Communicator | No
 
 
 def _contiguous(x: Tensor) -> Any:
-    return namespace_of(x._data).ascontiguousarray(x._data)
+    return get_array_module(x._data).ascontiguousarray(x._data)
 
 
 class _AllReduce(Function):

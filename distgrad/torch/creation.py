@@ -9,7 +9,7 @@ import numpy as np
 
 from distgrad.autograd import creation, random
 from distgrad.autograd.casting import DEFAULTS
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.layouts import numbers, resized
 from distgrad.autograd.meanings import kind
 from distgrad.autograd.tensor import Tensor

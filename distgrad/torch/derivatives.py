@@ -7,7 +7,7 @@ from typing import Any
 
 from distgrad.autograd import func
 from distgrad.autograd.creation import zeros_like
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.functional import grad as gradients
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import OptionError

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.meanings import axes_of, typed
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import DTypeError, ShapeError

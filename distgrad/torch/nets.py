@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.random import rand
 from distgrad.errors import OptionError
 from distgrad.nn.functional.images import interpolate

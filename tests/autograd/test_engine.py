@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import distgrad as dg
-from distgrad.autograd.dispatch import namespace, primitive
+from distgrad.autograd.dispatch import operations, primitive
 from distgrad.autograd.functional import grad
 from distgrad.autograd.gradcheck import gradcheck, gradgradcheck
 from distgrad.autograd.primitive import REGISTRY, Sample
-from distgrad.backend.numpy import numpy_namespace
+from distgrad.backend.numpy import numpy_module
 from distgrad.errors import DTypeError, GraphError, InPlaceError, ShapeError
 
 
@@ -359,7 +359,7 @@ def planted_pair():
     operation = primitive(math="", outputs=2, samples=[Sample(((3,),))])(planted_pair)
     operation.vjp("x")(lambda xp, g, x: g[0] * 2.0 + g[1] * (2.0 * x))
     yield operation
-    for where in (REGISTRY, namespace.__dict__, numpy_namespace.__dict__):
+    for where in (REGISTRY, operations.__dict__, numpy_module.__dict__):
         del where["planted_pair"]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import distgrad as dg
 from distgrad.autograd import later
-from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.dispatch import operations
 from distgrad.autograd.gradcheck import gradcheck, gradgradcheck
 from distgrad.autograd.primitive import REGISTRY
 from distgrad.errors import GraphError
@@ -39,7 +39,7 @@ def test_a_file_holds_the_operations_that_are_listed(file):
 def test_a_room_gives_its_operations(room):
     module = dg if not room else getattr(dg, room)
     for name in later.PUBLIC[room].split():
-        assert getattr(module, name) is getattr(namespace, name)
+        assert getattr(module, name) is getattr(operations, name)
         assert name in dir(module)
     with pytest.raises(AttributeError, match="gobble"):
         _ = module.gobble
@@ -60,16 +60,16 @@ def test_importing_the_package_reads_none_of_them():
 
 def test_products_that_are_scaled_and_added():
     x, a, b = numbers(2, 3), numbers(2, 4, seed=1), numbers(4, 3, seed=2)
-    close(namespace.addmm(x, a, b, beta=0.5, alpha=2.0), 0.5 * x + 2.0 * (a @ b))
-    close(namespace.addmv(x[:, 0], a, b[:, 0]), x[:, 0] + a @ b[:, 0])
-    close(namespace.addr(x, a[:, 0], b[0]), x + np.outer(a[:, 0], b[0]))
+    close(operations.addmm(x, a, b, beta=0.5, alpha=2.0), 0.5 * x + 2.0 * (a @ b))
+    close(operations.addmv(x[:, 0], a, b[:, 0]), x[:, 0] + a @ b[:, 0])
+    close(operations.addr(x, a[:, 0], b[0]), x + np.outer(a[:, 0], b[0]))
     stack, other = numbers(5, 2, 4), numbers(5, 4, 3)
-    close(namespace.addbmm(x, stack, other), x + sum(s @ o for s, o in zip(stack, other, strict=True)))
-    close(namespace.baddbmm(x, stack, other, alpha=0.5), x + 0.5 * (stack @ other))
-    close(namespace.addmm(np.full((2, 3), np.nan), a, b, beta=0), a @ b)
-    close(namespace.addcmul(x, x, x, value=2.0), x + 2.0 * x * x)
-    close(namespace.addcdiv(x, x, x, value=2.0), x + 2.0)
-    close(namespace.lerp(x, 2.0 * x, 0.25), 1.25 * x)
+    close(operations.addbmm(x, stack, other), x + sum(s @ o for s, o in zip(stack, other, strict=True)))
+    close(operations.baddbmm(x, stack, other, alpha=0.5), x + 0.5 * (stack @ other))
+    close(operations.addmm(np.full((2, 3), np.nan), a, b, beta=0), a @ b)
+    close(operations.addcmul(x, x, x, value=2.0), x + 2.0 * x * x)
+    close(operations.addcdiv(x, x, x, value=2.0), x + 2.0)
+    close(operations.lerp(x, 2.0 * x, 0.25), 1.25 * x)
     chain = [numbers(*shape) for shape in ((5, 2), (2, 9), (9, 3), (3, 4))]
     close(dg.linalg.multi_dot(*chain), np.linalg.multi_dot(chain))
 
@@ -81,21 +81,21 @@ X = np.array([-7.5, -2.0, -0.5, 0.0, 0.3, 1.0, 4.25])
 
 @pytest.mark.parametrize("name", ["deg2rad", "exp2", "rad2deg", "sinc"])
 def test_a_function_of_one_array(name):
-    close(getattr(namespace, name)(X), getattr(np, name)(X))
+    close(getattr(operations, name)(X), getattr(np, name)(X))
 
 
 @pytest.mark.parametrize("name", ["float_power", "fmax", "fmin", "fmod", "heaviside", "logaddexp2"])
 def test_a_function_of_two_arrays(name):
     y = np.array([2.0, 3.0, -1.5, 0.5, 2.0, -1.0, np.nan])
     with np.errstate(all="ignore"):
-        close(getattr(namespace, name)(X, y), getattr(np, name)(X, y))
+        close(getattr(operations, name)(X, y), getattr(np, name)(X, y))
 
 
 def test_parts_and_powers():
-    close(namespace.frac(X), X - np.trunc(X))
-    close(namespace.rsqrt(X[4:]), X[4:] ** -0.5)
-    close(namespace.ldexp(X, np.arange(7)), np.ldexp(X, np.arange(7)))
-    for found, expected in zip(namespace.frexp(X), np.frexp(X), strict=True):
+    close(operations.frac(X), X - np.trunc(X))
+    close(operations.rsqrt(X[4:]), X[4:] ** -0.5)
+    close(operations.ldexp(X, np.arange(7)), np.ldexp(X, np.arange(7)))
+    for found, expected in zip(operations.frexp(X), np.frexp(X), strict=True):
         close(found, expected)
     holes = np.array([np.nan, np.inf, -np.inf, 1.0])
     close(dg.nan_to_num(holes), np.nan_to_num(holes))
@@ -109,7 +109,7 @@ def test_areas_and_slopes():
     close(dg.trapezoid(y, x), np.trapezoid(y, x))
     close(dg.trapezoid(y, dx=0.5, axis=0), np.trapezoid(y, dx=0.5, axis=0))
     running = [np.trapezoid(y[:, : n + 1], x[: n + 1]) for n in range(1, 5)]
-    close(namespace.cumulative_trapezoid(y, x), np.stack(running, axis=1))
+    close(operations.cumulative_trapezoid(y, x), np.stack(running, axis=1))
     for order in (1, 2):
         close(
             dg.gradient(y, spacing=[x], axis=1, edge_order=order)[0],
@@ -201,12 +201,12 @@ def test_transforms_of_hermitian_signals():
 def test_a_signal_window_by_window_and_back(onesided):
     x, window = numbers(2, 40), np.hanning(10)[1:-1]
     options = {"hop_length": 3, "window": window, "onesided": onesided}
-    y = namespace.stft(x, 8, **options)
+    y = operations.stft(x, 8, **options)
     padded = np.pad(x, [(0, 0), (4, 4)], mode="reflect")
     for t in range(y.shape[2]):
         frame = np.fft.fft(padded[:, 3 * t : 3 * t + 8] * window)
         np.testing.assert_allclose(y.numpy()[:, :, t], frame[:, : y.shape[1]], atol=1e-12)
-    close(namespace.istft(y, 8, length=39, **options), x[:, :39])
+    close(operations.istft(y, 8, length=39, **options), x[:, :39])
 
 
 # -- linear algebra
@@ -306,7 +306,7 @@ def bilinear(image, y, x):
 @pytest.mark.parametrize("align_corners", [True, False])
 def test_an_image_at_the_points_of_a_grid(align_corners):
     image, grid = numbers(1, 1, 4, 5), np.random.default_rng(1).uniform(-1.3, 1.3, (1, 2, 6, 2))
-    found = namespace.grid_sample(image, grid, align_corners=align_corners).numpy()[0, 0]
+    found = operations.grid_sample(image, grid, align_corners=align_corners).numpy()[0, 0]
     for place in np.ndindex(2, 6):
         point = grid[0][place]
         if align_corners:
@@ -320,12 +320,12 @@ def test_the_identity_leaves_an_image_as_it_is():
     image = numbers(2, 3, 4, 5)
     theta = np.broadcast_to(np.eye(2, 3), (2, 2, 3))
     for mode, align in itertools.product(("bilinear", "nearest", "bicubic"), (True, False)):
-        grid = namespace.affine_grid(theta, image.shape, align)
-        close(namespace.grid_sample(image, grid, mode, align_corners=align), image, atol=1e-9)
-    flipped = namespace.affine_grid(theta * [[-1.0], [1.0]], image.shape)
-    close(namespace.grid_sample(image, flipped), image[..., ::-1], atol=1e-9)
+        grid = operations.affine_grid(theta, image.shape, align)
+        close(operations.grid_sample(image, grid, mode, align_corners=align), image, atol=1e-9)
+    flipped = operations.affine_grid(theta * [[-1.0], [1.0]], image.shape)
+    close(operations.grid_sample(image, flipped), image[..., ::-1], atol=1e-9)
     row = np.arange(4.0).reshape(1, 1, 1, 4)
     points = np.stack([np.array([1.25, 1.75, 2.25]), np.zeros(3)], axis=-1).reshape(1, 1, 3, 2)
-    mirrored = namespace.grid_sample(row, points, padding_mode="reflection")
+    mirrored = operations.grid_sample(row, points, padding_mode="reflection")
     close(mirrored.reshape(3), [3.0, 2.0, 1.0])
-    close(namespace.grid_sample(row, points, padding_mode="border").reshape(3), [3.0, 3.0, 3.0])
+    close(operations.grid_sample(row, points, padding_mode="border").reshape(3), [3.0, 3.0, 3.0])

@@ -13,7 +13,7 @@ from write_declarations import FILES, FOLDER, text
 
 import distgrad as dg
 from distgrad.autograd import declared, declared_in_place, declared_names
-from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.dispatch import operations
 from distgrad.autograd.methods import METHODS
 from distgrad.autograd.naming import Named
 from distgrad.errors import DTypeError, GraphError, ShapeError
@@ -366,10 +366,10 @@ def test_getitem_and_setitem():
         t[0] = dg.ones(3)
 
 
-def test_methods_are_the_namespaces_functions():
+def test_methods_are_the_modules_functions():
     x = dg.asarray([0.5, 0.25])
     for name in ("sin", "exp", "sqrt", "mean", "amax", "cumulative_sum"):
-        np.testing.assert_array_equal(getattr(x, name)().numpy(), getattr(namespace, name)(x).numpy())
+        np.testing.assert_array_equal(getattr(x, name)().numpy(), getattr(operations, name)(x).numpy())
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.dtype(np.float64), dg.float64, "float64", np.double])

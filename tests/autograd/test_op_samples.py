@@ -9,17 +9,17 @@ from op_samples import check_sample, samples
 from torch.testing._internal.common_methods_invocations import op_db
 
 import distgrad as dg
-from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.dispatch import operations
 
 
 def stft(x, return_complex=True, **options):
     """The transform, or its parts along a last axis."""
-    return pairs(namespace.stft(x, **options), return_complex)
+    return pairs(operations.stft(x, **options), return_complex)
 
 
 def pairs(x, return_complex):
     """A complex result, or its parts along a last axis."""
-    return x if return_complex else namespace.stack([namespace.real(x), namespace.imag(x)], axis=-1)
+    return x if return_complex else operations.stack([operations.real(x), operations.imag(x)], axis=-1)
 
 
 #: Called as PyTorch's function of the same name.
@@ -36,35 +36,36 @@ SPECIAL = "entr erfcx i0e i1 i1e log_ndtr ndtri xlog1py zeta"
 
 #: Called otherwise: PyTorch's name, and how.
 OTHERWISE = {
-    "linalg.multi_dot": lambda xs: namespace.multi_dot(*xs),
-    "linalg.vander": lambda x, N=None: namespace.vander(namespace.reshape(x, x.shape or (1,)), N, True),
-    "mvlgamma.mvlgamma_p_1": namespace.multigammaln,
-    "mvlgamma.mvlgamma_p_3": namespace.multigammaln,
-    "mvlgamma.mvlgamma_p_5": namespace.multigammaln,
-    "as_strided": namespace.take_strided,
-    "unfold": namespace.unfold_axis,
-    **{f"index_reduce.{kind}": namespace.index_reduce for kind in ("prod", "mean", "amin", "amax")},
+    "linalg.multi_dot": lambda xs: operations.multi_dot(*xs),
+    "linalg.vander": lambda x, N=None: operations.vander(operations.reshape(x, x.shape or (1,)), N, True),
+    "mvlgamma.mvlgamma_p_1": operations.multigammaln,
+    "mvlgamma.mvlgamma_p_3": operations.multigammaln,
+    "mvlgamma.mvlgamma_p_5": operations.multigammaln,
+    "as_strided": operations.take_strided,
+    "unfold": operations.unfold_axis,
+    **{f"index_reduce.{kind}": operations.index_reduce for kind in ("prod", "mean", "amin", "amax")},
     **{
-        f"scatter_reduce.{kind}": namespace.scatter_reduce for kind in ("sum", "prod", "mean", "amin", "amax")
+        f"scatter_reduce.{kind}": operations.scatter_reduce
+        for kind in ("sum", "prod", "mean", "amin", "amax")
     },
-    "nn.functional.pdist": namespace.pdist,
+    "nn.functional.pdist": operations.pdist,
     "stft": stft,
-    "istft": namespace.istft,
-    "linalg.eigvals": namespace.eigvals,
-    "linalg.lu": namespace.lu,
-    "linalg.lu_factor": namespace.lu_factor,
-    "linalg.matrix_sqrth": namespace.matrix_sqrth,
-    "linalg.solve_triangular": namespace.solve_triangular,
-    "linalg.tensorinv": namespace.tensorinv,
-    "linalg.tensorsolve": namespace.tensorsolve,
-    "nn.functional.grid_sample": namespace.grid_sample,
-    "lgamma": namespace.gammaln,
-    **{f"polygamma.polygamma_n_{n}": lambda x, n: namespace.polygamma(n, x) for n in range(5)},
-    **{f"special.{x}": getattr(namespace, x) for x in SPECIAL.split()},
+    "istft": operations.istft,
+    "linalg.eigvals": operations.eigvals,
+    "linalg.lu": operations.lu,
+    "linalg.lu_factor": operations.lu_factor,
+    "linalg.matrix_sqrth": operations.matrix_sqrth,
+    "linalg.solve_triangular": operations.solve_triangular,
+    "linalg.tensorinv": operations.tensorinv,
+    "linalg.tensorsolve": operations.tensorsolve,
+    "nn.functional.grid_sample": operations.grid_sample,
+    "lgamma": operations.gammaln,
+    **{f"polygamma.polygamma_n_{n}": lambda x, n: operations.polygamma(n, x) for n in range(5)},
+    **{f"special.{x}": getattr(operations, x) for x in SPECIAL.split()},
 }
 #: The transforms, which stand in a room of their own.
 FFT = {f"fft.{name}": getattr(dg.fft, name) for name in dg.fft.__all__ if not name.endswith("freq")}
-FUNCTIONS = {name: getattr(namespace, name.split(".")[0]) for name in SAME.split()} | OTHERWISE | FFT
+FUNCTIONS = {name: getattr(operations, name.split(".")[0]) for name in SAME.split()} | OTHERWISE | FFT
 TOLERANCE = {"cov": 1e-6}  # weights in float32 are multiplied in float32 there
 INFOS = {info.full_name: info for info in op_db}
 

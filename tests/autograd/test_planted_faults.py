@@ -4,12 +4,12 @@ import numpy as np
 import primitive_checks as checks
 import pytest
 
-from distgrad.autograd.dispatch import namespace, primitive
+from distgrad.autograd.dispatch import operations, primitive
 from distgrad.autograd.gradcheck import gradcheck, gradgradcheck
-from distgrad.autograd.ops.rules import restore_axes, same_shape
+from distgrad.autograd.ops.shape_rules import restore_axes, same_shape
 from distgrad.autograd.primitive import REGISTRY, Reject, Sample
 from distgrad.autograd.samples import Case
-from distgrad.backend.numpy import numpy_namespace
+from distgrad.backend.numpy import numpy_module
 from distgrad.errors import GraphError, ShapeError
 
 
@@ -30,7 +30,7 @@ def plant():
 
     yield register
     for name in names:
-        for where in (REGISTRY, namespace.__dict__, numpy_namespace.__dict__):
+        for where in (REGISTRY, operations.__dict__, numpy_module.__dict__):
             del where[name]
 
 
@@ -293,7 +293,7 @@ def test_a_rejection_that_keeps_its_inputs_is_caught(plant):
     kept = []
     case = reject_case(plant, refuse)
     checks.check_rejection(case)
-    call = namespace.__dict__["planted"]
-    namespace.__dict__["planted"] = lambda x: (kept.append(x), call(x))
+    call = operations.__dict__["planted"]
+    operations.__dict__["planted"] = lambda x: (kept.append(x), call(x))
     with pytest.raises(AssertionError, match="still alive"):
         checks.check_rejection(case)

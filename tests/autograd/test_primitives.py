@@ -5,7 +5,7 @@ import primitive_checks as checks
 import pytest
 
 from distgrad.autograd.gradcheck import gradcheck, gradgradcheck
-from distgrad.autograd.ops.rules import broadcast_shape
+from distgrad.autograd.ops.shape_rules import broadcast_shape
 from distgrad.autograd.primitive import DTYPE_CHARS, REGISTRY, Composite, Sample
 from distgrad.autograd.samples import Case, is_floating, reject_cases, sample_cases
 from distgrad.errors import DistgradError, DTypeError

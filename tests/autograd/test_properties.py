@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from random_programs import BINARY, REDUCTIONS, UNARY, programs, slopes
 
-from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.dispatch import operations
 from distgrad.autograd.primitive import REGISTRY
 
 MAX_STEPS = 12
@@ -73,7 +73,7 @@ def test_the_many_compositions_held_nearly_every_operation(used):
 
 def test_a_wrong_gradient_is_found_and_the_smallest_program_shown(monkeypatch):
     record = REGISTRY["sum"]
-    namespace.__dict__["sum"](np.ones(2))  # compiles it, now and not later
+    operations.__dict__["sum"](np.ones(2))  # compiles it, now and not later
     right = record.backward
     monkeypatch.setattr(record, "backward", lambda *args: tuple(-g for g in right(*args)))
     with pytest.raises(AssertionError, match="by backward") as caught:

@@ -22,7 +22,7 @@ from distgrad.autograd.samples import sample_cases
 from distgrad.backend.device import find_backend
 from distgrad.backend.kernels.cuda.source import TYPES
 from distgrad.backend.kernels.table import TABLE
-from distgrad.backend.numpy import numpy_namespace as xp
+from distgrad.backend.numpy import numpy_module as xp
 from distgrad.backend.rng import Generator
 from distgrad.optim import adam, rules, sgd
 
@@ -355,7 +355,7 @@ def test_elements_named_twice_add_up(key, cp, char):
 
 def test_the_backend_adds_at_indices_by_the_kernel(cp):
     """CuPy's own ``add.at`` adds in any order; twice the same bits would be luck."""
-    backend_xp = find_backend("cuda").namespace
+    backend_xp = find_backend("cuda").xp
     rng = np.random.default_rng(0)
     index, values = cp.asarray(rng.integers(0, 5, 4000)), cp.asarray(rng.standard_normal(4000).astype("f"))
     x = cp.zeros(5, np.float32)

@@ -6,7 +6,7 @@ from kernel_cases import SHAPES, agree, kernel_of, vjp_arguments
 
 import distgrad as dg
 from distgrad.autograd.primitive import REGISTRY
-from distgrad.backend.numpy import numpy_namespace as xp
+from distgrad.backend.numpy import numpy_module as xp
 
 #: By kernel: which of the gradients that it returns it writes home.
 HOMES = {

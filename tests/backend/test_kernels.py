@@ -13,7 +13,7 @@ import distgrad as dg
 from distgrad.autograd.primitive import REGISTRY
 from distgrad.autograd.samples import Case, sample_cases
 from distgrad.backend.kernels.table import TABLE, accelerated
-from distgrad.backend.numpy import numpy_namespace as xp
+from distgrad.backend.numpy import numpy_module as xp
 
 OPERATIONS = sorted({name.split("/")[0] for name in TABLE} & REGISTRY.keys())
 RULES = sorted(name for name, kernel in TABLE.items() if kernel.dtypes and name.split("/")[0] not in REGISTRY)

@@ -11,9 +11,9 @@ import numpy as np
 from distgrad import env
 from distgrad.comm.base import Communicator
 from distgrad.comm.calls import DisagreementError
+from distgrad.comm.pipeline import Family
 from distgrad.comm.reduction import UFUNCS
 from distgrad.comm.topology import Topology, host_name
-from distgrad.comm.transport import Family
 from distgrad.errors import CommTimeoutError
 
 __all__ = ["FolderCommunicator", "connect"]

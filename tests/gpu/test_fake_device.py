@@ -12,11 +12,11 @@ import pytest
 
 import distgrad as dg
 from distgrad import optim
-from distgrad.autograd.dispatch import CREATORS, namespace, primitive
+from distgrad.autograd.dispatch import CREATORS, operations, primitive
 from distgrad.autograd.gradcheck import gradcheck, gradgradcheck
 from distgrad.autograd.primitive import REGISTRY, Sample
 from distgrad.autograd.samples import sample_cases
-from distgrad.backend import namespace as rooms
+from distgrad.backend import array_module as rooms
 from distgrad.backend.device import CPU, resolve, to_device
 from distgrad.backend.streams import Event, Stream, current_stream, synchronize
 from distgrad.errors import DeviceError, GraphError
@@ -428,7 +428,7 @@ def unregistered():
     before = set(REGISTRY)
     yield
     for name in set(REGISTRY) - before:
-        for where in (REGISTRY, vars(namespace), rooms._formulas, *map(vars, rooms.NAMESPACES.values())):
+        for where in (REGISTRY, vars(operations), rooms._formulas, *map(vars, rooms.ARRAY_MODULES.values())):
             where.pop(name, None)
 
 
@@ -475,5 +475,5 @@ def test_the_fake_device_refuses_what_lies_elsewhere(far):
         with pytest.raises(TypeError, match="fake device"):
             mix()
     with pytest.raises(TypeError, match="while fake:0 is active"):
-        fake_device._namespace.exp(y)
+        fake_device._module.exp(y)
     assert resolve("fake:1").type == "fake"

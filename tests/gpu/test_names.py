@@ -1,4 +1,4 @@
-"""Rung 1: every function and keyword that formulas ask of their namespace is CuPy's or the backend's own.
+"""Rung 1: every function and keyword that formulas ask of their array module is CuPy's or the backend's own.
 
 The calls are read from the syntax tree, so that a path that no sample takes counts too. CuPy is imported, but
 no GPU is needed.
@@ -16,14 +16,14 @@ import pytest
 from real_gpus import num_real_gpus
 
 import distgrad as dg
-from distgrad.backend.namespace import Namespace, complete
+from distgrad.backend.array_module import ArrayModule, complete
 
 SOURCE = Path(dg.__file__).parent
 NAMESPACE_NAMES = {"xp"}
 
 
 class Use(NamedTuple):
-    """One call or mention of a namespace's function.
+    """One call or mention of an array module's function.
 
     Args:
         name: dotted, less ``xp.``.
@@ -59,7 +59,7 @@ def uses(text: str, file: str) -> Iterator[Use]:
 
 
 def dotted(node: ast.AST) -> str | None:
-    """``linalg.qr`` of ``xp.linalg.qr``; None for what does not hang off a namespace."""
+    """``linalg.qr`` of ``xp.linalg.qr``; None for what does not hang off an array module."""
     parts = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
@@ -85,14 +85,14 @@ def signature_of(function: Any) -> inspect.Signature | None:
         return None
 
 
-def problem(use: Use, namespace: Namespace, ufuncs: tuple[type, ...]) -> str | None:
-    """Why a namespace cannot serve a use; None if it can."""
-    function: Any = namespace
+def problem(use: Use, module: ArrayModule, ufuncs: tuple[type, ...]) -> str | None:
+    """Why an array module cannot serve a use; None if it can."""
+    function: Any = module
     for part in use.name.split("."):
         try:
             function = getattr(function, part)
         except AttributeError:
-            return f"{use.place}: {namespace.__name__} has no {use.name}"
+            return f"{use.place}: {module.__name__} has no {use.name}"
     if isinstance(function, ufuncs):
         unknown = set(use.keywords) - {"out", "dtype", "casting"}
         return f"{use.place}: {use.name} takes no {sorted(unknown)}" if unknown else None
@@ -107,25 +107,25 @@ def problem(use: Use, namespace: Namespace, ufuncs: tuple[type, ...]) -> str | N
 
 
 @pytest.fixture(scope="module")
-def cupy_namespace() -> Namespace:
-    """The CuPy backend's namespace, made without a GPU."""
+def cupy_module() -> ArrayModule:
+    """The CuPy backend's array module, made without a GPU."""
     if importlib.util.find_spec("cupy") is None:
         pytest.skip('CuPy is not installed; rung 1 needs it: pip install "distgrad[cuda13]"')
-    from distgrad.backend.cupy import make_namespace
+    from distgrad.backend.cupy import make_array_module
 
-    return complete(make_namespace())
+    return complete(make_array_module())
 
 
 @pytest.fixture(scope="module")
-def ufuncs(cupy_namespace) -> tuple[type, ...]:
-    return (type(cupy_namespace.add), np.ufunc)
+def ufuncs(cupy_module) -> tuple[type, ...]:
+    return (type(cupy_module.add), np.ufunc)
 
 
-def test_cupy_has_every_function_and_keyword_that_formulas_ask_for(cupy_namespace, ufuncs):
+def test_cupy_has_every_function_and_keyword_that_formulas_ask_for(cupy_module, ufuncs):
     found = every_use()
     assert len(found) > 700
     assert {"sum", "add_at", "linalg.qr", "fft.irfftn", "as_strided"} <= {use.name for use in found}
-    wrong = [each for use in found if (each := problem(use, cupy_namespace, ufuncs))]
+    wrong = [each for use in found if (each := problem(use, cupy_module, ufuncs))]
     assert not wrong, "\n".join(wrong)
 
 
@@ -143,14 +143,14 @@ def test_cupy_has_every_function_and_keyword_that_formulas_ask_for(cupy_namespac
         ("def f(xp, x): return xp.linalg.cholesky(x, 1, 2, 3)", "too many positional"),
     ],
 )
-def test_a_planted_name_or_keyword_is_caught(cupy_namespace, ufuncs, text, message):
+def test_a_planted_name_or_keyword_is_caught(cupy_module, ufuncs, text, message):
     (use,) = uses(text, "planted.py")
-    assert message in problem(use, cupy_namespace, ufuncs)
+    assert message in problem(use, cupy_module, ufuncs)
 
 
-def test_what_cupy_has_passes(cupy_namespace, ufuncs):
+def test_what_cupy_has_passes(cupy_module, ufuncs):
     text = "def f(xp, x): return xp.sum(xp.exp(x, out=x), axis=0, keepdims=True) + xp.linalg.inv(x)"
-    assert [problem(use, cupy_namespace, ufuncs) for use in uses(text, "planted.py")] == [None] * 3
+    assert [problem(use, cupy_module, ufuncs) for use in uses(text, "planted.py")] == [None] * 3
 
 
 def test_importing_the_package_loads_no_cupy_and_asking_for_a_gpu_names_the_way():

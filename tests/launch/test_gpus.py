@@ -12,7 +12,7 @@ from distgrad.launch.plan import Host
 from gpu_double.runtime import unavailable
 
 from distgrad.errors import LaunchError
-from distgrad.launch import gpus, mpirun, ssh
+from distgrad.launch import gpus, mpirun, ssh, start
 
 TESTS = Path(__file__).parents[1]
 
@@ -81,7 +81,7 @@ def test_without_cupy_the_command_that_installs_it_is_named(has_cupy, tmp_path, 
 
 def test_ranks_are_told_the_backend():
     for number in (1, 3):
-        starter = mpirun.direct(number, ("train.py",), {}, on_gpus=True)
+        starter = start.without_mpi(number, ("train.py",), {}, on_gpus=True)
         assert starter.environment == {"DISTGRAD_BACKEND": "nccl"}
     starter = mpirun.mpiexec([Host("a", 1), Host("b", 1)], ("train.py",), {}, "/bin/ssh", on_gpus=True)
     assert starter.environment["DISTGRAD_BACKEND"] == "nccl"

@@ -8,9 +8,9 @@ import sys
 import pytest
 from distgrad.launch.job import Options
 from distgrad.launch.logs import Console
-from distgrad.launch.mpirun import Starter
 from distgrad.launch.plan import Host, place
 from distgrad.launch.rank import usable_cores
+from distgrad.launch.start import Starter
 from distgrad.launch.supervise import Supervisor
 
 ENDS_WITHIN_S = 5.0

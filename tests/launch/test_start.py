@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distgrad.errors import MissingDependencyError
-from distgrad.launch import entry, mpirun, process
+from distgrad.launch import entry, exit_codes, mpirun, start
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,12 +39,12 @@ def test_frames_that_are_too_long_or_unknown_are_refused():
 
 
 def test_exit_codes_in_words():
-    assert process.exit_code(3 << 8) == 3
-    assert process.exit_code(signal.SIGKILL) == 137
-    assert process.explain(137) == "SIGKILL: likely out of memory, or killed from outside"
-    assert process.explain(139).startswith("SIGSEGV: invalid memory access")
-    assert process.explain(143) == "SIGTERM"
-    assert process.explain(1) == process.explain(255) == ""
+    assert exit_codes.exit_code(3 << 8) == 3
+    assert exit_codes.exit_code(signal.SIGKILL) == 137
+    assert exit_codes.explain(137) == "SIGKILL: likely out of memory, or killed from outside"
+    assert exit_codes.explain(139).startswith("SIGSEGV: invalid memory access")
+    assert exit_codes.explain(143) == "SIGTERM"
+    assert exit_codes.explain(1) == exit_codes.explain(255) == ""
 
 
 def test_starter_takes_the_mpiexec_beside_python(tmp_path, monkeypatch):
@@ -127,11 +127,11 @@ def test_intels_mpiexec_is_given_a_part_for_each_host(mpiexec):
 
 def test_without_mpi_one_process_starts_all_ranks_and_no_mpi_job_is_seen():
     given = {"PATH": "/bin", "PMI_RANK": "4", "PMIX_ID": "1", "OMPI_COMM_WORLD_SIZE": "9"}
-    alone = mpirun.direct(1, ("train.py",), given)
+    alone = start.without_mpi(1, ("train.py",), given)
     assert alone.command[0] == sys.executable
     assert alone.command[2:] == ("0:1", "train.py")
     assert alone.environment == {"PATH": "/bin"}
-    assert mpirun.direct(3, ("train.py",), given).environment["DISTGRAD_BACKEND"] == "shm"
+    assert start.without_mpi(3, ("train.py",), given).environment["DISTGRAD_BACKEND"] == "shm"
 
 
 def test_other_hosts_are_reached_through_ssh(monkeypatch):

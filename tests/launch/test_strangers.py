@@ -326,12 +326,12 @@ CROWD = """
 """
 CROWDED = """
     import sys
-    from distgrad.launch import __main__ as launcher, mpirun
-    direct = mpirun.direct
+    from distgrad.launch import __main__ as launcher, start
+    without_mpi = start.without_mpi
     def crowded(*arguments):
-        starter = direct(*arguments)
-        return mpirun.Starter((sys.executable, "crowd.py", *starter.command), starter.environment)
-    mpirun.direct = crowded
+        ours = without_mpi(*arguments)
+        return start.Starter((sys.executable, "crowd.py", *ours.command), ours.environment)
+    start.without_mpi = crowded
     sys.exit(launcher.main(["-n", "2", "script.py"]))
 """
 

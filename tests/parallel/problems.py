@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import distgrad as dg
-from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.dispatch import operations
 from distgrad.comm.base import Communicator
 from distgrad.nn.module import Module
 from distgrad.nn.parameter import Parameter
@@ -33,7 +33,7 @@ class Network(Module):
 
     def forward(self, x: Any) -> Any:
         for i in range(self.depth):
-            x = namespace.linear(x, getattr(self, f"weight{i}"), getattr(self, f"bias{i}"))
+            x = operations.linear(x, getattr(self, f"weight{i}"), getattr(self, f"bias{i}"))
             if i + 1 < self.depth:
                 x = x.tanh()
         return x
@@ -47,7 +47,7 @@ def batches(num_steps: int, size: int, seed: int = 1) -> list[tuple[np.ndarray, 
 
 def mean_loss(module: Any, x: np.ndarray, y: np.ndarray) -> Any:
     """Mean cross entropy."""
-    return namespace.softmax_cross_entropy(module(dg.Tensor(x)), target=y).mean()
+    return operations.softmax_cross_entropy(module(dg.Tensor(x)), target=y).mean()
 
 
 def parameters_of(module: Any) -> np.ndarray:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
-from distgrad.autograd.ops.rules import Shape, mixed_dtypes, normalize_axes, plain, same_shape
+from distgrad.autograd.ops.shape_rules import Shape, mixed_dtypes, normalize_axes, same_shape
 from distgrad.autograd.primitive import Reject, Sample
-from distgrad.backend.device import device_of
+from distgrad.backend.device import device_of, plain
 from distgrad.backend.rng import Generator, default_generator
 from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.elementwise import BINARY, MISFIT, UNARY
-from distgrad.autograd.ops.rules import broadcast_shape, same_shape
+from distgrad.autograd.ops.shape_rules import broadcast_shape, same_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import DTypeError
 

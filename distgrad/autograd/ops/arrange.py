@@ -10,8 +10,9 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite
 from distgrad.autograd.ops.linalg_products import diagonal_key
-from distgrad.autograd.ops.rules import Shape, first_shape, normalize_axes, plain
+from distgrad.autograd.ops.shape_rules import Shape, first_shape, normalize_axes
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.device import plain
 from distgrad.errors import AxisError, OptionError, ShapeError
 
 

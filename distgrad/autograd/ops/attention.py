@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
-from distgrad.autograd.ops.rules import at_hand
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.device import at_hand
 from distgrad.backend.rng import Generator
 from distgrad.errors import OptionError, ShapeError
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.gamma import in_float64
-from distgrad.autograd.ops.rules import same_shape
+from distgrad.autograd.ops.shape_rules import same_shape
 from distgrad.autograd.primitive import Sample
 
 _SAMPLES = [Sample(((3, 4),), domain=(-4.0, 4.0)), Sample((np.array([0.0, -0.0]),), note="at 0", grad=False)]

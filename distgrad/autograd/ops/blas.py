@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite
-from distgrad.autograd.ops.rules import broadcast_shape
+from distgrad.autograd.ops.shape_rules import broadcast_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import ShapeError
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite
-from distgrad.autograd.ops.rules import normalize_axes
+from distgrad.autograd.ops.shape_rules import normalize_axes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import AxisError, OptionError, ShapeError
 

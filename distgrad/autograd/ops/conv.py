@@ -18,8 +18,9 @@ import math
 from typing import Any, NamedTuple
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Into, Shape, mixed_dtypes, widened
+from distgrad.autograd.ops.shape_rules import Into, Shape, mixed_dtypes
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.device import widened
 from distgrad.errors import ShapeError
 
 Sizes = tuple[int, ...]

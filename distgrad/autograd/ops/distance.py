@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite
-from distgrad.autograd.ops.rules import Axis, broadcast_shape, normalize_axes, not_zero, widened
+from distgrad.autograd.ops.shape_rules import Axis, broadcast_shape, normalize_axes, not_zero
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.device import widened
 from distgrad.errors import AxisError, OptionError, ShapeError
 
 

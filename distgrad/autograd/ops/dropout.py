@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 from distgrad.autograd.dispatch import Array, composite, primitive
-from distgrad.autograd.ops.rules import Shape, plain
+from distgrad.autograd.ops.shape_rules import Shape
 from distgrad.autograd.primitive import Reject, Sample
-from distgrad.backend.device import device_of
+from distgrad.backend.device import device_of, plain
 from distgrad.backend.rng import Generator, default_generator
 from distgrad.errors import OptionError, ShapeError
 

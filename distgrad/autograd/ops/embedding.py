@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Into, Shape
 from distgrad.autograd.ops.scatter import add_at_positions, check_index
+from distgrad.autograd.ops.shape_rules import Into, Shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import DTypeError, ShapeError
 

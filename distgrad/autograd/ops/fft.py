@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
-from distgrad.autograd.ops.rules import normalize_axes, plain, same_shape
+from distgrad.autograd.ops.shape_rules import normalize_axes, same_shape
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.device import plain
 from distgrad.errors import AxisError, ShapeError
 
 Lengths = Sequence[int] | None

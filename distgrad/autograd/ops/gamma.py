@@ -15,8 +15,9 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.elementwise import MISFIT
-from distgrad.autograd.ops.rules import at_hand, same_shape
+from distgrad.autograd.ops.shape_rules import same_shape
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.device import at_hand
 from distgrad.errors import DTypeError, GraphError, OptionError
 
 _ENDS = Sample((np.array([0.0, -2.5, 1e-300, 1.0, 2.0, 170.5, np.inf]),), note="ends", grad=False)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Shape, normalize_axes, plain
+from distgrad.autograd.ops.shape_rules import Shape, normalize_axes
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.device import plain
 from distgrad.errors import AxisError, DTypeError, ShapeError
 
 Key = Any  # what stands in brackets: numbers, slices, None, ..., arrays of integers or booleans

@@ -10,9 +10,10 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, check_devices, composite, primitive
 from distgrad.autograd.ops.arrange import along, one_axis
-from distgrad.autograd.ops.rules import at_hand, first_shape, plain
 from distgrad.autograd.ops.scatter import add_at_positions, check_index, key_of_elements
+from distgrad.autograd.ops.shape_rules import first_shape
 from distgrad.autograd.primitive import REGISTRY, Reject, Sample
+from distgrad.backend.device import at_hand, plain
 from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
 
 _INDEX = np.array([[2, 0, 2, 1], [0, 0, 1, 2]])

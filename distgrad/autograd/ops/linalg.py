@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import Into, Shape, mixed_dtypes
+from distgrad.autograd.ops.shape_rules import Into, Shape, mixed_dtypes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import ShapeError
 

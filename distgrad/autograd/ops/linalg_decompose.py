@@ -14,8 +14,9 @@ import numpy as np
 from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.linalg_solve import REGULAR
 from distgrad.autograd.ops.parts import decline_complex
-from distgrad.autograd.ops.rules import Shape, plain
+from distgrad.autograd.ops.shape_rules import Shape
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.device import plain
 from distgrad.errors import GraphError, OptionError
 
 _SYMMETRIC = REGULAR @ REGULAR.T + np.diag([0.0, 0.5, 1.0])

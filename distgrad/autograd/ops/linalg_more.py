@@ -9,7 +9,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.linalg_solve import REGULAR
-from distgrad.autograd.ops.rules import Shape, normalize_axes
+from distgrad.autograd.ops.shape_rules import Shape, normalize_axes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import OptionError, ShapeError
 

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from distgrad.autograd.dispatch import Array, composite, primitive
-from distgrad.autograd.ops.rules import Axis, in_float32, reduced_shape, restore_axes
+from distgrad.autograd.ops.shape_rules import Axis, in_float32, reduced_shape, restore_axes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import AxisError, OptionError, ShapeError
 

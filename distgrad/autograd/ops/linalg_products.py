@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
-from distgrad.autograd.ops.rules import Shape, plain
+from distgrad.autograd.ops.shape_rules import Shape
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.device import plain
 from distgrad.errors import AxisError, ShapeError
 
 _TWO_ORDERS = Reject(((2, 3), (3,)), AxisError, "vecdot: axis must be negative", {"axis": 0})

@@ -8,7 +8,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.parts import decline_complex
-from distgrad.autograd.ops.rules import Shape
+from distgrad.autograd.ops.shape_rules import Shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import ShapeError
 

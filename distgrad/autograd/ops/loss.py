@@ -8,18 +8,9 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import (
-    Before,
-    Shape,
-    added,
-    at_hand,
-    highest,
-    in_float32,
-    plain,
-    same_shape,
-    widened,
-)
+from distgrad.autograd.ops.shape_rules import Before, Shape, added, highest, in_float32, same_shape
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.device import at_hand, plain, widened
 from distgrad.errors import DTypeError, ShapeError
 
 _SAMPLES = [

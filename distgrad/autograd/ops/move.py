@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.dispatch import Array, namespace, primitive
-from distgrad.autograd.ops.rules import same_shape
+from distgrad.autograd.dispatch import Array, operations, primitive
+from distgrad.autograd.ops.shape_rules import same_shape
 from distgrad.autograd.primitive import Sample
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, Device, find_accelerator, resolve, to_device
@@ -45,7 +45,7 @@ def moved(tensor: Tensor, device: Any, non_blocking: bool = False) -> Tensor:
     target, source = resolve(device), tensor.device
     if target == source:
         return tensor
-    return namespace.move(tensor, target, source, non_blocking=non_blocking)
+    return operations.move(tensor, target, source, non_blocking=non_blocking)
 
 
 def pinned(tensor: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ import numpy as np
 
 from distgrad.autograd.casting import limits
 from distgrad.autograd.dispatch import Array, composite, primitive
-from distgrad.autograd.ops.rules import Before, Into, Shape, added, mixed_dtypes, widened
+from distgrad.autograd.ops.shape_rules import Before, Into, Shape, added, mixed_dtypes
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.device import widened
 from distgrad.errors import DTypeError, ShapeError
 
 Gradients = tuple[Array | None, ...]

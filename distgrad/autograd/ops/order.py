@@ -9,8 +9,9 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.arrange import along, one_axis
-from distgrad.autograd.ops.rules import plain, same_shape
+from distgrad.autograd.ops.shape_rules import same_shape
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.device import plain
 from distgrad.errors import AxisError, OptionError, ShapeError
 
 _AXIS = Reject(((3, 4),), AxisError, "axis 2", {"axis": 2})

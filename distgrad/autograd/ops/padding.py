@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
-from distgrad.autograd.ops.rules import Shape, widened
+from distgrad.autograd.ops.shape_rules import Shape
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.device import widened
 from distgrad.errors import OptionError, ShapeError
 
 Widths = Sequence[tuple[int, int]]

@@ -11,7 +11,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.elementwise import UNARY
-from distgrad.autograd.ops.rules import same_shape
+from distgrad.autograd.ops.shape_rules import same_shape
 from distgrad.autograd.primitive import Sample
 from distgrad.errors import GraphError
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
-from distgrad.autograd.ops.rules import at_hand, broadcast_shape, not_zero
+from distgrad.autograd.ops.shape_rules import broadcast_shape, not_zero
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.device import at_hand
 from distgrad.errors import DTypeError, OptionError
 
 _PAIR = [Sample(((3, 4), (3, 4))), Sample(((), ()), note="no axes"), Sample(((0, 3), (0, 3)), note="empty")]

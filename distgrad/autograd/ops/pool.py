@@ -16,10 +16,11 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.conv import Geometry, Sizes, interior, pad
-from distgrad.autograd.ops.rules import Shape, at_hand, pairs, widened
 from distgrad.autograd.ops.scatter import check_index
+from distgrad.autograd.ops.shape_rules import Shape, pairs
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.autograd.tensor import FLOATING
+from distgrad.backend.device import at_hand, widened
 from distgrad.errors import ShapeError
 
 

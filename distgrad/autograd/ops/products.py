@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distgrad.autograd.dispatch import Array, composite
-from distgrad.autograd.ops.rules import normalize_axes
+from distgrad.autograd.ops.shape_rules import normalize_axes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import AxisError, ShapeError
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.linalg import sum_of_products
-from distgrad.autograd.ops.rules import Into, Shape
+from distgrad.autograd.ops.shape_rules import Into, Shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import ShapeError
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import (
+from distgrad.autograd.ops.shape_rules import (
     Axis,
     count_over,
     in_float32,

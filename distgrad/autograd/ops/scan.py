@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
-from distgrad.autograd.ops.rules import Shape, in_float32, normalize_axes
+from distgrad.autograd.ops.shape_rules import Shape, in_float32, normalize_axes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import AxisError, ShapeError
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
-from distgrad.autograd.ops.rules import Shape, at_hand, broadcast_shape, normalize_axes
+from distgrad.autograd.ops.shape_rules import Shape, broadcast_shape, normalize_axes
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.device import at_hand
 from distgrad.errors import AxisError, DTypeError, ShapeError
 
 _INDEX = np.array([[2, 0, 2, 1], [0, 0, 1, 2]])

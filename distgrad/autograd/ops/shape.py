@@ -9,9 +9,9 @@ import numpy as np
 
 from distgrad.autograd.casting import meet
 from distgrad.autograd.dispatch import Array, composite, primitive
-from distgrad.autograd.ops.rules import Shape, at_hand, normalize_axes, plain, same_shape
+from distgrad.autograd.ops.shape_rules import Shape, normalize_axes, same_shape
 from distgrad.autograd.primitive import Reject, Sample
-from distgrad.backend.device import CPU, device_of, resolve, to_device
+from distgrad.backend.device import CPU, at_hand, device_of, plain, resolve, to_device
 from distgrad.errors import AxisError, DeviceError, DTypeError, OptionError, ShapeError
 
 

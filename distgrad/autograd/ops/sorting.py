@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.rules import plain, same_shape
+from distgrad.autograd.ops.shape_rules import same_shape
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.device import plain
 from distgrad.errors import AxisError, OptionError, ShapeError
 
 _SAMPLES = [

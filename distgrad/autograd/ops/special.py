@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
-from distgrad.autograd.ops.rules import (
+from distgrad.autograd.ops.shape_rules import (
     Axis,
-    at_hand,
     broadcast_shape,
     highest,
     in_float32,
@@ -27,6 +26,7 @@ from distgrad.autograd.ops.rules import (
     same_shape,
 )
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.device import at_hand
 from distgrad.errors import AxisError, DTypeError
 
 _SAMPLES = [Sample(((3, 4),)), Sample(((),), note="no axes"), Sample(((0, 3),), note="empty")]

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite
-from distgrad.autograd.ops.rules import Axis, count_over, normalize_axes, reduced_shape, widened
+from distgrad.autograd.ops.shape_rules import Axis, count_over, normalize_axes, reduced_shape
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.device import widened
 from distgrad.errors import AxisError, OptionError, ShapeError
 
 _SAMPLES = [

@@ -6,7 +6,7 @@ from typing import Any
 
 from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.elementwise import BINARY, MISFIT, UNARY
-from distgrad.autograd.ops.rules import broadcast_shape, same_shape
+from distgrad.autograd.ops.shape_rules import broadcast_shape, same_shape
 
 
 @primitive(math="y = sin x", shape=same_shape, dtypes="floating-point", samples=UNARY)

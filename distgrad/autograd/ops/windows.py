@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from distgrad.autograd.dispatch import Array, composite, primitive
-from distgrad.autograd.ops.rules import Shape, normalize_axes, pairs, widened
+from distgrad.autograd.ops.shape_rules import Shape, normalize_axes, pairs
 from distgrad.autograd.primitive import Reject, Sample
+from distgrad.backend.device import widened
 from distgrad.errors import AxisError, ShapeError
 
 Sizes = tuple[int, ...]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from distgrad.autograd.casting import limits
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.meanings import softmax_axis
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import activated

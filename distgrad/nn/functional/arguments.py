@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.dispatch import operations
 from distgrad.autograd.inplace import overwrite
 from distgrad.autograd.tensor import FLOATING, Tensor
-from distgrad.backend.namespace import namespace_of
+from distgrad.backend.array_module import get_array_module
 from distgrad.errors import OptionError, ShapeError
 
 __all__ = ["as_values", "batched", "check_reduction", "in_place", "mean_or_sum", "roomy", "sum_over"]
@@ -37,8 +37,8 @@ def mean_or_sum(losses: Tensor, reduction: str, where: str) -> Tensor:
     """
     check_reduction(reduction, where)
     if reduction == "mean":
-        return namespace.mean(losses)
-    return namespace.sum(losses) if reduction == "sum" else losses
+        return operations.mean(losses)
+    return operations.sum(losses) if reduction == "sum" else losses
 
 
 def as_values(target: Any, like: Tensor) -> Any:
@@ -61,13 +61,13 @@ def sum_over(losses: Tensor, total: Any) -> Tensor:
         losses: any shape.
         total: what the losses are divided by; a number, or on a device an array without axes.
     """
-    return namespace.astype(_divided(namespace.sum(losses, dtype=roomy(losses.dtype)), total), losses.dtype)
+    return operations.astype(_divided(operations.sum(losses, dtype=roomy(losses.dtype)), total), losses.dtype)
 
 
 def _divided(x: Any, total: Any) -> Any:
     if isinstance(total, int | float):
         return x * (1.0 / total) if total else x * 0.0 + float("nan")
-    xp = namespace_of(total)
+    xp = get_array_module(total)
     nothing = total == 0
     return x / xp.where(nothing, 1, total) + xp.where(nothing, math.nan, 0.0)
 
@@ -90,7 +90,7 @@ def batched(x: Tensor, ndim: int, where: str, function: Callable[[Tensor], Any])
         return function(x)
     if x.ndim != ndim - 1:
         raise ShapeError(f"{where}: expected {ndim} axes, or {ndim - 1} without a batch, got {list(x.shape)}")
-    y = function(namespace.expand_dims(x, axis=0))
+    y = function(operations.expand_dims(x, axis=0))
     if isinstance(y, tuple):
-        return tuple(namespace.squeeze(each, 0) for each in y)
-    return namespace.squeeze(y, 0)
+        return tuple(operations.squeeze(each, 0) for each in y)
+    return operations.squeeze(y, 0)

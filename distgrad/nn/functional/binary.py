@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.tensor import Tensor
 from distgrad.nn.functional.arguments import mean_or_sum, sum_over
 from distgrad.nn.functional.regression import same_shape

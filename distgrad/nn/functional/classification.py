@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.dispatch import namespace as ops
-from distgrad.autograd.ops.rules import at_hand, plain
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.tensor import FLOATING, Tensor
-from distgrad.backend.device import follow
-from distgrad.backend.namespace import NAMESPACES, namespace_of
+from distgrad.backend.array_module import ARRAY_MODULES, get_array_module
+from distgrad.backend.device import at_hand, follow, plain
 from distgrad.errors import DTypeError, OptionError, ShapeError
 from distgrad.nn.functional.arguments import check_reduction, mean_or_sum, roomy, sum_over
 
@@ -20,7 +19,7 @@ __all__ = ["cross_entropy", "nll_loss"]
 
 def _array(values: Any) -> Any:
     values = plain(values)
-    return values if values.__class__ in NAMESPACES else np.asarray(values)
+    return values if values.__class__ in ARRAY_MODULES else np.asarray(values)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -49,7 +48,7 @@ def _classes(x: Tensor, target: Any, ignore_index: int, where: str) -> tuple[Any
     counted = classes != ignore_index
     if at_hand(classes) and counted.all():
         return classes, None
-    return namespace_of(classes).where(counted, classes, 0), counted
+    return get_array_module(classes).where(counted, classes, 0), counted
 
 
 def _class_weights(weight: Any, num_classes: int, where: str) -> Any:
@@ -101,7 +100,7 @@ def nll_loss(
         weight = _class_weights(weight, rows.shape[1], "nll_loss")
     _check_range(classes, rows.shape[1], "nll_loss")
     follow(classes)
-    losses = -ops.getitem(rows, (namespace_of(classes).arange(rows.shape[0]), classes))
+    losses = -ops.getitem(rows, (get_array_module(classes).arange(rows.shape[0]), classes))
     weights = _row_weights(weight, counted, classes)
     if weights is not None:
         losses = ops.where(weights != 0, losses, 0.0)  # an ignored −log 0 is infinite

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from distgrad.autograd.dispatch import namespace as ops
-from distgrad.autograd.ops.rules import mixed_dtypes, pairs
+from distgrad.autograd.dispatch import operations as ops
+from distgrad.autograd.ops.shape_rules import mixed_dtypes, pairs
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import OptionError, ShapeError
 from distgrad.nn.functional.arguments import batched

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from distgrad.autograd.dispatch import namespace as ops
-from distgrad.autograd.ops.rules import mixed_dtypes
+from distgrad.autograd.dispatch import operations as ops
+from distgrad.autograd.ops.shape_rules import mixed_dtypes
 from distgrad.autograd.tensor import Tensor
 
 __all__ = ["bilinear", "cosine_similarity", "normalize", "pairwise_distance"]

@@ -6,7 +6,7 @@ Each function takes ``input``; ``p``, the probability to be dropped; ``training`
 
 from __future__ import annotations
 
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.rng import Generator
 from distgrad.nn.functional.arguments import batched, in_place

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.casting import limits
-from distgrad.autograd.dispatch import namespace as ops
-from distgrad.autograd.ops.rules import plain
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.device import CPU, device_of, to_device
-from distgrad.backend.namespace import NAMESPACES, namespace_of
+from distgrad.backend.array_module import ARRAY_MODULES, get_array_module
+from distgrad.backend.device import CPU, device_of, plain, to_device
 from distgrad.errors import OptionError, ShapeError
 from distgrad.nn.parameter import write
 
@@ -30,12 +29,12 @@ def refuse_sparse(sparse: bool, where: str) -> None:
 
 def _array(values: Any) -> Any:
     values = plain(values)
-    return values if values.__class__ in NAMESPACES else np.asarray(values)
+    return values if values.__class__ in ARRAY_MODULES else np.asarray(values)
 
 
 def _limit_norms(weight: Tensor, index: Any, max_norm: float, norm_type: float) -> None:
     """Shorten the rows that are looked up, in place, where they are longer than ``max_norm``."""
-    xp = namespace_of(weight._data)
+    xp = get_array_module(weight._data)
     rows = index.reshape(-1)  # a row named twice is written twice, with the same values
     values = weight._data[rows]
     lengths = xp.linalg.norm(values, ord=norm_type, axis=1, keepdims=True)
@@ -46,7 +45,7 @@ def _limit_norms(weight: Tensor, index: Any, max_norm: float, norm_type: float) 
 
 def _by_frequency(rows: Tensor, index: Any, num_rows: int) -> Tensor:
     """The same values, whose gradient is divided by how often their index occurs."""
-    xp = namespace_of(index)
+    xp = get_array_module(index)
     counts = xp.add_at(xp.zeros(num_rows, dtype=np.float64), index.reshape(-1), 1)
     scale = xp.asarray(1.0 / counts[index]).reshape((*index.shape, 1)).astype(rows.dtype)
     fixed = rows.detach()
@@ -122,7 +121,7 @@ def _beside(x: Any, *arrays: np.ndarray) -> tuple[Any, ...]:
 
 def _counts(exists: Any) -> Any:
     """How many rows each bag has, ``[B, 1]``; at least 1."""
-    return namespace_of(exists).maximum(exists.sum(axis=1, keepdims=True), 1)
+    return get_array_module(exists).maximum(exists.sum(axis=1, keepdims=True), 1)
 
 
 def _largest(rows: Tensor, exists: Any) -> Tensor:

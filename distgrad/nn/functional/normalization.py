@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.array_module import get_array_module
 from distgrad.backend.device import to_device
 from distgrad.backend.kernels.table import accelerated
-from distgrad.backend.namespace import namespace_of
 from distgrad.errors import OptionError, ShapeError
 
 __all__ = [
@@ -63,7 +63,7 @@ def _track(
     if kept[0]._data.__class__ is not mean.__class__:
         mean, variance = (to_device(each, kept[0].device) for each in (mean, variance))
     arrays = (None if each is None else each._data for each in (running_mean, running_var))
-    _move(namespace_of(mean), *arrays, mean, variance, momentum, count / (count - 1))
+    _move(get_array_module(mean), *arrays, mean, variance, momentum, count / (count - 1))
     for each in kept:
         each.changed(where)
 

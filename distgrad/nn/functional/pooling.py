@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from distgrad.autograd.dispatch import namespace as ops
-from distgrad.autograd.ops.rules import pairs
+from distgrad.autograd.dispatch import operations as ops
+from distgrad.autograd.ops.shape_rules import pairs
 from distgrad.autograd.tensor import Tensor
 from distgrad.nn.functional.arguments import batched
 

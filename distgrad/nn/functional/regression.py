@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.dispatch import namespace as ops
-from distgrad.autograd.ops.rules import at_hand, plain
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.namespace import NAMESPACES
+from distgrad.backend.array_module import ARRAY_MODULES
+from distgrad.backend.device import at_hand, plain
 from distgrad.errors import OptionError, ShapeError
 from distgrad.nn.functional.arguments import as_values, check_reduction, mean_or_sum
 
@@ -120,7 +120,7 @@ def gaussian_nll_loss(
         OptionError: a negative variance.
     """
     values: Any = plain(var)
-    values = values if values.__class__ in NAMESPACES else np.asarray(values)
+    values = values if values.__class__ in ARRAY_MODULES else np.asarray(values)
     if at_hand(values) and values.size and values.min() < 0:
         raise OptionError(f"gaussian_nll_loss: var must not be negative, got {values.min()}")
     if values.ndim and values.shape not in (input.shape, (*input.shape[:-1], 1)):

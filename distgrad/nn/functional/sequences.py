@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.dispatch import namespace as ops
-from distgrad.autograd.ops.rules import plain
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.device import CPU, to_device
-from distgrad.backend.namespace import namespace_of
+from distgrad.backend.array_module import get_array_module
+from distgrad.backend.device import CPU, plain, to_device
 from distgrad.errors import ShapeError
 from distgrad.nn.functional.arguments import check_reduction, mean_or_sum
 
@@ -104,7 +103,7 @@ def ctc_loss(
     steps, lengths, labels = (to_device(each, log_probs.device) for each in (*host, labels))
     losses = ops.ctc_loss(batch, labels, steps, lengths, blank=blank, zero_infinity=zero_infinity)
     if reduction == "mean":
-        losses = losses / namespace_of(lengths).maximum(lengths, 1).astype(losses.dtype)
+        losses = losses / get_array_module(lengths).maximum(lengths, 1).astype(losses.dtype)
     if one and reduction == "none":
         return ops.squeeze(losses, 0)
     return mean_or_sum(losses, reduction, "ctc_loss")

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.creation import full, zeros
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.array_module import get_array_module
 from distgrad.backend.device import to_device
-from distgrad.backend.namespace import namespace_of
 from distgrad.errors import ShapeError
 from distgrad.nn import init
 from distgrad.nn.module import Module
@@ -51,7 +51,7 @@ class _Mask:
         if self.hidden is None:
             return self.added
         if self.added is None:
-            return namespace_of(self.hidden).broadcast_to(~self.hidden, shape)
+            return get_array_module(self.hidden).broadcast_to(~self.hidden, shape)
         return ops.where(self.hidden, full((), -np.inf, dtype=dtype, device=self.added.device), self.added)
 
 

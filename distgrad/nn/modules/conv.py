@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from distgrad.autograd.creation import zeros
-from distgrad.autograd.ops.rules import pairs
+from distgrad.autograd.ops.shape_rules import pairs
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import OptionError, ShapeError
 from distgrad.nn import init

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-from distgrad.autograd.ops.rules import pairs
+from distgrad.autograd.ops.shape_rules import pairs
 from distgrad.autograd.tensor import Tensor
 from distgrad.nn.functional.padding import pad
 from distgrad.nn.module import Module

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from distgrad.autograd.ops.rules import pairs
+from distgrad.autograd.ops.shape_rules import pairs
 from distgrad.autograd.tensor import Tensor
 from distgrad.nn.functional import pooling as F
 from distgrad.nn.module import Module

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.flat import gradient_arrays, gradient_runs
-from distgrad.autograd.ops.rules import at_hand
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.device import CPU
-from distgrad.backend.namespace import namespace_of
+from distgrad.backend.array_module import get_array_module
+from distgrad.backend.device import CPU, at_hand
 from distgrad.backend.whole import BLOCK, clip_by_norm, norm_of, scale
 from distgrad.errors import ShapeError
 from distgrad.nn.parameter import write
@@ -128,7 +127,9 @@ def _norm_pieces(parameters: list[Tensor], norm_type: float) -> list[Any]:
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
     """Bring every element of the gradients into ``[−clip_value, clip_value]``, in place."""
     for grad in _gradients(parameters):
-        write(grad, namespace_of(grad._data).clip(grad._data, -clip_value, clip_value), "clip_grad_value_")
+        write(
+            grad, get_array_module(grad._data).clip(grad._data, -clip_value, clip_value), "clip_grad_value_"
+        )
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.random import randn
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import OptionError, ShapeError

@@ -21,7 +21,7 @@ from distgrad.comm.topology import Topology
 from distgrad.comm.work import CommunicationThread, Work
 from distgrad.errors import CommError, CommMismatchError, CommTimeoutError, DTypeError, RankFailedError
 
-__all__ = ["Family", "Transport"]
+__all__ = ["CallPipeline", "Family"]
 
 _PAGE_BYTES = 4096
 _LABEL_BYTES = 128  # what a message is, as text, before its bytes
@@ -79,7 +79,7 @@ class Family:
         """Tell the others that this rank comes no more, and wait for what must be waited for."""
 
 
-class Transport(abc.ABC):
+class CallPipeline(abc.ABC):
     """What a backend writes, and what carries the verbs of :class:`distgrad.comm.base.Communicator` to it.
 
     A backend gets flat arrays: numbers for reductions, bytes for everything else. Where it waits for other

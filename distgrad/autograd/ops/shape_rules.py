@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.casting import limits
-from distgrad.backend.device import device_of
 from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
 
 __all__ = [
@@ -27,11 +26,9 @@ __all__ = [
     "normalize_axes",
     "not_zero",
     "pairs",
-    "plain",
     "reduced_shape",
     "restore_axes",
     "same_shape",
-    "widened",
 ]
 
 Shape = tuple[int, ...]
@@ -124,21 +121,6 @@ def in_float32(reduction: Any, x: Any, *, dtype: Any = None, **options: Any) -> 
     if wanted.char in "eE":
         return reduction(x.astype(np.float32), **options).astype(wanted)
     return reduction(x, **options) if dtype is None else reduction(x, dtype=dtype, **options)
-
-
-def widened(*arrays: Any) -> tuple[Any, ...]:
-    """Arrays of 16 bits in float32, where their sums and squares have room; others, and None, as they are."""
-    return tuple(x.astype(np.float32) if x is not None and x.dtype.char in "eE" else x for x in arrays)
-
-
-def plain(x: Any) -> Any:
-    """The array of a tensor, where a gradient needs indices: those are not differentiated."""
-    return getattr(x, "_data", x)
-
-
-def at_hand(x: Any) -> bool:
-    """Whether the host can look at the elements without waiting for a device."""
-    return device_of(plain(x)).kind == "cpu"
 
 
 def not_zero(eps: float, dtype: Any) -> float:

@@ -17,7 +17,7 @@ from distgrad import env
 from distgrad.data.shared import Segment
 from distgrad.data.worker import Payload, Start, describe_main
 from distgrad.errors import WorkerError
-from distgrad.launch.process import explain
+from distgrad.launch.exit_codes import explain
 
 __all__ = ["WorkerPool"]
 

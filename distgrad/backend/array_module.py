@@ -1,4 +1,4 @@
-"""Namespaces: the array functions that formulas are written against, one namespace a kind of array."""
+"""Array modules: the functions that formulas are written against, one module a kind of array."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["NAMESPACES", "Namespace", "add_formula", "complete", "namespace_of", "register_namespace"]
+__all__ = [
+    "ARRAY_MODULES",
+    "ArrayModule",
+    "add_formula",
+    "complete",
+    "get_array_module",
+    "register_array_module",
+]
 
 
-class Namespace:
+class ArrayModule:
     """Array functions by name: a backend's own, and beside them the formulas of what it lacks.
 
-    Formulas and gradients take it as ``xp``. In a gradient of a gradient its place is taken by the Tensor
-    namespace, which has the same names.
+    Formulas and gradients take it as ``xp``. In a gradient of a gradient its place is taken by the
+    operations on tensors, which have the same names.
 
     Args:
         name: the backend's name.
@@ -46,10 +53,10 @@ class Namespace:
             else:
                 self.__dict__[name] = value
                 return value
-        raise AttributeError(f"namespace {self.__name__!r} has no function {name!r}")
+        raise AttributeError(f"array module {self.__name__!r} has no function {name!r}")
 
     def __repr__(self) -> str:
-        return f"<namespace {self.__name__}>"
+        return f"<array module {self.__name__}>"
 
     def add_formula(self, name: str, formula: Callable[..., Any], replace: bool = False) -> None:
         """Make an operation's formula callable as ``xp.name(...)``.
@@ -70,33 +77,33 @@ class Namespace:
         return True
 
 
-#: Namespaces by class of array; Python numbers go with whatever they meet.
-NAMESPACES: dict[type, Namespace] = {}
+#: Array modules by class of array; Python numbers go with whatever they meet.
+ARRAY_MODULES: dict[type, ArrayModule] = {}
 
 
-def namespace_of(array: Any) -> Namespace:
+def get_array_module(array: Any) -> ArrayModule:
     """The functions for an array, and for a number NumPy's."""
-    return NAMESPACES.get(array.__class__) or NAMESPACES[np.ndarray]
+    return ARRAY_MODULES.get(array.__class__) or ARRAY_MODULES[np.ndarray]
 
 
 _formulas: dict[str, tuple[Callable[..., Any], bool]] = {}
 
 
-def complete(namespace: Namespace) -> Namespace:
-    """Give a namespace the formulas added so far; returns it."""
+def complete(module: ArrayModule) -> ArrayModule:
+    """Give an array module the formulas added so far; returns it."""
     for name, (formula, replace) in _formulas.items():
-        namespace.add_formula(name, formula, replace)
-    return namespace
+        module.add_formula(name, formula, replace)
+    return module
 
 
-def register_namespace(namespace: Namespace) -> None:
+def register_array_module(module: ArrayModule) -> None:
     """Compute on arrays of its class by its functions, and by the formulas added so far and from now on."""
-    complete(namespace)
-    NAMESPACES[namespace.array_type] = namespace
+    complete(module)
+    ARRAY_MODULES[module.array_type] = module
 
 
 def add_formula(name: str, formula: Callable[..., Any], replace: bool = False) -> None:
-    """Add an operation's formula to all namespaces, those of later too; arguments as the method's."""
+    """Add an operation's formula to all array modules, those of later too; arguments as the method's."""
     _formulas[name] = (formula, replace)
-    for namespace in NAMESPACES.values():
-        namespace.add_formula(name, formula, replace)
+    for module in ARRAY_MODULES.values():
+        module.add_formula(name, formula, replace)

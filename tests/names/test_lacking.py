@@ -2,7 +2,7 @@
 
 import pytest
 
-from distgrad.elsewhere import lacking, unexpected
+from distgrad.names.lacking import lacking, unexpected
 
 
 def test_a_name_with_a_hint_says_what_to_write():
