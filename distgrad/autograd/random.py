@@ -29,6 +29,8 @@ __all__ = [
     "randperm",
 ]
 
+_FEW = 1024  # comparisons a row, below which comparing all is faster than a search a row
+
 
 def _shape(size: tuple[Any, ...]) -> tuple[int, ...]:
     """Lengths of the axes, from separate numbers or one tuple.
@@ -203,6 +205,9 @@ def multinomial(
     if replacement:
         shares = np.cumsum(data, axis=-1)
         draws = source.uniform((*data.shape[:-1], num_samples), np.float64) * shares[..., -1:]
+        if draws[0:1].size * data.shape[-1] <= _FEW and data.ndim == 2:
+            found = np.sum(draws[..., None] >= shares[:, None], axis=-1, dtype=np.int64)
+            return Tensor(to_device(np.minimum(found, data.shape[-1] - 1), place))
         found = np.empty(draws.shape, np.int64)
         for row in np.ndindex(data.shape[:-1]):
             found[row] = np.searchsorted(shares[row], draws[row], side="right")

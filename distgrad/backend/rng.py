@@ -132,6 +132,10 @@ class Generator:
         """The numbers 0 … count−1 in random order, int64[count]."""
         return np.argsort(self.bits(count), kind="stable")
 
+    def host(self) -> np.random.Generator:
+        """A generator of NumPy's, keyed by the next words, for distributions that it draws on the host."""
+        return np.random.Generator(np.random.Philox(key=self.bits(2)))
+
 
 def _drawn(draw: Callable[..., Any], device: Device, shape: tuple[int, ...], dtype: Any, state: Any) -> Any:
     with activated(device) as xp:

@@ -103,6 +103,21 @@ _NET_FILES = (
 
 _LOSSES = f"distgrad.torch.losses:{' '.join(LOSS_LAYERS)}"
 
+_CHANCES = {
+    "distribution": "distribution exp_family",
+    "constraints": "constraints",
+    "transforms": "transforms",
+    "continuous": "cauchy exponential gumbel laplace normal studentT uniform",
+    "gamma": "beta chi2 gamma inverse_gamma",
+    "discrete": "bernoulli binomial categorical geometric multinomial negative_binomial one_hot_categorical "
+    "poisson",
+    "multivariate": "dirichlet multivariate_normal",
+    "derived": "half_cauchy half_normal independent log_normal mixture_same_family pareto "
+    "transformed_distribution weibull",
+    "relaxed": "relaxed_bernoulli relaxed_categorical",
+    "divergence": "kl",
+}
+
 #: For each submodule the modules that are asked for its names, in order; after a colon stand the names, or
 #: a star and the object in the module that has them.
 PLACES = {
@@ -176,10 +191,17 @@ PLACES = {
     **{f"nn.modules.{name}": (_LOSSES, "distgrad.nn") for name in _NET_FILES.split()},
     "nn.modules": (_LOSSES, "distgrad.nn"),
     "nn.modules.utils": ("distgrad.torch.nets:*utils",),
+    "distributions": tuple(f"distgrad.torch.probability.{name}" for name in _CHANCES),
+    "distributions.utils": ("distgrad.torch.probability.distribution",),
+    **{
+        f"distributions.{room}": (f"distgrad.torch.probability.{name}",)
+        for name, rooms in _CHANCES.items()
+        for room in rooms.split()
+    },
 }
 
 #: Submodules that are modules of ``distgrad.torch`` as they stand.
-FILES = "distributed distributions masked profiler testing"
+FILES = "distributed masked profiler testing"
 
 _NET_FUNCTIONS = (
     "adaptive_avg_pool1d adaptive_max_pool1d alpha_dropout alpha_dropout_ avg_pool1d bilinear celu celu_ "

@@ -1,0 +1,1 @@
+"""Probability distributions: what ``torch.distributions`` is made of."""
