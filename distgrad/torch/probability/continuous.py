@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.random import rand, randn
 from distgrad.autograd.tensor import Tensor
 from distgrad.torch.probability import constraints

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.porting import Shape
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import OptionError, ShapeError

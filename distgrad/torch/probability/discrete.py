@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from distgrad.autograd.creation import arange, eye
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.porting import Shape
 from distgrad.autograd.random import bernoulli, multinomial, rand
 from distgrad.autograd.tensor import Tensor

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from distgrad.autograd.creation import tensor as as_new
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.modes import no_grad
 from distgrad.autograd.porting import Shape
 from distgrad.autograd.tensor import Tensor

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.torch.probability.continuous import Cauchy, Exponential, Gumbel, Laplace, Normal, Uniform
 from distgrad.torch.probability.derived import (
     HalfNormal,

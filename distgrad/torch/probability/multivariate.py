@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from distgrad.autograd.creation import eye
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.random import randn
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import OptionError, ShapeError

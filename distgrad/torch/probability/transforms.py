@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from distgrad.autograd.dispatch import namespace as ops
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.porting import Shape
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import ShapeError
