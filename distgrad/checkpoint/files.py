@@ -140,7 +140,7 @@ _ELSEWHERE = {
 }
 
 
-def load(path: str | os.PathLike[str], *, allow_pickle: bool = False, **others: Any) -> Any:
+def load(path: str | os.PathLike[str], *, allow_pickle: bool = False, **others: Any) -> dict[str, Any]:
     """Read what :func:`save` has written, or any safetensors file.
 
     Args:
@@ -151,7 +151,8 @@ def load(path: str | os.PathLike[str], *, allow_pickle: bool = False, **others: 
 
     Returns:
         The state, arrays as tensors; a flat dict by name for files that others wrote. Floats of 8 and 4 bits
-        keep their dtype, of ml_dtypes: bring them to another with ``astype`` before computing.
+        keep their dtype, of ml_dtypes: bring them to another with ``astype`` before computing. Type checkers
+        take it for a dict, as ``state_dict()`` gives; where something else was saved, ``cast`` it.
 
     Raises:
         DataError: a file that is missing, truncated, changed or of another kind.

@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +24,33 @@ from distgrad.comm.arrays import (
 )
 from distgrad.comm.averaging import Averaging
 from distgrad.comm.calls import Call
+from distgrad.comm.work import Work
 from distgrad.errors import CommError, ShapeError
 
 __all__ = ["Collectives", "option"]
 
+A = TypeVar("A", bound=NDArray[Any])  # an array of the same shape
+S = TypeVar("S", bound=np.generic)  # elements of the same type
+Parts = list[NDArray[S]]
+
 
 class Collectives(Averaging):
     """The verbs that all ranks of a group issue together, with an array of each."""
+
+    @overload
+    def all_reduce(
+        self, x: A, op: str = ..., async_op: Literal[False] = ..., *, weight: float | None = ...
+    ) -> A: ...
+
+    @overload
+    def all_reduce(
+        self, x: A, op: str = ..., *, async_op: Literal[True], weight: float | None = ...
+    ) -> Work[A]: ...
+
+    @overload
+    def all_reduce(
+        self, x: A, op: str = ..., async_op: bool = ..., *, weight: float | None = ...
+    ) -> A | Work[A]: ...
 
     def all_reduce(
         self, x: NDArray[Any], op: str = "sum", async_op: bool = False, *, weight: float | None = None
@@ -66,6 +86,39 @@ class Collectives(Averaging):
             options += ", weighted"
         body = functools.partial(self._reduce_all, x, flat, op, weight)
         return self._issue(Call("all_reduce", x.dtype, x.shape, options, x.nbytes), body, async_op)
+
+    @overload
+    def reduce_scatter(
+        self,
+        x: NDArray[S],
+        op: str = ...,
+        async_op: Literal[False] = ...,
+        *,
+        out: NDArray[S] | None = ...,
+        counts: Sequence[int] | None = ...,
+    ) -> NDArray[S]: ...
+
+    @overload
+    def reduce_scatter(
+        self,
+        x: NDArray[S],
+        op: str = ...,
+        *,
+        async_op: Literal[True],
+        out: NDArray[S] | None = ...,
+        counts: Sequence[int] | None = ...,
+    ) -> Work[NDArray[S]]: ...
+
+    @overload
+    def reduce_scatter(
+        self,
+        x: NDArray[S],
+        op: str = ...,
+        async_op: bool = ...,
+        *,
+        out: NDArray[S] | None = ...,
+        counts: Sequence[int] | None = ...,
+    ) -> NDArray[S] | Work[NDArray[S]]: ...
 
     def reduce_scatter(
         self,
@@ -121,6 +174,15 @@ class Collectives(Averaging):
         options = ", ".join(filter(None, (option("op", op, "sum"), option("counts", counts, None))))
         return self._issue(Call("reduce_scatter", x.dtype, x.shape, options, x.nbytes), body, async_op)
 
+    @overload
+    def broadcast(self, x: A, root: int = ..., async_op: Literal[False] = ...) -> A: ...
+
+    @overload
+    def broadcast(self, x: A, root: int = ..., *, async_op: Literal[True]) -> Work[A]: ...
+
+    @overload
+    def broadcast(self, x: A, root: int = ..., async_op: bool = ...) -> A | Work[A]: ...
+
     def broadcast(self, x: NDArray[Any], root: int = 0, async_op: bool = False) -> Any:
         """Replace ``x`` on every rank by the root's.
 
@@ -145,6 +207,36 @@ class Collectives(Averaging):
 
         call = Call("broadcast", x.dtype, x.shape, option("root", root, 0), x.nbytes)
         return self._issue(call, body, async_op)
+
+    @overload
+    def all_gather(
+        self,
+        x: NDArray[S],
+        async_op: Literal[False] = ...,
+        *,
+        out: NDArray[S] | None = ...,
+        counts: Sequence[int] | None = ...,
+    ) -> NDArray[S]: ...
+
+    @overload
+    def all_gather(
+        self,
+        x: NDArray[S],
+        *,
+        async_op: Literal[True],
+        out: NDArray[S] | None = ...,
+        counts: Sequence[int] | None = ...,
+    ) -> Work[NDArray[S]]: ...
+
+    @overload
+    def all_gather(
+        self,
+        x: NDArray[S],
+        async_op: bool = ...,
+        *,
+        out: NDArray[S] | None = ...,
+        counts: Sequence[int] | None = ...,
+    ) -> NDArray[S] | Work[NDArray[S]]: ...
 
     def all_gather(
         self,
@@ -198,6 +290,15 @@ class Collectives(Averaging):
 
         return self._issue(call, body, async_op)
 
+    @overload
+    def all_gather_v(self, x: NDArray[S], async_op: Literal[False] = ...) -> Parts[S]: ...
+
+    @overload
+    def all_gather_v(self, x: NDArray[S], *, async_op: Literal[True]) -> Work[Parts[S]]: ...
+
+    @overload
+    def all_gather_v(self, x: NDArray[S], async_op: bool = ...) -> Parts[S] | Work[Parts[S]]: ...
+
     def all_gather_v(self, x: NDArray[Any], async_op: bool = False) -> Any:
         """Collect every rank's ``x`` on every rank where its first axis has another length on each.
 
@@ -227,6 +328,15 @@ class Collectives(Averaging):
             ]
 
         return self._issue(Call("all_gather_v", x.dtype, x.shape[1:], "a row"), body, async_op)
+
+    @overload
+    def all_to_all(self, x: A, async_op: Literal[False] = ..., *, out: NDArray[Any] | None = ...) -> A: ...
+
+    @overload
+    def all_to_all(self, x: A, *, async_op: Literal[True], out: NDArray[Any] | None = ...) -> Work[A]: ...
+
+    @overload
+    def all_to_all(self, x: A, async_op: bool = ..., *, out: NDArray[Any] | None = ...) -> A | Work[A]: ...
 
     def all_to_all(self, x: NDArray[Any], async_op: bool = False, *, out: NDArray[Any] | None = None) -> Any:
         """Send part ``i`` to rank ``i`` and receive a part of each: ``y[i] = x_i[rank]``.

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from distgrad.comm.relay import Relay
 from distgrad.errors import CommTimeoutError
@@ -14,8 +14,11 @@ from distgrad.errors import CommTimeoutError
 __all__ = ["CommunicationThread", "Work"]
 
 
-class Work:
-    """A collective that was issued with ``async_op=True``.
+T = TypeVar("T")
+
+
+class Work(Generic[T]):
+    """A collective that was issued with ``async_op=True``; ``T`` is what it returns.
 
     Attributes:
         started_s: ``time.perf_counter()`` at which the communication thread took it up, None before.
@@ -25,8 +28,8 @@ class Work:
 
     __slots__ = ("_body", "_error", "_name", "_over", "_result", "ended_s", "relay", "started_s")
 
-    def __init__(self, body: Callable[[], Any], name: str) -> None:
-        self._body: Callable[[], Any] | None = body
+    def __init__(self, body: Callable[[], T], name: str) -> None:
+        self._body: Callable[[], T] | None = body
         self._name = name
         self._over = threading.Event()
         self._result: Any = None
@@ -42,7 +45,7 @@ class Work:
         """
         return self._over.is_set()
 
-    def wait(self, timeout: float | None = None) -> Any:
+    def wait(self, timeout: float | None = None) -> T:
         """Wait until the collective is complete.
 
         Collective: no; blocks: yes.

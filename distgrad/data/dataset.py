@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -27,23 +27,40 @@ __all__ = [
 ]
 
 
-class Dataset(ABC):
-    """The base of datasets; whatever has ``__getitem__`` and ``__len__`` serves as well."""
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)  # a sample
+
+
+class Indexed(Protocol[T_co]):
+    """What serves as a dataset."""
+
+    def __getitem__(self, index: Any, /) -> T_co:
+        """Return one sample."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+
+class Dataset(ABC, Generic[T_co]):
+    """The base of datasets; whatever has ``__getitem__`` and ``__len__`` serves as well.
+
+    ``Dataset[tuple[Tensor, int]]`` says what a sample is, to type checkers.
+    """
 
     @abstractmethod
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: Any) -> T_co:
         """Return one sample."""
 
     @abstractmethod
     def __len__(self) -> int:
         """Return the number of samples."""
 
-    def __add__(self, other: Any) -> ConcatDataset:
+    def __add__(self, other: Dataset[T]) -> ConcatDataset[T_co | T]:
         """This dataset, then ``other``."""
         return ConcatDataset([self, other])
 
 
-class IterableDataset(ABC):
+class IterableDataset(ABC, Generic[T_co]):
     """The base of datasets that are iterated, not indexed.
 
     Every worker of a loader iterates a copy of its own: to give each sample once, leave out what is another
@@ -51,15 +68,15 @@ class IterableDataset(ABC):
     """
 
     @abstractmethod
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[T_co]:
         """Iterate over one epoch's samples."""
 
-    def __add__(self, other: IterableDataset) -> ChainDataset:
+    def __add__(self, other: IterableDataset[T]) -> ChainDataset[T_co | T]:
         """This dataset, then ``other``."""
         return ChainDataset([self, other])
 
 
-class ConcatDataset(Dataset):
+class ConcatDataset(Dataset[T_co]):
     """Datasets one after another.
 
     Args:
@@ -73,7 +90,7 @@ class ConcatDataset(Dataset):
         TypeError: one is only iterable.
     """
 
-    def __init__(self, datasets: Iterable[Any]) -> None:
+    def __init__(self, datasets: Iterable[Indexed[T_co]]) -> None:
         self.datasets = list(datasets)
         if not self.datasets:
             raise ValueError("ConcatDataset: expected one or more datasets, got none")
@@ -81,7 +98,7 @@ class ConcatDataset(Dataset):
             raise TypeError("ConcatDataset: expected datasets with indices; put streams into a ChainDataset")
         self.cumulative_sizes = list(accumulate(map(len, self.datasets)))
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> T_co:
         place = index + len(self) if index < 0 else index
         if not 0 <= place < len(self):
             raise IndexError(f"ConcatDataset: index {index} is out of range for {len(self)} samples")
@@ -92,7 +109,7 @@ class ConcatDataset(Dataset):
         return self.cumulative_sizes[-1]
 
 
-class ChainDataset(IterableDataset):
+class ChainDataset(IterableDataset[T_co]):
     """Streams one after another.
 
     Args:
@@ -102,17 +119,17 @@ class ChainDataset(IterableDataset):
         TypeError: one is not an :class:`IterableDataset`.
     """
 
-    def __init__(self, datasets: Iterable[IterableDataset]) -> None:
+    def __init__(self, datasets: Iterable[IterableDataset[T_co]]) -> None:
         self.datasets = list(datasets)
         for dataset in self.datasets:
             if not isinstance(dataset, IterableDataset):
                 raise TypeError(f"ChainDataset: expected IterableDatasets, got {type(dataset).__name__}")
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[T_co]:
         return chain.from_iterable(self.datasets)
 
 
-class TensorDataset(Dataset):
+class TensorDataset(Dataset[tuple[Any, ...]]):
     """Arrays of equal length; sample i is the tuple of their rows i.
 
     Args:
@@ -138,7 +155,7 @@ class TensorDataset(Dataset):
         return int(self.tensors[0].shape[0])
 
 
-class StackDataset(Dataset):
+class StackDataset(Dataset[Any]):
     """Datasets of equal length side by side; sample i holds the samples i of all of them.
 
     Args:
@@ -169,7 +186,7 @@ class StackDataset(Dataset):
         )
 
 
-class Subset(Dataset):
+class Subset(Dataset[T_co]):
     """Some samples of a dataset, in a given order.
 
     Args:
@@ -177,11 +194,11 @@ class Subset(Dataset):
         indices: which of them, int ``[m]``.
     """
 
-    def __init__(self, dataset: Any, indices: Sequence[int] | np.ndarray) -> None:
+    def __init__(self, dataset: Indexed[T_co], indices: Sequence[int] | np.ndarray) -> None:
         self.dataset = dataset
         self.indices = np.asarray(indices, dtype=np.intp)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> T_co:
         return self.dataset[int(self.indices[index])]
 
     def __len__(self) -> int:
@@ -189,8 +206,8 @@ class Subset(Dataset):
 
 
 def random_split(
-    dataset: Any, lengths: Sequence[int | float], generator: Generator | None = None
-) -> list[Subset]:
+    dataset: Indexed[T], lengths: Sequence[int | float], generator: Generator | None = None
+) -> list[Subset[T]]:
     """Cut a dataset at random into parts that do not overlap.
 
     Args:

@@ -7,15 +7,16 @@ import warnings
 from collections.abc import Callable, Iterator
 from itertools import islice, repeat
 from types import FunctionType
-from typing import Any
+from typing import Any, Generic, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 
 from distgrad import env
+from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import find_accelerator
 from distgrad.backend.rng import Generator, default_generator
 from distgrad.data.collate import AsOne, default_collate, default_convert, fetch, fetch_next, pin
-from distgrad.data.dataset import IterableDataset
+from distgrad.data.dataset import Indexed, IterableDataset
 from distgrad.data.sampler import (
     BatchSampler,
     DistributedSampler,
@@ -31,9 +32,31 @@ from distgrad.tracebacks import warn_once
 
 __all__ = ["DataLoader"]
 
+Batch = TypeVar("Batch")
+Batch_co = TypeVar("Batch_co", covariant=True)
+S = TypeVar("S")
 
-class DataLoader:
+#: What :func:`default_collate` makes one tensor of.
+Leaf = Tensor | np.ndarray | np.generic | float
+Samples = Indexed[S] | IterableDataset[S]
+
+
+class Options(TypedDict, total=False):
+    """The arguments by keyword of a :class:`DataLoader`."""
+
+    pin_memory: bool
+    drop_last: bool
+    timeout: float
+    worker_init_fn: Callable[[int], Any] | None
+    generator: Generator | None
+    prefetch_factor: int | None
+    persistent_workers: bool
+
+
+class DataLoader(Generic[Batch_co]):
     """An iterable of batches; every iteration over it is one epoch.
+
+    A type checker knows the batches by the dataset's samples, or by what ``collate_fn`` returns.
 
     With a :class:`~distgrad.data.sampler.DistributedSampler` every rank gets its own part of each global
     batch and the same number of batches; where samples run out the last batch is smaller, possibly of zero
@@ -71,6 +94,72 @@ class DataLoader:
     Raises:
         ValueError: arguments that exclude each other, or one outside its range.
     """
+
+    @overload
+    def __init__(
+        self: DataLoader[Batch],
+        dataset: Samples[Any],
+        batch_size: int | None = ...,
+        shuffle: bool | None = ...,
+        sampler: Any = ...,
+        batch_sampler: Any = ...,
+        num_workers: int = ...,
+        *,
+        collate_fn: Callable[[list[Any]], Batch],
+        **options: Unpack[Options],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: DataLoader[Tensor],
+        dataset: Samples[Leaf],
+        batch_size: int = ...,
+        shuffle: bool | None = ...,
+        sampler: Any = ...,
+        batch_sampler: Any = ...,
+        num_workers: int = ...,
+        collate_fn: None = ...,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: DataLoader[list[Tensor]],
+        dataset: Samples[tuple[Leaf, ...]] | Samples[list[Leaf]],
+        batch_size: int = ...,
+        shuffle: bool | None = ...,
+        sampler: Any = ...,
+        batch_sampler: Any = ...,
+        num_workers: int = ...,
+        collate_fn: None = ...,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: DataLoader[dict[str, Tensor]],
+        dataset: Samples[dict[str, Leaf]],
+        batch_size: int = ...,
+        shuffle: bool | None = ...,
+        sampler: Any = ...,
+        batch_sampler: Any = ...,
+        num_workers: int = ...,
+        collate_fn: None = ...,
+        **options: Unpack[Options],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: DataLoader[Any],
+        dataset: Any,
+        batch_size: int | None = ...,
+        shuffle: bool | None = ...,
+        sampler: Any = ...,
+        batch_sampler: Any = ...,
+        num_workers: int = ...,
+        collate_fn: None = ...,
+        **options: Unpack[Options],
+    ) -> None: ...
 
     def __init__(
         self,
@@ -123,7 +212,7 @@ class DataLoader:
         self._num_batches = 0  # that it has given
         self._skip = 0  # batches that the next iteration leaves out, where the sampler cannot do it
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Batch_co]:
         self._look_for_mistakes()
         state = self._sampler_state()
         if self._begun is not None:

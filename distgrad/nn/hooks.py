@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from distgrad.autograd.dispatch import as_array
 from distgrad.autograd.graph import Node, OutputNode
@@ -16,7 +16,18 @@ from distgrad.autograd.modes import modes
 from distgrad.autograd.tensor import FLOATING, RemovableHandle, Tensor, make_tensor
 from distgrad.errors import OptionError
 
-__all__ = ["Hooks"]
+__all__ = ["Forward", "Hooks"]
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Forward(Protocol[P, R_co]):
+    """What gives a module's call its signature."""
+
+    @property
+    def forward(self) -> Callable[P, R_co]:
+        """From the inputs to the outputs."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from distgrad.autograd.tensor import FLOATING, RemovableHandle, Tensor
 from distgrad.backend.device import Device, resolve, to_device
 from distgrad.backend.kernels.table import expect
 from distgrad.errors import DTypeError, GraphError
-from distgrad.nn.hooks import Hook, Hooks
+from distgrad.nn.hooks import Forward, Hook, Hooks, P, R_co
 from distgrad.nn.parameter import Buffer, Parameter, write
 from distgrad.nn.state import EXTRA_STATE, IncompatibleKeys, load
 from distgrad.nn.text import bracketed, indented
@@ -54,8 +54,8 @@ class Module:
             training=True, _parameters={}, _buffers={}, _modules={}, _non_persistent=set(), _hooks=None
         )
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        hooks = self._hooks
+    def __call__(self: Forward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
+        hooks = self._hooks  # type: ignore[attr-defined]
         if hooks is None:
             return self.forward(*args, **kwargs)
         return hooks.call(self, args, kwargs)

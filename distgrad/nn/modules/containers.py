@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
-from typing import Any
+from typing import Any, Self
 
 from distgrad.autograd.tensor import Tensor
 from distgrad.nn.module import Module
@@ -60,18 +60,18 @@ class _Numbered(Module):
         for place, module in enumerate(modules):
             self.register_module(str(place), module)
 
-    def append(self, module: Module) -> Any:
+    def append(self, module: Module) -> Self:
         """Add a module at the end; returns the container."""
         self.register_module(str(len(self)), module)
         return self
 
-    def extend(self, modules: Iterable[Module]) -> Any:
+    def extend(self, modules: Iterable[Module]) -> Self:
         """Add several at the end; returns the container."""
         for module in list(modules):
             self.append(module)
         return self
 
-    def insert(self, index: int, module: Module) -> Any:
+    def insert(self, index: int, module: Module) -> Self:
         """Put a module before the one at ``index``; returns the container."""
         modules = list(self)
         modules.insert(index, module)
@@ -113,7 +113,7 @@ class Sequential(_Numbered):
         if numbered:
             self._renew(self)
 
-    def forward(self, input: Any) -> Any:
+    def forward(self, input: Any) -> Tensor:  # what most give; a type checker knows no better
         """The last module's result."""
         for module in self._modules.values():
             input = module(input)  # type: ignore[misc]
