@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 import distgrad as dg
-from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.dispatch import operations
 from distgrad.backend.device import CPU, Device
 from distgrad.script import add_device_option, find_device, synchronize
 
@@ -200,7 +200,7 @@ def wrapping(rounds: int) -> Iterator[Wrapping]:
     for operation, shapes, run in COMPOSITES:
         xs = [dg.sigmoid(x).detach().requires_grad_() for x in inputs(shapes, CPU)[0]]
         whole = functools.partial(run, operation, *xs)
-        parts = functools.partial(run, functools.partial(operation.record.formula, namespace), *xs)
+        parts = functools.partial(run, functools.partial(operation.record.formula, operations), *xs)
         number = max(1, int(TURN_S / 5 / seconds(whole, 10)))
         pairs = [(least(whole, number), least(parts, number)) for _ in range(rounds)]
         scope = operation.__globals__

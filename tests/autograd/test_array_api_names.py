@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import distgrad as dg
-from distgrad.autograd.dispatch import namespace
+from distgrad.autograd.dispatch import operations
 from distgrad.autograd.later import PUBLIC, TORCH, read_all
 from distgrad.autograd.primitive import REGISTRY
 
@@ -186,7 +186,7 @@ def test_every_operation_has_a_public_name():
     assert sorted(INTERNAL - set(REGISTRY)) == []
     for room in (dg.linalg, dg.fft):
         for name in set(room.__all__) & set(REGISTRY):
-            assert getattr(room, name) is namespace.__dict__[name]
+            assert getattr(room, name) is operations.__dict__[name]
 
 
 def test_array_namespace():
