@@ -401,5 +401,5 @@ _OWN: dict[str, Any] = {
 METHODS = _methods()
 for _name, _method in METHODS.items():
     setattr(Tensor, _name, _method)
-for _name in HINTS.keys() - vars(Tensor).keys():
+for _name in HINTS["'Tensor' object"]:
     setattr(Tensor, _name, Elsewhere(_name))

@@ -12,26 +12,16 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, cast
 
 from distgrad.errors import AxisError
-from distgrad.names.hints import HINTS, ROOMS, STANDARD_WORDS
+from distgrad.names.hints import POSITIONAL, STANDARD_WORDS
 from distgrad.names.lacking import lacking
 
 __all__ = ["Elsewhere", "Shape", "Size", "explain_name", "one_shape", "wrong_arguments"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Functions that PyTorch has under another name, beside their own meaning here.
-_HINTS = {"repeat": "what PyTorch calls repeat is dg.tile"}
-
-_STANDARD = "arrays have the array API standard's names; write "
-
-
-def _standard(names: dict[str, str]) -> dict[str, str]:
-    return {name: _STANDARD + ours for name, ours in names.items()}
-
-
 #: Raise the error for a name that tensors, or the package, lack.
-explain_method = lacking("'Tensor' object", _standard(HINTS))
-explain_name = lacking("module 'distgrad'", _standard(ROOMS | HINTS))
+explain_method = lacking("'Tensor' object")
+explain_name = lacking("module 'distgrad'")
 
 
 class Elsewhere:
@@ -86,7 +76,9 @@ def wrong_arguments(
     if misplaced and "shape" in keywords:
         return TypeError(f"{name}: expected one shape, got several numbers; write them as one tuple")
     if misplaced:
-        hint = _HINTS.get(name) or (f"write {keywords[0]}={misplaced[0]!r}" if keywords else "leave them out")
+        hint = POSITIONAL.get(name) or (
+            f"write {keywords[0]}={misplaced[0]!r}" if keywords else "leave them out"
+        )
         return TypeError(f"{name}: expected options by keyword, got {misplaced}; {hint} ({takes})")
     wrong = next(iter(misnamed))
     ours = STANDARD_WORDS.get(wrong)

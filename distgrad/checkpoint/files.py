@@ -133,13 +133,6 @@ def _sweep(folder: Path) -> None:
             os.close(lock)
 
 
-#: PyTorch's arguments of ``load``, and what stands for them.
-_ELSEWHERE = {
-    "map_location": "tensors come on the CPU, and load_state_dict sends them to where the module lies",
-    "weights_only": "no pickle is read without allow_pickle=True",
-}
-
-
 def load(path: str | os.PathLike[str], *, allow_pickle: bool = False, **others: Any) -> dict[str, Any]:
     """Read what :func:`save` has written, or any safetensors file.
 
@@ -158,7 +151,7 @@ def load(path: str | os.PathLike[str], *, allow_pickle: bool = False, **others: 
         DataError: a file that is missing, truncated, changed or of another kind.
     """
     for name in others:
-        raise unexpected("load", name, _ELSEWHERE)
+        raise unexpected("load", name)
     path = Path(path)
     try:
         with path.open("rb") as file:

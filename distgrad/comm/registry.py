@@ -17,7 +17,6 @@ from distgrad.names.lacking import lacking
 
 __all__ = [
     "BACKENDS",
-    "ELSEWHERE",
     "explain_name",
     "finalize",
     "get_world",
@@ -28,24 +27,7 @@ __all__ = [
 
 BACKENDS = ("single", "threads", "shm", "mpi", "nccl")
 _world: Communicator | None = None
-#: What PyTorch's ``torch.distributed`` calls otherwise; ``comm`` is what ``init`` returns.
-ELSEWHERE = {
-    "init_process_group": "comm = dg.comm.init()",
-    "destroy_process_group": "dg.comm.finalize()",
-    "get_rank": "comm.rank",
-    "get_world_size": "comm.size",
-    "new_group": "comm.split(...)",
-    "ReduceOp": 'op="sum", "mean", "max", "min" or "prod"',
-    **{verb: f"comm.{verb}(array)" for verb in ("all_reduce", "broadcast", "all_gather", "reduce_scatter")},
-    **{verb: f"comm.{verb}(...)" for verb in ("all_to_all", "barrier", "send", "recv")},
-    "all_gather_object": "comm.all_gather_object(value)",
-    "broadcast_object_list": "comm.broadcast_object(value)",
-    "all_gather_into_tensor": "comm.all_gather(part, out=array)",
-    "reduce_scatter_tensor": "comm.reduce_scatter(array, out=part)",
-    "gather_object": "comm.gather_object(value)",
-    "scatter_object_list": "comm.scatter_object(values)",
-}
-explain_name = lacking("module 'distgrad.comm'", {name: f"write {ours}" for name, ours in ELSEWHERE.items()})
+explain_name = lacking("module 'distgrad.comm'")
 
 
 def init(

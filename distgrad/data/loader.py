@@ -181,7 +181,7 @@ class DataLoader(Generic[Batch_co]):
         **others: Any,
     ) -> None:
         if others:
-            raise unexpected("DataLoader", next(iter(others)), _ELSEWHERE)
+            raise unexpected("DataLoader", next(iter(others)))
         iterable, shuffle = isinstance(dataset, IterableDataset), bool(shuffle)
         _check_order(iterable, batch_size, shuffle, sampler, batch_sampler, drop_last)
         if generator is not None and not shuffle and not num_workers:
@@ -351,13 +351,6 @@ class DataLoader(Generic[Batch_co]):
 
 
 #: PyTorch's arguments that are not needed here, and why.
-_ELSEWHERE = {
-    "pin_memory_device": "pinned memory serves all GPUs of a process",
-    "multiprocessing_context": "workers are always interpreters of their own",
-    "in_order": "batches always come in order",
-}
-
-
 _PARTS = re.compile("rank|world|shard|replica|split", re.IGNORECASE)  # what a dataset with parts speaks of
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
+
+from distgrad.names.hints import ARGUMENTS, HINTS
 
 __all__ = ["lacking", "unexpected"]
 
 
-def lacking(where: str, hints: Mapping[str, str]) -> Callable[[str], Any]:
+def lacking(where: str) -> Callable[[str], Any]:
     """What answers for the names that a module or a class lacks; as a module's ``__getattr__``, say.
 
     Args:
-        where: as Python's own message has it, such as ``"module 'distgrad.nn'"``.
-        hints: for PyTorch's names, what to write or why they are left out.
+        where: as Python's own message has it, such as ``"module 'distgrad.nn'"``; a key of
+            :data:`~distgrad.names.hints.HINTS`.
 
     Returns:
         A function of a name that raises AttributeError.
     """
+    hints = HINTS[where]
 
     def explain(name: str) -> Any:
         hint = hints.get(name)
@@ -26,12 +29,11 @@ def lacking(where: str, hints: Mapping[str, str]) -> Callable[[str], Any]:
     return explain
 
 
-def unexpected(where: str, name: str, hints: Mapping[str, str]) -> TypeError:
+def unexpected(where: str, name: str) -> TypeError:
     """The error for an argument that a function lacks.
 
     Args:
-        where: the function, as messages name it.
+        where: the function, a key of :data:`~distgrad.names.hints.ARGUMENTS`.
         name: the argument.
-        hints: for PyTorch's arguments, what stands for them or why they are not needed.
     """
-    return TypeError(f"{where}: unexpected argument {name!r}; {hints.get(name, 'leave it out')}")
+    return TypeError(f"{where}: unexpected argument {name!r}; {ARGUMENTS[where].get(name, 'leave it out')}")

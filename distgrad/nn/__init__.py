@@ -185,7 +185,7 @@ from distgrad.nn.modules.transformer import (
 from distgrad.nn.parameter import Buffer, Parameter, UninitializedBuffer, UninitializedParameter
 
 if not TYPE_CHECKING:  # for whom a module with it has every name
-    from distgrad.nn.elsewhere import explain_name as __getattr__  # noqa: F401
+    from distgrad.nn.text import explain_name as __getattr__  # noqa: F401
 
 __all__ = [
     "CELU",

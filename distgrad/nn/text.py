@@ -1,8 +1,12 @@
-"""How modules show themselves."""
+"""How modules show themselves, and what is said of those that are not here."""
 
 from __future__ import annotations
 
-__all__ = ["bracketed", "indented"]
+from distgrad.names.lacking import lacking
+
+__all__ = ["bracketed", "explain_name", "indented"]
+
+explain_name = lacking("module 'distgrad.nn'")
 
 
 def bracketed(name: str, extra: str, lines: list[str]) -> str:

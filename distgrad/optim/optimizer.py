@@ -24,6 +24,7 @@ from distgrad.backend.device import CPU, activated, follow, to_device, widened
 from distgrad.backend.kernels.table import expect, is_fused
 from distgrad.comm.progress import tell_step
 from distgrad.errors import DTypeError, GraphError, ShapeError, StateDictError
+from distgrad.names.hints import ARGUMENTS
 from distgrad.trace import span
 from distgrad.tracebacks import warn_once
 
@@ -32,14 +33,6 @@ __all__ = ["Optimizer", "whole_runs"]
 #: So that a rule's arrays stay in a core's second-level cache between its operations.
 _BLOCK_ELEMENTS = 1 << 15
 _LOOK_STEPS = 10  # between two looks at whether a parameter is NaN: 1 µs
-
-#: PyTorch's options that are not offered, and why.
-_ELSEWHERE = {
-    "foreach": "a rule always runs over flat buffers, many parameters at once",
-    "fused": "a rule always runs over flat buffers, by one kernel where there is one",
-    "capturable": "steps are counted on the host",
-    "differentiable": "a step is no part of a graph; write the update with tensors and dg.func.grad",
-}
 
 
 def _state_dtype(dtype: np.dtype) -> np.dtype:
@@ -73,9 +66,10 @@ class Optimizer:
 
     def __new__(cls, *args: Any, **options: Any) -> Any:
         """Meet PyTorch's options that are not offered with a reason, before a rule's own check of names."""
-        for option in options.keys() & _ELSEWHERE.keys():
+        reasons = ARGUMENTS["Optimizer"]
+        for option in options.keys() & reasons.keys():
             if option not in inspect.signature(cls.__init__).parameters:
-                raise TypeError(f"{cls.__name__}: there is no {option}; {_ELSEWHERE[option]}: leave it out")
+                raise TypeError(f"{cls.__name__}: there is no {option}; {reasons[option]}: leave it out")
         return super().__new__(cls)
 
     _kernels: tuple[str, ...] = ()  # of its rule

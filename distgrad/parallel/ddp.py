@@ -20,6 +20,7 @@ from distgrad.backend.whole import all_finite
 from distgrad.comm.base import Communicator
 from distgrad.comm.registry import init, is_initialized, is_mpi
 from distgrad.errors import CommMismatchError, DeviceError, GraphError, OptionError
+from distgrad.names.hints import ARGUMENTS
 from distgrad.names.lacking import unexpected
 from distgrad.nn.module import Module
 from distgrad.nn.utils.gradients import clip_grad_norm_
@@ -100,7 +101,7 @@ class DistributedDataParallel(Module):
     ) -> None:
         super().__init__()
         if unknown:
-            raise unexpected("DistributedDataParallel", next(iter(unknown)), _ELSEWHERE)
+            raise unexpected("DistributedDataParallel", next(iter(unknown)))
         others = bucket_cap_mb is not None or hook is not None or average_buffers
         if exact != (shards is not None) or (exact and others):
             raise OptionError(
@@ -454,16 +455,6 @@ class DistributedDataParallel(Module):
 
 
 #: PyTorch's arguments that are not needed here, and why.
-_ELSEWHERE = {
-    "device_ids": "it trains where the module lies: call model.to(device) before",
-    "output_device": "it trains where the module lies: call model.to(device) before",
-    "process_group": "pass comm=, or nothing for all ranks",
-    "find_unused_parameters": "unused parameters are found without it",
-    "gradient_as_bucket_view": "gradients always lie in the buckets",
-    "static_graph": "a plan that fits is found by itself",
-}
-
-
 def _find_ranks(module: Module, comm: Any) -> Communicator:
     """The ranks of a communicator of mpi4py, or all; their arrays are exchanged where the module lies."""
     device = next((parameter.device for parameter in module.parameters()), CPU)
@@ -472,7 +463,7 @@ def _find_ranks(module: Module, comm: Any) -> Communicator:
     if not is_mpi(comm):
         raise TypeError(
             "DistributedDataParallel: comm must be a Communicator, one of mpi4py, or None, got "
-            f"{type(comm).__name__}; {_ELSEWHERE['device_ids']}"
+            f"{type(comm).__name__}; {ARGUMENTS['DistributedDataParallel']['device_ids']}"
         )
     return init(comm=comm) if device == CPU else init("nccl", comm=comm, device=device)
 

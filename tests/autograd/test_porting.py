@@ -1,13 +1,10 @@
 """A PyTorch user who writes PyTorch's name for an array operation is told distgrad's."""
 
-import re
-
 import numpy as np
 import pytest
 
 import distgrad as dg
 from distgrad.errors import AxisError
-from distgrad.names.hints import HINTS, ROOMS, STANDARD_WORDS
 
 X = dg.ones((2, 3))
 
@@ -46,17 +43,6 @@ def test_a_name_of_neither_is_an_ordinary_error():
         _ = dg.gobble
     with pytest.raises(AttributeError, match="'Tensor' object has no attribute 'gobble'"):
         _ = X.gobble
-
-
-def test_what_is_offered_instead_is_there():
-    offered = " ".join([*HINTS.values(), *ROOMS.values()])
-    for name in re.findall(r"\bdg\.([a-zA-Z_0-9.]+)", offered):
-        found = dg
-        for part in name.rstrip(".").split("."):
-            found = getattr(found, part)
-    for name in re.findall(r"\bx\.([a-z_A-Z]+)", offered):
-        assert hasattr(X, name), name
-    assert STANDARD_WORDS["dim"] == "axis"
 
 
 def test_pytorch_s_methods_of_the_same_meaning_are_there():

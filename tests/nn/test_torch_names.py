@@ -9,7 +9,6 @@ import re
 import pytest
 
 import distgrad as dg
-from distgrad.comm.registry import ELSEWHERE
 
 torch = pytest.importorskip("torch", reason="compares with PyTorch, which is not installed")
 
@@ -78,13 +77,6 @@ def test_what_is_listed_is_left_out_indeed():
 def test_a_name_that_stands_elsewhere_says_where(room, name, message):
     with pytest.raises(AttributeError, match=message):
         getattr(room, name)
-
-
-def test_what_comm_offers_instead_is_there():
-    comm = dg.comm.init()
-    for name, hint in ELSEWHERE.items():
-        for attribute in re.findall(r"^comm\.(\w+)", hint):
-            assert hasattr(comm, attribute), name
 
 
 def test_a_name_that_is_neither_is_seen():
