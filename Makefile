@@ -4,6 +4,7 @@
 # make ladder   rungs 4 to 7 of docs/gpu.md, which need no GPU, with their times; RUNGS='0 1 2 3' for others
 # make gpu-check   rung 8: tests and figures on real GPUs, into gpu-check/; CUDA=12 for drivers of CUDA 12;
 #             without pip or a network call tests/gpu/device.sh itself
+# make wheel  a wheel in dist, with all kernels compiled for x86-64-v3 and v4 by this Python and this Numba
 # make docs   the reference, a page an operation, in docs/reference
 # make bench  time of training steps beside PyTorch and JAX, two gigabytes of peers on the first run
 # make clean  remove what the others have made
@@ -31,7 +32,7 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-engine test-ranks test-all machine ladder gpu-check docs bench clean
+.PHONY: demo test test-engine test-ranks test-all machine ladder gpu-check wheel docs bench clean
 
 demo: $(RUN_READY)
 	$(VENV)/bin/distgrad run -n 2 examples/mnist.py
@@ -83,6 +84,13 @@ CUDA ?= 13
 gpu-check: $(TEST_READY)
 	@$(PIP) install --editable '.[cuda$(CUDA)]'
 	PYTHON=$(abspath $(VENV))/bin/python tests/gpu/device.sh $(CHECK)
+
+# Who installs it compiles nothing; other versions of Python and Numba take no notice of the kernels in it.
+COMPILED := distgrad/backend/kernels/compiled
+wheel: $(RUN_READY)
+	@rm -rf $(COMPILED) build dist
+	DISTGRAD_CACHE=$(COMPILED) $(VENV)/bin/distgrad warm --all --level x86-64-v3 --level x86-64-v4
+	@$(PIP) wheel --no-deps --wheel-dir dist . ; code=$$?; rm -rf $(COMPILED) build; exit $$code
 
 docs: $(RUN_READY)
 	rm -rf docs/reference

@@ -60,20 +60,33 @@ def ops(names: tuple[str, ...], as_json: bool) -> None:
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("--all", "everything", is_flag=True, help="Compile all kernels, for this processor.")
+@click.option("--all", "everything", is_flag=True, help="Compile all kernels.")
+@click.option(
+    "--level",
+    "levels",
+    multiple=True,
+    type=click.Choice(["x86-64-v3", "x86-64-v4"]),
+    help="With --all: for every processor of this level, not this one alone; may be given twice.",
+)
 @click.argument("script", required=False, type=click.Path(exists=True, dir_okay=False))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def warm(everything: bool, script: str | None, arguments: tuple[str, ...]) -> None:
+def warm(everything: bool, levels: tuple[str, ...], script: str | None, arguments: tuple[str, ...]) -> None:
     """Compile kernels in advance: all, or those of a script, which runs for one step of training.
 
     They go into DISTGRAD_CACHE, or the user's own cache. Images of containers and folders that a cluster
     shares are filled so; who runs jobs needs no right to write there.
     """
+    from distgrad.errors import MissingDependencyError, OptionError
     from distgrad.warm import warm_all, warm_script
 
     if everything == (script is not None):
         raise click.UsageError("warm: give --all or a script")
-    click.echo(warm_all() if script is None else warm_script(script, list(arguments)))
+    if levels and not everything:
+        raise click.UsageError("warm: --level goes with --all; a script is compiled for this processor")
+    try:
+        click.echo(warm_all(levels) if script is None else warm_script(script, list(arguments)))
+    except (MissingDependencyError, OptionError) as error:
+        raise click.ClickException(str(error)) from None
 
 
 _TEMPLATES = {

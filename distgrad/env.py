@@ -44,6 +44,7 @@ class Environment:
         cache_home: ``XDG_CACHE_HOME``, the folder of the user's caches.
         numba_cache: ``NUMBA_CACHE_DIR``, where Numba keeps compiled kernels, if it is to be elsewhere.
         kernel_cache: ``DISTGRAD_CACHE``, a folder of compiled kernels that others may share.
+        processor: ``NUMBA_CPU_NAME``, the kind of processor that Numba compiles for, if it is not this one.
         no_color: ``NO_COLOR``, whether the user wants no colours (https://no-color.org).
     """
 
@@ -66,6 +67,7 @@ class Environment:
     cache_home: Path = Path("~/.cache")
     numba_cache: str | None = None
     kernel_cache: str | None = None
+    processor: str | None = None
     no_color: bool = False
 
 
@@ -138,6 +140,7 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         cache_home=Path(variables.get("XDG_CACHE_HOME") or "~/.cache").expanduser(),
         numba_cache=variables.get("NUMBA_CACHE_DIR") or None,
         kernel_cache=variables.get("DISTGRAD_CACHE") or None,
+        processor=variables.get("NUMBA_CPU_NAME") or None,
         no_color=bool(variables.get("NO_COLOR")),
     )
 

@@ -6,13 +6,14 @@ import os
 import runpy
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from distgrad import trace
 from distgrad.backend.kernels import ahead, cache
 from distgrad.backend.kernels.compiler import load_numba
 from distgrad.backend.kernels.table import jobs
-from distgrad.errors import MissingDependencyError
+from distgrad.errors import MissingDependencyError, OptionError
 
 __all__ = ["warm_all", "warm_script"]
 
@@ -32,24 +33,35 @@ class _FirstStep:
         return
 
 
-def _check() -> None:
+def _check() -> Path:
+    """The folder that kernels go into."""
     if not load_numba():
         raise MissingDependencyError("warm: Numba, which compiles kernels, does not load; pip install numba")
+    folder = cache.cache_folder()
+    if folder is None:
+        raise OptionError("warm: no folder for compiled kernels can be written; set DISTGRAD_CACHE to one")
+    return folder
 
 
-def warm_all() -> str:
-    """Compile every kernel for this processor, on all cores that this process may use.
+def warm_all(levels: tuple[str, ...] = ()) -> str:
+    """Compile every kernel, on all cores that this process may use.
+
+    Args:
+        levels: of x86-64 to compile for; without them, for this processor.
 
     Returns:
         What was done, in a sentence.
 
     Raises:
         MissingDependencyError: there is no Numba.
+        OptionError: no folder for kernels can be written.
     """
-    _check()
+    folder = _check()
     began_s, work = time.monotonic(), [*jobs(), (cache.SHARED, "f")]
-    ahead.compile_now(work, len(os.sched_getaffinity(0)))
-    return f"warm: all kernels of {len(work)} operations lie in {cache.cache_folder()} ({_since(began_s)})"
+    for level in levels or (None,):
+        ahead.compile_now(work, rare=True, level=level)
+    kinds = f" for {' and '.join(levels)}" if levels else ""
+    return f"warm: all kernels of {len(work)} operations{kinds} lie in {folder} ({_since(began_s)})"
 
 
 def warm_script(script: str, arguments: list[str]) -> str:
@@ -64,8 +76,9 @@ def warm_script(script: str, arguments: list[str]) -> str:
 
     Raises:
         MissingDependencyError: there is no Numba.
+        OptionError: no folder for kernels can be written.
     """
-    _check()
+    folder = _check()
     began_s, listener, own = time.monotonic(), _FirstStep(), (sys.argv, sys.path[:])
     trace.subscribe(listener)
     sys.argv = [script, *arguments]
@@ -78,8 +91,8 @@ def warm_script(script: str, arguments: list[str]) -> str:
     finally:
         trace.unsubscribe(listener)
         sys.argv, sys.path[:] = own
-    ahead.compile_now([*ahead.requested(), (cache.SHARED, "f")], 1)
-    return f"warm: {script} {end}; its kernels lie in {cache.cache_folder()} ({_since(began_s)})"
+    ahead.compile_now([*ahead.requested(), (cache.SHARED, "f")])
+    return f"warm: {script} {end}; its kernels lie in {folder} ({_since(began_s)})"
 
 
 def _since(began_s: float) -> str:

@@ -53,14 +53,15 @@ def _is_first() -> bool:
     return not env.read().local_rank
 
 
-def _start(*options: str) -> subprocess.Popen[bytes]:
+def _start(*options: str, level: str | None = None) -> subprocess.Popen[bytes]:
     """Start a process that compiles what it is told, and ends with this process, whose pipe it reads."""
+    processor = {} if level is None else {"NUMBA_CPU_NAME": level, "NUMBA_CPU_FEATURES": ""}
     return subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("service.py")), *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} | processor,
     )
 
 
@@ -91,14 +92,16 @@ def requested() -> list[tuple[str, str]]:
     return [(name, char) for name, _, char in (each.rpartition(" ") for each in sorted(_requested))]
 
 
-def compile_now(work: list[tuple[str, str]], num_processes: int) -> None:
-    """Compile kernels, also what models seldom need if there are several processes, and wait for that.
+def compile_now(work: list[tuple[str, str]], rare: bool = False, level: str | None = None) -> None:
+    """Compile kernels on all cores that this process may use, and wait for that.
 
     Args:
         work: as :func:`requested` has it.
-        num_processes: among which it is divided.
+        rare: also what models seldom need.
+        level: of x86-64 to compile for, in place of this processor.
     """
-    services = [_start(*(["rare"] if num_processes > 1 else [])) for _ in range(num_processes)]
+    num_processes = min(len(os.sched_getaffinity(0)), len(work))
+    services = [_start(*(["rare"] if rare else []), level=level) for _ in range(num_processes)]
     for number, service in enumerate(services):
         _tell(service, work[number::num_processes])
     for service in services:

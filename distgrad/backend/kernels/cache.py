@@ -1,15 +1,17 @@
 """Where compiled kernels lie on disk, who compiles them, and what is said of it.
 
-Kernels are looked for in ``DISTGRAD_CACHE``, which others may have filled, and in the folder of the user's
-own: ``NUMBA_CACHE_DIR`` if that is set, else one in ``$XDG_CACHE_HOME`` or ``~/.cache``, else in the host's
-folder for temporary files. New ones go into the first of them that can be written; where none can, every
-process compiles for itself.
+Kernels are looked for in ``DISTGRAD_CACHE``, which others may have filled, among those that came with the
+package, and in the folder of the user's own: ``NUMBA_CACHE_DIR`` if that is set, else one in
+``$XDG_CACHE_HOME`` or ``~/.cache``, else in the host's folder for temporary files. New ones go into
+``DISTGRAD_CACHE`` or the user's own, the first that can be written; where none can, every process compiles for
+itself.
 
 Within it each module has a folder a version, named after the module and a digest of its source and of those
 that it imports here: an edit compiles anew what it may change and nothing else. Files name the processor and
-the versions of Python and Numba that they are for, so that hosts may share a folder. Other versions' folders
-stay, since another installation may use them; where the user named no folder, those that nobody used for a
-month go when the next one is made.
+the versions of Python and Numba that they are for, so that hosts may share a folder; what was compiled for a
+level of x86-64 comes before what was compiled for the very processor, so that who finds it finds it in every
+run. Other versions' folders stay, since another installation may use them; where the user named no folder,
+those that nobody used for a month go when the next one is made.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from typing import IO
 from distgrad import env
 
 __all__ = [
+    "LEVELS",
     "LOCK_TIMEOUT_S",
     "SHARED",
     "State",
@@ -39,12 +42,22 @@ __all__ = [
     "compiling",
     "find",
     "is_compiled",
+    "levels",
     "mark",
     "read",
     "write",
 ]
 
 SHARED = "shared.prepare"  #: What reduces in shared memory, for all dtypes
+
+SHIPPED = Path(__file__).with_name("compiled")  #: What a wheel may bring
+
+#: What a processor's flags must have for code of a level of x86-64 (psABI), the most able first.
+_V3 = {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"}
+LEVELS = {
+    "x86-64-v4": _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
+    "x86-64-v3": _V3,
+}
 
 LOCK_TIMEOUT_S = 20.0  # the slowest kernel takes 10 s on one busy core; a job's watch for hangs waits 60 s
 _HERE = f"{zlib.crc32(os.fsencode(__file__)):08x}"  # another installation's code has kernels of its own
@@ -145,7 +158,8 @@ def _folders(module: str) -> list[Path]:
         digest.update((_SOURCES / f"{name}.py").read_bytes())
     shared, own = env.read().kernel_cache, cache_folder()
     found = [Path(shared).expanduser()] if shared is not None else []
-    found += [own] if own is not None and own not in found else []
+    found = [path for path in (*found, SHIPPED) if path != own and path.is_dir()]
+    found += [own] if own is not None else []
     folders = [path / f"{module}-{digest.hexdigest()[:16]}" for path in found]
     with contextlib.suppress(OSError):  # there is none yet, or it is another's
         if folders and time.time() - folders[-1].stat().st_mtime > _DAY_S:
@@ -206,30 +220,45 @@ def write(name: str, data: bytes) -> None:
 
 
 @functools.cache
-def _processor() -> str:
-    """The kind of processor, known without the compiler."""
+def _described() -> list[str]:
+    """What the system says of the first processor."""
     try:
         with open("/proc/cpuinfo") as file:
             lines = file.read(1 << 16).split("\n\n")[0].splitlines()
     except OSError:
-        return "unknown"
-    kind = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
-    return hashlib.sha256("\n".join(kind).encode()).hexdigest()[:12]
+        return []
+    return [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
 
 
-def _marker(name: str, char: str) -> str:
-    python = f"{sys.version_info[0]}{sys.version_info[1]}"
-    return f"{name} {char}.{_processor()}.{python}"
+@functools.cache
+def _processor() -> str:
+    """The kind of processor that is compiled for, known without the compiler."""
+    return env.read().processor or hashlib.sha256("\n".join(_described()).encode()).hexdigest()[:12]
+
+
+@functools.cache
+def levels() -> tuple[str, ...]:
+    """The levels of x86-64 whose code this processor runs, the most able first.
+
+    None where the user named the processor to compile for.
+    """
+    flags = {flag for line in _described() if line.startswith("flags") for flag in line.split()}
+    named = env.read().processor is not None
+    return () if named else tuple(level for level, needed in LEVELS.items() if needed <= flags)
+
+
+def _marker(name: str, char: str, processor: str) -> str:
+    return f"{name} {char}.{processor}.{sys.version_info[0]}{sys.version_info[1]}"
 
 
 def is_compiled(name: str, char: str = "f") -> bool:
     """Whether all that a kernel calls lies on disk, by what was noted of it."""
-    return find(_marker(name, char)) is not None
+    return any(find(_marker(name, char, kind)) is not None for kind in (*levels(), _processor()))
 
 
 def mark(name: str, char: str = "f") -> None:
     """Note that it does."""
-    write(_marker(name, char), b"")
+    write(_marker(name, char, _processor()), b"")
 
 
 def _complain(why: str) -> None:

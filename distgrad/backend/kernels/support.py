@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -140,29 +141,30 @@ class Store:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def _file(self, signature: Any, context: Any) -> str:
-        key = (signature, context.codegen().magic_tuple(), numba.__version__, sys.version_info[:2])
-        return f"{self.name}.{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}"
+    def _files(self, signature: Any, context: Any) -> list[str]:
+        """The names that it may have: of code for the levels of x86-64, and of code for this processor."""
+        own = context.codegen().magic_tuple()
+        kinds = [*((own[0], level, "") for level in cache.levels()), own]
+        keys = [(signature, kind, numba.__version__, sys.version_info[:2]) for kind in kinds]
+        return [f"{self.name}.{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}" for key in keys]
 
     def has(self, signature: Any, context: Any) -> bool:
         """Whether some folder holds it."""
-        return cache.find(self._file(signature, context)) is not None
+        return any(cache.find(file) is not None for file in self._files(signature, context))
 
     def load_overload(self, signature: Any, context: Any) -> Any:
         """As Numba asks for it: what was compiled for these arguments, or None."""
-        file = self._file(signature, context)
-        data = cache.read(file)
-        if data is None:
-            return None
-        context.refresh()
-        try:
-            return CompileResult._rebuild(context, *pickle.loads(data))
-        except Exception:  # whatever a pickle of other days raises
-            return None
+        for file in self._files(signature, context):
+            data = cache.read(file)
+            if data is not None:
+                context.refresh()
+                with contextlib.suppress(Exception):  # whatever a pickle of other days raises
+                    return CompileResult._rebuild(context, *pickle.loads(data))
+        return None
 
     def save_overload(self, signature: Any, result: Any) -> None:
         """As Numba asks for it: keep what was compiled."""
-        cache.write(self._file(signature, result.target_context), dumps(result._reduce()))
+        cache.write(self._files(signature, result.target_context)[-1], dumps(result._reduce()))
 
 
 def is_plain(*arrays: Any) -> bool:
