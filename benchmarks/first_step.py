@@ -1,14 +1,20 @@
-"""How long a first step takes: right after installation, and once the kernels lie in the cache.
+"""How long the first and the tenth step take: right after installation, and once the kernels lie on disk.
 
 ::
 
-    python benchmarks/first_step.py                                  # gpt and cnn, 3 rounds
-    python benchmarks/first_step.py --workloads gpt --rounds 1 --json rows.json
+    python benchmarks/first_step.py                                  # all workloads and libraries, 1 round
+    python benchmarks/first_step.py --workloads gpt --libraries distgrad --rounds 3 --json rows.json
+    python benchmarks/first_step.py --wheel dist/distgrad-0.1.0-py3-none-any.whl   # as `make wheel` makes it
+    python benchmarks/first_step.py --libraries distgrad --before ../distgrad-before
 
-Each figure is of a fresh process, from its start to the end of its first whole step (zero_grad, forward, mean
-cross entropy, backward, AdamW) of a workload of ``step.py``, imports and the model's making included:
-``cold`` with an empty folder for compiled kernels, ``warm`` with what that left there. Beside the clock
-stands the processor's time ("busy"), which a machine shared with others distorts less; both are medians.
+Each figure is of a fresh process, from its start to the end of its first and tenth whole step (zero_grad,
+forward, mean cross entropy, backward, AdamW) of a workload of ``step.py``, imports and the model's making
+included: ``cold`` with empty folders for what is compiled (kernels here, Inductor's and JAX's caches there),
+``warm`` with what that left in them. Beside the clock stands the processor's time ("busy") of the process and
+of those that it started, which a machine shared with others distorts less. All are medians of the rounds.
+
+``--wheel`` measures what is in the wheel and not the checkout; ``--before`` takes turns with another
+checkout, and the last column is this one's time over that one's.
 """
 
 from __future__ import annotations
@@ -22,53 +28,64 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from workloads import WORKLOADS
 
 LIMIT_S = 300
-BARS_S = {"cold": 15.0, "warm": 2.0}
+CACHES = ("cold", "warm")
+LIBRARIES = ("distgrad", "torch eager", "torch compile", "jax")
+#: Where libraries keep what they have compiled.
+FOLDERS = ("XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR", "JAX_COMPILATION_CACHE_DIR")
 
 Row = dict[str, Any]
 
 
-def measure(workload: str, threads: int) -> Row:
-    """In the measured process: where its time goes, in seconds, and how many kernels it compiled."""
-    before = time.process_time()
+def measure(library: str, workload: str, threads: int) -> Row:
+    """In the measured process: when its first and its tenth step end, and how many kernels it compiled."""
     from peers import STEPS
 
-    step = STEPS["distgrad"](workload, threads)
-    built = time.process_time()
+    step = STEPS[library](workload, threads)
+    built_s = time.time()
     step()
-    done = time.process_time()
-    from numba.core.registry import CPUDispatcher
-
+    first_s = time.time()
+    for _ in range(9):
+        step()
+    tenth_s = time.time()
     modules = [module for name, module in sys.modules.items() if name.startswith("distgrad.backend.kernels.")]
-    kernels = {
-        id(each): each for m in modules for each in vars(m).values() if isinstance(each, CPUDispatcher)
-    }
+    kernels = {id(each): each for m in modules for each in vars(m).values() if hasattr(each, "py_func")}
     compiled = sum(sum(each.stats.cache_misses.values()) for each in kernels.values())
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    busy_s = sum(usage.ru_utime + usage.ru_stime for usage in usages)
     return {
-        "import_s": built - before,
-        "step_s": done - built,
-        "busy_s": usage.ru_utime + usage.ru_stime,
+        "built_s": built_s,
+        "first_s": first_s,
+        "tenth_s": tenth_s,
+        "busy_s": busy_s,
         "compiled": compiled,
     }
 
 
-def run_child(workload: str, threads: int, folder: str) -> Row:
-    """:func:`measure` in a fresh process that keeps kernels in ``folder``, with its whole time.
+def run_child(library: str, workload: str, threads: int, folder: str, source: str | None) -> Row:
+    """:func:`measure` in a fresh process that keeps what it compiles in ``folder``; times since its start.
+
+    Args:
+        source: folder that distgrad comes from; None for this checkout.
 
     Raises:
         RuntimeError: with the end of the process's output, if it failed.
     """
-    environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
-    environment |= {"XDG_CACHE_HOME": folder, "OMP_NUM_THREADS": str(threads)}
-    start = time.perf_counter()
+    unset = ("NUMBA_CACHE_DIR", "DISTGRAD_CACHE", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+    environment = {key: value for key, value in os.environ.items() if key not in unset}
+    environment |= {name: f"{folder}/{name.lower()}" for name in FOLDERS}
+    environment |= {"OMP_NUM_THREADS": str(threads), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    environment["PYTHONPATH"] = source or str(Path(__file__).parents[1])
+    began_s = time.time()
     done = subprocess.run(
-        [sys.executable, __file__, "--child", workload, str(threads)],
+        [sys.executable, __file__, "--child", library, workload, str(threads)],
         env=environment,
         capture_output=True,
         text=True,
@@ -76,52 +93,87 @@ def run_child(workload: str, threads: int, folder: str) -> Row:
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"first_step: {workload} failed:\n{done.stderr[-2000:]}")
-    return {"total_s": time.perf_counter() - start, **json.loads(done.stdout)}
+        raise RuntimeError(f"first_step: {library} {workload} failed:\n{done.stderr[-2000:]}")
+    row = json.loads(done.stdout.splitlines()[-1])
+    return {
+        key: value - began_s if key in ("built_s", "first_s", "tenth_s") else value
+        for key, value in row.items()
+    }
 
 
-def compare(workload: str, threads: int, rounds: int) -> list[Row]:
-    """A row cold and a row warm."""
-    times: dict[str, list[Row]] = {name: [] for name in BARS_S}
+def compare(
+    workload: str, sources: dict[str, tuple[str, str | None]], threads: int, rounds: int
+) -> Iterator[Row]:
+    """A row cold and a row warm of each source.
+
+    Args:
+        sources: by the name in the table, the library and the folder that it comes from.
+    """
+    times: dict[tuple[str, str], list[Row]] = {(name, cache): [] for name in sources for cache in CACHES}
     for _ in range(rounds):
-        with tempfile.TemporaryDirectory() as folder:
-            for each in times.values():  # cold first, which leaves its kernels to the other
-                each.append(run_child(workload, threads, folder))
-    rows = []
-    for name, each in times.items():
+        for name, (library, source) in sources.items():
+            with tempfile.TemporaryDirectory() as folder:
+                for cache in CACHES:  # cold first, which leaves what it compiled to the other
+                    times[name, cache].append(run_child(library, workload, threads, folder, source))
+    for (name, cache), each in times.items():
         medians = {key: round(statistics.median(row[key] for row in each), 3) for key in each[0]}
-        rows.append({"workload": workload, "threads": threads, "cache": name, **medians})
-    return rows
+        yield {"workload": workload, "library": name, "threads": threads, "cache": cache, **medians}
 
 
-def line(row: Row) -> str:
+def line(row: Row, before: Row | None) -> str:
     """A row of the table."""
-    total, busy, begin = f"{row['total_s']:7.2f} s", f"{row['busy_s']:6.2f} s", f"{row['import_s']:5.2f} s"
+    first, tenth = f"{row['first_s']:7.2f} s", f"{row['tenth_s']:7.2f} s"
+    ratio = ""
+    if before is not None:
+        first_share, busy_share = (row[key] / before[key] for key in ("first_s", "busy_s"))
+        ratio = f"  of before: {first_share:.2f}, busy {busy_share:.2f}"
     return (
-        f"{row['workload']:10} {row['cache']} {total}  busy {busy}  imports and model {begin}  "
-        f"step {row['step_s']:6.2f} s  compiled {row['compiled']:3.0f}  bar {BARS_S[row['cache']]:g} s"
+        f"{row['workload']:10} {row['library']:14} {row['cache']}  first step {first}  tenth {tenth}  "
+        f"busy {row['busy_s']:6.2f} s  compiled {row['compiled']:3.0f}{ratio}"
     )
+
+
+def parse() -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--workloads", default=",".join(WORKLOADS), help="names, with commas between")
+    parser.add_argument("--libraries", default=",".join(LIBRARIES), help="likewise")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=1, help="fresh caches for each workload")
+    parser.add_argument("--wheel", type=Path, help="measure what is in this wheel, not this checkout")
+    parser.add_argument("--before", type=Path, help="another checkout to compare with, turn by turn")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    for option, known in (("workloads", WORKLOADS), ("libraries", LIBRARIES)):
+        for name in getattr(options, option).split(","):
+            if name not in known:
+                parser.error(f"--{option}: {name!r} is none of {list(known)}")
+    return options
 
 
 def main() -> None:
     """Measure, print the table, and write it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--workloads", default="gpt,cnn", help="names, with commas between")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3, help="fresh caches for each workload")
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parse()
     if options.child:
-        print(json.dumps(measure(options.child[0], int(options.child[1]))))
+        print(json.dumps(measure(options.child[0], options.child[1], int(options.child[2]))))
         return
-    rows = []
-    for workload in options.workloads.split(","):
-        if workload not in WORKLOADS:
-            parser.error(f"--workloads: {workload!r} is none of {list(WORKLOADS)}")
-        for row in compare(workload, options.threads, options.rounds):
-            rows.append(row)
-            print(line(row), flush=True)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as unpacked:
+        if options.wheel is not None:
+            zipfile.ZipFile(options.wheel).extractall(unpacked)
+        own = unpacked if options.wheel is not None else None
+        sources: dict[str, tuple[str, str | None]] = {}
+        if options.before is not None:
+            sources["before"] = "distgrad", str(options.before.resolve())
+        sources |= {name: (name, own) for name in options.libraries.split(",")}
+        for workload in options.workloads.split(","):
+            found: dict[tuple[str, str], Row] = {}
+            for row in compare(workload, sources, options.threads, options.rounds):
+                found[row["library"], row["cache"]] = row
+                before = found.get(("before", row["cache"])) if row["library"] == "distgrad" else None
+                print(line(row, before), flush=True)
+            rows += found.values()
     if options.json is not None:
         report = {"cores": len(os.sched_getaffinity(0)), "rounds": options.rounds, "rows": rows}
         options.json.write_text(json.dumps(report, indent=1) + "\n")

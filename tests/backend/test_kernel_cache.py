@@ -301,3 +301,34 @@ def test_the_use_of_a_version_is_noted(tmp_path, monkeypatch):
     os.utime(folder, times=(0, 0))
     assert cache._folders.__wrapped__("conv")[-1] == folder
     assert time.time() - folder.stat().st_mtime < 100
+
+
+def test_kernels_that_were_compiled_ahead_for_a_level_of_processors_are_taken(tmp_path):
+    if not cache.levels():
+        pytest.skip("this processor is of no level of x86-64 from v3 on")
+    shared, own = tmp_path / "shared", tmp_path / "own"
+    ahead = f"""
+from distgrad.backend.kernels import ahead
+ahead.compile_now([("softmax.softmax", "f")], level={cache.levels()[0]!r})
+"""
+    variables = os.environ | {"DISTGRAD_CACHE": str(shared), "XDG_CACHE_HOME": str(own)}
+    subprocess.run([sys.executable, "-c", ahead], env=variables, check=True, timeout=100)
+    made = {path.name.rpartition(".")[0] for path in shared.rglob("softmax.*") if path.is_file()}
+    assert any("x86-64" in name for name in made), made
+    assert answer(start(DISTGRAD_CACHE=str(shared), XDG_CACHE_HOME=str(own)))[0] == 0
+    named = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""}  # whoever names a processor gets its code
+    assert answer(start(DISTGRAD_CACHE=str(shared), XDG_CACHE_HOME=str(own), **named))[0] == 1
+
+
+def test_kernels_that_came_with_the_package_come_before_those_compiled_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("DISTGRAD_CACHE", str(tmp_path / "shared"))
+    monkeypatch.setattr(cache, "SHIPPED", tmp_path / "shipped")
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shipped").mkdir()
+    for function in (cache.cache_folder, cache._folders):
+        function.cache_clear()
+    try:
+        assert [path.parent.name for path in cache._folders("softmax")] == ["shipped", "shared"]
+    finally:
+        for function in (cache.cache_folder, cache._folders):
+            function.cache_clear()

@@ -2,9 +2,8 @@
 
 Kernels are looked for in ``DISTGRAD_CACHE``, which others may have filled, among those that came with the
 package, and in the folder of the user's own: ``NUMBA_CACHE_DIR`` if that is set, else one in
-``$XDG_CACHE_HOME`` or ``~/.cache``, else in the host's folder for temporary files. New ones go into
-``DISTGRAD_CACHE`` or the user's own, the first that can be written; where none can, every process compiles for
-itself.
+``$XDG_CACHE_HOME`` or ``~/.cache``, else in the host's folder for temporary files. New ones go into the first
+of the user's folders that can be written; where none can, every process compiles for itself.
 
 Within it each module has a folder a version, named after the module and a digest of its source and of those
 that it imports here: an edit compiles anew what it may change and nothing else. Files name the processor and
