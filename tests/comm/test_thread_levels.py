@@ -54,10 +54,10 @@ def train():
     assert len(ddp.reducer.buckets) > 1
     return hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in net.parameters())).hexdigest()
 
-sys.stdout.write(f"digest {train()}\n")  # whole, or others' lines come between
+sys.stdout.write("digest " + train() + chr(10))  # at once, or others' lines come between
 {further}
 comm.close()
-sys.stdout.write(f"elsewhere {sorted(set(elsewhere))}\n")
+sys.stdout.write("elsewhere " + str(sorted(set(elsewhere))) + chr(10))
 """
 CONTRACTS = "ran = communicator.run_all(comm)\nassert sum(ran.values()) > 20"
 OTHER_THREAD = """
