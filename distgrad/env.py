@@ -27,6 +27,7 @@ class Environment:
             what mpirun or srun says (``MPI_LOCALRANKID``, ``OMPI_COMM_WORLD_LOCAL_RANK``, ``SLURM_LOCALID``).
         local_world_size: ``LOCAL_WORLD_SIZE``, the number of ranks on its host.
         node_rank: ``NODE_RANK``, the place of its host among the hosts.
+        address: ``MASTER_ADDR:MASTER_PORT``, where ranks meet that another launcher has started (torchrun).
         backend: ``DISTGRAD_BACKEND``, the communicator that ``dg.comm.init()`` takes when none is named.
         nccl_provider: ``DISTGRAD_NCCL_PROVIDER``, the binding to NCCL when none is named.
         supervisor: ``DISTGRAD_SUPERVISOR``, where the launcher listens for its ranks (``host:port``).
@@ -53,6 +54,7 @@ class Environment:
     local_rank: int | None = None
     local_world_size: int | None = None
     node_rank: int | None = None
+    address: str | None = None
     backend: str | None = None
     nccl_provider: str | None = None
     supervisor: str | None = None
@@ -69,6 +71,18 @@ class Environment:
     kernel_cache: str | None = None
     processor: str | None = None
     no_color: bool = False
+
+    @property
+    def meets(self) -> bool:
+        """Whether it is for the ranks themselves to find each other, at an address."""
+        told = (self.rank, self.world_size, self.address)
+        others = (self.job_secret, self.mpi_size, self.slurm_size)
+        return None not in told and others == (None, None, None)
+
+
+def _address(variables: Mapping[str, str]) -> str | None:
+    host, port = variables.get("MASTER_ADDR"), variables.get("MASTER_PORT")
+    return f"{host}:{port}" if host and port else None
 
 
 def _number(variables: Mapping[str, str], name: str) -> int | None:
@@ -123,6 +137,7 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         local_rank=_local_rank(variables),
         local_world_size=_number(variables, "LOCAL_WORLD_SIZE"),
         node_rank=_number(variables, "NODE_RANK"),
+        address=_address(variables),
         backend=variables.get("DISTGRAD_BACKEND") or None,
         nccl_provider=variables.get("DISTGRAD_NCCL_PROVIDER") or None,
         supervisor=variables.get("DISTGRAD_SUPERVISOR") or None,

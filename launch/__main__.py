@@ -22,6 +22,7 @@ from .entry import __file__ as entry_file
 from .job import SIGNAL_GRACE_S, Options
 from .limits import allow_files
 from .logs import Console
+from .others import add_others, notes, ssh_command
 from .rank import usable_cores
 from .start import Starter
 from .supervise import LAST_WORDS_S, Supervisor
@@ -94,6 +95,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="print what would be started, and start nothing; works "
         "away from the hosts, too")  # fmt: skip
     _add_watching(parser.add_argument_group("watching").add_argument)
+    add_others(parser)
     parser.add_argument("script", help="the script, or with -m the module")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGS",
         help="arguments of the script").required = False  # fmt: skip
@@ -101,7 +103,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
 
 
 def _add_places(add: Callable[..., argparse.Action]) -> None:
-    add("-n", "-np", dest="ranks", type=_count, metavar="RANKS",
+    add("-n", "-np", "--num-proc", dest="ranks", type=_count, metavar="RANKS",
         help="number of ranks (default: 1, or all slots of the hosts)")  # fmt: skip
     add("-ppn", "--nproc-per-node", "--nproc_per_node", dest="per_node", type=_per_node, metavar="K",
         help="ranks on each host: a number, cpu, gpu or auto")  # fmt: skip
@@ -191,7 +193,7 @@ def _plan(
         raise LaunchError(
             f"launch: --backend shm is for one host, this one, but the hosts are {names}; use mpi"
         )
-    reach = slurm.SRUN if by_slurm else options.ssh
+    reach = slurm.SRUN if by_slurm else ssh_command(options)
     job = _Job(specs, lambda variables: mpirun.mpiexec(used, target, variables, reach, on_gpus))
     if options.dry_run:  # perhaps far from these hosts
         return job
@@ -257,6 +259,20 @@ def _with_package(given: dict[str, str]) -> dict[str, str]:
     return given | {"PYTHONPATH": os.pathsep.join(filter(None, [home, given.get("PYTHONPATH")]))}
 
 
+def _meeting_place(options: argparse.Namespace, job: _Job) -> dict[str, str]:
+    """``MASTER_ADDR`` and ``MASTER_PORT`` as torchrun sets them: the first rank's host, and a free port.
+
+    Ranks of ours do not need them; programs read them, and PyTorch's own listen there.
+    """
+    first = job.specs[0].host
+    here = hosts.is_local(first, must_resolve=False)
+    alone = all(spec.host == first for spec in job.specs)
+    with socket.create_server(("", 0)) as probe:
+        port = str(probe.getsockname()[1]) if here else "29500"
+    address = "127.0.0.1" if here and alone else first
+    return {"MASTER_ADDR": options.master_addr or address, "MASTER_PORT": options.master_port or port}
+
+
 def _check_files(number: int) -> None:
     """See that the launcher may open a line to each rank, log files, and what it needs itself."""
     needed = number + _OWN_FILES
@@ -277,9 +293,12 @@ def _launch(options: argparse.Namespace) -> int:
     target: tuple[str, ...] = (*(["-m"] if options.module else []), options.script, *options.arguments)
     if options.torch:
         target = ("-m", "distgrad.torch", *target)
+    if options.taken:
+        print(notes(options.taken), file=sys.stderr)
     given = _with_package({**os.environ, **dict(options.env)})
     paths = [entry_file, os.getcwd(), *([] if options.module else [os.path.abspath(options.script)])]
     job = _plan(options, target, paths, given)
+    given = _meeting_place(options, job) | given
     if options.dry_run:
         print(_dry_run(job, given))
         return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import importlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from distgrad import env
@@ -37,12 +38,19 @@ def init(
     comm: Any = None,
     device: Device | str | None = None,
     nccl_provider: str | None = None,
+    address: str | None = None,
+    rank: int | None = None,
+    size: int | None = None,
 ) -> Communicator:
     """Join the ranks that were started together, and return the communicator of all of them.
 
     Under ``distgrad run``, ``mpirun`` and ``srun`` those are the ranks of the job; a program that was started
     alone is a world of one. A second call returns the same world. What the launcher has left out of
     ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``LOCAL_WORLD_SIZE`` and ``NODE_RANK`` is set from here on.
+
+    Processes of one host that a program has started itself (``multiprocessing``) meet at an ``address``, with
+    their ``rank`` and ``size``; those that another launcher has started (torchrun) at ``MASTER_ADDR`` and
+    ``MASTER_PORT``, if it sets these, ``RANK`` and ``WORLD_SIZE``.
 
     Inside an MPI program, ``init(comm=comm)`` joins the ranks of one of its communicators, and leaves all
     others alone. It is the world if there was none, so that ``get_world()`` and ``init()`` return it; every
@@ -62,6 +70,10 @@ def init(
             rank's own GPU.
         nccl_provider: the binding to NCCL, ``cupy`` or ``pynccl``; None takes ``DISTGRAD_NCCL_PROVIDER``, or
             else ``cupy``.
+        address: where the processes of one user on this host meet: ``host:port``, of which nothing listens on
+            the network, or any path of a file, which is not made.
+        rank: with ``address``, this process's place.
+        size: with ``address``, number of ranks.
 
     Raises:
         CommError: the backend does not fit what the launcher has started.
@@ -69,7 +81,7 @@ def init(
         MissingDependencyError: the backend is not installed; the message says how to.
     """
     global _world
-    settings = env.read()
+    settings = _settings(address, rank, size)
     name, asked = _choose(backend, settings, device)
     world = threads.current() or _world
     if comm is not None:
@@ -87,6 +99,21 @@ def init(
             f"'{name}'; call init() with one backend, or finalize() in between"
         )
     return world
+
+
+def _settings(address: str | None, rank: int | None, size: int | None) -> env.Environment:
+    """What the environment says, or in its place an address."""
+    if address is None and rank is None and size is None:
+        return env.read()
+    if address is None or rank is None or size is None:
+        raise CommError(
+            f"comm.init: address, rank and size go together, got address={address!r}, rank={rank}, "
+            f"size={size}; leave all out where a launcher has started the ranks"
+        )
+    return replace(
+        env.read(), rank=rank, world_size=size, address=address, job_secret=None, local_world_size=None,
+        mpi_size=None, slurm_size=None, backend=None,
+    )  # fmt: skip
 
 
 def _choose(
@@ -208,9 +235,12 @@ def _connect(name: str | None, settings: env.Environment, timeout_s: float | Non
     if settings.mpi_size == settings.slurm_size:  # srun has set both
         sizes["the MPI launcher's environment"] = None
     told = {source: size for source, size in sizes.items() if size is not None}
-    if name is None:
-        name = "mpi" if any(size > 1 for size in told.values()) else "single"
-    world = _load(name)(timeout_s)
+    if name is None and settings.meets:
+        world, name = _meet(settings, timeout_s), "shm"
+    else:
+        if name is None:
+            name = "mpi" if any(size > 1 for size in told.values()) else "single"
+        world = _load(name)(timeout_s)
     if told.get("the MPI launcher's environment") == world.size:
         told.pop("SLURM_STEP_NUM_TASKS", None)  # mpirun in an allocation is one task of Slurm a node
     for source, size in told.items():
@@ -225,6 +255,24 @@ def _connect(name: str | None, settings: env.Environment, timeout_s: float | Non
             rank, world.size, topology.local_rank(rank), topology.local_size(rank), topology.node_rank(rank)
         )
     return world
+
+
+def _meet(settings: env.Environment, timeout_s: float | None) -> Communicator:
+    """The ranks of this host that come to one address."""
+    rank, size, address = settings.rank, settings.world_size, settings.address
+    assert rank is not None
+    assert size is not None
+    assert address is not None
+    if settings.local_world_size not in (None, size):
+        raise CommError(
+            f"comm.init: {size} ranks are to meet at {address}, but only {settings.local_world_size} of them "
+            "are on this host; ranks of several hosts are started by distgrad run --hosts or by mpirun"
+        )
+    rendezvous = importlib.import_module("distgrad.comm.rendezvous")
+    found: Communicator = rendezvous.meet(
+        rendezvous.local_place(address), rank, size, settings.timeout_s if timeout_s is None else timeout_s
+    )
+    return found
 
 
 def _likely_cause(name: str, source: str) -> str:

@@ -18,7 +18,7 @@ from distgrad.comm.pipeline import Family
 from distgrad.comm.topology import Topology, host_name
 from distgrad.errors import CommError, CommTimeoutError
 
-__all__ = ["HostCommunicator", "SharedMemoryCommunicator", "connect"]
+__all__ = ["HostCommunicator", "SharedMemoryCommunicator", "connect", "join"]
 
 _num_worlds = itertools.count()  # a world that is set up again must not meet what the last one left
 
@@ -44,7 +44,15 @@ def connect(timeout_s: float | None = None) -> SharedMemoryCommunicator:
             "comm.init: backend 'shm' serves the ranks of one host, but only "
             f"{settings.local_world_size} of {size} are on this one; use backend 'mpi'"
         )
-    family = _SharedMemoryFamily(f"{secret} {next(_num_worlds)}", rank, size, timeout_s)
+    return join(f"{secret} {next(_num_worlds)}", rank, size, timeout_s)
+
+
+def join(secret: str, rank: int, size: int, timeout_s: float | None) -> SharedMemoryCommunicator:
+    """The communicator of the processes of this host that know a secret, another one for every world.
+
+    Collective: yes; blocks: yes.
+    """
+    family = _SharedMemoryFamily(secret, rank, size, timeout_s)
     topology = Topology((host_name(),) * size)
     return SharedMemoryCommunicator("world", topology, family, list(range(size)), "world")
 

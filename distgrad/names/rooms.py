@@ -101,6 +101,8 @@ _NET_FILES = (
     "upsampling"
 )
 
+_RANKS = "distgrad.torch.distributed"
+
 _LOSSES = f"distgrad.torch.losses:{' '.join(LOSS_LAYERS)}"
 
 _CHANCES = {
@@ -129,8 +131,9 @@ PLACES = {
     ),
     "nn.init": ("distgrad.nn.init",),
     "nn.parameter": ("distgrad.nn.parameter", "distgrad.nn"),
-    "nn.parallel": ("distgrad.parallel", "distgrad.torch.nets"),
-    "nn.parallel.distributed": ("distgrad.parallel",),
+    "nn.parallel": (f"{_RANKS}.ddp", "distgrad.torch.nets"),
+    "nn.parallel.distributed": (f"{_RANKS}.ddp",),
+    "nn.parallel.data_parallel": ("distgrad.torch.nets",),
     "nn.utils": ("distgrad.nn.utils",),
     "nn.utils.rnn": ("distgrad.nn.utils.rnn",),
     "nn.utils.parametrizations": ("distgrad.nn.utils.parametrizations",),
@@ -145,11 +148,11 @@ PLACES = {
     "optim.lr_scheduler": ("distgrad.optim.lr_scheduler",),
     "optim.swa_utils": ("distgrad.optim.swa_utils",),
     "utils": ("distgrad.torch.utilities",),
-    "utils.data": ("distgrad.data",),
+    "utils.data": (f"{_RANKS}.sampler:DistributedSampler", "distgrad.data"),
     "utils.data.dataset": ("distgrad.data",),
     "utils.data.dataloader": ("distgrad.data", "distgrad.data.collate"),
     "utils.data.sampler": ("distgrad.data",),
-    "utils.data.distributed": ("distgrad.data",),
+    "utils.data.distributed": (f"{_RANKS}.sampler",),
     "utils.checkpoint": ("distgrad.autograd",),
     "utils.hooks": ("distgrad.autograd.tensor",),
     "autograd": ("distgrad.torch.derivatives:grad", "distgrad.autograd", "distgrad.torch.derivatives"),
@@ -188,6 +191,23 @@ PLACES = {
     "hub": ("distgrad.torch.utilities:*hub",),
     "onnx": ("distgrad.torch.utilities:*absent",),
     "_C": ("distgrad.torch.utilities:*internal",),
+    "futures": (f"{_RANKS}.works:Future collect_all wait_all",),
+    "distributed.distributed_c10d": (_RANKS, f"{_RANKS}.groups"),
+    "distributed.nn": (f"{_RANKS}.functional",),
+    "distributed.nn.functional": (f"{_RANKS}.functional",),
+    "distributed.optim": (f"{_RANKS}.averaging:PostLocalSGDOptimizer",),
+    "distributed.algorithms": (f"{_RANKS}.join:Join",),
+    "distributed.algorithms.join": (f"{_RANKS}.join",),
+    "distributed.algorithms.ddp_comm_hooks": (f"{_RANKS}.hooks",),
+    "distributed.algorithms.ddp_comm_hooks.default_hooks": (f"{_RANKS}.hooks",),
+    "distributed.algorithms.ddp_comm_hooks.powerSGD_hook": (f"{_RANKS}.hooks",),
+    "distributed.algorithms.ddp_comm_hooks.post_localSGD_hook": (f"{_RANKS}.averaging",),
+    "distributed.algorithms.model_averaging": (f"{_RANKS}.averaging",),
+    "distributed.algorithms.model_averaging.averagers": (f"{_RANKS}.averaging",),
+    "distributed.algorithms.model_averaging.utils": (f"{_RANKS}.averaging",),
+    "distributed.elastic": (f"{_RANKS}.elastic",),
+    "distributed.elastic.multiprocessing": (f"{_RANKS}.elastic",),
+    "distributed.elastic.multiprocessing.errors": (f"{_RANKS}.elastic",),
     **{f"nn.modules.{name}": (_LOSSES, "distgrad.nn") for name in _NET_FILES.split()},
     "nn.modules": (_LOSSES, "distgrad.nn"),
     "nn.modules.utils": ("distgrad.torch.nets:*utils",),
@@ -201,7 +221,7 @@ PLACES = {
 }
 
 #: Submodules that are modules of ``distgrad.torch`` as they stand.
-FILES = "distributed masked profiler testing"
+FILES = "distributed masked multiprocessing profiler testing"
 
 _NET_FUNCTIONS = (
     "adaptive_avg_pool1d adaptive_max_pool1d alpha_dropout alpha_dropout_ avg_pool1d bilinear celu celu_ "

@@ -18,15 +18,14 @@ from distgrad.backend.device import CPU, Device
 from distgrad.backend.rng import default_generator
 from distgrad.backend.whole import all_finite
 from distgrad.comm.base import Communicator
-from distgrad.comm.registry import init, is_initialized, is_mpi
 from distgrad.errors import CommMismatchError, DeviceError, GraphError, OptionError
-from distgrad.names.hints import ARGUMENTS
 from distgrad.names.lacking import unexpected
 from distgrad.nn.module import Module
 from distgrad.nn.utils.gradients import clip_grad_norm_
 from distgrad.parallel.buckets import Hook, store, suitable_cap, time_all_reduce
 from distgrad.parallel.compress import Payoff
 from distgrad.parallel.exact import Shards
+from distgrad.parallel.ranks import find_ranks
 from distgrad.parallel.reducer import ForwardPass, Reducer
 from distgrad.parallel.replicas import average, broadcast, checksums
 from distgrad.parallel.statistics import Statistics
@@ -63,6 +62,8 @@ class DistributedDataParallel(Module):
         average_buffers: set those of floating dtype to the mean of the ranks' instead, weighted as the ranks'
             last forward passes are.
         check_replicas_every: training steps between comparisons of the ranks' parameters; 0 never compares.
+        weigh_by: ``"samples"``, as said above, or ``"ranks"``: the mean over the ranks of what each has
+            gathered, as PyTorch has it: every rank counts once, and passes inside ``no_sync`` add up.
         hook: sums a bucket's gradients over the ranks; None sends them as they are. Compressors are hooks
             (:mod:`distgrad.parallel.compress`), and so is any function of a
             :class:`~distgrad.parallel.buckets.Bucket` that returns a Work.
@@ -94,6 +95,7 @@ class DistributedDataParallel(Module):
         broadcast_buffers: bool = True,
         average_buffers: bool = False,
         check_replicas_every: int = 100,
+        weigh_by: str = "samples",
         hook: Hook | None = None,
         exact: bool = False,
         shards: int | None = None,
@@ -102,15 +104,15 @@ class DistributedDataParallel(Module):
         super().__init__()
         if unknown:
             raise unexpected("DistributedDataParallel", next(iter(unknown)))
-        others = bucket_cap_mb is not None or hook is not None or average_buffers
-        if exact != (shards is not None) or (exact and others):
+        if weigh_by not in ("samples", "ranks"):
             raise OptionError(
-                "DistributedDataParallel: exact=True goes with shards=, the number of parts of a batch, and "
-                f"without bucket_cap_mb, hook and average_buffers; got exact={exact}, shards={shards}, "
-                f"bucket_cap_mb={bucket_cap_mb}, hook={hook}, average_buffers={average_buffers}"
+                f"DistributedDataParallel: weigh_by must be 'samples' or 'ranks', got {weigh_by!r}"
             )
+        others = {"bucket_cap_mb": bucket_cap_mb, "hook": hook, "average_buffers": average_buffers}
+        _check_exact(exact, shards, others | {"weigh_by": None if weigh_by == "samples" else weigh_by})
         self.module = module
-        self.comm = comm if isinstance(comm, Communicator) else _find_ranks(module, comm)
+        self.weigh_by = weigh_by
+        self.comm = comm if isinstance(comm, Communicator) else find_ranks(module, comm)
         self.broadcast_buffers = broadcast_buffers
         self.average_buffers = average_buffers
         self.check_replicas_every = check_replicas_every
@@ -222,7 +224,8 @@ class DistributedDataParallel(Module):
         previous = self._reducer
         if previous is not None:
             previous.detach()
-        self._reducer = Reducer(ordered, storage, self.comm, self._cap_bytes, self.hook)
+        by_rank = self.weigh_by == "ranks"
+        self._reducer = Reducer(ordered, storage, self.comm, self._cap_bytes, self.hook, by_rank)
         if previous is not None:
             self._reducer.succeed(previous)
 
@@ -320,16 +323,33 @@ class DistributedDataParallel(Module):
         if self.broadcast_buffers:
             broadcast(buffers, self.comm)
 
-    def reduce_gradients(self) -> None:
+    def reduce_gradients(self, weight: float = 0.0) -> None:
         """Take part in a step without a backward pass: no samples are left, or the loss reaches no parameter.
 
         Also ends an accumulation: what backward passes inside ``no_sync`` have gathered becomes the mean.
 
         Collective: yes, with the other ranks' forward and backward passes; blocks: yes.
+
+        Args:
+            weight: how much this rank's gradients of 0 count in the mean.
         """
         self._refuse_exact("reduce_gradients")
         self._prepare()
-        self.reducer.reduce()
+        self.reducer.reduce(weight)
+
+    def use_hook(self, hook: Hook | None) -> None:
+        """Sum the gradients by another hook from here on; None sends them as they are.
+
+        Collective: yes; blocks: yes.
+
+        Raises:
+            GraphError: between a backward pass inside ``no_sync`` and the one that reduces.
+        """
+        self._refuse_exact("use_hook")
+        if not self.reducer.idle:
+            raise GraphError("use_hook: gradients wait for their reduction; call it before the first pass")
+        self.hook = hook
+        self._move_and_plan()
 
     def get_extra_state(self) -> Any:
         """What the hook remembers, or where exact mode stands."""
@@ -454,18 +474,13 @@ class DistributedDataParallel(Module):
         return statistics
 
 
-#: PyTorch's arguments that are not needed here, and why.
-def _find_ranks(module: Module, comm: Any) -> Communicator:
-    """The ranks of a communicator of mpi4py, or all; their arrays are exchanged where the module lies."""
-    device = next((parameter.device for parameter in module.parameters()), CPU)
-    if comm is None:
-        return init() if device == CPU or is_initialized() else init(device=device)
-    if not is_mpi(comm):
-        raise TypeError(
-            "DistributedDataParallel: comm must be a Communicator, one of mpi4py, or None, got "
-            f"{type(comm).__name__}; {ARGUMENTS['DistributedDataParallel']['device_ids']}"
+def _check_exact(exact: bool, shards: int | None, others: dict[str, Any]) -> None:
+    if exact != (shards is not None) or (exact and any(others.values())):
+        given = ", ".join(f"{name}={value}" for name, value in others.items())
+        raise OptionError(
+            "DistributedDataParallel: exact=True goes with shards=, the number of parts of a batch, and "
+            f"without {', '.join(others)}; got exact={exact}, shards={shards}, {given}"
         )
-    return init(comm=comm) if device == CPU else init("nccl", comm=comm, device=device)
 
 
 def _num_samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:

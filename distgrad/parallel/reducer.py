@@ -82,6 +82,7 @@ class Reducer:
         comm: the ranks.
         cap_bytes: as in :func:`distgrad.parallel.buckets.plan_buckets`.
         hook: sums a bucket's gradients; None is :func:`distgrad.parallel.buckets.all_reduce`.
+        by_rank: every rank counts once, and its backward passes add up; else by their weights.
 
     Attributes:
         storage: as given; what it holds stays where it is.
@@ -104,12 +105,14 @@ class Reducer:
         comm: Communicator,
         cap_bytes: float,
         hook: Hook | None = None,
+        by_rank: bool = False,
     ) -> None:
         for name, parameter in parameters:
             if parameter.leaf_state().observer is not None:
                 raise GraphError(f"reducer: {name} is reduced by another DistributedDataParallel already")
         self.number = _next_number()
         self.comm = comm
+        self.by_rank = by_rank
         self.enabled = True
         self.active = False
         self.joined = False
@@ -161,6 +164,8 @@ class Reducer:
 
     def _weigh(self, order: Sequence[Node]) -> float:
         """The weight of the forward passes that have nodes in ``order``, highest number first."""
+        if self.by_rank:
+            return 1.0
         weights = []
         for each in reversed(self.passes):
             if not order or each.stop <= order[-1].number:
@@ -176,9 +181,10 @@ class Reducer:
                 bucket.keep()
             self.averaged = False
         self.active = True
+        before = 0.0 if self.by_rank else self._gathered
         for bucket in self.buckets:
-            bucket.weigh(weight, self._gathered, self._reference)
-        self._gathered += weight
+            bucket.weigh(weight, before, self._reference)
+        self._gathered = max(self._gathered, before + weight)
         self._num_gathered += 1
         _this_thread.weight = weight
         if not self.enabled:
@@ -323,14 +329,14 @@ class Reducer:
             bucket.finish(usable=False)
         self.averaged = True
 
-    def reduce(self) -> None:
-        """Reduce what was gathered, without a backward pass of this rank.
+    def reduce(self, weight: float = 0.0) -> None:
+        """Reduce what was gathered, without a backward pass of this rank, which counts as much as is said.
 
         Collective: yes; blocks: yes.
         """
         if not self.enabled:
             raise GraphError("reduce_gradients: called inside no_sync(); call it outside")
-        self._start(set(), 0.0)
+        self._start(set(), weight)
         self.backward_ended()
 
     # -- for who reduces by himself

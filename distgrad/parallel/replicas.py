@@ -41,8 +41,8 @@ def _by_device(tensors: Sequence[Tensor]) -> dict[Device, list[Tensor]]:
     return groups
 
 
-def broadcast(tensors: Sequence[Tensor], comm: Communicator) -> None:
-    """Set tensors to rank 0's, by one collective a device.
+def broadcast(tensors: Sequence[Tensor], comm: Communicator, root: int = 0) -> None:
+    """Set tensors to one rank's, by one collective a device.
 
     Collective: yes; blocks: yes, except on a device.
     """
@@ -50,7 +50,7 @@ def broadcast(tensors: Sequence[Tensor], comm: Communicator) -> None:
         group.sort(key=lambda tensor: -tensor.dtype.itemsize)  # so that every one is aligned
         with activated(device) as xp:
             joined = xp.concat([_bytes(xp, tensor._data) for tensor in group])
-            joined = (comm.host if device == CPU else comm).broadcast(joined)
+            joined = (comm.host if device == CPU else comm).broadcast(joined, root)
             start = 0
             for tensor in group:
                 part = joined[start : start + tensor.nbytes].view(tensor.dtype)

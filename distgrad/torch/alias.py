@@ -92,9 +92,6 @@ def run(arguments: list[str]) -> None:
             "python -m distgrad.torch: expected a program, as in: train.py ARGS, or -m module ARGS"
         )
     os.environ.update(environment(dict(os.environ)))
-    if "RANK" in os.environ:  # of a launcher, whose ranks find each other by themselves
-        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-        os.environ.setdefault("MASTER_PORT", "29500")
     sys.path[:] = [FRONT, *(each for each in sys.path if each != FRONT)]
     for name in [each for each in sys.modules if each.partition(".")[0] in _ANSWERS]:
         del sys.modules[name]

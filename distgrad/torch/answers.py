@@ -17,7 +17,7 @@ from distgrad.names.absent import ABSENT
 from distgrad.names.functions import FUNCTIONS, METHODS
 from distgrad.names.rooms import ALIASES, FILES, PLACES, TOP
 
-__all__ = ["find_in_torch", "names_of_torch", "open_rooms"]
+__all__ = ["find_in_torch", "missing", "names_of_torch", "open_rooms", "open_subrooms"]
 
 _PACKAGE = "distgrad.torch"
 _KNOWN = {*LINES, *FUNCTIONS.split(), *METHODS.split()}
@@ -28,10 +28,16 @@ def open_rooms(package: str) -> None:
     set_weak_scalars(True)
     for name in PLACES:
         sys.modules[f"{package}.{name}"] = _room(name)
+    for parent in {*PLACES} | {name.rpartition(".")[0] for name in PLACES} - {*FILES.split(), ""}:
+        open_subrooms(f"{package}.{parent}")
+
+
+def open_subrooms(package: str) -> None:
+    """Let the table's submodules of one module be its attributes."""
     for name in PLACES:
-        parent, _, last = name.rpartition(".")
-        if parent:
-            setattr(sys.modules[f"{package}.{parent}"], last, sys.modules[f"{package}.{name}"])
+        parent, _, last = f"{_PACKAGE}.{name}".rpartition(".")
+        if parent == package:
+            setattr(sys.modules[package], last, sys.modules[f"{_PACKAGE}.{name}"])
 
 
 def _room(name: str) -> ModuleType:
@@ -45,7 +51,7 @@ def _room(name: str) -> ModuleType:
         if found is None and not attribute.startswith("__"):
             found = _ask(places, attribute)
         if found is None:
-            raise _missing(f"torch.{name}", attribute)
+            raise missing(f"torch.{name}", attribute)
         setattr(module, attribute, found)
         return found
 
@@ -94,7 +100,7 @@ def _names_in(places: tuple[str, ...]) -> set[str]:
     return names
 
 
-def _missing(where: str, attribute: str) -> AttributeError:
+def missing(where: str, attribute: str) -> AttributeError:
     """The error for a name that is not there."""
     full = f"{where}.{attribute}".removeprefix("torch.")
     hint = ABSENT.get(full) or ABSENT.get(attribute)
@@ -126,7 +132,7 @@ def find_in_torch(name: str) -> Any:
         except ModuleNotFoundError:
             found = None
     if found is None:
-        raise _missing("torch", name)
+        raise missing("torch", name)
     setattr(package, name, found)
     return found
 

@@ -13,9 +13,8 @@ from distgrad.nn.functional.images import interpolate
 from distgrad.nn.module import Module
 from distgrad.nn.modules.containers import ModuleList
 from distgrad.parallel.batchnorm import SyncBatchNorm
-from distgrad.parallel.ddp import DistributedDataParallel
 
-__all__ = ["DataParallel", "DistributedDataParallel", "SDPBackend", "SyncBatchNorm", "sdpa_kernel"]
+__all__ = ["DataParallel", "SDPBackend", "SyncBatchNorm", "sdpa_kernel"]
 
 
 class DataParallel(Module):

@@ -1,0 +1,26 @@
+"""Among which ranks a module is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distgrad.backend.device import CPU
+from distgrad.comm.base import Communicator
+from distgrad.comm.registry import init, is_initialized, is_mpi
+from distgrad.names.hints import ARGUMENTS
+from distgrad.nn.module import Module
+
+__all__ = ["find_ranks"]
+
+
+def find_ranks(module: Module, comm: Any) -> Communicator:
+    """The ranks of a communicator of mpi4py, or all; their arrays are exchanged where the module lies."""
+    device = next((parameter.device for parameter in module.parameters()), CPU)
+    if comm is None:
+        return init() if device == CPU or is_initialized() else init(device=device)
+    if not is_mpi(comm):
+        raise TypeError(
+            "DistributedDataParallel: comm must be a Communicator, one of mpi4py, or None, got "
+            f"{type(comm).__name__}; {ARGUMENTS['DistributedDataParallel']['device_ids']}"
+        )
+    return init(comm=comm) if device == CPU else init("nccl", comm=comm, device=device)
