@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.namespace import namespace_of
+from distgrad.backend.array_module import get_array_module
 from distgrad.comm.base import Communicator
 from distgrad.errors import DTypeError, OptionError
 from distgrad.torch.distributed.groups import ProcessGroup, member_of
@@ -117,7 +117,7 @@ def issue(
 
 def combine(rows: Array, op: str) -> Array:
     """A bitwise reduction over the first axis."""
-    xp = namespace_of(rows)
+    xp = get_array_module(rows)
     found = rows[0].copy()
     for row in rows[1:]:
         found = getattr(xp, _BITWISE[op])(found, row)
@@ -132,4 +132,4 @@ def is_bitwise(op: str) -> bool:
 def stacked(tensors: Sequence[Tensor], where: str) -> Array:
     """Tensors of equal shapes as rows of one new array."""
     arrays = [array_of(each, where) for each in tensors]
-    return namespace_of(arrays[0]).stack(arrays) if arrays else np.empty(0)
+    return get_array_module(arrays[0]).stack(arrays) if arrays else np.empty(0)

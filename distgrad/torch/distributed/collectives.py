@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.namespace import namespace_of
+from distgrad.backend.array_module import get_array_module
 from distgrad.comm.base import Communicator
 from distgrad.errors import ShapeError
 from distgrad.torch.distributed.arrays import (
@@ -351,7 +351,7 @@ def all_to_all_single(
                 f"all_to_all_single: the ranks sent parts of {[len(part) for part in result]}, but output is "
                 f"split into {taken}"
             )
-        joined = namespace_of(values).concatenate(list(result))
+        joined = get_array_module(values).concatenate(list(result))
         return [store(output, joined, "all_to_all_single")]
 
     return issue(lambda later: comm.all_to_all_v(parts, async_op=later), finish, async_op)

@@ -38,7 +38,7 @@ def reduce_scatter(output: Tensor, input_list: Any, op: Any = ReduceOp.SUM, grou
 
     Collective: yes, forward and backward; blocks: yes.
     """
-    from distgrad.autograd.dispatch import namespace as ops
+    from distgrad.autograd.dispatch import operations as ops
 
     rows: Tensor = ops.stack(list(input_list))
     return engine.reduce_scatter(rows, op, _comm(group, "reduce_scatter")).reshape(output.shape)
