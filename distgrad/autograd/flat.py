@@ -2,22 +2,84 @@
 
 A bucket, an optimizer's update, a norm or an all-reduce is then one call on one array, and nothing is packed
 or unpacked. ``param.data`` and ``param.grad`` are views of the slices. What lies side by side is a run.
+
+Where several ranks hold a buffer each may own a part of it, which it alone updates: :class:`Shares` knows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import activated, device_of, find_backend
 from distgrad.errors import DeviceError, DTypeError
 
-__all__ = ["FlatBuffer", "Run", "flatten", "gradient_arrays", "gradient_runs", "join_runs"]
+__all__ = [
+    "FlatBuffer",
+    "Run",
+    "Shares",
+    "flatten",
+    "gradient_arrays",
+    "gradient_pieces",
+    "gradient_runs",
+    "join_runs",
+]
 
 _ALIGNMENT_BYTES = 64  # a cache line, and the widest vector register
 
 Allocate = Callable[[int], Any]
+
+
+class Shares(Protocol):
+    """Who owns which elements of a flat buffer that several ranks hold alike.
+
+    Only the owner's gradients are the mean over the ranks, and only the owner keeps an optimizer's state.
+
+    Attributes:
+        owned: this rank's ranges of the buffer, ascending.
+        releases: whether the memory of gradients that others own is given back.
+    """
+
+    owned: Sequence[slice]
+    releases: bool
+
+    @property
+    def parts(self) -> Sequence[range]:
+        """The numbers of the parameters that travel together."""
+
+    def edges(self, start: int) -> list[int]:
+        """Where each rank's part of the range that begins at ``start`` does, and the range's end."""
+
+    def counts(self, start: int, stop: int) -> list[int]:
+        """How many of the elements ``start … stop - 1`` each rank owns; those of a parameter lie in order."""
+
+    def all_gather(self, own: Any, counts: Sequence[int], root: int | None = None) -> Any:
+        """Every rank's elements behind one another, on all ranks, or on one: else None. Collective: yes."""
+
+    def exchange(self, numbers: NDArray[Any]) -> list[NDArray[Any]]:
+        """Every rank's numbers, as many as each has. Collective: yes."""
+
+    def settle(self) -> None:
+        """Wait until what was handed out is in."""
+
+    def hand_out(self, parameters: Iterable[Tensor]) -> None:
+        """Give every rank the owned elements of parameters that were updated. Collective: yes."""
+
+    def gather_gradients(self) -> None:
+        """Let all ranks have the whole mean of the gradients. Collective: yes."""
+
+    def keep_whole(self, parameters: Iterable[Tensor]) -> None:
+        """From now on one rank owns all of each of these. Collective: yes."""
+
+    def release_gradients(self, start: int) -> None:
+        """Give back the memory of the gradients in the range from ``start`` that other ranks own."""
+
+    def zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """Memory for an optimizer's state."""
 
 
 class FlatBuffer:
@@ -26,14 +88,17 @@ class FlatBuffer:
     Args:
         parameters: leaf tensors of one floating dtype on one device; their elements move, their values stay.
         spare: elements behind each parameter that are nobody's (a bucket's weights); zeros between uses.
-        allocate: returns ``num_bytes`` bytes as a uint8 array on that device, as a communicator's
+        allocate: returns ``num_bytes`` zeros as a uint8 array on that device, as a communicator's
             ``allocate`` does; None takes them from the device's memory.
 
     Attributes:
         data: ``[size]``, the parameters' elements, each parameter at a multiple of 64 bytes, zeros between.
         grad: ``[size]``, the gradients' elements in the same places.
         slices: for each parameter its place in both.
+        shares: which ranks own what; None where this one owns all.
     """
+
+    shares: Shares | None = None
 
     def __init__(
         self, parameters: Iterable[Tensor], *, spare: int = 0, allocate: Allocate | None = None
@@ -66,10 +131,30 @@ class FlatBuffer:
         step = max(1, _ALIGNMENT_BYTES // self.dtype.itemsize)
         return -(-(stop + self.spare) // step) * step
 
+    @property
+    def num_owned(self) -> int:
+        """How many elements this rank owns."""
+        return self.size if self.shares is None else sum(own.stop - own.start for own in self.shares.owned)
+
+    def owned(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """This rank's pieces of the elements ``start … stop - 1``.
+
+        Returns:
+            For each piece where it starts and stops, and where it starts among all elements that are owned.
+        """
+        place = 0
+        for own in (slice(0, self.size),) if self.shares is None else self.shares.owned:
+            first, last = max(start, own.start), min(stop, own.stop)
+            if first < last:
+                yield first, last, place + first - own.start
+            place += own.stop - own.start
+
     def _array(self, size: int, allocate: Allocate | None) -> Any:
         num_bytes = size * self.dtype.itemsize
         if allocate is None:
             memory = find_backend(self.device.kind).allocate(num_bytes, self.device.index)
+            with activated(self.device):
+                memory[...] = 0
         else:
             memory = allocate(num_bytes)
         if device_of(memory) != self.device:
@@ -77,10 +162,7 @@ class FlatBuffer:
                 f"FlatBuffer: the parameters lie on {self.device}, but the communicator's memory on "
                 f"{device_of(memory)}; use the 'nccl' backend for GPUs"
             )
-        array = memory[:num_bytes].view(self.dtype)
-        with activated(self.device):
-            array[...] = 0
-        return array
+        return memory[:num_bytes].view(self.dtype)
 
     def _move(self, parameter: Tensor, where: slice) -> None:
         leaf = parameter.leaf_state()
@@ -109,6 +191,11 @@ class Run(NamedTuple):
     start: int
     stop: int
     key: Any = None
+
+    def owned(self) -> Iterator[Run]:
+        """The stretches of it that this rank owns."""
+        for start, stop, _ in self.buffer.owned(self.start, self.stop):
+            yield self._replace(start=start, stop=stop)
 
     def blocks(self, length: int) -> Iterator[slice]:
         """Its pieces between multiples of ``length`` of the buffer, wherever the run itself starts."""
@@ -162,9 +249,33 @@ def gradient_runs(parameters: Iterable[Tensor], where: str | None = None) -> tup
 
 
 def gradient_arrays(parameters: Iterable[Tensor], where: str | None = None) -> list[Any]:
-    """The arrays of :func:`gradient_runs`."""
+    """The arrays of :func:`gradient_runs`, as far as this rank owns them."""
     runs, loose = gradient_runs(parameters, where)
-    return loose + [run.buffer.grad[run.start : run.stop] for run in runs]
+    return loose + [own.buffer.grad[own.start : own.stop] for run in runs for own in run.owned()]
+
+
+def gradient_pieces(parameters: Iterable[Tensor]) -> tuple[list[Any], list[Any], Shares | None]:
+    """The parameters' gradients, one array each, in their order.
+
+    Returns:
+        Those that this rank owns all of, and what it owns of others, flat and maybe empty, with the shares of
+        the first of these.
+    """
+    whole: list[Any] = []
+    pieces: list[Any] = []
+    shares: Shares | None = None
+    for parameter in dict.fromkeys(parameters):
+        leaf = parameter.leaf_state()
+        if parameter.grad is None:
+            continue
+        if leaf.flat is None or leaf.flat[0].shares is None or parameter.grad._data is not leaf.buffer:
+            whole.append(parameter.grad._data)
+            continue
+        buffer, start, stop = leaf.flat
+        shares = shares or buffer.shares
+        first, last, _ = next(buffer.owned(start, stop), (start, start, 0))
+        pieces.append(buffer.grad[first:last])
+    return whole, pieces, shares
 
 
 def flatten(parameters: Sequence[Tensor], *, allocate: Allocate | None = None) -> list[FlatBuffer]:

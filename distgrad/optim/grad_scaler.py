@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.flat import gradient_arrays
+from distgrad.autograd.flat import gradient_arrays, gradient_pieces
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.whole import unscale
 from distgrad.errors import GraphError, OptionError
@@ -32,7 +32,8 @@ class GradScaler:
     A step whose gradients hold an infinity or NaN is left out, and the scale shrinks; after
     ``growth_interval`` steps without one it grows. Where ranks train together each looks at the reduced
     gradients, which an infinity of any rank has reached and which are the same on all: so all leave out the
-    same steps and keep the same scale, with no message of its own. On a GPU ``step`` waits for that answer.
+    same steps and keep the same scale, with no message of its own, except where ranks own parts of the
+    gradients. On a GPU ``step`` waits for that answer.
 
     Args:
         device: where the losses lie; kept for PyTorch's signature, as tensors know it themselves.
@@ -98,8 +99,13 @@ class GradScaler:
         if optimizer in self._finite or optimizer in self._stepped:
             when = "after step()" if optimizer in self._stepped else "already"
             raise GraphError(f"GradScaler.unscale_: called {when} since the last update(); call it once")
-        arrays = _gradients(optimizer)
-        self._finite[optimizer] = unscale(arrays, 1.0 / self._scale) if arrays else True
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        arrays = tuple(gradient_arrays(parameters, "unscale_"))
+        finite = unscale(arrays, 1.0 / self._scale) if arrays else True
+        _, _, shares = gradient_pieces(parameters)
+        if shares is not None:  # each rank has looked at its own
+            finite = all(np.concatenate(shares.exchange(np.array([bool(finite)]))))
+        self._finite[optimizer] = finite
 
     def step(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
         """Let the optimizer step if its gradients are finite.
@@ -215,9 +221,3 @@ class GradScaler:
         self._backoff_factor = state_dict["backoff_factor"]
         self._growth_interval = state_dict["growth_interval"]
         self._growth_tracker = state_dict["_growth_tracker"]
-
-
-def _gradients(optimizer: Optimizer) -> tuple[Any, ...]:
-    """The arrays that hold the gradients of an optimizer's parameters, which are about to change."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    return tuple(gradient_arrays(parameters, "unscale_"))

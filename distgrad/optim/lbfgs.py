@@ -218,6 +218,8 @@ class LBFGS(Optimizer):
     def _gradient(self) -> np.ndarray:
         """All gradients of that loss in one vector; zeros for a parameter without."""
         parameters = self.param_groups[0]["params"]
+        for shares in self._find_shared():
+            shares.gather_gradients()
         xp = get_array_module(parameters[0]._data)
         (gradient,) = widened(
             xp.concat(
@@ -247,8 +249,17 @@ class LBFGS(Optimizer):
             state[self.param_groups[0]["params"][0]] = self._memory
         return state
 
-    def state_dict(self) -> dict[str, Any]:
-        """Options and history as PyTorch lays them out, under the number of the first parameter."""
+    def state_dict(self, *, rank0_only: bool = False, sharded: bool = False) -> dict[str, Any]:
+        """Options and history as PyTorch lays them out, under the number of the first parameter.
+
+        Args:
+            rank0_only, sharded: only False, as every rank has all of the history.
+        """
+        if rank0_only or sharded:
+            raise OptionError(
+                "LBFGS.state_dict: every rank has all of the history, whoever owns the parameters; leave "
+                "rank0_only and sharded out"
+            )
         memory = {
             name: list(value)
             if isinstance(value, list)

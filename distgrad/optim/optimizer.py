@@ -16,15 +16,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from distgrad.autograd.flat import FlatBuffer, Run, flatten, join_runs
+from distgrad.autograd.flat import Run, Shares, flatten, join_runs
 from distgrad.autograd.modes import enable_grad, no_grad
 from distgrad.autograd.tensor import FLOATING, Tensor
-from distgrad.backend.array_module import ARRAY_MODULES
-from distgrad.backend.device import CPU, activated, follow, to_device, widened
+from distgrad.backend.device import CPU, follow, widened
 from distgrad.backend.kernels.table import expect, is_fused
 from distgrad.comm.progress import tell_step
 from distgrad.errors import DTypeError, GraphError, ShapeError, StateDictError
 from distgrad.names.hints import ARGUMENTS
+from distgrad.optim.states import States, piece_key
 from distgrad.trace import span
 from distgrad.tracebacks import warn_once
 
@@ -33,11 +33,6 @@ __all__ = ["Optimizer", "whole_runs"]
 #: So that a rule's arrays stay in a core's second-level cache between its operations.
 _BLOCK_ELEMENTS = 1 << 15
 _LOOK_STEPS = 10  # between two looks at whether a parameter is NaN: 1 µs
-
-
-def _state_dtype(dtype: np.dtype) -> np.dtype:
-    """Of a parameter's state: a running mean of 16 bits would stand still, as its steps are below a unit."""
-    return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
 
 
 def whole_runs(rule: str) -> int:
@@ -78,10 +73,8 @@ class Optimizer:
         expect(self._kernels)
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
-        self._state: dict[FlatBuffer, dict[str, np.ndarray]] = {}
-        self._whole: dict[Tensor, dict[str, np.ndarray]] = {}
         self._steps: dict[Tensor, int] = {}
-        self._homes: dict[Tensor, tuple[FlatBuffer, int, int]] = {}
+        self._states = States(self._shapes_of, self.elementwise, self._steps)
         if isinstance(params, Tensor) or not isinstance(params, Iterable):
             raise DTypeError(
                 f"{type(self).__name__}: params must be several tensors or groups, got one "
@@ -126,9 +119,11 @@ class Optimizer:
         if entries and all(isinstance(entry, tuple) for entry in entries):
             full["param_names"] = [entry[0] for entry in entries]
         self.param_groups.append(full)
-        flatten(params)
+        for buffer in flatten(params):
+            if buffer.shares is not None and not self.elementwise:
+                buffer.shares.keep_whole(params)
         self._steps |= dict.fromkeys(params, 0)
-        self._homes |= {parameter: parameter.leaf_state().flat for parameter in params}
+        self._states.add(params)
 
     def check_options(self, group: dict[str, Any]) -> None:
         """Refuse options outside their range; a rule with options beyond these extends it.
@@ -176,9 +171,14 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         before = self._num_updates()
+        shared = self._find_shared()
         with no_grad(), span("optimizer.step", optimizer=type(self).__name__):
+            for shares in shared:
+                shares.settle()
             for group in self.param_groups:
                 self._step(group)
+            for shares, parameters in shared.items():
+                shares.hand_out(parameters)
         if self._num_updates() == before:
             warn_once(
                 "gradient",
@@ -192,6 +192,15 @@ class Optimizer:
 
     def _num_updates(self) -> int:
         return max(self._steps.values())
+
+    def _find_shared(self) -> dict[Shares, list[Tensor]]:
+        """The parameters with gradients that several ranks own, by their shares."""
+        shared: dict[Shares, list[Tensor]] = {}
+        for parameter in self._steps:
+            shares = parameter.leaf_state().flat[0].shares
+            if shares is not None and parameter.grad is not None:
+                shared.setdefault(shares, []).append(parameter)
+        return shared
 
     def _look_for_nan(self) -> None:
         """Warn where the parameters have become NaN, as they all do soon after a loss that is."""
@@ -210,10 +219,11 @@ class Optimizer:
                 self._apply(group, run)
             return
         for parameter in self._with_gradients(group):
-            leaf, step = parameter.leaf_state(), self._steps[parameter]
-            state = self._states_of(group, parameter)
-            follow(parameter._data)
-            self._update(group, parameter._data, leaf.buffer, state, step)
+            if self._states.owns(parameter):
+                state = self._states.of(parameter)
+                follow(parameter._data)
+                gradient = parameter.leaf_state().buffer
+                self._update(group, parameter._data, gradient, state, self._steps[parameter])
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients; ``set_to_none=False`` leaves zeros instead."""
@@ -235,22 +245,28 @@ class Optimizer:
             if gradient._data is not leaf.buffer:
                 leaf.buffer[...] = gradient._data
             parameter.changed(f"{type(self).__name__}.step")
+            self._states.home(parameter)
             self._steps[parameter] += 1
             yield parameter
 
     def _runs(self, group: dict[str, Any]) -> list[Run]:
         """Stretches of flat buffers that are updated alike; the key of a run is its number of steps."""
-        return join_runs(Run(*self._home(p), self._steps[p]) for p in self._with_gradients(group))
+        pieces = []
+        for parameter in self._with_gradients(group):
+            buffer, start, stop = parameter.leaf_state().flat
+            pieces.append(Run(buffer, start, stop, self._steps[parameter]))
+        return join_runs(pieces)
 
     def _apply(self, group: dict[str, Any], run: Run) -> None:
         buffer = run.buffer
-        arrays = {name: self._array(buffer, name) for name in self.names(group)}
+        arrays = {name: self._states.twin(buffer, name) for name in self.names(group)}
         follow(buffer.data)
-        for where in run.blocks(
-            self.block_elements if buffer.device == CPU else sys.maxsize
-        ):  # no cache to fit
-            state = {name: array[where] for name, array in arrays.items()}
-            self._update(group, buffer.data[where], buffer.grad[where], state, run.key)
+        length = self.block_elements if buffer.device == CPU else sys.maxsize  # no cache to fit
+        for start, stop, place in buffer.owned(run.start, run.stop):
+            for where in Run(buffer, start, stop).blocks(length):
+                inside = slice(where.start - start + place, where.stop - start + place)
+                state = {name: array[inside] for name, array in arrays.items()}
+                self._update(group, buffer.data[where], buffer.grad[where], state, run.key)
 
     def _update(self, group: dict[str, Any], p: Any, g: Any, state: dict[str, Any], step: int) -> None:
         """The rule on arrays that it has room in: parameters of 16 bits are rounded after it alone."""
@@ -267,48 +283,12 @@ class Optimizer:
         """Names and shapes of the state of one parameter; a rule that is not elementwise may have its own."""
         return dict.fromkeys(self.names(group), shape)
 
-    def _states_of(self, group: dict[str, Any], parameter: Tensor) -> dict[str, np.ndarray]:
-        """The state arrays of one parameter, zeros where there is none yet."""
-        shapes = self.state_shapes(group, parameter.shape)
-        if self.elementwise:
-            return {name: self._slice(parameter, name) for name in shapes}
-        arrays = self._whole.setdefault(parameter, {})
-        for name, shape in shapes.items():
-            if name not in arrays:
-                with activated(parameter.device) as xp:
-                    arrays[name] = xp.zeros(shape, dtype=_state_dtype(parameter.dtype))
-        return arrays
-
-    def _array(self, buffer: FlatBuffer, name: str) -> np.ndarray:
-        arrays = self._state.setdefault(buffer, {})
-        if name not in arrays:
-            with activated(buffer.device) as xp:
-                arrays[name] = xp.zeros(buffer.size, dtype=_state_dtype(buffer.dtype))
-        return arrays[name]
-
-    def _home(self, parameter: Tensor) -> tuple[FlatBuffer, int, int]:
-        """Where a parameter lies; its state follows it when it was moved to another buffer."""
-        home: tuple[FlatBuffer, int, int] = parameter.leaf_state().flat
-        old = self._homes[parameter]
-        if home is not old:
-            for name, array in self._state.get(old[0], {}).items():
-                self._array(home[0], name)[home[1] : home[2]] = array[old[1] : old[2]]
-            self._homes[parameter] = home
-            if all(other[0] is not old[0] for other in self._homes.values()):
-                self._state.pop(old[0], None)
-        return home
-
-    def _forget(self, parameter: Tensor) -> None:
-        """Let a parameter's state be what it was before its first step."""
-        self._whole.pop(parameter, None)
-        buffer, start, stop = self._home(parameter)
-        for array in self._state.get(buffer, {}).values():
-            follow(array)
-            array[start:stop] = 0
-
-    def _slice(self, parameter: Tensor, name: str) -> np.ndarray:
-        buffer, start, stop = self._home(parameter)
-        return self._array(buffer, name)[start:stop].reshape(parameter.shape)
+    def _shapes_of(self, parameter: Tensor) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of a parameter's state, as its group has it."""
+        group = next(
+            group for group in self.param_groups if any(each is parameter for each in group["params"])
+        )
+        return self.state_shapes(group, parameter.shape)
 
     # -- state
 
@@ -316,21 +296,29 @@ class Optimizer:
     def state(self) -> defaultdict[Tensor, dict[str, Any]]:
         """What is kept of each parameter that was updated: its number of steps, and arrays by name.
 
-        The tensors lie in the optimizer's own memory; a dict without entries stands for other parameters.
+        The tensors lie in the optimizer's own memory; a dict without entries stands for other parameters. Of
+        parameters that several ranks own it is the piece that this one does.
         """
         state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if self._steps[parameter]:
-                    arrays = self._states_of(group, parameter).items()
+                    arrays = self._states.of(parameter).items()
                     state[parameter] = {
                         "step": self._steps[parameter],
                         **{name: Tensor(array) for name, array in arrays},
                     }
         return state
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, *, rank0_only: bool = False, sharded: bool = False) -> dict[str, Any]:
         """Options and state as PyTorch lays them out: parameters are numbered in the order of the groups.
+
+        Collective: yes, where ranks own parts of the parameters, except with ``sharded``; blocks: yes, then.
+
+        Args:
+            rank0_only: only rank 0 gets the arrays; the others' memory is spared.
+            sharded: only what this rank owns: flat pieces, each with its start under ``name.start`` and the
+                whole's shape; :func:`distgrad.parallel.join_states` makes it again from all of them.
 
         Returns:
             ``{"state": {number: {"step": …, name: array}}, "param_groups": [{…, "params": [numbers]}]}``,
@@ -343,7 +331,11 @@ class Optimizer:
             numbers = []
             for parameter in group["params"]:
                 if self._steps[parameter]:
-                    arrays = {k: array.copy() for k, array in self._states_of(group, parameter).items()}
+                    arrays = (
+                        self._states.pieces(parameter)
+                        if sharded
+                        else self._states.collect(parameter, 0 if rank0_only else None)
+                    )
                     state[number] = {"step": self._steps[parameter], **arrays}
                 numbers.append(number)
                 number += 1
@@ -371,6 +363,11 @@ class Optimizer:
                 entry = state_dict["state"].get(number, {})
                 shapes = self.state_shapes({**group, **options}, parameter.shape)
                 for name, shape in shapes.items() if _num_steps(entry) else ():
+                    if piece_key(name) in entry:
+                        raise StateDictError(
+                            f"load_state_dict: parameter {number} holds one rank's piece of {name!r}; make "
+                            "the whole with dg.parallel.join_states, from what all ranks saved"
+                        )
                     if name not in entry:
                         raise StateDictError(f"load_state_dict: parameter {number} lacks {name!r}")
                     if tuple(entry[name].shape) != shape:
@@ -381,14 +378,11 @@ class Optimizer:
                 plan.append((group, parameter, entry))
         for group, (options, _) in zip(self.param_groups, matched, strict=True):
             group.update(options)
-        for group, parameter, entry in plan:
-            self._forget(parameter)
+        for _, parameter, entry in plan:
+            self._states.forget(parameter)
             self._steps[parameter] = _num_steps(entry)
-            for name, array in self._states_of(group, parameter).items() if _num_steps(entry) else ():
-                value = entry[name]._data if isinstance(entry[name], Tensor) else entry[name]
-                if value.__class__ not in ARRAY_MODULES:
-                    value = np.asarray(value)
-                array[...] = to_device(value, parameter.device).astype(array.dtype, copy=False)
+            for name in self._shapes_of(parameter) if _num_steps(entry) else ():
+                self._states.write(parameter, name, entry[name])
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]

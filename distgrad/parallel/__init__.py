@@ -9,6 +9,7 @@ from distgrad.parallel.ddp import DistributedDataParallel
 from distgrad.parallel.localsgd import LocalSGD
 from distgrad.parallel.reducer import Reducer
 from distgrad.parallel.replicas import parameter_hash
+from distgrad.parallel.sharded import join_states
 from distgrad.parallel.statistics import Statistics
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "bf16",
     "fp16",
     "functional",
+    "join_states",
     "parameter_hash",
 ]

@@ -92,18 +92,18 @@ def store(parameters: Iterable[Tensor], comm: Communicator, hook: Hook | None) -
 
 
 def takes_tail(dtype: np.dtype, device: Device, hook: Hook | None) -> bool:
-    """Whether a bucket's tail travels among its gradients: on the host, as they are, not in 16 bits."""
+    """Whether a bucket's tail may travel among its gradients: on the host, as they are, not in 16 bits."""
     return hook is None and device == CPU and not is_narrow(dtype)
 
 
-def plan_buckets(buffer: FlatBuffer, ready: Sequence[int], cap_bytes: float) -> list[range]:
+def plan_buckets(parameters: Sequence[Tensor], ready: Sequence[int], cap_bytes: float) -> list[range]:
     """Cut a buffer into buckets of neighbours.
 
     A bucket ends where it is full, or half full before a parameter whose gradient comes at another time.
 
     Args:
-        buffer: the storage, which does not move.
-        ready: for each of its parameters, the place at which its gradient becomes ready.
+        parameters: of the buffer, in its order.
+        ready: for each of them, the place at which its gradient becomes ready.
         cap_bytes: a bucket that has come to it is full; the first one is at 1 MiB.
 
     Returns:
@@ -112,7 +112,7 @@ def plan_buckets(buffer: FlatBuffer, ready: Sequence[int], cap_bytes: float) -> 
     limit = min(cap_bytes, _FIRST_BYTES)
     edges, filled = [0], 0
     for number, (before, after) in enumerate(itertools.pairwise(ready), 1):
-        filled += buffer.parameters[number - 1].nbytes
+        filled += parameters[number - 1].nbytes
         if filled >= (limit if abs(after - before) == 1 else limit / 2):
             edges.append(number)
             limit, filled = cap_bytes, 0
@@ -128,7 +128,7 @@ class Bucket:
     backward pass failed, and for each of the n parameters whether the rank used it. The hosts must know it.
     So it travels among the gradients, in the spare places behind the parameters, where these lie on the host;
     else, and where they are of 16 bits, which would round the weights, it takes a way of its own from host to
-    host.
+    host. Where ranks own parts of the bucket the tail would reach but one of them, and it goes that way too.
 
     Gradients hold their weights, in a unit near one rank's, except those of 16 bits, which weights would take
     out of range: what a rank has gathered is its own mean, and weights enter where it is summed in float32.
@@ -147,7 +147,9 @@ class Bucket:
         flat: their flat buffer.
         start: where in the buffer's arrays the bucket starts.
         slices: for each parameter its place in ``gradients``; what lies between is 0.
-        gradients: ``[elements]``, weighted; the sum over the ranks once the bucket is reduced.
+        gradients: ``[elements]``, weighted; their sum over the ranks in ``own`` once it is reduced.
+        own: the part that this rank owns: all of it, unless the buffer has shares.
+        counts: elements of each rank's part; None where every rank owns all.
         comm: the ranks.
         weight: how much this rank's gradients count, in a unit that all ranks share.
         total: the sum of the ranks' weights in the same unit; known to functions that the hook submits.
@@ -155,6 +157,7 @@ class Bucket:
         used: for each parameter whether any rank used it; likewise.
         tail: ``[2 + n]``, on the host.
         joined: whether the tail travels among the gradients.
+        alike: whether it is summed as the gradients are, whichever way it travels.
         leaves_tail: whether the bucket does not reduce its tail, as no hook must know it.
         pending: gradients that this backward pass still owes.
         launched: whether the reduction of this step has been issued.
@@ -172,7 +175,13 @@ class Bucket:
         self.slices = [slice(each.start - self.start, each.stop - self.start) for each in where]
         self.tail = np.zeros(_USED + len(self.parameters))
         self.is_narrow = is_narrow(flat.dtype)
-        self.joined = takes_tail(flat.dtype, flat.device, hook)
+        self.own, self.counts = slice(0, self.gradients.size), None
+        if flat.shares is not None:
+            edges = flat.shares.edges(self.start)
+            self.own = slice(edges[comm.rank] - self.start, edges[comm.rank + 1] - self.start)
+            self.counts = [stop - start for start, stop in itertools.pairwise(edges)]
+        self.alike = takes_tail(flat.dtype, flat.device, hook)
+        self.joined = self.alike and self.counts is None
         behind = [each.stop for each in self.slices]
         self._spare = np.array([behind[0] + 1, behind[0] + 2, *behind]) if self.joined else _NOWHERE
         self.leaves_tail = hook is None and not self.joined
@@ -183,6 +192,7 @@ class Bucket:
         self._weight = 0.0
         self._work: Work | None = None
         self._tail_work: Work | None = None  # of the tail alone
+        self._release: Work | None = None  # of memory
         self._kept: NDArray[Any] | None = None
         self._kept_leaves: set[Leaf] = set()
 
@@ -226,8 +236,9 @@ class Bucket:
                 if leaf.grad is None:
                     self.gradients[where] = 0
                 leaf.grad = None
-            if not at_hand(self.gradients) or self.gradients.any():
-                self._kept = self.gradients.copy()
+            own = self.gradients[self.own]
+            if not at_hand(own) or own.any():
+                self._kept = own.copy()
 
     def gather(self, leaf: Leaf) -> None:
         """Bring a gradient that has a graph of its own (``create_graph=True``) into the bucket."""
@@ -275,13 +286,24 @@ class Bucket:
                 self._weight = self._weight / self.summed_weight if self._weight else 0.0
                 self.gradients *= self.gradients.dtype.type(self._weight)
         self._work = self._hook(self)
+        if self._releases:
+            self._release = self.comm.submit(self._let_go, "release gradients")
+
+    @property
+    def _releases(self) -> bool:
+        shares = self.flat.shares
+        return shares is not None and shares.releases and self.comm.size > 1
+
+    def _let_go(self) -> None:
+        assert self.flat.shares is not None
+        self.flat.shares.release_gradients(self.start)
 
     def wait(self) -> None:
         """Wait for the sums: the host, or on a device the current stream.
 
         Collective: no; blocks: yes, except on a device.
         """
-        for work in (self._tail_work, self._work):
+        for work in (self._tail_work, self._work, self._release):
             if work is not None:
                 work.wait()
         if self.joined:
@@ -298,16 +320,16 @@ class Bucket:
         Args:
             usable: if not, only what was kept stays.
         """
-        total = self.total
-        follow(self.gradients)
+        total, own = self.total, self.gradients[self.own]
+        follow(own)
         if self.joined:
             self.gradients[self._spare] = 0
         if not usable:
             self.gradients[...] = 0
         elif total != 1.0:
-            self.gradients *= 1.0 / total if total > 0.0 else 0.0
+            own *= 1.0 / total if total > 0.0 else 0.0
         if self._kept is not None:
-            self.gradients += self._kept
+            own += self._kept
         for leaf, used in zip(self.leaves, self.used, strict=True):
             if leaf not in self._kept_leaves and not (usable and used):
                 leaf.grad = None
@@ -317,7 +339,7 @@ class Bucket:
                 leaf.grad.changed("all_reduce")
         self._kept = None
         self._kept_leaves = set()
-        self._work = self._tail_work = None
+        self._work = self._tail_work = self._release = None
 
     def settle(self, used: NDArray[Any]) -> None:
         """Take ``gradients`` for the mean over all ranks, made elsewhere, and add what was kept.
@@ -326,6 +348,8 @@ class Bucket:
             used: for each parameter how often it was used.
         """
         self.tail[_WEIGHT], self.tail[_FAILURES], self.tail[_USED:] = 1.0, 0.0, used
+        if self._releases:
+            self._let_go()
         self.finish()
 
     @property
@@ -340,16 +364,24 @@ class Bucket:
         return {"num_parameters": len(self.leaves), "num_bytes": num_bytes}
 
 
-#: Sums ``bucket.gradients``, which hold weights, over ``bucket.comm``, in place, behind the Work it returns.
+#: Sums ``bucket.gradients``, which hold weights, over ``bucket.comm``, in place, behind the Work it returns;
+#: of a bucket that ranks own parts of ``bucket.gradients[bucket.own]`` is enough.
 Hook = Callable[[Bucket], Work]
 
 
 def all_reduce(bucket: Bucket) -> Work:
     """Sum a bucket's gradients, those of 16 bits to their mean: the hook that takes the place of None.
 
+    Where ranks own parts of the bucket each sums its own.
+
     Collective: yes; blocks: no.
     """
     comm, gradients = bucket.comm, bucket.gradients
+    if bucket.counts is not None and not bucket.is_narrow:
+        scattered: Work = comm.reduce_scatter(
+            gradients, async_op=True, out=gradients[bucket.own], counts=bucket.counts
+        )
+        return scattered
     work: Work = (
         comm.all_reduce(gradients, "mean", async_op=True, weight=bucket.weight)
         if bucket.is_narrow and bucket.leaves_tail

@@ -28,6 +28,7 @@ from distgrad.parallel.exact import Shards
 from distgrad.parallel.ranks import find_ranks
 from distgrad.parallel.reducer import ForwardPass, Reducer
 from distgrad.parallel.replicas import average, broadcast, checksums
+from distgrad.parallel.sharded import ShardedStorage
 from distgrad.parallel.statistics import Statistics
 from distgrad.trace import span
 
@@ -71,6 +72,11 @@ class DistributedDataParallel(Module):
             floating buffers become the mean of the shards'.
         shards: with ``exact``, how many parts the batch of all ranks is cut into; it decides the bits, and is
             the most ranks that can be of use.
+        shard: what each rank keeps a part of instead of all: ``"optimizer"`` its state, ``"gradients"`` those
+            too; None nothing. Each rank then updates what it owns, which the others get behind the next
+            forward pass, and ``grad`` is the mean in this rank's part alone: clip with
+            :meth:`clip_grad_norm_` or ``nn.utils``, which know.
+        offload_dir: with ``shard``, an existing folder, in whose nameless files the optimizer's state lies.
         **unknown: none; PyTorch's other arguments are met by an error that says what stands for them.
 
     Attributes:
@@ -99,6 +105,8 @@ class DistributedDataParallel(Module):
         hook: Hook | None = None,
         exact: bool = False,
         shards: int | None = None,
+        shard: str | None = None,
+        offload_dir: str | None = None,
         **unknown: Any,
     ) -> None:
         super().__init__()
@@ -123,6 +131,13 @@ class DistributedDataParallel(Module):
         if shards is not None:
             seed = self.comm.broadcast_object(default_generator.seed)
             self._shards = Shards(module, self.comm, shards, seed)
+        if offload_dir is not None and shard is None:
+            raise OptionError(
+                "DistributedDataParallel: offload_dir keeps an owner's state; give shard='optimizer' too"
+            )
+        self._sharded = (
+            None if shard is None else ShardedStorage(shard, self.comm, self._lay_out_anew, offload_dir)
+        )
         self._parameters_by_name = list(module.named_parameters())
         self._check_same_module()
         self._device = self._check_devices()
@@ -217,7 +232,24 @@ class DistributedDataParallel(Module):
         """Move parameters that want gradients into the communicator's memory, the last first, and plan."""
         self._planned = self._wanting()
         wanting = [pair for pair in reversed(self._parameters_by_name) if pair[1].requires_grad]
-        self._plan(wanting, store([parameter for _, parameter in wanting], self.comm, self.hook))
+        parameters = [parameter for _, parameter in wanting]
+        if self._sharded is None:
+            self._plan(wanting, store(parameters, self.comm, self.hook))
+            return
+        for shares in [] if self._reducer is None else [buffer.shares for buffer in self.reducer.storage]:
+            assert shares is not None
+            shares.settle()
+            if any(parameter.grad is not None for parameter in parameters):
+                shares.gather_gradients()  # of which each rank may own others than before
+        self._plan(wanting, self._sharded.store(parameters, self._cap_bytes))
+
+    def _lay_out_anew(self) -> None:
+        if not self.reducer.idle:
+            raise GraphError(
+                "DistributedDataParallel: an optimizer that needs parameters whole was made while gradients "
+                "wait for their reduction; make it before the first backward pass"
+            )
+        self._move_and_plan()
 
     def _plan(self, ordered: Sequence[tuple[str, Tensor]], storage: Sequence[FlatBuffer]) -> None:
         """Divide storage into buckets, for parameters whose gradients become ready in the order given."""
@@ -285,6 +317,13 @@ class DistributedDataParallel(Module):
         if every and self._shards.step % every == every - 1:
             self.check_replicas()
         return self._shards.loop(self.reducer, arrays)
+
+    def _refuse_sharded(self, where: str) -> None:
+        if self._sharded is not None:
+            raise GraphError(
+                f"{where}: not with shard={self._sharded.shard!r}, where ranks own parts of one state and "
+                "cannot go apart; train by local SGD without shard"
+            )
 
     def _refuse_exact(self, where: str) -> None:
         if self._shards is not None:
@@ -371,6 +410,7 @@ class DistributedDataParallel(Module):
         Collective: no, but called by all ranks between the same steps; blocks: no.
         """
         self._refuse_exact("reduce_within")
+        self._refuse_sharded("reduce_within")
         self.comm = comm
         self.reducer.reduce_within(comm)
 
@@ -379,6 +419,7 @@ class DistributedDataParallel(Module):
 
         Collective: yes, among those ranks; blocks: yes.
         """
+        self._refuse_sharded("average_parameters")
         for buffer in self.reducer.storage:
             comm.all_reduce(buffer.data, "mean")
             for parameter in buffer.parameters:
@@ -392,10 +433,10 @@ class DistributedDataParallel(Module):
     ) -> Tensor:
         """Scale the gradients down in place if their norm, as one vector, is above ``max_norm``.
 
-        One pass over the buckets, or two where it scales. Every rank holds the same gradients and so comes to
-        the same norm.
+        One pass over the buckets, or two where it scales. Every rank comes to the same norm, as it holds the
+        same gradients, or with ``shard`` hears of the others'.
 
-        Collective: no; blocks: no.
+        Collective: with ``shard``; blocks: then.
 
         Args:
             max_norm: what the norm may be at most.

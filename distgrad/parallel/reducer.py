@@ -149,7 +149,10 @@ class Reducer:
         for flat in self.storage:
             places = [ready[parameter] for parameter in flat.parameters]
             names = [parameters[place][0] for place in places]
-            for part in plan_buckets(flat, places, cap_bytes):
+            parts = (
+                plan_buckets(flat.parameters, places, cap_bytes) if flat.shares is None else flat.shares.parts
+            )
+            for part in parts:
                 full = max(places[number] for number in part)
                 buckets.append((full, Bucket(flat, part, names[part.start : part.stop], self.comm, hook)))
         return [bucket for _, bucket in sorted(buckets, key=lambda each: each[0])]
@@ -277,9 +280,11 @@ class Reducer:
 
     def _sum_tails(self) -> None:
         """Reduce the tails that the buckets have left, from host to host in one call."""
-        tails = [bucket.tail for bucket in self.buckets if bucket.leaves_tail]
-        if tails:
-            joined = self.comm.host.all_reduce(np.concatenate(tails))
+        leaving = [bucket for bucket in self.buckets if bucket.leaves_tail]
+        dtypes = [bucket.flat.dtype if bucket.alike else bucket.tail.dtype for bucket in leaving]
+        for dtype in dict.fromkeys(dtypes):
+            tails = [bucket.tail for bucket, kind in zip(leaving, dtypes, strict=True) if kind == dtype]
+            joined = self.comm.host.all_reduce(np.concatenate(tails).astype(dtype))
             start = 0
             for tail in tails:
                 tail[:] = joined[start : start + len(tail)]
@@ -301,7 +306,7 @@ class Reducer:
                 )
         elif self.buckets and self.buckets[0].summed_weight > 0.0:
             unit = self.buckets[0].summed_weight / self.comm.size
-            if not all(bucket.joined for bucket in self.buckets):  # what a hook remembers goes on from a file
+            if not all(bucket.alike for bucket in self.buckets):  # what a hook remembers goes on from a file
                 unit = 2.0 ** round(math.log2(unit))  # to the bit, from the first unit as from the last one
             self._reference *= unit
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from distgrad.autograd.dispatch import operations as ops
-from distgrad.autograd.flat import gradient_arrays, gradient_runs
+from distgrad.autograd.flat import Shares, gradient_arrays, gradient_pieces
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import get_array_module
-from distgrad.backend.device import CPU, at_hand
-from distgrad.backend.whole import BLOCK, clip_by_norm, norm_of, scale
+from distgrad.backend.device import at_hand, follow
+from distgrad.backend.whole import clip_by_norm, norm_of, scale
 from distgrad.errors import ShapeError
 from distgrad.nn.parameter import write
 
@@ -30,10 +29,6 @@ __all__ = [
 
 def _several(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
     return [tensors] if isinstance(tensors, Tensor) else list(tensors)
-
-
-def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
-    return [tensor.grad for tensor in _several(parameters) if tensor.grad is not None]
 
 
 def get_total_norm(
@@ -55,9 +50,18 @@ def get_total_norm(
     return _total_norm([tensor._data for tensor in _several(tensors)], norm_type, error_if_nonfinite)
 
 
-def _total_norm(arrays: Sequence[Any], norm_type: float, error_if_nonfinite: bool) -> Tensor:
-    dtype = np.result_type(np.float32, *(array.dtype for array in arrays))
-    total = norm_of(tuple(arrays), float(norm_type)).astype(dtype) if arrays else np.zeros((), dtype)
+def _total_norm(
+    arrays: Sequence[Any],
+    norm_type: float,
+    error_if_nonfinite: bool,
+    pieces: Sequence[Any] = (),
+    shares: Shares | None = None,
+) -> Tensor:
+    dtype = np.result_type(np.float32, *(array.dtype for array in (*arrays, *pieces)))
+    if shares is not None:
+        total = norm_of(tuple(arrays), float(norm_type), tuple(pieces), shares.exchange).astype(dtype)
+    else:
+        total = norm_of(tuple(arrays), float(norm_type)).astype(dtype) if arrays else np.zeros((), dtype)
     if error_if_nonfinite and not math.isfinite(float(total)):
         raise FloatingPointError(
             f"get_total_norm: the norm of order {norm_type} of the gradients is {float(total)}"
@@ -92,6 +96,9 @@ def clip_grad_norm_(
 ) -> Tensor:
     """Scale all gradients down in place if their norm, as one vector, is above ``max_norm``.
 
+    On the host it is summed in blocks from each gradient's start, so that its bits depend on nothing else.
+    Where ranks own parts of the gradients every rank calls it and comes to the same norm.
+
     Args:
         parameters: those whose ``grad`` counts; those without one are passed over.
         max_norm: what the norm may be at most.
@@ -104,32 +111,24 @@ def clip_grad_norm_(
     Source: Pascanu et al., ICML 2013.
     """
     parameters = _several(parameters)
-    total = _total_norm(_norm_pieces(parameters, norm_type), norm_type, error_if_nonfinite)
+    whole, pieces, shares = gradient_pieces(parameters)
+    if (
+        norm_type == 2.0
+        and shares is None
+        and whole
+        and get_array_module(whole[0]).array_type is not np.ndarray
+    ):
+        whole = gradient_arrays(parameters)  # as few as can be, each a launch
+    total = _total_norm(whole, norm_type, error_if_nonfinite, pieces, shares)
     clip_grads_with_norm_(parameters, max_norm, total)
     return total
 
 
-def _norm_pieces(parameters: list[Tensor], norm_type: float) -> list[Any]:
-    """The gradients' elements as the norm goes over them.
-
-    For the Euclidean norm on the host they are cut at fixed places of the flat buffers, so that its bits
-    depend on nothing else; on a device they are as few as can be, each a launch.
-    """
-    if norm_type != 2.0:
-        return [gradient._data for gradient in _gradients(parameters)]
-    runs, pieces = gradient_runs(parameters)
-    for run in runs:
-        length = BLOCK if run.buffer.device == CPU else sys.maxsize
-        pieces += [run.buffer.grad[where] for where in run.blocks(length)]
-    return pieces
-
-
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
     """Bring every element of the gradients into ``[−clip_value, clip_value]``, in place."""
-    for grad in _gradients(parameters):
-        write(
-            grad, get_array_module(grad._data).clip(grad._data, -clip_value, clip_value), "clip_grad_value_"
-        )
+    for array in gradient_arrays(_several(parameters), "clip_grad_value_"):
+        follow(array)
+        array[...] = get_array_module(array).clip(array, -clip_value, clip_value)
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:

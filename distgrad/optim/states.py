@@ -1,0 +1,205 @@
+"""An optimizer's state: arrays that lie as its parameters do, for the elements that this rank owns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.flat import FlatBuffer
+from distgrad.autograd.tensor import Tensor
+from distgrad.backend.array_module import ARRAY_MODULES
+from distgrad.backend.device import activated, follow, to_device
+
+__all__ = ["States", "piece_key", "shape_key"]
+
+Home = tuple[FlatBuffer, int, int]
+
+
+def piece_key(name: str) -> str:
+    """Under which a part of a state stands in a state dict: beside it, where it starts, as ``name.start``."""
+    return f"{name}.start"
+
+
+def shape_key(name: str) -> str:
+    """Under which the shape of the whole stands beside a part of a state, as ``name.shape``."""
+    return f"{name}.shape"
+
+
+def _state_dtype(dtype: np.dtype) -> np.dtype:
+    """Of a parameter's state: a running mean of 16 bits would stand still, as its steps are below a unit."""
+    return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
+
+
+class States:
+    """The arrays that a rule keeps.
+
+    A rule that treats elements alike keeps twins of the flat buffers, of the owned elements alone; another
+    keeps arrays of any shape for every parameter that this rank owns, which it owns whole.
+
+    Args:
+        shapes: names and shapes of a parameter's state.
+        elementwise: whether the rule treats elements alike.
+        steps: how often each parameter was updated, the same on every rank; the optimizer counts.
+    """
+
+    def __init__(
+        self,
+        shapes: Callable[[Tensor], dict[str, tuple[int, ...]]],
+        elementwise: bool,
+        steps: dict[Tensor, int],
+    ) -> None:
+        self._shapes = shapes
+        self._elementwise = elementwise
+        self._steps = steps
+        self._twins: dict[FlatBuffer, dict[str, Any]] = {}
+        self._whole: dict[Tensor, dict[str, Any]] = {}
+        self._homes: dict[Tensor, Home] = {}
+
+    def add(self, parameters: Iterable[Tensor]) -> None:
+        """Keep state of these too; they lie in flat buffers."""
+        self._homes |= {parameter: parameter.leaf_state().flat for parameter in parameters}
+
+    def twin(self, buffer: FlatBuffer, name: str) -> Any:
+        """The state of a buffer's owned elements, ``[num_owned]``; zeros where there is none yet."""
+        arrays = self._twins.setdefault(buffer, {})
+        if name not in arrays:
+            arrays[name] = self._zeros(buffer, (buffer.num_owned,))
+        return arrays[name]
+
+    @staticmethod
+    def _zeros(buffer: FlatBuffer, shape: tuple[int, ...]) -> Any:
+        dtype = _state_dtype(buffer.dtype)
+        if buffer.shares is not None:
+            return buffer.shares.zeros(shape, dtype)
+        with activated(buffer.device) as xp:
+            return xp.zeros(shape, dtype=dtype)
+
+    def home(self, parameter: Tensor) -> Home:
+        """Where a parameter lies; its state follows it when it was moved to another buffer.
+
+        Collective: yes, where several ranks own it.
+        """
+        home: Home = parameter.leaf_state().flat
+        old = self._homes[parameter]
+        if home is not old:
+            names = self._shapes(parameter) if self._steps[parameter] else ()
+            values = {name: self._read(parameter, name) for name in names}
+            self._whole.pop(parameter, None)
+            self._homes[parameter] = home
+            for name, array in values.items():
+                self._write(parameter, name, array)
+            if all(other[0] is not old[0] for other in self._homes.values()):
+                self._twins.pop(old[0], None)
+        return home
+
+    def owns(self, parameter: Tensor) -> bool:
+        """Whether this rank updates any of a parameter's elements."""
+        buffer, start, stop = self.home(parameter)
+        return buffer.shares is None or any(True for _ in buffer.owned(start, stop))
+
+    def of(self, parameter: Tensor) -> dict[str, Any]:
+        """The state that this rank has of a parameter: in its shape if it owns all of it, else a piece."""
+        if not self.owns(parameter):
+            return {}
+        shapes = self._shapes(parameter)
+        buffer, start, stop = self.home(parameter)
+        if not self._elementwise:
+            arrays = self._whole.setdefault(parameter, {})
+            for name, shape in shapes.items():
+                if name not in arrays:
+                    arrays[name] = self._zeros(buffer, shape)
+            return arrays
+        pieces = {name: self._piece(self._homes[parameter], name) for name in shapes}
+        whole = stop - start
+        return {
+            name: piece.reshape(shapes[name]) if piece.size == whole else piece
+            for name, piece in pieces.items()
+        }
+
+    def _piece(self, home: Home, name: str) -> Any:
+        """The owned elements' state, flat; a parameter's lie in one piece."""
+        buffer, start, stop = home
+        array = self.twin(buffer, name)
+        if buffer.shares is None:
+            return array[start:stop]
+        for first, last, place in buffer.owned(start, stop):
+            return array[place : place + last - first]
+        return array[:0]
+
+    def _own(self, parameter: Tensor, name: str) -> Any:
+        """What this rank has of a state, flat."""
+        if self._elementwise:
+            return self._piece(self._homes[parameter], name)
+        array = self._whole.get(parameter, {}).get(name)
+        if array is None:
+            buffer, start, stop = self._homes[parameter]
+            owned = buffer.shares is None or any(True for _ in buffer.owned(start, stop))
+            shape = self._shapes(parameter)[name] if owned else (0,)
+            with activated(buffer.device) as xp:
+                return xp.zeros(math.prod(shape), dtype=_state_dtype(buffer.dtype))
+        return array.reshape(-1)
+
+    def _read(self, parameter: Tensor, name: str, root: int | None = None) -> Any:
+        """All of a state in its shape, a copy. Collective: yes, where several ranks own it."""
+        buffer, start, stop = self._homes[parameter]
+        own, shape = self._own(parameter, name), self._shapes(parameter)[name]
+        follow(own)
+        if buffer.shares is None:
+            return own.copy().reshape(shape)
+        counts = buffer.shares.counts(start, stop)
+        if not self._elementwise:
+            counts = [math.prod(shape) if count else 0 for count in counts]
+        whole = buffer.shares.all_gather(own, counts, root)
+        return None if whole is None else whole.reshape(shape)
+
+    def collect(self, parameter: Tensor, root: int | None = None) -> dict[str, Any]:
+        """All of a parameter's state, copied; nothing on other ranks than the root, where one is given.
+
+        Collective: yes, where several ranks own it.
+        """
+        self.home(parameter)
+        found = {name: self._read(parameter, name, root) for name in self._shapes(parameter)}
+        return {name: array for name, array in found.items() if array is not None}
+
+    def pieces(self, parameter: Tensor) -> dict[str, Any]:
+        """What this rank owns of a parameter's state: flat copies, their starts, the wholes' shapes."""
+        buffer, start, stop = self.home(parameter)
+        first = next((first - start for first, _, _ in buffer.owned(start, stop)), 0)
+        found: dict[str, Any] = {}
+        for name, shape in self._shapes(parameter).items():
+            found[name] = self._own(parameter, name).copy()
+            found[shape_key(name)] = shape
+            found[piece_key(name)] = first if self._elementwise else 0
+        return found
+
+    def write(self, parameter: Tensor, name: str, value: Any) -> None:
+        """Take this rank's part of a whole state: a tensor or an array, on any device."""
+        array = value._data if isinstance(value, Tensor) else value
+        if array.__class__ not in ARRAY_MODULES:
+            array = np.asarray(array)
+        self.home(parameter)
+        self._write(parameter, name, to_device(array, parameter.device))
+
+    def _write(self, parameter: Tensor, name: str, values: Any) -> None:
+        if not self.owns(parameter):
+            return
+        buffer, start, stop = self._homes[parameter]
+        target = self.of(parameter)[name]
+        follow(target)
+        values = values.astype(target.dtype, copy=False).reshape(-1)
+        if self._elementwise:
+            first, last, _ = next(buffer.owned(start, stop), (start, start, 0))
+            values = values[first - start : last - start] if buffer.shares is not None else values
+        target[...] = values.reshape(target.shape)
+
+    def forget(self, parameter: Tensor) -> None:
+        """Let a parameter's state be what it was before its first step."""
+        self._whole.pop(parameter, None)
+        home = self.home(parameter)
+        for name in self._twins.get(home[0], {}):
+            piece = self._piece(home, name)
+            follow(piece)
+            piece[...] = 0

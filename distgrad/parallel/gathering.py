@@ -1,0 +1,90 @@
+"""Parameters whose elements are elsewhere, or on their way: whoever touches one gets them first.
+
+While a parameter is absent it is of a class whose ``_data`` asks the shares of its flat buffer to bring the
+elements, so that no reader can come too early, be it a module, an average of weights, or a user's print.
+Present again, it is of its own class and costs nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any, cast
+
+import numpy as np
+
+from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import Device, device_of
+
+__all__ = ["be_absent", "be_present"]
+
+_elements: Any = Tensor.__dict__["_data"]  # the slot itself
+
+
+class _Absent:
+    """What stands before a parameter's class while its elements are not at hand."""
+
+    __slots__ = ()
+    _present: type[Tensor]
+
+    @property
+    def _data(self) -> Any:
+        self.leaf_state().flat[0].shares.bring(self)  # type: ignore[attr-defined]
+        return _elements.__get__(self)
+
+    @_data.setter
+    def _data(self, value: Any) -> None:
+        _elements.__set__(self, value)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return _elements.__get__(self).shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return _elements.__get__(self).dtype
+
+    @property
+    def ndim(self) -> int:
+        return _elements.__get__(self).ndim
+
+    @property
+    def itemsize(self) -> int:
+        return _elements.__get__(self).itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return _elements.__get__(self).nbytes
+
+    @property
+    def device(self) -> Device:
+        return device_of(_elements.__get__(self))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        self._data  # noqa: B018
+        return copy.deepcopy(self, memo)
+
+    def __copy__(self) -> Any:
+        self._data  # noqa: B018
+        return copy.copy(self)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        self._data  # noqa: B018
+        return self.__reduce_ex__(protocol)
+
+
+@functools.cache
+def _absent(kind: Any) -> Any:
+    return type(kind.__name__, (_Absent, kind), {"__slots__": (), "_present": kind, "__doc__": kind.__doc__})
+
+
+def be_absent(parameter: Tensor) -> None:
+    """Let whoever touches the elements ask for them first."""
+    if not isinstance(parameter, _Absent):
+        parameter.__class__ = _absent(cast(Any, type(parameter)))
+
+
+def be_present(parameter: Tensor) -> None:
+    """Let the elements be read as they are."""
+    if isinstance(parameter, _Absent):
+        parameter.__class__ = parameter._present  # type: ignore[assignment]

@@ -1,0 +1,251 @@
+"""How the elements of flat buffers are spread over ranks, and handed out once their owners updated them.
+
+A buffer is cut into ranges that travel together, and each of these into a part a rank, in the order of the
+ranks: what a reduce-scatter leaves with each of them, and an all-gather brings together again. Rules that
+treat elements alike take any part. Those that need a parameter whole get parameters in a buffer of their own,
+in which those of one owner lie side by side within a range.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distgrad.autograd.flat import FlatBuffer
+from distgrad.autograd.tensor import Tensor
+from distgrad.backend.array_module import get_array_module
+from distgrad.backend.device import CPU, activated, follow
+from distgrad.backend.memory import release_pages
+from distgrad.backend.whole import BLOCK
+from distgrad.comm.base import Communicator
+from distgrad.comm.work import Work
+from distgrad.parallel.gathering import be_absent, be_present
+
+__all__ = ["Sharding", "assign_whole", "cut_evenly"]
+
+
+def assign_whole(sizes: Sequence[int], num_ranks: int) -> list[int]:
+    """An owner for each of several parameters, the largest first, each to the rank that has least.
+
+    Source: Graham, SIAM J. Appl. Math. 1969 (at most 4/3 of the best largest share).
+    """
+    owners = [0] * len(sizes)
+    loads = [(0, rank) for rank in range(num_ranks)]
+    for place in sorted(range(len(sizes)), key=lambda place: -sizes[place]):
+        load, owner = heapq.heappop(loads)
+        owners[place] = owner
+        heapq.heappush(loads, (load + sizes[place], owner))
+    return owners
+
+
+def cut_evenly(slices: Sequence[slice], stop: int, loads: list[int]) -> list[int]:
+    """Cut neighbours among ranks so that what each has comes to be equal.
+
+    Cuts lie at multiples of ``BLOCK`` elements from a parameter's start, as the norm is summed in those.
+
+    Args:
+        slices: the parameters' places.
+        stop: one past the range's end.
+        loads: what each rank has already; brought up to date.
+
+    Returns:
+        Where each rank's part starts, and the end.
+    """
+    start, size = slices[0].start, len(loads)
+    starts = [np.arange(each.start, max(each.stop, each.start + 1), BLOCK) for each in slices]
+    places = np.append(np.concatenate(starts), stop)
+    level = (sum(loads) + stop - start) / size
+    wanted = np.maximum(0.0, level - np.array(loads, float))
+    ideal = start + np.cumsum(wanted)[:-1] * ((stop - start) / max(wanted.sum(), 1.0))
+    after = np.minimum(np.searchsorted(places, ideal), len(places) - 1)
+    before = np.maximum(after - 1, 0)
+    nearest = np.where(ideal - places[before] < places[after] - ideal, places[before], places[after])
+    edges = [start, *nearest.tolist(), stop]
+    for rank, (first, last) in enumerate(itertools.pairwise(edges)):
+        loads[rank] += last - first
+    return edges
+
+
+class Sharding:
+    """Who owns what of one flat buffer: the :class:`~distgrad.autograd.flat.Shares` of data parallelism.
+
+    Args:
+        buffer: the storage.
+        parts: the numbers of the parameters that travel together.
+        owners: of each parameter, where each has one; None cuts ranges evenly, wherever that is.
+        loads: elements that each rank owns in other buffers; brought up to date.
+        comm: the ranks.
+        releases: give the memory of gradients that other ranks own back, once they are reduced.
+        keep_whole: is called with parameters that a rule needs whole.
+        offload_dir: a folder for the optimizer's state; None keeps it in memory.
+
+    Attributes:
+        owned: this rank's ranges.
+        releases: as given.
+    """
+
+    def __init__(
+        self,
+        buffer: FlatBuffer,
+        parts: Sequence[range],
+        owners: Sequence[int] | None,
+        loads: list[int],
+        comm: Communicator,
+        *,
+        releases: bool,
+        keep_whole: Callable[[Iterable[Tensor]], None],
+        offload_dir: str | None = None,
+    ) -> None:
+        self.buffer, self.comm, self.releases = buffer, comm, releases
+        self._parts = list(parts)
+        self._keep_whole = keep_whole
+        self._offload_dir = offload_dir
+        self._edges: list[list[int]] = []
+        for part in self._parts:
+            slices = [buffer.slices[number] for number in part]
+            stop = buffer.next_place(slices[-1].stop)
+            if owners is None:
+                self._edges.append(cut_evenly(slices, stop, loads))
+                continue
+            theirs = [owners[number] for number in part]
+            firsts = [np.searchsorted(theirs, rank) for rank in range(1, comm.size)]
+            cuts = [slices[first].start if first < len(slices) else stop for first in firsts]
+            self._edges.append([slices[0].start, *cuts, stop])
+        self._part_of = {place: number for number, part in enumerate(self._parts) for place in part}
+        self._place_of = {parameter: place for place, parameter in enumerate(buffer.parameters)}
+        own = (slice(edges[comm.rank], edges[comm.rank + 1]) for edges in self._edges)
+        self.owned: Sequence[slice] = [each for each in own if each.start < each.stop]
+        self._works: dict[int, Work] = {}  # of the parts that are being handed out
+        buffer.shares = self
+
+    # -- where parts lie
+
+    @property
+    def parts(self) -> list[range]:
+        """The numbers of the parameters that travel together."""
+        return self._parts
+
+    def edges(self, start: int) -> list[int]:
+        """Where each rank's part of the range that begins at ``start`` does, and the range's end."""
+        return next(edges for edges in self._edges if edges[0] == start)
+
+    def counts(self, start: int, stop: int) -> list[int]:
+        """How many of the elements ``start … stop - 1`` of one range each rank owns."""
+        for edges in self._edges:
+            if edges[0] <= start < edges[-1]:
+                pairs = itertools.pairwise(edges)
+                return [max(0, min(stop, last) - max(start, first)) for first, last in pairs]
+        return [0] * self.comm.size
+
+    def _ranges(self) -> Iterator[tuple[slice, slice, list[int]]]:
+        """Each range, this rank's part of it, and the lengths of all ranks' parts."""
+        for edges in self._edges:
+            lengths = [last - first for first, last in itertools.pairwise(edges)]
+            own = slice(edges[self.comm.rank], edges[self.comm.rank + 1])
+            yield slice(edges[0], edges[-1]), own, lengths
+
+    # -- what ranks tell each other
+
+    def all_gather(self, own: Any, counts: Sequence[int], root: int | None = None) -> Any:
+        """Every rank's elements behind one another, on all ranks, or on one, and None elsewhere.
+
+        Collective: yes; blocks: yes.
+        """
+        if root is not None:
+            found = self.comm.gather_v(own, root)
+            return None if found is None else get_array_module(own).concat(found)
+        with activated(self.buffer.device) as xp:
+            out = xp.zeros(sum(counts), dtype=own.dtype)
+        return self.comm.all_gather(own, out=out, counts=counts)
+
+    def exchange(self, numbers: NDArray[Any]) -> list[NDArray[Any]]:
+        """Every rank's numbers, of the host.
+
+        Collective: yes; blocks: yes.
+        """
+        found: list[NDArray[Any]] = self.comm.host.all_gather_v(numbers)
+        return found
+
+    def gather_gradients(self) -> None:
+        """Let every rank have the whole mean of the gradients.
+
+        Collective: yes; blocks: yes.
+        """
+        for whole, own, lengths in self._ranges():
+            grad = self.buffer.grad
+            follow(grad)
+            self.comm.all_gather(grad[own], out=grad[whole], counts=lengths)
+
+    def keep_whole(self, parameters: Iterable[Tensor]) -> None:
+        """From now on one rank owns all of each of these.
+
+        Collective: yes; blocks: yes.
+        """
+        self._keep_whole(parameters)
+
+    # -- parameters on their way
+
+    def hand_out(self, parameters: Iterable[Tensor]) -> None:
+        """Give every rank the owned elements of parameters that were updated, the first layers' first.
+
+        Collective: yes; blocks: no; whoever reads one of them waits.
+        """
+        if self.comm.size == 1:
+            return
+        updated = {self._part_of[self._place_of[parameter]] for parameter in parameters}
+        data, ranges = self.buffer.data, list(self._ranges())
+        follow(data)
+        for number in sorted(updated, reverse=True):
+            whole, own, lengths = ranges[number]
+            self._works[number] = self.comm.all_gather(
+                data[own], async_op=True, out=data[whole], counts=lengths
+            )
+            for place in self._parts[number]:
+                be_absent(self.buffer.parameters[place])
+
+    def bring(self, parameter: Tensor) -> None:
+        """Wait for a parameter's elements.
+
+        Collective: no; blocks: yes.
+        """
+        self._arrive(self._part_of[self._place_of[parameter]])
+
+    def settle(self) -> None:
+        """Wait until all that was handed out is in.
+
+        Collective: no; blocks: yes.
+        """
+        for number in list(self._works):
+            self._arrive(number)
+
+    def _arrive(self, number: int) -> None:
+        work = self._works.pop(number, None)
+        if work is not None:
+            work.wait()
+        for place in self._parts[number]:
+            be_present(self.buffer.parameters[place])
+
+    # -- memory
+
+    def release_gradients(self, start: int) -> None:
+        """Give back the memory of the gradients in the range from ``start`` that other ranks own.
+
+        Collective: no; blocks: no.
+        """
+        edges, rank = self.edges(start), self.comm.rank
+        for others in (slice(start, edges[rank]), slice(edges[rank + 1], edges[-1])):
+            release_pages(self.buffer.grad[others])
+
+    def zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """Memory for an optimizer's state: where the parameters lie, or in a file that has no name."""
+        if self._offload_dir is not None and self.buffer.device == CPU and 0 not in shape:
+            with tempfile.TemporaryFile(dir=self._offload_dir) as file:
+                return np.memmap(file, dtype, "w+", shape=shape).view(np.ndarray)
+        with activated(self.buffer.device) as xp:
+            return xp.zeros(shape, dtype=dtype)
