@@ -14,20 +14,20 @@ from distgrad.autograd.flat import FlatBuffer, gradient_arrays
 from distgrad.autograd.graph import next_number
 from distgrad.autograd.modes import is_grad_enabled
 from distgrad.autograd.tensor import FLOATING, Tensor
-from distgrad.backend.device import CPU, Device
 from distgrad.backend.rng import default_generator
 from distgrad.backend.whole import all_finite
 from distgrad.comm.base import Communicator
-from distgrad.errors import CommMismatchError, DeviceError, GraphError, OptionError
+from distgrad.errors import GraphError
 from distgrad.names.lacking import unexpected
 from distgrad.nn.module import Module
 from distgrad.nn.utils.gradients import clip_grad_norm_
 from distgrad.parallel.buckets import Hook, store, suitable_cap, time_all_reduce
+from distgrad.parallel.checks import check_devices, check_options, check_same_module
 from distgrad.parallel.compress import Payoff
 from distgrad.parallel.exact import Shards
 from distgrad.parallel.ranks import find_ranks
 from distgrad.parallel.reducer import ForwardPass, Reducer
-from distgrad.parallel.replicas import average, broadcast, checksums
+from distgrad.parallel.replicas import average, broadcast, compare_checksums, gather_checksums
 from distgrad.parallel.sharded import ShardedStorage
 from distgrad.parallel.statistics import Statistics
 from distgrad.trace import span
@@ -112,12 +112,8 @@ class DistributedDataParallel(Module):
         super().__init__()
         if unknown:
             raise unexpected("DistributedDataParallel", next(iter(unknown)))
-        if weigh_by not in ("samples", "ranks"):
-            raise OptionError(
-                f"DistributedDataParallel: weigh_by must be 'samples' or 'ranks', got {weigh_by!r}"
-            )
         others = {"bucket_cap_mb": bucket_cap_mb, "hook": hook, "average_buffers": average_buffers}
-        _check_exact(exact, shards, others | {"weigh_by": None if weigh_by == "samples" else weigh_by})
+        check_options(exact, shards, others, weigh_by, shard, offload_dir)
         self.module = module
         self.weigh_by = weigh_by
         self.comm = comm if isinstance(comm, Communicator) else find_ranks(module, comm)
@@ -131,16 +127,12 @@ class DistributedDataParallel(Module):
         if shards is not None:
             seed = self.comm.broadcast_object(default_generator.seed)
             self._shards = Shards(module, self.comm, shards, seed)
-        if offload_dir is not None and shard is None:
-            raise OptionError(
-                "DistributedDataParallel: offload_dir keeps an owner's state; give shard='optimizer' too"
-            )
         self._sharded = (
             None if shard is None else ShardedStorage(shard, self.comm, self._lay_out_anew, offload_dir)
         )
         self._parameters_by_name = list(module.named_parameters())
-        self._check_same_module()
-        self._device = self._check_devices()
+        check_same_module(self._parameters_by_name, self.comm)
+        self._device = check_devices(self._parameters_by_name, self.comm, exact)
         self._cap_bytes = self._find_cap(bucket_cap_mb)
         self._planned: list[bool] = []
         self._reducer: Reducer | None = None
@@ -174,41 +166,6 @@ class DistributedDataParallel(Module):
         if not passes:
             raise GraphError("batch_weight: there was no forward pass yet; set it after calling the module")
         return passes[-1]
-
-    def _check_same_module(self) -> None:
-        own = [(name, str(p.dtype), p.shape) for name, p in self._parameters_by_name]
-        for rank, theirs in enumerate(self.comm.all_gather_object(own)):
-            if theirs == own:
-                continue
-            first = next(
-                (pair for pair in zip(own, theirs, strict=False) if pair[0] != pair[1]),
-                (f"{len(own)} parameters", f"{len(theirs)} parameters"),
-            )
-            raise CommMismatchError(
-                f"DistributedDataParallel: modules differ; rank {self.comm.rank} has {first[0]}, "
-                f"rank {rank} has {first[1]}; build the same module on every rank"
-            )
-
-    def _check_devices(self) -> Device:
-        """Where the parameters lie that want gradients: where the communicator's arrays do."""
-        wanting = [(name, p.device) for name, p in self._parameters_by_name if p.requires_grad]
-        for name, device in wanting:
-            if not self.comm.takes(device):
-                way = (
-                    "move the module first, module.to('cuda')"
-                    if device == CPU
-                    else "call dg.comm.init('nccl') first, or move the module to this rank's GPU"
-                )
-                raise DeviceError(
-                    f"DistributedDataParallel: {name} lies on {device}, whose arrays the {self.comm.backend} "
-                    f"communicator '{self.comm.group}' of rank {self.comm.rank} does not exchange; {way}"
-                )
-            if self._shards is not None and device != CPU:
-                raise DeviceError(
-                    f"DistributedDataParallel: exact=True gives the same bits on CPUs, but {name} lies on "
-                    f"{device}; leave exact and shards out, or move the module with .cpu()"
-                )
-        return wanting[0][1] if wanting else CPU
 
     def _find_cap(self, bucket_cap_mb: float | None) -> float:
         if bucket_cap_mb is not None:
@@ -466,24 +423,14 @@ class DistributedDataParallel(Module):
                 which all agreed.
         """
         start_s = time.perf_counter()
-        names, parameters = zip(*self._parameters_by_name, strict=True)
         statistics = self.stats()
-        own = np.append(checksums(parameters), int(statistics.computing_s * 1e9))
-        gathered = self.comm.host.all_gather(own)
+        counted_ns = int(statistics.computing_s * 1e9)
+        gathered = gather_checksums(
+            [parameter for _, parameter in self._parameters_by_name], self.comm, counted_ns
+        )
         statistics.comparing_s += time.perf_counter() - start_s
         statistics.slowest_rank = int(np.argmax(gathered[:, -1]))
-        differs = np.any(gathered[:, :-1] != gathered[0, :-1], axis=0)
-        if differs.any():
-            first = int(np.argmax(differs))
-            ranks: dict[int, list[int]] = {}
-            for rank, checksum in enumerate(gathered[:, first].tolist()):
-                ranks.setdefault(checksum, []).append(rank)
-            raise CommMismatchError(
-                f"replicas differ in {int(differs.sum())} of {len(names)} parameters, first in "
-                f"{names[first]}; ranks {' against '.join(map(str, ranks.values()))}; all agreed last at "
-                f"step {self._agreed_step}. Every rank must make the same updates: look for random numbers, "
-                "data or options that enter an update on one rank only"
-            )
+        compare_checksums(gathered[:, :-1], [name for name, _ in self._parameters_by_name], self._agreed_step)
         self._agreed_step = self.reducer.num_steps
 
     @contextmanager
@@ -513,15 +460,6 @@ class DistributedDataParallel(Module):
         if reset:
             self.reducer.statistics = Statistics()
         return statistics
-
-
-def _check_exact(exact: bool, shards: int | None, others: dict[str, Any]) -> None:
-    if exact != (shards is not None) or (exact and any(others.values())):
-        given = ", ".join(f"{name}={value}" for name, value in others.items())
-        raise OptionError(
-            "DistributedDataParallel: exact=True goes with shards=, the number of parts of a batch, and "
-            f"without {', '.join(others)}; got exact={exact}, shards={shards}, {given}"
-        )
 
 
 def _num_samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, Device, activated, to_device
 from distgrad.comm.base import Communicator
+from distgrad.errors import CommMismatchError
 from distgrad.nn.module import Module
 from distgrad.nn.parameter import write
 
-__all__ = ["average", "broadcast", "checksums", "parameter_hash"]
+__all__ = ["average", "broadcast", "checksums", "compare_checksums", "gather_checksums", "parameter_hash"]
 
 _BLOCK_ELEMENTS = 1 << 22  # of a checksum's temporaries on a device
 
@@ -94,6 +95,43 @@ def checksums(tensors: Sequence[Tensor]) -> NDArray[np.int64]:
                 sums = xp.stack([_checksum(xp, array) for array in arrays])
                 found[places] = to_device(sums, CPU).view(np.int64)
     return found
+
+
+def gather_checksums(tensors: Sequence[Tensor], comm: Communicator, number: int) -> NDArray[np.int64]:
+    """Every rank's checksums, and behind them a number of its own, ``[size, len(tensors) + 1]``.
+
+    Collective: yes; blocks: yes, on a GPU until it is there.
+    """
+    gathered: NDArray[np.int64] = comm.host.all_gather(np.append(checksums(tensors), number))
+    return gathered
+
+
+def compare_checksums(gathered: NDArray[np.int64], names: Sequence[str], agreed_step: int) -> None:
+    """See whether all ranks have the same checksums.
+
+    Collective: no; blocks: no.
+
+    Args:
+        gathered: ``[size, parameters]``.
+        names: of the parameters.
+        agreed_step: at which all agreed last.
+
+    Raises:
+        CommMismatchError: they do not, with the first parameter that differs and the ranks.
+    """
+    differs = np.any(gathered != gathered[0], axis=0)
+    if not differs.any():
+        return
+    first = int(np.argmax(differs))
+    ranks: dict[int, list[int]] = {}
+    for rank, checksum in enumerate(gathered[:, first].tolist()):
+        ranks.setdefault(checksum, []).append(rank)
+    raise CommMismatchError(
+        f"replicas differ in {int(differs.sum())} of {len(names)} parameters, first in "
+        f"{names[first]}; ranks {' against '.join(map(str, ranks.values()))}; all agreed last at "
+        f"step {agreed_step}. Every rank must make the same updates: look for random numbers, "
+        "data or options that enter an update on one rank only"
+    )
 
 
 def _checksum(xp: Any, array: Any) -> Any:
