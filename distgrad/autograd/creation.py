@@ -12,7 +12,7 @@ from distgrad.autograd.dispatch import CREATORS, operations
 from distgrad.autograd.ops.move import moved
 from distgrad.autograd.porting import one_shape
 from distgrad.autograd.tensor import FLOATING, Tensor
-from distgrad.backend.array_module import ARRAY_MODULES
+from distgrad.backend.array_module import ARRAY_MODULES, HOST_ARRAYS
 from distgrad.backend.device import (
     CPU,
     Device,
@@ -67,7 +67,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     """
     array = _to_array(data, dtype)
     target = _place(array, device)
-    if target == CPU and array.__class__ is np.ndarray:
+    if target == CPU and array.__class__ in HOST_ARRAYS:
         return Tensor(np.array(array, copy=True), requires_grad)
     sent: Any = to_device(array, target)
     return Tensor(sent.copy() if sent is array else sent, requires_grad)
@@ -116,9 +116,9 @@ def _to_array(data: Any, dtype: Any, copy: bool | None = None) -> np.ndarray:
                 f"asarray: copy=False, but {data.dtype} must be copied to lie as kernels want it"
             )
         data = entered
-    if data.__class__ is not np.ndarray and hasattr(data, "__dlpack__"):
+    if data.__class__ not in HOST_ARRAYS and hasattr(data, "__dlpack__"):
         data = _shared(data, None)
-        if data.__class__ is not np.ndarray:  # on a device
+        if data.__class__ not in HOST_ARRAYS:  # on a device
             return data if dtype is None or data.dtype == dtype else data.astype(dtype)
     kinds = _kinds(data)
     numbers = kinds <= DEFAULTS.keys()
@@ -158,7 +158,7 @@ def _shared(x: Any, copy: bool | None) -> Any:
 
 def _place(array: Any, device: Any) -> Device:
     """The device that is meant: None means where an array of a GPU lies, else the default one."""
-    if device is None and array.__class__ is not np.ndarray:
+    if device is None and array.__class__ not in HOST_ARRAYS:
         return device_of(array)
     return resolve(device)
 
@@ -197,7 +197,7 @@ def _kinds(data: Any) -> set[Any]:
     if isinstance(data, list | tuple):
         return set().union(*map(_kinds, data))
     if hasattr(data, "dtype"):
-        if data.__class__ in ARRAY_MODULES and data.__class__ is not np.ndarray:
+        if data.__class__ in ARRAY_MODULES and data.__class__ not in HOST_ARRAYS:
             raise DeviceError(
                 f"tensor: a list holds an array on {device_of(data)}; join them with dg.stack, or use .cpu()"
             )

@@ -33,7 +33,7 @@ from distgrad.autograd.modes import modes
 from distgrad.autograd.porting import wrong_arguments
 from distgrad.autograd.primitive import REGISTRY, Composite, Primitive, Reject, Sample
 from distgrad.autograd.tensor import OPERANDS, Tensor, constant, share
-from distgrad.backend.array_module import ARRAY_MODULES, ArrayModule, add_formula
+from distgrad.backend.array_module import ARRAY_MODULES, HOST_ARRAYS, ArrayModule, add_formula
 from distgrad.backend.device import Device, device_of, follow
 from distgrad.backend.kernels.table import accelerated
 from distgrad.backend.numpy import numpy_module
@@ -59,7 +59,7 @@ CREATORS: dict[str, Callable[..., Tensor]] = {}
 
 def operations_for(array: Any) -> ArrayModule:
     """The operations whose creation functions make tensors where ``array`` lies."""
-    if array.__class__ is np.ndarray or array.__class__ not in ARRAY_MODULES:  # NumPy's scalars
+    if array.__class__ in HOST_ARRAYS or array.__class__ not in ARRAY_MODULES:  # NumPy's scalars
         return operations
     follow(array)
     return _operations_on(device_of(array))
@@ -275,7 +275,7 @@ def tensors(record: Composite, values: Sequence[Any]) -> list[Any]:
     for place, value in enumerate(found):
         if isinstance(value, _NUMBERS):
             dtype = result_dtype(*dtypes, value)
-            if not others or others[0].__class__ is np.ndarray:
+            if not others or others[0].__class__ in HOST_ARRAYS:
                 found[place] = Tensor(np.asarray(value, dtype))
             else:
                 found[place] = operations_for(others[0]).full((), value, dtype=dtype)
@@ -307,7 +307,7 @@ def pick(record: Primitive, *values: Any) -> ArrayModule:
     first = arrays[0]
     if len(arrays) > 1:
         check_devices(record, arrays)
-    if first.__class__ is not np.ndarray:
+    if first.__class__ not in HOST_ARRAYS:
         follow(first)
     return ARRAY_MODULES[first.__class__]
 

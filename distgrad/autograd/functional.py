@@ -14,7 +14,7 @@ from distgrad.autograd.graph import Arithmetic, Leaf, Node, OutputNode, run_back
 from distgrad.autograd.modes import modes
 from distgrad.autograd.primitive import Primitive
 from distgrad.autograd.tensor import Tensor, make_tensor
-from distgrad.backend.array_module import ARRAY_MODULES
+from distgrad.backend.array_module import ARRAY_MODULES, HOST_ARRAYS
 from distgrad.backend.device import follow
 from distgrad.errors import DTypeError, GraphError, ShapeError
 
@@ -165,7 +165,7 @@ class TensorArithmetic:
 
 def _one(like: Any) -> Any:
     """The gradient of a loss: 1, where and as the loss is."""
-    if like.__class__ is np.ndarray:
+    if like.__class__ in HOST_ARRAYS:
         return np.array(1, like.dtype).reshape(like.shape)
     return _ON_ARRAYS.choose(like).ones(like.shape, dtype=like.dtype)
 

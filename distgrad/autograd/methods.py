@@ -57,6 +57,7 @@ from distgrad.autograd.ops import (  # noqa: F401 (importing them registers thei
 from distgrad.autograd.ops.move import destination, is_pinned, moved, pinned
 from distgrad.autograd.porting import Elsewhere
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.array_module import HOST_ARRAYS
 from distgrad.backend.device import CPU, Device, to_device
 from distgrad.errors import DeviceError, DTypeError, GraphError, ShapeError
 from distgrad.names.hints import HINTS
@@ -129,7 +130,7 @@ def _on_host(tensor: Tensor, where: str) -> np.ndarray:
     Raises:
         DeviceError: it lies elsewhere.
     """
-    if tensor._data.__class__ is not np.ndarray and tensor.device != CPU:
+    if tensor._data.__class__ not in HOST_ARRAYS and tensor.device != CPU:
         raise DeviceError(
             f"{where}: expected a tensor on the CPU, got one on {tensor.device}; call .cpu() first"
         )

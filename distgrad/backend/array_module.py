@@ -10,11 +10,13 @@ import numpy as np
 
 __all__ = [
     "ARRAY_MODULES",
+    "HOST_ARRAYS",
     "ArrayModule",
     "add_formula",
     "complete",
     "get_array_module",
     "register_array_module",
+    "register_host_array",
 ]
 
 
@@ -79,6 +81,16 @@ class ArrayModule:
 
 #: Array modules by class of array; Python numbers go with whatever they meet.
 ARRAY_MODULES: dict[type, ArrayModule] = {}
+
+
+#: Classes of arrays in the host's memory that kernels take: NumPy's, and that of who records computations.
+HOST_ARRAYS: set[Any] = {np.ndarray}
+
+
+def register_host_array(array_type: type) -> None:
+    """Compute on arrays of a subclass of NumPy's as on NumPy's own; results are what NumPy makes of them."""
+    HOST_ARRAYS.add(array_type)
+    ARRAY_MODULES[array_type] = ARRAY_MODULES[np.ndarray]
 
 
 def get_array_module(array: Any) -> ArrayModule:

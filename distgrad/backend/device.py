@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.backend.array_module import ARRAY_MODULES, ArrayModule
+from distgrad.backend.array_module import ARRAY_MODULES, HOST_ARRAYS, ArrayModule
 from distgrad.errors import DeviceError, DTypeError
 
 __all__ = [
@@ -403,7 +403,7 @@ def native(array: Any) -> Any:
     Raises:
         DTypeError: a masked array, whose mask would be lost.
     """
-    if array.__class__ is np.ndarray:
+    if array.__class__ in HOST_ARRAYS:
         if array.dtype.isnative and array.flags.aligned:
             return array
     elif not isinstance(array, np.ndarray):

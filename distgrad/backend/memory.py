@@ -5,16 +5,20 @@ one fault each, for the next one: a training step that allocates the same tempor
 a third of its time there. Raising two thresholds keeps the pages. ``DISTGRAD_KEEP_MEMORY=0`` turns it off.
 
 On a C library without ``mallopt`` (musl, macOS) nothing is changed: those keep freed blocks by themselves.
+
+What kernels write on the host comes from :data:`host_memory`, so that memory can be planned in one place.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-__all__ = ["keep_freed_memory", "release_pages"]
+__all__ = ["HostMemory", "host_memory", "keep_freed_memory", "release_pages"]
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -52,3 +56,46 @@ def release_pages(array: np.ndarray) -> None:
     stop = (array.ctypes.data + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
     if stop > start and madvise(start, stop - start, _MADV_REMOVE):  # shared memory alone knows it
         madvise(start, stop - start, _MADV_DONTNEED)
+
+
+class HostMemory:
+    """Arrays for the results and temporaries of kernels.
+
+    Attributes:
+        empty: ``empty(shape, dtype)`` allocates them all; it can be put in another's place.
+    """
+
+    def __init__(self) -> None:
+        self.empty: Callable[..., np.ndarray] = np.empty
+
+    def zeros(self, shape: Any, dtype: Any = np.float64) -> np.ndarray:
+        """An array of zeros."""
+        return self.full(shape, 0, dtype)
+
+    def ones(self, shape: Any, dtype: Any = np.float64) -> np.ndarray:
+        """An array of ones."""
+        return self.full(shape, 1, dtype)
+
+    def full(self, shape: Any, value: Any, dtype: Any) -> np.ndarray:
+        """An array that holds one value."""
+        out = self.empty(shape, dtype)
+        out.fill(value)
+        return out
+
+    def empty_like(self, x: np.ndarray) -> np.ndarray:
+        """An array of the same shape and dtype, with its axes in the same order in memory."""
+        if x.flags.c_contiguous:
+            return self.empty(x.shape, x.dtype)
+        order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
+        out = self.empty([x.shape[axis] for axis in order], x.dtype)
+        return out.transpose([order.index(axis) for axis in range(x.ndim)])
+
+    def zeros_like(self, x: np.ndarray) -> np.ndarray:
+        """The same, of zeros."""
+        out = self.empty_like(x)
+        out.fill(0)
+        return out
+
+
+#: This process's.
+host_memory = HostMemory()

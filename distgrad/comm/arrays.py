@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distgrad.backend.array_module import HOST_ARRAYS
 from distgrad.backend.device import owner_of
 from distgrad.errors import CommError, DTypeError, ShapeError
 
@@ -61,7 +62,7 @@ def flat_numbers(verb: str, x: NDArray[Any], op: str, *, overwritten: bool = Fal
         DTypeError: ``op`` does not take its dtype.
         CommError: there is no such ``op``, or ``x`` is to be ``overwritten`` and cannot be.
     """
-    if x.__class__ is np.ndarray and x.dtype in _USUAL and op in REDUCTIONS:
+    if x.__class__ in HOST_ARRAYS and x.dtype in _USUAL and op in REDUCTIONS:
         flags = x.flags
         if flags.c_contiguous and (flags.writeable or not overwritten):
             return x if x.ndim == 1 else x.reshape(-1)

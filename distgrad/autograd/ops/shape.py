@@ -11,7 +11,8 @@ from distgrad.autograd.casting import meet
 from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.shape_rules import Shape, normalize_axes, same_shape
 from distgrad.autograd.primitive import Reject, Sample
-from distgrad.backend.device import CPU, at_hand, device_of, plain, resolve, to_device
+from distgrad.backend.array_module import HOST_ARRAYS
+from distgrad.backend.device import CPU, at_hand, device_of, memory_of, plain, resolve, to_device
 from distgrad.errors import AxisError, DeviceError, DTypeError, OptionError, ShapeError
 
 
@@ -364,12 +365,12 @@ def unstack(xp: Any, x: Array, /, *, axis: int = 0) -> tuple[Array, ...]:
 def _whole(parts: tuple[Array, ...], axis: int) -> Any:
     """The array whose parts these are, on the host and in their order; None where there is none."""
     first = parts[0]
-    if len(parts) < 2 or any(x.__class__ is not np.ndarray or x.base is None for x in parts):
+    if len(parts) < 2 or any(x.__class__ not in HOST_ARRAYS or x.base is None for x in parts):
         return None
     places = [x.__array_interface__["data"][0] for x in parts]
     step = places[1] - places[0]
     for i, x in enumerate(parts):
-        alike = x.base is first.base and x.shape == first.shape and x.strides == first.strides
+        alike = memory_of(x) is memory_of(first) and x.shape == first.shape and x.strides == first.strides
         if not alike or x.dtype is not first.dtype or places[i] != places[0] + i * step or step <= 0:
             return None
     where = axis % (first.ndim + 1)

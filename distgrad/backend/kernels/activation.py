@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.backend.kernels.support import exp, is_plain, kernel, lower_normal
+from distgrad.backend.memory import host_memory
 from distgrad.backend.threads import run_parts
 
 _PART = 1 << 15  # elements worth a thread
@@ -97,7 +98,7 @@ def _mapped(kernel: Any, *arrays: Any) -> Any:
     """The kernel over all elements, into a new array."""
     if not is_plain(*arrays) or arrays[0].shape != arrays[-1].shape:
         return None
-    out = np.empty_like(arrays[0])
+    out = host_memory.empty_like(arrays[0])
     flat = [x.reshape(-1) for x in (*arrays, out)]
     run_parts(lambda start, stop: kernel(*(x[start:stop] for x in flat)), out.size, _PART)
     return out

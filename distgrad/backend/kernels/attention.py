@@ -18,6 +18,7 @@ from distgrad.backend.kernels.panel import (
     row_at,
 )
 from distgrad.backend.kernels.support import exp, jit, kernel, maximum
+from distgrad.backend.memory import host_memory
 from distgrad.backend.threads import run_parts
 
 _SHORT_KEYS = 128
@@ -184,8 +185,8 @@ def _like(x: Any, features: int) -> Any:
     """An empty array with the axes of x, whose memory has the order of x's."""
     batch, heads, length, _ = x.shape
     if x.strides[1] < x.strides[2]:
-        return np.empty((batch, length, heads, features), x.dtype).transpose(0, 2, 1, 3)
-    return np.empty((batch, heads, length, features), x.dtype)
+        return host_memory.empty((batch, length, heads, features), x.dtype).transpose(0, 2, 1, 3)
+    return host_memory.empty((batch, heads, length, features), x.dtype)
 
 
 def _beside_each_other(q: Any, k: Any, v: Any) -> Any:
@@ -198,7 +199,7 @@ def _beside_each_other(q: Any, k: Any, v: Any) -> Any:
     if not alike or step <= 0 or v.ctypes.data - k.ctypes.data != step:
         return [_like(x, x.shape[3]) for x in (q, k, v)]
     parts = np.lib.stride_tricks.as_strided(q, (3, *q.shape), (step, *q.strides), writeable=False)
-    return list(np.empty_like(parts, order="K", subok=False))
+    return list(host_memory.empty_like(parts))
 
 
 def _batches(start: int, stop: int, heads: int) -> list[tuple[slice, slice]]:

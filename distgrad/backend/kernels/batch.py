@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from distgrad.backend.kernels.support import is_plain, jit, kernel, writable
+from distgrad.backend.memory import host_memory
 from distgrad.backend.threads import run_parts
 
 _PART = 1 << 15  # elements worth a thread
@@ -96,10 +95,10 @@ def batch_norm(x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
     rows = _channels(x, weight, bias)
     if rows is None:
         return None
-    y, moments = np.empty_like(rows), np.empty((2, rows.shape[1]), x.dtype)
+    y, moments = host_memory.empty_like(rows), host_memory.empty((2, rows.shape[1]), x.dtype)
     channels = rows.shape[1]
-    scale = np.ones(channels, x.dtype) if weight is None else weight
-    shift = np.zeros(channels, x.dtype) if bias is None else bias
+    scale = host_memory.ones(channels, x.dtype) if weight is None else weight
+    shift = host_memory.zeros(channels, x.dtype) if bias is None else bias
     run_parts(
         lambda start, stop: _forward(start, stop, rows, scale, shift, x.dtype.type(eps), y, moments),
         channels,
@@ -115,8 +114,8 @@ def batch_norm_gradient(gradients: Any, x: Any, weight: Any, eps: float, needs: 
     if rows is None or not is_plain(x, g) or any(each.any() for each in statistics):
         return None
     channels = rows.shape[1]
-    scale = np.ones(channels, x.dtype) if weight is None else weight
-    g_x = np.empty_like(rows)
+    scale = host_memory.ones(channels, x.dtype) if weight is None else weight
+    g_x = host_memory.empty_like(rows)
     g_weight, g_bias = (writable(home, (channels,), x.dtype) for home in into[1:])
     upper = g.reshape(rows.shape)
     run_parts(

@@ -27,6 +27,7 @@ from distgrad.backend.kernels.grid import (
 )
 from distgrad.backend.kernels.support import is_plain, kernel
 from distgrad.backend.kernels.tile import ROWS, multiply_tile, pack_rows, tile_columns
+from distgrad.backend.memory import host_memory
 from distgrad.backend.products import run_stack
 from distgrad.backend.threads import run_parts
 
@@ -100,8 +101,8 @@ def _run(images: Any, part: Part, bias: Any, y: Any) -> None:
     channels = images.shape[1] // len(part.weight)
 
     def run(start: int, stop: int) -> None:
-        places = np.zeros(channels * grid.size + grid.columns + 2 * width, y.dtype)
-        sums = np.empty((tiles * ROWS, -(-lines * grid.columns // width) * width), y.dtype)
+        places = host_memory.zeros(channels * grid.size + grid.columns + 2 * width, y.dtype)
+        sums = host_memory.empty((tiles * ROWS, -(-lines * grid.columns // width) * width), y.dtype)
         _correlate(
             *(images[start:stop], grid.lead, grid.step, grid.rows, grid.columns, places),
             *(part.weight, part.offsets, part.start, part.step, part.shape, lines, width, sums),
@@ -127,7 +128,7 @@ def convolution(
         return None
     if bias is not None and bias.shape != weight.shape[:1]:
         return None
-    y = np.empty(setting.y, x.dtype)
+    y = host_memory.empty(setting.y, x.dtype)
     if setting.bare:
         _multiply_planes(weight.reshape(setting.weight[:2]), planes(x), planes(y))
         if bias is not None:
@@ -137,7 +138,7 @@ def convolution(
     taps = [setting.place(grid, *tap) for tap in np.ndindex(*kernel)]
     offsets = byte_offsets(taps, inputs, grid.size, x.itemsize)
     panels = pack_rows(weight.reshape(groups, outputs // groups, -1))
-    shifts = np.zeros(outputs, x.dtype) if bias is None else bias
+    shifts = host_memory.zeros(outputs, x.dtype) if bias is None else bias
     _run(x.reshape(setting.x), Part(grid, panels, offsets, (0, 0), (1, 1), setting.y[2:]), shifts, y)
     return y.reshape(*y.shape[:2], *y.shape[6 - x.ndim :])
 
@@ -174,7 +175,7 @@ def convolution_input(
     if setting is None or not is_plain(cotangent, weight) or cotangent.size != np.prod(setting.y):
         return None
     if setting.bare:
-        x = np.empty(shape, weight.dtype)
+        x = host_memory.empty(shape, weight.dtype)
         _multiply_planes(weight.reshape(setting.weight[:2]).T, planes(cotangent), planes(x))
         return x
     axes = [
@@ -189,7 +190,7 @@ def convolution_input(
     counts = tuple(max(phase.number for phase in phases) for phases in axes)
     grid = make_grid(setting.y[2:], lead, (1, 1), counts, far)  # type: ignore[arg-type]
     images, matrix = cotangent.reshape(setting.y), weight.reshape(groups, -1, *setting.weight[1:])
-    x, nothing = np.empty(setting.x, weight.dtype), np.zeros(setting.x[1], weight.dtype)
+    x, nothing = host_memory.empty(setting.x, weight.dtype), host_memory.zeros(setting.x[1], weight.dtype)
     for rows, columns in itertools.product(*axes):
         where = (
             ...,

@@ -15,6 +15,7 @@ from distgrad.backend.kernels.grid import Setting, byte_offsets, make_setting, p
 from distgrad.backend.kernels.product import product, product_address
 from distgrad.backend.kernels.support import is_plain, jit, kernel, writable
 from distgrad.backend.kernels.tile import ROWS, multiply_tile, tile_columns
+from distgrad.backend.memory import host_memory
 from distgrad.backend.products import run_blocks
 from distgrad.backend.threads import run_parts
 
@@ -147,7 +148,7 @@ def bias_gradient(g: Any, into: Any) -> Any:
     if g.ndim < 2 or g.size == 0 or not is_plain(g):
         return None
     rows, channels = g.reshape(*g.shape[:2], -1), g.shape[1]
-    sums = np.zeros(channels)
+    sums = host_memory.zeros(channels)
     run_parts(
         lambda start, stop: _sum_channels(start, stop, rows, sums), channels, _PART * channels // g.size + 1
     )
@@ -159,7 +160,7 @@ def bias_gradient(g: Any, into: Any) -> Any:
 def _in_runs(images: Any, shape: tuple[int, ...], run: Callable[[slice, Any], None]) -> Any:
     """Sum of what ``run(images, into)`` adds up, in at most 8 runs whose borders don't depend on threads."""
     count = min(len(images), 8)
-    parts = np.zeros((count, *shape), images.dtype)
+    parts = host_memory.zeros((count, *shape), images.dtype)
     edges = [len(images) * i // count for i in range(count + 1)]
 
     def run_some(start: int, stop: int) -> None:
@@ -183,8 +184,8 @@ def _by_places(g: Any, images: Any, setting: Setting) -> Any:
     offsets = np.arange(lines * grid.columns, dtype=np.int64) * (inputs * images.itemsize)
 
     def run(some: slice, w: Any) -> None:
-        places = np.zeros(inputs * (grid.size + grid.columns) + 2 * width, images.dtype)
-        panels = np.zeros((tiles, lines * grid.columns, ROWS), images.dtype)
+        places = host_memory.zeros(inputs * (grid.size + grid.columns) + 2 * width, images.dtype)
+        panels = host_memory.zeros((tiles, lines * grid.columns, ROWS), images.dtype)
         _sum_places(
             *(g[some], images[some], grid.lead, grid.step, grid.rows, grid.columns, places, panels),
             *(offsets, runs, length, lines, width, w, one),
@@ -205,9 +206,9 @@ def _by_patches(g: Any, images: Any, setting: Setting) -> Any:
     offsets = np.arange(lines * grid.columns, dtype=np.int64) * (outputs * images.itemsize)
 
     def run(some: slice, w: Any) -> None:
-        places = np.zeros(inputs * grid.size + grid.columns + 2 * width, images.dtype)
-        upper = np.zeros(g.shape[2] * grid.columns * outputs + width, images.dtype)
-        panels = np.zeros((tiles, lines * grid.columns, ROWS), images.dtype)
+        places = host_memory.zeros(inputs * grid.size + grid.columns + 2 * width, images.dtype)
+        upper = host_memory.zeros(g.shape[2] * grid.columns * outputs + width, images.dtype)
+        panels = host_memory.zeros((tiles, lines * grid.columns, ROWS), images.dtype)
         _sum_patches(
             *(g[some], images[some], grid.lead, grid.step, grid.rows, grid.columns, places, upper, panels),
             *(offsets, table, lines, width, w, one),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.backend.kernels.support import is_plain, jit, kernel
+from distgrad.backend.memory import host_memory
 from distgrad.backend.threads import run_parts
 
 _PART = 1 << 12  # blocks of words worth a thread
@@ -105,13 +106,13 @@ def dropout(x: Any, *, state: tuple[int, int, int], p: float) -> Any:
     bits = _BITS[x.dtype.char]
     level = int(np.ceil(float(kind(p)) * 2.0**bits))
     kept = kind(1.0 / (1.0 - p) if p < 1.0 else 0.0)
-    y = np.empty_like(x)
+    y = host_memory.empty_like(x)
     flat, out = x.reshape(-1), y.reshape(-1)
     per_block = 8 * _WORDS // x.itemsize
 
     def run(start: int, stop: int) -> None:
         part = slice(start * per_block, stop * per_block)
-        words = np.empty(_WORDS * _BATCH, np.uint64)
+        words = host_memory.empty(_WORDS * _BATCH, np.uint64)
         draws = words.view(f"u{x.itemsize}")
         shift = draws.dtype.type(8 * x.itemsize - bits)
         _dropout(flat[part], out[part], words, draws, shift, key, counter, start, level, kept)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.backend.kernels.support import is_plain, kernel, writable
+from distgrad.backend.memory import host_memory
 from distgrad.backend.threads import run_parts
 
 _PART = 1 << 14  # elements worth a thread
@@ -46,7 +47,7 @@ def _add_up(cotangent: Any, index: Any, unused: int, out: Any) -> Any:
 
 def embedding_weight(cotangent: Any, index: Any, *, num_embeddings: int) -> Any:
     """Forward."""
-    out = np.empty((num_embeddings, cotangent.shape[-1]), cotangent.dtype)
+    out = host_memory.empty((num_embeddings, cotangent.shape[-1]), cotangent.dtype)
     return _add_up(cotangent, index, -1, out)
 
 
@@ -91,7 +92,7 @@ def embedding_sum(index: Any, weight: Any) -> Any:
     if not count:
         return None
     rows, width = index.reshape(-1, count), weight.shape[1]
-    y = np.empty((len(rows), width), weight.dtype)
+    y = host_memory.empty((len(rows), width), weight.dtype)
     inside: list[bool] = []
     run_parts(
         lambda start, stop: inside.append(_sum_rows(rows[start:stop], weight, y[start:stop])),

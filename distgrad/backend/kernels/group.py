@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.backend.kernels.support import is_plain, jit, kernel, writable
+from distgrad.backend.memory import host_memory
 from distgrad.backend.threads import run_parts
 
 _PART = 1 << 15  # elements worth a thread
@@ -87,7 +88,7 @@ def _groups(x: Any, num_groups: int, *parameters: Any) -> Any:
 def _affine(value: Any, fill: float, like: Any, num_groups: int) -> Any:
     """A parameter as ``[groups, channels]``."""
     shape = (num_groups, like.shape[1])
-    return np.full(shape, fill, like.dtype) if value is None else value.reshape(shape)
+    return host_memory.full(shape, fill, like.dtype) if value is None else value.reshape(shape)
 
 
 def group_norm(x: Any, weight: Any, bias: Any, *, num_groups: int, eps: float) -> Any:
@@ -95,7 +96,7 @@ def group_norm(x: Any, weight: Any, bias: Any, *, num_groups: int, eps: float) -
     rows = _groups(x, num_groups, weight, bias)
     if rows is None:
         return None
-    y = np.empty_like(rows)
+    y = host_memory.empty_like(rows)
     scale, shift = _affine(weight, 1, rows, num_groups), _affine(bias, 0, rows, num_groups)
     run_parts(
         lambda start, stop: _forward(start, stop, rows, scale, shift, x.dtype.type(eps), y),
@@ -112,7 +113,7 @@ def group_norm_gradient(
     rows = _groups(x, num_groups, weight)
     if rows is None or not is_plain(x, g) or g.shape != x.shape:
         return None
-    g_x, g_affine = np.empty_like(rows), np.empty((2, *rows.shape[:2]), x.dtype)
+    g_x, g_affine = host_memory.empty_like(rows), host_memory.empty((2, *rows.shape[:2]), x.dtype)
     upper, scale = g.reshape(rows.shape), _affine(weight, 1, rows, num_groups)
     run_parts(
         lambda start, stop: _backward(start, stop, upper, rows, scale, x.dtype.type(eps), g_x, g_affine),

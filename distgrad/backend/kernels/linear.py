@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from distgrad.backend.kernels.product import product, product_address
 from distgrad.backend.kernels.support import is_plain, kernel
+from distgrad.backend.memory import host_memory
 from distgrad.backend.products import run_blocks
 
 
@@ -36,7 +35,7 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
         return None
     if x.size <= weight.shape[1]:  # of one row NumPy makes a product with a vector, in a fifth of the time
         return None
-    y = np.empty((*x.shape[:-1], len(weight)), x.dtype)
+    y = host_memory.empty((*x.shape[:-1], len(weight)), x.dtype)
     arrays = (x.reshape(-1, x.shape[-1]), weight, bias, y.reshape(-1, len(weight)))
     one = x.dtype.type(1)
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.backend.kernels.support import is_plain, jit, kernel, writable
+from distgrad.backend.memory import host_memory
 from distgrad.backend.threads import run_parts
 
 _PART = 1 << 14  # elements worth a thread
@@ -124,14 +125,14 @@ def _rows(x: Any, parameters: tuple[Any, ...], normalized_shape: Any) -> Any:
 
 
 def _vector(value: Any, fill: float, like: Any) -> Any:
-    return np.full(like.shape[1], fill, like.dtype) if value is None else value.reshape(-1)
+    return host_memory.full(like.shape[1], fill, like.dtype) if value is None else value.reshape(-1)
 
 
 def _run(x: Any, weight: Any, bias: Any, normalized_shape: Any, eps: float, centred: bool) -> Any:
     rows = _rows(x, (weight, bias), normalized_shape)
     if rows is None:
         return None
-    y = np.empty_like(rows)
+    y = host_memory.empty_like(rows)
     scale, shift = _vector(weight, 1, rows), _vector(bias, 0, rows)
     smallest = _PART // rows.shape[1] + 1
 
@@ -150,8 +151,8 @@ def _run_gradient(
     if rows is None:
         return None
     blocks = -(-len(rows) // _BLOCK_ROWS)
-    g_x = np.empty_like(rows)
-    g_affine = np.empty((blocks, 2, rows.shape[1]), x.dtype)
+    g_x = host_memory.empty_like(rows)
+    g_affine = host_memory.empty((blocks, 2, rows.shape[1]), x.dtype)
     scale = _vector(weight, 1, rows)
     smallest = _PART // (rows.shape[1] * _BLOCK_ROWS) + 1
     upper, adds = g.reshape(rows.shape), before is not None

@@ -13,6 +13,7 @@ import numpy as np
 
 from distgrad.backend.kernels.geometry import output_lengths
 from distgrad.backend.kernels.support import is_plain, jit, kernel
+from distgrad.backend.memory import host_memory
 from distgrad.backend.threads import run_parts
 
 _PART = 1 << 14  # elements worth a thread
@@ -330,7 +331,7 @@ def max_pool(x: Any, *, kernel_size: Any, stride: Any, padding: Any, dilation: A
     out = _fits(x, geometry, ceil_mode)
     if out is None:
         return None
-    y = np.empty((*x.shape[:2], *out), x.dtype)
+    y = host_memory.empty((*x.shape[:2], *out), x.dtype)
     size = math.prod(x.shape[2:])
     if _are_pairs(x, geometry):
         _run(_max_pool, size, x, y)
@@ -344,7 +345,7 @@ def max_pool_scatter(upper: Any, x: Any, *, geometry: Any) -> Any:
     out = _fits(x, geometry[:4], geometry[4])
     if out is None or not is_plain(x, upper) or upper.shape != (*x.shape[:2], *out):
         return None
-    result = np.empty_like(x)
+    result = host_memory.empty_like(x)
     size = math.prod(x.shape[2:])
     if _are_pairs(x, geometry[:4]):
         _run(_scatter, size, upper, x, result)
@@ -358,7 +359,7 @@ def sum_pool(x: Any, *, geometry: Any) -> Any:
     out = _fits(x, geometry[:4], geometry[4])
     if out is None:
         return None
-    y = np.empty((*x.shape[:2], *out), x.dtype)
+    y = host_memory.empty((*x.shape[:2], *out), x.dtype)
     kernel = _sum_blocks if _are_blocks(x.shape[2:], geometry[:4]) else _sum_windows
     _run_windows(kernel, geometry[:4], math.prod(x.shape[2:]), x, y)
     return y
@@ -368,7 +369,7 @@ def sum_pool_input(cotangent: Any, *, spatial: Any, geometry: Any) -> Any:
     """The transpose of :func:`sum_pool`."""
     if not is_plain(cotangent) or cotangent.size == 0 or cotangent.ndim != len(spatial) + 2:
         return None
-    result = np.empty((*cotangent.shape[:2], *spatial), cotangent.dtype)
+    result = host_memory.empty((*cotangent.shape[:2], *spatial), cotangent.dtype)
     out = _fits(result, geometry[:4], geometry[4])
     if out is None or cotangent.shape[2:] != out:
         return None

@@ -8,6 +8,7 @@ import numpy as np
 
 from distgrad.backend.kernels.product import product, product_address
 from distgrad.backend.kernels.support import is_plain, jit, kernel, sigmoid, tanh, writable
+from distgrad.backend.memory import host_memory
 from distgrad.backend.products import matmul, run_stack
 
 F = np.float32
@@ -105,8 +106,8 @@ def lstm_steps(from_input: Any, weight: Any, hidden: Any, cell: Any) -> Any:
     if not address or not _is_sequence(from_input, weight, hidden, cell):
         return None
     gates = from_input.copy()
-    hiddens = np.empty((len(gates), *cell.shape), gates.dtype)
-    cells = np.empty_like(hiddens)
+    hiddens = host_memory.empty((len(gates), *cell.shape), gates.dtype)
+    cells = host_memory.empty_like(hiddens)
     arrays = (weight, hidden, cell, hiddens, cells, gates)
     run_stack(lambda *part: _lstm_forward(*part, address, *arrays), len(cell), len(gates) * weight.size)
     return hiddens, cells, gates
@@ -119,7 +120,8 @@ def lstm_steps_gradient(g: Any, weight: Any, hidden: Any, cell: Any, y: Any, int
     if not address or not _is_sequence(gates, weight, hidden, cell) or g[2].any():
         return None
     up = [np.ascontiguousarray(each) for each in g[:2]]
-    g_gates, g_hidden, g_cell = np.empty_like(gates), np.zeros_like(hidden), np.zeros_like(cell)
+    g_gates = host_memory.empty_like(gates)
+    g_hidden, g_cell = host_memory.zeros_like(hidden), host_memory.zeros_like(cell)
     arrays = (weight, cell, cells, gates, *up, g_gates, g_hidden, g_cell)
     run_stack(lambda *part: _lstm_backward(*part, address, *arrays), len(cell), len(gates) * weight.size)
     before = np.concatenate([hidden[None], hiddens[:-1]])
@@ -147,7 +149,7 @@ def lstm_cell(from_input: Any, from_state: Any, cell: Any) -> Any:
     """Forward."""
     if not cell.ndim or not _are_rows(4, from_input, from_state, cell):
         return None
-    gates, hidden, out = from_input + from_state, np.empty_like(cell), np.empty_like(cell)
+    gates, hidden, out = from_input + from_state, host_memory.empty_like(cell), host_memory.empty_like(cell)
     size = cell.shape[-1]
     _lstm_rows(gates.reshape(-1, 4 * size), *(x.reshape(-1, size) for x in (cell, hidden, out)))
     return hidden, out
@@ -190,7 +192,7 @@ def gru_cell(from_input: Any, from_state: Any, hidden: Any) -> Any:
     """Forward."""
     if not hidden.ndim or not _are_rows(3, from_input, from_state, hidden):
         return None
-    out, size = np.empty_like(hidden), hidden.shape[-1]
+    out, size = host_memory.empty_like(hidden), hidden.shape[-1]
     wide = [x.reshape(-1, 3 * size) for x in (from_input, from_state)]
     _gru_rows(*wide, hidden.reshape(-1, size), out.reshape(-1, size))
     return out
@@ -200,7 +202,7 @@ def gru_cell_gradient(g: Any, from_input: Any, from_state: Any, hidden: Any) -> 
     """Gradients in all three inputs."""
     if not _are_rows(3, from_input, from_state, hidden) or not is_plain(hidden, g):
         return None
-    results = [np.empty_like(x) for x in (from_input, from_state, hidden)]
+    results = [host_memory.empty_like(x) for x in (from_input, from_state, hidden)]
     size = hidden.shape[-1]
     arrays = (g, from_input, from_state, hidden, *results)
     _gru_rows_gradient(*(x.reshape(-1, x.shape[-1] // size * size) for x in arrays))

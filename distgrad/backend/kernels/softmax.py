@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.backend.kernels.support import exp, is_plain, jit, kernel, maximum
+from distgrad.backend.memory import host_memory
 from distgrad.backend.threads import run_parts
 
 _PART = 1 << 14  # elements worth a thread
@@ -128,7 +129,7 @@ def _over_rows(kernel: Any, axis: int, *arrays: Any) -> Any:
     x = arrays[0]
     if not is_plain(*arrays) or x.size == 0 or axis not in (-1, x.ndim - 1) or x.shape != arrays[-1].shape:
         return None
-    out = np.empty_like(x)
+    out = host_memory.empty_like(x)
     columns = x.shape[-1]
     rows = [each.reshape(-1, columns) for each in (*arrays, out)]
     _run(kernel, columns, *rows)
@@ -184,7 +185,7 @@ def softmax_cross_entropy(logits: Any, *, target: Any, ignore_index: int | None 
     classes = _classes(logits, target, ignore_index)
     if classes is None:
         return None
-    y = np.empty(len(logits), logits.dtype)
+    y = host_memory.empty(len(logits), logits.dtype)
     _run(_cross_entropy, logits.shape[1], logits, classes, y)
     return y
 
@@ -196,6 +197,6 @@ def softmax_cross_entropy_gradient(g: Any, logits: Any, target: Any, ignore_inde
     classes = _classes(logits, target, ignore_index)
     if classes is None:
         return None
-    out = np.empty_like(logits)
+    out = host_memory.empty_like(logits)
     _run(_cross_entropy_gradient, logits.shape[1], logits, np.ascontiguousarray(g), classes, out)
     return out

@@ -19,7 +19,9 @@ from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 from numba.extending import intrinsic
 
+from distgrad.backend.array_module import HOST_ARRAYS
 from distgrad.backend.kernels import cache
+from distgrad.backend.memory import host_memory
 
 __all__ = [
     "Entry",
@@ -171,7 +173,8 @@ def is_plain(*arrays: Any) -> bool:
     """Whether all are NumPy arrays of the first one's dtype and contiguous; None may stand for one."""
     dtype = arrays[0].dtype
     return all(
-        x is None or (x.__class__ is np.ndarray and x.dtype == dtype and x.flags.c_contiguous) for x in arrays
+        x is None or (x.__class__ in HOST_ARRAYS and x.dtype == dtype and x.flags.c_contiguous)
+        for x in arrays
     )
 
 
@@ -184,7 +187,9 @@ def writable(home: Any, shape: Any, dtype: Any, *read: Any) -> Any:
         read: what is still read while it is written, and must lie elsewhere: an old gradient may come in.
     """
     fits = home is not None and home.dtype == dtype and home.flags.c_contiguous
-    return home if fits and not any(np.may_share_memory(home, x) for x in read) else np.empty(shape, dtype)
+    if fits and not any(np.may_share_memory(home, x) for x in read):
+        return home
+    return host_memory.empty(shape, dtype)
 
 
 @intrinsic

@@ -19,8 +19,7 @@ import importlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from distgrad.backend.array_module import HOST_ARRAYS
 from distgrad.backend.kernels.ahead import request
 from distgrad.backend.kernels.compiler import has_numba, load_numba
 
@@ -187,7 +186,7 @@ def accelerated(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
 
     def either(xp: Any, x: Any, /, *args: Any, **kwargs: Any) -> Any:
         first = _first(x)
-        if first.__class__ is np.ndarray:
+        if first.__class__ in HOST_ARRAYS:
             if first.size < smallest:
                 return plain(xp, x, *args, **kwargs)
             run = runs.get(first.dtype.char)

@@ -16,6 +16,8 @@ from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from distgrad.backend.memory import host_memory
+
 __all__ = ["ROWS", "VECTOR_BYTES", "Tile", "multiply_tile", "pack_rows", "tile_columns"]
 
 
@@ -40,7 +42,7 @@ def pack_rows(matrix: Any) -> Any:
     """``[..., rows, terms]`` as a tile reads its left side: ``[..., tiles, terms, ROWS]``, zeros below."""
     *outer, rows, terms = matrix.shape
     tiles = -(-rows // ROWS)
-    padded = np.zeros((*outer, tiles * ROWS, terms), matrix.dtype)
+    padded = host_memory.zeros((*outer, tiles * ROWS, terms), matrix.dtype)
     padded[..., :rows, :] = matrix
     return np.ascontiguousarray(padded.reshape(*outer, tiles, ROWS, terms).swapaxes(-1, -2))
 
