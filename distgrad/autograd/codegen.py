@@ -76,7 +76,7 @@ _COMPOSE = """\
 
 _RUN = """\
     try:
-        y = formula({xp}, {values}{attributes})
+        y = {call}
     except DistgradError:
         raise
     except Exception as error:
@@ -182,9 +182,8 @@ def call_source(record: Primitive, operator: str = "") -> str:
     values = ", ".join(f"*v_{x}" if record.variadic else f"v_{x}" for x in record.inputs)
     body.append(
         _RUN.format(
-            xp=_array_module_expression(record),
+            call=_call_expression(record, values),
             values=values,
-            attributes="".join(f", {_passed(record, name)}" for name in record.attributes),
         )
     )
     if record.outputs != 1:
@@ -288,7 +287,11 @@ def _unwrap_source(record: Primitive, x: str, operator: str) -> str:
 
 def _settle_source(record: Primitive, values: str) -> str:
     """How a result gets the dtype of its inputs; where the caller has said another dtype, not at all."""
-    settles = record.result == "promote" and record.inputs and "dtype" not in record.attributes
+    settles = (
+        (record.result == "promote" or callable(record.result))
+        and record.inputs
+        and "dtype" not in record.attributes
+    )
     suspects = "MIXED" if record.shape is broadcast_shape else "WIDE"
     return _SETTLE.format(values=values, suspects=suspects) if settles else ""
 
@@ -298,13 +301,13 @@ def _passed(record: Primitive, name: str) -> str:
     return name if parameter.kind is parameter.POSITIONAL_ONLY else f"{name}={name}"
 
 
-def _array_module_expression(record: Primitive) -> str:
-    if not record.inputs:
-        return "numpy_module"
-    if record.variadic:
-        return f"pick(record, *v_{record.inputs[0]})"
-    values = [f"v_{x}" for x in record.inputs]
-    return f"numpy_module if {values[0]}.__class__ is ndarray else pick(record, {', '.join(values)})"
+def _call_expression(record: Primitive, values: str) -> str:
+    """How the formula is called: on the host's arrays by itself."""
+    arguments = values + "".join(f", {_passed(record, name)}" for name in record.attributes)
+    here, there = f"formula(numpy_module, {arguments})", f"run(record, formula, {arguments})"
+    if record.variadic or not record.inputs:
+        return there if record.inputs else here
+    return f"{here} if v_{record.inputs[0]}.__class__ is ndarray else {there}"
 
 
 def _record_source(record: Primitive, template: str, values: str = "") -> str:

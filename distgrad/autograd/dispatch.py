@@ -32,10 +32,12 @@ from distgrad.autograd.lines import inside, outside, user_line
 from distgrad.autograd.modes import modes
 from distgrad.autograd.porting import wrong_arguments
 from distgrad.autograd.primitive import REGISTRY, Composite, Primitive, Reject, Sample
+from distgrad.autograd.shapes import by_shapes, refuse_by_formula
 from distgrad.autograd.tensor import OPERANDS, Tensor, constant, share
 from distgrad.backend.array_module import ARRAY_MODULES, HOST_ARRAYS, ArrayModule, add_formula
 from distgrad.backend.device import Device, device_of, follow
 from distgrad.backend.kernels.table import accelerated
+from distgrad.backend.meta import meta_module
 from distgrad.backend.numpy import numpy_module
 from distgrad.errors import AxisError, DeviceError, DistgradError, DTypeError, ShapeError
 
@@ -90,7 +92,7 @@ def primitive(
     source: str = "",
     shape: Callable[..., Any] | None = None,
     dtypes: str = "all",
-    result: str = "promote",
+    result: str | Callable[..., Any] = "promote",
     view: bool = False,
     outputs: int = 1,
     domain: tuple[float, float] | None = None,
@@ -131,7 +133,7 @@ def composite(
     source: str = "",
     shape: Callable[..., Any] | None = None,
     dtypes: str = "all",
-    result: str = "promote",
+    result: str | Callable[..., Any] = "promote",
     domain: tuple[float, float] | None = None,
     samples: Sequence[Sample] = (),
     rejects: Sequence[Reject] = (),
@@ -173,6 +175,7 @@ def _register(record: Primitive) -> Any:
         add_formula(name, record.formula, replace=True)
     else:
         add_formula(name, accelerated(name, record.formula))
+        meta_module.__dict__[name] = functools.partial(by_shapes, record)
     operation = _compiled_later(record, lambda: call_source(record))
     operation.__signature__ = public_signature(record)
     operation.record = record
@@ -295,8 +298,21 @@ def unwrap_sequence(values: Any, where: str, name: str) -> tuple[list[Any], list
     return arrays, nodes, cells
 
 
+def run(record: Primitive, formula: Callable[..., Any], /, *args: Any, **attributes: Any) -> Any:
+    """What the formula gives where its inputs lie.
+
+    Raises:
+        DeviceError: arrays on different devices.
+    """
+    xp = pick(record, *args)
+    if xp is meta_module:
+        refuse_by_formula(record, xp, *args, **attributes)
+        return by_shapes(record, *args, **attributes)
+    return formula(xp, *args, **attributes)
+
+
 def pick(record: Primitive, *values: Any) -> ArrayModule:
-    """The array module of the arrays among ``values``; Python numbers alone go to NumPy.
+    """The namespace of the arrays among ``values``; Python numbers alone go to NumPy.
 
     Raises:
         DeviceError: arrays on different devices.
@@ -380,7 +396,7 @@ def several(
         x, v: the input that the results may share memory with, and its array.
     """
     arrays = [as_array(value) for value in values]
-    if record.result == "promote":
+    if record.result == "promote" or callable(record.result):
         arrays = [settle(each, inputs) if each.dtype.char in WIDE else each for each in arrays]
     outs = getattr(values, "_make", tuple)(Tensor(array) for array in arrays)  # NumPy's results have names
     if x is not None:
@@ -459,7 +475,7 @@ def _scope(record: Primitive) -> dict[str, Any]:
 _LOCALS = ("each", "error", "misnamed", "misplaced", "node", "out", "outs", "xp")
 _HELPERS = (
     *(DistgradError, Node, Tensor, as_array, as_operand, constant, explain, home, lone, on_complex),
-    *(optional, outside, pick, several, share, operations_for, tensors, unwrap_sequence),
+    *(optional, outside, run, several, share, operations_for, tensors, unwrap_sequence),
     *(wrong_arguments, wrong_dtype),
 )
 _GLOBALS: dict[str, Any] = {each.__name__: each for each in _HELPERS}

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from distgrad.autograd.lines import Line, describe_line
+from distgrad.autograd.shapes import gradients_by_shapes
+from distgrad.backend.meta import meta_module
 from distgrad.errors import GraphError, InPlaceError, ShapeError
 
 __all__ = [
@@ -450,6 +452,8 @@ class _Walk:
         xp = arithmetic.array_modules.get(like.__class__)
         if xp is None:
             xp = arithmetic.choose(like)
+            if xp is meta_module:
+                return gradients_by_shapes(node, edges)
         if arithmetic.unpack is not None:
             saved = arithmetic.unpack(node)
         try:

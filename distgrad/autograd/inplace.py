@@ -21,6 +21,7 @@ from distgrad.autograd.primitive import REGISTRY
 from distgrad.autograd.tensor import OPERANDS, UNTRACKED, Tensor, make_tensor
 from distgrad.backend.array_module import ARRAY_MODULES
 from distgrad.backend.device import CPU, Device, device_of, native, owner_of, to_device
+from distgrad.backend.meta import META
 from distgrad.errors import DeviceError, DTypeError, GraphError, InPlaceError, ShapeError
 
 __all__ = ["in_place_methods", "in_place_operator", "move_in_graph", "overwrite", "plain_key"]
@@ -119,8 +120,8 @@ def _place(tensor: Tensor, node: Any) -> None:
 
 def _with_change(view: Tensor, target: Tensor, result: Tensor, where: str) -> Any:
     """The node of ``view`` once ``result`` stands in the elements that it shares with ``target``."""
-    places, sources = _shared_elements(view._data, target._data)
-    if places.size == 0 or (view._node is None and result._node is None):
+    keys = _shared_keys(view, target)
+    if keys is None or (view._node is None and result._node is None):
         return view._node
     if isinstance(view._node, Leaf):
         raise GraphError(
@@ -129,9 +130,21 @@ def _with_change(view: Tensor, target: Tensor, result: Tensor, where: str) -> An
         )
     values = operations.reshape(make_tensor(result._data, result._node), (-1,))
     old = operations.reshape(make_tensor(view._data, view._node), (-1,))
-    keys = [_as_key(each, target.device) for each in (sources, places)]
-    new = operations.setitem(old, operations.getitem(values, keys[0]), keys[1])
+    places, sources = keys
+    new = operations.setitem(old, operations.getitem(values, sources), places)
     return operations.reshape(new, view.shape)._node
+
+
+def _shared_keys(view: Tensor, target: Tensor) -> tuple[Any, Any] | None:
+    """The keys of the elements that two tensors share, in each of them flattened; None if there are none.
+
+    Of what holds no elements any may be shared; how many is all that counts there.
+    """
+    if target.device == META:
+        every = slice(0, min(view.size, target.size))
+        return every, every
+    places, sources = _shared_elements(view._data, target._data)
+    return (_as_key(places, target.device), _as_key(sources, target.device)) if places.size else None
 
 
 def _shared_elements(view: Any, target: Any) -> tuple[np.ndarray, np.ndarray]:

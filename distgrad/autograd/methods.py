@@ -59,6 +59,7 @@ from distgrad.autograd.porting import Elsewhere
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import HOST_ARRAYS
 from distgrad.backend.device import CPU, Device, to_device
+from distgrad.backend.meta import META
 from distgrad.errors import DeviceError, DTypeError, GraphError, ShapeError
 from distgrad.names.hints import HINTS
 
@@ -166,8 +167,11 @@ def _contains(self: Tensor, value: Any) -> bool:
 
 
 def _repr(self: Tensor) -> str:
-    text = np.array2string(to_device(self._data, CPU), separator=", ", prefix="tensor(")
-    if self.size == 0 and self.ndim > 1:
+    if self.device == META:
+        text = "..."
+    else:
+        text = np.array2string(to_device(self._data, CPU), separator=", ", prefix="tensor(")
+    if self.device == META or (self.size == 0 and self.ndim > 1):
         text += f", size={self.shape}"
     if self.dtype not in (np.float32, np.int64, np.bool_, np.complex64):
         text += f", dtype={self.dtype}"

@@ -109,7 +109,8 @@ class Primitive:
         source: author, venue, year, where there is one.
         shape: the output's shape from the inputs' shapes and the attributes.
         dtypes: category of dtypes that the inputs may have (a key of ``DTYPE_CHARS``).
-        result: ``"promote"``, or the name of the dtype that always comes out.
+        result: ``"promote"``, the name of the dtype that always comes out, or what gives it (for several
+            results a tuple) from the inputs' dtypes, or numbers, and the attributes.
         view: whether the output may share memory with the first input.
         outputs: number of outputs; 0 means a tuple whose length depends on the inputs.
         domain: (low, high) of the samples' random numbers; None means standard normal.
@@ -129,7 +130,7 @@ class Primitive:
     source: str = ""
     shape: Callable[..., Any] | None = None
     dtypes: str = "all"
-    result: str = "promote"
+    result: str | Callable[..., Any] = "promote"
     view: bool = False
     outputs: int = 1
     domain: tuple[float, float] | None = None

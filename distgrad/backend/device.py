@@ -22,6 +22,7 @@ __all__ = [
     "to_device", "widened",
 ]  # fmt: skip
 
+_LONE = ("cpu", "meta")  # kinds of which there is one
 _FORM = re.compile(r"([a-z]+)(?::(\d+))?")
 
 
@@ -35,7 +36,7 @@ class Device:
             x = dg.zeros((2, 3))
 
     Args:
-        kind: ``"cpu"`` or ``"cuda"``.
+        kind: ``"cpu"``, ``"cuda"``, or ``"meta"`` for shapes without elements.
         index: the GPU's number on this host; 0 for the CPU.
     """
 
@@ -62,7 +63,7 @@ class Device:
         return self.kind
 
     def __str__(self) -> str:
-        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
+        return self.kind if self.kind in _LONE else f"{self.kind}:{self.index}"
 
     def __repr__(self) -> str:
         return f"device({str(self)!r})"
@@ -114,11 +115,9 @@ def _parts(device: object) -> tuple[str, int | None]:
     if (
         match is None
         or match[1] not in {*BACKENDS, *_MODULES}
-        or (match[1] == "cpu" and match[2] is not None)
+        or (match[1] in _LONE and match[2] not in (None, "0"))
     ):
-        if device == "cpu:0":
-            return "cpu", 0
-        raise DeviceError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got {device!r}")
+        raise DeviceError(f"device: expected 'cpu', 'cuda', 'cuda:N' or 'meta', got {device!r}")
     return match[1], None if match[2] is None else int(match[2])
 
 
@@ -320,7 +319,7 @@ def find_backend(kind: str) -> Backend:
     backend = BACKENDS.get(kind)
     if backend is None:
         if kind not in _MODULES:
-            raise DeviceError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got {kind!r}")
+            raise DeviceError(f"device: expected 'cpu', 'cuda', 'cuda:N' or 'meta', got {kind!r}")
         backend = importlib.import_module(f"distgrad.backend.{_MODULES[kind]}").open_backend()
         register_backend(backend)
     return backend

@@ -17,6 +17,7 @@ import numpy as np
 
 from distgrad.backend.device import CPU, Device, activated, device_of, to_device
 from distgrad.backend.kernels.table import accelerated
+from distgrad.backend.meta import META
 
 __all__ = ["Generator", "default_generator", "manual_seed"]
 
@@ -139,7 +140,8 @@ class Generator:
 
 def _drawn(draw: Callable[..., Any], device: Device, shape: tuple[int, ...], dtype: Any, state: Any) -> Any:
     with activated(device) as xp:
-        return draw(xp, xp.empty(shape, dtype), state)
+        out = xp.empty(shape, dtype)
+        return out if device == META else draw(xp, out, state)
 
 
 # Where a device has no generator of its own, the host draws the numbers and sends them.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec
 
 import numpy as np
 
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.meta import META
 from distgrad.backend.rng import Generator, default_generator
 from distgrad.errors import OptionError, ShapeError
 from distgrad.nn.parameter import write
@@ -31,9 +34,21 @@ __all__ = [
     "zeros_",
 ]
 
+P = ParamSpec("P")
+
 
 def _draw_dtype(tensor: Tensor) -> Any:
     return np.float64 if tensor.dtype == np.float64 else np.float32
+
+
+def _drawn(initialize: Callable[Concatenate[Tensor, P], Tensor]) -> Callable[Concatenate[Tensor, P], Tensor]:
+    """Nothing is drawn for a tensor on 'meta', so that filling it later draws the numbers due to it."""
+
+    @functools.wraps(initialize)
+    def function(tensor: Tensor, /, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+        return tensor if tensor.device == META else initialize(tensor, *args, **kwargs)
+
+    return function
 
 
 def fan_in_and_out(tensor: Tensor) -> tuple[int, int]:
@@ -72,12 +87,14 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     return gains[nonlinearity]
 
 
+@_drawn
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Numbers uniform on [a, b)."""
     draws = (generator or default_generator).uniform(tensor.shape, _draw_dtype(tensor))
     return write(tensor, draws * (b - a) + a, "init.uniform_")
 
 
+@_drawn
 def normal_(
     tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None
 ) -> Tensor:
@@ -86,6 +103,7 @@ def normal_(
     return write(tensor, draws * std + mean, "init.normal_")
 
 
+@_drawn
 def trunc_normal_(
     tensor: Tensor,
     mean: float = 0.0,
@@ -133,6 +151,7 @@ def zeros_(tensor: Tensor) -> Tensor:
     return write(tensor, 0, "init.zeros_")
 
 
+@_drawn
 def eye_(tensor: Tensor) -> Tensor:
     """Ones on the diagonal of a matrix, zeros elsewhere."""
     if tensor.ndim != 2:
@@ -140,6 +159,7 @@ def eye_(tensor: Tensor) -> Tensor:
     return write(tensor, np.eye(tensor.shape[0], tensor.shape[1]), "init.eye_")
 
 
+@_drawn
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     """A convolution's weight ``[O, C, *kernel]`` that passes as many channels as it can on, in each group."""
     if tensor.ndim not in (3, 4, 5):
@@ -213,6 +233,7 @@ def kaiming_normal_(
     return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator)
 
 
+@_drawn
 def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
     """A matrix with orthonormal rows or columns, times ``gain``; axes after the first count as one.
 
@@ -230,6 +251,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
     return write(tensor, gain * values.reshape(tensor.shape), "init.orthogonal_")
 
 
+@_drawn
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Generator | None = None) -> Tensor:
     """Normal numbers, with a share ``sparsity`` of each column set to zero.
 

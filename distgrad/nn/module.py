@@ -11,11 +11,12 @@ import numpy as np
 from distgrad.autograd.casting import bfloat16
 from distgrad.autograd.ops.move import destination
 from distgrad.autograd.tensor import FLOATING, RemovableHandle, Tensor
-from distgrad.backend.device import Device, resolve, to_device
+from distgrad.backend.device import Device, resolve
 from distgrad.backend.kernels.table import expect
-from distgrad.errors import DTypeError, GraphError
+from distgrad.errors import DTypeError
 from distgrad.nn.hooks import Forward, Hook, Hooks, P, R_co
 from distgrad.nn.parameter import Buffer, Parameter, write
+from distgrad.nn.placing import convert, make_empty
 from distgrad.nn.state import EXTRA_STATE, IncompatibleKeys, load
 from distgrad.nn.text import bracketed, indented
 
@@ -315,23 +316,20 @@ class Module:
         return self
 
     def _convert(self, dtype: np.dtype[Any] | None, device: Device | None) -> None:
-        """Give parameters and buffers, and their gradients, another dtype, or another place."""
-        changes = []
-        for tensor in [*self.parameters(), *self.buffers()]:
-            kind = tensor.dtype if dtype is None or tensor.dtype.char not in FLOATING else dtype
-            place = tensor.device if device is None else device
-            if kind != tensor.dtype or place != tensor.device:
-                changes.append((tensor, kind, place))
-        if any(each._leaf is not None and each._leaf.buffer is not None for each, _, _ in changes):
-            raise GraphError(
-                "to: the gradients lie in a flat buffer; convert or move the module before it is wrapped, or "
-                "given to an optimizer"
-            )
-        for tensor, kind, place in changes:
-            tensor._data = to_device(tensor._data.astype(kind, copy=False), place)
-            tensor.changed("to")
-            if tensor.grad is not None:
-                tensor.grad = Tensor(to_device(tensor.grad._data.astype(kind, copy=False), place))
+        convert([*self.parameters(), *self.buffers()], dtype, device)
+
+    def to_empty(self: M, *, device: Any) -> M:
+        """Give parameters and buffers memory on a device that holds anything, in place; returns the module.
+
+        For a module that was built on ``"meta"``: fill it with ``load_state_dict``, or with
+        ``reset_parameters()`` of its parts.
+
+        Raises:
+            DeviceError: a device that is not there.
+            GraphError: a parameter whose gradient lies in a flat buffer.
+        """
+        make_empty([*self.parameters(), *self.buffers()], resolve(device))
+        return self
 
     def float(self: M) -> M:
         """Convert floating-point parameters and buffers to float32."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import ARRAY_MODULES
+from distgrad.backend.meta import META, MetaArray
 from distgrad.errors import StateDictError
 from distgrad.nn.parameter import Parameter, UninitializedBuffer, UninitializedParameter, write
 
@@ -88,6 +89,10 @@ def _misfits(key: str, own: Any, value: Any, assign: bool) -> list[str]:
     kind: type = value.__class__
     if not issubclass(kind, np.ndarray | np.generic) and kind not in ARRAY_MODULES:
         return [f"{key} is a tensor in the module but {type(value).__name__} in the state dict"]
+    if own.device == META and not assign:
+        return [f"{key} lies on 'meta', which holds no elements: pass assign=True, or call to_empty() first"]
+    if getattr(value, "__class__", None) is MetaArray:
+        return [f"{key} has no elements in the state dict: it was saved on 'meta'"]
     lazy = isinstance(own, UninitializedParameter | UninitializedBuffer)
     if not lazy and own.shape != value.shape:
         return [f"{key} is {list(own.shape)} in the module but {list(value.shape)} in the state dict"]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
+from distgrad.autograd.ops.shape_rules import Shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.device import at_hand
 from distgrad.backend.rng import Generator
@@ -82,9 +83,17 @@ def _plain_weights(xp: Any, query: Array, key: Array, scale: float, is_causal: b
     return xp.softmax(scores, axis=-1)
 
 
+def _attended(query: Shape, key: Shape, value: Shape, **attributes: Any) -> Shape:
+    stack = np.broadcast_shapes(query[:-2], key[:-2], value[:-2])
+    if query[-1] != key[-1] or key[-2] != value[-2]:
+        raise ValueError("query and key need the same features, key and value the same length")
+    return (*stack, query[-2], value[-1])
+
+
 @primitive(
     math="y = softmax(query keyᵀ scale) value",
     source="Vaswani et al., NIPS 2017",
+    shape=_attended,
     dtypes="real floating-point",
     samples=[
         Sample(((2, 3, 4), (2, 5, 4), (2, 5, 6)), {"scale": 0.5, "is_causal": False}),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.shape_rules import broadcast_shape, same_shape
+from distgrad.autograd.ops.shape_rules import broadcast_shape, fraction_dtype, real_dtype, same_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.device import at_hand
 from distgrad.errors import DTypeError, ShapeError
@@ -78,6 +78,7 @@ def _(xp: Any, g: Array, x1: Array) -> Array:
     math="y = x1 / x2",
     shape=broadcast_shape,
     domain=(0.5, 2.0),
+    result=fraction_dtype,
     samples=[*BINARY, Sample((np.array([200.0, 900.0]), np.array([300.0, 500.0])), note="large")],
     rejects=[MISFIT],
 )
@@ -147,7 +148,7 @@ def _(xp: Any, g: Array) -> Array:
     return -g
 
 
-@primitive(math="y = |x|", shape=same_shape, dtypes="numeric", samples=UNARY)
+@primitive(math="y = |x|", shape=same_shape, result=real_dtype, dtypes="numeric", samples=UNARY)
 def abs(xp: Any, x: Array, /) -> Array:
     """Absolute value; the gradient at 0 is 0."""
     return xp.abs(x)

@@ -8,7 +8,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.scatter import add_at_positions, check_index
-from distgrad.autograd.ops.shape_rules import Into, Shape
+from distgrad.autograd.ops.shape_rules import Into, Shape, first_dtype, last_dtype
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import DTypeError, ShapeError
 
@@ -18,6 +18,7 @@ _INDEX = np.array([[1, 0, 1], [4, 1, 2]])
 @primitive(
     math="y[..., :] = weight[index[...], :]",
     shape=lambda index, weight, **attributes: (*index, *weight[1:]),
+    result=last_dtype,
     samples=[
         Sample((_INDEX, (5, 3))),
         Sample((_INDEX, (5, 3)), {"padding_idx": 1}, note="a row without gradient", grad=False),
@@ -61,6 +62,7 @@ def _(
 @primitive(
     math="y[r, :] = Σ cotangent[..., :] over index[...] = r",
     shape=lambda cotangent, index, num_embeddings: (num_embeddings, cotangent[-1]),
+    result=first_dtype,
     samples=[
         Sample(((2, 3, 4), _INDEX), {"num_embeddings": 5}),
         Sample(((0, 3, 4), _INDEX[:0]), {"num_embeddings": 5}, note="empty"),

@@ -6,13 +6,13 @@ input was cut, and cut where it was padded.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
-from distgrad.autograd.ops.shape_rules import normalize_axes, same_shape
+from distgrad.autograd.ops.shape_rules import Shape, complex_dtype, normalize_axes, real_dtype, same_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.device import plain
 from distgrad.errors import AxisError, ShapeError
@@ -84,10 +84,47 @@ def _transformed(g: Array, s: Lengths, axes: Lengths) -> tuple[int, ...]:
     return tuple(range(-len(s), 0)) if s is not None else tuple(range(len(g.shape)))
 
 
+def _lengths(x: Shape, s: Lengths, axes: Lengths) -> tuple[list[int], list[int]]:
+    """The axes of a transform, and the lengths that its input is brought to along them."""
+    places = axes if axes is not None else range(len(x)) if s is None else range(-len(s), 0)
+    return list(places), [x[i] for i in places] if s is None else list(s)
+
+
+def _whole(x: Shape, s: Lengths = None, axes: Lengths = None, **attributes: Any) -> Shape:
+    out = list(x)
+    for place, length in zip(*_lengths(x, s, axes), strict=True):
+        out[place] = length
+    return tuple(out)
+
+
+def _half(x: Shape, **attributes: Any) -> Shape:
+    out = list(_whole(x, **attributes))
+    last = _lengths(x, attributes.get("s"), attributes.get("axes"))[0][-1]
+    out[last] = out[last] // 2 + 1
+    return tuple(out)
+
+
+def _from_half(x: Shape, s: Lengths = None, axes: Lengths = None, **attributes: Any) -> Shape:
+    places, lengths = _lengths(x, s, axes)
+    if s is None:
+        lengths[-1] = 2 * (lengths[-1] - 1)
+    return _whole(x, lengths, places)
+
+
+def _along(rule: Callable[..., Shape]) -> Callable[..., Shape]:
+    """The rule of several axes for one."""
+
+    def shape(x: Shape, n: int | None = None, axis: int = -1, **attributes: Any) -> Shape:
+        return rule(x, s=None if n is None else (n,), axes=(axis,))
+
+    return shape
+
+
 @primitive(
     math="y_k = Σ_j x_j e^(-2πi jk/n)",
+    shape=_along(_whole),
     dtypes="floating-point",
-    result="any",
+    result=complex_dtype,
     samples=_ONE,
     rejects=_REJECTS,
 )
@@ -111,8 +148,9 @@ def _(xp: Any, g: Array, x_shape: Any, axis: int, norm: str) -> Array:
 
 @primitive(
     math="y_j = Σ_k x_k e^(2πi jk/n) / n",
+    shape=_along(_whole),
     dtypes="floating-point",
-    result="any",
+    result=complex_dtype,
     samples=_ONE,
 )
 def ifft(xp: Any, x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
@@ -127,8 +165,9 @@ def _(xp: Any, g: Array, x_shape: Any, axis: int, norm: str) -> Array:
 
 @primitive(
     math="y = fft along several axes",
+    shape=_whole,
     dtypes="floating-point",
-    result="any",
+    result=complex_dtype,
     samples=_MANY,
 )
 def fftn(xp: Any, x: Array, /, *, s: Lengths = None, axes: Lengths = None, norm: str = "backward") -> Array:
@@ -150,8 +189,9 @@ def _(xp: Any, g: Array, x_shape: Any, s: Lengths, axes: Lengths, norm: str) -> 
 
 @primitive(
     math="y = ifft along several axes",
+    shape=_whole,
     dtypes="floating-point",
-    result="any",
+    result=complex_dtype,
     samples=_MANY,
 )
 def ifftn(xp: Any, x: Array, /, *, s: Lengths = None, axes: Lengths = None, norm: str = "backward") -> Array:
@@ -166,8 +206,9 @@ def _(xp: Any, g: Array, x_shape: Any, s: Lengths, axes: Lengths, norm: str) -> 
 
 @primitive(
     math="y_k = Σ_j x_j e^(-2πi jk/n), k ≤ n/2",
+    shape=_along(_half),
     dtypes="real floating-point",
-    result="any",
+    result=complex_dtype,
     samples=[Sample(((3, 4),)), Sample(((3, 4),), {"n": 5, "axis": 0})],
 )
 def rfft(xp: Any, x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
@@ -183,8 +224,9 @@ def _(xp: Any, g: Array, x_shape: Any, n: int | None, axis: int, norm: str) -> A
 
 @primitive(
     math="x with rfft(x) = y",
+    shape=_along(_from_half),
     dtypes="floating-point",
-    result="any",
+    result=real_dtype,
     samples=_ONE,
 )
 def irfft(xp: Any, x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
@@ -199,8 +241,9 @@ def _(xp: Any, g: Array, x_shape: Any, axis: int, norm: str) -> Array:
 
 @primitive(
     math="y = fftn of a real array, half of the last axis",
+    shape=_half,
     dtypes="real floating-point",
-    result="any",
+    result=complex_dtype,
     samples=[Sample(((3, 4),)), Sample(((3, 4),), {"s": (2, 6), "axes": (1, 0)})],
 )
 def rfftn(xp: Any, x: Array, /, *, s: Lengths = None, axes: Lengths = None, norm: str = "backward") -> Array:
@@ -218,8 +261,9 @@ def _(xp: Any, g: Array, x_shape: Any, s: Lengths, axes: Lengths, norm: str) -> 
 
 @primitive(
     math="x with rfftn(x) = y",
+    shape=_from_half,
     dtypes="floating-point",
-    result="any",
+    result=real_dtype,
     samples=_MANY,
 )
 def irfftn(xp: Any, x: Array, /, *, s: Lengths = None, axes: Lengths = None, norm: str = "backward") -> Array:
@@ -235,8 +279,9 @@ def _(xp: Any, g: Array, x_shape: Any, s: Lengths, axes: Lengths, norm: str) -> 
 
 @primitive(
     math="y = fft of a Hermitian signal given by its first half",
+    shape=_along(_from_half),
     dtypes="floating-point",
-    result="any",
+    result=real_dtype,
     samples=_ONE,
 )
 def hfft(xp: Any, x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
@@ -252,8 +297,9 @@ def _(xp: Any, g: Array, x_shape: Any, axis: int, norm: str) -> Array:
 
 @primitive(
     math="x with hfft(x) = y",
+    shape=_along(_half),
     dtypes="real floating-point",
-    result="any",
+    result=complex_dtype,
     samples=[Sample(((3, 4),)), Sample(((3, 4),), {"n": 5, "axis": 0})],
 )
 def ihfft(xp: Any, x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.elementwise import MISFIT
-from distgrad.autograd.ops.shape_rules import same_shape
+from distgrad.autograd.ops.shape_rules import fraction_dtype, same_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.device import at_hand
 from distgrad.errors import DTypeError, GraphError, OptionError
@@ -270,6 +270,7 @@ def polygamma(xp: Any, n: int, x: Array, /) -> Array:
 @primitive(
     math="y = Σ_k (k + x2)^-x1",
     shape=np.broadcast_shapes,
+    result=fraction_dtype,
     dtypes="real numeric",
     domain=(0.5, 6.0),
     samples=[

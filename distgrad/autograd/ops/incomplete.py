@@ -15,6 +15,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.gamma import in_float64, log_gamma
+from distgrad.autograd.ops.shape_rules import fraction_dtype
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import GraphError, ShapeError
 
@@ -101,6 +102,7 @@ def _both(xp: Any, a: Array, x: Array) -> tuple[Array, Array]:
     math="y = 1/Γ(x1) ∫₀^x2 t^(x1-1) e^-t dt",
     source="Press et al., Numerical Recipes, 2007, section 6.2",
     shape=np.broadcast_shapes,
+    result=fraction_dtype,
     dtypes="real numeric",
     samples=_SAMPLES,
     rejects=_REJECTS,
@@ -114,6 +116,7 @@ def gammainc(xp: Any, x1: Array, x2: Array, /) -> Array:
     math="y = 1/Γ(x1) ∫_x2^∞ t^(x1-1) e^-t dt",
     source="Press et al., Numerical Recipes, 2007, section 6.2",
     shape=np.broadcast_shapes,
+    result=fraction_dtype,
     dtypes="real numeric",
     samples=_SAMPLES,
     rejects=_REJECTS,

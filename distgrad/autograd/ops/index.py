@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.shape_rules import Shape, normalize_axes
+from distgrad.autograd.ops.shape_rules import Shape, first_dtype, normalize_axes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.device import plain
+from distgrad.backend.meta import indexed_shape
 from distgrad.errors import AxisError, DTypeError, ShapeError
 
 Key = Any  # what stands in brackets: numbers, slices, None, ..., arrays of integers or booleans
@@ -37,6 +38,7 @@ def is_basic(key: Key) -> bool:
 @primitive(
     math="y = x[key]",
     view=True,
+    shape=indexed_shape,
     samples=[Sample(((3, 4),), {"key": key}, note=note) for note, key in _KEYS],
     rejects=[Reject(((3, 4),), IndexError, "getitem", {"key": 3})],
 )
@@ -98,8 +100,17 @@ def _(xp: Any, g: Array, key: Key) -> Array:
     return xp.getitem(g, key)
 
 
+def _taken(x: Shape, indices: Shape, axis: int | None = None) -> Shape:
+    if axis is None:
+        return indices
+    place = normalize_axes(axis, len(x), "take")[0]
+    return (*x[:place], *indices, *x[place + 1 :])
+
+
 @primitive(
     math="y[…, j, …] = x[…, indices_j, …]",
+    shape=_taken,
+    result=first_dtype,
     samples=[
         Sample(((4,), np.array([2, 0, 2, -1]))),
         Sample(((3, 4), np.array([3, 0])), {"axis": 1}),
@@ -131,8 +142,17 @@ def _(xp: Any, g: Array, x_shape: Shape, indices: Array, axis: int | None) -> Ar
     return xp.put_zeros(g, (*(slice(None),) * (axis % len(x_shape)), plain(indices)), x_shape)
 
 
+def _taken_along(x: Shape, indices: Shape, axis: int = -1) -> Shape:
+    place = normalize_axes(axis, len(x), "take_along_axis")[0]
+    around = [(*shape[:place], 1, *shape[place + 1 :]) for shape in (x, indices)]
+    shape = np.broadcast_shapes(*around)
+    return (*shape[:place], indices[place], *shape[place + 1 :])
+
+
 @primitive(
     math="y[i, j] = x[i, indices[i, j]] along an axis",
+    shape=_taken_along,
+    result=first_dtype,
     samples=[
         Sample(((3, 4), np.array([[0, 3], [1, 1], [2, -1]]))),
         Sample(((3, 4), np.array([[0, 2, 1, 1]])), {"axis": 0}),

@@ -11,7 +11,7 @@ import numpy as np
 from distgrad.autograd.dispatch import Array, check_devices, composite, primitive
 from distgrad.autograd.ops.arrange import along, one_axis
 from distgrad.autograd.ops.scatter import add_at_positions, check_index, key_of_elements
-from distgrad.autograd.ops.shape_rules import first_shape
+from distgrad.autograd.ops.shape_rules import first_dtype, first_shape
 from distgrad.autograd.primitive import REGISTRY, Reject, Sample
 from distgrad.backend.device import at_hand, plain
 from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
@@ -122,6 +122,7 @@ def _totals(xp: Any, positions: Array, values: Array, size: int, kind: str) -> t
 @primitive(
     math="y[i, index[i, j], …] = x and all source[i, j, …] combined",
     shape=first_shape,
+    result=first_dtype,
     dtypes="real numeric",
     samples=[
         *[Sample(((3, 4), (2, 4), _INDEX), {"axis": 0, "kind": kind}) for kind in _COMBINE],

@@ -14,6 +14,8 @@ from distgrad.errors import ShapeError
 
 
 def _product_shape(x1: Shape, x2: Shape) -> Shape:
+    if not x1 or not x2 or x1[-1] != x2[-2:][0]:
+        raise ValueError("the last axis of the first must be as long as the last but one of the second")
     rows = x1[-2:-1]
     columns = x2[-1:] if len(x2) > 1 else ()
     return (*np.broadcast_shapes(x1[:-2], x2[:-2]), *rows, *columns)

@@ -14,7 +14,7 @@ import numpy as np
 from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.linalg_solve import REGULAR
 from distgrad.autograd.ops.parts import decline_complex
-from distgrad.autograd.ops.shape_rules import Shape
+from distgrad.autograd.ops.shape_rules import Shape, real_dtype, square_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.device import plain
 from distgrad.errors import GraphError, OptionError
@@ -58,7 +58,7 @@ def _gaps(xp: Any, values: Array) -> Array:
 
 @primitive(
     math="x = y yᴴ (lower) or yᴴ y (upper)",
-    shape=lambda x, **attributes: x,
+    shape=square_shape,
     dtypes="floating-point",
     samples=[*_POSITIVE, Sample((_SYMMETRIC,), {"upper": True})],
     rejects=[_NOT_SQUARE, Reject((-np.eye(2),), np.linalg.LinAlgError, "positive definite")],
@@ -139,9 +139,9 @@ def _qr_gradient(xp: Any, g_q: Array, g_r: Array, q: Array, r: Array) -> Array:
 
 @primitive(
     math="x = V diag(λ) Vᴴ",
-    shape=lambda x: (x[:-1], x),
+    shape=lambda x: (square_shape(x)[:-1], x),
     dtypes="floating-point",
-    result="any",
+    result=lambda x: (real_dtype(x), x),
     outputs=2,
     samples=_POSITIVE,
     rejects=[_NOT_SQUARE],
@@ -170,9 +170,9 @@ def _(xp: Any, g: tuple[Array, Array], y: tuple[Array, Array]) -> Array:
 
 @primitive(
     math="y = λ where x = V diag(λ) Vᴴ",
-    shape=lambda x: x[:-1],
+    shape=lambda x: square_shape(x)[:-1],
     dtypes="floating-point",
-    result="any",
+    result=real_dtype,
     samples=_POSITIVE,
     rejects=[_NOT_SQUARE],
 )
@@ -201,7 +201,7 @@ def _svd_shape(x: Shape, full_matrices: bool = True) -> tuple[Shape, Shape, Shap
     math="x = U diag(S) Vh",
     shape=_svd_shape,
     dtypes="floating-point",
-    result="any",
+    result=lambda x, **attributes: (x, real_dtype(x), x),
     outputs=3,
     samples=[Sample(((3, 3),)), *[Sample(s.args, {"full_matrices": False}, s.note) for s in _RECTANGLES]],
 )
@@ -244,7 +244,7 @@ def _(xp: Any, g: Any, x: Array, y: Any, full_matrices: bool) -> Array:
     math="y = S where x = U diag(S) Vh",
     shape=lambda x: (*x[:-2], min(x[-2:])),
     dtypes="floating-point",
-    result="any",
+    result=real_dtype,
     samples=_RECTANGLES,
 )
 def svdvals(xp: Any, x: Array, /) -> Array:

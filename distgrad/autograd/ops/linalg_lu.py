@@ -104,7 +104,7 @@ def _lu_shape(x: Shape, pivot: bool = True) -> tuple[Shape, Shape]:
     source="Golub and Van Loan, Matrix Computations, 1996, section 3.4",
     shape=_lu_shape,
     dtypes="floating-point",
-    result="any",
+    result=lambda x, **attributes: (x, np.dtype(np.int32)),
     outputs=2,
     samples=[
         Sample((REGULAR,)),

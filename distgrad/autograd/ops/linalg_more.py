@@ -9,7 +9,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.linalg_solve import REGULAR
-from distgrad.autograd.ops.shape_rules import Shape, normalize_axes
+from distgrad.autograd.ops.shape_rules import Shape, complex_dtype, normalize_axes, square_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import OptionError, ShapeError
 
@@ -37,9 +37,9 @@ def _complex_of(x: Array) -> np.dtype:
 @primitive(
     math="x V = V diag(λ)",
     source="Boeddeker et al., arXiv:1701.00392, 2017 (the gradient)",
-    shape=lambda x: (x[:-1], x),
+    shape=lambda x: (square_shape(x)[:-1], x),
     dtypes="floating-point",
-    result="any",
+    result=lambda x: (complex_dtype(x), complex_dtype(x)),
     outputs=2,
     samples=[Sample((REGULAR,), grad=False), Sample(((0, 0),), note="empty")],
     rejects=[_NOT_SQUARE],

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from distgrad.autograd.dispatch import Array, composite, primitive
-from distgrad.autograd.ops.shape_rules import Axis, in_float32, reduced_shape, restore_axes
+from distgrad.autograd.ops.shape_rules import Axis, in_float32, real_dtype, reduced_shape, restore_axes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import AxisError, OptionError, ShapeError
 
@@ -18,7 +18,7 @@ _MATRIX_ORDERS = (1, -1, 2, -2, math.inf, -math.inf, "fro", "nuc")
     math="y = (Σ |x|^ord)^(1/ord), and its limits for ord = 0, ∞ and -∞",
     shape=lambda x, ord=2, **attributes: reduced_shape(x, **attributes),
     dtypes="floating-point",
-    result="any",
+    result=real_dtype,
     samples=[
         Sample(((3, 4),)),
         Sample(((3, 4),), {"axis": 1, "keepdims": True}),

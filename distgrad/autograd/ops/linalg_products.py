@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
-from distgrad.autograd.ops.shape_rules import Shape
+from distgrad.autograd.ops.shape_rules import Shape, reduced_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.device import plain
 from distgrad.errors import AxisError, ShapeError
@@ -17,8 +17,15 @@ from distgrad.errors import AxisError, ShapeError
 _TWO_ORDERS = Reject(((2, 3), (3,)), AxisError, "vecdot: axis must be negative", {"axis": 0})
 
 
+def _dotted(x1: Shape, x2: Shape, axis: int = -1) -> Shape:
+    if x1[axis] != x2[axis]:
+        raise ValueError(f"axis {axis} has {x1[axis]} and {x2[axis]} elements")
+    return reduced_shape(np.broadcast_shapes(x1, x2), axis=axis)
+
+
 @primitive(
     math="y = Σ_i x1_i* x2_i",
+    shape=_dotted,
     dtypes="numeric",
     samples=[
         Sample(((3, 4), (3, 4))),

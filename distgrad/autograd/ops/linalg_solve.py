@@ -8,7 +8,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.parts import decline_complex
-from distgrad.autograd.ops.shape_rules import Shape
+from distgrad.autograd.ops.shape_rules import Shape, real_dtype, square_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import ShapeError
 
@@ -20,6 +20,9 @@ _NOT_SQUARE = Reject(((2, 3),), np.linalg.LinAlgError, "square")
 
 
 def _solve_shape(x1: Shape, x2: Shape) -> Shape:
+    rows = square_shape(x1)[-1]
+    if rows != x2[-2:][0]:
+        raise ValueError(f"a matrix of {rows} rows cannot meet {list(x2)}")
     if len(x2) == 1:
         return x1[:-1]
     return (*np.broadcast_shapes(x1[:-2], x2[:-2]), *x2[-2:])
@@ -70,7 +73,7 @@ def _(xp: Any, g: Array, x1: Array, x2_shape: Shape, y: Array) -> tuple[Array, A
 
 @primitive(
     math="y x = x y = 1",
-    shape=lambda x: x,
+    shape=square_shape,
     dtypes="floating-point",
     samples=_SQUARE,
     rejects=[_NOT_SQUARE, Reject((SINGULAR,), np.linalg.LinAlgError, "inv: Singular matrix")],
@@ -88,7 +91,7 @@ def _(xp: Any, g: Array, y: Array) -> Array:
 
 @primitive(
     math="y = det x",
-    shape=lambda x: x[:-2],
+    shape=lambda x: square_shape(x)[:-2],
     dtypes="floating-point",
     samples=[*_SQUARE, Sample((SINGULAR,), note="singular")],
     rejects=[_NOT_SQUARE],
@@ -179,7 +182,8 @@ def _inner(xp: Any, a: Array, b: Array) -> Array:
 
 @primitive(
     math="sign, logabsdet = sign(det x), log |det x|",
-    shape=lambda x: (x[:-2], x[:-2]),
+    shape=lambda x: (square_shape(x)[:-2], x[:-2]),
+    result=lambda x: (x, real_dtype(x)),
     dtypes="floating-point",
     outputs=2,
     samples=_SQUARE,

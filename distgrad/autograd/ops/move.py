@@ -11,6 +11,7 @@ from distgrad.autograd.ops.shape_rules import same_shape
 from distgrad.autograd.primitive import Sample
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, Device, find_accelerator, resolve, to_device
+from distgrad.backend.meta import META
 from distgrad.errors import DeviceError
 
 __all__ = ["destination", "is_pinned", "move", "moved", "pinned"]
@@ -41,10 +42,16 @@ def _(xp: Any, g: Array, target: Any, source: Any) -> Array:
 
 
 def moved(tensor: Tensor, device: Any, non_blocking: bool = False) -> Tensor:
-    """The tensor on a device, itself if it lies there."""
+    """The tensor on a device, itself if it lies there; of ``"meta"`` it is outside the graph.
+
+    Raises:
+        DeviceError: a tensor without elements, to a device that holds some.
+    """
     target, source = resolve(device), tensor.device
     if target == source:
         return tensor
+    if META in (source, target):
+        return Tensor(to_device(tensor._data, target))
     return operations.move(tensor, target, source, non_blocking=non_blocking)
 
 

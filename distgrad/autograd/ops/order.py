@@ -9,7 +9,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.arrange import along, one_axis
-from distgrad.autograd.ops.shape_rules import same_shape
+from distgrad.autograd.ops.shape_rules import reduced_shape, same_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.device import plain
 from distgrad.errors import AxisError, OptionError, ShapeError
@@ -129,6 +129,7 @@ def _chosen(xp: Any, x: Array, index: Array, place: int, keepdims: bool) -> tupl
 
 @primitive(
     math="y = index of the x that comes most often along an axis",
+    shape=lambda x, axis: reduced_shape(x, axis=axis, keepdims=True),
     dtypes="real numeric",
     result="int64",
     samples=[

@@ -11,7 +11,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.elementwise import UNARY
-from distgrad.autograd.ops.shape_rules import same_shape
+from distgrad.autograd.ops.shape_rules import real_dtype, same_shape
 from distgrad.autograd.primitive import Sample
 from distgrad.errors import GraphError
 
@@ -45,7 +45,7 @@ def _(xp: Any, g: Array) -> Array:
     return xp.conj(g)
 
 
-@primitive(math="y = Re x", shape=same_shape, dtypes="numeric", result="any", view=True, samples=UNARY)
+@primitive(math="y = Re x", shape=same_shape, dtypes="numeric", result=real_dtype, view=True, samples=UNARY)
 def real(xp: Any, x: Array, /) -> Array:
     """The real part, as a view; a real array as it is."""
     return xp.real(x)
@@ -60,7 +60,7 @@ def _(xp: Any, g: Array) -> Array:
     math="y = Im x",
     shape=same_shape,
     dtypes="complex floating-point",
-    result="any",
+    result=real_dtype,
     view=True,
     samples=COMPLEX,
 )

@@ -17,7 +17,7 @@ import numpy as np
 from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.conv import Geometry, Sizes, interior, pad
 from distgrad.autograd.ops.scatter import check_index
-from distgrad.autograd.ops.shape_rules import Shape, pairs
+from distgrad.autograd.ops.shape_rules import Shape, first_dtype, pairs
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.autograd.tensor import FLOATING
 from distgrad.backend.device import at_hand, widened
@@ -304,6 +304,7 @@ _PLACES = np.array([[[5, 0, 3]]])
 @primitive(
     math="y = x at the places of indices, 0 elsewhere",
     shape=lambda x, index, output_size: (*x[:2], *output_size),
+    result=first_dtype,
     samples=[
         Sample(((1, 1, 3), _PLACES), {"output_size": (7,)}),
         Sample(((1, 1, 3, 1), _PLACES[..., None]), {"output_size": (2, 3)}, note="images"),

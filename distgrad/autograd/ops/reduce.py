@@ -14,6 +14,7 @@ from distgrad.autograd.ops.shape_rules import (
     normalize_axes,
     reduced_shape,
     restore_axes,
+    total_dtype,
 )
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import AxisError
@@ -28,7 +29,9 @@ _EMPTY = Sample(((0, 3),), {"axis": 0}, note="empty")
 _REJECTS = [Reject(((3, 4),), AxisError, "axis 2", {"axis": 2})]
 
 
-@primitive(math="y = Σ x", shape=reduced_shape, samples=[*_SAMPLES, _EMPTY], rejects=_REJECTS)
+@primitive(
+    math="y = Σ x", shape=reduced_shape, result=total_dtype, samples=[*_SAMPLES, _EMPTY], rejects=_REJECTS
+)
 def sum(xp: Any, x: Array, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Array:
     """Sum over axes.
 
@@ -145,6 +148,7 @@ def _(xp: Any, g: Array, x: Array, y: Array, axis: Axis, correction: float, keep
 @primitive(
     math="y = Π x",
     shape=reduced_shape,
+    result=total_dtype,
     dtypes="numeric",
     samples=[
         *_SAMPLES,
@@ -186,6 +190,7 @@ def _(xp: Any, g: Array, x: Array, axis: Axis, keepdims: bool) -> Array:
 
 @primitive(
     math="y = index of the largest x",
+    shape=reduced_shape,
     dtypes="real numeric",
     result="int64",
     samples=[Sample(((3, 4),)), Sample(((3, 4),), {"axis": 1, "keepdims": True})],
@@ -198,6 +203,7 @@ def argmax(xp: Any, x: Array, /, *, axis: int | None = None, keepdims: bool = Fa
 
 @primitive(
     math="y = index of the smallest x",
+    shape=reduced_shape,
     dtypes="real numeric",
     result="int64",
     samples=[Sample(((3, 4),)), Sample(((3, 4),), {"axis": 1, "keepdims": True})],

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
-from distgrad.autograd.ops.shape_rules import Shape, in_float32, normalize_axes
+from distgrad.autograd.ops.shape_rules import Shape, in_float32, normalize_axes, total_dtype
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import AxisError, ShapeError
 
@@ -24,7 +24,10 @@ _REJECTS = [
 
 
 def _running_shape(x: Shape, *, axis: Any = None, include_initial: bool = False, **attributes: Any) -> Shape:
-    where = normalize_axes(axis, len(x), "shape")[0]
+    places = normalize_axes(axis, len(x), "shape")
+    if len(places) != 1:
+        raise ValueError("several axes: axis must name one of them")
+    where = places[0]
     return tuple(n + (include_initial and i == where) for i, n in enumerate(x))
 
 
@@ -42,7 +45,12 @@ def _reversed_sum(xp: Any, g: Array, axis: int | None, include_initial: bool) ->
 
 
 @primitive(
-    math="y_i = Σ_{j ≤ i} x_j", shape=_running_shape, dtypes="numeric", samples=_SAMPLES, rejects=_REJECTS
+    math="y_i = Σ_{j ≤ i} x_j",
+    shape=_running_shape,
+    result=total_dtype,
+    dtypes="numeric",
+    samples=_SAMPLES,
+    rejects=_REJECTS,
 )
 def cumulative_sum(
     xp: Any,
@@ -120,6 +128,7 @@ def _(xp: Any, g: Array, a: Array) -> Array:
 @primitive(
     math="y_i = Π_{j ≤ i} x_j",
     shape=_running_shape,
+    result=total_dtype,
     dtypes="numeric",
     samples=[
         *_SAMPLES,

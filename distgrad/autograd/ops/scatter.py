@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
-from distgrad.autograd.ops.shape_rules import Shape, broadcast_shape, normalize_axes
+from distgrad.autograd.ops.shape_rules import Shape, broadcast_shape, first_dtype, normalize_axes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.device import at_hand
 from distgrad.errors import AxisError, DTypeError, ShapeError
@@ -61,6 +61,7 @@ def add_at_positions(xp: Any, size: int, positions: Array, values: Array) -> Arr
 @primitive(
     math="y[i, j, …] = x[i, index[i, j, …], …]",
     shape=lambda x, index, axis: index,
+    result=first_dtype,
     samples=[
         Sample(((3, 4), _INDEX), {"axis": 0}),
         Sample(((2, 5), _INDEX), {"axis": -1}),
@@ -87,6 +88,7 @@ def _(xp: Any, g: Array, x_shape: Shape, index: Array, axis: int) -> Array:
 @primitive(
     math="y[i, index[i, j, …], …] = Σ source[i, j, …]",
     shape=lambda source, index, axis, shape: shape,
+    result=first_dtype,
     samples=[
         Sample(((2, 4), _INDEX), {"axis": 0, "shape": (3, 4)}),
         Sample(((2, 4), _INDEX), {"axis": -1, "shape": (2, 5)}),

@@ -9,21 +9,29 @@ import numpy as np
 
 from distgrad.autograd.casting import meet
 from distgrad.autograd.dispatch import Array, composite, primitive
-from distgrad.autograd.ops.shape_rules import Shape, normalize_axes, same_shape
+from distgrad.autograd.ops.rearrange_rules import (
+    broadcast,
+    concatenated,
+    expanded,
+    permuted,
+    repeat_counts,
+    repeated,
+    reshaped,
+    squeezed,
+    stacked,
+    turned,
+    unstacked,
+)
+from distgrad.autograd.ops.shape_rules import Shape, along_axis, normalize_axes, same_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.array_module import HOST_ARRAYS
-from distgrad.backend.device import CPU, at_hand, device_of, memory_of, plain, resolve, to_device
+from distgrad.backend.device import at_hand, device_of, memory_of, plain, resolve
 from distgrad.errors import AxisError, DeviceError, DTypeError, OptionError, ShapeError
-
-
-def _reshaped(x: Shape, *, shape: Shape, **attributes: Any) -> Shape:
-    known = math.prod(n for n in shape if n != -1)
-    return tuple(math.prod(x) // known if n == -1 else n for n in shape)
 
 
 @primitive(
     math="y = x with another shape",
-    shape=_reshaped,
+    shape=reshaped,
     view=True,
     samples=[Sample(((3, 4),), {"shape": (2, 6)}), Sample(((2, 3, 4),), {"shape": (6, -1)})],
     rejects=[Reject(((3, 4),), ShapeError, "reshape", {"shape": (5, 5)})],
@@ -46,7 +54,7 @@ def _(xp: Any, g: Array, x_shape: Shape) -> Array:
 
 @primitive(
     math="y[i, j, …] = x[axes]",
-    shape=lambda x, axes: tuple(x[axis] for axis in axes),
+    shape=permuted,
     view=True,
     samples=[Sample(((2, 3, 4),), {"axes": (2, 0, 1)}), Sample(((3, 4),), {"axes": (-1, 0)})],
     rejects=[Reject(((3, 4),), ShapeError, "axes", {"axes": (0,)})],
@@ -63,7 +71,7 @@ def _(xp: Any, g: Array, axes: tuple[int, ...]) -> Array:
 
 @primitive(
     math="y = xᵀ over the last two axes",
-    shape=lambda x: (*x[:-2], x[-1], x[-2]),
+    shape=turned,
     view=True,
     samples=[Sample(((3, 4),)), Sample(((2, 3, 4),))],
     rejects=[Reject(((3,),), ShapeError, "matrix_transpose")],
@@ -80,7 +88,7 @@ def _(xp: Any, g: Array) -> Array:
 
 @primitive(
     math="y = x broadcast to shape",
-    shape=lambda x, shape: shape,
+    shape=broadcast,
     view=True,
     samples=[Sample(((3, 1),), {"shape": (2, 3, 4)}), Sample(((),), {"shape": (2,)})],
     rejects=[Reject(((3,),), ShapeError, "broadcast", {"shape": (2, 4)})],
@@ -98,6 +106,7 @@ def _(xp: Any, g: Array) -> Array:
 @primitive(
     math="y = x with an axis of length 1",
     view=True,
+    shape=expanded,
     samples=[Sample(((3, 4),), {"axis": 1}), Sample(((3,),), {"axis": -1})],
     rejects=[Reject(((3, 4),), AxisError, "axis 4", {"axis": 4})],
 )
@@ -114,6 +123,7 @@ def _(xp: Any, g: Array, x_shape: Shape) -> Array:
 @primitive(
     math="y = x without axes of length 1",
     view=True,
+    shape=squeezed,
     samples=[Sample(((3, 1, 4),), {"axis": 1}), Sample(((1, 3, 1),), {"axis": (0, 2)})],
     rejects=[
         Reject(((3, 4),), ShapeError, "squeeze", {"axis": 1}),
@@ -167,7 +177,7 @@ def _axes(axis: int | tuple[int, ...], ndim: int) -> list[int]:
 
 @primitive(
     math="y_i = x_{n-1-i}",
-    shape=same_shape,
+    shape=along_axis,
     view=True,
     samples=[
         Sample(((3, 4),)),
@@ -189,7 +199,7 @@ def _(xp: Any, g: Array, axis: int | tuple[int, ...] | None) -> Array:
 
 @primitive(
     math="y_i = x_{(i - shift) mod n}",
-    shape=same_shape,
+    shape=along_axis,
     samples=[
         Sample(((3, 4),), {"shift": 2}),
         Sample(((3, 4),), {"shift": -1, "axis": 1}),
@@ -219,6 +229,7 @@ def _(xp: Any, g: Array, shift: int | tuple[int, ...], axis: int | tuple[int, ..
 
 @primitive(
     math="y = every x_i repeats_i times",
+    shape=repeated,
     samples=[
         Sample(((2, 3), 2)),
         Sample(((2, 3), 3), {"axis": 1}),
@@ -239,14 +250,8 @@ def repeat(xp: Any, x: Array, repeats: Any, /, *, axis: int | None = None) -> Ar
         repeats: how often: a number, or an array with one for each element along the axis.
         axis: the axis to repeat along; None flattens first.
     """
-    counts = _counts(repeats)
+    counts = repeat_counts(repeats)
     return xp.repeat(x, counts if at_hand(x) else counts.tolist(), axis=axis)
-
-
-def _counts(repeats: Any) -> Any:
-    """Numbers of repetitions as the host's integers: not uint64, nor the floats of an empty list."""
-    counts = np.asarray(repeats if at_hand(repeats) else to_device(plain(repeats), CPU))
-    return counts.astype(np.int64) if counts.size == 0 or counts.dtype.kind == "u" else counts
 
 
 @repeat.vjp("x")
@@ -254,7 +259,7 @@ def _(xp: Any, g: Array, x_shape: Shape, repeats: Any, axis: int | None) -> Arra
     where = 0 if axis is None else axis % len(x_shape)
     length = math.prod(x_shape) if axis is None else x_shape[where]
     flat = (length,) if axis is None else x_shape
-    came_from = plain(xp.asarray(np.repeat(np.arange(length), _counts(repeats))))
+    came_from = plain(xp.asarray(np.repeat(np.arange(length), repeat_counts(repeats))))
     return xp.reshape(xp.put_zeros(g, (*(slice(None),) * where, came_from), flat), x_shape)
 
 
@@ -334,14 +339,9 @@ def meshgrid(xp: Any, *arrays: Array, indexing: str = "xy") -> list[Array]:
     return xp.broadcast_arrays(*[xp.reshape(x, s) for x, s in zip(arrays, places, strict=True)])
 
 
-def _unstacked(x: Shape, *, axis: int = 0) -> list[Shape]:
-    where = axis % len(x)
-    return [(*x[:where], *x[where + 1 :])] * x[where]
-
-
 @primitive(
     math="y_1, y_2, … = x[0], x[1], … along an axis",
-    shape=_unstacked,
+    shape=unstacked,
     view=True,
     outputs=0,
     samples=[
@@ -426,6 +426,7 @@ def _check_matrix(x: Array, where: str) -> None:
 
 @primitive(
     math="y = x1, x2, … one after another along an axis",
+    shape=concatenated,
     samples=[
         Sample(([(2, 3), (4, 3)],)),
         Sample(([(2, 3), (2, 1), (2, 0)],), {"axis": 1}, note="empty"),
@@ -453,6 +454,7 @@ def _(xp: Any, g: Array, arrays_shape: Any, axis: int | None, needs: Any) -> lis
 
 @primitive(
     math="y = x1, x2, … along a new axis",
+    shape=stacked,
     samples=[Sample(([(2, 3), (2, 3)],)), Sample(([(2, 3)] * 3,), {"axis": -1})],
     rejects=[Reject(([(2, 3), (3, 2)],), ShapeError, "stack")],
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.casting import limits
+from distgrad.autograd.casting import DEFAULTS, limits, result_dtype
 from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
 
 __all__ = [
@@ -17,18 +17,26 @@ __all__ = [
     "Into",
     "Shape",
     "added",
+    "along_axis",
     "broadcast_shape",
+    "complex_dtype",
     "count_over",
+    "first_dtype",
     "first_shape",
+    "fraction_dtype",
     "highest",
     "in_float32",
+    "last_dtype",
     "mixed_dtypes",
     "normalize_axes",
     "not_zero",
     "pairs",
+    "real_dtype",
     "reduced_shape",
     "restore_axes",
     "same_shape",
+    "square_shape",
+    "total_dtype",
 ]
 
 Shape = tuple[int, ...]
@@ -47,6 +55,50 @@ def same_shape(x: Shape, **attributes: Any) -> Shape:
 def first_shape(x: Shape, *others: Any, **attributes: Any) -> Shape:
     """The output has the first input's shape."""
     return x
+
+
+def along_axis(x: Shape, axis: Any = None, **attributes: Any) -> Shape:
+    """The output has the input's shape, and ``axis`` names axes of it."""
+    normalize_axes(axis, len(x), "axis")
+    return x
+
+
+def square_shape(x: Shape, **attributes: Any) -> Shape:
+    """The output has the input's shape, that of square matrices."""
+    if len(x) < 2 or x[-1] != x[-2]:
+        raise np.linalg.LinAlgError("Last 2 dimensions of the array must be square")
+    return x
+
+
+def complex_dtype(x: np.dtype, **attributes: Any) -> np.dtype:
+    """The result is complex, of the input's precision."""
+    return np.result_type(x, np.complex64)
+
+
+def real_dtype(x: np.dtype, **attributes: Any) -> np.dtype:
+    """The result is real, of the input's precision."""
+    return x.type(0).real.dtype if x.kind == "c" else np.dtype(x)
+
+
+def first_dtype(x: Any, *others: Any, **attributes: Any) -> Any:
+    """The result has the first input's dtype."""
+    return x
+
+
+def last_dtype(*inputs: Any, **attributes: Any) -> Any:
+    """The result has the last input's dtype."""
+    return inputs[-1]
+
+
+def fraction_dtype(*inputs: Any, **attributes: Any) -> np.dtype:
+    """The result is what the inputs promote to, and of whole numbers the default float."""
+    found = result_dtype(*inputs)
+    return DEFAULTS[float] if found.kind in "biu" else found
+
+
+def total_dtype(x: np.dtype, **attributes: Any) -> np.dtype:
+    """The result of whole numbers has 64 bits."""
+    return np.result_type(x, np.uint64 if x.kind == "u" else np.int64) if x.kind in "biu" else x
 
 
 def added(g: Any, before: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
-from distgrad.autograd.ops.shape_rules import same_shape
+from distgrad.autograd.ops.shape_rules import along_axis
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.device import plain
 from distgrad.errors import AxisError, OptionError, ShapeError
@@ -36,7 +36,7 @@ def _order(xp: Any, x: Array, axis: int, descending: bool) -> Array:
 
 @primitive(
     math="y = x in order along an axis",
-    shape=same_shape,
+    shape=along_axis,
     dtypes="real numeric",
     samples=[*_SAMPLES, _TIES],
     rejects=_REJECTS,
@@ -62,7 +62,7 @@ def _(xp: Any, g: Array, x: Array, axis: int, descending: bool) -> Array:
 
 @primitive(
     math="y = the indices that bring x in order",
-    shape=same_shape,
+    shape=along_axis,
     dtypes="real numeric",
     result="int64",
     samples=[*_SAMPLES, _TIES],
