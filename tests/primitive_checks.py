@@ -120,8 +120,11 @@ def check_shape_rule(case):
 def check_result_dtype(case, dtype):
     """The result has the dtype that the record names, or that the inputs promote to.
 
-    Of several results those that count or point at elements are integers.
+    Of several results those that count or point at elements are integers. What a record computes from the
+    inputs' dtypes is compared in ``tests/autograd/test_meta.py``.
     """
+    if callable(case.record.result):
+        return
     inputs = case.inputs(dtype)
     outs = arrays(case.call(*inputs))
     for out in outs:
