@@ -349,12 +349,20 @@ def public_nodes(tree: ast.Module) -> Iterator[tuple[Function | ast.ClassDef, as
                     yield child, node
 
 
+def classes_of(tree: ast.AST) -> dict[str, ast.ClassDef]:
+    """The classes of a file by name."""
+    return {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+
+
 def check_docstrings(sources: dict[str, str]) -> list[str]:
     """Public things without a docstring, and arguments described that do not exist."""
     trees = {name: ast.parse(text) for name, text in sources.items()}
-    classes = {n.name: n for tree in trees.values() for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
+    everywhere: dict[str, ast.ClassDef] = {}  # of several of one name the first that is read
+    for tree in trees.values():
+        everywhere = classes_of(tree) | everywhere
     wrong = [f"{name} has no docstring" for name, tree in trees.items() if not ast.get_docstring(tree)]
     for name, tree in trees.items():
+        classes = everywhere | classes_of(tree)
         for node, owner in public_nodes(tree):
             where = f"{name}:{node.lineno} {node.name}"
             docstring = ast.get_docstring(node)

@@ -9,19 +9,8 @@ import numpy as np
 
 from distgrad.autograd.casting import meet
 from distgrad.autograd.dispatch import Array, composite, primitive
-from distgrad.autograd.ops.rearrange_rules import (
-    broadcast,
-    concatenated,
-    expanded,
-    permuted,
-    repeat_counts,
-    repeated,
-    reshaped,
-    squeezed,
-    stacked,
-    turned,
-    unstacked,
-)
+from distgrad.autograd.ops import rearrange_rules
+from distgrad.autograd.ops.rearrange_rules import repeat_counts
 from distgrad.autograd.ops.shape_rules import Shape, along_axis, normalize_axes, same_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.array_module import HOST_ARRAYS
@@ -31,7 +20,7 @@ from distgrad.errors import AxisError, DeviceError, DTypeError, OptionError, Sha
 
 @primitive(
     math="y = x with another shape",
-    shape=reshaped,
+    shape=rearrange_rules.reshaped,
     view=True,
     samples=[Sample(((3, 4),), {"shape": (2, 6)}), Sample(((2, 3, 4),), {"shape": (6, -1)})],
     rejects=[Reject(((3, 4),), ShapeError, "reshape", {"shape": (5, 5)})],
@@ -54,7 +43,7 @@ def _(xp: Any, g: Array, x_shape: Shape) -> Array:
 
 @primitive(
     math="y[i, j, …] = x[axes]",
-    shape=permuted,
+    shape=rearrange_rules.permuted,
     view=True,
     samples=[Sample(((2, 3, 4),), {"axes": (2, 0, 1)}), Sample(((3, 4),), {"axes": (-1, 0)})],
     rejects=[Reject(((3, 4),), ShapeError, "axes", {"axes": (0,)})],
@@ -71,7 +60,7 @@ def _(xp: Any, g: Array, axes: tuple[int, ...]) -> Array:
 
 @primitive(
     math="y = xᵀ over the last two axes",
-    shape=turned,
+    shape=rearrange_rules.turned,
     view=True,
     samples=[Sample(((3, 4),)), Sample(((2, 3, 4),))],
     rejects=[Reject(((3,),), ShapeError, "matrix_transpose")],
@@ -88,7 +77,7 @@ def _(xp: Any, g: Array) -> Array:
 
 @primitive(
     math="y = x broadcast to shape",
-    shape=broadcast,
+    shape=rearrange_rules.broadcast,
     view=True,
     samples=[Sample(((3, 1),), {"shape": (2, 3, 4)}), Sample(((),), {"shape": (2,)})],
     rejects=[Reject(((3,),), ShapeError, "broadcast", {"shape": (2, 4)})],
@@ -106,7 +95,7 @@ def _(xp: Any, g: Array) -> Array:
 @primitive(
     math="y = x with an axis of length 1",
     view=True,
-    shape=expanded,
+    shape=rearrange_rules.expanded,
     samples=[Sample(((3, 4),), {"axis": 1}), Sample(((3,),), {"axis": -1})],
     rejects=[Reject(((3, 4),), AxisError, "axis 4", {"axis": 4})],
 )
@@ -123,7 +112,7 @@ def _(xp: Any, g: Array, x_shape: Shape) -> Array:
 @primitive(
     math="y = x without axes of length 1",
     view=True,
-    shape=squeezed,
+    shape=rearrange_rules.squeezed,
     samples=[Sample(((3, 1, 4),), {"axis": 1}), Sample(((1, 3, 1),), {"axis": (0, 2)})],
     rejects=[
         Reject(((3, 4),), ShapeError, "squeeze", {"axis": 1}),
@@ -229,7 +218,7 @@ def _(xp: Any, g: Array, shift: int | tuple[int, ...], axis: int | tuple[int, ..
 
 @primitive(
     math="y = every x_i repeats_i times",
-    shape=repeated,
+    shape=rearrange_rules.repeated,
     samples=[
         Sample(((2, 3), 2)),
         Sample(((2, 3), 3), {"axis": 1}),
@@ -341,7 +330,7 @@ def meshgrid(xp: Any, *arrays: Array, indexing: str = "xy") -> list[Array]:
 
 @primitive(
     math="y_1, y_2, … = x[0], x[1], … along an axis",
-    shape=unstacked,
+    shape=rearrange_rules.unstacked,
     view=True,
     outputs=0,
     samples=[
@@ -426,7 +415,7 @@ def _check_matrix(x: Array, where: str) -> None:
 
 @primitive(
     math="y = x1, x2, … one after another along an axis",
-    shape=concatenated,
+    shape=rearrange_rules.concatenated,
     samples=[
         Sample(([(2, 3), (4, 3)],)),
         Sample(([(2, 3), (2, 1), (2, 0)],), {"axis": 1}, note="empty"),
@@ -454,7 +443,7 @@ def _(xp: Any, g: Array, arrays_shape: Any, axis: int | None, needs: Any) -> lis
 
 @primitive(
     math="y = x1, x2, … along a new axis",
-    shape=stacked,
+    shape=rearrange_rules.stacked,
     samples=[Sample(([(2, 3), (2, 3)],)), Sample(([(2, 3)] * 3,), {"axis": -1})],
     rejects=[Reject(([(2, 3), (3, 2)],), ShapeError, "stack")],
 )
