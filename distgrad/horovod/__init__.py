@@ -23,6 +23,7 @@ from distgrad.horovod.functions import (
 )
 from distgrad.horovod.optimizer import (
     DistributedOptimizer,
+    SyncBatchNorm,
 )
 from distgrad.horovod.sets import (
     HorovodInternalError,
@@ -88,7 +89,6 @@ from distgrad.horovod.verbs import (
     poll,
     synchronize,
 )
-from distgrad.parallel.batchnorm import SyncBatchNorm
 
 __all__ = [
     "Adasum",

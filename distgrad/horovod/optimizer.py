@@ -14,10 +14,11 @@ from distgrad.horovod.sets import ProcessSet, global_process_set
 from distgrad.horovod.verbs import Adasum, Average, Sum, go_along, tell
 from distgrad.optim.optimizer import Optimizer
 from distgrad.parallel.adasum import adasum
+from distgrad.parallel.batchnorm import SyncBatchNorm
 from distgrad.parallel.buckets import Hook, store, suitable_cap
 from distgrad.parallel.reducer import Reducer
 
-__all__ = ["DistributedOptimizer", "rejoin"]
+__all__ = ["DistributedOptimizer", "SyncBatchNorm", "rejoin"]
 
 _STEP = "DistributedOptimizer.step"
 _optimizers: list[Any] = []  # in the order of their making, the same on every rank
