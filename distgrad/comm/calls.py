@@ -86,10 +86,12 @@ class Call:
 
     @property
     def place(self) -> str:
-        """``train.py:31``, as Python's tracebacks would find it."""
+        """``train.py:31``, as Python's tracebacks would find it; none where no line of a program calls."""
         code, offset = self.site
         if code is None:
             return "?:0"
+        if code.co_filename.startswith(_PACKAGE):
+            return "the end of its program"
         lines = (line for start, stop, line in code.co_lines() if start <= offset < stop)
         return f"{code.co_filename}:{next(lines, None) or code.co_firstlineno}"
 

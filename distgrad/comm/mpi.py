@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from distgrad import env
 from distgrad.comm.base import Communicator
 from distgrad.comm.calls import Call, name_ranks
+from distgrad.comm.hostcompare import HostLine
 from distgrad.comm.hostgroup import HostGroup
 from distgrad.comm.mpifamily import MPIFamily
 from distgrad.comm.mpilibrary import MPI, abort_on_exception, exit_in_order, relayed
@@ -162,6 +163,36 @@ class _Question:
         return bool(self._largest[0] == ~self._largest[1])
 
 
+class _Line:
+    """Messages between hosts, by MPI's own between their first ranks, where nothing else sends any."""
+
+    def __init__(self, leaders: Any, family: MPIFamily) -> None:
+        self.rank, self.size = leaders.Get_rank(), leaders.Get_size()
+        self._leaders = leaders
+        self._relay = family.relay
+        self._sending: list[Any] = []  # a request keeps its message
+
+    def is_open(self) -> bool:
+        return self._relay is None or self._relay.is_main()
+
+    def is_idle(self) -> bool:
+        self._sending = [request for request in self._sending if not request.Test()]
+        return not self._sending
+
+    def send(self, message: NDArray[np.uint8], host: int, kind: int) -> None:
+        self.is_idle()
+        self._sending.append(self._leaders.Isend(message, host, kind))
+
+    def receive(self, host: int, kind: int) -> NDArray[np.uint8] | None:
+        status = MPI.Status()
+        matched = self._leaders.Improbe(host, kind, status)
+        if matched is None:
+            return None
+        message = np.empty(relayed(status, self._relay).Get_count(MPI.BYTE), np.uint8)
+        matched.Recv(message)
+        return message
+
+
 class MPICommunicator(Communicator):
     """A group of MPI processes on several hosts; :func:`connect` makes the first one.
 
@@ -256,6 +287,7 @@ class MPICommunicator(Communicator):
     def _listen(self, waited_s: float, gone: list[int]) -> None:
         """Take in the others' news, and give up past the deadline or if a rank that is needed is gone."""
         family, here = self.family, f"in {self._call.name}, group '{self.group}', at {self._call.place}"
+        family.check()
         if gone:  # heard of in the last round, so its last messages are here by now
             raise RankFailedError(f"waited for {name_ranks(gone)} of the world, which ended without it")
         family.listen(here)
@@ -272,6 +304,12 @@ class MPICommunicator(Communicator):
     def meeting(self) -> HostGroup:
         """Where the group's ranks on this host meet."""
         return self._host
+
+    @property
+    def line(self) -> HostLine | None:
+        """Messages between the first ranks of the group's hosts."""
+        is_first = self._host.rank == 0 and self._host.size < self.size
+        return _Line(self._leaders, self.family) if is_first else None
 
     def _announce(self, mark: int) -> None:
         self._host.announce(mark)

@@ -7,9 +7,10 @@ have to agree on (objects, checks, splits) goes over a communicator of theirs th
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,9 @@ from distgrad.errors import (
 )
 
 __all__ = ["NcclCommunicator", "connect"]
+
+_PATIENCE_S = 1.0  # what hosts need at most to compare their calls
+_SETTLE_S = 100e-6
 
 
 def connect(
@@ -186,7 +190,7 @@ class NcclCommunicator(NcclVerbs):
 
     def _explain(self, call: Call, error: Exception) -> None:
         """Raise what lies behind an error, if that is known."""
-        mismatch = None if isinstance(error, CommMismatchError) else self.find_mismatch()
+        mismatch = None if isinstance(error, CommMismatchError) else self._find_cause()
         is_nccl = type(error).__name__ == "NcclError"  # CuPy's class, and that of libnccl's own binding
         if mismatch is not None or is_nccl:
             self.fail(CommError(f"{call.name}, group '{self.group}': rank {self.rank}: {error}"))
@@ -199,18 +203,15 @@ class NcclCommunicator(NcclVerbs):
         hosts, meeting = self.topology.hosts, self._host.meeting
         if meeting is None or self.size == 1:
             return None
-        return Ledger(meeting, self.group, [r for r, host in enumerate(hosts) if host == hosts[self.rank]])
+        near = [rank for rank, host in enumerate(hosts) if host == hosts[self.rank]]
+        return Ledger(meeting, self.group, near, self._host.line, self._num_hosts)
+
+    @property
+    def _num_hosts(self) -> int:
+        return len(set(self.topology.hosts))
 
     def _compare_period(self, ledger: Ledger) -> None:
-        """Let nobody fall behind by more calls than the ledger keeps; hosts compare theirs meanwhile."""
-
-        def compare_hosts() -> None:
-            error = ledger.compare_hosts(self._host)
-            if error is not None:
-                self.fail(error)
-
-        if len(set(self.topology.hosts)) > 1:
-            self._host.submit(compare_hosts, "compare calls")
+        """Let nobody fall behind by more calls than the ledger keeps."""
         deadline_s = time.monotonic() + self.family.timeout_s
 
         def wait() -> None:
@@ -223,8 +224,19 @@ class NcclCommunicator(NcclVerbs):
 
         ledger.catch_up(wait)
 
+    def _settle_calls(self, groups: Sequence[NcclCommunicator], deadline_s: float) -> None:
+        """Wait until these groups' calls have been compared with other hosts', which come here too."""
+        ledgers = [group._ledger for group in groups if group._ledger is not None and group._num_hosts > 1]
+        family = self.family
+        while not all(ledger.is_settled() for ledger in ledgers) and family.failure is None:
+            if not family.thread.busy():  # else it listens
+                family.listen(f"in {self._call.name}, group '{self.group}', at {self._call.place}")
+            if self._host.gone() or time.monotonic() > deadline_s:  # which shows elsewhere
+                return
+            time.sleep(_SETTLE_S)
+
     def find_mismatch(self) -> CommMismatchError | None:
-        """What the ranks of this host have called where their calls differ."""
+        """What the ranks have called where their calls differ."""
         return None if self._ledger is None else self._ledger.mismatch()
 
     def check_failure(self, call: Call) -> None:
@@ -246,8 +258,15 @@ class NcclCommunicator(NcclVerbs):
     def fail(self, error: CommError) -> None:
         """Let this call and all to come raise; what is under way ends."""
         if self.family.failure is None:
-            self.family.failure = self.find_mismatch() or error  # NCCL's own error may be what comes of it
+            self.family.failure = self._find_cause() or error
             self.abort()
+
+    def _find_cause(self) -> CommMismatchError | None:
+        """The mismatch of which an error may come, which NCCL may notice before the hosts have compared."""
+        deadline_s = time.monotonic() + (_PATIENCE_S if self._num_hosts > 1 else 0)
+        while (found := self.find_mismatch()) is None and time.monotonic() < deadline_s:
+            time.sleep(_SETTLE_S)
+        return found
 
     def abort(self) -> None:
         """End what is under way, wherever it waits.
@@ -289,18 +308,51 @@ class NcclCommunicator(NcclVerbs):
 
         Collective: yes; blocks: until the device has finished and, with ``mpi`` between hosts, every rank is
             here.
-        """
-        if not self.family.closed:
-            self._leave()
-        self._host.close()
 
-    def _leave(self) -> None:
+        Raises:
+            CommError: the ranks were out of step, or a call failed, and nobody was told before.
+        """
+        self.__exit__(None, None, None)
+
+    def __exit__(self, *exception: object) -> None:
+        try:
+            if not self.family.closed:
+                self._finish(compares=exception[0] is None)
+        finally:
+            self._host.__exit__(*exception)
+        if exception[0] is None and self.family.failure is not None and not self._watchdog.told:
+            self._watchdog.told = True
+            raise self.family.failure
+
+    def _finish(self, compares: bool) -> None:
+        groups = list(self._with_parts())
+        if compares:
+            self._call = self.log.add(Call("close"), numbered=False, depth=1)
+            for group in groups:
+                if group._ledger is not None:
+                    group._ledger.end(self._call)
+        for group in groups:
+            group._await_device()
+        if compares:
+            for group in groups:
+                if (error := group.find_mismatch()) is not None:
+                    group.fail(error)
+            self._settle_calls(groups, math.inf)
+        for group in groups:
+            group._let_go()
+
+    def _with_parts(self) -> Iterator[NcclCommunicator]:
+        """This group and all split from it, those first."""
         for part in self._parts:
-            part._leave()
-        if self.family.failure is None:
-            deadline_s = time.monotonic() + self.family.timeout_s + GRACE_S
-            while not self.stream.query() and self.family.failure is None and time.monotonic() < deadline_s:
-                time.sleep(1e-3)
+            yield from part._with_parts()
+        yield self
+
+    def _await_device(self) -> None:
+        deadline_s = time.monotonic() + self.family.timeout_s + GRACE_S
+        while self.family.failure is None and not self.stream.query() and time.monotonic() < deadline_s:
+            time.sleep(1e-3)
+
+    def _let_go(self) -> None:
         self._watchdog.close()
         with activated(self.device):
             if self.family.failure is not None:
@@ -314,9 +366,13 @@ class NcclCommunicator(NcclVerbs):
         pass
 
     def _barrier(self) -> None:
+        while self.family.relay is not None and self.family.failure is None and not self.stream.query():
+            self.find_mismatch()  # other hosts are heard by this thread alone
+            time.sleep(_SETTLE_S)
         self.stream.synchronize()
         self.check_failure(self._call)
         self._host.barrier()
+        self._settle_calls([self], time.monotonic() + self.family.timeout_s)
         if (error := self.find_mismatch()) is not None:
             self.fail(error)
             self.check_failure(self._call)

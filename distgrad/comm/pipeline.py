@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from distgrad import env
 from distgrad.backend.device import CPU, Device
 from distgrad.comm.calls import Call, CallLog, DisagreementError, describe_mismatch
+from distgrad.comm.hostcompare import HostLine
 from distgrad.comm.meeting import Meeting
 from distgrad.comm.progress import Progress
 from distgrad.comm.relay import Relay
@@ -58,6 +59,14 @@ class Family:
         """
         if self.relay is not None:
             self.relay.serve()
+
+    def listen(self, here: str) -> None:
+        """Take in what other ranks tell of themselves; answer with ``here`` who asks where this one is."""
+
+    def check(self) -> None:
+        """Raise the failure, if there is one: nobody will come any more."""
+        if self.failure is not None:
+            raise self.failure
 
     def close(self) -> None:
         """Finish what was issued, end the communication thread, and leave the others."""
@@ -256,6 +265,11 @@ class CallPipeline(abc.ABC):
     @property
     def meeting(self) -> Meeting | None:
         """Where the group's ranks on this host meet in memory that they share; None if they do not."""
+        return None
+
+    @property
+    def line(self) -> HostLine | None:
+        """Messages between the first ranks of the group's hosts; None on the others, and on one host."""
         return None
 
     @property

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -88,11 +90,11 @@ def init(
         found = _adopt(comm, name if asked else None, timeout_s, device, nccl_provider)
         if _world is None:
             _world = found
-            atexit.register(finalize)
+            atexit.register(_finalize_at_exit)
         return found
     if world is None:
         _world = world = _join(name, settings, timeout_s, device, nccl_provider)
-        atexit.register(finalize)
+        atexit.register(_finalize_at_exit)
     elif asked and name != world.backend:
         raise CommError(
             f"comm.init: the world was set up with backend '{world.backend}', and cannot be had as "
@@ -318,9 +320,29 @@ def finalize() -> None:
 
     Collective: yes; blocks: until the calls that were issued are over and, with ``mpi``, every rank is here.
     """
+    world = _forget()
+    if world is not None:
+        world.close()
+
+
+def _forget() -> Communicator | None:
     global _world
     world, _world = _world, None
     env.unplace()
-    if world is not None:
-        atexit.unregister(finalize)
-        world.close()
+    atexit.unregister(_finalize_at_exit)
+    return world
+
+
+def _finalize_at_exit() -> None:
+    """Finalize at the program's end, which fails if that does: Python itself only prints what is raised."""
+    world = _forget()
+    if world is None:
+        return
+    error = getattr(sys, "last_value", None)  # by which the program ends: other ranks may never come here
+    try:
+        world.__exit__(None if error is None else type(error), error, None)
+    except Exception as late:
+        sys.excepthook(type(late), late, late.__traceback__)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)

@@ -133,6 +133,7 @@ class SharedMemoryCommunicator(HostCommunicator):
     def _watch(self, missing: list[int], waited_s: float) -> None:
         """Say where this rank is, and give up past the deadline."""
         family, near = self.family, self.family.neighbours
+        family.check()
         near.tell(f"in {self._call.name}, group '{self.group}', at {self._call.place}")
         if waited_s > family.timeout_s:
             others = [rank for rank in self._ranks if rank != near.rank]

@@ -1,6 +1,7 @@
 """The communicator of GPUs on the doubles of CuPy and NCCL: its verbs, both bindings, what goes wrong."""
 
 import os
+import re
 import signal
 import time
 
@@ -180,9 +181,11 @@ def test_a_call_that_differs_is_reported_with_both_lines(odd, number):
     with pytest.raises(CommMismatchError) as caught:
         differ()
     message, line = str(caught.value), differ.__code__.co_firstlineno
-    first = f"#{number}, group 'world': rank 0 called all_reduce(float32[4], op=max), rank 2 called"
-    assert first in message
-    assert f"  rank 0 at {__file__}:{line + 2}\n  rank 2 at {__file__}:" in message
+    for expected in (  # rank 0 may not have come so far
+        rf"#{number}, group 'world': rank [01] called all_reduce\(float32\[4\], op=max\), rank 2 called",
+        rf"  rank [01] at {__file__}:{line + 2}\n  rank 2 at {__file__}:",
+    ):
+        assert re.search(expected, message), message
 
 
 def test_a_rank_that_is_far_ahead_waits(monkeypatch):
@@ -201,6 +204,7 @@ def test_a_rank_that_is_far_ahead_waits(monkeypatch):
     assert (ahead <= 16).all()
     comm.barrier()
     assert comm.find_mismatch() is None
+    dg.comm.finalize()
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
@@ -222,7 +226,7 @@ def test_a_gpu_that_fails_under_the_watchdog_is_reported(monkeypatch):
 
     monkeypatch.setattr(StreamWork, "done", fail)
     x = comm.all_reduce(on_device(comm, np.ones(3, "f4")))
-    time.sleep(5 * LOOK_S)
+    time.sleep(50 * LOOK_S)
     with pytest.raises(CommError, match=r"rank \d on cuda:\d failed: an illegal memory access"):
         comm.all_reduce(x)
 
