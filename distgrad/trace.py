@@ -7,12 +7,16 @@ A listener (a profiler, a test, a statistics collector) is an object with two me
         def event(self, name: str, time_s: float, fields: dict) -> None: ...
 
 Times are ``time.perf_counter()`` seconds. Listeners are called in the thread that did the work, so they
-append and return. The spans of a training step:
+append and return. The spans of a training step, and one event, when a bucket's reduction is issued:
 
 ===================  ==================================================================================
 ``forward``          of a module under DistributedDataParallel; ``rank``, ``step``
 ``backward``         likewise, with the waiting at its end; ``rank``, ``step``
 ``bucket.wait``      backward's end waits for a bucket; ``rank``, ``step``, ``bucket``, ``bytes``, ``busy_s``
+``bucket.issue``     event: backward hands a bucket over; ``rank``, ``step``, ``bucket``, ``bytes``
+``all_reduce`` …     every call of a communicator, by its verb, while it is carried out; ``rank``, ``step``,
+                     ``group``, ``number`` (-1 for ``send`` and ``recv``), ``bytes``; on hosts ``waited_s``:
+                     of this time, what it waited for ranks to come, but for waits below 0.1 ms
 ``optimizer.step``   ``step``, ``optimizer``
 ``data.next``        the loop waits for a batch; ``batch``
 ``checkpoint.save``  ``bytes``, ``path``

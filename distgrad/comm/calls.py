@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import math
 import os
 import sys
 from collections import deque
@@ -101,6 +102,10 @@ class Call:
         0 for calls whose arrays differ between the ranks, and for those without one.
         """
         return _shares(size)[self.verb] * self.num_bytes if self.num_bytes else 0.0
+
+    def array_bytes(self) -> int:
+        """Bytes of its array; 0 without one."""
+        return 0 if self.dtype is None else math.prod(self.shape) * self.dtype.itemsize
 
     def fingerprint(self) -> int:
         """64 bits, signed, that two ranks have in common if, and only if, they issued the same call.

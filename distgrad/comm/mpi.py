@@ -158,8 +158,10 @@ class _Question:
         """Wait for the answer, which stays."""
         assert self._largest is not None
         if self._request is not None:
+            start_s = time.perf_counter()
             self._comm.complete(self._request)
             self._request = None
+            self._comm.meeting.waited_s += time.perf_counter() - start_s
         return bool(self._largest[0] == ~self._largest[1])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import itertools
 import pickle
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from distgrad.comm.relay import Relay
 from distgrad.comm.topology import Topology
 from distgrad.comm.work import CommunicationThread, Work
 from distgrad.errors import CommError, CommMismatchError, CommTimeoutError, DTypeError, RankFailedError
+from distgrad.trace import listening, report
 
 __all__ = ["CallPipeline", "Family"]
 
@@ -38,6 +40,7 @@ class Family:
         relay: has the main thread make the calls that the communication thread may not; None: it may all.
         progress: tells the launcher which call this rank is in; None if nobody watches.
         submitted: the call of ``submit`` that the communication thread is carrying out.
+        step: of the training under way, as DistributedDataParallel counts them; None without one.
         num_issued: calls that this rank's program has issued, in all groups.
         closed: whether :meth:`close` was called.
     """
@@ -49,6 +52,7 @@ class Family:
         self.failure: BaseException | None = None
         self.progress: Progress | None = None
         self.submitted: Call
+        self.step: int | None = None
         self.num_issued = 0
         self.closed = False
 
@@ -149,6 +153,26 @@ class CallPipeline(abc.ABC):
         return work
 
     def _perform(self, call: Call, body: Callable[[], Any]) -> Any:
+        """Carry a call out, and tell who listens how long it took."""
+        if not listening():
+            return self._carry_out(call, body)
+        start_s, waited_s = time.perf_counter(), self.waited_s
+        try:
+            return self._carry_out(call, body)
+        finally:
+            self.report(call, start_s, time.perf_counter(), waited_s=self.waited_s - waited_s)
+
+    def report(self, call: Call, start_s: float, end_s: float, **fields: Any) -> None:
+        """Tell the listeners of a call that is over."""
+        about = {"rank": self.rank, "step": self.family.step, "group": self.group, "number": call.number}
+        report(call.verb, start_s, end_s, **about, bytes=call.array_bytes(), **fields)
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds that calls have waited for other ranks to come, but for waits below 0.1 ms."""
+        return 0.0 if self.meeting is None else self.meeting.waited_s
+
+    def _carry_out(self, call: Call, body: Callable[[], Any]) -> Any:
         family = self.family
         if family.failure is not None:
             raise CommError(

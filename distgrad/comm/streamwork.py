@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from distgrad.backend.device import Device, activated
@@ -14,11 +14,13 @@ from distgrad.comm.calls import Call, CallLog, name_ranks
 from distgrad.comm.pipeline import Family
 from distgrad.comm.work import Work
 from distgrad.errors import CommError, CommTimeoutError, RankFailedError
+from distgrad.trace import listening
 
 __all__ = ["GRACE_S", "LOOK_S", "StreamCommunicator", "StreamWork", "Watchdog"]
 
 LOOK_S = 0.01  # how often the watchdog looks, which costs some 10 us
 GRACE_S = 2.0  # for what a rank sent before it ended
+_ORIGIN_S = 10.0  # a clock of a device is trusted so long
 _NAMING_S = 0.25  # for the host to notice the end of a rank that NCCL has noticed
 
 
@@ -44,6 +46,9 @@ class StreamCommunicator(Protocol):
 
     def find_mismatch(self) -> CommError | None:
         """What the ranks have called where their calls differ."""
+
+    def report(self, call: Call, start_s: float, end_s: float, **fields: Any) -> None:
+        """Tell the listeners of a call that is over."""
 
     def find_failure(self) -> str | None:
         """What the device's side reports."""
@@ -117,6 +122,15 @@ class StreamWork(Work):
         current_stream(self._comm.device).wait_event(self._end)
         return self._result
 
+    def device_s(self, origin: Event) -> tuple[float, float]:
+        """When the device, which has finished, began and ended, in its own seconds since ``origin``."""
+        return origin.elapsed_time(self._start) * 1e-3, origin.elapsed_time(self._end) * 1e-3
+
+    @property
+    def start(self) -> Event:
+        """What the device comes to before it."""
+        return self._start
+
     @property
     def seconds(self) -> float | None:
         """How long the device was at it; None if it has not finished."""
@@ -140,6 +154,8 @@ class Watchdog:
         self._stop = threading.Event()
         self._alone_s: float | None = None  # since when another rank is known to be gone
         self._failed_s: float | None = None  # since when NCCL reports a failure
+        self._origin: Event | None = None  # of the device's clock in reports
+        self._origin_s = self._offset_s = 0.0
         self._thread = threading.Thread(target=self._serve, name="distgrad nccl watchdog", daemon=True)
         self._thread.start()
 
@@ -168,8 +184,13 @@ class Watchdog:
 
     def _look(self) -> None:
         works, comm = self._works, self._comm
+        finished = []
         while works and works[0].done():
-            works.popleft().let_go()
+            finished.append(works.popleft())
+        if listening():
+            self._report(finished)
+        for work in finished:
+            work.let_go()
         mismatch = comm.find_mismatch()
         if mismatch is not None:
             comm.fail(mismatch)
@@ -192,6 +213,16 @@ class Watchdog:
                 f"waited {timeout_s:g} s for the other ranks; look for a rank that skipped this call or is "
                 "stuck",
             )
+
+    def _report(self, works: Sequence[StreamWork]) -> None:
+        """Tell the listeners, on the host's clock: as late as no end lies behind the moment it was seen."""
+        now_s = time.perf_counter()
+        if works and (self._origin is None or now_s > self._origin_s + _ORIGIN_S):  # clocks drift
+            self._origin, self._origin_s, self._offset_s = works[0].start, now_s, now_s
+        times = [work.device_s(self._origin) for work in works if self._origin is not None]
+        self._offset_s = min([self._offset_s, *(now_s - end_s for _, end_s in times)])
+        for work, (start_s, end_s) in zip(works, times, strict=True):
+            self._comm.report(work.call, self._offset_s + start_s, self._offset_s + end_s)
 
     def _give_up(self, kind: type[CommError], work: StreamWork, why: str) -> None:
         comm, call = self._comm, work.call

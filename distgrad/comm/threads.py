@@ -86,6 +86,7 @@ class ThreadWorld:
         self._timeout_s = timeout_s
         self._seed = seed
         self._link = link
+        self._waited_s = 0.0
 
     def run(self, fn: Callable[..., Any], *args: Any) -> list[Any]:
         """Call ``fn(comm, *args)`` on every rank and wait for all.
@@ -258,13 +259,19 @@ class ThreadCommunicator(Communicator):
         self._meeting = meeting
         self._delays = delays
         self._link = link
+        self._waited_s = 0.0
         self._mark = 0
 
     def _announce(self, mark: int) -> None:
         self._mark = mark
 
-    def _perform(self, call: Call, body: Callable[[], Any]) -> Any:
-        result = super()._perform(call, body)
+    @property
+    def waited_s(self) -> float:
+        """Seconds that calls have waited for other ranks to come."""
+        return self._waited_s
+
+    def _carry_out(self, call: Call, body: Callable[[], Any]) -> Any:
+        result = super()._carry_out(call, body)
         if self._link is not None:
             time.sleep(self._link.seconds(call, self.size))
         return result
@@ -272,7 +279,9 @@ class ThreadCommunicator(Communicator):
     def _meet(self, value: Any = None) -> list[Any]:
         if self._delays is not None:
             time.sleep(self._delays.random() * 1e-3)
+        start_s = time.perf_counter()
         entries = self._meeting.exchange(self.rank, (self._mark, value), self.family.timeout_s)
+        self._waited_s += time.perf_counter() - start_s
         if any(mark != self._mark for mark, _ in entries):
             raise DisagreementError
         return [value for _, value in entries]

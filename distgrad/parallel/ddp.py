@@ -232,6 +232,7 @@ class DistributedDataParallel(Module):
             )
         self._prepare()
         first, issued = next_number(), self.comm.family.num_issued
+        self.comm.family.step = self.reducer.num_steps
         with span("forward", rank=self.comm.rank, step=self.reducer.num_steps):
             out = self.module(*args, **kwargs)
         self.reducer.forward_issued(self.comm.family.num_issued - issued)

@@ -31,6 +31,7 @@ from distgrad.comm.base import Communicator
 from distgrad.errors import CommError, GraphError, RankFailedError
 from distgrad.parallel.buckets import Bucket, Hook, plan_buckets
 from distgrad.parallel.statistics import Statistics, Timing
+from distgrad.trace import event, listening
 
 __all__ = ["ForwardPass", "Reducer", "current_weight", "launch_agreed"]
 
@@ -238,7 +239,11 @@ class Reducer:
             self._issued_in_forward, self._overlaps = count, None
 
     def _launch(self, weight: float, failed: bool = False) -> None:
-        self.buckets[self._next].launch(weight, self._reference, failed)
+        bucket = self.buckets[self._next]
+        if listening():
+            about = {"rank": self.comm.rank, "step": self.num_steps, "bucket": self._next}
+            event("bucket.issue", **about, bytes=bucket.statistics()["num_bytes"])
+        bucket.launch(weight, self._reference, failed)
         self._next += 1
         self._num_issued = self.comm.family.num_issued
 

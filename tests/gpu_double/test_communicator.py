@@ -249,3 +249,41 @@ def test_a_killed_rank_is_named():
     assert __file__ in str(caught.value)
     share(f"told {comm.rank}", b"")  # or the other one might be told of this rank's end too
     share(f"told {1 - comm.rank}")
+
+
+def test_calls_are_seen_when_the_device_has_finished():
+    from distgrad import trace
+
+    class Recorder:
+        def __init__(self):
+            self.spans = []
+
+        def span(self, name, start_s, end_s, fields):
+            self.spans.append((name, start_s, end_s, fields))
+
+        def event(self, name, time_s, fields):
+            pass
+
+    comm = world()
+    x = on_device(comm, data(comm.rank))
+    comm.barrier()
+    time.sleep(50 * LOOK_S)
+    recorder, first = Recorder(), comm.log.count
+    trace.subscribe(recorder)
+    start_s = time.perf_counter()
+    for _ in range(3):
+        comm.all_reduce(x)
+    comm.broadcast(x)
+    time.sleep(50 * LOOK_S)
+    trace.unsubscribe(recorder)
+    seen = [
+        (name, fields["number"], fields["bytes"])
+        for name, *_, fields in recorder.spans
+        if fields["group"] == "world" and name != "submit"
+    ]
+    assert seen == [
+        *[("all_reduce", first + i, x.nbytes) for i in range(3)],
+        ("broadcast", first + 3, x.nbytes),
+    ]
+    for _, begin_s, end_s, _ in recorder.spans:
+        assert start_s - 0.1 < begin_s <= end_s < time.perf_counter()
