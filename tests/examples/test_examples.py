@@ -186,7 +186,7 @@ def test_the_port_differs_in_names_of_modules_alone():
 
 @needs("mlxtend")
 def test_the_port_takes_the_same_steps():
-    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs it installed (make machine)")
     theirs, ours = module("port_torch"), module("port_distgrad")
     torch.manual_seed(0)
     model, twin = theirs.Net(), ours.Net()

@@ -11,7 +11,7 @@ import distgrad as dg
 from distgrad import nn
 from distgrad.nn import functional as F
 
-torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+torch = pytest.importorskip("torch", reason="comparison with PyTorch needs it installed (make machine)")
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NUM_STEPS = 200

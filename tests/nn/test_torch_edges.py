@@ -8,7 +8,7 @@ import pytest
 import distgrad as dg
 from distgrad.nn import functional as F
 
-torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+torch = pytest.importorskip("torch", reason="comparison with PyTorch needs it installed (make machine)")
 
 
 def both(function, *arrays, seed=0):

@@ -12,7 +12,7 @@ OPTIONS = {"init_scale": 256.0, "growth_factor": 4.0, "backoff_factor": 0.25, "g
 
 def run(overflows, clip=False):
     """A parameter after steps with and without overflow, in both libraries, and the scales between."""
-    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs it installed (make machine)")
     ours = dg.tensor(np.array([1.0, -2.0, 3.0], np.float32), requires_grad=True)
     theirs = torch.tensor([1.0, -2.0, 3.0], requires_grad=True)
     optimizer, other = dg.optim.AdamW([ours], lr=0.1), torch.optim.AdamW([theirs], lr=0.1)

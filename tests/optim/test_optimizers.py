@@ -98,7 +98,7 @@ def equal(params, theirs):
 
 @pytest.mark.parametrize(("rule", "options"), RULES, ids=IDS)
 def test_rule_equals_pytorchs(rule, options):
-    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs it installed (make machine)")
     theirs, _ = run_twin(torch, rule, options, range(7))
     params, _ = run(rule, options, 7)
     equal(params, theirs)
@@ -106,7 +106,7 @@ def test_rule_equals_pytorchs(rule, options):
 
 @pytest.mark.parametrize(("rule", "options"), RULES, ids=IDS)
 def test_a_pytorch_state_dict_goes_on_here(rule, options):
-    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs it installed (make machine)")
     theirs, twin = run_twin(torch, rule, options, range(3))
     params = [dg.Tensor(t.detach().numpy().copy(), requires_grad=True) for t in theirs]
     optimizer = rule(params)
@@ -189,7 +189,7 @@ def test_what_a_file_holds_no_state_of_starts_anew(rule, options):
 
 @pytest.mark.parametrize(("rule", "options"), RULES, ids=IDS)
 def test_a_state_from_before_the_first_step_equals_pytorchs(rule, options):
-    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs it installed (make machine)")
     theirs, twin = run_twin(torch, rule, options, [])
     fresh = copy.deepcopy(twin.state_dict())
     run_twin(torch, rule, options, range(3), theirs, twin)
@@ -204,7 +204,7 @@ def test_a_state_from_before_the_first_step_equals_pytorchs(rule, options):
 
 
 def test_a_pytorch_state_with_names_moves_too():
-    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs it installed (make machine)")
     theirs = [torch.tensor(a, requires_grad=True) for a in start()]
     twin = torch.optim.AdamW(zip("abc", theirs, strict=True), lr=0.1)
     run_twin(torch, AdamW, {}, range(3), theirs, twin)
@@ -355,7 +355,7 @@ def test_lars_first_step_has_the_trusted_size():
 )
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6)], ids=lambda shape: f"Muon{shape}")
 def test_muon_equals_pytorchs_which_makes_orthogonal_in_bfloat16(shape, options):
-    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs it installed (make machine)")
     rng = np.random.default_rng(2)
     before, grads = rng.standard_normal(shape), rng.standard_normal((3, *shape))
     p, t = dg.Tensor(before.copy(), requires_grad=True), torch.tensor(before, requires_grad=True)

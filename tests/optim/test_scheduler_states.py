@@ -116,7 +116,7 @@ def test_a_schedule_inside_others_begins_as_it_does_alone(build, inner, num_step
     ("build", "first"), [(chained_first, 4), (nested, 14), (annealed, 0)], ids=["chain", "sequence", "SWALR"]
 )
 def test_what_follows_a_schedule_inside_others_equals_pytorchs(build, first):
-    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs it installed (make machine)")
     ours, theirs = optimizer_of(), theirs_of(torch)
     found = run(ours, build(lr_scheduler, ours), 20)
     expected = run(theirs, build(torch.optim.lr_scheduler, theirs), 20)
@@ -142,7 +142,7 @@ def resumed(module, make, name, options, num_before):
 @pytest.mark.parametrize("num_before", [1, 2, 4, 6, 7])
 @pytest.mark.parametrize(("name", "options"), PLAIN, ids=IDS)
 def test_resuming_by_last_epoch_equals_pytorchs(name, options, num_before):
-    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs it installed (make machine)")
     if name == "CosineAnnealingWarmRestarts" and num_before > 3:
         pytest.skip("PyTorch's second restart comes out wrong after last_epoch")
     ours = resumed(lr_scheduler, optimizer_of, name, options, num_before)
@@ -198,7 +198,7 @@ def test_a_plateau_with_one_bound_takes_further_groups():
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("threshold_mode", ["rel", "abs"])
 def test_a_plateau_takes_nan_for_no_number(mode, threshold_mode):
-    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs it installed (make machine)")
     values = [math.nan, math.nan, 3.0, math.nan, 2.0, math.inf, 2.5, -math.inf, 5.0, 4.0, 4.0, math.nan]
     rates = []
     for module, optimizer in ((lr_scheduler, optimizer_of()), (torch.optim.lr_scheduler, theirs_of(torch))):

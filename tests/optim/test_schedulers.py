@@ -62,7 +62,7 @@ def assert_same(ours, theirs):
 
 @pytest.fixture
 def torch():
-    return pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+    return pytest.importorskip("torch", reason="comparison with PyTorch needs it installed (make machine)")
 
 
 @pytest.mark.parametrize("rule", [SGD, Adam])

@@ -51,7 +51,7 @@ def ours(make):
 
 @pytest.mark.parametrize("make", AVERAGES)
 def test_averages_equal_pytorchs(make):
-    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs it installed (make machine)")
     model = build(torch.nn)
     model.load_state_dict({name: torch.tensor(value) for name, value in weights().items()})
     averaged = torch.optim.swa_utils.AveragedModel(model, **make(torch.optim.swa_utils))
@@ -87,7 +87,7 @@ def test_the_average_is_the_mean_of_what_it_saw():
 @pytest.mark.parametrize("strategy", ["cos", "linear"])
 @pytest.mark.parametrize("epochs", [0, 1, 5])
 def test_rates_equal_pytorchs(strategy, epochs):
-    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs the bench extra")
+    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs it installed (make machine)")
 
     def rates(optimizer, utils, swa_lr):
         scheduler = utils.SWALR(optimizer, swa_lr, anneal_epochs=epochs, anneal_strategy=strategy)
