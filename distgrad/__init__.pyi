@@ -475,7 +475,7 @@ def adaptive_max_pool(x: _Array, /, output_size: _Any) -> tuple[_Tensor, _Tensor
     """Largest elements of windows that cover each spatial axis evenly, and their indices."""
 def add(x1: _Array, x2: _Array, /) -> _Tensor:
     """Sum of two arrays."""
-def all(x: _Array, /, *, axis: _Lengths | None = ..., keepdims: _bool = ...) -> _Tensor:
+def all(x: _Array, /, axis: _Lengths | None = ..., *, keepdims: _bool = ...) -> _Tensor:
     """Whether all elements are true (not 0)."""
 def alpha_dropout(x: _Array, /, p: float = ..., training: _bool = ..., *, generator: _Generator | None = ...) -> _Tensor:
     """Dropout for ``selu``: random elements take its lowest value; mean 0 and variance 1 stay."""
@@ -483,13 +483,13 @@ def amax(x: _Array, /, axis: _Lengths | None = ..., keepdims: _bool = ...) -> _T
     """Largest element over axes; elements that tie share the gradient evenly."""
 def amin(x: _Array, /, axis: _Lengths | None = ..., keepdims: _bool = ...) -> _Tensor:
     """Smallest element over axes; elements that tie share the gradient evenly."""
-def any(x: _Array, /, *, axis: _Lengths | None = ..., keepdims: _bool = ...) -> _Tensor:
+def any(x: _Array, /, axis: _Lengths | None = ..., *, keepdims: _bool = ...) -> _Tensor:
     """Whether any element is true (not 0)."""
-def argmax(x: _Array, /, *, axis: int | None = ..., keepdims: _bool = ...) -> _Tensor:
+def argmax(x: _Array, /, axis: int | None = ..., *, keepdims: _bool = ...) -> _Tensor:
     """Index of the largest element, the first of several; into the flattened array for ``axis=None``."""
-def argmin(x: _Array, /, *, axis: int | None = ..., keepdims: _bool = ...) -> _Tensor:
+def argmin(x: _Array, /, axis: int | None = ..., *, keepdims: _bool = ...) -> _Tensor:
     """Index of the smallest element, the first of several; into the flattened array for ``axis=None``."""
-def argsort(x: _Array, /, *, axis: int = ..., descending: _bool = ..., stable: _bool = ...) -> _Tensor:
+def argsort(x: _Array, /, axis: int = ..., *, descending: _bool = ..., stable: _bool = ...) -> _Tensor:
     """The indices that bring an array in order along an axis; arguments as in ``sort``."""
 def asin(x: _Array, /) -> _Tensor:
     """The angle in [−π/2, π/2] whose sine is x."""
@@ -543,7 +543,7 @@ def chunk(x: _Array, /, chunks: int, axis: int = ...) -> tuple[_Tensor, ...]:
     """An array cut into at most ``chunks`` parts of one length along an axis; the last may be shorter."""
 def clip(x: _Array, /, min: _Array | None = ..., max: _Array | None = ...) -> _Tensor:
     """Every element brought between two bounds; at a bound the gradient goes to ``x``."""
-def concat(arrays: _Sequence[_Array], /, *, axis: int | None = ...) -> _Tensor:
+def concat(arrays: _Sequence[_Array], /, axis: int | None = ...) -> _Tensor:
     """Arrays joined along an axis that they have; ``axis=None`` flattens them first."""
 def conj(x: _Array, /) -> _Tensor:
     """The complex conjugate; a real array as it is."""
@@ -559,7 +559,7 @@ def cosine_embedding_loss(x1: _Array, x2: _Array, target: _Array, /, *, margin: 
     """How far vectors are from pointing the same way, or apart."""
 def cosine_similarity(x1: _Array, x2: _Array, /, axis: int = ..., eps: float = ...) -> _Tensor:
     """Cosine of the angle between vectors along an axis of the shape to which both are broadcast."""
-def count_nonzero(x: _Array, /, *, axis: _Lengths | None = ..., keepdims: _bool = ...) -> _Tensor:
+def count_nonzero(x: _Array, /, axis: _Lengths | None = ..., *, keepdims: _bool = ...) -> _Tensor:
     """How many elements are not 0."""
 def cov(x: _Array, /, *, correction: float = ..., fweights: _Any = ..., aweights: _Any = ...) -> _Tensor:
     """Covariances of variables, which are rows; an observation is a column."""
@@ -573,13 +573,13 @@ def cumprod(x: _Array, /, axis: int | None = ...) -> _Tensor:
     """Running product along an axis; None flattens first."""
 def cumsum(x: _Array, /, axis: int | None = ...) -> _Tensor:
     """Running sum along an axis; None flattens first."""
-def cumulative_prod(x: _Array, /, *, axis: int | None = ..., dtype: _Any = ..., include_initial: _bool = ...) -> _Tensor:
+def cumulative_prod(x: _Array, /, axis: int | None = ..., *, dtype: _Any = ..., include_initial: _bool = ...) -> _Tensor:
     """Running products along an axis; arguments as in ``cumulative_sum``, and it starts with a 1."""
-def cumulative_sum(x: _Array, /, *, axis: int | None = ..., dtype: _Any = ..., include_initial: _bool = ...) -> _Tensor:
+def cumulative_sum(x: _Array, /, axis: int | None = ..., *, dtype: _Any = ..., include_initial: _bool = ...) -> _Tensor:
     """Running sums along an axis."""
 def deg2rad(x: _Array, /) -> _Tensor:
     """Degrees as radians."""
-def diff(x: _Array, /, *, axis: int = ..., n: int = ..., prepend: _Any = ..., append: _Any = ...) -> _Tensor:
+def diff(x: _Array, /, n: int = ..., axis: int = ..., *, prepend: _Any = ..., append: _Any = ...) -> _Tensor:
     """Differences of neighbours along an axis."""
 def divide(x1: _Array, x2: _Array, /) -> _Tensor:
     """Quotient of two arrays."""
@@ -603,7 +603,7 @@ def exp(x: _Array, /) -> _Tensor:
     """The exponential."""
 def exp2(x: _Array, /) -> _Tensor:
     """Two to the power of the array."""
-def expand_dims(x: _Array, /, *, axis: int | _Sequence[int] = ...) -> _Tensor:
+def expand_dims(x: _Array, /, axis: int | _Sequence[int] = ...) -> _Tensor:
     """New axes of length 1, as a view; ``axis`` counts in the result."""
 def expm1(x: _Array, /) -> _Tensor:
     """The exponential less one, exact near 0."""
@@ -611,7 +611,7 @@ def feature_alpha_dropout(x: _Array, /, p: float = ..., training: _bool = ..., *
     """Dropout for ``selu``: random channels take its lowest value as a whole; mean 0 and variance 1 stay."""
 def feature_dropout(x: _Array, /, p: float = ..., training: _bool = ..., *, generator: _Generator | None = ...) -> _Tensor:
     """Random channels set to 0 as a whole, the others scaled so that the mean stays."""
-def flip(x: _Array, /, *, axis: int | _Sequence[int] | None = ...) -> _Tensor:
+def flip(x: _Array, /, axis: int | _Sequence[int] | None = ...) -> _Tensor:
     """The order turned along axes (all for None), as a view."""
 def float_power(x1: _Array, x2: _Array, /) -> _Tensor:
     """A power computed in float64 (complex128 of complex numbers), whatever the inputs are."""
@@ -635,7 +635,7 @@ def gaussian_nll_loss(x: _Array, target: _Array, var: _Array, /, *, full: _bool 
     """Negative log-likelihood under a normal distribution."""
 def gelu(x: _Array, /, *, approximate: str = ...) -> _Tensor:
     """Gaussian error linear unit."""
-def glu(x: _Array, /, *, axis: int = ...) -> _Tensor:
+def glu(x: _Array, /, axis: int = ...) -> _Tensor:
     """One half of an axis gated by the other."""
 def gradient(x: _Array, /, *, spacing: _Any = ..., axis: _Any = ..., edge_order: int = ...) -> _Any:
     """Derivatives along axes of a function given by its values."""
@@ -701,7 +701,7 @@ def log1p(x: _Array, /) -> _Tensor:
     """The natural logarithm of one plus the array, exact near 0."""
 def log2(x: _Array, /) -> _Tensor:
     """The logarithm to base 2."""
-def log_softmax(x: _Array, /, *, axis: int = ...) -> _Tensor:
+def log_softmax(x: _Array, /, axis: int = ...) -> _Tensor:
     """Logarithm of the softmax, without its over- and underflow."""
 def logaddexp(x1: _Array, x2: _Array, /) -> _Tensor:
     """The logarithm of the sum of two exponentials."""
@@ -719,7 +719,7 @@ def logit(x: _Array, /) -> _Tensor:
     """The inverse of the logistic function."""
 def logsigmoid(x: _Array, /) -> _Tensor:
     """Logarithm of the logistic function."""
-def logsumexp(x: _Array, /, *, axis: _Lengths | None = ..., keepdims: _bool = ...) -> _Tensor:
+def logsumexp(x: _Array, /, axis: _Lengths | None = ..., *, keepdims: _bool = ...) -> _Tensor:
     """Logarithm of the sum of exponentials, without their over- and underflow."""
 def lp_pool(x: _Array, /, norm_type: float, kernel_size: _Any, stride: _Any = ..., ceil_mode: _bool = ...) -> _Tensor:
     """Power mean of each window, times its length to the same power; at 0 the gradient is 0."""
@@ -733,7 +733,7 @@ def matmul(x1: _Array, x2: _Array, /) -> _Tensor:
     """Matrix product over the last two axes; vectors count as a row on the left, a column on the right."""
 def matrix_transpose(x: _Array, /) -> _Tensor:
     """Matrices turned over, as a view."""
-def max(x: _Array, /, *, axis: _Lengths | None = ..., keepdims: _bool = ...) -> _Tensor:
+def max(x: _Array, /, axis: _Lengths | None = ..., *, keepdims: _bool = ...) -> _Tensor:
     """Largest element over axes; elements that tie share the gradient evenly."""
 def max_pool(x: _Array, /, *, kernel_size: _Lengths, stride: _Lengths, padding: _Lengths, dilation: _Lengths, ceil_mode: _bool = ...) -> _Tensor:
     """Largest element of each window."""
@@ -743,13 +743,13 @@ def max_unpool(x: _Array, index: _Array, /, output_size: _Lengths) -> _Tensor:
     """Elements put back to where :func:`max_pool_with_indices` took them from."""
 def maximum(x1: _Array, x2: _Array, /) -> _Tensor:
     """The larger of two arrays; where they are equal each gets half of the gradient."""
-def mean(x: _Array, /, *, axis: _Lengths | None = ..., keepdims: _bool = ...) -> _Tensor:
+def mean(x: _Array, /, axis: _Lengths | None = ..., *, keepdims: _bool = ...) -> _Tensor:
     """Mean over axes; of no elements it is NaN, as NumPy's and PyTorch's."""
 def median(x: _Array, /, axis: _Lengths | None = ..., keepdims: _bool = ...) -> _Tensor:
     """The element in the middle; NaN if one of them is."""
 def meshgrid(*arrays: _Array, indexing: str = ...) -> list[_Tensor]:
     """Coordinate arrays of a grid."""
-def min(x: _Array, /, *, axis: _Lengths | None = ..., keepdims: _bool = ...) -> _Tensor:
+def min(x: _Array, /, axis: _Lengths | None = ..., *, keepdims: _bool = ...) -> _Tensor:
     """Smallest element over axes; elements that tie share the gradient evenly."""
 def minimum(x1: _Array, x2: _Array, /) -> _Tensor:
     """The smaller of two arrays; where they are equal each gets half of the gradient."""
@@ -813,7 +813,7 @@ def pow(x1: _Array, x2: _Array, /) -> _Tensor:
     """``x1`` to the power of ``x2``."""
 def prelu(x: _Array, weight: _Array, /) -> _Tensor:
     """Rectifier whose slope below 0 is learned."""
-def prod(x: _Array, /, *, axis: _Lengths | None = ..., dtype: _Any = ..., keepdims: _bool = ...) -> _Tensor:
+def prod(x: _Array, /, axis: _Lengths | None = ..., *, dtype: _Any = ..., keepdims: _bool = ...) -> _Tensor:
     """Product over axes."""
 def quantile(x: _Array, /, q: _Any, axis: _Lengths | None = ..., keepdims: _bool = ..., *, method: str = ...) -> _Tensor:
     """The element below which a part of the elements lies; NaN if one of them is."""
@@ -829,13 +829,13 @@ def relu6(x: _Array, /) -> _Tensor:
     """Rectifier that stops at 6."""
 def remainder(x1: _Array, x2: _Array, /) -> _Tensor:
     """What division leaves over; it has the divisor's sign."""
-def repeat(x: _Array, repeats: _Any, /, *, axis: int | None = ...) -> _Tensor:
+def repeat(x: _Array, repeats: _Any, /, axis: int | None = ...) -> _Tensor:
     """Each element repeated where it stands."""
 def reshape(x: _Array, /, shape: _Sequence[int], *, copy: _bool | None = ...) -> _Tensor:
     """The same elements in the same order, in another shape; a view where it can be."""
 def rms_norm(x: _Array, weight: _Array | None = ..., /, *, normalized_shape: _Sequence[int], eps: float | None = ...) -> _Tensor:
     """Each sample's last axes divided by their root mean square, then scaled."""
-def roll(x: _Array, /, shift: int | _Sequence[int], *, axis: int | _Sequence[int] | None = ...) -> _Tensor:
+def roll(x: _Array, /, shift: int | _Sequence[int], axis: int | _Sequence[int] | None = ...) -> _Tensor:
     """Elements moved on along axes; those that leave at the end come in at the start."""
 def round(x: _Array, /) -> _Tensor:
     """The nearest whole number, halves to the even one; the gradient is 0."""
@@ -869,7 +869,7 @@ def smooth_l1_loss(x: _Array, target: _Array, /, *, beta: float = ...) -> _Tenso
     """Absolute error, rounded off within ``beta`` of 0."""
 def soft_margin_loss(x: _Array, target: _Array, /) -> _Tensor:
     """Logistic loss of a score with a class of ±1."""
-def softmax(x: _Array, /, *, axis: int = ...) -> _Tensor:
+def softmax(x: _Array, /, axis: int = ...) -> _Tensor:
     """Exponentials that sum to one along an axis."""
 def softmax_cross_entropy(logits: _Array, /, *, target: _Any, ignore_index: int | None = ...) -> _Tensor:
     """Cross entropy of each row's softmax with a class."""
@@ -879,7 +879,7 @@ def softshrink(x: _Array, /, *, lambd: float = ...) -> _Tensor:
     """Moves elements towards 0 by ``lambd``."""
 def softsign(x: _Array, /) -> _Tensor:
     """A sigmoid that tends to ±1 slowly."""
-def sort(x: _Array, /, *, axis: int = ..., descending: _bool = ..., stable: _bool = ...) -> _Tensor:
+def sort(x: _Array, /, axis: int = ..., *, descending: _bool = ..., stable: _bool = ...) -> _Tensor:
     """The elements in order, NaN after all numbers when ascending."""
 def split(x: _Array, /, split_size_or_sections: int | _Sequence[int], axis: int = ...) -> tuple[_Tensor, ...]:
     """An array cut into parts along an axis, as views; PyTorch's function, not NumPy's."""
@@ -889,17 +889,17 @@ def square(x: _Array, /) -> _Tensor:
     """The square."""
 def squeeze(x: _Array, /, axis: int | _Sequence[int]) -> _Tensor:
     """Without the named axes, which must have length 1, as a view."""
-def stack(arrays: _Sequence[_Array], /, *, axis: int = ...) -> _Tensor:
+def stack(arrays: _Sequence[_Array], /, axis: int = ...) -> _Tensor:
     """Arrays of one shape joined along a new axis."""
-def std(x: _Array, /, *, axis: _Lengths | None = ..., correction: float = ..., keepdims: _bool = ...) -> _Tensor:
+def std(x: _Array, /, axis: _Lengths | None = ..., *, correction: float = ..., keepdims: _bool = ...) -> _Tensor:
     """Standard deviation over axes; arguments as in ``var``. Where it is 0, the gradient is 0."""
 def subtract(x1: _Array, x2: _Array, /) -> _Tensor:
     """Difference of two arrays."""
-def sum(x: _Array, /, *, axis: _Lengths | None = ..., dtype: _Any = ..., keepdims: _bool = ...) -> _Tensor:
+def sum(x: _Array, /, axis: _Lengths | None = ..., *, dtype: _Any = ..., keepdims: _bool = ...) -> _Tensor:
     """Sum over axes."""
-def take(x: _Array, indices: _Array, /, *, axis: int | None = ...) -> _Tensor:
+def take(x: _Array, indices: _Array, /, axis: int | None = ...) -> _Tensor:
     """Elements at places along an axis."""
-def take_along_axis(x: _Array, indices: _Array, /, *, axis: int = ...) -> _Tensor:
+def take_along_axis(x: _Array, indices: _Array, /, axis: int = ...) -> _Tensor:
     """Elements at places of their own for every row along an axis."""
 def tan(x: _Array, /) -> _Tensor:
     """The tangent."""
@@ -907,7 +907,7 @@ def tanh(x: _Array, /) -> _Tensor:
     """The hyperbolic tangent."""
 def tanhshrink(x: _Array, /) -> _Tensor:
     """What the hyperbolic tangent leaves."""
-def tensordot(x1: _Array, x2: _Array, /, *, axes: int | tuple[_Sequence[int], _Sequence[int]] = ...) -> _Tensor:
+def tensordot(x1: _Array, x2: _Array, /, axes: int | tuple[_Sequence[int], _Sequence[int]] = ...) -> _Tensor:
     """Sum of products over several axes at once."""
 def threshold(x: _Array, /, threshold: float, value: float) -> _Tensor:
     """Replaces elements up to ``threshold`` by ``value``."""
@@ -917,11 +917,11 @@ def topk(x: _Array, /, k: int, axis: int = ..., largest: _bool = ...) -> tuple[_
     """The largest or smallest elements along an axis, best first."""
 def trapezoid(values: _Array, points: _Array | None = ..., dx: float = ..., axis: int = ...) -> _Tensor:
     """The integral along an axis by the trapezoidal rule."""
-def tril(x: _Array, /, *, k: int = ...) -> _Tensor:
+def tril(x: _Array, /, k: int = ...) -> _Tensor:
     """The lower triangle of matrices, with the diagonals up to the k-th above the main one."""
 def triplet_margin_loss(anchor: _Array, positive: _Array, negative: _Array, /, *, margin: float = ..., p: float = ..., eps: float = ..., swap: _bool = ...) -> _Tensor:
     """How much nearer than the negative the positive should be to the anchor."""
-def triu(x: _Array, /, *, k: int = ...) -> _Tensor:
+def triu(x: _Array, /, k: int = ...) -> _Tensor:
     """The upper triangle of matrices, with the diagonals from the k-th above the main one on."""
 def trunc(x: _Array, /) -> _Tensor:
     """The whole number towards 0; the gradient is 0."""
@@ -935,11 +935,11 @@ def unique_inverse(x: _Array, /) -> tuple[_Tensor, _Tensor]:
     """The distinct values in ascending order, and for each element which of them it is."""
 def unique_values(x: _Array, /) -> _Tensor:
     """The distinct values in ascending order."""
-def unstack(x: _Array, /, *, axis: int = ...) -> tuple[_Tensor, ...]:
+def unstack(x: _Array, /, axis: int = ...) -> tuple[_Tensor, ...]:
     """The parts of an array along an axis, without that axis, as views."""
 def vander(x: _Array, /, N: int | None = ..., increasing: _bool = ...) -> _Tensor:
     """Powers of every element, along a new last axis."""
-def var(x: _Array, /, *, axis: _Lengths | None = ..., correction: float = ..., keepdims: _bool = ...) -> _Tensor:
+def var(x: _Array, /, axis: _Lengths | None = ..., *, correction: float = ..., keepdims: _bool = ...) -> _Tensor:
     """Variance over axes."""
 def vecdot(x1: _Array, x2: _Array, /, *, axis: int = ...) -> _Tensor:
     """Inner products of vectors along an axis; the first is conjugated."""

@@ -139,7 +139,7 @@ def svd_lowrank(x: _Array, /, q: int | None = ..., m: _Any = ...) -> tuple[_Tens
     """The largest singular values and their vectors; of the full decomposition, with no error of sampling."""
 def svdvals(x: _Array, /) -> _Tensor:
     """Singular values in descending order."""
-def tensordot(x1: _Array, x2: _Array, /, *, axes: int | tuple[_Sequence[int], _Sequence[int]] = ...) -> _Tensor:
+def tensordot(x1: _Array, x2: _Array, /, axes: int | tuple[_Sequence[int], _Sequence[int]] = ...) -> _Tensor:
     """Sum of products over several axes at once."""
 def tensorinv(x: _Array, /, ind: int = ...) -> _Tensor:
     """The inverse of a tensor as a map from its last axes to the first ``ind``."""

@@ -71,7 +71,7 @@ def log_ndtr(x: _Array, /) -> _Tensor:
     """The logarithm of the normal distribution's cumulative function, exact in both tails."""
 def logit(x: _Array, /) -> _Tensor:
     """The inverse of the logistic function."""
-def logsumexp(x: _Array, /, *, axis: _Lengths | None = ..., keepdims: _bool = ...) -> _Tensor:
+def logsumexp(x: _Array, /, axis: _Lengths | None = ..., *, keepdims: _bool = ...) -> _Tensor:
     """Logarithm of the sum of exponentials, without their over- and underflow."""
 def multigammaln(x: _Array, /, p: int) -> _Tensor:
     """The logarithm of the multivariate gamma function of dimension ``p``, for x > (p - 1) / 2."""

@@ -138,7 +138,7 @@ _SEVERAL = """\
 
 _CHECK_ARGUMENTS = """\
     if {condition}:
-        raise wrong_arguments({where!r}, {attributes!r}, {misplaced}, misnamed)
+        raise wrong_arguments({where!r}, {attributes!r}, {misplaced}, misnamed, {places})
 """
 
 
@@ -245,7 +245,11 @@ def _opening(record: Primitive, parameters: list[inspect.Parameter], checked: bo
     return [
         f"def {record.name}{_header(room)}:\n",
         _CHECK_ARGUMENTS.format(
-            condition=condition, where=record.name, attributes=keywords, misplaced=misplaced
+            condition=condition,
+            where=record.name,
+            attributes=keywords,
+            misplaced=misplaced,
+            places=sum(each.kind is kinds.POSITIONAL_OR_KEYWORD for each in parameters),
         ),
     ]
 
@@ -422,6 +426,9 @@ def public_signature(record: Primitive) -> inspect.Signature:
     """The formula's signature without ``xp``, and with a sequence as one argument."""
     signature = record.signature
     parameters = list(signature.parameters.values())[1:]
-    if record.variadic:
-        parameters[0] = parameters[0].replace(kind=inspect.Parameter.POSITIONAL_ONLY)
+    if record.variadic:  # what follows a sequence in the formula is a keyword there
+        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        parameters = [each.replace(kind=kind) for each, kind in zip(parameters, kinds, strict=False)] + (
+            parameters[2:]
+        )
     return signature.replace(parameters=parameters)

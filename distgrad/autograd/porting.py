@@ -61,7 +61,11 @@ class Size(int):
 
 
 def wrong_arguments(
-    name: str, attributes: Iterable[str], misplaced: tuple[Any, ...], misnamed: dict[str, Any]
+    name: str,
+    attributes: Iterable[str],
+    misplaced: tuple[Any, ...],
+    misnamed: dict[str, Any],
+    places: int = 0,
 ) -> TypeError:
     """The error for arguments that an operation does not take.
 
@@ -70,15 +74,17 @@ def wrong_arguments(
         attributes: its keywords.
         misplaced: values by position that want a keyword.
         misnamed: those by keywords that it lacks.
+        places: how many of the keywords are taken by position too.
     """
     keywords = list(attributes)
     takes = f"its keywords are {', '.join(keywords)}" if keywords else "it takes no keywords"
     if misplaced and "shape" in keywords:
         return TypeError(f"{name}: expected one shape, got several numbers; write them as one tuple")
     if misplaced:
-        hint = POSITIONAL.get(name) or (
-            f"write {keywords[0]}={misplaced[0]!r}" if keywords else "leave them out"
-        )
+        meant = keywords[places] if len(keywords) > places else ""
+        if isinstance(misplaced[0], bool) and "keepdims" in keywords[places:]:
+            meant = "keepdims"
+        hint = POSITIONAL.get(name) or (f"write {meant}={misplaced[0]!r}" if meant else "leave them out")
         return TypeError(f"{name}: expected options by keyword, got {misplaced}; {hint} ({takes})")
     wrong = next(iter(misnamed))
     ours = STANDARD_WORDS.get(wrong)

@@ -41,6 +41,9 @@ METHODS = [
 ]
 
 
+BY_PLACE_TOO = inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+
 def find(root, where, name):
     """A function by the extension that it stands in and its name."""
     return getattr(getattr(root, where.rstrip(".")) if where else root, name)
@@ -79,7 +82,7 @@ def test_the_names_are_counted(checked):
     ("where", "name"), [each for each in FUNCTIONS if isinstance(find(dg, *each), types.FunctionType)]
 )
 def test_signature(where, name):
-    """Ours may have more keyword-only arguments (``requires_grad``), and nothing else more."""
+    """Ours may have more keyword-only arguments (``requires_grad``), and take the first by position too."""
     standard = parameters(standard_signature(where, name))
     ours = parameters(inspect.signature(find(dg, where, name)))
     undefined = {inspect.Parameter.empty, None}
@@ -89,7 +92,8 @@ def test_signature(where, name):
         if kind is inspect.Parameter.POSITIONAL_ONLY:
             assert ours[place][1] is kind
         else:
-            assert by_name[parameter][1] is kind
+            loose = kind is inspect.Parameter.KEYWORD_ONLY and by_name[parameter][1] is BY_PLACE_TOO
+            assert by_name[parameter][1] is kind or loose
         found = ours[place][2] if kind is inspect.Parameter.POSITIONAL_ONLY else by_name[parameter][2]
         if "UNDEF" in repr(default):
             assert found in undefined
@@ -197,3 +201,41 @@ def test_array_namespace():
         x.__array_namespace__(api_version="1999.12")
     with pytest.raises(TypeError):
         x.__array_namespace__("2024.12")
+
+
+#: Calls with the axis in NumPy's and PyTorch's place; dg's and NumPy's functions share their names.
+BY_POSITION = {
+    "sum mean max min var std prod argmax argmin count_nonzero all any flip sort argsort": (1,),
+    "cumulative_sum cumulative_prod expand_dims": (1,),
+    "take": ([0, 2], 1),
+    "repeat roll": (2, 1),
+    "diff": (1, 0),
+    "tril triu": (1,),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "places"), [(name, where) for names, where in BY_POSITION.items() for name in names.split()]
+)
+def test_the_axis_is_taken_by_position_where_numpy_takes_it(name, places):
+    x = np.random.default_rng(0).random((3, 3))
+    theirs = name.replace("ulative_", "")  # NumPy's older names take it
+    expected = getattr(np, theirs)(x, *places)
+    inputs = [dg.asarray(each) if isinstance(each, list) else each for each in places]
+    found = getattr(dg, name)(dg.asarray(x), *inputs)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
+
+
+def test_sequences_and_networks_take_the_axis_by_position():
+    x = dg.asarray(np.random.default_rng(0).random((2, 3)))
+    same = np.testing.assert_array_equal
+    same(dg.concat([x, x], 1).numpy(), np.concatenate([x.numpy()] * 2, 1))
+    same(dg.unstack(x, 1)[2].numpy(), x.numpy()[:, 2])
+    same(dg.stack([x, x], -1).numpy(), np.stack([x.numpy()] * 2, -1))
+    for function in (dg.softmax, dg.log_softmax, dg.logsumexp, dg.special.logsumexp, dg.squeeze, dg.cumsum):
+        one = dg.ones((3, 1)) if function is dg.squeeze else x
+        same(function(one, 1).numpy(), function(one, axis=1).numpy())
+    same(dg.fft.fft(x, 4, 0).numpy(), np.fft.fft(x.numpy(), 4, 0))
+    same(dg.fft.fftn(x, (2, 2), (0, 1)).numpy(), np.fft.fftn(x.numpy(), (2, 2), (0, 1)))
+    same(dg.fft.fftshift(x, 1).numpy(), np.fft.fftshift(x.numpy(), 1))
+    same(dg.tensordot(x, x, 2).numpy(), np.tensordot(x.numpy(), x.numpy(), 2))

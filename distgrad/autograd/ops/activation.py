@@ -391,7 +391,7 @@ def rrelu(
         Reject(((3, 4),), AxisError, "axis 2", {"axis": 2}),
     ],
 )
-def glu(xp: Any, x: Array, /, *, axis: int = -1) -> Array:
+def glu(xp: Any, x: Array, /, axis: int = -1) -> Array:
     """One half of an axis gated by the other.
 
     Raises:

@@ -128,7 +128,7 @@ def _along(rule: Callable[..., Shape]) -> Callable[..., Shape]:
     samples=_ONE,
     rejects=_REJECTS,
 )
-def fft(xp: Any, x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
+def fft(xp: Any, x: Array, /, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
     """The discrete Fourier transform along an axis.
 
     Args:
@@ -153,7 +153,7 @@ def _(xp: Any, g: Array, x_shape: Any, axis: int, norm: str) -> Array:
     result=complex_dtype,
     samples=_ONE,
 )
-def ifft(xp: Any, x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
+def ifft(xp: Any, x: Array, /, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
     """The inverse of ``fft``; arguments as there."""
     return xp.fft.ifft(x, n=n, axis=axis, norm=norm)
 
@@ -170,7 +170,7 @@ def _(xp: Any, g: Array, x_shape: Any, axis: int, norm: str) -> Array:
     result=complex_dtype,
     samples=_MANY,
 )
-def fftn(xp: Any, x: Array, /, *, s: Lengths = None, axes: Lengths = None, norm: str = "backward") -> Array:
+def fftn(xp: Any, x: Array, /, s: Lengths = None, axes: Lengths = None, norm: str = "backward") -> Array:
     """The discrete Fourier transform along several axes.
 
     Args:
@@ -194,7 +194,7 @@ def _(xp: Any, g: Array, x_shape: Any, s: Lengths, axes: Lengths, norm: str) -> 
     result=complex_dtype,
     samples=_MANY,
 )
-def ifftn(xp: Any, x: Array, /, *, s: Lengths = None, axes: Lengths = None, norm: str = "backward") -> Array:
+def ifftn(xp: Any, x: Array, /, s: Lengths = None, axes: Lengths = None, norm: str = "backward") -> Array:
     """The inverse of ``fftn``; arguments as there."""
     return xp.fft.ifftn(x, s=s, axes=_axes(x, s, axes), norm=norm)
 
@@ -211,7 +211,7 @@ def _(xp: Any, g: Array, x_shape: Any, s: Lengths, axes: Lengths, norm: str) -> 
     result=complex_dtype,
     samples=[Sample(((3, 4),)), Sample(((3, 4),), {"n": 5, "axis": 0})],
 )
-def rfft(xp: Any, x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
+def rfft(xp: Any, x: Array, /, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
     """The half of ``fft`` that tells all about a real array; arguments as there."""
     return xp.fft.rfft(x, n=n, axis=axis, norm=norm)
 
@@ -229,7 +229,7 @@ def _(xp: Any, g: Array, x_shape: Any, n: int | None, axis: int, norm: str) -> A
     result=real_dtype,
     samples=_ONE,
 )
-def irfft(xp: Any, x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
+def irfft(xp: Any, x: Array, /, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
     """The inverse of ``rfft``, a real array of length ``n``, by default 2 (m - 1)."""
     return xp.fft.irfft(x, n=n, axis=axis, norm=norm)
 
@@ -246,7 +246,7 @@ def _(xp: Any, g: Array, x_shape: Any, axis: int, norm: str) -> Array:
     result=complex_dtype,
     samples=[Sample(((3, 4),)), Sample(((3, 4),), {"s": (2, 6), "axes": (1, 0)})],
 )
-def rfftn(xp: Any, x: Array, /, *, s: Lengths = None, axes: Lengths = None, norm: str = "backward") -> Array:
+def rfftn(xp: Any, x: Array, /, s: Lengths = None, axes: Lengths = None, norm: str = "backward") -> Array:
     """``rfft`` along the last axis and ``fft`` along the others; arguments as in ``fftn``."""
     return xp.fft.rfftn(x, s=s, axes=_axes(x, s, axes), norm=norm)
 
@@ -266,7 +266,7 @@ def _(xp: Any, g: Array, x_shape: Any, s: Lengths, axes: Lengths, norm: str) -> 
     result=real_dtype,
     samples=_MANY,
 )
-def irfftn(xp: Any, x: Array, /, *, s: Lengths = None, axes: Lengths = None, norm: str = "backward") -> Array:
+def irfftn(xp: Any, x: Array, /, s: Lengths = None, axes: Lengths = None, norm: str = "backward") -> Array:
     """The inverse of ``rfftn``, a real array; arguments as in ``fftn``."""
     return xp.fft.irfftn(x, s=s, axes=_axes(x, s, axes), norm=norm)
 
@@ -284,7 +284,7 @@ def _(xp: Any, g: Array, x_shape: Any, s: Lengths, axes: Lengths, norm: str) -> 
     result=real_dtype,
     samples=_ONE,
 )
-def hfft(xp: Any, x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
+def hfft(xp: Any, x: Array, /, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
     """The real transform of a signal with Hermitian symmetry; arguments as in ``irfft``."""
     return xp.fft.hfft(x, n=n, axis=axis, norm=norm)
 
@@ -302,7 +302,7 @@ def _(xp: Any, g: Array, x_shape: Any, axis: int, norm: str) -> Array:
     result=complex_dtype,
     samples=[Sample(((3, 4),)), Sample(((3, 4),), {"n": 5, "axis": 0})],
 )
-def ihfft(xp: Any, x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
+def ihfft(xp: Any, x: Array, /, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
     """The inverse of ``hfft``; arguments as in ``rfft``."""
     return xp.fft.ihfft(x, n=n, axis=axis, norm=norm)
 
@@ -323,14 +323,14 @@ _AXIS = [Reject(((3, 4),), AxisError, "axis 2", {"axes": 2})]
 
 
 @composite(math="y = x rolled by ⌊n/2⌋", shape=same_shape, samples=_SHIFTS, rejects=_AXIS)
-def fftshift(xp: Any, x: Array, /, *, axes: int | Lengths = None) -> Array:
+def fftshift(xp: Any, x: Array, /, axes: int | Lengths = None) -> Array:
     """Frequency 0 moved to the middle, along ``axes`` (all for None)."""
     where = normalize_axes(axes, len(x.shape), "fftshift")
     return xp.roll(x, tuple(x.shape[i] // 2 for i in where), axis=where)
 
 
 @composite(math="y = x rolled by -⌊n/2⌋", shape=same_shape, samples=_SHIFTS, rejects=_AXIS)
-def ifftshift(xp: Any, x: Array, /, *, axes: int | Lengths = None) -> Array:
+def ifftshift(xp: Any, x: Array, /, axes: int | Lengths = None) -> Array:
     """The inverse of ``fftshift``."""
     where = normalize_axes(axes, len(x.shape), "ifftshift")
     return xp.roll(x, tuple(-(x.shape[i] // 2) for i in where), axis=where)

@@ -124,7 +124,7 @@ def _taken(x: Shape, indices: Shape, axis: int | None = None) -> Shape:
         Reject(((3,), np.array([0.5])), DTypeError, "take"),
     ],
 )
-def take(xp: Any, x: Array, indices: Array, /, *, axis: int | None = None) -> Array:
+def take(xp: Any, x: Array, indices: Array, /, axis: int | None = None) -> Array:
     """Elements at places along an axis.
 
     Args:
@@ -164,7 +164,7 @@ def _taken_along(x: Shape, indices: Shape, axis: int = -1) -> Shape:
         Reject(((3, 4), np.array([1])), ShapeError, "take_along_axis"),
     ],
 )
-def take_along_axis(xp: Any, x: Array, indices: Array, /, *, axis: int = -1) -> Array:
+def take_along_axis(xp: Any, x: Array, indices: Array, /, axis: int = -1) -> Array:
     """Elements at places of their own for every row along an axis.
 
     Args:

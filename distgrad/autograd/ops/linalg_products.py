@@ -77,9 +77,7 @@ def _(xp: Any, g: Array, x1: Array, axis: int) -> Array:
         Reject(((2, 3), (3,)), AxisError, "axis 2", {"axes": ((2,), (0,))}),
     ],
 )
-def tensordot(
-    xp: Any, x1: Array, x2: Array, /, *, axes: int | tuple[Sequence[int], Sequence[int]] = 2
-) -> Array:
+def tensordot(xp: Any, x1: Array, x2: Array, /, axes: int | tuple[Sequence[int], Sequence[int]] = 2) -> Array:
     """Sum of products over several axes at once.
 
     Args:

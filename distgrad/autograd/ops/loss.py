@@ -22,7 +22,7 @@ _SAMPLES = [
 
 
 @primitive(math="y = e^x / Σ e^x", shape=same_shape, dtypes="real floating-point", samples=_SAMPLES)
-def softmax(xp: Any, x: Array, /, *, axis: int = -1) -> Array:
+def softmax(xp: Any, x: Array, /, axis: int = -1) -> Array:
     """Exponentials that sum to one along an axis."""
     return in_float32(functools.partial(_softmax, xp), x, axis=axis)
 
@@ -40,7 +40,7 @@ def _(xp: Any, g: Array, y: Array, axis: int, before: Before) -> Array:
 
 
 @primitive(math="y = x - log Σ e^x", shape=same_shape, dtypes="real floating-point", samples=_SAMPLES)
-def log_softmax(xp: Any, x: Array, /, *, axis: int = -1) -> Array:
+def log_softmax(xp: Any, x: Array, /, axis: int = -1) -> Array:
     """Logarithm of the softmax, without its over- and underflow."""
     return in_float32(functools.partial(_log_softmax, xp), x, axis=axis)
 

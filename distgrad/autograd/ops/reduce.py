@@ -32,7 +32,7 @@ _REJECTS = [Reject(((3, 4),), AxisError, "axis 2", {"axis": 2})]
 @primitive(
     math="y = Σ x", shape=reduced_shape, result=total_dtype, samples=[*_SAMPLES, _EMPTY], rejects=_REJECTS
 )
-def sum(xp: Any, x: Array, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Array:
+def sum(xp: Any, x: Array, /, axis: Axis = None, *, dtype: Any = None, keepdims: bool = False) -> Array:
     """Sum over axes.
 
     Args:
@@ -52,7 +52,7 @@ def _(xp: Any, g: Array, x_shape: Any, axis: Axis, keepdims: bool) -> Array:
 @primitive(
     math="y = Σ x / n", shape=reduced_shape, dtypes="floating-point", samples=_SAMPLES, rejects=_REJECTS
 )
-def mean(xp: Any, x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
+def mean(xp: Any, x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
     """Mean over axes; of no elements it is NaN, as NumPy's and PyTorch's."""
     count = count_over(x.shape, axis)
     share = 1.0 / count if count else float("nan")
@@ -76,7 +76,7 @@ def _shared_evenly(xp: Any, g: Array, x: Array, y: Array, axis: Axis, keepdims: 
 
 
 @primitive(math="y = max x", shape=reduced_shape, dtypes="real numeric", samples=_SAMPLES, rejects=_REJECTS)
-def max(xp: Any, x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
+def max(xp: Any, x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
     """Largest element over axes; elements that tie share the gradient evenly."""
     return xp.max(x, axis=axis, keepdims=keepdims)
 
@@ -87,7 +87,7 @@ def _(xp: Any, g: Array, x: Array, y: Array, axis: Axis, keepdims: bool) -> Arra
 
 
 @primitive(math="y = min x", shape=reduced_shape, dtypes="real numeric", samples=_SAMPLES, rejects=_REJECTS)
-def min(xp: Any, x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
+def min(xp: Any, x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
     """Smallest element over axes; elements that tie share the gradient evenly."""
     return xp.min(x, axis=axis, keepdims=keepdims)
 
@@ -104,7 +104,7 @@ def _(xp: Any, g: Array, x: Array, y: Array, axis: Axis, keepdims: bool) -> Arra
     samples=[*_SAMPLES[:3], Sample(((3, 4),), {"axis": 0, "correction": 1})],
     rejects=_REJECTS,
 )
-def var(xp: Any, x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
+def var(xp: Any, x: Array, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Array:
     """Variance over axes.
 
     Args:
@@ -131,7 +131,7 @@ def _(xp: Any, g: Array, x: Array, axis: Axis, correction: float, keepdims: bool
     samples=[*_SAMPLES[:3], Sample(((3, 4),), {"axis": 0, "correction": 1}), Sample(((),), grad=False)],
     rejects=_REJECTS,
 )
-def std(xp: Any, x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False) -> Array:
+def std(xp: Any, x: Array, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Array:
     """Standard deviation over axes; arguments as in ``var``. Where it is 0, the gradient is 0."""
     return xp.sqrt(in_float32(xp.var, x, axis=axis, correction=correction, keepdims=keepdims))
 
@@ -157,7 +157,7 @@ def _(xp: Any, g: Array, x: Array, y: Array, axis: Axis, correction: float, keep
     ],
     rejects=_REJECTS,
 )
-def prod(xp: Any, x: Array, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Array:
+def prod(xp: Any, x: Array, /, axis: Axis = None, *, dtype: Any = None, keepdims: bool = False) -> Array:
     """Product over axes.
 
     Args:
@@ -196,7 +196,7 @@ def _(xp: Any, g: Array, x: Array, axis: Axis, keepdims: bool) -> Array:
     samples=[Sample(((3, 4),)), Sample(((3, 4),), {"axis": 1, "keepdims": True})],
     rejects=_REJECTS,
 )
-def argmax(xp: Any, x: Array, /, *, axis: int | None = None, keepdims: bool = False) -> Array:
+def argmax(xp: Any, x: Array, /, axis: int | None = None, *, keepdims: bool = False) -> Array:
     """Index of the largest element, the first of several; into the flattened array for ``axis=None``."""
     return xp.argmax(x, axis=axis, keepdims=keepdims)
 
@@ -209,7 +209,7 @@ def argmax(xp: Any, x: Array, /, *, axis: int | None = None, keepdims: bool = Fa
     samples=[Sample(((3, 4),)), Sample(((3, 4),), {"axis": 1, "keepdims": True})],
     rejects=_REJECTS,
 )
-def argmin(xp: Any, x: Array, /, *, axis: int | None = None, keepdims: bool = False) -> Array:
+def argmin(xp: Any, x: Array, /, axis: int | None = None, *, keepdims: bool = False) -> Array:
     """Index of the smallest element, the first of several; into the flattened array for ``axis=None``."""
     return xp.argmin(x, axis=axis, keepdims=keepdims)
 
@@ -217,18 +217,18 @@ def argmin(xp: Any, x: Array, /, *, axis: int | None = None, keepdims: bool = Fa
 @primitive(
     math="y = number of x ≠ 0", shape=reduced_shape, result="int64", samples=_SAMPLES, rejects=_REJECTS
 )
-def count_nonzero(xp: Any, x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
+def count_nonzero(xp: Any, x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
     """How many elements are not 0."""
     return xp.sum(xp.not_equal(x, 0), axis=axis, keepdims=keepdims)
 
 
 @primitive(math="y = ∀ x", shape=reduced_shape, result="bool", samples=_SAMPLES, rejects=_REJECTS)
-def all(xp: Any, x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
+def all(xp: Any, x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
     """Whether all elements are true (not 0)."""
     return xp.all(x, axis=axis, keepdims=keepdims)
 
 
 @primitive(math="y = ∃ x", shape=reduced_shape, result="bool", samples=_SAMPLES, rejects=_REJECTS)
-def any(xp: Any, x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
+def any(xp: Any, x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
     """Whether any element is true (not 0)."""
     return xp.any(x, axis=axis, keepdims=keepdims)

@@ -56,8 +56,8 @@ def cumulative_sum(
     xp: Any,
     x: Array,
     /,
-    *,
     axis: int | None = None,
+    *,
     dtype: Any = None,
     include_initial: bool = False,
 ) -> Array:
@@ -140,8 +140,8 @@ def cumulative_prod(
     xp: Any,
     x: Array,
     /,
-    *,
     axis: int | None = None,
+    *,
     dtype: Any = None,
     include_initial: bool = False,
 ) -> Array:
@@ -179,9 +179,9 @@ def diff(
     xp: Any,
     x: Array,
     /,
-    *,
-    axis: int = -1,
     n: int = 1,
+    axis: int = -1,
+    *,
     prepend: Any = None,
     append: Any = None,
 ) -> Array:

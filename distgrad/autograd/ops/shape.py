@@ -99,7 +99,7 @@ def _(xp: Any, g: Array) -> Array:
     samples=[Sample(((3, 4),), {"axis": 1}), Sample(((3,),), {"axis": -1})],
     rejects=[Reject(((3, 4),), AxisError, "axis 4", {"axis": 4})],
 )
-def expand_dims(xp: Any, x: Array, /, *, axis: int | tuple[int, ...] = 0) -> Array:
+def expand_dims(xp: Any, x: Array, /, axis: int | tuple[int, ...] = 0) -> Array:
     """New axes of length 1, as a view; ``axis`` counts in the result."""
     return xp.expand_dims(x, axis)
 
@@ -176,7 +176,7 @@ def _axes(axis: int | tuple[int, ...], ndim: int) -> list[int]:
     ],
     rejects=[Reject(((3, 4),), AxisError, "axis 2", {"axis": 2})],
 )
-def flip(xp: Any, x: Array, /, *, axis: int | tuple[int, ...] | None = None) -> Array:
+def flip(xp: Any, x: Array, /, axis: int | tuple[int, ...] | None = None) -> Array:
     """The order turned along axes (all for None), as a view."""
     return xp.flip(x, axis=axis)
 
@@ -198,7 +198,7 @@ def _(xp: Any, g: Array, axis: int | tuple[int, ...] | None) -> Array:
     rejects=[Reject(((3, 4),), AxisError, "axis 2", {"shift": 1, "axis": 2})],
 )
 def roll(
-    xp: Any, x: Array, /, shift: int | tuple[int, ...], *, axis: int | tuple[int, ...] | None = None
+    xp: Any, x: Array, /, shift: int | tuple[int, ...], axis: int | tuple[int, ...] | None = None
 ) -> Array:
     """Elements moved on along axes; those that leave at the end come in at the start.
 
@@ -231,7 +231,7 @@ def _(xp: Any, g: Array, shift: int | tuple[int, ...], axis: int | tuple[int, ..
         Reject(((3,), np.array([1, 2])), ShapeError, "repeat"),
     ],
 )
-def repeat(xp: Any, x: Array, repeats: Any, /, *, axis: int | None = None) -> Array:
+def repeat(xp: Any, x: Array, repeats: Any, /, axis: int | None = None) -> Array:
     """Each element repeated where it stands.
 
     Args:
@@ -345,7 +345,7 @@ def meshgrid(xp: Any, *arrays: Array, indexing: str = "xy") -> list[Array]:
         Reject(((),), AxisError, "axis 0"),
     ],
 )
-def unstack(xp: Any, x: Array, /, *, axis: int = 0) -> tuple[Array, ...]:
+def unstack(xp: Any, x: Array, /, axis: int = 0) -> tuple[Array, ...]:
     """The parts of an array along an axis, without that axis, as views."""
     before = (slice(None),) * normalize_axes(axis, len(x.shape), "unstack")[0]
     return tuple([x[(*before, i, ...)] for i in range(x.shape[len(before)])])
@@ -380,7 +380,7 @@ def _(xp: Any, g: tuple[Array, ...], axis: int) -> Array:
     samples=[Sample(((3, 4),)), Sample(((2, 3, 3),), {"k": 1}), Sample(((4, 3),), {"k": -1})],
     rejects=[Reject(((3,),), ShapeError, "tril: expected at least two axes")],
 )
-def tril(xp: Any, x: Array, /, *, k: int = 0) -> Array:
+def tril(xp: Any, x: Array, /, k: int = 0) -> Array:
     """The lower triangle of matrices, with the diagonals up to the k-th above the main one."""
     _check_matrix(x, "tril")
     return xp.tril(x, k)
@@ -397,7 +397,7 @@ def _(xp: Any, g: Array, k: int) -> Array:
     samples=[Sample(((3, 4),)), Sample(((2, 3, 3),), {"k": 1}), Sample(((4, 3),), {"k": -1})],
     rejects=[Reject(((3,),), ShapeError, "triu: expected at least two axes")],
 )
-def triu(xp: Any, x: Array, /, *, k: int = 0) -> Array:
+def triu(xp: Any, x: Array, /, k: int = 0) -> Array:
     """The upper triangle of matrices, with the diagonals from the k-th above the main one on."""
     _check_matrix(x, "triu")
     return xp.triu(x, k)

@@ -41,7 +41,7 @@ def _order(xp: Any, x: Array, axis: int, descending: bool) -> Array:
     samples=[*_SAMPLES, _TIES],
     rejects=_REJECTS,
 )
-def sort(xp: Any, x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
+def sort(xp: Any, x: Array, /, axis: int = -1, *, descending: bool = False, stable: bool = True) -> Array:
     """The elements in order, NaN after all numbers when ascending.
 
     Args:
@@ -68,7 +68,7 @@ def _(xp: Any, g: Array, x: Array, axis: int, descending: bool) -> Array:
     samples=[*_SAMPLES, _TIES],
     rejects=_REJECTS,
 )
-def argsort(xp: Any, x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
+def argsort(xp: Any, x: Array, /, axis: int = -1, *, descending: bool = False, stable: bool = True) -> Array:
     """The indices that bring an array in order along an axis; arguments as in ``sort``."""
     if stable or descending:
         return _order(xp, x, axis, descending)

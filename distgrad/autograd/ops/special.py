@@ -286,7 +286,7 @@ def _(xp: Any, g: Array, x1: Array, x2: Array) -> Array:
     ],
     rejects=[Reject(((3, 4),), AxisError, "axis 2", {"axis": 2})],
 )
-def logsumexp(xp: Any, x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
+def logsumexp(xp: Any, x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
     """Logarithm of the sum of exponentials, without their over- and underflow.
 
     Args:
