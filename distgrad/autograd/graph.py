@@ -24,6 +24,7 @@ __all__ = [
     "Node",
     "Observer",
     "OutputNode",
+    "Watcher",
     "describe",
     "home",
     "next_number",
@@ -130,6 +131,19 @@ class Observer(Protocol):
         """An exception ended the pass; some gradients are not what they should be."""
 
 
+class Watcher(Protocol):
+    """Is told how far a walk has come, whatever it is for, that meets one of its leaves."""
+
+    def walk_started(self, order: Sequence[Node]) -> float:
+        """A walk over these nodes begins; below which number it is to call :meth:`passing`."""
+
+    def passing(self, number: int) -> float:
+        """The walk comes to the node of this number; below which number it is to call again."""
+
+    def walk_ended(self) -> None:
+        """All is done, or an exception has ended it."""
+
+
 class Leaf:
     """A tensor that a user made and wants the gradient of.
 
@@ -143,6 +157,7 @@ class Leaf:
         post_hooks: functions of the tensor, run after.
         observer: is told when the gradient is ready.
         tensor: weak reference to the tensor.
+        watcher: is told how far walks have come.
     """
 
     __slots__ = (
@@ -156,6 +171,7 @@ class Leaf:
         "post_hooks",
         "scale",
         "tensor",
+        "watcher",
     )
 
     def __init__(self, tensor: Any) -> None:
@@ -167,6 +183,7 @@ class Leaf:
         self.hooks: list[Callable[..., Any]] | None = None
         self.post_hooks: list[Callable[..., Any]] | None = None
         self.observer: Observer | None = None
+        self.watcher: Watcher | None = None
         self.tensor = weakref.ref(tensor)
 
 
@@ -250,6 +267,9 @@ def run_backward(
         for observer in observers:
             observer.backward_failed()
         raise
+    finally:
+        for watcher in walk.watchers:
+            watcher.walk_ended()
     for observer in observers:
         observer.backward_ended()
 
@@ -315,19 +335,32 @@ class _Walk:
         self.accumulate = accumulate
         self.uses = uses
         self.grads: dict[Any, Any] = {}
+        self.watchers: dict[Watcher, float] = {}  # and the numbers below which they are called
 
     def start(self, order: Sequence[Node]) -> list[Observer]:
         """Find homes for gradients, and tell the observers which of their leaves are reached."""
         reached: dict[int, tuple[Observer, set[Leaf]]] = {}
         writes = self.arithmetic.writes and self.accumulate and self.wanted is None
+        watchers: dict[Watcher, None] = {}
         for leaf, uses in self.uses.items():
+            if leaf.watcher is not None:
+                watchers[leaf.watcher] = None
             leaf.home = leaf.buffer if writes and uses == 1 and not leaf.hooks else None
             if self.accumulate and leaf.observer is not None and (self.needed is None or leaf in self.needed):
                 reached.setdefault(id(leaf.observer), (leaf.observer, set()))[1].add(leaf)
         started = sorted(reached.values(), key=lambda each: each[0].number)
         for observer, leaves in started:
             observer.backward_started(leaves, order)
+        for watcher in watchers:
+            self.watchers[watcher] = watcher.walk_started(order)
         return [observer for observer, _ in started]
+
+    def pass_by(self, number: int) -> float:
+        """Tell the watchers that wait for this number; below which number the next one does."""
+        for watcher, mark in self.watchers.items():
+            if number < mark:
+                self.watchers[watcher] = watcher.passing(number)
+        return max(self.watchers.values())
 
     def run(self, order: list[Node], check: Check | None) -> None:
         """Turn the gradient of each node's output into those of its inputs.
@@ -336,7 +369,10 @@ class _Walk:
         """
         grads, needed, receive = self.grads, self.needed, self.receive
         add, fit = self.arithmetic.add, self.arithmetic.fit
+        mark = max(self.watchers.values(), default=-1.0)
         for node in order:
+            if node.number < mark:
+                mark = self.pass_by(node.number)
             g = grads.pop(node, None)
             edges = node.edges
             if needed is not None:

@@ -204,8 +204,9 @@ class Optimizer:
 
     def _look_for_nan(self) -> None:
         """Warn where the parameters have become NaN, as they all do soon after a loss that is."""
-        first = next(iter(self._steps))._data
-        if isinstance(first, np.ndarray) and first.size and np.isnan(first.reshape(-1)[:1]).any():
+        buffer, start, stop = next(iter(self._steps)).leaf_state().flat
+        first = buffer.data[start : min(start + 1, stop)]
+        if isinstance(first, np.ndarray) and np.isnan(first).any():
             warn_once(
                 "NaN",
                 f"{type(self).__name__}.step: parameters are NaN after {self._num_updates()} steps, and so "
@@ -221,9 +222,11 @@ class Optimizer:
         for parameter in self._with_gradients(group):
             if self._states.owns(parameter):
                 state = self._states.of(parameter)
-                follow(parameter._data)
+                buffer, start, stop = parameter.leaf_state().flat
+                values = buffer.data[start:stop].reshape(parameter.shape)
+                follow(values)
                 gradient = parameter.leaf_state().buffer
-                self._update(group, parameter._data, gradient, state, self._steps[parameter])
+                self._update(group, values, gradient, state, self._steps[parameter])
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients; ``set_to_none=False`` leaves zeros instead."""

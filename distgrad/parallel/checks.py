@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from distgrad.autograd.tensor import Tensor
@@ -10,7 +11,10 @@ from distgrad.backend.device import CPU, Device
 from distgrad.comm.base import Communicator
 from distgrad.errors import CommMismatchError, DeviceError, OptionError
 
-__all__ = ["check_devices", "check_options", "check_same_module"]
+__all__ = ["STAGES", "check_devices", "check_options", "check_same_module", "check_sharding"]
+
+#: What may be sharded, each with what stands before it.
+STAGES = ("optimizer", "gradients", "parameters")
 
 
 def check_options(
@@ -18,8 +22,6 @@ def check_options(
     shards: int | None,
     others: dict[str, Any],
     weigh_by: str,
-    shard: str | None,
-    offload_dir: str | None,
 ) -> None:
     """Refuse options that do not go together; ``others`` are those that exact mode does not take."""
     if weigh_by not in ("samples", "ranks"):
@@ -31,9 +33,34 @@ def check_options(
             "DistributedDataParallel: exact=True goes with shards=, the number of parts of a batch, and "
             f"without {', '.join(others)}; got exact={exact}, shards={shards}, {given}"
         )
-    if offload_dir is not None and shard is None:
+
+
+def check_sharding(
+    shard: str | None, blocks: Sequence[str] | None, offload_dir: str | None, exact: bool
+) -> None:
+    """Refuse what goes with ``shard`` where it has no use, and what does not go with it."""
+    if shard == "parameters" and exact:
+        raise OptionError(
+            "DistributedDataParallel: with exact=True ranks run the module as often as they have shards, but "
+            "blocks of shard='parameters' are gathered by all ranks at once; take shard='gradients'"
+        )
+    if shard not in (None, *STAGES):
+        raise OptionError(
+            f"DistributedDataParallel: shard must be one of {', '.join(map(repr, STAGES))} or None, "
+            f"got {shard!r}"
+        )
+    if shard is None and offload_dir is not None:
         raise OptionError(
             "DistributedDataParallel: offload_dir keeps an owner's state; give shard='optimizer' too"
+        )
+    if shard != "parameters" and blocks is not None:
+        raise OptionError(
+            f"DistributedDataParallel: shard_blocks goes with shard='parameters', got shard={shard!r}"
+        )
+    if offload_dir is not None and not Path(offload_dir).is_dir():
+        raise OptionError(
+            f"DistributedDataParallel: offload_dir must be a folder, and {offload_dir} is none; make it "
+            "first, on a local disk"
         )
 
 

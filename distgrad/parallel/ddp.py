@@ -22,12 +22,19 @@ from distgrad.names.lacking import unexpected
 from distgrad.nn.module import Module
 from distgrad.nn.utils.gradients import clip_grad_norm_
 from distgrad.parallel.buckets import Hook, store, suitable_cap, time_all_reduce
-from distgrad.parallel.checks import check_devices, check_options, check_same_module
+from distgrad.parallel.checks import check_devices, check_options, check_same_module, check_sharding
 from distgrad.parallel.compress import Payoff
 from distgrad.parallel.exact import Shards
+from distgrad.parallel.gathering import collect
 from distgrad.parallel.ranks import find_ranks
 from distgrad.parallel.reducer import ForwardPass, Reducer
-from distgrad.parallel.replicas import average, broadcast, compare_checksums, gather_checksums
+from distgrad.parallel.replicas import (
+    average,
+    broadcast,
+    compare_checksums,
+    gather_checksums,
+    join_buffers,
+)
 from distgrad.parallel.sharded import ShardedStorage
 from distgrad.parallel.statistics import Statistics
 from distgrad.trace import span
@@ -73,9 +80,11 @@ class DistributedDataParallel(Module):
         shards: with ``exact``, how many parts the batch of all ranks is cut into; it decides the bits, and is
             the most ranks that can be of use.
         shard: what each rank keeps a part of instead of all: ``"optimizer"`` its state, ``"gradients"`` those
-            too; None nothing. Each rank then updates what it owns, which the others get behind the next
-            forward pass, and ``grad`` is the mean in this rank's part alone: clip with
-            :meth:`clip_grad_norm_` or ``nn.utils``, which know.
+            too, ``"parameters"`` all; None nothing. Each rank then updates what it owns, which the others get
+            behind the next forward pass, or with ``"parameters"`` block by block, and lets it go after.
+            ``grad`` is the mean in this rank's part alone: clip with :meth:`clip_grad_norm_` or ``nn.utils``.
+        shard_blocks: with ``shard="parameters"``, names of the modules whose parameters come and go together;
+            None takes the members of every ``ModuleList`` and ``Sequential``.
         offload_dir: with ``shard``, an existing folder, in whose nameless files the optimizer's state lies.
         **unknown: none; PyTorch's other arguments are met by an error that says what stands for them.
 
@@ -106,6 +115,7 @@ class DistributedDataParallel(Module):
         exact: bool = False,
         shards: int | None = None,
         shard: str | None = None,
+        shard_blocks: Sequence[str] | None = None,
         offload_dir: str | None = None,
         **unknown: Any,
     ) -> None:
@@ -113,7 +123,8 @@ class DistributedDataParallel(Module):
         if unknown:
             raise unexpected("DistributedDataParallel", next(iter(unknown)))
         others = {"bucket_cap_mb": bucket_cap_mb, "hook": hook, "average_buffers": average_buffers}
-        check_options(exact, shards, others, weigh_by, shard, offload_dir)
+        check_options(exact, shards, others, weigh_by)
+        check_sharding(shard, shard_blocks, offload_dir, exact)
         self.module = module
         self.weigh_by = weigh_by
         self.comm = comm if isinstance(comm, Communicator) else find_ranks(module, comm)
@@ -128,7 +139,11 @@ class DistributedDataParallel(Module):
             seed = self.comm.broadcast_object(default_generator.seed)
             self._shards = Shards(module, self.comm, shards, seed)
         self._sharded = (
-            None if shard is None else ShardedStorage(shard, self.comm, self._lay_out_anew, offload_dir)
+            None
+            if shard is None
+            else ShardedStorage(
+                shard, self.comm, self._lay_out_anew, module, blocks=shard_blocks, offload_dir=offload_dir
+            )
         )
         self._parameters_by_name = list(module.named_parameters())
         check_same_module(self._parameters_by_name, self.comm)
@@ -141,6 +156,8 @@ class DistributedDataParallel(Module):
             self.comm.broadcast(buffer.data)
         broadcast([p for p in module.parameters() if not p.requires_grad], self.comm)
         broadcast(list(module.buffers()), self.comm)
+        if self._sharded is not None:
+            self._sharded.let_go()
         self._payoff = self._watch_payoff()
 
     @property
@@ -193,18 +210,21 @@ class DistributedDataParallel(Module):
         if self._sharded is None:
             self._plan(wanting, store(parameters, self.comm, self.hook))
             return
-        for shares in [] if self._reducer is None else [buffer.shares for buffer in self.reducer.storage]:
+        previous = self._reducer
+        for shares in [] if previous is None else [buffer.shares for buffer in previous.storage]:
             assert shares is not None
             shares.settle()
             if any(parameter.grad is not None for parameter in parameters):
                 shares.gather_gradients()  # of which each rank may own others than before
         self._plan(wanting, self._sharded.store(parameters, self._cap_bytes))
+        if previous is not None:
+            self._sharded.let_go()
 
     def _lay_out_anew(self) -> None:
         if not self.reducer.idle:
             raise GraphError(
-                "DistributedDataParallel: an optimizer that needs parameters whole was made while gradients "
-                "wait for their reduction; make it before the first backward pass"
+                "DistributedDataParallel: gradients wait for their reduction, and an optimizer that needs "
+                "parameters whole was made; make it before the first backward pass"
             )
         self._move_and_plan()
 
@@ -279,8 +299,7 @@ class DistributedDataParallel(Module):
     def _refuse_sharded(self, where: str) -> None:
         if self._sharded is not None:
             raise GraphError(
-                f"{where}: not with shard={self._sharded.shard!r}, where ranks own parts of one state and "
-                "cannot go apart; train by local SGD without shard"
+                f"{where}: not with shard={self._sharded.shard!r}, where ranks own parts and cannot go apart"
             )
 
     def _refuse_exact(self, where: str) -> None:
@@ -307,18 +326,8 @@ class DistributedDataParallel(Module):
             if self._num_joined % self.check_replicas_every == 0:
                 self.check_replicas()
         if self.comm.size > 1:
-            self._join_buffers(list(self.module.buffers()))
-
-    def _join_buffers(self, buffers: list[Tensor]) -> None:
-        """Bring the ranks' buffers together."""
-        if self.average_buffers and buffers:
-            averaged = [buffer for buffer in buffers if buffer.dtype.char in FLOATING]
-            buffers = [buffer for buffer in buffers if buffer.dtype.char not in FLOATING]
-            weight = self.reducer.passes[-1].weight if self.reducer.passes else 0.0
-            if averaged and self.comm.host.all_reduce(np.array([weight]))[0] > 0.0:
-                average(averaged, self.comm, weight)
-        if self.broadcast_buffers:
-            broadcast(buffers, self.comm)
+            weight = sum(each.weight for each in list(reducer.passes)[-1:]) if self.average_buffers else None
+            join_buffers(list(self.module.buffers()), self.comm, weight, self.broadcast_buffers)
 
     def reduce_gradients(self, weight: float = 0.0) -> None:
         """Take part in a step without a backward pass: no samples are left, or the loss reaches no parameter.
@@ -347,6 +356,26 @@ class DistributedDataParallel(Module):
             raise GraphError("use_hook: gradients wait for their reduction; call it before the first pass")
         self.hook = hook
         self._move_and_plan()
+
+    def state_dict(
+        self,
+        *,
+        destination: dict[str, Any] | None = None,
+        prefix: str = "",
+        keep_vars: bool = False,
+        rank0_only: bool = False,
+    ) -> dict[str, Any]:
+        """The parameters and persistent buffers by dotted name.
+
+        Collective: with ``shard="parameters"``, where it is made of copies; blocks: then.
+
+        Args:
+            destination, prefix, keep_vars: as for every module.
+            rank0_only: rank 0 alone gets it; the others get what they were given, or an empty dict.
+        """
+        if not rank0_only:
+            return super().state_dict(destination=destination, prefix=prefix, keep_vars=keep_vars)
+        return collect(self._state(prefix), self.comm.rank == 0, {} if destination is None else destination)
 
     def get_extra_state(self) -> Any:
         """What the hook remembers, or where exact mode stands."""
@@ -425,13 +454,13 @@ class DistributedDataParallel(Module):
         """
         start_s = time.perf_counter()
         statistics = self.stats()
+        alone = self._sharded is not None and self._sharded.shard == "parameters"  # then there is but one
+        named = [pair for pair in self._parameters_by_name if not (alone and pair[1].requires_grad)]
         counted_ns = int(statistics.computing_s * 1e9)
-        gathered = gather_checksums(
-            [parameter for _, parameter in self._parameters_by_name], self.comm, counted_ns
-        )
+        gathered = gather_checksums([parameter for _, parameter in named], self.comm, counted_ns)
         statistics.comparing_s += time.perf_counter() - start_s
         statistics.slowest_rank = int(np.argmax(gathered[:, -1]))
-        compare_checksums(gathered[:, :-1], [name for name, _ in self._parameters_by_name], self._agreed_step)
+        compare_checksums(gathered[:, :-1], [name for name, _ in named], self._agreed_step)
         self._agreed_step = self.reducer.num_steps
 
     @contextmanager

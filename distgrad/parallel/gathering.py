@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Iterable
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import Device, device_of
 
-__all__ = ["be_absent", "be_present"]
+__all__ = ["be_absent", "be_present", "collect"]
 
 _elements: Any = Tensor.__dict__["_data"]  # the slot itself
 
@@ -35,6 +36,9 @@ class _Absent:
     @_data.setter
     def _data(self, value: Any) -> None:
         _elements.__set__(self, value)
+
+    def detach(self) -> Any:
+        return self.leaf_state().flat[0].shares.detached(self)  # type: ignore[attr-defined]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -88,3 +92,20 @@ def be_present(parameter: Tensor) -> None:
     """Let the elements be read as they are."""
     if isinstance(parameter, _Absent):
         parameter.__class__ = parameter._present  # type: ignore[assignment]
+
+
+def collect(entries: Iterable[tuple[str, Any]], is_root: bool, out: dict[str, Any]) -> dict[str, Any]:
+    """Entries of a state dict on rank 0 alone, whose tensors are outside the graph.
+
+    One whose elements all ranks hold parts of is copied, and to that rank only.
+
+    Collective: yes; blocks: for such a one.
+    """
+    for key, value in entries:
+        if isinstance(value, _Absent):
+            value = value.leaf_state().flat[0].shares.detached(value, 0)  # type: ignore[attr-defined]
+        elif isinstance(value, Tensor):
+            value = value.detach()
+        if is_root:
+            out[key] = value
+    return out

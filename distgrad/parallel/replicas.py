@@ -14,14 +14,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distgrad.autograd.tensor import Tensor
+from distgrad.autograd.tensor import FLOATING, Tensor
 from distgrad.backend.device import CPU, Device, activated, to_device
 from distgrad.comm.base import Communicator
 from distgrad.errors import CommMismatchError
 from distgrad.nn.module import Module
 from distgrad.nn.parameter import write
 
-__all__ = ["average", "broadcast", "checksums", "compare_checksums", "gather_checksums", "parameter_hash"]
+__all__ = [
+    "average",
+    "broadcast",
+    "checksums",
+    "compare_checksums",
+    "gather_checksums",
+    "join_buffers",
+    "parameter_hash",
+]
 
 _BLOCK_ELEMENTS = 1 << 22  # of a checksum's temporaries on a device
 
@@ -73,6 +81,26 @@ def average(tensors: Sequence[Tensor], comm: Communicator, weight: float) -> Non
                 part = joined[start : start + tensor.size]
                 write(tensor, part.reshape(tensor.shape).astype(tensor.dtype), "average")
                 start += tensor.size
+
+
+def join_buffers(buffers: list[Tensor], comm: Communicator, weight: float | None, by_rank0: bool) -> None:
+    """Bring the ranks' buffers together.
+
+    Collective: yes; blocks: yes, except on a device.
+
+    Args:
+        buffers: the same on every rank.
+        comm: the ranks.
+        weight: how much this rank's count in means of those of floating dtype; None makes no means.
+        by_rank0: set the others to rank 0's.
+    """
+    if weight is not None and buffers:
+        averaged = [buffer for buffer in buffers if buffer.dtype.char in FLOATING]
+        buffers = [buffer for buffer in buffers if buffer.dtype.char not in FLOATING]
+        if averaged and comm.host.all_reduce(np.array([weight]))[0] > 0.0:
+            average(averaged, comm, weight)
+    if by_rank0:
+        broadcast(buffers, comm)
 
 
 def _bytes(xp: Any, array: Any) -> Any:

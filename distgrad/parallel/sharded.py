@@ -6,9 +6,9 @@ Source: Rajbhandari et al., "ZeRO: memory optimizations toward training trillion
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,48 +17,45 @@ from distgrad.autograd.flat import FlatBuffer
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, Device
 from distgrad.comm.base import Communicator
-from distgrad.errors import DeviceError, OptionError, StateDictError
+from distgrad.errors import DeviceError, StateDictError
+from distgrad.nn.module import Module
 from distgrad.optim.states import piece_key, shape_key
+from distgrad.parallel.blocks import Blocks, BlockSharding, Unit
 from distgrad.parallel.buckets import plan_buckets
 from distgrad.parallel.sharding import Sharding, assign_whole
 
-__all__ = ["STAGES", "ShardedStorage", "join_states"]
-
-#: What may be sharded, each with what stands before it.
-STAGES = ("optimizer", "gradients")
+__all__ = ["ShardedStorage", "join_states"]
 
 
 class ShardedStorage:
     """Moves parameters into flat buffers whose elements are spread over ranks.
 
     Args:
-        shard: one of :data:`STAGES`.
+        shard: ``optimizer``, ``gradients`` or ``parameters``.
         comm: the ranks.
         lay_out: lays all parameters out anew.
+        module: whose parameters they are.
+        blocks: names of modules whose parameters come and go together, as for
+            :func:`~distgrad.parallel.blocks.find_blocks`.
         offload_dir: an existing folder for the optimizer's state; None keeps it in memory.
-
-    Raises:
-        OptionError: another word, or no such folder.
     """
 
     def __init__(
-        self, shard: str, comm: Communicator, lay_out: Callable[[], None], offload_dir: str | None
+        self,
+        shard: str,
+        comm: Communicator,
+        lay_out: Callable[[], None],
+        module: Module,
+        *,
+        blocks: Sequence[str] | None,
+        offload_dir: str | None,
     ) -> None:
-        if shard not in STAGES:
-            raise OptionError(
-                f"DistributedDataParallel: shard must be one of {', '.join(map(repr, STAGES))} or None, "
-                f"got {shard!r}"
-            )
-        if offload_dir is not None and not Path(offload_dir).is_dir():
-            raise OptionError(
-                f"DistributedDataParallel: offload_dir must be a folder, and {offload_dir} is none; make it "
-                "first, on a local disk"
-            )
         self.shard = shard
         self.comm = comm
         self._lay_out = lay_out
         self._offload_dir = offload_dir
         self._whole: set[Tensor] = set()  # parameters that one rank owns
+        self._blocks = Blocks(module, comm, blocks) if shard == "parameters" else None
 
     def keep_whole(self, parameters: Iterable[Tensor]) -> None:
         """From now on one rank owns all of each of these.
@@ -88,16 +85,18 @@ class ShardedStorage:
             alike.setdefault(key, []).append(parameter)
         loads = [0] * self.comm.size
         buffers = []
+        units: dict[tuple[int, ...], Unit] = {}
         for (_, device, whole), group in alike.items():
             self._check_device(device)
-            parts = plan_buckets(group, range(len(group)), cap_bytes)
+            group, parts = self._divide(group, cap_bytes)
+            keys = [() if self._blocks is None else self._blocks.unit_key(group[part[0]]) for part in parts]
             owners = None
             if whole:
                 owners = assign_whole([parameter.size for parameter in group], self.comm.size)
                 order = [place for part in parts for place in sorted(part, key=owners.__getitem__)]
                 group, owners = [group[place] for place in order], [owners[place] for place in order]
             buffer = FlatBuffer(group, allocate=functools.partial(self.comm.allocate, device=device))
-            Sharding(
+            sharding = (Sharding if self._blocks is None else BlockSharding)(
                 buffer,
                 parts,
                 owners,
@@ -107,14 +106,37 @@ class ShardedStorage:
                 keep_whole=self.keep_whole,
                 offload_dir=self._offload_dir,
             )
+            if isinstance(sharding, BlockSharding) and self._blocks is not None:
+                sharding.attach(self._blocks, [units.setdefault(key, Unit()) for key in keys])
             buffers.append(buffer)
+        if self._blocks is not None:
+            self._blocks.attach(units)
         return buffers
+
+    def _divide(self, group: list[Tensor], cap_bytes: float) -> tuple[list[Tensor], list[range]]:
+        """Parameters in the order in which they lie, and which of them travel together: those of a unit."""
+        if self._blocks is None:
+            return group, plan_buckets(group, range(len(group)), cap_bytes)
+        units: dict[tuple[int, ...], list[Tensor]] = {}
+        for parameter in group:
+            units.setdefault(self._blocks.unit_key(parameter), []).append(parameter)
+        stops = [0, *itertools.accumulate(len(unit) for unit in units.values())]
+        parts = [range(*edge) for edge in itertools.pairwise(stops)]
+        return [parameter for unit in units.values() for parameter in unit], parts
+
+    def let_go(self) -> None:
+        """Let parameters go that have been laid out, where they come and go.
+
+        Collective: no; blocks: no.
+        """
+        if self._blocks is not None:
+            self._blocks.let_all_go()
 
     def _check_device(self, device: Device) -> None:
         if device != CPU and (self.shard != "optimizer" or self._offload_dir is not None):
             raise DeviceError(
                 f"DistributedDataParallel: the parameters lie on {device}, where shard='optimizer' alone is "
-                "of use, without offload_dir: pages of a device's memory cannot be given back"
+                "of use, without offload_dir: the pages under a device's memory cannot be given back"
             )
 
 

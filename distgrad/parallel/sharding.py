@@ -216,6 +216,11 @@ class Sharding:
         """
         self._arrive(self._part_of[self._place_of[parameter]])
 
+    def detached(self, parameter: Tensor, root: int | None = None) -> Tensor | None:
+        """The same elements outside the graph, on all ranks. Collective: no; blocks: until they are there."""
+        self.bring(parameter)
+        return parameter.detach()
+
     def settle(self) -> None:
         """Wait until all that was handed out is in.
 

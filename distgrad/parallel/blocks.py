@@ -1,0 +1,354 @@
+"""Blocks of a module whose parameters are there only while they compute.
+
+Memory of a flat buffer keeps its addresses when its pages are given back. So a parameter that is let go and
+gathered again lies where it was, and what the graph saved of it is right again too. A node can use a unit's
+elements only if it was made while they were there; so backward needs them while it is at the numbers that
+nodes had then, whatever the module did with them.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any
+
+from distgrad.autograd.graph import Node, next_number
+from distgrad.autograd.modes import is_grad_enabled
+from distgrad.autograd.tensor import Tensor
+from distgrad.backend.memory import release_pages
+from distgrad.comm.base import Communicator
+from distgrad.comm.work import Work
+from distgrad.errors import OptionError
+from distgrad.nn.module import Module
+from distgrad.nn.modules.containers import ModuleList, Sequential
+from distgrad.parallel.gathering import be_absent
+from distgrad.parallel.reducer import launch_agreed
+from distgrad.parallel.sharding import Sharding
+
+__all__ = ["BlockSharding", "Blocks", "Unit", "find_blocks"]
+
+_MAX_SPANS = 1 << 14  # that are remembered
+
+
+def find_blocks(module: Module, named: Sequence[str] | None) -> tuple[list[Module], list[Module]]:
+    """The modules whose parameters come and go together.
+
+    Args:
+        module: the whole.
+        named: dotted names of modules; None takes the members of every ``ModuleList`` and ``Sequential``.
+
+    Returns:
+        These, without those inside others of them; and every other module that has parameters itself.
+
+    Raises:
+        OptionError: a name that no module has.
+    """
+    modules = dict(module.named_modules())
+    if named is None:
+        lists = [each for each in modules.values() if isinstance(each, ModuleList | Sequential)]
+        chosen = [member for each in lists for member in each.children()]
+    else:
+        if unknown := [name for name in named if name not in modules]:
+            raise OptionError(
+                f"DistributedDataParallel: shard_blocks has {unknown[0]!r}, but no module is called that; "
+                f"there are {', '.join(list(modules)[1:9])} and so on"
+            )
+        chosen = [modules[name] for name in named]
+    inside = {below for each in chosen for below in each.modules() if below is not each}
+    blocks = [each for each in dict.fromkeys(chosen) if each not in inside]
+    covered = inside | set(blocks)
+    others = [
+        each
+        for each in modules.values()
+        if each not in covered and any(True for _ in each.parameters(recurse=False))
+    ]
+    return blocks, others
+
+
+class Unit:
+    """Parameters that are gathered and let go together.
+
+    Attributes:
+        parts: where they lie: the sharding of a buffer, and the number of the part.
+        works: gathers under way.
+        present: whether the elements are there.
+        since: the number of the first node that could use them.
+        holds: calls of modules, and stretches of a backward pass, that need them.
+        pinned: whether somebody used them outside their block, who may do so again.
+    """
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[BlockSharding, int]] = []
+        self.works: list[Work] = []
+        self.present = False
+        self.since = 0
+        self.holds = 0
+        self.pinned = False
+
+
+class BlockSharding(Sharding):
+    """Who owns what of a buffer whose parameters are let go between uses."""
+
+    units: dict[int, Unit]  # by the number of the part
+    blocks: Blocks
+
+    def attach(self, blocks: Blocks, units: Sequence[Unit]) -> None:
+        """Say to which unit each part belongs; the elements are there."""
+        self.blocks = blocks
+        self.units = dict(enumerate(units))
+        for number, unit in self.units.items():
+            unit.parts.append((self, number))
+        for parameter in self.buffer.parameters:
+            parameter.leaf_state().watcher = blocks
+
+    def unit_of(self, parameter: Tensor) -> Unit:
+        """The parameters that come and go with this one."""
+        return self.units[self._part_of[self._place_of[parameter]]]
+
+    def gather(self, number: int) -> Work:
+        """Begin to bring a part together. Collective: yes; blocks: no."""
+        whole, own, lengths = list(self._ranges())[number]
+        data = self.buffer.data
+        work: Work = self.comm.all_gather(data[own], async_op=True, out=data[whole], counts=lengths)
+        return work
+
+    def arrive(self, number: int) -> None:
+        """A part is there: let it be read. Collective: no; blocks: no."""
+        self._arrive(number)
+
+    def let_go(self, number: int) -> None:
+        """Give back the memory of a part that other ranks own. Collective: no; blocks: no."""
+        edges, rank = self._edges[number], self.comm.rank
+        for place in self._parts[number]:
+            be_absent(self.buffer.parameters[place])
+        for others in (slice(edges[0], edges[rank]), slice(edges[rank + 1], edges[-1])):
+            release_pages(self.buffer.data[others])
+
+    def hand_out(self, parameters: Iterable[Tensor]) -> None:
+        """Elements that others have of these parameters are out of date: let them go. Collective: no."""
+        self.blocks.forget({self.unit_of(parameter) for parameter in parameters})
+
+    def bring(self, parameter: Tensor) -> None:
+        """Gather a parameter that is used outside its block. Collective: yes; blocks: yes."""
+        self.blocks.pin(self.unit_of(parameter))
+
+    def settle(self) -> None:
+        """Wait until no gather is under way. Collective: no; blocks: yes."""
+        self.blocks.settle()
+
+    def detached(self, parameter: Tensor, root: int | None = None) -> Tensor | None:
+        """A copy outside the graph, since the elements will not stay. Collective: yes; blocks: yes."""
+        found = self.whole(parameter, root)
+        return None if found is None else Tensor(found)
+
+    def whole(self, parameter: Tensor, root: int | None = None) -> Any:
+        """A copy of a parameter, which stays where it is. Collective: yes; blocks: yes."""
+        buffer, start, stop = parameter.leaf_state().flat
+        first, last, _ = next(buffer.owned(start, stop), (start, start, 0))
+        found = self.all_gather(buffer.data[first:last], self.counts(start, stop), root)
+        return None if found is None else found.reshape(parameter.shape)
+
+
+class Blocks:
+    """Gathers units before they are used, one block ahead, and lets them go after.
+
+    Args:
+        module: the whole.
+        comm: the ranks.
+        named: as for :func:`find_blocks`.
+    """
+
+    def __init__(self, module: Module, comm: Communicator, named: Sequence[str] | None) -> None:
+        self.comm = comm
+        whole, own = find_blocks(module, named)
+        self._blocks = [*whole, *own]
+        self._within: dict[Tensor, tuple[int, ...]] = {}
+        for place, block in enumerate(self._blocks):
+            for parameter in block.parameters(recurse=place < len(whole)):
+                self._within[parameter] = (*self._within.get(parameter, ()), place)
+        self._all: list[Unit] = []
+        self._units: dict[Module, list[Unit]] = {}
+        self._spans: deque[tuple[float, float, Unit]] = deque(maxlen=_MAX_SPANS)
+        self._passed: list[Module] = []  # blocks that this forward pass has come to
+        self._before: list[Module] = []  # those of the last one
+        self._events: list[tuple[float, bool, Unit]] = []  # of a walk, the next one last
+        self._held: list[Unit] = []  # by a walk
+        self._num_walks = 0
+        module.register_forward_pre_hook(self._begin, prepend=True)
+        for block in self._blocks:
+            block.register_forward_pre_hook(self._enter)
+            block.register_forward_hook(self._leave, always_call=True)
+        module.register_forward_hook(self._end, always_call=True)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Blocks:
+        """The hooks of a module's copy, whose parameters are all its own: they have nothing to do."""
+        twin = object.__new__(Blocks)
+        twin.__dict__.update({name: type(value)() for name, value in vars(self).items() if name != "comm"})
+        return twin
+
+    # -- units
+
+    def unit_key(self, parameter: Tensor) -> tuple[int, ...]:
+        """What parameters of one unit have in common: the numbers of the blocks that they are in."""
+        return self._within[parameter]
+
+    def attach(self, units: Mapping[tuple[int, ...], Unit]) -> None:
+        """Take units, whose elements are there, in the place of those that there were."""
+        self._all = list(units.values())
+        self._units = {
+            block: [unit for key, unit in units.items() if place in key]
+            for place, block in enumerate(self._blocks)
+        }
+        self._spans.clear()
+        for unit in self._all:
+            unit.present = True
+
+    def let_all_go(self) -> None:
+        """Let every unit go, which nobody has used yet. Collective: no."""
+        self.forget(set(self._all))
+
+    def forget(self, units: Set[Unit]) -> None:
+        """Let units go, and what could still be made of their old elements. Collective: no; blocks: yes."""
+        spans = [span for span in self._spans if span[2] not in units]
+        for unit in self._all:
+            if unit in units:
+                self._let_go(unit)
+        self._spans = deque(spans, maxlen=_MAX_SPANS)
+
+    def pin(self, unit: Unit) -> None:
+        """Gather a unit that stays until a backward pass has ended. Collective: yes; blocks: yes."""
+        self._bring(unit)
+        unit.pinned = True
+
+    def settle(self) -> None:
+        """Wait until no gather is under way. Collective: no; blocks: yes."""
+        for unit in self._all:
+            if unit.works and not unit.present:
+                self._let_go(unit)
+
+    def _issue(self, unit: Unit) -> None:
+        if not unit.present and not unit.works:
+            unit.works = [sharding.gather(number) for sharding, number in unit.parts]
+
+    def _bring(self, unit: Unit) -> None:
+        if unit.present:
+            return
+        self._issue(unit)
+        for work in unit.works:
+            work.wait()
+        unit.works = []
+        for sharding, number in unit.parts:
+            sharding.arrive(number)
+        unit.present = True
+        unit.since = next_number()
+
+    def _let_go(self, unit: Unit) -> None:
+        for work in unit.works:
+            work.wait()
+        if unit.present:
+            stop = next_number()
+            if stop > unit.since + 1:  # there are nodes that could have used it
+                self._spans.append((unit.since, stop, unit))
+        if unit.present or unit.works:
+            for sharding, number in unit.parts:
+                sharding.let_go(number)
+        unit.works, unit.present, unit.pinned = [], False, False
+
+    # -- forward
+
+    def _begin(self, module: Module, args: Any) -> None:
+        if not self._num_walks:
+            self._before, self._passed = self._passed, []
+
+    def _enter(self, module: Module, args: Any) -> None:
+        for unit in self._units.get(module, ()):
+            self._bring(unit)
+            unit.holds += 1
+        if self._num_walks:  # a checkpoint calls it once more
+            return
+        place = len(self._passed)
+        self._passed.append(module)
+        if self._before[place : place + 1] == [module] and place + 1 < len(self._before):
+            for unit in self._units.get(self._before[place + 1], ()):
+                self._issue(unit)
+
+    def _leave(self, module: Module, args: Any, result: Any) -> None:
+        for unit in self._units.get(module, ()):
+            unit.holds -= 1
+            if not (unit.holds or unit.pinned or self._num_walks):
+                self._let_go(unit)
+
+    def _end(self, module: Module, args: Any, result: Any) -> None:
+        if not (self._num_walks or is_grad_enabled()):
+            self._let_unheld_go()
+
+    def _let_unheld_go(self) -> None:
+        for unit in self._all:
+            if not unit.holds:
+                self._let_go(unit)
+
+    # -- backward
+
+    def walk_started(self, order: Sequence[Node]) -> float:
+        """Find out where a walk over these nodes, highest number first, needs which units.
+
+        Returns:
+            The number below which it is to call :meth:`passing`.
+        """
+        self._num_walks += 1
+        events: list[tuple[float, bool, Unit]] = []
+        present = [(unit.since, math.inf, unit) for unit in self._all if unit.present]
+        for first, stop, unit in [*self._spans, *present]:
+            place = bisect_left(order, 1 - stop, key=lambda node: -node.number)
+            if place < len(order) and order[place].number >= first:
+                events += [(stop, False, unit), (first, True, unit)]
+        if self._num_walks > 1:  # inside another, whose own go on after it
+            for _, lets_go, unit in events:
+                if not lets_go:
+                    self._hold(unit)
+            return -1.0
+        self._events = sorted(events, key=lambda event: event[:2])
+        return self._events[-1][0] if events else -1.0
+
+    def passing(self, number: int) -> float:
+        """A walk comes to the node of this number: bring what it needs, and let go what it has left behind.
+
+        Collective: yes; blocks: yes.
+
+        Returns:
+            The number below which to call again.
+        """
+        brought = False
+        while self._events and number < self._events[-1][0]:
+            _, lets_go, unit = self._events.pop()
+            if not lets_go:
+                self._hold(unit)
+                brought = True
+                continue
+            self._held.remove(unit)
+            unit.holds -= 1
+            if not unit.holds:
+                self._let_go(unit)
+        if brought:
+            launch_agreed(self.comm)
+            coming = next((unit for _, lets_go, unit in reversed(self._events) if not lets_go), None)
+            if coming is not None:
+                self._issue(coming)
+        return self._events[-1][0] if self._events else -1.0
+
+    def _hold(self, unit: Unit) -> None:
+        self._bring(unit)
+        unit.holds += 1
+        self._held.append(unit)
+
+    def walk_ended(self) -> None:
+        """Let go what is left. Collective: no; blocks: yes."""
+        self._num_walks -= 1
+        if self._num_walks:
+            return
+        for unit in self._held:
+            unit.holds -= 1
+        self._held, self._events = [], []
+        self._let_unheld_go()
