@@ -138,12 +138,8 @@ class DistributedDataParallel(Module):
         if shards is not None:
             seed = self.comm.broadcast_object(default_generator.seed)
             self._shards = Shards(module, self.comm, shards, seed)
-        self._sharded = (
-            None
-            if shard is None
-            else ShardedStorage(
-                shard, self.comm, self._lay_out_anew, module, blocks=shard_blocks, offload_dir=offload_dir
-            )
+        self._sharded = ShardedStorage.make(
+            shard, self.comm, self._lay_out_anew, module, shard_blocks, offload_dir
         )
         self._parameters_by_name = list(module.named_parameters())
         check_same_module(self._parameters_by_name, self.comm)
@@ -152,12 +148,7 @@ class DistributedDataParallel(Module):
         self._planned: list[bool] = []
         self._reducer: Reducer | None = None
         self._move_and_plan()
-        for buffer in self.reducer.storage:
-            self.comm.broadcast(buffer.data)
-        broadcast([p for p in module.parameters() if not p.requires_grad], self.comm)
-        broadcast(list(module.buffers()), self.comm)
-        if self._sharded is not None:
-            self._sharded.let_go()
+        self._take_those_of_rank0()
         self._payoff = self._watch_payoff()
 
     @property
@@ -237,6 +228,14 @@ class DistributedDataParallel(Module):
         self._reducer = Reducer(ordered, storage, self.comm, self._cap_bytes, self.hook, by_rank)
         if previous is not None:
             self._reducer.succeed(previous)
+
+    def _take_those_of_rank0(self) -> None:
+        for buffer in self.reducer.storage:
+            self.comm.broadcast(buffer.data)
+        broadcast([p for p in self.module.parameters() if not p.requires_grad], self.comm)
+        broadcast(list(self.module.buffers()), self.comm)
+        if self._sharded is not None:
+            self._sharded.let_go()
 
     def _wanting(self) -> list[bool]:
         return [parameter.requires_grad for _, parameter in self._parameters_by_name]

@@ -46,7 +46,6 @@ class ShardedStorage:
         comm: Communicator,
         lay_out: Callable[[], None],
         module: Module,
-        *,
         blocks: Sequence[str] | None,
         offload_dir: str | None,
     ) -> None:
@@ -56,6 +55,11 @@ class ShardedStorage:
         self._offload_dir = offload_dir
         self._whole: set[Tensor] = set()  # parameters that one rank owns
         self._blocks = Blocks(module, comm, blocks) if shard == "parameters" else None
+
+    @classmethod
+    def make(cls, shard: str | None, *options: Any) -> ShardedStorage | None:
+        """One for a stage; None for none. The other arguments are the constructor's."""
+        return None if shard is None else cls(shard, *options)
 
     def keep_whole(self, parameters: Iterable[Tensor]) -> None:
         """From now on one rank owns all of each of these.
