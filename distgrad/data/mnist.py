@@ -16,7 +16,7 @@ from distgrad.data.arrays import check_unpacked
 from distgrad.data.dataset import TensorDataset
 from distgrad.errors import DataError, MissingDependencyError
 
-__all__ = ["load_mnist"]
+__all__ = ["load_mnist", "read_idx_pair"]
 
 _SIDE = 28  # pixels
 _NUM_CLASSES = 10
@@ -105,7 +105,11 @@ def _split(pixels: np.ndarray, labels: np.ndarray) -> tuple[TensorDataset, Tenso
 
 
 def _read_pair(folder: Path, part: str) -> TensorDataset:
-    """The images and labels of ``part``, ``train`` or ``t10k``."""
+    return _as_dataset(*read_idx_pair(folder, part))
+
+
+def read_idx_pair(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """The images uint8 ``[n, 28, 28]`` and labels uint8 ``[n]`` of ``part``, ``train`` or ``t10k``."""
     image_path = _find(folder, f"{part}-images-idx3-ubyte")
     label_path = _find(folder, f"{part}-labels-idx1-ubyte")
     images = _read_idx(image_path, _MAGIC_IMAGES, num_axes=3)
@@ -121,7 +125,7 @@ def _read_pair(folder: Path, part: str) -> TensorDataset:
             f"{len(labels)} labels, in {folder}; the two must come from the same data set"
         )
     _check_labels(label_path, labels)
-    return _as_dataset(images, labels)
+    return images, labels
 
 
 def _find(folder: Path, name: str) -> Path:

@@ -240,8 +240,8 @@ _OURS = (
 
 #: What ``torch`` itself is asked for: its own modules before the table of functions, the others behind it.
 TOP = (
-    "distgrad.torch.creation",
     "distgrad.torch.kinds",
+    "distgrad.torch.creation",
     "distgrad.torch.layers",
     f"distgrad.nn.functional:{_NET_FUNCTIONS}",
     "distgrad.torch.settings",

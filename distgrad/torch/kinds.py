@@ -49,9 +49,13 @@ class _TensorType(type):
     _dtype: Any = float32
     _own: Any = None
 
+    def __new__(mcs, name: str, bases: tuple[type, ...], names: dict[str, Any]) -> Any:
+        if bases:  # a subclass in a program is one of the tensors' own class
+            real = tuple(_Tensor if isinstance(base, _TensorType) else base for base in bases)
+            return type(name, real, names)
+        return super().__new__(mcs, name, bases, names)
+
     def __call__(cls, *data: Any, device: Any = None, **options: Any) -> Any:
-        if cls._own is None:  # a subclass in a program
-            return super().__call__(*data, **options)
         if len(data) == 1 and not isinstance(data[0], builtins.int):
             if isinstance(data[0], Shape):
                 return creation.empty(data[0], dtype=cls._dtype, device=device)
@@ -59,9 +63,19 @@ class _TensorType(type):
             return creation.tensor(made, dtype=cls._dtype, device=device)
         return creation.empty(numbers(data or (0,)), dtype=cls._dtype, device=device)
 
+    def __eq__(cls, other: Any) -> builtins.bool:
+        return other is cls or (cls._own == "Tensor" and other is _Tensor)
+
+    def __hash__(cls) -> builtins.int:
+        return hash(cls._own)
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        if cls._own == "Tensor":
+            setattr(_Tensor, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def __instancecheck__(cls, instance: Any) -> Any:
-        if cls._own is None:
-            return super().__instancecheck__(instance)
         same = isinstance(instance, _Tensor)
         return same and (cls._own == "Tensor" or instance.dtype == cls._dtype)
 
@@ -89,7 +103,7 @@ def _type(name: str, kind: Any) -> Any:
     return _TensorType(name, (), {"_dtype": kind, "_own": name, "__module__": "distgrad.torch"})
 
 
-Tensor = _Tensor
+Tensor = _type("Tensor", float32)
 FloatTensor, DoubleTensor, HalfTensor = (
     _type(f"{name}Tensor", kind)
     for name, kind in (("Float", float32), ("Double", float64), ("Half", float16))

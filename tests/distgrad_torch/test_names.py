@@ -168,3 +168,21 @@ def test_importing_it_is_quick():
     )
     assert done.stdout == "[]\n"
     assert time.perf_counter() - start < 20
+
+
+def test_the_type_of_tensors_makes_them_of_numbers_and_lengths(torch):
+    assert torch.Tensor([1, 2]).dtype == torch.Tensor(np.array([1.5])).dtype == torch.float32
+    assert (torch.Tensor(2, 3).shape, torch.Tensor().shape) == ((2, 3), (0,))
+    x = torch.ones(2)
+    assert isinstance(x, torch.Tensor)
+    assert type(x) == torch.Tensor  # noqa: E721 (as programs ask)
+    assert type(x) in (torch.Tensor,)
+    assert not isinstance(x, torch.LongTensor)
+    assert issubclass(torch.nn.Parameter, torch.Tensor)
+    assert torch.Tensor.add(x, x).tolist() == [2.0, 2.0]
+
+    class Mine(torch.Tensor):
+        """A subclass in a program."""
+
+    assert issubclass(Mine, torch.Tensor)
+    assert Mine(np.ones(2)).sum().item() == 2.0

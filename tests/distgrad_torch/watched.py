@@ -106,6 +106,19 @@ def watch_theirs():
         return torch.tensor(integers(*bounds, tuple(size)), **options)
 
     torch.randint = randint
+
+    def multinomial(x, num_samples, replacement=False, *, generator=None, out=None):
+        weights = x.detach().double().numpy()
+        if replacement:
+            shares = np.cumsum(weights, axis=-1)
+            marks = uniform((*weights.shape[:-1], num_samples)) * shares[..., -1:]
+            return torch.tensor((marks[..., None] >= shares[..., None, :]).sum(-1))
+        waits = -np.log1p(-uniform(weights.shape))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            order = np.argsort(np.where(weights > 0, waits / weights, np.inf), axis=-1, kind="stable")
+        return torch.tensor(order[..., :num_samples])
+
+    torch.multinomial = torch.Tensor.multinomial = multinomial
     torch.randperm = lambda n, generator=None, **o: torch.tensor(permutation(n), **o)
     torch.bernoulli = lambda x, **o: torch.tensor(uniform(tuple(x.shape)), dtype=x.dtype).lt(x).to(x.dtype)
     torch.normal = lambda mean, std=1.0, size=None, **o: (
@@ -169,6 +182,8 @@ def main():
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 (programs draw from it)
     (watch_ours if OURS else watch_theirs)()
+    if os.environ.get("WATCHED_OTHER_KERNELS"):
+        torch.backends.mkldnn.enabled = False
     without_dropout()
     watch_losses(limit)
     error = None
