@@ -54,14 +54,15 @@ def install() -> None:
     sys.excepthook = hook
 
 
-def warn_once(kind: str, message: str) -> None:
+def warn_once(kind: str, message: str, rank: int | None = None) -> None:
     """Warn of a likely mistake, naming the user's line.
 
     Args:
         kind: of mistake; a program is warned of each once, and on its first rank alone.
         message: what was done, and what to do.
+        rank: of this process among those that made the mistake; None for its rank in the world.
     """
-    if kind in _warned or env.read().rank:
+    if kind in _warned or (env.read().rank if rank is None else rank):
         return
     _warned.add(kind)
     depth, frame = 1, sys._getframe(1)

@@ -5,12 +5,12 @@ import sys
 import textwrap
 import warnings
 
-import numpy as np
 import pytest
 
 import distgrad as dg
 from distgrad import nn, tracebacks
-from distgrad.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
+from distgrad.autograd import functional
+from distgrad.data import DataLoader, DistributedSampler, TensorDataset
 from distgrad.errors import DTypeError, ShapeError
 
 
@@ -18,20 +18,9 @@ from distgrad.errors import DTypeError, ShapeError
 def fresh(monkeypatch):
     """Nobody was warned yet, and this is the first of two ranks."""
     monkeypatch.setattr(tracebacks, "_warned", set())
+    monkeypatch.setattr(functional, "_nan_steps", 0)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-
-
-class Alike(IterableDataset):
-    def __iter__(self):
-        return iter(np.ones((4, 2)))
-
-
-class Parts(IterableDataset):
-    rank = 1
-
-    def __iter__(self):
-        return iter(np.ones((4, 2))[self.rank :])
 
 
 DATA = TensorDataset(dg.ones((8, 2)))
@@ -54,6 +43,20 @@ def step(count, scale):
         optimizer.step()
 
 
+def frozen(count):
+    """A NaN that no parameter shows, as where a scaler leaves such steps out, and another loss in turn."""
+    weight = dg.ones(4).requires_grad_()
+    for _ in range(count):
+        (weight.sum() * float("nan")).backward()
+        (weight.sum()).backward()
+
+
+def now_and_then(count):
+    weight = dg.ones(4).requires_grad_()
+    for number in range(count):
+        (weight.sum() * (float("nan") if number % 5 == 0 else 1.0)).backward()
+
+
 def dealt(**options):
     return DataLoader(DATA, 4, sampler=DistributedSampler(DATA, 2, 0, **options))
 
@@ -63,9 +66,9 @@ MISTAKES = [
         lambda: run(DataLoader(DATA, 4, shuffle=True)),
         r"gives each of 2 ranks the whole dataset; pass",
     ),
-    (lambda: run(DataLoader(Alike(), 2)), r"Alike asks nobody for its rank, so that all 2 ranks"),
     (lambda: run(dealt(), 3), r"a second epoch in the order of the first; call sampler.set_epoch"),
-    (lambda: step(30, float("nan")), r"parameters are NaN after 10 steps"),
+    (lambda: step(30, float("nan")), r"backward: the loss has been NaN for 10 steps or more"),
+    (lambda: frozen(30), r"backward: the loss has been NaN for 10 steps or more"),
     (lambda: step(3, None), r"no parameter has a gradient, so nothing was changed; call loss.backward\(\)"),
 ]
 
@@ -91,8 +94,8 @@ def test_the_other_ranks_say_nothing(mistake, text, monkeypatch):
         lambda: run(dealt(), 3, set_epoch=True),
         lambda: run(dealt(shuffle=False), 2),
         lambda: run(DataLoader(DATA, 4), 2),
-        lambda: run(DataLoader(Parts(), 2)),
         lambda: step(30, 1.0),
+        lambda: now_and_then(40),
     ],
 )
 def test_what_is_right_passes_without_a_word(right):
@@ -140,3 +143,74 @@ def test_an_uncaught_error_of_ours_is_short_and_others_are_whole():
     trace = caught.value.__traceback__
     tracebacks.shorten(caught.value)
     assert caught.value.__traceback__ is trace
+
+
+TRAINING = """
+import numpy as np
+import distgrad as dg
+from distgrad.data import DataLoader, IterableDataset
+comm = dg.comm.init({backend!r})
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(np.random.default_rng({seed}).standard_normal((8, 4)).astype("f"))
+net = dg.nn.Linear(4, 2)
+ddp = dg.parallel.DistributedDataParallel(net)
+for _ in range(2):
+    for x in DataLoader(Stream(), 4):
+        net.zero_grad()
+        ddp(x).sum().backward()
+"""
+
+
+@pytest.mark.parametrize("backend", ["shm", "mpi"])
+@pytest.mark.parametrize(("seed", "times"), [("0", 1), ("comm.rank", 0), ("comm.rank // 2", 0)])
+def test_ranks_that_all_train_on_the_same_batches_are_told_so_once(backend, seed, times, tmp_path):
+    program = tmp_path / "train.py"
+    program.write_text(TRAINING.format(backend=backend, seed=seed))
+    command = [sys.executable, "-m", "distgrad", "run", "-n", "3", "--backend", backend, str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    output = done.stdout + done.stderr
+    assert output.count("all 3 ranks computed on the same first batch") == times, output
+    assert output.count(f"{program}:14: UserWarning") == times, output
+
+
+UNEQUAL = """
+import numpy as np
+import distgrad as dg
+comm = dg.comm.init({backend!r})
+net = dg.nn.Linear(4, 2)
+ddp = dg.parallel.DistributedDataParallel(net)
+optimizer = dg.optim.SGD(net.parameters(), lr=0.1)
+for number in range(3 + comm.rank):
+    optimizer.zero_grad()
+    ddp(dg.tensor(np.full((2, 4), comm.rank + number, "f"))).sum().backward()
+    optimizer.step()
+"""
+
+
+@pytest.mark.parametrize(
+    ("backend", "advice"),
+    [
+        (
+            "shm",
+            "rank 0 had ended before, with exit code 0, after 3 steps, while rank 1 waited in step 4: give",
+        ),
+        (
+            "mpi",
+            "rank 0 of the world, which ended without it; rank 1 waits at {program}:10, in step 4 of its",
+        ),
+    ],
+)
+def test_unequal_numbers_of_steps_end_with_advice_in_few_lines(backend, advice, tmp_path):
+    program = tmp_path / "train.py"
+    program.write_text(UNEQUAL.format(backend=backend))
+    command = [sys.executable, "-m", "distgrad", "run", "-n", "2", "--backend", backend, str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    output = done.stdout + done.stderr
+    assert done.returncode == 1, output
+    assert advice.format(program=program) in output, output
+    assert "give every rank the same number" in output
+    assert f"{program}:10" in output or f'File "{program}", line 10' in output
+    assert output.count("  File ") <= 3, output  # the user's line and two of the package's
+    assert len(output.splitlines()) <= 15, output

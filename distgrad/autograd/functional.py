@@ -17,6 +17,7 @@ from distgrad.autograd.tensor import Tensor, make_tensor
 from distgrad.backend.array_module import ARRAY_MODULES, HOST_ARRAYS
 from distgrad.backend.device import follow
 from distgrad.errors import DTypeError, GraphError, ShapeError
+from distgrad.tracebacks import warn_once
 
 __all__ = ["backward", "grad"]
 
@@ -239,6 +240,30 @@ def _run(
         modes.grad = before
 
 
+_NAN_SHARE = 3  # a NaN weighs as much as three numbers, so that one of several losses in turn is found
+_NAN_STEPS = 10  # in a row; single ones pass, as where a scaler of gradients looks for its scale
+_nan_steps = 0
+
+
+def _watch_loss(loss: Any) -> None:
+    """Warn of a loss on the host that stays NaN; one on a GPU would have to be waited for."""
+    global _nan_steps
+    if loss.__class__ is not np.ndarray or loss.size != 1:
+        return
+    value = loss.item()
+    if value == value:  # as NaN does not
+        _nan_steps -= _nan_steps > 0
+        return
+    _nan_steps += _NAN_SHARE
+    if _nan_steps >= _NAN_SHARE * _NAN_STEPS:
+        warn_once(
+            "NaN",
+            f"backward: the loss has been NaN for {_NAN_STEPS} steps or more, from which nothing is learnt; "
+            "lower the lr or clip gradients (nn.utils.clip_grad_norm_), and find where it begins with "
+            "dg.autograd.detect_anomaly()",
+        )
+
+
 _ON_ARRAYS = ArrayArithmetic()
 _ON_TENSORS = TensorArithmetic()
 
@@ -265,6 +290,8 @@ def backward(
         ShapeError: a gradient that does not fit its tensor.
     """
     outputs = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    if outputs:
+        _watch_loss(outputs[0]._data)
     if inputs is None:
         _run(outputs, grad_tensors, "backward", create_graph, retain_graph)
         return

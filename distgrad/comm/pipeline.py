@@ -17,7 +17,7 @@ from distgrad.backend.device import CPU, Device
 from distgrad.comm.calls import Call, CallLog, DisagreementError, describe_mismatch
 from distgrad.comm.hostcompare import HostLine
 from distgrad.comm.meeting import Meeting
-from distgrad.comm.progress import Progress
+from distgrad.comm.progress import Progress, advise
 from distgrad.comm.relay import Relay
 from distgrad.comm.topology import Topology
 from distgrad.comm.work import CommunicationThread, Work
@@ -199,9 +199,11 @@ class CallPipeline(abc.ABC):
         except (CommTimeoutError, RankFailedError) as error:
             if error is family.failure:  # of a call inside a submitted function
                 raise
+            ended = isinstance(error, RankFailedError)  # which the calls before do not explain
             family.failure = type(error)(
                 f"{'' if call.number < 0 else 'collective '}{call.name}, group '{self.group}': rank "
-                f"{self.rank} called {call} and {error}\n{self.log.report(self.rank)}"
+                f"{self.rank} called {call} and {error}"
+                + (advise(self.rank, call.place) if ended else f"\n{self.log.report(self.rank)}")
             )
             raise family.failure from error.__cause__
         except Exception as error:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable
 
 from distgrad import env
 from distgrad.backend.kernels import cache
 from distgrad.comm.calls import Call
 from distgrad.launch.rank import PROGRESS, PROGRESS_BYTES
 
-__all__ = ["Progress", "find", "tell_step"]
+__all__ = ["Progress", "advise", "find", "tell_step"]
 
 _MAX_TEXTS = 1000
 _told: Progress | None = None  # what :func:`find` found
+_num_steps = 0  # that this rank has trained
 _MAX_CHARS = 330  # a line; three lines of four bytes a character fit
 
 
@@ -67,10 +67,28 @@ class Progress:
         self._numbers[5] = begins
 
 
-def tell_step(count: Callable[[], int]) -> None:
-    """Tell the watcher how many steps of training are done; without one, ``count`` is not called."""
+def tell_step(count: int) -> None:
+    """Tell the watcher, and who reports a failure here, how many steps of training are done."""
+    global _num_steps
+    _num_steps = count
     if _told is not None:
-        _told.step(count())
+        _told.step(count)
+
+
+def advise(rank: int, place: str) -> str:
+    """What to say to a rank that waited for others which had ended.
+
+    Args:
+        rank: this one.
+        place: its line.
+    """
+    text = f"; rank {rank} waits at {place}"
+    if not _num_steps:
+        return text
+    return (
+        f"{text}, in step {_num_steps + 1} of its training: unless the other has failed, it had fewer "
+        "batches; give every rank the same number, as DistributedSampler does"
+    )
 
 
 def find() -> Progress | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import islice, repeat
-from types import FunctionType
 from typing import Any, Generic, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
@@ -235,16 +233,9 @@ class DataLoader(Generic[Batch_co]):
         sampler, ranks = self.sampler, env.read().world_size or 1
         if isinstance(sampler, RandomSampler) and ranks > 1:
             warn_once(
-                "shuffle",
+                "batches",
                 f"DataLoader: shuffle=True without a sampler gives each of {ranks} ranks the whole dataset; "
                 "pass sampler=DistributedSampler(dataset), which shuffles too",
-            )
-        if isinstance(self.dataset, IterableDataset) and ranks > 1 and not _asks_for_rank(self.dataset):
-            warn_once(
-                "iterable",
-                f"DataLoader: {type(self.dataset).__name__} asks nobody for its rank, so that all {ranks} "
-                "ranks likely get the same samples; let __iter__ give every rank its own, by "
-                "dg.comm.get_world().rank",
             )
         before = self._begun if isinstance(sampler, DistributedSampler) and sampler.shuffle else None
         if before == {"epoch": getattr(sampler, "epoch", None), "index": 0}:
@@ -348,20 +339,6 @@ class DataLoader(Generic[Batch_co]):
                 self._idle = pool
             else:
                 pool.close()
-
-
-_PARTS = re.compile("rank|world|shard|replica|split", re.IGNORECASE)  # what a dataset with parts speaks of
-
-
-def _asks_for_rank(dataset: Any) -> bool:
-    """Whether a dataset's code or attributes speak of ranks or parts."""
-    words = list(vars(dataset))
-    for part in type(dataset).__mro__[: -len(IterableDataset.__mro__)]:
-        for function in vars(part).values():
-            if isinstance(function, FunctionType):
-                code = function.__code__
-                words += [*code.co_names, *code.co_varnames, *code.co_freevars]
-    return any(_PARTS.search(word) for word in words)
 
 
 def _make_sampler(dataset: Any, shuffle: bool, generator: Generator | None) -> Any:

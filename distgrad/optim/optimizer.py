@@ -32,7 +32,6 @@ __all__ = ["Optimizer", "whole_runs"]
 
 #: So that a rule's arrays stay in a core's second-level cache between its operations.
 _BLOCK_ELEMENTS = 1 << 15
-_LOOK_STEPS = 10  # between two looks at whether a parameter is NaN: 1 µs
 
 
 def whole_runs(rule: str) -> int:
@@ -179,15 +178,14 @@ class Optimizer:
                 self._step(group)
             for shares, parameters in shared.items():
                 shares.hand_out(parameters)
-        if self._num_updates() == before:
+        updates = self._num_updates()
+        if updates == before:
             warn_once(
                 "gradient",
                 f"{type(self).__name__}.step: no parameter has a gradient, so nothing was changed; call "
                 "loss.backward() after zero_grad() and before step(), with the parameters of this model",
             )
-        elif self._num_updates() % _LOOK_STEPS == 0:
-            self._look_for_nan()
-        tell_step(self._num_updates)
+        tell_step(updates)
         return loss
 
     def _num_updates(self) -> int:
@@ -201,18 +199,6 @@ class Optimizer:
             if shares is not None and parameter.grad is not None:
                 shared.setdefault(shares, []).append(parameter)
         return shared
-
-    def _look_for_nan(self) -> None:
-        """Warn where the parameters have become NaN, as they all do soon after a loss that is."""
-        buffer, start, stop = next(iter(self._steps)).leaf_state().flat
-        first = buffer.data[start : min(start + 1, stop)]
-        if isinstance(first, np.ndarray) and np.isnan(first).any():
-            warn_once(
-                "NaN",
-                f"{type(self).__name__}.step: parameters are NaN after {self._num_updates()} steps, and so "
-                "is every loss from here on; lower the lr or clip gradients (nn.utils.clip_grad_norm_), and "
-                "find where it begins with dg.autograd.detect_anomaly()",
-            )
 
     def _step(self, group: dict[str, Any]) -> None:
         if self.elementwise:

@@ -254,7 +254,7 @@ class DistributedDataParallel(Module):
         self.comm.family.step = self.reducer.num_steps
         with span("forward", rank=self.comm.rank, step=self.reducer.num_steps):
             out = self.module(*args, **kwargs)
-        self.reducer.forward_issued(self.comm.family.num_issued - issued)
+        self.reducer.forward_ended(self.comm.family.num_issued - issued, (*args, *kwargs.values()))
         self.reducer.passes.append(ForwardPass(first, next_number(), _num_samples(args, kwargs)))
         return out
 

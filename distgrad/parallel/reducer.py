@@ -16,7 +16,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +30,10 @@ from distgrad.backend.streams import Moment
 from distgrad.comm.base import Communicator
 from distgrad.errors import CommError, GraphError, RankFailedError
 from distgrad.parallel.buckets import Bucket, Hook, plan_buckets
+from distgrad.parallel.replicas import batch_checksum
 from distgrad.parallel.statistics import Statistics, Timing
 from distgrad.trace import event, listening
+from distgrad.tracebacks import warn_once
 
 __all__ = ["ForwardPass", "Reducer", "current_weight", "launch_agreed"]
 
@@ -128,6 +130,7 @@ class Reducer:
             leaf.observer = self
         self.better_order: list[tuple[str, Tensor]] | None = None
         self._ready: list[Leaf] | None = []  # in order, until the ranks have agreed
+        self._batch = 0  # the checksum of the first one, to be compared along with the order
         self._reference = 1.0  # the unit of weights: one rank's in the last step
         self._gathered = 0.0  # weight of the backward passes that have not been reduced yet
         self._num_gathered = 0  # how many there are
@@ -233,10 +236,17 @@ class Reducer:
         while self._next < agreed[0]:
             self._launch(self._gathered)
 
-    def forward_issued(self, count: int) -> None:
-        """A forward pass has issued ``count`` collectives; backward may too, if it is another number."""
+    def forward_ended(self, count: int, arguments: Iterable[Any]) -> None:
+        """Look at what a forward pass did.
+
+        Args:
+            count: of collectives that it issued; backward may issue some too, if it is another number.
+            arguments: what it computed on; the first pass's differ where ranks have data of their own.
+        """
         if count != self._issued_in_forward:
             self._issued_in_forward, self._overlaps = count, None
+        if self._ready is not None and not self._batch and self.comm.size > 1:
+            self._batch = batch_checksum(arguments)
 
     def _launch(self, weight: float, failed: bool = False) -> None:
         bucket = self.buckets[self._next]
@@ -368,11 +378,24 @@ class Reducer:
     # -- between steps
 
     def _agree_on_order(self, ready: list[Leaf]) -> None:
-        """Take rank 0's order of this step; parameters that it did not reach come last."""
+        """Take rank 0's order of this step; parameters that it did not reach come last.
+
+        Along with it the ranks see whether all of them began with one batch.
+        """
         places = {leaf: place for place, leaf in enumerate(self._bucket_of)}
         order = [places.pop(leaf) for leaf in ready] + list(places.values())
-        agreed = self.comm.host.broadcast(np.array(order, dtype=np.int64)).tolist()
+        told = self.comm.host.all_gather(np.array([*order, self._batch], dtype=np.int64))
+        agreed = told[0, :-1].tolist()
         self._ready = None
+        if self._batch and (told[:, -1] == self._batch).all():
+            warn_once(
+                "batches",
+                f"DistributedDataParallel: all {self.comm.size} ranks computed on the same first batch, "
+                "which trains no better than one rank; give each its own: "
+                "sampler=DistributedSampler(dataset), or in the __iter__ of an IterableDataset what "
+                "dg.comm.get_world().rank says",
+                self.comm.rank,
+            )
         if agreed != sorted(agreed):
             named = [pair for each in self.buckets for pair in zip(each.names, each.parameters, strict=True)]
             self.better_order = [named[place] for place in agreed]
