@@ -28,7 +28,7 @@ _UNWRAP = """\
 
 _FOREIGN = """\
         if not isinstance({x}, OPERANDS) and {x}.__class__ not in ARRAY_MODULES:
-            return NotImplemented
+            return decline({x}, {where!r}, {x!r})
 """
 
 _UNWRAP_SEQUENCE = """\
@@ -278,7 +278,7 @@ def _unwrap_source(record: Primitive, x: str, operator: str) -> str:
         x=x,
         where=record.name,
         constant="optional" if x in record.optional else constant,
-        foreign=_FOREIGN.format(x=x) if operator else "",
+        foreign=_FOREIGN.format(x=x, where=record.name) if operator else "",
     )
     if record.dtypes != "all":
         check = _CHECK_DTYPE.format(x=x, chars=DTYPE_CHARS[record.dtypes])

@@ -33,7 +33,7 @@ from distgrad.autograd.modes import modes
 from distgrad.autograd.porting import wrong_arguments
 from distgrad.autograd.primitive import REGISTRY, Composite, Primitive, Reject, Sample
 from distgrad.autograd.shapes import by_shapes, refuse_by_formula
-from distgrad.autograd.tensor import OPERANDS, Tensor, constant, share
+from distgrad.autograd.tensor import OPERANDS, Tensor, constant, decline, share
 from distgrad.backend.array_module import ARRAY_MODULES, HOST_ARRAYS, ArrayModule, add_formula
 from distgrad.backend.device import Device, device_of, follow
 from distgrad.backend.kernels.table import accelerated
@@ -481,7 +481,13 @@ _HELPERS = (
 _GLOBALS: dict[str, Any] = {each.__name__: each for each in _HELPERS}
 _GLOBALS |= {"ACTIVE": ACTIVE, "cast_inputs": lambda *each: cast_inputs(operations.astype, *each)}
 _GLOBALS |= {"MIXED": MIXED, "WIDE": WIDE, "settle": settle}
-_GLOBALS |= {"OPERANDS": OPERANDS, "PLAIN": PLAIN, "getframe": sys._getframe, "inside": inside}
+_GLOBALS |= {
+    "decline": decline,
+    "OPERANDS": OPERANDS,
+    "PLAIN": PLAIN,
+    "getframe": sys._getframe,
+    "inside": inside,
+}
 _GLOBALS |= {
     "UNCHANGED": UNCHANGED,
     "modes": modes,

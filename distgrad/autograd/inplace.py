@@ -18,7 +18,7 @@ from distgrad.autograd.lines import describe_line, user_line
 from distgrad.autograd.modes import modes
 from distgrad.autograd.ops.move import moved
 from distgrad.autograd.primitive import REGISTRY
-from distgrad.autograd.tensor import OPERANDS, UNTRACKED, Tensor, make_tensor
+from distgrad.autograd.tensor import OPERANDS, UNTRACKED, Tensor, decline, make_tensor
 from distgrad.backend.array_module import ARRAY_MODULES
 from distgrad.backend.device import CPU, Device, device_of, native, owner_of, to_device
 from distgrad.backend.meta import META
@@ -184,7 +184,7 @@ def in_place_operator(name: str) -> Callable[[Tensor, Any], Any]:
     def operator(self: Tensor, other: Any) -> Any:
         if isinstance(other, OPERANDS):
             return overwrite(self, operation(self, other), name)
-        return NotImplemented
+        return decline(other, name, "x2")
 
     return operator
 

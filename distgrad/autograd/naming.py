@@ -23,7 +23,7 @@ from distgrad.autograd.inplace import overwrite
 from distgrad.autograd.later import FILES
 from distgrad.autograd.porting import explain_method, wrong_arguments
 from distgrad.autograd.primitive import REGISTRY
-from distgrad.autograd.tensor import Tensor
+from distgrad.autograd.tensor import OPERANDS, Tensor, constant
 from distgrad.errors import DTypeError
 from distgrad.names import functions as names
 from distgrad.names.hints import WORDS
@@ -96,7 +96,10 @@ _SOURCE = """\
 def call({parameters}):
     if {condition}:
         return reworded(call, words, {values}, {star})
-    return {expression}
+    try:
+        return {expression}
+    except AttributeError as error:
+        raise strange(call, {values}, error)
 """
 
 
@@ -108,6 +111,8 @@ def call({parameters}):
         return {expression}
     except DTypeError as error:
         return with_floats(call, {values}, error)
+    except AttributeError as error:
+        raise strange(call, {values}, error)
 """
 
 
@@ -136,7 +141,7 @@ def find(name: str) -> Callable[..., Any] | None:
     if line is None:
         return None
     scope = {"MISSING": MISSING, "reworded": reworded, "pi": math.pi, "Tensor": Tensor}
-    scope |= {"with_floats": with_floats, "DTypeError": DTypeError}
+    scope |= {"with_floats": with_floats, "DTypeError": DTypeError, "strange": strange}
     parameters = _parameters(line)
     for each in _names_in(line.expression) - scope.keys() - {one.name for one in parameters}:
         found = _look_up(each)
@@ -263,6 +268,18 @@ def with_floats(function: Callable[..., Any], values: dict[str, Any], error: DTy
     if not found:
         raise error
     return function(**values | {key: meanings.typed(values[key], DEFAULTS[float]) for key in found})
+
+
+def strange(function: Callable[..., Any], values: dict[str, Any], error: AttributeError) -> Exception:
+    """The error for a call that asked another library's tensor for what ours have; else the error itself."""
+    for name, value in values.items():
+        for each in value if isinstance(value, tuple | list) else (value,):
+            if hasattr(each, "__dlpack__") and not isinstance(each, OPERANDS):
+                try:
+                    constant(each, function.__name__, name)
+                except DTypeError as clearer:
+                    return clearer
+    return error
 
 
 def _with_axis(value: Any) -> Any:

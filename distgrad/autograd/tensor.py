@@ -28,6 +28,7 @@ __all__ = [
     "RemovableHandle",
     "Tensor",
     "constant",
+    "decline",
     "make_tensor",
     "share",
 ]
@@ -282,6 +283,18 @@ class Tensor(_Attached):
             self._aliases = None
         self.changed("data")
 
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), options: Any = None) -> Any:
+        """What PyTorch itself calls where one of its functions gets our tensor.
+
+        Raises:
+            DTypeError: always, as it would compute without the gradient.
+        """
+        raise DTypeError(
+            f"torch.{getattr(function, '__name__', 'function')}: got a tensor of distgrad's among PyTorch's "
+            "own; convert with torch.from_dlpack(x), or torch.from_numpy(x.numpy())"
+        )
+
     def changed(self, where: str) -> None:
         """Note that the elements were changed in place, so that backward can tell."""
         cell = self._version
@@ -379,6 +392,15 @@ def share(out: Tensor, x: Any, v: Any) -> None:
         aliases = x._aliases = Aliases(x)
     out._aliases = aliases
     aliases.add(out)
+
+
+def decline(value: Any, where: str, name: str) -> Any:
+    """What an operator returns for an operand that it does not know, so that Python asks that one.
+
+    Raises:
+        DTypeError: another library's tensor, which would not know ours either.
+    """
+    return constant(value, where, name) if hasattr(value, "__dlpack__") else NotImplemented
 
 
 def constant(value: Any, where: str, name: str) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import operations
 from distgrad.autograd.inplace import overwrite
-from distgrad.autograd.tensor import FLOATING, Tensor
+from distgrad.autograd.tensor import FLOATING, Tensor, constant
 from distgrad.backend.array_module import get_array_module
 from distgrad.errors import OptionError, ShapeError
 
@@ -43,7 +43,7 @@ def mean_or_sum(losses: Tensor, reduction: str, where: str) -> Tensor:
 
 def as_values(target: Any, like: Tensor) -> Any:
     """A target for a computation with ``like``: whole numbers and booleans in its dtype."""
-    values = target._data if isinstance(target, Tensor) else target
+    values = target._data if isinstance(target, Tensor) else constant(target, "loss", "target")
     if getattr(values, "dtype", like.dtype).char in FLOATING:
         return target
     return values.astype(like.dtype)
