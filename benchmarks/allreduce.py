@@ -21,9 +21,11 @@ ratios. Who is not installed is named and left out.
     memcpy    every rank copies as many bytes for itself
     limit     every rank reads and writes as many bytes as it must in ``arena``, but those of an array of its
               own, in place and in one pass: what the machine's memory allows the ranks together
+    limits    likewise for ``pair``: its own part and the others' are added into one, and copied
 
-limit/arena is the share of what the memory allows that ``arena`` reaches. The pair reads and writes a quarter
-more bytes than one all-reduce: pair/arena is to be 1.3 at most.
+limit/arena and limits/pair are the shares of what the memory allows that ``arena`` and ``pair`` reach. The
+pair reads and writes a quarter more bytes than one all-reduce, but brings twice as many lines into a core: a
+line that is overwritten is fetched first, and in an all-reduce every line that is fetched is written too.
 """
 
 from __future__ import annotations
@@ -50,10 +52,23 @@ from distgrad.script import add_device_option, find_device, join, synchronize
 
 SIZES = [1 << 10, 1 << 13, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 25 << 20, 1 << 26, 1 << 28]
 NAMES = {
-    "cpu": ("arena", "array", "scatter", "gather", "pair", "MPI", "MPI pair", "Gloo", "memcpy", "limit"),
+    "cpu": (
+        "arena",
+        "array",
+        "scatter",
+        "gather",
+        "pair",
+        "MPI",
+        "MPI pair",
+        "Gloo",
+        "memcpy",
+        "limit",
+        "limits",
+    ),
     "cuda": ("arena", "array", "scatter", "gather", "pair", "NCCL", "memcpy"),
 }
-PARTIAL = ("scatter", "gather", "memcpy", "limit")  # contenders that do not give the sum
+PARTIAL = ("scatter", "gather", "memcpy", "limit", "limits")  # contenders that do not give the sum
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 LIMIT_S = 900.0
 NUM_WARM_UPS = 5000  # distgrad compiles its collectives after so many
 Contender = tuple[Any, Callable[[], object]]  # the array that is reduced in place, and how
@@ -65,6 +80,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="bytes of the array")
     parser.add_argument("--rounds", type=int, default=7, help="how often every contender has its turn")
     parser.add_argument("--turn", type=float, default=0.05, help="seconds that a turn takes at least")
+    parser.add_argument("--clock", choices=("wall", "processor"), default="wall", help="what is measured")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all times to FILE")
     add_device_option(parser)
     return parser.parse_args()
@@ -120,6 +136,15 @@ def contenders(comm: dg.comm.Communicator, num_bytes: int, device: Device) -> di
     if device == CPU:  # a part of every rank's array, as many as there are ranks, is as large as one array
         own = np.zeros(count, np.float32)
         found["limit"] = (own, lambda: np.negative(own, out=own))
+        parts_of_all = np.zeros((comm.size, count // comm.size), np.float32)
+        copies = np.zeros_like(parts_of_all)
+
+        def move() -> None:
+            for part in parts_of_all[1:]:
+                np.add(parts_of_all[0], part, out=parts_of_all[0])
+            np.copyto(copies[1:], parts_of_all[1:])
+
+        found["limits"] = (own, move)
     return found
 
 
@@ -139,12 +164,13 @@ def take_turn(
     comm: dg.comm.Communicator, call: Callable[[], object], num_calls: int, device: Device
 ) -> float:
     """Seconds a call on the slowest rank."""
+    clock = CLOCKS[os.environ["ALLREDUCE_CLOCK"]]
     comm.barrier()
-    start_s = time.perf_counter()
+    start_s = clock()
     for _ in range(num_calls):
         call()
     synchronize(device)
-    return float(comm.host.all_reduce(np.array([time.perf_counter() - start_s]), "max")[0]) / num_calls
+    return float(comm.host.all_reduce(np.array([clock() - start_s]), "max")[0]) / num_calls
 
 
 def measure(
@@ -206,7 +232,7 @@ def run(num_ranks: int, options: argparse.Namespace) -> dict[str, dict[str, list
         task["device"] = options.device
         task |= {"store": f"{folder}/store", "result": f"{folder}/result"}
         program = [sys.executable, __file__]
-        environment["ALLREDUCE_TASK"] = json.dumps(task)
+        environment |= {"ALLREDUCE_TASK": json.dumps(task), "ALLREDUCE_CLOCK": options.clock}
         if mpiexec.exists() and options.device == "cpu":
             started = [subprocess.Popen([str(mpiexec), "-n", str(num_ranks), *program], env=environment)]
         else:
@@ -223,10 +249,10 @@ def run(num_ranks: int, options: argparse.Namespace) -> dict[str, dict[str, list
 
 
 def ratio(times: dict[str, list[float]], name: str) -> str:
-    """How many times longer ``name`` takes than distgrad in an arena."""
+    """How many times longer ``name`` takes than distgrad in an arena; of ``limits``, than its pair."""
     if name not in times:
         return "-"
-    pairs = zip(times[name], times["arena"], strict=True)
+    pairs = zip(times[name], times["pair" if name == "limits" else "arena"], strict=True)
     return f"{statistics.median(theirs / ours for theirs, ours in pairs):.2f}"
 
 
@@ -239,12 +265,12 @@ def table(num_ranks: int, results: dict[str, dict[str, list[float]]], names: tup
     """Microseconds of every contender, and how many times longer the others take than ``arena``."""
     rows = [f"{num_ranks} ranks, microseconds a call"]
     others = names[2:]
-    heads = [*names, *(f"{name}/arena" for name in others)]
-    rows.append(f"{'bytes':>8}" + "".join(f"{head:>14}" for head in heads))
+    heads = [*names, *(f"{name}/{'pair' if name == 'limits' else 'arena'}" for name in others)]
+    rows.append(f"{'bytes':>8}" + "".join(f"{head:>15}" for head in heads))
     for size, times in results.items():
         cells = [f"{1e6 * statistics.median(times[name]):.1f}" if name in times else "-" for name in names]
         cells += [ratio(times, name) for name in others]
-        rows.append(f"{label(int(size)):>8}" + "".join(f"{cell:>14}" for cell in cells))
+        rows.append(f"{label(int(size)):>8}" + "".join(f"{cell:>15}" for cell in cells))
     missing = sorted({name for times in results.values() for name in names if name not in times})
     if missing:
         rows.append(f"not installed, so left out: {', '.join(missing)}")
