@@ -18,7 +18,8 @@
     │   └── RankFailedError              another rank died or left
     ├── WorkerError (RuntimeError)       a loader's worker process that died, was too slow, or failed
     ├── LaunchError (RuntimeError)       ranks that could not be started or that ended badly
-    └── MissingDependencyError (ImportError)   an optional package that is not installed
+    ├── MissingDependencyError (ImportError)   an optional package that is not installed
+    └── DefinitionError (SyntaxError)    a function that cannot be translated to what it is to run as
 
 A message says where, what was expected, what came, and what to do next::
 
@@ -32,6 +33,7 @@ __all__ = [
     "CommTimeoutError",
     "DTypeError",
     "DataError",
+    "DefinitionError",
     "DeviceError",
     "DistgradError",
     "GraphError",
@@ -115,3 +117,7 @@ class WorkerError(DistgradError, RuntimeError):
 
 class MissingDependencyError(DistgradError, ImportError):
     """An optional package that is not installed; the message holds the install command."""
+
+
+class DefinitionError(DistgradError, SyntaxError):
+    """A function that cannot be translated to what it is to run as; the message names the line."""

@@ -6,50 +6,19 @@ import math
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-import numpy as np
+from distgrad.backend.kernels.elementwise import Elementwise
+from distgrad.backend.kernels.rules import RULES
+from distgrad.optim.optimizer import Optimizer
 
-from distgrad.backend.array_module import get_array_module
-from distgrad.backend.kernels.table import accelerated
-from distgrad.optim.optimizer import Optimizer, whole_runs
-
-__all__ = ["Adam", "AdamW"]
+__all__ = ["Adam", "AdamW", "descent"]
 
 
-def _update(xp: Any, p: Any, g: Any, m: Any, v: Any, top: Any, numbers: tuple[float, ...]) -> Any:
-    """The rule in place, on arrays; returns ``p``.
-
-    Args:
-        xp: the arrays' module.
-        p, g, m, v: ``[n]`` parameters, gradients, first and second moments.
-        top: ``[n]``, the largest second moments; None without amsgrad.
-        numbers: sign of g, what part of p joins it, what p is multiplied by, β₁, 1 − β₁, β₂, 1 − β₂,
-            1 / √(1 − β₂ᵗ), ε, lr / (1 − β₁ᵗ).
-    """
-    sign, coupled, shrink, beta1, rest1, beta2, rest2, root, eps, rate = numbers
-    if sign < 0:
-        g = -g
-    if coupled:
-        g = g + coupled * p
-    if shrink != 1.0:
-        p *= shrink
-    m *= beta1
-    m += rest1 * g
-    v *= beta2
-    squared = g * g
-    squared *= rest2
-    v += squared
-    if top is not None:
-        v = xp.maximum(top, v, out=top)
-    change = xp.sqrt(v, out=squared)
-    change *= root
-    change += eps
-    xp.divide(m, change, out=change)
-    change *= rate
-    p -= change
-    return p
-
-
-_rule = accelerated("adam", _update)
+def descent(group: dict[str, Any]) -> dict[str, float]:
+    """What most rules begin with: the gradient's sign, and the weight decay of it or of the parameters."""
+    sign, decay = -1.0 if group["maximize"] else 1.0, group.get("weight_decay", 0.0)
+    if group.get("decoupled_weight_decay"):
+        return {"sign": sign, "decay": 0.0, "shrink": 1.0 - group["lr"] * decay}
+    return {"sign": sign, "decay": decay, "shrink": 1.0}
 
 
 class Adam(Optimizer):
@@ -70,10 +39,7 @@ class Adam(Optimizer):
     Source: Kingma and Ba, ICLR 2015; amsgrad: Reddi et al., ICLR 2018.
     """
 
-    _kernels = ("adam",)
-
-    state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
-    block_elements: ClassVar[int] = whole_runs("adam")
+    rule: ClassVar[Elementwise] = RULES["adam"]
 
     def __init__(
         self,
@@ -104,32 +70,19 @@ class Adam(Optimizer):
         """The moments, and the largest second one for amsgrad."""
         return (*self.state_names, "max_exp_avg_sq") if group["amsgrad"] else self.state_names
 
-    def update(
-        self, group: dict[str, Any], p: np.ndarray, g: np.ndarray, state: dict[str, np.ndarray], step: int
-    ) -> None:
-        """Apply the rule above."""
-        (beta1, beta2), lr, decay = group["betas"], group["lr"], group["weight_decay"]
-        coupled, shrink = (0.0, 1.0 - lr * decay) if group["decoupled_weight_decay"] else (decay, 1.0)
-        _rule(
-            get_array_module(p),
-            p,
-            g,
-            state["exp_avg"],
-            state["exp_avg_sq"],
-            state["max_exp_avg_sq"] if group["amsgrad"] else None,
-            (
-                *(
-                    -1.0 if group["maximize"] else 1.0,
-                    coupled,
-                    shrink,
-                    beta1,
-                    1.0 - beta1,
-                    beta2,
-                    1.0 - beta2,
-                ),
-                *(1.0 / math.sqrt(1.0 - beta2**step), group["eps"], lr / (1.0 - beta1**step)),
-            ),
-        )
+    def numbers(self, group: dict[str, Any], step: int) -> dict[str, float]:
+        """Those of the rule."""
+        beta1, beta2 = group["betas"]
+        return {
+            **descent(group),
+            "beta1": beta1,
+            "rest1": 1.0 - beta1,
+            "beta2": beta2,
+            "rest2": 1.0 - beta2,
+            "root": 1.0 / math.sqrt(1.0 - beta2**step),
+            "eps": group["eps"],
+            "rate": group["lr"] / (1.0 - beta1**step),
+        }
 
 
 class AdamW(Adam):

@@ -8,25 +8,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from distgrad.backend.array_module import get_array_module
-from distgrad.optim import rules
-from distgrad.optim.optimizer import Optimizer, whole_runs
+from distgrad.backend.kernels.elementwise import Elementwise
+from distgrad.backend.kernels.rules import RULES
+from distgrad.optim.adam import descent
+from distgrad.optim.optimizer import Optimizer
 
 __all__ = ["ASGD", "Adadelta", "Adagrad", "Adamax", "Lion", "NAdam", "RAdam", "RMSprop", "Rprop"]
 
 State = dict[str, np.ndarray]
 Group = dict[str, Any]
-
-
-def _signs(group: Group) -> tuple[float, float]:
-    """The first two numbers of a rule: the gradient's sign, and the weight decay of ``g + λ p``."""
-    return -1.0 if group["maximize"] else 1.0, group.get("weight_decay", 0.0)
-
-
-def _shrinking(group: Group) -> tuple[float, float, float]:
-    """As :func:`_signs`, and what the parameters are multiplied by where weight decay is decoupled."""
-    sign, decay = _signs(group)
-    return (sign, 0.0, 1.0 - group["lr"] * decay) if group["decoupled_weight_decay"] else (sign, decay, 1.0)
 
 
 class RMSprop(Optimizer):
@@ -45,9 +35,7 @@ class RMSprop(Optimizer):
     Source: Tieleman and Hinton, lecture 6.5, 2012; centered: Graves, 2013.
     """
 
-    _kernels = ("rmsprop",)
-
-    block_elements: ClassVar[int] = whole_runs("rmsprop")
+    rule: ClassVar[Elementwise] = RULES["rmsprop"]
 
     def __init__(
         self,
@@ -73,11 +61,11 @@ class RMSprop(Optimizer):
         names += ["grad_avg"] if group["centered"] else []
         return tuple(names)
 
-    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
-        """Apply the rule above."""
-        alpha, optional = group["alpha"], (state.get("grad_avg"), state.get("momentum_buffer"))
-        numbers = (*_signs(group), alpha, 1.0 - alpha, group["eps"], group["momentum"], group["lr"])
-        rules.rmsprop(get_array_module(p), p, g, state["square_avg"], *optional, numbers)
+    def numbers(self, group: Group, step: int) -> dict[str, float]:
+        """Those of the rule."""
+        alpha = group["alpha"]
+        own = {name: group[name] for name in ("eps", "momentum", "lr")}
+        return {**descent(group), "alpha": alpha, "rest": 1.0 - alpha, **own}
 
 
 class Adagrad(Optimizer):
@@ -95,10 +83,7 @@ class Adagrad(Optimizer):
     Source: Duchi et al., JMLR 2011.
     """
 
-    _kernels = ("adagrad",)
-
-    state_names: ClassVar[tuple[str, ...]] = ("sum",)
-    block_elements: ClassVar[int] = whole_runs("adagrad")
+    rule: ClassVar[Elementwise] = RULES["adagrad"]
 
     def __init__(
         self,
@@ -115,13 +100,14 @@ class Adagrad(Optimizer):
         start = {"initial_accumulator_value": initial_accumulator_value}
         super().__init__(params, {**options, **start, "maximize": maximize})
 
-    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
-        """Apply the rule above."""
-        s = state["sum"]
-        if step == 1:
-            s += group["initial_accumulator_value"]
+    def numbers(self, group: Group, step: int) -> dict[str, float]:
+        """Those of the rule."""
         rate = group["lr"] / (1.0 + (step - 1) * group["lr_decay"])
-        rules.adagrad(get_array_module(p), p, g, s, (*_signs(group), group["eps"], rate))
+        return {**descent(group), "eps": group["eps"], "rate": rate}
+
+    def begin(self, group: Group, state: State) -> None:
+        """The sum starts with a value of the options."""
+        state["sum"] += group["initial_accumulator_value"]
 
 
 class Adadelta(Optimizer):
@@ -140,10 +126,7 @@ class Adadelta(Optimizer):
     Source: Zeiler, 2012.
     """
 
-    _kernels = ("adadelta",)
-
-    state_names: ClassVar[tuple[str, ...]] = ("square_avg", "acc_delta")
-    block_elements: ClassVar[int] = whole_runs("adadelta")
+    rule: ClassVar[Elementwise] = RULES["adadelta"]
 
     def __init__(
         self,
@@ -158,11 +141,10 @@ class Adadelta(Optimizer):
         options = {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
         super().__init__(params, options)
 
-    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
-        """Apply the rule above."""
+    def numbers(self, group: Group, step: int) -> dict[str, float]:
+        """Those of the rule."""
         rho = group["rho"]
-        numbers = (*_signs(group), rho, 1.0 - rho, group["eps"], group["lr"])
-        rules.adadelta(get_array_module(p), p, g, state["square_avg"], state["acc_delta"], numbers)
+        return {**descent(group), "rho": rho, "rest": 1.0 - rho, "eps": group["eps"], "lr": group["lr"]}
 
 
 class Adamax(Optimizer):
@@ -179,10 +161,7 @@ class Adamax(Optimizer):
     Source: Kingma and Ba, ICLR 2015.
     """
 
-    _kernels = ("adamax",)
-
-    state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_inf")
-    block_elements: ClassVar[int] = whole_runs("adamax")
+    rule: ClassVar[Elementwise] = RULES["adamax"]
 
     def __init__(
         self,
@@ -197,11 +176,11 @@ class Adamax(Optimizer):
         options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
         super().__init__(params, options)
 
-    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
-        """Apply the rule above."""
+    def numbers(self, group: Group, step: int) -> dict[str, float]:
+        """Those of the rule."""
         beta1, beta2 = group["betas"]
-        numbers = (*_signs(group), 1.0 - beta1, beta2, group["eps"], group["lr"] / (1.0 - beta1**step))
-        rules.adamax(get_array_module(p), p, g, state["exp_avg"], state["exp_inf"], numbers)
+        rate = group["lr"] / (1.0 - beta1**step)
+        return {**descent(group), "rest1": 1.0 - beta1, "beta2": beta2, "eps": group["eps"], "rate": rate}
 
 
 class NAdam(Optimizer):
@@ -223,10 +202,7 @@ class NAdam(Optimizer):
     Source: Dozat, ICLR workshop 2016.
     """
 
-    _kernels = ("nadam",)
-
-    state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
-    block_elements: ClassVar[int] = whole_runs("nadam")
+    rule: ClassVar[Elementwise] = RULES["nadam"]
 
     def __init__(
         self,
@@ -257,14 +233,20 @@ class NAdam(Optimizer):
             products.append(products[-1] * mu(len(products)))
         return mu(step), mu(step + 1), products[step]
 
-    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
-        """Apply the rule above."""
+    def numbers(self, group: Group, step: int) -> dict[str, float]:
+        """Those of the rule."""
         (beta1, beta2), lr = group["betas"], group["lr"]
         now, coming, product = self._momentum(group, step)
-        moments = (1.0 - beta1, beta2, 1.0 - beta2, 1.0 / math.sqrt(1.0 - beta2**step), group["eps"])
-        rates = (lr * (1.0 - now) / (1.0 - product), lr * coming / (1.0 - product * coming))
-        numbers = (*_shrinking(group), *moments, *rates)
-        rules.nadam(get_array_module(p), p, g, state["exp_avg"], state["exp_avg_sq"], numbers)
+        return {
+            **descent(group),
+            "rest1": 1.0 - beta1,
+            "beta2": beta2,
+            "rest2": 1.0 - beta2,
+            "root": 1.0 / math.sqrt(1.0 - beta2**step),
+            "eps": group["eps"],
+            "rate_g": lr * (1.0 - now) / (1.0 - product),
+            "rate_m": lr * coming / (1.0 - product * coming),
+        }
 
 
 class RAdam(Optimizer):
@@ -282,10 +264,7 @@ class RAdam(Optimizer):
     Source: Liu et al., ICLR 2020.
     """
 
-    _kernels = ("radam",)
-
-    state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
-    block_elements: ClassVar[int] = whole_runs("radam")
+    rule: ClassVar[Elementwise] = RULES["radam"]
 
     def __init__(
         self,
@@ -302,8 +281,8 @@ class RAdam(Optimizer):
         options |= {"decoupled_weight_decay": decoupled_weight_decay, "maximize": maximize}
         super().__init__(params, options)
 
-    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
-        """Apply the rule of the paper."""
+    def numbers(self, group: Group, step: int) -> dict[str, float]:
+        """Those of the rule."""
         beta1, beta2 = group["betas"]
         correction = 1.0 - beta2**step
         longest = 2.0 / (1.0 - beta2) - 1.0
@@ -312,9 +291,15 @@ class RAdam(Optimizer):
         if length > 5.0:
             trust = (length - 4.0) * (length - 2.0) * longest
             trust /= (longest - 4.0) * (longest - 2.0) * length
-        rates = (group["eps"], group["lr"] / (1.0 - beta1**step), math.sqrt(trust * correction))
-        numbers = (*_shrinking(group), 1.0 - beta1, beta2, 1.0 - beta2, *rates)
-        rules.radam(get_array_module(p), p, g, state["exp_avg"], state["exp_avg_sq"], numbers)
+        return {
+            **descent(group),
+            "rest1": 1.0 - beta1,
+            "beta2": beta2,
+            "rest2": 1.0 - beta2,
+            "eps": group["eps"],
+            "rate": group["lr"] / (1.0 - beta1**step),
+            "trust": math.sqrt(trust * correction),
+        }
 
 
 class Rprop(Optimizer):
@@ -330,10 +315,7 @@ class Rprop(Optimizer):
     Source: Riedmiller and Braun, ICNN 1993.
     """
 
-    _kernels = ("rprop",)
-
-    state_names: ClassVar[tuple[str, ...]] = ("prev", "step_size")
-    block_elements: ClassVar[int] = whole_runs("rprop")
+    rule: ClassVar[Elementwise] = RULES["rprop"]
 
     def __init__(
         self,
@@ -348,13 +330,15 @@ class Rprop(Optimizer):
             raise ValueError(f"Rprop: etas must be (below 1, above 1), got {etas}")
         super().__init__(params, {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize})
 
-    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
-        """Apply the rule of the paper."""
-        size = state["step_size"]
-        if step == 1:
-            size += group["lr"]
-        numbers = (*_signs(group), *group["etas"], *group["step_sizes"])
-        rules.rprop(get_array_module(p), p, g, state["prev"], size, numbers)
+    def numbers(self, group: Group, step: int) -> dict[str, float]:
+        """Those of the rule."""
+        (shrink, grow), (smallest, largest) = group["etas"], group["step_sizes"]
+        sizes = {"shrink": shrink, "grow": grow, "smallest": smallest, "largest": largest}
+        return {**descent(group), **sizes}
+
+    def begin(self, group: Group, state: State) -> None:
+        """The first size is the learning rate."""
+        state["step_size"] += group["lr"]
 
 
 class ASGD(Optimizer):
@@ -372,10 +356,7 @@ class ASGD(Optimizer):
     Source: Polyak and Juditsky, SIAM J. Control Optim. 1992.
     """
 
-    _kernels = ("asgd",)
-
-    state_names: ClassVar[tuple[str, ...]] = ("ax",)
-    block_elements: ClassVar[int] = whole_runs("asgd")
+    rule: ClassVar[Elementwise] = RULES["asgd"]
 
     def __init__(
         self,
@@ -391,12 +372,12 @@ class ASGD(Optimizer):
         options = {"lr": lr, "lambd": lambd, "alpha": alpha, "t0": t0, "weight_decay": weight_decay}
         super().__init__(params, {**options, "maximize": maximize})
 
-    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
-        """Apply the rule above."""
+    def numbers(self, group: Group, step: int) -> dict[str, float]:
+        """Those of the rule."""
         lr, lambd = group["lr"], group["lambd"]
         rate = lr / (1.0 + lambd * lr * (step - 1)) ** group["alpha"]
         share = 1.0 / max(1.0, step - 1 - group["t0"])
-        rules.asgd(get_array_module(p), p, g, state["ax"], (*_signs(group), 1.0 - lambd * rate, rate, share))
+        return {**descent(group), "shrink": 1.0 - lambd * rate, "rate": rate, "share": share}
 
 
 class Lion(Optimizer):
@@ -412,10 +393,7 @@ class Lion(Optimizer):
     Source: Chen et al., NeurIPS 2023.
     """
 
-    _kernels = ("lion",)
-
-    state_names: ClassVar[tuple[str, ...]] = ("exp_avg",)
-    block_elements: ClassVar[int] = whole_runs("lion")
+    rule: ClassVar[Elementwise] = RULES["lion"]
 
     def __init__(
         self,
@@ -430,10 +408,8 @@ class Lion(Optimizer):
             params, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "maximize": maximize}
         )
 
-    def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
-        """Apply the rule above."""
+    def numbers(self, group: Group, step: int) -> dict[str, float]:
+        """Those of the rule."""
         (beta1, beta2), lr = group["betas"], group["lr"]
-        sign, decay = _signs(group)
-        weights = (beta1, 1.0 - beta1, beta2, 1.0 - beta2)
-        numbers = (sign, 0.0, 1.0 - lr * decay, lr, *weights)
-        rules.lion(get_array_module(p), p, g, state["exp_avg"], numbers)
+        weights = {"beta1": beta1, "rest1": 1.0 - beta1, "beta2": beta2, "rest2": 1.0 - beta2}
+        return {**descent({**group, "decoupled_weight_decay": True}), "lr": lr, **weights}

@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from distgrad.backend.array_module import get_array_module
+from distgrad.backend.kernels.elementwise import Elementwise
+from distgrad.backend.kernels.rules import RULES
 from distgrad.backend.whole import norm_of
 from distgrad.errors import ShapeError
-from distgrad.optim import rules
+from distgrad.optim.adam import descent
 from distgrad.optim.optimizer import Optimizer
 
 __all__ = ["LAMB", "LARS", "Adafactor", "Muon"]
@@ -55,9 +57,7 @@ class LAMB(Optimizer):
     Source: You et al., ICLR 2020.
     """
 
-    _kernels = ("lamb_direction",)
-
-    state_names: ClassVar[tuple[str, ...]] = ("exp_avg", "exp_avg_sq")
+    rule: ClassVar[Elementwise] = RULES["lamb"]
     elementwise: ClassVar[bool] = False
 
     def __init__(
@@ -73,17 +73,26 @@ class LAMB(Optimizer):
         options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
         super().__init__(params, options)
 
+    def numbers(self, group: Group, step: int) -> dict[str, float]:
+        """Those of the rule, and the learning rate."""
+        beta1, beta2 = group["betas"]
+        return {
+            **descent(group),
+            "rest1": 1.0 - beta1,
+            "beta2": beta2,
+            "rest2": 1.0 - beta2,
+            "rate": 1.0 / (1.0 - beta1**step),
+            "root": 1.0 / math.sqrt(1.0 - beta2**step),
+            "eps": group["eps"],
+            "lr": group["lr"],
+        }
+
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule above."""
-        beta1, beta2 = group["betas"]
-        corrections = 1.0 / (1.0 - beta1**step), 1.0 / math.sqrt(1.0 - beta2**step)
-        numbers = (group["weight_decay"], 1.0 - beta1, beta2, 1.0 - beta2, *corrections, group["eps"])
-        sign = -1.0 if group["maximize"] else 1.0
-        u = rules.lamb_direction(
-            get_array_module(p), p, g, state["exp_avg"], state["exp_avg_sq"], (sign, *numbers)
-        )
+        numbers, u = self.numbers(group, step), get_array_module(p).empty_like(p)
+        self._apply_rule((u, p, g), state, numbers)
         sizes = _norm(p), _norm(u)
-        p -= group["lr"] * _unless_zero(sizes, lambda: sizes[0] / sizes[1]) * u
+        p -= numbers["lr"] * _unless_zero(sizes, lambda: sizes[0] / sizes[1]) * u
 
 
 class LARS(Optimizer):
@@ -103,9 +112,7 @@ class LARS(Optimizer):
     Source: You et al., 2017.
     """
 
-    _kernels = ("lars",)
-
-    state_names: ClassVar[tuple[str, ...]] = ("momentum_buffer",)
+    rule: ClassVar[Elementwise] = RULES["lars"]
     elementwise: ClassVar[bool] = False
 
     def __init__(
@@ -122,16 +129,19 @@ class LARS(Optimizer):
         options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "eps": eps}
         super().__init__(params, {**options, "trust_coefficient": trust_coefficient, "maximize": maximize})
 
+    def numbers(self, group: Group, step: int) -> dict[str, float]:
+        """Those of the rule but the layer's rate, and what that is made of."""
+        own = ("momentum", "lr", "trust_coefficient", "eps")
+        return {**descent(group), **{name: group[name] for name in own}}
+
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule above."""
-        decay, sizes = group["weight_decay"], (_norm(p), _norm(g))
-        least = group["eps"]
+        numbers, sizes = self.numbers(group, step), (_norm(p), _norm(g))
+        decay, least = numbers["decay"], numbers["eps"]
         trust = _unless_zero(
-            sizes, lambda: group["trust_coefficient"] * sizes[0] / (sizes[1] + decay * sizes[0] + least)
+            sizes, lambda: numbers["trust_coefficient"] * sizes[0] / (sizes[1] + decay * sizes[0] + least)
         )
-        sign = -1.0 if group["maximize"] else 1.0
-        numbers = (sign, decay, group["momentum"], group["lr"] * trust)
-        rules.lars(get_array_module(p), p, g, state["momentum_buffer"], numbers)
+        self._apply_rule((p, g), state, {**numbers, "rate": numbers["lr"] * trust})
 
 
 class Adafactor(Optimizer):
@@ -175,15 +185,25 @@ class Adafactor(Optimizer):
             return {"row_var": (*shape[:-1], 1), "col_var": (*shape[:-2], 1, shape[-1])}
         return {"variance": shape}
 
+    def numbers(self, group: Group, step: int) -> dict[str, float]:
+        """The newest square's weight in the moments, the largest relative step, and the other options."""
+        return {
+            "sign": -1.0 if group["maximize"] else 1.0,
+            "weight": float(step) ** group["beta2_decay"],
+            "rate": min(group["lr"], 1.0 / math.sqrt(step)),
+            "shrink": 1.0 - group["lr"] * group["weight_decay"],
+            "smallest": group["eps"][1],
+            "d": group["d"],
+        }
+
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule of the paper."""
-        xp = get_array_module(p)
-        g = -g if group["maximize"] else g
-        tiny, smallest = group["eps"]
+        xp, numbers = get_array_module(p), self.numbers(group, step)
+        g = -g if numbers["sign"] < 0 else g
+        tiny, weight = group["eps"][0], numbers["weight"]
         tiny = float(np.finfo(p.dtype).eps) if tiny is None else tiny
-        weight = float(step) ** group["beta2_decay"]
-        rate = min(group["lr"], 1.0 / math.sqrt(step)) * _at_least(smallest, _norm(p) / math.sqrt(p.size))
-        p *= 1.0 - group["lr"] * group["weight_decay"]
+        rate = numbers["rate"] * _at_least(numbers["smallest"], _norm(p) / math.sqrt(p.size))
+        p *= numbers["shrink"]
         if "row_var" in state:
             row, column = state["row_var"], state["col_var"]
             squares = g * g
@@ -194,7 +214,7 @@ class Adafactor(Optimizer):
             state["variance"] += weight * (g * g - state["variance"])
             v = state["variance"]
         u = g / xp.sqrt(xp.maximum(v, tiny * tiny))
-        p -= rate / _at_least(1.0, _norm(u) / (math.sqrt(u.size) * group["d"])) * u
+        p -= rate / _at_least(1.0, _norm(u) / (math.sqrt(u.size) * numbers["d"])) * u
 
 
 class Muon(Optimizer):
@@ -246,9 +266,15 @@ class Muon(Optimizer):
                     f"Muon: expected matrices, got {list(parameter.shape)}; give the others to AdamW"
                 )
 
+    def numbers(self, group: Group, step: int) -> dict[str, float]:
+        """The momentum, the learning rate, and what the parameters are multiplied by."""
+        lr = group["lr"]
+        return {"momentum": group["momentum"], "lr": lr, "shrink": 1.0 - lr * group["weight_decay"]}
+
     def update(self, group: Group, p: np.ndarray, g: np.ndarray, state: State, step: int) -> None:
         """Apply the rule above."""
-        momentum, b = group["momentum"], state["momentum_buffer"]
+        numbers, b = self.numbers(group, step), state["momentum_buffer"]
+        momentum = numbers["momentum"]
         b += (1.0 - momentum) * (g - b)
         x = g + momentum * (b - g) if group["nesterov"] else b
         x = _orthogonalized(x, group["ns_coefficients"], group["ns_steps"], group["eps"])
@@ -256,8 +282,8 @@ class Muon(Optimizer):
         scale = math.sqrt(max(1.0, rows / columns))
         if group["adjust_lr_fn"] == "match_rms_adamw":
             scale = 0.2 * math.sqrt(max(rows, columns))
-        p *= 1.0 - group["lr"] * group["weight_decay"]
-        p -= group["lr"] * scale * x
+        p *= numbers["shrink"]
+        p -= numbers["lr"] * scale * x
 
 
 def _orthogonalized(

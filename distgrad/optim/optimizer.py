@@ -1,9 +1,11 @@
 """The optimizer: parameter groups, state, and the walk over flat buffers that applies a rule.
 
-A rule is written for one parameter: ``update(group, p, g, state, step)`` changes the arrays ``p`` and
-``state`` in place. A rule that treats elements alike is called on runs of neighbouring parameters, in blocks
-that fit the cache, and its state lies in twins of the flat buffers; one that needs to see a parameter as a
-whole is called on one parameter at a time, in its own shape, and may keep state of any shape.
+A rule that treats elements alike stands in ``distgrad.backend.kernels.rules``, as a function of one element,
+and an optimizer's class says what its numbers are: ``numbers(group, step)``. It is called on runs of
+neighbouring parameters, in blocks that fit the cache where NumPy computes, and its state lies in twins of the
+flat buffers. A rule that needs to see a parameter as a whole is a method, ``update(group, p, g, state,
+step)``, which changes the arrays ``p`` and ``state`` in place; it is called on one parameter at a time, in
+its own shape, and may keep state of any shape.
 """
 
 from __future__ import annotations
@@ -19,8 +21,11 @@ import numpy as np
 from distgrad.autograd.flat import Run, Shares, flatten, join_runs
 from distgrad.autograd.modes import enable_grad, no_grad
 from distgrad.autograd.tensor import FLOATING, Tensor
+from distgrad.backend.array_module import get_array_module
 from distgrad.backend.device import CPU, follow, widened
-from distgrad.backend.kernels.table import expect, is_fused
+from distgrad.backend.kernels.elementwise import Elementwise
+from distgrad.backend.kernels.table import accelerated, expect, is_fused
+from distgrad.backend.kernels.translate import array_form
 from distgrad.comm.progress import tell_step
 from distgrad.errors import DTypeError, GraphError, ShapeError, StateDictError
 from distgrad.names.hints import ARGUMENTS
@@ -28,15 +33,10 @@ from distgrad.optim.states import States, piece_key
 from distgrad.trace import span
 from distgrad.tracebacks import warn_once
 
-__all__ = ["Optimizer", "whole_runs"]
+__all__ = ["Optimizer"]
 
 #: So that a rule's arrays stay in a core's second-level cache between its operations.
 _BLOCK_ELEMENTS = 1 << 15
-
-
-def whole_runs(rule: str) -> int:
-    """Elements to a call of a rule: all where a kernel goes over them once, else a block."""
-    return sys.maxsize if is_fused(rule) else _BLOCK_ELEMENTS
 
 
 class Optimizer:
@@ -51,9 +51,11 @@ class Optimizer:
             may be changed between steps.
     """
 
-    #: Names of the state arrays that the rule keeps, each of a parameter's size.
+    #: What happens to one element, if the optimizer is made of that.
+    rule: ClassVar[Elementwise | None] = None
+    #: Names of the state arrays that the rule always keeps, each of a parameter's size; those of ``rule``.
     state_names: ClassVar[tuple[str, ...]] = ()
-    #: Elements to a call of the rule, as :func:`whole_runs` has it.
+    #: Elements to a call of the rule: all where a kernel goes over them once, else a block.
     block_elements: ClassVar[int] = _BLOCK_ELEMENTS
     #: Whether the rule treats elements alike, so that it may be given any block of them.
     elementwise: ClassVar[bool] = True
@@ -66,10 +68,19 @@ class Optimizer:
                 raise TypeError(f"{cls.__name__}: there is no {option}; {reasons[option]}: leave it out")
         return super().__new__(cls)
 
-    _kernels: tuple[str, ...] = ()  # of its rule
+    _fused: ClassVar[Callable[..., Any]]  # the rule on arrays
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Make the rule's forms for arrays."""
+        super().__init_subclass__(**options)
+        rule = cls.__dict__.get("rule")
+        if rule is not None:
+            cls._fused = staticmethod(accelerated(rule.name, array_form(rule)))
+            cls.state_names = tuple(name for name in rule.state if name not in rule.optional)
+            cls.block_elements = sys.maxsize if is_fused(rule.name) else _BLOCK_ELEMENTS
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
-        expect(self._kernels)
+        expect((self.rule.name,) if self.rule is not None else ())
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self._steps: dict[Tensor, int] = {}
@@ -145,7 +156,7 @@ class Optimizer:
     def update(
         self, group: dict[str, Any], p: np.ndarray, g: np.ndarray, state: dict[str, np.ndarray], step: int
     ) -> None:
-        """The rule: change ``p`` and ``state`` in place.
+        """Change ``p`` and ``state`` in place, by ``rule`` and :meth:`numbers` unless a subclass has its own.
 
         Args:
             group: the options.
@@ -154,7 +165,30 @@ class Optimizer:
             state: arrays by name, zeros before the first step; of the same shape, or ``state_shapes``.
             step: how often the parameters have been updated, this time included.
         """
-        raise TypeError(f"{type(self).__name__}: an optimizer must define update")
+        if self.rule is None:
+            raise TypeError(f"{type(self).__name__}: an optimizer must define rule and numbers, or update")
+        if step == 1:
+            self.begin(group, state)
+        self._apply_rule((p, g), state, self.numbers(group, step))
+
+    def _apply_rule(
+        self, first: tuple[np.ndarray, ...], state: dict[str, np.ndarray], numbers: dict[str, Any]
+    ) -> None:
+        """The rule on its first arrays, the state's and the numbers."""
+        rule: Any = self.rule
+        self._fused(get_array_module(first[0]), *first, *map(state.get, rule.state), rule.take(numbers))
+
+    def numbers(self, group: dict[str, Any], step: int) -> dict[str, float]:
+        """All that a step takes from the options and its own number, by the names that the rule has for it.
+
+        Args:
+            group: the options.
+            step: as :meth:`update` has it.
+        """
+        return {}
+
+    def begin(self, group: dict[str, Any], state: dict[str, np.ndarray]) -> None:
+        """Change the state in place before the first step, where it is not to be zeros."""
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.

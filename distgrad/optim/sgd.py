@@ -5,39 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-import numpy as np
-
-from distgrad.backend.array_module import get_array_module
-from distgrad.backend.kernels.table import accelerated
-from distgrad.optim.optimizer import Optimizer, whole_runs
+from distgrad.backend.kernels.elementwise import Elementwise
+from distgrad.backend.kernels.rules import RULES
+from distgrad.optim.optimizer import Optimizer
 
 __all__ = ["SGD"]
-
-
-def _update(xp: Any, p: Any, g: Any, b: Any, numbers: tuple[float, ...], nesterov: bool) -> Any:
-    """The rule in place, on arrays; returns ``p``.
-
-    Args:
-        xp: the arrays' module.
-        p, g: ``[n]`` parameters and gradients.
-        b: ``[n]``, the momentum; None without.
-        numbers: sign of g, λ, lr, μ, what part of g the momentum takes.
-        nesterov: take ``g + μ b`` for b.
-    """
-    sign, decay, lr, keep, share = numbers
-    if sign < 0:
-        g = -g
-    if decay:
-        g = g + decay * p
-    if b is not None:
-        b *= keep
-        b += g if share == 1.0 else share * g
-        g = g + keep * b if nesterov else b
-    p -= lr * g
-    return p
-
-
-_rule = accelerated("sgd", _update)
 
 
 class SGD(Optimizer):
@@ -55,9 +27,7 @@ class SGD(Optimizer):
     Source: Sutskever et al., ICML 2013, with the learning rate outside the momentum, as PyTorch has it.
     """
 
-    _kernels = ("sgd",)
-
-    block_elements: ClassVar[int] = whole_runs("sgd")
+    rule: ClassVar[Elementwise] = RULES["sgd"]
 
     def __init__(
         self,
@@ -88,13 +58,13 @@ class SGD(Optimizer):
         """The momentum, where there is one."""
         return ("momentum_buffer",) if group["momentum"] else ()
 
-    def update(
-        self, group: dict[str, Any], p: np.ndarray, g: np.ndarray, state: dict[str, np.ndarray], step: int
-    ) -> None:
-        """Apply the rule above."""
-        momentum = group["momentum"]
-        sign = -1.0 if group["maximize"] else 1.0
-        share = 1.0 if step == 1 else 1.0 - group["dampening"]
-        buffer = state["momentum_buffer"] if momentum else None
-        numbers = (sign, group["weight_decay"], group["lr"], momentum, share)
-        _rule(get_array_module(p), p, g, buffer, numbers, group["nesterov"])
+    def numbers(self, group: dict[str, Any], step: int) -> dict[str, float]:
+        """Those of the rule; the first gradient is the first momentum."""
+        return {
+            "sign": -1.0 if group["maximize"] else 1.0,
+            "decay": group["weight_decay"],
+            "lr": group["lr"],
+            "momentum": group["momentum"],
+            "share": 1.0 if step == 1 else 1.0 - group["dampening"],
+            "nesterov": float(group["nesterov"]),
+        }

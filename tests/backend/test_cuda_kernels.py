@@ -21,10 +21,11 @@ from distgrad.autograd.primitive import REGISTRY
 from distgrad.autograd.samples import sample_cases
 from distgrad.backend.device import find_backend
 from distgrad.backend.kernels.cuda.source import TYPES
+from distgrad.backend.kernels.rules import RULES as SOURCES
 from distgrad.backend.kernels.table import TABLE
+from distgrad.backend.kernels.translate import array_form
 from distgrad.backend.numpy import numpy_module as xp
 from distgrad.backend.rng import Generator
-from distgrad.optim import adam, rules, sgd
 
 ON_THE_DOUBLE = [] if gpus_are_there() else [pytest.mark.gpu_double(devices=1, timeout=1200)]
 pytestmark = [pytest.mark.gpu, *ON_THE_DOUBLE]
@@ -379,7 +380,7 @@ SIGNS = [(1.0, 0.0), (-1.0, 0.1)]
 #: By rule: how many arrays it may be given, which may be missing, and numbers behind sign and decay.
 RULES = {
     "adam": (5, [(), (4,)], [(0.99, 0.9, 0.1, 0.99, 0.01, 1.7, 1e-4, 0.03)]),
-    "sgd": (3, [(), (2,)], [(0.03, 0.9, 1.0), (0.03, 0.9, 0.7)]),
+    "sgd": (3, [(), (2,)], [(0.03, 0.9, 1.0, 1.0), (0.03, 0.9, 0.7, 0.0)]),
     "rmsprop": (5, [(), (3,), (4,), (3, 4)], [(0.9, 0.1, 1e-3, 0.9, 0.03)]),
     "adagrad": (3, [()], [(1e-3, 0.03)]),
     "adadelta": (4, [()], [(0.9, 0.1, 1e-3, 0.5)]),
@@ -390,7 +391,7 @@ RULES = {
     "asgd": (3, [()], [(0.99, 0.03, 0.25), (0.99, 0.03, 1.0)]),
     "lion": (3, [()], [(0.99, 0.03, 0.9, 0.1, 0.99, 0.01), (1.0, 0.03, 0.9, 0.1, 0.99, 0.01)]),
     "lars": (3, [()], [(0.9, 0.03)]),
-    "lamb_direction": (4, [()], [(0.1, 0.99, 0.01, 1.3, 1.7, 1e-3)]),
+    "lamb": (5, [()], [(0.1, 0.99, 0.01, 1.3, 1.7, 1e-3)]),
 }  # fmt: skip
 CALLS = [
     (rule, absent, (*signs, *numbers))
@@ -400,12 +401,12 @@ CALLS = [
 
 
 def test_every_rule_is_compared():
-    assert set(RULES) == {name for name, kernel in TABLE.items() if kernel.module in ("optimizer", "rules")}
+    assert set(RULES) == {name for name, kernel in TABLE.items() if kernel.module == "optimizer"}
 
 
 def formula_of(rule):
     """A rule's plain formula: ``(xp, arrays, …, numbers, …)``."""
-    return {"adam": adam._rule, "sgd": sgd._rule}.get(rule, getattr(rules, rule, None)).__wrapped__
+    return array_form(SOURCES[rule])
 
 
 def slices(rule, char, size=5001):
@@ -413,10 +414,12 @@ def slices(rule, char, size=5001):
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(size) for _ in range(2)]
     arrays += [0.3 * rng.uniform(-1, 1, size) if i % 2 else 0.5 + rng.uniform(0, 1, size) for i in range(3)]
-    if rule in ("adam", "nadam", "radam", "adamax", "rprop", "lamb_direction"):
+    if rule in ("adam", "nadam", "radam", "adamax", "rprop", "lamb"):
         arrays[2:4] = arrays[3:1:-1]  # the mean comes first
     if rule == "adadelta":
         arrays[3] = np.abs(arrays[3])
+    if rule == "lamb":  # which writes its step in front of the parameters
+        arrays.insert(0, np.zeros(size))
     return [rounded(x, char) for x in arrays[: RULES[rule][0]]]
 
 
@@ -424,21 +427,18 @@ def slices(rule, char, size=5001):
 def test_an_update_changes_parameters_and_state_as_the_rule_does(rule, absent, numbers, cp, char):
     host = [None if i in absent else x for i, x in enumerate(slices(rule, char))]
     gpu = [None if x is None else on_gpu(x, cp, char) for x in host]
-    options = [(True,), (False,)] if rule == "sgd" else [()]
-    for rest in options:
-        plain, fast = formula_of(rule)(xp, *host, numbers, *rest), body(rule)(*gpu, numbers, *rest)
-        assert (fast is gpu[0]) == (rule != "lamb_direction")
-        for a, b in zip((fast, *gpu), (plain, *host), strict=True):
-            if b is not None:
-                compare(a, b, char, cp)
-        host = [None if x is None else cp.asnumpy(x).astype("d") for x in gpu]  # rounded, for the next
+    formula_of(rule)(xp, *host, numbers)
+    assert body(rule)(*gpu, numbers) is gpu[0]
+    for a, b in zip(gpu, host, strict=True):
+        if b is not None:
+            compare(a, b, char, cp)
 
 
-@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "lamb_direction"])
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "lamb"])
 def test_a_gradient_that_is_not_a_number_shows_in_the_parameters(rule, cp, char):
     arrays = [on_gpu(x, cp, char) for x in slices(rule, char, 40)]
     arrays[1][7] = np.nan
-    body(rule)(*arrays, (1.0, 0.0, *RULES[rule][2][0]), *[False] * (rule == "sgd"))
+    body(rule)(*arrays, (1.0, 0.0, *RULES[rule][2][0]))
     np.testing.assert_array_equal(np.isnan(cp.asnumpy(arrays[0]).astype("d")), np.arange(40) == 7)
 
 
@@ -464,7 +464,7 @@ def test_a_state_that_does_not_lie_in_one_piece_is_left_to_the_formula(cp):
 def test_an_update_of_slices_leaves_the_rest_alone(cp, char):
     host = slices("sgd", char, 100)
     gpu = [on_gpu(x, cp, char) for x in host]
-    body("sgd")(gpu[0][7:50], gpu[1][7:50], None, (1.0, 0.0, 0.5, 0.0, 1.0), False)
+    body("sgd")(gpu[0][7:50], gpu[1][7:50], None, (1.0, 0.0, 0.5, 0.0, 1.0, 0.0))
     host[0][7:50] -= 0.5 * host[1][7:50]
     compare(gpu[0], host[0], char, cp)
 

@@ -239,15 +239,8 @@ OPTIMIZERS = {
     "asgd": ("ASGD", [{"t0": 0.0}, DECAY]),
     "lion": ("Lion", [{}, DECAY]),
     "lars": ("LARS", [{}, DECAY]),
-    "lamb_direction": ("LAMB", [{}, DECAY]),
+    "lamb": ("LAMB", [{}, DECAY]),
 }  # fmt: skip
-
-
-def rule_home(name):
-    """The module and the name in it that the optimizers call a rule by."""
-    from distgrad.optim import adam, rules, sgd
-
-    return {"adam": (adam, "_rule"), "sgd": (sgd, "_rule")}.get(name, (rules, name))
 
 
 def parameters_after(kind, options, shape, char):
@@ -264,20 +257,20 @@ def parameters_after(kind, options, shape, char):
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("char", "fd")
 def test_an_optimizer_steps_alike_with_and_without_its_kernel(name, char, monkeypatch):
-    module, attribute = rule_home(name)
-    fused = getattr(module, attribute)
-    taken = []
+    kind, several = OPTIMIZERS[name]
+    optimizer = getattr(dg.optim, kind)
+    fused, taken = optimizer._fused, []
+    assert optimizer.rule.name == name
 
     def noted(xp, p, *rest):
         taken.append(kernel_of(name)(p.copy(), *rest_copies(rest)) is not None)
         return fused(xp, p, *rest)
 
-    kind, several = OPTIMIZERS[name]
     for options in several:
         for shape in ((1025,), (35, 2001), (1, 1, 1), (0,)):
-            monkeypatch.setattr(module, attribute, noted)
+            monkeypatch.setattr(optimizer, "_fused", staticmethod(noted))
             fast = parameters_after(kind, options, shape, char)
-            monkeypatch.setattr(module, attribute, fused.__wrapped__)
+            monkeypatch.setattr(optimizer, "_fused", staticmethod(fused.__wrapped__))
             agree(fast, parameters_after(kind, options, shape, char), char)
     assert taken
     assert all(taken)

@@ -25,7 +25,8 @@ def _reached(value: Any, module: str, seen: set[int]) -> Iterator[Entry]:
         codes += [part for part in code.co_consts if isinstance(part, types.CodeType)]
     called = [value.__globals__.get(name) for code in codes for name in code.co_names]
     for cell in value.__closure__ or ():
-        called.append(cell.cell_contents)
+        inside = cell.cell_contents
+        called += inside.values() if isinstance(inside, dict) else [inside]
     for each in called:
         yield from _reached(each, module, seen)
 

@@ -67,12 +67,14 @@ class Entry:
             axes; ``a4`` is an array of elements with any strides.
         dtypes: type characters of the elements.
         rare: whether models seldom need it.
+        writes: the arguments whose arrays it changes.
     """
 
     function: Any
     signature: str
     dtypes: str
     rare: bool
+    writes: tuple[str, ...]
 
     def types(self, char: str) -> tuple[Any, ...]:
         """The arguments' types for elements of one dtype."""
@@ -98,12 +100,12 @@ _SETTINGS = {"fastmath": _FAST, "error_model": "numpy", "nogil": True, "forceinl
 
 
 def kernel(
-    signature: str, dtypes: str = "fd", rare: bool = False, elementwise: bool = False
+    signature: str, dtypes: str = "fd", *, writes: str = "", rare: bool = False, elementwise: bool = False
 ) -> Callable[[Callable[..., Any]], Any]:
     """For functions that Python calls: compiled before or when first called, and kept on disk.
 
     Args:
-        signature, dtypes, rare: of :class:`Entry`.
+        signature, dtypes, writes, rare: of :class:`Entry`; the names of ``writes`` in one text.
         elementwise: round each operation on its own, as NumPy rounds it. An element then gets the same bits
             in the middle of a vector loop and at its end, whatever the array's start and length: a part of a
             flat buffer is updated as the whole is.
@@ -114,7 +116,7 @@ def kernel(
         compiled = numba.njit(**settings)(function)
         compiled._cache = Store(f"{function.__module__.rpartition('.')[2]}.{function.__name__}")
         compiled.compile = functools.partial(_compile, compiled, compiled.compile)
-        compiled.entry = Entry(compiled, signature, dtypes, rare)
+        compiled.entry = Entry(compiled, signature, dtypes, rare, tuple(writes.split()))
         return compiled
 
     return decorate

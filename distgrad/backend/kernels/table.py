@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from distgrad.backend.array_module import HOST_ARRAYS
 from distgrad.backend.kernels.ahead import request
 from distgrad.backend.kernels.compiler import has_numba, load_numba
+from distgrad.backend.kernels.rules import RULES
 
 __all__ = ["TABLE", "Kernel", "accelerated", "expect", "is_fused", "jobs"]
 
@@ -58,19 +59,7 @@ TABLE: dict[str, Kernel] = {
     "layer_norm/x": Kernel("norm", "layer_norm_gradient"),
     "rms_norm": Kernel("norm", "rms_norm"),
     "rms_norm/x": Kernel("norm", "rms_norm_gradient"),
-    "adam": Kernel("optimizer", "adam"),
-    "sgd": Kernel("optimizer", "sgd"),
-    "rmsprop": Kernel("rules", "rmsprop"),
-    "adagrad": Kernel("rules", "adagrad"),
-    "adadelta": Kernel("rules", "adadelta"),
-    "adamax": Kernel("rules", "adamax"),
-    "nadam": Kernel("rules", "nadam"),
-    "radam": Kernel("rules", "radam"),
-    "rprop": Kernel("rules", "rprop"),
-    "asgd": Kernel("rules", "asgd"),
-    "lion": Kernel("rules", "lion"),
-    "lars": Kernel("rules", "lars"),
-    "lamb_direction": Kernel("rules", "lamb_direction"),
+    **{name: Kernel("optimizer", name) for name in RULES},
     "random_mask": Kernel("dropout", "dropout"),
     "random_mask/x": Kernel("dropout", "dropout_gradient"),
     "linear": Kernel("linear", "linear", 1 << 13),

@@ -72,6 +72,12 @@ typedef decltype(widen(T())) A;
 // An element of an array that may be missing.
 __device__ inline A get(const T* x, i64 i, A otherwise) { return x ? widen(x[i]) : otherwise; }
 
+// NaN is the largest and the smallest.
+__device__ inline A larger(A a, A b) { return a >= b || a != a ? a : b; }
+__device__ inline A smaller(A a, A b) { return a <= b || a != a ? a : b; }
+
+__device__ inline A sign_of(A x) { return x > (A)0 ? (A)1 : x < (A)0 ? (A)-1 : x; }
+
 __device__ inline A sigmoid(A x) { return (A)1 / ((A)1 + (A)exp(-x)); }
 
 // All elements 0 … n - 1, divided among the threads of the grid's first axis.

@@ -1,13 +1,18 @@
-"""Optimizers' updates over flat arrays, in place: one launch a slice."""
+"""The optimizers' rules over flat arrays, in place: one launch a slice, by the rule's name."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from distgrad.backend.kernels.cuda.launch import over_elements
+from distgrad.backend.kernels.elementwise import Elementwise
+from distgrad.backend.kernels.rules import RULES
 
 
-def run_rule(family: str, name: str, arrays: tuple[Any, ...], *numbers: Any) -> Any:
+def _run(rule: Elementwise, arrays: list[Any], numbers: list[Any]) -> Any:
     """The kernel over the arrays, of which the first is returned; None may stand for one.
 
     They are changed where they lie, so a copy of one that is not contiguous would not do: the answer is None,
@@ -20,15 +25,24 @@ def run_rule(family: str, name: str, arrays: tuple[Any, ...], *numbers: Any) -> 
         for x in arrays
     ):
         return None
-    over_elements(family, name, first.size, first.dtype.char, *arrays, *numbers)
+    over_elements("optimizer", rule.name, first.size, first.dtype.char, *arrays, *numbers)
     return first
 
 
-def adam(p: Any, g: Any, m: Any, v: Any, top: Any, numbers: Any) -> Any:
-    """Adam's and AdamW's rule; ``numbers`` are those of the formula."""
-    return run_rule("optimizer", "adam", (p, g, m, v, top), *map(float, numbers))
+def _launcher(rule: Elementwise) -> Callable[..., Any]:
+    """``(array, …, numbers)``; a number that lies on the device stays there, since the host would wait."""
+
+    def run(*given: Any) -> Any:
+        *arrays, numbers = given
+        values: list[Any] = []
+        for name, number in zip(rule.numbers, numbers, strict=True):
+            found = name in rule.measured and isinstance(number, arrays[0].__class__)
+            values.append(0.0 if found else float(number))
+            if name in rule.measured:
+                values.append(number.astype(np.float64, copy=False) if found else None)
+        return _run(rule, arrays, values)
+
+    return run
 
 
-def sgd(p: Any, g: Any, b: Any, numbers: Any, nesterov: bool) -> Any:
-    """The rule of gradient descent with momentum; ``numbers`` are those of the formula."""
-    return run_rule("optimizer", "sgd", (p, g, b), *map(float, numbers), int(nesterov))
+globals().update({name: _launcher(rule) for name, rule in RULES.items()})

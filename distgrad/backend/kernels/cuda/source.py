@@ -1,10 +1,13 @@
-"""The CUDA sources of the package: every ``.cu`` file here, once for each type of element."""
+"""The CUDA sources once a type of element: the ``.cu`` files here and the rules of optimizers."""
 
 from __future__ import annotations
 
 import functools
 import re
 from pathlib import Path
+
+from distgrad.backend.kernels.rules import RULES
+from distgrad.backend.kernels.translate import cuda_source
 
 __all__ = ["TYPES", "families", "kernel_names", "source"]
 
@@ -16,11 +19,13 @@ TYPES = {"f": "float", "d": "double", "e": "Half", "E": "Brain"}
 
 def families() -> list[str]:
     """Names of the sources, without their ending."""
-    return sorted(path.stem for path in _FOLDER.glob("*.cu"))
+    return sorted(["optimizer", *(path.stem for path in _FOLDER.glob("*.cu"))])
 
 
 @functools.cache
 def _text(name: str) -> str:
+    if name == "optimizer.cu":
+        return "\n".join(['#include "numbers.cuh"\n', *map(cuda_source, RULES.values())])
     return (_FOLDER / name).read_text(encoding="utf-8")
 
 
