@@ -33,7 +33,7 @@ def choose(rule, num_inputs):
         if record.shape is rule
         and len(record.inputs) == num_inputs
         and record.differentiable
-        and record.result == "promote"
+        and (record.result == "promote" or callable(record.result))
         and "d" in DTYPE_CHARS[record.dtypes]
         and not any(
             parameter.default is parameter.empty and name in record.attributes

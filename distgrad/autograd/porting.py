@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, cast
+from typing import Any, SupportsIndex, TypeVar, cast, overload
 
 from distgrad.errors import AxisError
 from distgrad.names.hints import POSITIONAL, STANDARD_WORDS
@@ -34,10 +34,26 @@ class Elsewhere:
         return explain_method(self.name)
 
 
+_part = tuple.__getitem__
+
+
 class Shape(tuple[int, ...]):
-    """Lengths of axes, as PyTorch's ``Size``."""
+    """Lengths of axes: a tuple of them, and as PyTorch's ``Size`` its parts and sums are shapes too."""
 
     __slots__ = ()
+
+    @overload
+    def __getitem__(self, key: SupportsIndex, /) -> int: ...
+
+    @overload
+    def __getitem__(self, key: slice, /) -> Shape: ...
+
+    def __getitem__(self, key: Any, /) -> Any:
+        part = _part(self, key)
+        return part if part.__class__ is int else Shape(part)
+
+    def __add__(self, other: Any, /) -> Shape:
+        return Shape((*self, *other)) if isinstance(other, tuple) else NotImplemented
 
     def numel(self) -> int:
         """The number of elements."""

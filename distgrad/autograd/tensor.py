@@ -14,7 +14,7 @@ import numpy as np
 from distgrad.autograd.casting import meet
 from distgrad.autograd.graph import Leaf, Node
 from distgrad.autograd.modes import modes
-from distgrad.autograd.porting import Size
+from distgrad.autograd.porting import Shape, Size
 from distgrad.backend.array_module import ARRAY_MODULES
 from distgrad.backend.device import Device, device_of, native
 from distgrad.errors import DeviceError, DTypeError, GraphError
@@ -131,9 +131,9 @@ class Tensor(_Attached):
     # -- what it is
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> Shape:
         """Lengths of the axes."""
-        return self._data.shape
+        return Shape(self._data.shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:

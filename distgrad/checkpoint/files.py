@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.casting import bfloat16, small_float
+from distgrad.autograd.porting import Shape
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import ARRAY_MODULES
 from distgrad.backend.device import CPU, to_device
@@ -259,6 +260,8 @@ def _encode(value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
     if type(value) in _DICTS.values():
         items = [[_plain_key(k, place), _encode(v, f"{join}{k}", arrays)] for k, v in value.items()]
         return {type(value).__name__: items}
+    if type(value) is Shape:
+        value = tuple(value)
     if type(value) in (list, tuple):
         return {type(value).__name__: [_encode(v, f"{join}{i}", arrays) for i, v in enumerate(value)]}
     raise DTypeError(

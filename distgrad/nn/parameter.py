@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 from distgrad.autograd.creation import zeros
+from distgrad.autograd.porting import Shape
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import ARRAY_MODULES
 from distgrad.backend.device import to_device
@@ -71,7 +72,7 @@ class _Uninitialized(Tensor):
     _initialized: type[Tensor]
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> Shape:
         """Not known yet."""
         raise ShapeError(
             f"{type(self).__name__}: the shape is not known yet; call the module once on a batch, before it "

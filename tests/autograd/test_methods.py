@@ -3,6 +3,7 @@
 import ast
 import copy
 import inspect
+import math
 import operator
 import pickle
 from pathlib import Path
@@ -383,3 +384,28 @@ def test_a_method_takes_a_dtype_in_any_form(dtype):
         x.to(dtype),
     ):
         assert y.dtype == np.float64
+
+
+def test_a_shape_is_a_tuple_whose_parts_and_sums_are_shapes():
+    x = dg.ones((2, 3, 4))
+    assert x.shape == (2, 3, 4) == x.size() == tuple(x.shape)
+    assert hash(x.shape) == hash((2, 3, 4))
+    assert {(2, 3, 4): 1}[x.shape] == 1
+    assert repr(x.shape) == "(2, 3, 4)"
+    for part, expected in (
+        (x.shape[1:], (3, 4)),
+        (x.shape[:-1] + (5,), (2, 3, 5)),
+        (x.size()[::-1], (4, 3, 2)),
+    ):
+        assert type(part) is type(x.shape)
+        assert part == expected
+        assert part.numel() == math.prod(expected)
+    assert x.shape.numel() == x.numel() == 24
+    assert x.shape[-1] == 4
+    assert type(x.shape[0]) is int
+    assert dg.ones(()).shape.numel() == 1
+    assert x.reshape(x.shape[:1] + (-1,)).shape == (2, 12)
+    assert dg.zeros(x.shape[1:]).shape == np.zeros(x.shape[1:]).shape == (3, 4)
+    assert pickle.loads(pickle.dumps(x.shape)) == copy.deepcopy(x.shape) == (2, 3, 4)
+    with pytest.raises(TypeError):
+        x.shape + [1]

@@ -257,3 +257,10 @@ def test_arguments_of_pytorch_that_are_not_needed(tmp_path, argument):
 def test_metadata_must_leave_our_names_alone(tmp_path):
     with pytest.raises(ValueError, match=r"distgrad\.tree"):
         save({}, tmp_path / "f", {"distgrad.tree": "x"})
+
+
+def test_a_shape_comes_back_as_the_tuple_that_it_is(tmp_path):
+    x = dg.ones((2, 3))
+    dg.save({"shape": x.shape, "x": x}, tmp_path / "file")
+    found = dg.load(tmp_path / "file")["shape"]
+    assert (type(found), found) == (tuple, (2, 3))

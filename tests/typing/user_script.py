@@ -56,6 +56,8 @@ def compute() -> None:
     assert_type(dg.exp(np.ones(3)), dg.Tensor)
     assert_type(dg.float32.itemsize, int)
     assert_type(x[0].reshape(-1).mean(), dg.Tensor)
+    assert_type(x.shape[1:].numel(), int)
+    assert_type(dg.sum(x, 0), dg.Tensor)
     assert_type(F.relu(x), dg.Tensor)
     assert_type(F.softmax(x, dim=-1), dg.Tensor)
     assert_type(dg.scaled_dot_product_attention(x, x, x, is_causal=True), dg.Tensor)

@@ -27,16 +27,16 @@ def _causal_bias(rows: int, columns: int, dtype: np.dtype[Any]) -> np.ndarray:
     return bias
 
 
-def _check(query: Array, key: Array, value: Array, enable_gqa: bool) -> None:
-    shapes = f"query {list(query.shape)}, key {list(key.shape)}, value {list(value.shape)}"
-    if min(len(x.shape) for x in (query, key, value)) < 2:
+def _check(query: Shape, key: Shape, value: Shape, enable_gqa: bool) -> None:
+    shapes = f"query {list(query)}, key {list(key)}, value {list(value)}"
+    if min(len(query), len(key), len(value)) < 2:
         raise ShapeError(f"scaled_dot_product_attention: expected [..., length, features], got {shapes}")
-    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
+    if query[-1] != key[-1] or key[-2] != value[-2]:
         raise ShapeError(
             "scaled_dot_product_attention: query and key need the same features, key and value the same "
             f"length; got {shapes}"
         )
-    if enable_gqa and (len(query.shape) < 3 or query.shape[-3] % key.shape[-3]):
+    if enable_gqa and (len(query) < 3 or query[-3] % key[-3]):
         raise ShapeError(
             f"scaled_dot_product_attention: the query's heads must be a multiple of the key's; got {shapes}"
         )
@@ -234,16 +234,17 @@ def scaled_dot_product_attention(
     Returns:
         ``[..., H, L, Ev]``.
     """
-    _check(query, key, value, enable_gqa)
+    rows, columns, values = tuple(query.shape), tuple(key.shape), tuple(value.shape)
+    _check(rows, columns, values, enable_gqa)
     if is_causal and attn_mask is not None:
         raise OptionError("scaled_dot_product_attention: give either attn_mask or is_causal, not both")
-    shape = (*query.shape[:-1], value.shape[-1])
+    shape = (*rows[:-1], values[-1])
     if enable_gqa:
-        heads = key.shape[-3]
+        heads = columns[-3]
         query, key, value = (_grouped(xp, x, heads) for x in (query, key, value))
         attn_mask = _grouped_mask(xp, attn_mask, heads)
-    scale = 1.0 / math.sqrt(query.shape[-1] or 1) if scale is None else scale
-    if attn_mask is None and not dropout_p and key.shape[-2]:
+    scale = 1.0 / math.sqrt(rows[-1] or 1) if scale is None else scale
+    if attn_mask is None and not dropout_p and columns[-2]:
         y = xp.attention(query, key, value, scale=scale, is_causal=is_causal)
         return xp.reshape(y, shape) if enable_gqa else y
     weights = xp.attention_weights(query, key, attn_mask=attn_mask, is_causal=is_causal, scale=scale)

@@ -134,11 +134,10 @@ def _sizes(terms: list[Term]) -> dict[str | int, int]:
 
 def _without_broadcast(xp: Any, x: Array, labels: Labels, sizes: dict[str | int, int]) -> Term:
     """Drop axes of length 1 whose label is longer elsewhere."""
-    places = [i for i, label in enumerate(labels) if x.shape[i] != sizes[label]]
-    if not places:
+    kept = [(label, n) for label, n in zip(labels, x.shape, strict=True) if n == sizes[label]]
+    if len(kept) == len(labels):
         return x, labels
-    kept = [i for i in range(len(labels)) if i not in places]
-    return xp.reshape(x, tuple(x.shape[i] for i in kept)), tuple(labels[i] for i in kept)
+    return xp.reshape(x, tuple(n for _, n in kept)), tuple(label for label, _ in kept)
 
 
 def _diagonal(xp: Any, x: Array, labels: Labels) -> Term:
