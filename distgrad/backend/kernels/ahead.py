@@ -112,9 +112,10 @@ def compile_now(work: list[tuple[str, str]], rare: bool = False, level: str | No
 def _end() -> None:
     """Let the service go with this process."""
     if _service is not None:
-        _close(_service)
-        _service.kill()
-        _service.wait()
+        _close(_service)  # which ends it too, where this process may no longer kill it
+        with contextlib.suppress(OSError):
+            _service.kill()
+            _service.wait()
 
 
 def _forget() -> None:

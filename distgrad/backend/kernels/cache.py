@@ -109,7 +109,7 @@ def _given(path: Path) -> bool:
     """Make the folder that the user named; whether it can be written. Whose it is, the user knows."""
     with contextlib.suppress(OSError):
         path.mkdir(parents=True, exist_ok=True)
-    return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
+    return os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)  # pathlib raises in others' folders
 
 
 def _named_folders() -> list[Path]:
@@ -157,7 +157,7 @@ def _folders(module: str) -> list[Path]:
         digest.update((_SOURCES / f"{name}.py").read_bytes())
     shared, own = env.read().kernel_cache, cache_folder()
     found = [Path(shared).expanduser()] if shared is not None else []
-    found = [path for path in (*found, SHIPPED) if path != own and path.is_dir()]
+    found = [path for path in (*found, SHIPPED) if path != own and os.path.isdir(path)]
     found += [own] if own is not None else []
     folders = [path / f"{module}-{digest.hexdigest()[:16]}" for path in found]
     with contextlib.suppress(OSError):  # there is none yet, or it is another's
@@ -186,7 +186,7 @@ def _make(folder: Path) -> None:
 def find(name: str) -> Path | None:
     """Where the file of that name, which begins with its module's, lies."""
     folders = _folders(name.partition(".")[0])
-    return next((folder / name for folder in folders if (folder / name).exists()), None)
+    return next((folder / name for folder in folders if os.path.exists(folder / name)), None)
 
 
 def read(name: str) -> bytes | None:

@@ -1,0 +1,212 @@
+"""Kernels are compiled in advance, found by everybody, and a job that compiles is no hang."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from distgrad import warm
+from distgrad.backend.kernels import ahead, cache
+from distgrad.backend.kernels.entries import missing
+from distgrad.backend.kernels.table import jobs
+
+ROOT = Path(__file__).parents[1]
+TRAIN = """
+import hashlib, sys
+import numpy as np
+import distgrad as dg
+from distgrad.nn import functional as F
+comm = dg.comm.init()
+dg.manual_seed(0)
+net = dg.nn.Sequential(dg.nn.Linear(64, 64), dg.nn.LayerNorm(64), dg.nn.GELU(), dg.nn.Linear(64, 10))
+ddp = dg.parallel.DistributedDataParallel(net)
+optimizer = dg.optim.AdamW(net.parameters())
+for step in range(3):
+    print("step", step, flush=True)
+    rng = np.random.default_rng([comm.rank, step])
+    optimizer.zero_grad()
+    x, y = dg.asarray(rng.random((64, 64), "f")), dg.asarray(rng.integers(0, 10, 64))
+    F.cross_entropy(ddp(x), y).backward()
+    optimizer.step()
+bits = b"".join(p.detach().numpy().tobytes() for p in net.parameters())
+print("bits " + hashlib.sha256(bits).hexdigest())
+"""
+SLOW = """
+import time
+import numpy as np
+import distgrad as dg
+from distgrad.backend.kernels import cache
+comm = dg.comm.init()
+comm.barrier()
+if comm.rank == 1:
+    with cache.compiling("one"):
+        time.sleep(12)
+print("sum", comm.all_reduce(np.ones(4)).sum())
+"""
+DEAF = "from distgrad.backend.kernels import cache\ncache._count = lambda change: None\n"
+COMPILING = r"distgrad: compiling \d+ kernels?, once on this machine \(about \d+ s\)"
+
+
+def environment(cache_home, **variables):
+    left_out = {"NUMBA_CACHE_DIR", "DISTGRAD_CACHE"}
+    return {k: v for k, v in os.environ.items() if k not in left_out} | {
+        "XDG_CACHE_HOME": str(cache_home),
+        **variables,
+    }
+
+
+def command(*arguments, cache_home, **variables):
+    return subprocess.run(
+        [sys.executable, "-m", "distgrad", *map(str, arguments)],
+        env=environment(cache_home, **variables),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+@pytest.fixture
+def script(tmp_path):
+    file = tmp_path / "train.py"
+    file.write_text(TRAIN)
+    return file
+
+
+@pytest.mark.timeout(400)
+def test_a_script_is_warmed_by_a_step_and_its_job_compiles_nothing_and_has_the_same_bits(script, tmp_path):
+    cold = command("run", "-n", 2, script, cache_home=tmp_path / "cold")
+    assert cold.returncode == 0, cold.stdout + cold.stderr
+    assert len(re.findall(COMPILING, cold.stderr)) >= 1, cold.stderr
+    done = command("warm", script, cache_home=tmp_path / "warm")
+    assert done.returncode == 0, done.stderr
+    assert f"{script} was stopped after its first step; its kernels lie in {tmp_path / 'warm'}" in done.stdout
+    assert "step 1" not in done.stdout
+    warmed = command("run", "-n", 2, script, cache_home=tmp_path / "warm")
+    assert warmed.returncode == 0, warmed.stderr
+    assert "compiling" not in warmed.stderr
+    assert re.findall(r"bits \w+", warmed.stdout) == re.findall(r"bits \w+", cold.stdout)
+    assert warmed.stdout.count("bits ") == 2
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(("first", "code"), [("", 0), (DEAF, 1)], ids=["told", "not told"])
+def test_a_job_that_compiles_is_no_hang(first, code, script, tmp_path):
+    """Rank 1 compiles for 12 s, and rank 0 waits for it, under a limit of 5 s."""
+    script.write_text(first + SLOW)
+    done = command("run", "-n", 2, "--hang-after", 5, script, cache_home=tmp_path / "cache")
+    assert (done.returncode != 0) == bool(code), done.stdout + done.stderr
+    assert ("never arrived" in done.stderr) == bool(code), done.stderr  # the planted fault is found
+
+
+def test_all_kernels_are_compiled_for_a_level_or_for_this_processor(tmp_path, monkeypatch):
+    few = [("softmax.softmax", "f"), ("activation.sigmoid", "f")]
+    monkeypatch.setattr(warm, "jobs", lambda: few)
+    monkeypatch.setattr(cache, "SHARED", "activation.sigmoid")
+    monkeypatch.setenv("DISTGRAD_CACHE", str(tmp_path))
+    for function in (cache.cache_folder, cache._folders):
+        function.cache_clear()
+    try:
+        for levels in (cache.levels()[:1], ()):
+            assert "all kernels of 3 operations" in warm.warm_all(levels)
+            assert missing(few, rare=True) == set()
+            assert all(cache.is_compiled(*each) for each in few)
+        assert "x86-64" in warm.warm_all(("x86-64-v3",))
+    finally:
+        for function in (cache.cache_folder, cache._folders):
+            function.cache_clear()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_warm_all_leaves_nothing_to_be_compiled(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "distgrad", "warm", "--all"],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert str(tmp_path) in done.stdout
+    look = "from distgrad.backend.kernels import entries, table; "
+    look += "print(len(entries.missing(table.jobs(), rare=True)))"
+    found = subprocess.run(
+        [sys.executable, "-c", look], env=environment(tmp_path), capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "0"
+    assert len(jobs()) > 50
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "give --all or a script"),
+        (["--all", __file__], "give --all or a script"),
+        (["--level", "x86-64-v3", __file__], "--level goes with --all"),
+        (["--all", "--level", "x86-64-v9"], "'x86-64-v9' is not one of"),
+    ],
+)
+def test_a_wrong_command_is_one_line(arguments, said, tmp_path):
+    done = command("warm", *arguments, cache_home=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+USER = """
+import os, sys
+import numpy as np
+import distgrad as dg
+from distgrad.backend.kernels import cache, softmax
+user = int(sys.argv[1])
+if user:  # who may perhaps not read this Python, all of which must be loaded by now
+    dg.softmax(dg.asarray(np.ones((64, 64))))
+    dg.silu(dg.asarray(np.ones((64, 64), np.float32)))
+    for function in (cache.cache_folder, cache._folders):
+        function.cache_clear()
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+dg.softmax(dg.asarray(np.ones((64, 64), np.float32)))
+print(sum(softmax._softmax.stats.cache_misses.values()), cache.cache_folder())
+"""
+
+
+@pytest.fixture
+def public():
+    """A folder that all users may look into, as they may not into pytest's own."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be several users")
+def test_a_folder_that_can_only_be_read_serves_several_users(public):
+    folder = public
+    shared, found = folder / "shared", []
+    for user in (0, 54321, 54322):
+        home = folder / f"home{user}"
+        home.mkdir()
+        os.chown(home, user, user)
+        done = subprocess.run(
+            [sys.executable, "-c", USER, str(user)],
+            env=environment(home, DISTGRAD_CACHE=str(shared)),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        misses, _, own = done.stdout.strip().partition(" ")
+        found.append((int(misses), own == str(shared)))
+    assert found == [(1, True), (0, False), (0, False)]  # root fills it, and the others only read
+    assert {path.stat().st_uid for path in shared.rglob("*")} == {0}
+
+
+def test_compiling_nothing_is_done_at_once():
+    ahead.compile_now([])
