@@ -49,6 +49,8 @@ GUESTS = {
     "cupy_backends": r"distgrad\.backend\.cublas",
     "cupyx": r"distgrad\.backend\.cupy",
     "ml_dtypes": r"distgrad\.autograd\.casting",
+    "PIL": r"distgrad\.torch\.vision\.images",
+    "tensorboardX": r"distgrad\.torch\.tensorboard",
     "pynccl": r"distgrad\.comm\.libnccl",
     "distgrad_command": r"distgrad\.__init__",  # the launcher, when Python was started for it
     "numba": r"distgrad\.backend\.kernels\..*",

@@ -335,7 +335,7 @@ def _record_source(record: Primitive, template: str, values: str = "") -> str:
         if name == "y" and record.outputs != 1:
             versions.append("*[(each._version, each._version[0]) for each in outs]")
         elif name == "y":
-            versions.append("(out._version, out._version[0])")
+            versions.append(f"(out._version, out._version[0]) if {needed} else None")
         elif name in record.inputs and record.variadic:
             versions.append(f"*[(cell, cell[0]) for cell in c_{name}]")
         elif name in record.inputs:

@@ -23,7 +23,7 @@ from distgrad.data.sampler import (
     check_batch_size,
 )
 from distgrad.data.worker import Payload
-from distgrad.data.worker_pool import WorkerPool
+from distgrad.data.worker_pool import WorkerPool, runs_unguarded
 from distgrad.names.lacking import unexpected
 from distgrad.trace import span
 from distgrad.tracebacks import warn_once
@@ -312,7 +312,7 @@ class DataLoader(Generic[Batch_co]):
         return self._made(islice(iter(self.batch_sampler), skip, None), seed, first)
 
     def _made(self, tasks: Iterator[Any], seed: int, first: int) -> Iterator[Any]:
-        if self.num_workers:
+        if self.num_workers and not (_guard_is_optional and _told_of_guard()):
             yield from self._made_by_workers(tasks, seed, first)
         elif isinstance(self.dataset, IterableDataset):
             samples = iter(self.dataset)
@@ -366,6 +366,26 @@ def _check_order(
         )
     if sampler is not None and shuffle:
         raise ValueError("DataLoader: sampler decides on the order; pass it or shuffle=True, not both")
+
+
+def need_no_guard() -> None:
+    """Let programs without a main guard, which workers would run again, make their batches themselves."""
+    global _guard_is_optional
+    _guard_is_optional = True
+
+
+_guard_is_optional = False
+
+
+def _told_of_guard() -> bool:
+    if runs_unguarded():
+        warn_once(
+            "main guard",
+            "DataLoader: the program has no `if __name__ == '__main__':`, so workers would run it again; "
+            "batches are made in this process",
+        )
+        return True
+    return False
 
 
 def _check_workers(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
+import linecache
 import pickle
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from multiprocessing import Pipe, process
 from multiprocessing.connection import Connection
+from types import FrameType
 from typing import Any
 
 from distgrad import env
@@ -19,10 +22,31 @@ from distgrad.data.worker import Payload, Start, describe_main
 from distgrad.errors import WorkerError
 from distgrad.launch.exit_codes import explain
 
-__all__ = ["WorkerPool"]
+__all__ = ["WorkerPool", "runs_unguarded"]
 
 _EXIT_S = 1.0  # for a worker to end by itself once its connection is closed
 _COMMAND = "import sys; sys.path[:] = {path!r}; from distgrad.data.worker import main; main({descriptor})"
+
+
+def runs_unguarded() -> bool:
+    """Whether the program's own module is being run outside of ``if __name__ == "__main__":``.
+
+    Workers import that module, and would come to the same line.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__") == "__main__":
+            break
+        frame = frame.f_back
+    if frame is None:
+        return False
+    line, text = frame.f_lineno, "".join(linecache.getlines(frame.f_code.co_filename))
+    guards = [
+        each
+        for each in ast.parse(text).body
+        if isinstance(each, ast.If) and "__name__" in ast.unparse(each.test)
+    ]
+    return bool(text) and not any(each.lineno <= line <= (each.end_lineno or 0) for each in guards)
 
 
 class WorkerPool:

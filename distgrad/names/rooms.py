@@ -154,6 +154,8 @@ PLACES = {
     "utils.data.sampler": ("distgrad.data",),
     "utils.data.distributed": (f"{_RANKS}.sampler",),
     "utils.checkpoint": ("distgrad.autograd",),
+    "utils.tensorboard": ("distgrad.torch.tensorboard",),
+    "utils.tensorboard.writer": ("distgrad.torch.tensorboard",),
     "utils.hooks": ("distgrad.autograd.tensor",),
     "autograd": ("distgrad.torch.derivatives:grad", "distgrad.autograd", "distgrad.torch.derivatives"),
     "autograd.functional": ("distgrad.torch.derivatives", "distgrad.func"),

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from distgrad.data.loader import need_no_guard
 from distgrad.errors import OptionError
 from distgrad.names.absent import ABSENT
 
@@ -91,6 +92,7 @@ def run(arguments: list[str]) -> None:
         raise OptionError(
             "python -m distgrad.torch: expected a program, as in: train.py ARGS, or -m module ARGS"
         )
+    need_no_guard()
     os.environ.update(environment(dict(os.environ)))
     sys.path[:] = [FRONT, *(each for each in sys.path if each != FRONT)]
     for name in [each for each in sys.modules if each.partition(".")[0] in _ANSWERS]:

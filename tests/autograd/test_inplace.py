@@ -279,3 +279,13 @@ def test_many_views_of_one_tensor_are_forgotten():
     for _ in range(1000):
         base[1:]
     assert len(base._aliases._references) < 20
+
+
+@pytest.mark.parametrize("operation", [lambda x: x / 2.0, lambda x: x / dg.ones(3), lambda x: x**2.0])
+def test_a_result_that_only_another_input_s_gradient_needs_may_change(operation):
+    x = dg.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    y = operation(x)
+    expected = dg.autograd.grad(operation(x).sum(), [x])[0].tolist()
+    y[1] = 0.0
+    y.sum().backward()
+    assert x.grad.tolist() == [expected[0], 0.0, expected[2]]

@@ -62,7 +62,7 @@ REPOSITORIES = {
 _GAN, _TUTORIAL = "PyTorch-GAN/implementations", "pytorch-tutorial/tutorials"
 _SMALL_GPT = (
     "config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=1 --log_interval=1 "
-    "--dropout=0 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 "
+    "--dropout=0.0 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 "
     "--max_iters=30 --dtype=float32"
 )
 _RL = "--total-timesteps 5000 --learning-starts 200"

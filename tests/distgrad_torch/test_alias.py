@@ -115,3 +115,16 @@ def test_no_program_is_an_error(tmp_path, arguments):
     assert done.returncode == 1
     assert "python -m distgrad.torch: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_program_without_a_main_guard_makes_its_batches_itself_and_says_so(tmp_path):
+    (tmp_path / "train.py").write_text(
+        "import torch\n"
+        "from torch.utils.data import DataLoader, TensorDataset\n"
+        "data = TensorDataset(torch.arange(6))\n"
+        "for (x,) in DataLoader(data, batch_size=3, num_workers=2):\n"
+        "    print(x.tolist())\n"
+    )
+    done = run(["-m", "distgrad.torch", "train.py"], tmp_path)
+    assert (done.returncode, done.stdout) == (0, "[0, 1, 2]\n[3, 4, 5]\n")
+    assert "has no `if __name__ == '__main__':`" in done.stderr

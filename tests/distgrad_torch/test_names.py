@@ -186,3 +186,16 @@ def test_the_type_of_tensors_makes_them_of_numbers_and_lengths(torch):
 
     assert issubclass(Mine, torch.Tensor)
     assert Mine(np.ones(2)).sum().item() == 2.0
+
+
+def test_a_summary_writer_takes_tensors_and_says_what_it_needs(torch, tmp_path, monkeypatch):
+    writers = importlib.import_module("distgrad.torch.utils.tensorboard")
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(dg.errors.MissingDependencyError, match="pip install tensorboardX"):
+        writers.SummaryWriter(tmp_path)
+    monkeypatch.undo()
+    pytest.importorskip("tensorboardX", reason="summaries need tensorboardX")
+    with writers.SummaryWriter(log_dir=tmp_path) as writer:
+        writer.add_scalar("loss", torch.tensor(0.5), 1)
+        writer.add_histogram("weights", torch.ones(3), 1)
+    assert any(path.name.startswith("events") for path in tmp_path.iterdir())

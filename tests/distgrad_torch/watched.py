@@ -61,6 +61,7 @@ def watch_ours():
         integers(low, high, shape)
     ).astype(dtype)
     Generator.permutation = lambda self, n: permutation(n)
+    importlib.import_module("distgrad.data.sampler")._ROUND = 32  # as many as PyTorch draws at once
 
 
 def watch_theirs():
@@ -160,6 +161,23 @@ def wrap(kind):
     kind.__init__ = init
 
 
+def seed_environments():
+    """Environments of gymnasium draw the same numbers."""
+    try:
+        gymnasium = importlib.import_module("gymnasium")
+    except ModuleNotFoundError:
+        return
+    make = gymnasium.make
+
+    def seeded(*args, **options):
+        made = make(*args, **options)
+        made.reset(seed=0)
+        made.action_space.seed(0)
+        return made
+
+    gymnasium.make = seeded
+
+
 def watch_losses(limit):
     """Note every loss that backward starts from, and stop after some."""
     backward = torch.Tensor.backward
@@ -185,6 +203,7 @@ def main():
     if os.environ.get("WATCHED_OTHER_KERNELS"):
         torch.backends.mkldnn.enabled = False
     without_dropout()
+    seed_environments()
     watch_losses(limit)
     error = None
     try:
