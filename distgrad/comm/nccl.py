@@ -123,6 +123,17 @@ class NcclCommunicator(NcclVerbs):
         """The same ranks, for arrays on the host."""
         return self._host
 
+    @property
+    def mpi(self) -> Any:
+        """The same ranks' communicator of mpi4py, for messages of the program's own.
+
+        Collective: as that of ``host``; blocks: likewise.
+
+        Raises:
+            CommError: these ranks are not MPI's.
+        """
+        return self._host.mpi
+
     def _join(self, unique_id: bytes) -> Link:
         """NCCL's own start, which waits in C for all ranks, with a deadline."""
         outcome: list[Any] = []
