@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 try:
     import click
@@ -103,8 +105,6 @@ _TEMPLATES = {
 @click.option("-o", "--output", type=click.Path(dir_okay=False), help="Write it to this file, a new one.")
 def template(system: str, output: str | None) -> None:
     """Print a job script for a batch system, to be adapted: distgrad template slurm > job.sbatch."""
-    from pathlib import Path
-
     from distgrad.launch.entry import __file__ as beside
 
     text = Path(beside).with_name("templates").joinpath(_TEMPLATES[system]).read_text()
@@ -118,6 +118,66 @@ def template(system: str, output: str | None) -> None:
         raise click.ClickException(
             f"template: {output} cannot be written ({error}); name a new file"
         ) from error
+
+
+@main.group()
+def checkpoint() -> None:
+    """Look at the checkpoints that a job has saved: ls, show, verify, consolidate."""
+
+
+def _report(lines: Iterable[str]) -> None:
+    from distgrad.errors import DataError, OptionError
+
+    try:
+        for line in lines:
+            click.echo(line)
+    except (DataError, OptionError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+_PATH = click.argument("path", type=click.Path(exists=True, file_okay=False, path_type=Path))
+
+
+@checkpoint.command()
+@_PATH
+def ls(path: Path) -> None:
+    """List the checkpoints in a folder: bytes, ranks, time, metric."""
+    from distgrad.checkpoint.commands import listed
+
+    _report(listed(path))
+
+
+@checkpoint.command()
+@_PATH
+def show(path: Path) -> None:
+    """Show what a checkpoint, or the newest in a folder, holds."""
+    from distgrad.checkpoint.commands import shown
+
+    _report(shown(path))
+
+
+@checkpoint.command()
+@_PATH
+def verify(path: Path) -> None:
+    """Compare the digests of all arrays; an error names the first that differs."""
+    from distgrad.checkpoint.commands import verified
+
+    _report(verified(path))
+
+
+@checkpoint.command("consolidate")
+@_PATH
+@click.argument("output", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--only", help="The name of one object, whose arrays keep their own names: model.")
+def consolidate_(path: Path, output: Path, only: str | None) -> None:
+    """Write a checkpoint, or one object of it, to one safetensors file that other programs read."""
+    from distgrad.checkpoint.commands import consolidate
+
+    def run() -> Iterator[str]:
+        consolidate(path, output, only)
+        yield f"{output}: {output.stat().st_size} bytes"
+
+    _report(run())
 
 
 @main.command()

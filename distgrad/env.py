@@ -46,6 +46,8 @@ class Environment:
         numba_cache: ``NUMBA_CACHE_DIR``, where Numba keeps compiled kernels, if it is to be elsewhere.
         kernel_cache: ``DISTGRAD_CACHE``, a folder of compiled kernels that others may share.
         processor: ``NUMBA_CPU_NAME``, the kind of processor that Numba compiles for, if it is not this one.
+        job_end_s: ``SLURM_JOB_END_TIME``, when Slurm will end the job, in seconds since 1970.
+        attempt: ``DISTGRAD_ATTEMPT``, how often the launcher had started the ranks before.
         no_color: ``NO_COLOR``, whether the user wants no colours (https://no-color.org).
     """
 
@@ -70,6 +72,8 @@ class Environment:
     numba_cache: str | None = None
     kernel_cache: str | None = None
     processor: str | None = None
+    job_end_s: float | None = None
+    attempt: int = 0
     no_color: bool = False
 
     @property
@@ -156,6 +160,8 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         numba_cache=variables.get("NUMBA_CACHE_DIR") or None,
         kernel_cache=variables.get("DISTGRAD_CACHE") or None,
         processor=variables.get("NUMBA_CPU_NAME") or None,
+        job_end_s=_number(variables, "SLURM_JOB_END_TIME"),
+        attempt=_number(variables, "DISTGRAD_ATTEMPT") or 0,
         no_color=bool(variables.get("NO_COLOR")),
     )
 

@@ -82,6 +82,7 @@ def main():
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--lr", type=float, default=3e-3, help="the highest, after a tenth of the steps")
+    parser.add_argument("--resume", metavar="FOLDER", help="save there, and go on from what is there")
     add_device_option(parser)
     args = parser.parse_args()
 
@@ -100,8 +101,14 @@ def main():
     optimizer = dg.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1)
     scheduler = OneCycleLR(optimizer, args.lr, args.steps, pct_start=0.1, cycle_momentum=False)
 
+    manager = dg.checkpoint.CheckpointManager(args.resume, every=100) if args.resume else None
+    first = 0
+    if manager is not None:
+        manager.add(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
+        first = manager.restore_latest() or 0
+
     losses, start = [], time.perf_counter()
-    for step, (x, y) in zip(range(1, args.steps + 1), loader, strict=False):
+    for step, (x, y) in zip(range(first + 1, args.steps + 1), loader, strict=False):
         optimizer.zero_grad()
         loss = cross_entropy(model(x.to(device)), y.to(device))
         loss.backward()
@@ -111,7 +118,11 @@ def main():
         if comm.rank == 0 and step % 100 == 0:
             seconds = time.perf_counter() - start
             print(f"{step} steps in {seconds:.0f} s: {np.mean(losses):.3f} nats a character", flush=True)
+        if manager is not None:
+            manager.step()
 
+    if manager is not None:
+        manager.close()
     test_loader = DataLoader(held_out, 32, sampler=DistributedSampler(held_out))
     held_out_loss = evaluate(gpt, test_loader, comm, device)
     if comm.rank == 0:

@@ -7,6 +7,7 @@ import contextlib
 import math
 import os
 import shlex
+import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +17,13 @@ from pathlib import Path
 from distgrad import env
 from distgrad.errors import LaunchError, MissingDependencyError
 
-from . import gpus, hosts, mpirun, plan, slurm, ssh, start
+from . import exit_codes, gpus, hosts, mpirun, plan, slurm, ssh, start
 from .delivery import deliver
 from .entry import __file__ as entry_file
 from .job import SIGNAL_GRACE_S, Options
 from .limits import allow_files
 from .logs import Console
+from .loop import STOPPING
 from .others import add_others, notes, ssh_command
 from .rank import usable_cores
 from .start import Starter
@@ -29,7 +31,8 @@ from .supervise import LAST_WORDS_S, Supervisor
 
 __all__ = ["main"]
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0  # before a restart, each twice as long as the one before
+#: Before a restart after an attempt without a step, but for the first; each twice the one before.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 _OWN_FILES = 20  # 16 were open at most
 
 
@@ -213,6 +216,35 @@ def _dry_run(job: _Job, given: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
+def _attempts(
+    job: _Job, options: argparse.Namespace, given: dict[str, str], console: Console, limits: Options
+) -> tuple[int, Supervisor, list[str]]:
+    """Run the job as often as is allowed; returns its code, the last supervisor, and why it was restarted."""
+    causes: list[str] = []
+    pause_s = 0.0
+    while True:
+        attempt = {
+            "DISTGRAD_ATTEMPT": str(len(causes)),
+            "DISTGRAD_ATTEMPT_CAUSE": causes[-1] if causes else "",
+        }
+        supervisor = Supervisor(job.specs, job.start, {**given, **attempt}, console, limits)
+        try:
+            code = supervisor.run(pause_s)
+        except OSError as error:
+            raise LaunchError(f"launch: the ranks could not be started: {error}") from error
+        saved = {rank.track.code for rank in supervisor.ranks} == {exit_codes.PREEMPTED}  # asked to end
+        code = exit_codes.PREEMPTED if saved else code
+        if supervisor.verdict is None or supervisor.stopped or saved or len(causes) == options.max_restarts:
+            return code, supervisor, causes
+        causes.append(supervisor.verdict.text.removeprefix("launch: "))
+        if len(causes) == 1 or any(rank.track.step for rank in supervisor.ranks):
+            pause_s = 0.0
+        else:
+            pause_s = min(2 * pause_s or FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        when = f"in {pause_s:g} s" if pause_s else "now"
+        console.say(f"launch: restart {len(causes)} of {options.max_restarts} {when}")
+
+
 def _run(job: _Job, options: argparse.Namespace, given: dict[str, str], console: Console) -> int:
     """Run the job, and run it anew after a failure as often as that is wanted."""
     limits = Options(
@@ -223,19 +255,11 @@ def _run(job: _Job, options: argparse.Namespace, given: dict[str, str], console:
         job.address,
         options.grace,
     )
-    causes: list[str] = []
-    pause_s = 0.0
-    while True:
-        supervisor = Supervisor(job.specs, job.start, given, console, limits)
-        try:
-            code = supervisor.run(pause_s)
-        except OSError as error:
-            raise LaunchError(f"launch: the ranks could not be started: {error}") from error
-        if supervisor.verdict is None or supervisor.stopped or len(causes) == options.max_restarts:
-            break
-        causes.append(supervisor.verdict.text.removeprefix("launch: "))
-        pause_s = min(2 * pause_s or FIRST_PAUSE_S, LONGEST_PAUSE_S)
-        console.say(f"launch: restart {len(causes)} of {options.max_restarts} in {pause_s:g} s")
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # but for the time that an attempt takes
+    try:
+        code, supervisor, causes = _attempts(job, options, given, console, limits)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     if causes:
         lines = [f"  {number}. {cause}" for number, cause in enumerate(causes, 1)]
         console.say("\n".join([f"launch: restarted {len(causes)} times, after", *lines, f"Exit code {code}"]))

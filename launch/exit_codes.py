@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 
-__all__ = ["exit_code", "explain"]
+__all__ = ["PREEMPTED", "exit_code", "explain"]
+
+PREEMPTED = 75  #: A job that was asked to end, and has saved where it stands: EX_TEMPFAIL of sysexits.h
 
 _REASONS = {
     signal.SIGKILL: "likely out of memory, or killed from outside",
@@ -25,7 +27,9 @@ def exit_code(status: int) -> int:
 
 
 def explain(code: int) -> str:
-    """What an exit code above 128 usually means, as ``NAME: reason``; empty for any other code."""
+    """What an exit code means, of a signal as ``NAME: reason``; empty where that is the program's affair."""
+    if code == PREEMPTED:
+        return "it has saved and is not done; start it again to go on"
     try:
         number = signal.Signals(code - 128)
     except ValueError:

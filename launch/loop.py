@@ -120,9 +120,11 @@ class Loop:
         caught = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
         handlers = {number: signal.signal(number, take) for number in caught}
         previous_wake = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, caught)  # between two loops they may wait
         try:
             yield
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             signal.set_wakeup_fd(previous_wake)
             for number, handler in handlers.items():
                 signal.signal(number, handler)

@@ -45,6 +45,7 @@ def test_page(page):
 
 def test_the_pages_that_there_are_to_be():
     expected = (
+        "checkpoints",
         "first-steps",
         "from-numpy",
         "from-pytorch",

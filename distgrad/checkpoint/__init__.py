@@ -1,5 +1,6 @@
 """State in files."""
 
 from distgrad.checkpoint.files import load, save
+from distgrad.checkpoint.manager import CheckpointManager
 
-__all__ = ["load", "save"]
+__all__ = ["CheckpointManager", "load", "save"]

@@ -17,18 +17,14 @@ import os
 import pickle
 import shutil
 import tempfile
-from collections import Counter, OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distgrad.autograd.casting import bfloat16, small_float
-from distgrad.autograd.porting import Shape
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.array_module import ARRAY_MODULES
-from distgrad.backend.device import CPU, to_device
+from distgrad.checkpoint.tree import decode, encode
 from distgrad.errors import DataError, DTypeError
 from distgrad.names.lacking import unexpected
 from distgrad.trace import span
@@ -38,13 +34,6 @@ __all__ = ["load", "save"]
 _PART = ".distgrad-part"  # ends the name of a folder in which a file is being written
 _TREE = "distgrad.tree"
 _DIGEST = "distgrad.sha256"
-_ARRAY = "$array"
-_SCALAR = "$scalar"
-_PLAIN = (str, int, float, bool, type(None))
-#: Kinds of dict, by their names in the tree.
-_DICTS: dict[str, Callable[..., Any]] = {"dict": dict, "OrderedDict": OrderedDict, "Counter": Counter}
-_NOT_A_NAME = "__metadata__"  # of an array, as the format uses it
-_DTYPES = "?bhilqBHILQefdE"
 
 
 def save(state: Any, path: str | os.PathLike[str], metadata: dict[str, str] | None = None) -> None:
@@ -67,7 +56,7 @@ def save(state: Any, path: str | os.PathLike[str], metadata: dict[str, str] | No
     """
     arrays: dict[str, np.ndarray] = {}
     try:
-        tree = _encode(state, "", arrays)
+        tree = encode(state, "", arrays)
     except RecursionError:
         raise DTypeError(
             "save: the state holds itself, or is nested too deeply; save a flatter one"
@@ -204,7 +193,7 @@ def _load_safetensors(path: Path) -> Any:
             "was written, take another copy"
         )
     try:
-        return _decode(json.loads(notes[_TREE]), arrays)
+        return decode(json.loads(notes[_TREE]), arrays.__getitem__)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"load: the header of {path} does not describe its arrays: {error!r}") from None
 
@@ -246,69 +235,3 @@ def _digest(arrays: dict[str, np.ndarray], notes: dict[str, str]) -> str:
         digest.update(f"{name} {array.dtype} {list(array.shape)};".encode())
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def _encode(value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
-    """The tree of a state as JSON has it; arrays go to ``arrays`` under their place."""
-    if isinstance(value, np.generic):
-        return {_SCALAR: _keep(np.asarray(value), place, arrays)}
-    if isinstance(value, Tensor) or value.__class__ in ARRAY_MODULES or type(value) is np.memmap:
-        return {_ARRAY: _keep(value._data if isinstance(value, Tensor) else value, place, arrays)}
-    if type(value) in _PLAIN:
-        return value
-    join = f"{place}." if place else ""
-    if type(value) in _DICTS.values():
-        items = [[_plain_key(k, place), _encode(v, f"{join}{k}", arrays)] for k, v in value.items()]
-        return {type(value).__name__: items}
-    if type(value) is Shape:
-        value = tuple(value)
-    if type(value) in (list, tuple):
-        return {type(value).__name__: [_encode(v, f"{join}{i}", arrays) for i, v in enumerate(value)]}
-    raise DTypeError(
-        f"save: {place or 'the state'} is a {type(value).__name__}; expected tensors, arrays, numbers and "
-        f"texts in dicts, lists and tuples{_remedy(value)}"
-    )
-
-
-def _remedy(value: Any) -> str:
-    """What to do about a subclass of something that can be saved."""
-    for base in (*_PLAIN[:3], list, tuple, dict, np.ndarray):
-        if isinstance(value, base):
-            convert = "numpy.asarray" if base is np.ndarray else base.__name__
-            return f"; it would come back as a plain {base.__name__}: pass {convert}(...) if that will do"
-    return ""
-
-
-def _keep(value: Any, place: str, arrays: dict[str, np.ndarray]) -> str:
-    """Put an array where it is written from; returns its name."""
-    array = np.asarray(to_device(value, CPU))
-    if array.dtype.char not in _DTYPES:
-        raise DTypeError(f"save: {place or 'the state'} is {array.dtype}, which the format does not hold")
-    name = place or "state"
-    while name in arrays or name == _NOT_A_NAME:  # keys with dots in them can lead to one place
-        name += "'"
-    # The format is in native order, and rows.
-    arrays[name] = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
-    return name
-
-
-def _plain_key(key: Any, place: str) -> Any:
-    if type(key) not in (str, int, bool):
-        raise DTypeError(
-            f"save: a key of {place or 'the state'} is {key!r}; expected a text or a whole number"
-        )
-    return key
-
-
-def _decode(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
-    if not isinstance(tree, dict):
-        return tree
-    ((kind, content),) = tree.items()
-    if kind == _ARRAY:
-        return Tensor(arrays[content])
-    if kind == _SCALAR:
-        return arrays[content][()]
-    if kind in _DICTS:
-        return _DICTS[kind]({key: _decode(value, arrays) for key, value in content})
-    values = [_decode(value, arrays) for value in content]
-    return {"list": list, "tuple": tuple}[kind](values)

@@ -17,7 +17,7 @@ one host, nothing to install) and ``mpi``.
 from typing import TYPE_CHECKING
 
 from distgrad.comm.base import Communicator
-from distgrad.comm.registry import BACKENDS, finalize, get_world, init, is_initialized
+from distgrad.comm.registry import BACKENDS, attempt, finalize, get_world, init, is_initialized
 from distgrad.comm.threads import Link, ThreadWorld
 from distgrad.comm.work import Work
 
@@ -30,6 +30,7 @@ __all__ = [
     "Link",
     "ThreadWorld",
     "Work",
+    "attempt",
     "finalize",
     "get_world",
     "init",

@@ -20,6 +20,7 @@ from distgrad.names.lacking import lacking
 
 __all__ = [
     "BACKENDS",
+    "attempt",
     "explain_name",
     "finalize",
     "get_world",
@@ -291,6 +292,14 @@ def _likely_cause(name: str, source: str) -> str:
         "the launcher is likely of another MPI than the library that mpi4py loads; start with the mpiexec "
         "beside this Python"
     )
+
+
+def attempt() -> int:
+    """How often the launcher had started this job's ranks before: 0, and more under ``--max-restarts``.
+
+    Collective: no; blocks: no.
+    """
+    return env.read().attempt
 
 
 def is_initialized() -> bool:

@@ -333,6 +333,11 @@ class Optimizer:
                     }
         return state
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether ranks own parts of its state."""
+        return self._states.is_sharded
+
     def state_dict(self, *, rank0_only: bool = False, sharded: bool = False) -> dict[str, Any]:
         """Options and state as PyTorch lays them out: parameters are numbered in the order of the groups.
 

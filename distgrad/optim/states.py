@@ -164,6 +164,11 @@ class States:
         found = {name: self._read(parameter, name, root) for name in self._shapes(parameter)}
         return {name: array for name, array in found.items() if array is not None}
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether ranks own parts of it."""
+        return any(self.home(parameter)[0].shares is not None for parameter in self._homes)
+
     def pieces(self, parameter: Tensor) -> dict[str, Any]:
         """What this rank owns of a parameter's state: flat copies, their starts, the wholes' shapes."""
         buffer, start, stop = self.home(parameter)

@@ -1,0 +1,165 @@
+"""What there is to save: what all ranks of a job have alike, and what each has alone.
+
+Parameters and moments are the same on every rank, or spread over them in pieces; each rank writes an equal
+share. Of running statistics and the like rank 0's count, as in training. Random generators, and what a hook
+remembers in arrays, are each rank's own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distgrad.backend.rng import default_generator
+from distgrad.checkpoint.layout import share
+from distgrad.checkpoint.pieces import Slice
+from distgrad.checkpoint.tree import decode, encode
+from distgrad.errors import StateDictError
+
+__all__ = ["Collected", "collect", "give_back", "random_state", "restore_random_state"]
+
+_EXTRA = "_extra_state"
+_START, _SHAPE = ".start", ".shape"  # beside a part of an array that is spread over the ranks
+
+
+class Collected(NamedTuple):
+    """What a rank contributes to a checkpoint.
+
+    Attributes:
+        tree: of what all ranks have alike.
+        own: the tree of what this rank has alone.
+        entries: dtype and shape of every array that this rank knows, by name.
+        slices: what this rank writes.
+    """
+
+    tree: dict[str, Any]
+    own: dict[str, Any]
+    entries: dict[str, tuple[np.dtype, tuple[int, ...]]]
+    slices: list[Slice]
+
+
+def collect(objects: Mapping[str, Any], rank: int, num_ranks: int) -> Collected:
+    """The state of objects with ``state_dict()``, and of dicts, as one rank saves it.
+
+    Collective: where a ``state_dict()`` is; blocks: then.
+    """
+    tree: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    alike: dict[str, np.ndarray] = {}
+    mine: dict[str, np.ndarray] = {}
+    parts: dict[str, tuple[tuple[int, ...], int]] = {}
+    equal: set[str] = set()
+    for name, each in objects.items():
+        state, left = _state_of(each)
+        spread = _take_parts(state, name, parts)
+        before = set(alike)
+        tree[name] = encode(state, name, alike)
+        equal |= _equal_names(name, each, set(alike) - before)
+        if spread:
+            mine.update({place: alike.pop(place) for place in parts if place in alike})
+        if left:
+            own[name] = encode(left, f"rank{rank}/{name}", mine)
+    own["$random"] = encode(random_state(), f"rank{rank}/$random", mine)
+    entries = {name: (array.dtype, array.shape) for name, array in (alike | mine).items()}
+    entries |= {name: (mine[name].dtype, shape) for name, (shape, _) in parts.items()}
+    divided = {name: array for name, array in alike.items() if name in equal}
+    ranges = share([array.nbytes for array in divided.values()], rank, num_ranks)
+    slices = []
+    for (name, array), (start, stop) in zip(divided.items(), ranges, strict=True):
+        first, last = start // array.itemsize, stop // array.itemsize
+        slices.append(Slice(name, first, array.reshape(-1)[first:last]))
+    if rank == 0:
+        slices += [Slice(name, 0, array.reshape(-1)) for name, array in alike.items() if name not in equal]
+    slices = [part for part in slices if part.data.size]
+    slices += [
+        Slice(name, parts[name][1] if name in parts else 0, array.reshape(-1))
+        for name, array in mine.items()
+        if array.size
+    ]
+    return Collected(tree, own, entries, slices)
+
+
+def _equal_names(name: str, each: Any, arrays: set[str]) -> set[str]:
+    """Those of an object's arrays that are the same on every rank by design: parameters and their state.
+
+    Of others (running statistics, a dict of the user's) rank 0's count.
+    """
+    if hasattr(each, "param_groups"):
+        return arrays
+    if hasattr(each, "named_parameters"):
+        return arrays & {f"{name}.{parameter}" for parameter, _ in each.named_parameters()}
+    return set()
+
+
+def _state_of(each: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An object's state, and beside it what a rank has alone: what a hook remembers in arrays."""
+    if isinstance(each, dict):
+        return dict(each), {}
+    state = dict(each.state_dict(sharded=True) if getattr(each, "is_sharded", False) else each.state_dict())
+    extra = [
+        key for key in state if isinstance(key, str) and key.endswith(_EXTRA) and _has_arrays(state[key])
+    ]
+    return state, {key: state.pop(key) for key in extra}
+
+
+def _has_arrays(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_arrays, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_has_arrays, value))
+    return hasattr(value, "dtype") and hasattr(value, "shape")
+
+
+def _take_parts(state: Any, place: str, parts: dict[str, tuple[tuple[int, ...], int]]) -> bool:
+    """Note which arrays in a state are parts of larger ones, and take what says so out of it."""
+    if not isinstance(state, dict):
+        return False
+    spread = False
+    for key in list(state):
+        if isinstance(key, str) and f"{key}{_START}" in state:
+            start, shape = state.pop(f"{key}{_START}"), state.pop(f"{key}{_SHAPE}")
+            parts[f"{place}.{key}"] = tuple(map(int, shape)), int(start)
+            spread = True
+        elif isinstance(state.get(key), dict):
+            state[key] = dict(state[key])
+            spread |= _take_parts(state[key], f"{place}.{key}", parts)
+    return spread
+
+
+def give_back(name: str, each: Any, state: dict[str, Any], strict: bool) -> None:
+    """Let an object go on from a state that :func:`collect` took of one like it.
+
+    Raises:
+        StateDictError: one that does not fit.
+    """
+    if isinstance(each, dict):
+        each.clear()
+        each.update(state)
+        return
+    options = {"strict": strict} if "strict" in inspect.signature(each.load_state_dict).parameters else {}
+    try:
+        each.load_state_dict(state, **options)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StateDictError(
+            f"checkpoint: the state of {name!r} does not fit a {type(each).__name__}: {error!r}; restore "
+            "with only=[…] to leave it out"
+        ) from error
+
+
+def random_state() -> dict[str, Any]:
+    """Where the random generators stand: distgrad's, NumPy's and Python's."""
+    numpy_state = np.random.get_state(legacy=False)  # noqa: NPY002
+    return {"distgrad": default_generator.get_state(), "numpy": numpy_state, "python": random.getstate()}
+
+
+def restore_random_state(tree: Any, array: Any) -> None:
+    """Let the random generators go on from a state that :func:`random_state` took."""
+    state = decode(tree, array)
+    default_generator.set_state(state["distgrad"])
+    random.setstate(state["python"])
+    state["numpy"]["state"]["key"] = np.asarray(state["numpy"]["state"]["key"]._data)
+    np.random.set_state(state["numpy"])  # noqa: NPY002

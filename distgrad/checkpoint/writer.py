@@ -1,0 +1,199 @@
+"""Writing a checkpoint while training goes on: a thread a rank, and files that the ranks meet by.
+
+Each rank writes its file, and then says so in ``rankN.json``; rank 0 waits for all of those, writes the
+manifest, and gives the folder its name. No message is sent, so nothing gets in the way of the collectives of
+training, and a rank that is killed at any moment leaves no checkpoint, or a whole one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distgrad.checkpoint.collect import Collected
+from distgrad.checkpoint.layout import (
+    MANIFEST,
+    Entry,
+    Manifest,
+    Piece,
+    dtype_name,
+    folder_name,
+    parse_dtype,
+    part_name,
+    rank_file,
+)
+from distgrad.checkpoint.pieces import Slice, write_file
+from distgrad.errors import DataError
+from distgrad.trace import span
+
+__all__ = ["Job", "Writer", "remove_parts", "staged"]
+
+_LOOK_S = 0.005
+
+
+class Job(NamedTuple):
+    """One save.
+
+    Attributes:
+        root: the folder that holds the checkpoints.
+        step: steps that were finished.
+        rank, num_ranks: of this process.
+        state: what this rank contributes.
+        notes: for the manifest.
+        done: called on rank 0 with the folder, once it has its name.
+    """
+
+    root: Path
+    step: int
+    rank: int
+    num_ranks: int
+    state: Collected
+    notes: dict[str, Any]
+    done: Callable[[Path], None]
+
+    @property
+    def part(self) -> Path:
+        """The folder while it is written."""
+        return self.root / part_name(self.step)
+
+
+def staged(slices: Sequence[Slice], buffer: np.ndarray) -> tuple[list[Slice], np.ndarray]:
+    """Copies of slices in one buffer, which grows if it must and is used again; and the buffer."""
+    total = sum(-(-part.data.nbytes // 64) * 64 for part in slices)
+    if buffer.nbytes < total:
+        buffer = np.empty(total, np.uint8)
+    found, place = [], 0
+    for part in slices:
+        copy = buffer[place : place + part.data.nbytes].view(part.data.dtype)
+        np.copyto(copy, part.data)
+        found.append(part._replace(data=copy))
+        place += -(-part.data.nbytes // 64) * 64
+    return found, buffer
+
+
+class Writer:
+    """Writes one checkpoint at a time in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._given_up = threading.Event()
+
+    def start(self, job: Job) -> None:
+        """Write ``job`` from now on; the one before must be over."""
+        self._given_up.clear()
+        self._thread = threading.Thread(
+            target=self._run, args=(job,), name="distgrad-checkpoint", daemon=True
+        )
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until nothing is being written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def give_up(self) -> None:
+        """Stop waiting for other ranks, one of which has failed."""
+        self._given_up.set()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether there is an error to be taken."""
+        return self._error is not None
+
+    def take_error(self) -> BaseException | None:
+        """What went wrong since the last call; None if nothing did."""
+        error, self._error = self._error, None
+        return error
+
+    def _run(self, job: Job) -> None:
+        try:
+            nbytes = sum(part.data.nbytes for part in job.state.slices)
+            with span("checkpoint.save", bytes=nbytes, path=str(job.part), step=job.step):
+                self._write(job)
+        except BaseException as error:
+            self._error = error
+            with contextlib.suppress(OSError):  # so that rank 0 does not wait for it
+                (job.part / f"rank{job.rank}.failed").write_text(str(error))
+
+    def _write(self, job: Job) -> None:
+        pieces = write_file(job.part / rank_file(job.rank), job.state.slices)
+        entries = {name: [dtype_name(dtype), shape] for name, (dtype, shape) in job.state.entries.items()}
+        said = {"pieces": pieces, "entries": entries, "own": job.state.own}
+        _write_text(job.part / f"rank{job.rank}.json", json.dumps(said))
+        if job.rank == 0:
+            _write_text(job.part / MANIFEST, self._merged(job, self._gather(job)).to_json())
+            for rank in range(job.num_ranks):
+                (job.part / f"rank{rank}.json").unlink()
+            _sync_folder(job.part)
+            final = job.root / folder_name(job.step)
+            if final.exists():  # the step was saved before, by a run that went on from an earlier one
+                shutil.rmtree(final)
+            job.part.rename(final)
+            _sync_folder(job.root)
+            job.done(final)
+
+    def _gather(self, job: Job) -> list[dict[str, Any]]:
+        """What the ranks said, once all have."""
+        found: dict[int, dict[str, Any]] = {}
+        while len(found) < job.num_ranks:
+            for rank in set(range(job.num_ranks)) - set(found):
+                with contextlib.suppress(FileNotFoundError):
+                    found[rank] = json.loads((job.part / f"rank{rank}.json").read_text())
+                with contextlib.suppress(FileNotFoundError):
+                    why = (job.part / f"rank{rank}.failed").read_text()
+                    raise DataError(f"checkpoint: rank {rank} could not write its part of {job.part}: {why}")
+            if self._given_up.is_set():
+                raise DataError(f"checkpoint: {job.part} was given up, since another rank could not write")
+            if len(found) < job.num_ranks:
+                time.sleep(_LOOK_S)
+        return [found[rank] for rank in range(job.num_ranks)]
+
+    def _merged(self, job: Job, said: list[dict[str, Any]]) -> Manifest:
+        pieces: dict[str, list[Piece]] = {}
+        entries: dict[str, tuple[str, tuple[int, ...]]] = {}
+        for each in said:
+            for name, found in each["pieces"].items():
+                pieces.setdefault(name, []).extend(Piece(*piece) for piece in found)
+            for name, (dtype, shape) in each["entries"].items():
+                entries[name] = dtype, tuple(shape)
+        arrays = {
+            name: Entry(parse_dtype(dtype), shape, tuple(sorted(pieces.get(name, []), key=lambda p: p.start)))
+            for name, (dtype, shape) in entries.items()
+        }
+        own = tuple(each["own"] for each in said)
+        return Manifest(job.step, job.num_ranks, job.state.tree, own, arrays, job.notes)
+
+
+def remove_parts(root: Path) -> None:
+    """Remove what a job that was killed while it wrote has left."""
+    for part in root.glob(".step-*.distgrad-part"):
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _write_text(path: Path, text: str) -> None:
+    """A small file, on the disk, whole or not at all."""
+    beside = path.with_name(f"{path.name}.new")
+    with open(beside, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
