@@ -5,6 +5,7 @@ Reductions, order, comparison and choice; where axes and memory are concerned se
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -463,3 +464,14 @@ def several(function: Callable[..., Any], tensors: Sequence[Any], *options: Any)
 def sequence(tensors: Sequence[Any]) -> Sequence[Any]:
     """The tensors, given one at a time or as one sequence."""
     return tensors[0] if len(tensors) == 1 and isinstance(tensors[0], tuple | list) else tensors
+
+
+def shared_in_place(tensor: Tensor) -> Tensor:
+    """The tensor, in memory that processes share which get it from here on."""
+    importlib.import_module("distgrad.autograd.sharing").share([tensor])  # loads multiprocessing
+    return tensor
+
+
+def lies_shared(tensor: Tensor) -> bool:
+    """Whether it lies in such memory."""
+    return bool(importlib.import_module("distgrad.autograd.sharing").is_shared(tensor))

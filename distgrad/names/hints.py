@@ -69,7 +69,6 @@ _FUNCTIONS = {
     "normal_": "nn.init.normal_(x)", "outer": "dg.linalg.outer(x, y)", "pinverse": "dg.linalg.pinv(x)",
     "ravel": "x.flatten()", "repeat_interleave": "x.repeat(n, axis=...)",
     "reshape_as": "x.reshape(y.shape)", "rsqrt": "1 / x.sqrt()", "select": "x[..., index]",
-    "share_memory_": "the shared memory that dg.data.DataLoader uses by itself",
     "short": "x.astype(dg.int16)", "stride": "x.numpy().strides", "sub": "x - y",
     "svd": "dg.linalg.svd(x)", "swapaxes": "x.moveaxis(a, b)", "swapdims": "x.moveaxis(a, b)", "t": "x.T",
     "take_along_dim": "x.take_along_axis(indices, axis=...)", "tensor_split": "x.split(sizes)",

@@ -16,7 +16,7 @@ from distgrad.backend.kernels.table import expect
 from distgrad.errors import DTypeError
 from distgrad.nn.hooks import Forward, Hook, Hooks, P, R_co
 from distgrad.nn.parameter import Buffer, Parameter, write
-from distgrad.nn.placing import convert, make_empty
+from distgrad.nn.placing import convert, make_empty, share_memory
 from distgrad.nn.state import EXTRA_STATE, IncompatibleKeys, load
 from distgrad.nn.text import bracketed, indented
 
@@ -208,6 +208,8 @@ class Module:
             remove_duplicate: show a parameter that stands in several places once only.
         """
         return self._named("_parameters", prefix, recurse, remove_duplicate)
+
+    share_memory = share_memory
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         """The parameters of this module and, if ``recurse``, all within, each once."""

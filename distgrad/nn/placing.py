@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -11,7 +12,9 @@ from distgrad.autograd.tensor import FLOATING, Tensor
 from distgrad.backend.device import Device, activated, to_device
 from distgrad.errors import GraphError
 
-__all__ = ["convert", "make_empty"]
+__all__ = ["convert", "make_empty", "share_memory"]
+
+M = TypeVar("M", bound=Any)  # a module
 
 
 def convert(tensors: Iterable[Tensor], dtype: np.dtype[Any] | None, device: Device | None) -> None:
@@ -55,3 +58,19 @@ def _refuse_flat(where: str, tensors: list[Tensor]) -> None:
             f"{where}: the gradients lie in a flat buffer; convert or move the module before it is wrapped, "
             "or given to an optimizer"
         )
+
+
+def share_memory(module: M) -> M:
+    """Move parameters and buffers into memory that is shared with processes which get the module.
+
+    They train the same parameters then, each with gradients of its own. Make optimizers behind it.
+
+    Raises:
+        DeviceError: a tensor on a GPU.
+    """
+    sharing = importlib.import_module("distgrad.autograd.sharing")  # loads multiprocessing
+    tensors = [*module.parameters(), *module.buffers()]
+    for kind in {type(each) for each in tensors}:
+        sharing.register(kind)
+    sharing.share(tensors)
+    return module

@@ -1,7 +1,7 @@
 """``torch.multiprocessing``: Python's, with ``spawn``; tensors go to other processes by value.
 
 PyTorch lays tensors that are sent through a queue into shared memory. Here they are copied, but for those
-that ``share_memory_`` has moved there.
+that ``share_memory_`` or ``Module.share_memory`` has moved there (``distgrad.autograd.sharing``).
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def init_process_group(
             raise CommError("init_process_group: backend 'nccl' needs a GPU, and none is here; take 'gloo'")
         options["device"] = device or "cuda"
     if not _has_world():
-        options |= _find_place(init_method, world_size, rank, store)
+        options |= _find_place(name, init_method, world_size, rank, store)
     if name == "mpi" and "address" not in options:
         options["backend"] = "mpi"
     comm = init(**options)
@@ -183,7 +183,9 @@ def _kind_of(backend: str | None) -> str:
     return name
 
 
-def _find_place(method: str | None, world_size: int, rank: int, store: Store | None) -> dict[str, Any]:
+def _find_place(
+    kind: str, method: str | None, world_size: int, rank: int, store: Store | None
+) -> dict[str, Any]:
     """What ``comm.init`` is to be told: nothing where the launcher knows better."""
     settings = env.read()
     if store is not None:
@@ -196,6 +198,8 @@ def _find_place(method: str | None, world_size: int, rank: int, store: Store | N
     world_size = int(query.get("world_size", [str(world_size)])[0])
     if _is_launched(settings, rank, world_size):
         return {}
+    if url.scheme == "env" and kind == "mpi" and not os.environ.get("RANK"):
+        return {}  # a program that was started alone is a world of one to MPI
     if url.scheme == "env":
         rank = _variable("RANK") if rank < 0 else rank
         world_size = _variable("WORLD_SIZE") if world_size < 0 else world_size
