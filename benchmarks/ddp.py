@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -57,7 +58,7 @@ Row = dict[str, Any]
 # A rank ----------------------------------------------------------------------------------------------------
 
 
-def distgrad_rank(task: Row) -> tuple[Callable[[], Any], Callable[[], Row]]:
+def distgrad_rank(task: Row, shard: str | None = None) -> tuple[Callable[[], Any], Callable[[], Row]]:
     """The step, and what is known of its communication."""
     import distgrad as dg
     from distgrad import script
@@ -66,7 +67,7 @@ def distgrad_rank(task: Row) -> tuple[Callable[[], Any], Callable[[], Row]]:
     models = []
 
     def wrap(model: Any) -> Any:
-        models.append(dg.parallel.DistributedDataParallel(model))
+        models.append(dg.parallel.DistributedDataParallel(model, shard=shard))
         return models[0]
 
     def account() -> Row:
@@ -108,7 +109,10 @@ def lone_rank(task: Row) -> tuple[Callable[[], Any], Callable[[], Row]]:
     return distgrad_step(task["workload"], 1, task["device"]), dict
 
 
-PROGRAMS = {"distgrad": distgrad_rank, "torch": torch_rank, "alone": lone_rank}
+PROGRAMS = {"distgrad": distgrad_rank, "torch": torch_rank, "alone": lone_rank, "none": distgrad_rank}
+PROGRAMS |= {  # for sharded.py
+    stage: functools.partial(distgrad_rank, shard=stage) for stage in ("optimizer", "gradients", "parameters")
+}
 CONTENDERS = ("distgrad", "torch", "alone", "apart")  # the last two are the same processes
 
 
@@ -158,7 +162,7 @@ class Ranks:
         variables["DDP_TASK"] = json.dumps({**task, "device": device})
         self._processes = [
             subprocess.Popen(
-                [sys.executable, __file__],
+                [sys.executable, str(Path(__file__).resolve())],
                 env={**variables, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

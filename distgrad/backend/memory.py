@@ -11,6 +11,7 @@ What kernels write on the host comes from :data:`host_memory`, so that memory ca
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["HostMemory", "host_memory", "keep_freed_memory", "release_pages"]
+__all__ = ["HostMemory", "host_memory", "keep_freed_memory", "release_freed_memory", "release_pages"]
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -39,6 +40,12 @@ def keep_freed_memory() -> bool:
         mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
         and mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD_BYTES)
     )
+
+
+def release_freed_memory() -> None:
+    """Give back what the C library keeps of freed memory, where it can; what comes next takes it anew."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def release_pages(array: np.ndarray) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from distgrad.autograd.flat import FlatBuffer
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, Device
+from distgrad.backend.memory import release_freed_memory
 from distgrad.comm.base import Communicator
 from distgrad.errors import DeviceError, StateDictError
 from distgrad.nn.module import Module
@@ -115,6 +116,7 @@ class ShardedStorage:
             buffers.append(buffer)
         if self._blocks is not None:
             self._blocks.attach(units)
+        release_freed_memory()  # where the parameters lay before
         return buffers
 
     def _divide(self, group: list[Tensor], cap_bytes: float) -> tuple[list[Tensor], list[range]]:
