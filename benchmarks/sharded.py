@@ -8,8 +8,8 @@
 **Bytes.** Fresh processes, of one thread each, meet over shared memory and train a GPT by AdamW on 32 tokens,
 so that activations are small. What counts is the mean over the ranks of the proportional share of memory
 (PSS, in which a page of two processes counts half in each) between a backward pass and the optimizer's
-step, when parameters, gradients and state are all there; less what the same process had after as many steps of
-one layer of the same width, once that was gone. ``formula`` is that of the paper for float32 parameters,
+step, when parameters, gradients and state are all there; less what the same process had after as many steps
+of one layer of the same width, once that was gone. ``formula`` is that of the paper for float32 parameters,
 gradients and two moments, and ``block`` one block, whose parameters and gradients may be under way.
 
 **Times.** The workload's own batch, each rank on a core of its own; the stages take turns, ``--rounds`` long.

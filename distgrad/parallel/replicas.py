@@ -118,7 +118,7 @@ def checksums(tensors: Sequence[Tensor]) -> NDArray[np.int64]:
         with activated(device) as xp:
             arrays = [xp.ascontiguousarray(tensor._data) for tensor in group]
             if device == CPU:
-                found[places] = [zlib.crc32(array.data) for array in arrays]
+                found[places] = [zlib.crc32(array.reshape(-1).view(np.uint8).data) for array in arrays]
             else:
                 sums = xp.stack([_checksum(xp, array) for array in arrays])
                 found[places] = to_device(sums, CPU).view(np.int64)
