@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distgrad.comm.meeting import SLOT_BYTES, Meeting, Question
-from distgrad.comm.neighbours import Neighbours
 from distgrad.comm.reduction import UFUNCS, is_narrow, reduce_arrays
 
 __all__ = ["HostGroup"]
@@ -31,28 +30,15 @@ _NOWHERE = np.zeros(4, np.int64)  # the place of arrays that lie in no arena
 class HostGroup(Meeting):
     """Ranks of one host that communicate: what a communicator does within the host."""
 
-    def __init__(
-        self,
-        neighbours: Neighbours,
-        ranks: Sequence[int],
-        name: str,
-        watch: Callable[[list[int], float], None],
-        computes: Callable[[], bool],
-    ) -> None:
-        super().__init__(neighbours, ranks, name, watch, computes)
-        self._views: dict[tuple[int, np.dtype], list[list[NDArray[Any]]]] = {}  # of both halves of the slots
+    @functools.cached_property
+    def _views(self) -> dict[tuple[int, np.dtype], list[list[NDArray[Any]]]]:
+        """Small arrays in both halves of the slots, by their size and dtype."""
+        return {}
 
     @staticmethod
     def _starts(length: int, step: int) -> range:
         """Where the pieces of an array begin; an empty one has a piece too, so that the ranks meet."""
         return range(0, max(length, 1), step)
-
-    def _bounds(self, x: NDArray[Any]) -> tuple[int, int]:
-        """This rank's slice of a flat array."""
-        step = _ALIGNMENT_BYTES // x.itemsize
-        lines = -(-x.size // step)
-        start, stop = (lines * rank // self.size * step for rank in (self.rank, self.rank + 1))
-        return min(start, x.size), min(stop, x.size)
 
     def _slices(self, x: NDArray[Any]) -> list[tuple[int, int]]:
         """Slices of a flat array, one a rank, as equal as whole cache lines can be."""
@@ -72,7 +58,7 @@ class HostGroup(Meeting):
         elif (everywhere := self._find_everywhere(x)) is None:
             self._reduce_pieces(x, op)
         else:
-            start, stop = self._bounds(x)
+            start, stop = self._slices(x)[self.rank]
             arrays = [array[start:stop] for array in everywhere]
             reduce_arrays(arrays, arrays, op)
             self.meet()
@@ -158,7 +144,7 @@ class HostGroup(Meeting):
             slots = self._next_slots()[:, : piece.size * wide.itemsize].view(wide)
             slots[self.rank] = piece
             self.meet_and_ask(question)
-            start, stop = self._bounds(slots[0])
+            start, stop = self._slices(slots[0])[self.rank]
             arrays = list(slots[:, start:stop])
             reduce_arrays(arrays, arrays[:1], op)
             self.meet()
