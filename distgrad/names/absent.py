@@ -8,7 +8,10 @@ __all__ = ["ABSENT"]
 ABSENT = {
     "onnx": "save the state dict with torch.save and export it where PyTorch is installed",
     "onnx.export": "save the state dict with torch.save and export it where PyTorch is installed",
-    "compile": "call the function as it is: kernels are compiled as they are needed",
+    "profiler": "have a listener of distgrad.trace take the spans of a step",
+    "autograd.profiler": "have a listener of distgrad.trace take the spans of a step",
+    "utils.benchmark": "time calls with timeit",
+    "autograd.forward_ad": "use torch.func.jvp",
     "sparse_coo_tensor": "use a dense tensor, or index_add over the edges",
     "quantization": "train in float16 or bfloat16 with torch.autocast",
     "ao": "train in float16 or bfloat16 with torch.autocast",

@@ -5,15 +5,12 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["compile", "set_anomaly_enabled"]
+__all__ = ["set_anomaly_enabled"]
 
 
 def _itself(function: Any = None, *args: Any, **options: Any) -> Any:
     """The function itself: kernels are compiled as they are needed."""
     return (lambda each: each) if function is None else function
-
-
-compile = _itself
 
 
 @contextmanager
