@@ -122,3 +122,27 @@ SHAPES = [
         {"stride": (2,), "padding": (3,), "dilation": (1,), "groups": 1},
     ),
 ]
+
+
+class Watched:
+    """A kernel whose calls may change no array but those that it says it writes."""
+
+    def __init__(self, kernel):
+        self.kernel, self.writes = kernel, kernel.entry.writes
+
+    def __getattr__(self, name):
+        return getattr(self.kernel, name)
+
+    def __call__(self, *args):
+        names = inspect.signature(self.kernel.py_func).parameters
+        read = {
+            name: (array, array.tobytes())
+            for name, array in zip(names, args, strict=True)
+            if isinstance(array, np.ndarray) and name not in self.writes
+        }
+        result = self.kernel(*args)
+        own = [array for name, array in zip(names, args, strict=True) if name in self.writes]
+        for name, (array, before) in read.items():
+            shared = any(np.may_share_memory(array, other) for other in own if other is not None)
+            assert shared or array.tobytes() == before, f"{self.kernel._cache.name} changes {name}"
+        return result

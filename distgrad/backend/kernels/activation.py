@@ -18,7 +18,7 @@ _CUBIC = F(0.044715)
 _DENSITY = F(1.0 / math.sqrt(2.0 * math.pi))
 
 
-@kernel("x1 x1", dtypes="f")
+@kernel("x1 x1", dtypes="f", writes="y")
 def _gelu(x: Any, y: Any) -> None:
     for i in range(x.size):
         v = x[i]
@@ -27,7 +27,7 @@ def _gelu(x: Any, y: Any) -> None:
         y[i] = v * (F(1.0) - low if v > F(0.0) else low)
 
 
-@kernel("x1 x1 x1", dtypes="f")
+@kernel("x1 x1 x1", dtypes="f", writes="y")
 def _gelu_gradient(g: Any, x: Any, y: Any) -> None:
     for i in range(x.size):
         v = x[i]
@@ -37,14 +37,14 @@ def _gelu_gradient(g: Any, x: Any, y: Any) -> None:
         y[i] = g[i] * ((F(1.0) - low if v > F(0.0) else low) + v * (_DENSITY * e))
 
 
-@kernel("x1 x1", dtypes="f", rare=True)
+@kernel("x1 x1", dtypes="f", writes="y", rare=True)
 def _gelu_tanh(x: Any, y: Any) -> None:
     for i in range(x.size):
         v = x[i]
         y[i] = v / (F(1.0) + exp(-_TWICE_SCALE * v * (F(1.0) + _CUBIC * v * v)))
 
 
-@kernel("x1 x1 x1", dtypes="f", rare=True)
+@kernel("x1 x1 x1", dtypes="f", writes="y", rare=True)
 def _gelu_tanh_gradient(g: Any, x: Any, y: Any) -> None:
     for i in range(x.size):
         v = x[i]
@@ -53,41 +53,41 @@ def _gelu_tanh_gradient(g: Any, x: Any, y: Any) -> None:
         y[i] = g[i] * (s + v * (s * (F(1.0) - s)) * slope)
 
 
-@kernel("x1 x1", dtypes="f")
+@kernel("x1 x1", dtypes="f", writes="y")
 def _silu(x: Any, y: Any) -> None:
     for i in range(x.size):
         y[i] = x[i] / (F(1.0) + exp(-x[i]))
 
 
-@kernel("x1 x1 x1", dtypes="f")
+@kernel("x1 x1 x1", dtypes="f", writes="y")
 def _silu_gradient(g: Any, x: Any, y: Any) -> None:
     for i in range(x.size):
         s = F(1.0) / (F(1.0) + exp(-x[i]))
         y[i] = g[i] * (s + x[i] * (s * (F(1.0) - s)))
 
 
-@kernel("x1 x1", dtypes="f")
+@kernel("x1 x1", dtypes="f", writes="y")
 def _sigmoid(x: Any, y: Any) -> None:
     for i in range(x.size):
         e = exp(-abs(x[i]))
         y[i] = (F(1.0) if x[i] > F(0.0) else e) / (F(1.0) + e)  # exact in both tails
 
 
-@kernel("x1 x1 x1")
+@kernel("x1 x1 x1", writes="out")
 def _relu_gradient(g: Any, y: Any, out: Any) -> None:
     zero = g.dtype.type(0)
     for i in range(g.size):
         out[i] = g[i] if y[i] > 0 else g[i] * zero
 
 
-@kernel("x1 x1 x1")
+@kernel("x1 x1 x1", writes="out")
 def _tanh_gradient(g: Any, y: Any, out: Any) -> None:
     one = g.dtype.type(1)  # a Python number would make float64 of all
     for i in range(g.size):
         out[i] = g[i] * (one - y[i] * y[i])
 
 
-@kernel("x1 x1 x1")
+@kernel("x1 x1 x1", writes="out")
 def _sigmoid_gradient(g: Any, y: Any, out: Any) -> None:
     one = g.dtype.type(1)
     for i in range(g.size):

@@ -97,7 +97,7 @@ def _scores(rows: int, keys: int, like: Any) -> Any:
     return np.empty((rows, (panels.shape[0] + 1) * panels.shape[2]), like.dtype)
 
 
-@kernel("a4 a4 a4 x b i a4", dtypes="f")
+@kernel("a4 a4 a4 x b i a4", dtypes="f", writes="y")
 def _forward(q: Any, k: Any, v: Any, scale: Any, causal: bool, rows: int, y: Any) -> None:
     keys, inside, width = k.shape[2], q.shape[3], v.shape[3]
     p, result = _scores(rows, keys, q), _scores(rows, width, q)
@@ -125,7 +125,7 @@ def _slopes(p: Any, s: Any, rows: int, keys: int, scale: Any) -> None:
             into[j] = (into[j] - total) * (row[j] * scale)
 
 
-@kernel("a4 a4 a4 a4 x b i a4 a4 a4", dtypes="f")
+@kernel("a4 a4 a4 a4 x b i a4 a4 a4", dtypes="f", writes="g_q g_k g_v")
 def _backward(
     g: Any, q: Any, k: Any, v: Any, scale: Any, causal: bool, rows: int, g_q: Any, g_k: Any, g_v: Any
 ) -> None:

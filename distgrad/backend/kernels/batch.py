@@ -36,7 +36,7 @@ def _moments(x: Any, c: int) -> Any:
     return mean, real(total / count)
 
 
-@kernel("i i x3 x1 x1 x x3 x2")
+@kernel("i i x3 x1 x1 x x3 x2", writes="y moments")
 def _forward(start: int, stop: int, x: Any, weight: Any, bias: Any, eps: Any, y: Any, moments: Any) -> None:
     for c in range(start, stop):
         mean, variance = _moments(x, c)
@@ -49,7 +49,7 @@ def _forward(start: int, stop: int, x: Any, weight: Any, bias: Any, eps: Any, y:
                 out[j] = (row[j] - mean) * scale + shift
 
 
-@kernel("i i x3 x3 x1 x x3 x1 x1")
+@kernel("i i x3 x3 x1 x x3 x1 x1", writes="g_x g_weight g_bias")
 def _backward(
     start: int, stop: int, g: Any, x: Any, weight: Any, eps: Any, g_x: Any, g_weight: Any, g_bias: Any
 ) -> None:

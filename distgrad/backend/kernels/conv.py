@@ -54,7 +54,7 @@ class Part(NamedTuple):
     shape: Pair
 
 
-@kernel("x4 p p i i x1 x4 i1 p p p i i x2 x1 x4 x")
+@kernel("x4 p p i i x1 x4 i1 p p p i i x2 x1 x4 x", writes="grid sums y")
 def _correlate(
     images: Any, lead: Any, phases: Any, rows: int, columns: int, grid: Any, weight: Any, offsets: Any,
     start: Any, step: Any, shape: Any, lines: int, width: int, sums: Any, bias: Any, y: Any, one: Any,

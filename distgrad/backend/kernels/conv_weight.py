@@ -34,7 +34,7 @@ def _collect(g: Any, first: int, count: int, columns: int, panels: Any) -> None:
                 to[j, lane] = row[j]
 
 
-@kernel("x4 x4 p p i i x1 x3 i1 i1 i i i x4 x")
+@kernel("x4 x4 p p i i x1 x3 i1 i1 i i i x4 x", writes="grid panels w")
 def _sum_places(
     g: Any, images: Any, lead: Any, phases: Any, rows: int, columns: int, grid: Any, panels: Any,
     offsets: Any, runs: Any, length: int, lines: int, width: int, w: Any, one: Any,
@@ -62,7 +62,7 @@ def _sum_places(
                             multiply_tile(left, offsets.ctypes.data, right, terms, to, row_bytes, 1, one)
 
 
-@kernel("x4 x4 p p i i x1 x1 x3 i1 i1 i i x3 x")
+@kernel("x4 x4 p p i i x1 x1 x3 i1 i1 i i x3 x", writes="grid upper panels w")
 def _sum_patches(
     g: Any, images: Any, lead: Any, phases: Any, rows: int, columns: int, grid: Any, upper: Any, panels: Any,
     offsets: Any, table: Any, lines: int, width: int, w: Any, one: Any,
@@ -93,7 +93,7 @@ def _sum_patches(
                         )
 
 
-@kernel("i x x3 x3 x4 i i i i")
+@kernel("i x x3 x3 x4 i i i i", writes="w")
 def _sum_products(
     address: int, one: Any, g: Any, images: Any, w: Any, top: int, outputs: int, first: int, inputs: int
 ) -> None:
@@ -131,7 +131,7 @@ def weight_gradient(
     return w
 
 
-@kernel("i i x3 d1")
+@kernel("i i x3 d1", writes="sums")
 def _sum_channels(start: int, stop: int, g: Any, sums: Any) -> None:
     """Adds each channel's elements ``g[n, c]`` to ``sums``, which may hold more digits."""
     for n in range(len(g)):

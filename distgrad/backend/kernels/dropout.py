@@ -71,7 +71,7 @@ def _draw(words: Any, blocks: int, key: Any, counter: Any, first: int) -> None:
         words[4 * i + 3] = d
 
 
-@kernel("x1 x1 q1 w1 w q1 q1 i i x")
+@kernel("x1 x1 q1 w1 w q1 q1 i i x", writes="y words draws")
 def _dropout(
     x: Any,
     y: Any,

@@ -14,7 +14,7 @@ from distgrad.backend.threads import run_parts
 _PART = 1 << 14  # elements worth a thread
 
 
-@kernel("x2 i1 i x2")
+@kernel("x2 i1 i x2", writes="out")
 def _add_rows(rows: Any, index: Any, unused: int, out: Any) -> bool:
     """Add each row to those that its indices name, but ``unused``; stops at an index outside the table."""
     each = index.size // len(rows) if len(rows) else 1
@@ -57,7 +57,7 @@ def embedding_gradient(g: Any, index: Any, weight_shape: Any, padding_idx: int |
     return _add_up(g, index, -1 if padding_idx is None else padding_idx % weight_shape[0], out)
 
 
-@kernel("i2 x2 x2")
+@kernel("i2 x2 x2", writes="out")
 def _sum_rows(index: Any, table: Any, out: Any) -> bool:
     """Each row of indices to the sum of the rows that it names; stops at an index outside the table."""
     for i in range(len(index)):

@@ -36,7 +36,7 @@ def _moments(rows: Any, eps: Any) -> Any:
     return mean, 1 / math.sqrt(total + eps)
 
 
-@kernel("i i x3 x2 x2 x x3")
+@kernel("i i x3 x2 x2 x x3", writes="y")
 def _forward(start: int, stop: int, x: Any, weight: Any, bias: Any, eps: Any, y: Any) -> None:
     for i in range(start, stop):
         group = i % len(weight)
@@ -48,7 +48,7 @@ def _forward(start: int, stop: int, x: Any, weight: Any, bias: Any, eps: Any, y:
                 out[j] = (row[j] - mean) * scale + shift
 
 
-@kernel("i i x3 x3 x2 x x3 x3")
+@kernel("i i x3 x3 x2 x x3 x3", writes="g_x g_affine")
 def _backward(start: int, stop: int, g: Any, x: Any, weight: Any, eps: Any, g_x: Any, g_affine: Any) -> None:
     count = x.shape[1] * x.shape[2]
     for i in range(start, stop):

@@ -10,7 +10,7 @@ from distgrad.backend.memory import host_memory
 from distgrad.backend.products import run_blocks
 
 
-@kernel("i x x2 x2 x1 x2 i i i i")
+@kernel("i x x2 x2 x1 x2 i i i i", writes="y")
 def _linear(
     address: int, one: Any, x: Any, weight: Any, bias: Any, y: Any, top: int, rows: int, first: int,
     columns: int,

@@ -40,7 +40,7 @@ def _moments(x: Any, eps: Any, centred: bool) -> Any:
     return mean, real(1) / math.sqrt(total / real(x.size) + eps)
 
 
-@kernel("x2 x1 x1 x b x2")
+@kernel("x2 x1 x1 x b x2", writes="y")
 def _forward(x: Any, weight: Any, bias: Any, eps: Any, centred: bool, y: Any) -> None:
     for i in range(len(x)):
         row, out = x[i], y[i]
@@ -84,7 +84,7 @@ def _add_affine(g: Any, x: Any, mean: Any, rate: Any, g_weight: Any, g_bias: Any
         g_bias[j] += g[j]
 
 
-@kernel("x2 x2 x1 x b x2 b x2 x3")
+@kernel("x2 x2 x1 x b x2 b x2 x3", writes="g_x g_affine")
 def _backward(
     g: Any, x: Any, weight: Any, eps: Any, centred: bool, before: Any, adds: bool, g_x: Any, g_affine: Any
 ) -> None:

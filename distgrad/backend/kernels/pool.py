@@ -31,7 +31,7 @@ def _larger(a: Any, b: Any) -> Any:
     return a if _leads(a, b) else b
 
 
-@kernel("x3 x3")
+@kernel("x3 x3", writes="y")
 def _max_pool(x: Any, y: Any) -> None:
     for n in range(len(x)):
         for i in range(y.shape[1]):
@@ -73,7 +73,7 @@ def _to_larger_of_pair(share: Any, row: Any, out: Any) -> None:
         out[2 * k + 1] = zero if first else value
 
 
-@kernel("x3 x3 x3")
+@kernel("x3 x3 x3", writes="out")
 def _scatter(g: Any, x: Any, out: Any) -> None:
     """Each element of ``g`` to the first largest of its window; zeros elsewhere.
 
@@ -102,7 +102,7 @@ def _reach(w: Any, axis: int, place: int, length: int, count: int) -> Any:
     return first, max(first, last), first * stride + offset
 
 
-@kernel("i2 x3 x3", rare=True)
+@kernel("i2 x3 x3", writes="y", rare=True)
 def _max_windows(w: Any, x: Any, y: Any) -> None:
     lowest = x.dtype.type(-np.inf)
     stride = w[1, 1]
@@ -156,7 +156,7 @@ def _last_nan(w: Any, j: int, top: Any, where: Any) -> Any:
     return place
 
 
-@kernel("i2 x3 x3 x3", rare=True)
+@kernel("i2 x3 x3 x3", writes="out", rare=True)
 def _scatter_windows(w: Any, g: Any, x: Any, out: Any) -> None:
     """Each element of ``g`` to the first largest of its window; NaN is largest, the last one.
 
@@ -188,7 +188,7 @@ def _scatter_windows(w: Any, g: Any, x: Any, out: Any) -> None:
                     plane[place] += g[n, i, j]
 
 
-@kernel("i2 x3 x3", rare=True)
+@kernel("i2 x3 x3", writes="y", rare=True)
 def _sum_windows(w: Any, x: Any, y: Any) -> None:
     stride = w[1, 1]
     for n in range(len(x)):
@@ -212,7 +212,7 @@ def _sum_windows(w: Any, x: Any, y: Any) -> None:
                             out[j] += row[stride * j]
 
 
-@kernel("i2 x3 x3", rare=True)
+@kernel("i2 x3 x3", writes="out", rare=True)
 def _spread_windows(w: Any, g: Any, out: Any) -> None:
     """The transpose of :func:`_sum_windows`."""
     stride = w[1, 1]
@@ -237,7 +237,7 @@ def _spread_windows(w: Any, g: Any, out: Any) -> None:
                             row[stride * j] += up[j]
 
 
-@kernel("i2 x3 x3")
+@kernel("i2 x3 x3", writes="y")
 def _sum_blocks(w: Any, x: Any, y: Any) -> None:
     """Windows side by side: first their rows are added up, which makes vectors, then their columns."""
     rows, columns = w[0, 0], w[0, 1]
@@ -257,7 +257,7 @@ def _sum_blocks(w: Any, x: Any, y: Any) -> None:
                 out[j] = total
 
 
-@kernel("i2 x3 x3", rare=True)
+@kernel("i2 x3 x3", writes="out", rare=True)
 def _spread_blocks(w: Any, g: Any, out: Any) -> None:
     """The transpose of :func:`_sum_blocks`."""
     rows, columns = w[0, 0], w[0, 1]

@@ -51,7 +51,7 @@ def _lstm_row_gradient(
         carry[j] = up * f[j]
 
 
-@kernel("i i i x2 x2 x2 x3 x3 x3", dtypes="f")
+@kernel("i i i x2 x2 x2 x3 x3 x3", dtypes="f", writes="hiddens cells gates")
 def _lstm_forward(
     first: int, last: int, address: int, weight: Any, hidden: Any, cell: Any, hiddens: Any, cells: Any,
     gates: Any,
@@ -67,7 +67,7 @@ def _lstm_forward(
             _lstm_row(gates[t, b], above[b], hiddens[t, b], cells[t, b])
 
 
-@kernel("i i i x2 x2 x3 x3 x3 x3 x3 x2 x2", dtypes="f")
+@kernel("i i i x2 x2 x3 x3 x3 x3 x3 x2 x2", dtypes="f", writes="g_gates g_hidden carry")
 def _lstm_backward(
     first: int, last: int, address: int, weight: Any, cell: Any, cells: Any, gates: Any, g_hiddens: Any,
     g_cells: Any, g_gates: Any, g_hidden: Any, carry: Any,
@@ -130,7 +130,7 @@ def lstm_steps_gradient(g: Any, weight: Any, hidden: Any, cell: Any, y: Any, int
     return g_gates, g_weight, g_hidden, g_cell
 
 
-@kernel("x2 x2 x2 x2", dtypes="f")
+@kernel("x2 x2 x2 x2", dtypes="f", writes="gates hidden out")
 def _lstm_rows(gates: Any, cell: Any, hidden: Any, out: Any) -> None:
     for b in range(cell.shape[0]):
         _lstm_row(gates[b], cell[b], hidden[b], out[b])
@@ -155,7 +155,7 @@ def lstm_cell(from_input: Any, from_state: Any, cell: Any) -> Any:
     return hidden, out
 
 
-@kernel("x2 x2 x2 x2", dtypes="f")
+@kernel("x2 x2 x2 x2", dtypes="f", writes="out")
 def _gru_rows(x: Any, h: Any, hidden: Any, out: Any) -> None:
     size = hidden.shape[1]
     for b in range(hidden.shape[0]):
@@ -166,7 +166,7 @@ def _gru_rows(x: Any, h: Any, hidden: Any, out: Any) -> None:
             out[b, j] = n + z * (hidden[b, j] - n)
 
 
-@kernel("x2 x2 x2 x2 x2 x2 x2", dtypes="f")
+@kernel("x2 x2 x2 x2 x2 x2 x2", dtypes="f", writes="g_x g_h g_hidden")
 def _gru_rows_gradient(g: Any, x: Any, h: Any, hidden: Any, g_x: Any, g_h: Any, g_hidden: Any) -> None:
     size = hidden.shape[1]
     for b in range(hidden.shape[0]):

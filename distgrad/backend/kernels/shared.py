@@ -101,7 +101,7 @@ def _call(typing_context: Any, address: Any, a: Any, b: Any, c: Any, d: Any, e: 
     return types.int64(*[types.int64] * 6), code
 
 
-@kernel("i1 i", dtypes="l")
+@kernel("i1 i", dtypes="l", writes="")
 def wait(state: Any, spins: int) -> int:
     """Wait until all have come to the last meeting.
 
@@ -135,7 +135,7 @@ def wait(state: Any, spins: int) -> int:
     return 0
 
 
-@kernel("i1 i", dtypes="l")
+@kernel("i1 i", dtypes="l", writes="state")
 def meet(state: Any, spins: int) -> int:
     """Come to the next meeting, and wait for it as :func:`wait` does."""
     epoch = state[_EPOCH] + 1
@@ -219,7 +219,7 @@ def _copy_over(x: Any, y: Any, nothing: Any) -> None:
         x[i] = (x[i] & nothing) | y[i]
 
 
-@kernel("i1 x1 i i b", dtypes=DTYPES)
+@kernel("i1 x1 i i b", dtypes=DTYPES, writes="state x")
 def reduce_small(state: Any, x: Any, op: int, spins: int, met: bool) -> int:
     """Reduce ``x`` through the slots, everything on every rank.
 
@@ -253,7 +253,7 @@ def _bound(n: int, itemsize: int, rank: int, size: int) -> int:
     return min(-(-n // step) * rank // size * step, n)
 
 
-@kernel("i1 x1 i i i", dtypes=DTYPES)
+@kernel("i1 x1 i i i", dtypes=DTYPES, writes="state x")
 def reduce_piece(state: Any, x: Any, op: int, spins: int, num_met: int) -> int:
     """Reduce a piece of an array that lies anywhere, through the slots: a slice on every rank.
 
@@ -331,7 +331,7 @@ def _find_everywhere(state: Any, offset: int, spins: int, place: Any, met: bool)
     return 0
 
 
-@kernel("i1 x1 x1 i i i i1 b", dtypes=DTYPES)
+@kernel("i1 x1 x1 i i i i1 b", dtypes=DTYPES, writes="state out")
 def scatter_in_place(
     state: Any, x: Any, out: Any, start: int, op: int, spins: int, place: Any, met: bool
 ) -> int:
@@ -372,7 +372,7 @@ def scatter_in_place(
     return 2 if meet(state, spins) != 0 else 0
 
 
-@kernel("i1 x1 i1 x i i1 b", dtypes="iB")
+@kernel("i1 x1 i1 x i i1 b", dtypes="iB", writes="state x")
 def gather_in_place(state: Any, x: Any, edges: Any, nothing: Any, spins: int, place: Any, met: bool) -> int:
     """Copy the other ranks' parts of arrays that lie in one arena into this rank's.
 
@@ -400,7 +400,7 @@ def gather_in_place(state: Any, x: Any, edges: Any, nothing: Any, spins: int, pl
     return 2 if meet(state, spins) != 0 else 0
 
 
-@kernel("i1 x1 i i i1 b", dtypes=DTYPES)
+@kernel("i1 x1 i i i1 b", dtypes=DTYPES, writes="state x")
 def reduce_in_place(state: Any, x: Any, op: int, spins: int, place: Any, met: bool) -> int:
     """Reduce arrays that lie in one arena where they lie, a slice on every rank.
 

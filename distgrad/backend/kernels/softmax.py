@@ -15,7 +15,7 @@ _PART = 1 << 14  # elements worth a thread
 F = np.float32
 
 
-@kernel("x2 x2", dtypes="f")
+@kernel("x2 x2", dtypes="f", writes="y")
 def _softmax(x: Any, y: Any) -> None:
     for i in range(len(x)):
         row, out = x[i], y[i]
@@ -38,7 +38,7 @@ def _weighted_total(g: Any, y: Any) -> Any:
     return total
 
 
-@kernel("x2 x2 x2")
+@kernel("x2 x2 x2", writes="out")
 def _softmax_gradient(g: Any, y: Any, out: Any) -> None:
     for i in range(len(g)):
         up, row, to = g[i], y[i], out[i]
@@ -47,7 +47,7 @@ def _softmax_gradient(g: Any, y: Any, out: Any) -> None:
             to[j] = (up[j] - total) * row[j]
 
 
-@kernel("x2 x2 x2 x2", rare=True)
+@kernel("x2 x2 x2 x2", writes="out", rare=True)
 def _added_softmax_gradient(g: Any, before: Any, y: Any, out: Any) -> None:
     for i in range(len(g)):
         up, other, row, to = g[i], before[i], y[i], out[i]
@@ -66,7 +66,7 @@ def _log_total(row: Any) -> Any:
     return top, F(math.log(total))
 
 
-@kernel("x2 x2", dtypes="f")
+@kernel("x2 x2", dtypes="f", writes="y")
 def _log_softmax(x: Any, y: Any) -> None:
     for i in range(len(x)):
         row, out = x[i], y[i]
@@ -75,7 +75,7 @@ def _log_softmax(x: Any, y: Any) -> None:
             out[j] = row[j] - top - log
 
 
-@kernel("x2 x2 x2", dtypes="f")
+@kernel("x2 x2 x2", dtypes="f", writes="out")
 def _log_softmax_gradient(g: Any, y: Any, out: Any) -> None:
     for i in range(len(g)):
         up, row, to = g[i], y[i], out[i]
@@ -86,7 +86,7 @@ def _log_softmax_gradient(g: Any, y: Any, out: Any) -> None:
             to[j] = up[j] - exp(row[j]) * total
 
 
-@kernel("x2 i1 x1", dtypes="f")
+@kernel("x2 i1 x1", dtypes="f", writes="y")
 def _cross_entropy(x: Any, target: Any, y: Any) -> None:
     for i in range(len(x)):
         if target[i] < 0:
@@ -96,7 +96,7 @@ def _cross_entropy(x: Any, target: Any, y: Any) -> None:
         y[i] = log + (top - x[i, target[i]])
 
 
-@kernel("x2 x1 i1 x2", dtypes="f")
+@kernel("x2 x1 i1 x2", dtypes="f", writes="out")
 def _cross_entropy_gradient(x: Any, g: Any, target: Any, out: Any) -> None:
     for i in range(len(x)):
         row, to = x[i], out[i]

@@ -100,7 +100,7 @@ _SETTINGS = {"fastmath": _FAST, "error_model": "numpy", "nogil": True, "forceinl
 
 
 def kernel(
-    signature: str, dtypes: str = "fd", *, writes: str = "", rare: bool = False, elementwise: bool = False
+    signature: str, dtypes: str = "fd", *, writes: str, rare: bool = False, elementwise: bool = False
 ) -> Callable[[Callable[..., Any]], Any]:
     """For functions that Python calls: compiled before or when first called, and kept on disk.
 
