@@ -1,6 +1,7 @@
 # make demo   train on handwritten digits with two ranks
 # make test   lint, types and tests; make test-all runs the slow ones too
 # make machine  what tests need and skip without: Debian's packages (as root), Open MPI, PyTorch to compare with
+# make mutants  plant a dozen faults, drawn by date, and see tests catch each; MUTANTS=--jobs=2 for every one
 # make matrix   the package and a part of its tests on every Python from 3.11 that is found here
 # make ladder   rungs 4 to 7 of docs/gpu.md, which need no GPU, with their times; RUNGS='0 1 2 3' for others
 # make gpu-check   rung 8: tests and figures on real GPUs, into gpu-check/; CUDA=12 for drivers of CUDA 12;
@@ -34,7 +35,7 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-engine test-ranks test-all machine matrix ladder gpu-check wheel docs bench clean
+.PHONY: demo test test-engine test-ranks test-all machine mutants matrix ladder gpu-check wheel docs bench clean
 
 demo: $(RUN_READY)
 	$(VENV)/bin/distgrad run -n 2 examples/mnist.py
@@ -80,6 +81,10 @@ $(COMPARE_READY): $(TEST_READY)
 	    echo "Adding PyTorch to $(VENV), to compare with (on the first run only)"; \
 	    if $(PIP) install --editable '.[mpi,test,compare]'; then touch $@; else \
 	        echo "make: PyTorch could not be had: the tests that compare with it skip"; fi; fi
+
+MUTANTS ?= --drawn=12
+mutants: $(TEST_READY)
+	@$(VENV)/bin/python tests/mutants/run.py $(MUTANTS)
 
 matrix: $(RUN_READY)
 	$(VENV)/bin/python tests/matrix.py

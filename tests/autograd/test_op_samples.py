@@ -73,6 +73,8 @@ INFOS = {info.full_name: info for info in op_db}
 @pytest.mark.filterwarnings("ignore:index_reduce", "ignore:A window was not", "ignore:stft with")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_operation_equals_pytorch_s_on_its_samples(name):
+    if name not in INFOS:
+        pytest.skip(f"this release of PyTorch has no samples of {name}")
     found = samples(INFOS[name])
     assert found
     for sample in found:

@@ -168,6 +168,16 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["f"]
 
 
+def test_whoever_reads_the_old_file_reads_it_whole(tmp_path):
+    path = tmp_path / "state"
+    dg.save({"x": np.zeros(5)}, path)
+    before = path.read_bytes()
+    with path.open("rb") as file:
+        dg.save({"x": np.ones(50)}, path)
+        assert file.read() == before
+    assert dg.load(path)["x"].shape == (50,)
+
+
 def test_what_a_killed_process_left_goes_with_the_next_save(tmp_path):
     program = "import sys, numpy, distgrad as dg; dg.save({'x': numpy.ones(1 << 26)}, sys.argv[1])"
     process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "first")])

@@ -6,7 +6,7 @@ there; a text that has gone from the source is a failure too, so that the list k
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from mutation import Mutant
 
 _DOUBLE = "tests/gpu_double"
 _VERB = f"{_DOUBLE}/test_orders.py::test_a_verb_stands_between_what_was_before_and_what_comes_after"
@@ -17,30 +17,6 @@ _BUCKETS, _REDUCER = "parallel/buckets.py", "parallel/reducer.py"
 _NCCL, _WORK, _LIB = "comm/nccl.py", "comm/streamwork.py", "comm/libnccl.py"
 _VERBS = "comm/ncclverbs.py"
 _CUPY, _STREAMS = "backend/cupy.py", "backend/streams.py"
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One fault.
-
-    Attributes:
-        kind: missing wait, missing record, buffer freed early, and so on.
-        what: in a few words.
-        file: in the package.
-        old: the text that makes way, once in the file.
-        new: what stands there instead.
-        check: the test that must fail.
-        every_run: whether ``make test`` tries it too.
-    """
-
-    kind: str
-    what: str
-    file: str
-    old: str
-    new: str
-    check: str
-    every_run: bool = False
-
 
 MUTANTS = (
     Mutant(

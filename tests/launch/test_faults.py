@@ -65,7 +65,7 @@ class Fault:
 HANG = f"--hang-after {HANG_AFTER_S:g}"
 FAULTS = [
     Fault("exception before `init`", before="assert rank == 0, 'no data'"),
-    Fault("exception in the forward pass", "time.sleep(0.5); raise ValueError('odd')", is_quick=True),
+    Fault("exception in the forward pass", "time.sleep(2); raise ValueError('odd')", is_quick=True),
     Fault(
         "exception in the backward pass",
         "y = 2 * weights; y.register_hook(lambda g: 1 // 0); y.sum().backward()",

@@ -7,7 +7,7 @@ import pytest
 
 import distgrad as dg
 from distgrad import optim
-from distgrad.errors import DTypeError, GraphError, StateDictError
+from distgrad.errors import DTypeError, GraphError, ShapeError, StateDictError
 from distgrad.optim import SGD, Adam, AdamW
 
 SHAPES = [(3, 4), (5,), ()]
@@ -217,13 +217,15 @@ def test_a_pytorch_state_with_names_moves_too():
 
 
 def test_a_group_takes_the_options_on_which_the_saved_groups_agree():
-    a, b = (dg.ones(2).requires_grad_() for _ in range(2))
-    saved = AdamW([{"params": [("a", a)], "weight_decay": 0.3}, {"params": [("b", b)]}], lr=0.5).state_dict()
-    one = AdamW([("b", b), ("a", a)], lr=0.1, weight_decay=0.7)
-    one.load_state_dict(saved)
-    assert (one.param_groups[0]["lr"], one.param_groups[0]["weight_decay"]) == (0.5, 0.7)
+    a, b, c = (dg.ones(2).requires_grad_() for _ in range(3))
+    groups = [{"params": [("a", a)], "weight_decay": 0.3}, {"params": [("b", b)]}, {"params": [("c", c)]}]
+    saved = AdamW(groups, lr=0.5).state_dict()
+    for named in ([("b", b), ("c", c), ("a", a)], [("a", a), ("c", c), ("b", b)]):  # two of them agree
+        one = AdamW(named, lr=0.1, weight_decay=0.7)
+        one.load_state_dict(saved)
+        assert (one.param_groups[0]["lr"], one.param_groups[0]["weight_decay"]) == (0.5, 0.7)
     renamed = AdamW([("x", a), ("y", b)])
-    with pytest.raises(StateDictError, match=r"\[1, 1\] parameters.*\[2\].*named_parameters\(\)"):
+    with pytest.raises(StateDictError, match=r"\[1, 1, 1\] parameters.*\[2\].*named_parameters\(\)"):
         renamed.load_state_dict(saved)
 
 
@@ -314,6 +316,23 @@ def test_what_is_refused():
     saved = AdamW([dg.ones(2).requires_grad_(), dg.ones(1).requires_grad_()]).state_dict()
     with pytest.raises(StateDictError, match=r"\[2\].*\[1\]"):
         optimizer.load_state_dict(saved)
+
+
+def test_a_state_that_does_not_fit_changes_nothing():
+    saved = AdamW([p := dg.ones(2).requires_grad_()])
+    p.grad = dg.ones(2)
+    saved.step()
+    for change, error, text in (
+        (lambda state: state.update(exp_avg=np.ones(3)), ShapeError, r"exp_avg of parameter 0 is \[3\]"),
+        (lambda state: state.pop("exp_avg_sq"), StateDictError, "parameter 0 lacks 'exp_avg_sq'"),
+    ):
+        state = saved.state_dict()
+        change(state["state"][0])
+        other = AdamW([dg.ones(2).requires_grad_()], lr=0.7)
+        with pytest.raises(error, match=text):
+            other.load_state_dict(state)
+        assert other.param_groups[0]["lr"] == 0.7
+        assert not other.state
 
 
 def plain_lion(p, m, g, options):

@@ -40,16 +40,30 @@ class Layers(nn.Module):
         return x.sum()
 
 
-def shortest_step_s(link, hook=None):
+def shortest_steps(link, enough, hook=None):
+    """Seconds of the shortest step, of the shortest pass without communication, and the share that is hidden.
+
+    The two take turns, five times, and on a busy machine up to fifty times until they are ``enough``.
+    """
+
     def run(comm):
         model = DistributedDataParallel(Layers(), comm, check_replicas_every=0, hook=hook and hook())
-        times = []
-        for _ in range(5):
+
+        def seconds():
             model.zero_grad()
             start_s = time.perf_counter()
             model(dg.Tensor(np.ones(1, np.float32))).backward()
-            times.append(time.perf_counter() - start_s)
-        return min(times), model.stats().hidden_share
+            return time.perf_counter() - start_s
+
+        best, hidden = np.full(2, np.inf), 0.0
+        for turn in range(50):
+            with model.no_sync():
+                alone_s = seconds()
+            took = comm.all_reduce(np.array([seconds(), alone_s]), "max")  # of the slowest rank
+            best, hidden = np.minimum(best, took), max(hidden, model.stats(reset=True).hidden_share)
+            if turn >= 4 and enough(*best):
+                break
+        return (*best, hidden)
 
     return max(ThreadWorld(2, link=link).run(run))
 
@@ -58,15 +72,20 @@ def shortest_step_s(link, hook=None):
 def test_a_step_takes_little_more_than_its_critical_path(share):
     """Transfers of 40 or 80 ms behind a backward pass of 80 ms: the last layer's alone is left over."""
     link = Link(1e-5, LAYER_BYTES / (share * LAYER_S))
-    bound_s = LAYERS * LAYER_S + share * LAYER_S
-    step_s, hidden = shortest_step_s(link)
-    assert bound_s <= step_s < 1.3 * bound_s  # one after the other it would be 1.4 or 1.8 times
+    longer = 1.0 + share / LAYERS
+
+    def enough(step_s, alone_s):
+        return step_s < 1.3 * longer * alone_s  # one after the other it would be 1.4 or 1.8 times
+
+    step_s, alone_s, hidden = shortest_steps(link, enough)
+    assert step_s >= longer * LAYERS * LAYER_S
+    assert enough(step_s, alone_s)
     assert hidden > 0.5
 
 
 def test_a_compressor_shortens_what_cannot_hide():
     link = Link(1e-5, LAYER_BYTES / (4 * LAYER_S))
-    plain_s, _ = shortest_step_s(link)
-    compressed_s, _ = shortest_step_s(link, PowerSGD)
+    plain_s, *_ = shortest_steps(link, lambda *_: True)
+    compressed_s, *_ = shortest_steps(link, lambda step_s, alone_s: step_s < 0.5 * plain_s, PowerSGD)
     assert plain_s > 4 * LAYERS * LAYER_S
     assert compressed_s < 0.5 * plain_s
