@@ -16,6 +16,7 @@ from distgrad.data import (
     load_cifar10,
     read_text,
 )
+from distgrad.data.worker import WorkerInfo
 from distgrad.errors import DataError, ShapeError
 
 # -- CIFAR-10
@@ -171,6 +172,20 @@ def test_ranks_share_a_stream():
     everything = list(stream._windows())
     np.testing.assert_array_equal(next(iter(stream))[0], everything[comm.rank][0])
     assert comm.all_reduce(mine)[0] == len(everything)
+
+
+@pytest.mark.parametrize(("size", "num_workers"), [(1, 3), (2, 2), (3, 2)])
+def test_workers_of_ranks_share_a_stream(monkeypatch, size, num_workers):
+    stream = TextStream(__file__, 10)
+    expected = [window[0].tolist() for window in stream._windows()]
+    given = []
+    for stream._rank in range(size):
+        stream._size = size
+        for number in range(num_workers):
+            info = WorkerInfo(number, num_workers, 0, stream)
+            monkeypatch.setattr("distgrad.data.text.get_worker_info", lambda info=info: info)
+            given += [window[0].tolist() for window in stream]
+    assert sorted(given) == sorted(expected)
 
 
 def test_text_that_is_refused(tmp_path):

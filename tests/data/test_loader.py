@@ -9,7 +9,16 @@ from distgrad.autograd.tensor import Tensor
 from distgrad.backend.rng import Generator
 from distgrad.comm.registry import init
 from distgrad.data.collate import default_collate, default_convert, fetch
-from distgrad.data.dataset import Dataset, IterableDataset, StackDataset, Subset, TensorDataset, random_split
+from distgrad.data.dataset import (
+    ChainDataset,
+    ConcatDataset,
+    Dataset,
+    IterableDataset,
+    StackDataset,
+    Subset,
+    TensorDataset,
+    random_split,
+)
 from distgrad.data.loader import DataLoader
 from distgrad.data.sampler import BatchSampler, DistributedSampler, SequentialSampler
 from distgrad.errors import DataError, ShapeError
@@ -303,3 +312,33 @@ def test_arrays_of_a_sample_become_tensors_in_the_same_memory():
 def test_arguments_of_pytorch_that_are_not_needed(argument, message):
     with pytest.raises(TypeError, match=f"DataLoader: unexpected argument '{argument}'; .*{message}"):
         DataLoader([1], **{argument: True})
+
+
+def test_datasets_one_after_another():
+    parts = [TensorDataset(np.arange(start, stop)) for start, stop in ((0, 2), (2, 3), (3, 7))]
+    for joined in (ConcatDataset(parts), parts[0] + parts[1] + parts[2]):
+        assert len(joined) == 7
+        assert [int(joined[i][0]) for i in range(7)] == list(range(7))
+        assert [int(joined[i - 7][0]) for i in range(7)] == list(range(7))
+        for index in (7, -8):
+            with pytest.raises(IndexError, match=f"index {index} is out of range for 7 samples"):
+                joined[index]
+    assert ConcatDataset(parts).cumulative_sizes == [2, 3, 7]
+    with pytest.raises(ValueError, match="got none"):
+        ConcatDataset([])
+
+
+def test_streams_one_after_another():
+    class Stream(IterableDataset):
+        def __init__(self, start, stop):
+            self.bounds = start, stop
+
+        def __iter__(self):
+            return iter(range(*self.bounds))
+
+    parts = [Stream(0, 2), Stream(2, 2), Stream(2, 5)]
+    assert list(ChainDataset(parts)) == list(parts[0] + parts[1] + parts[2]) == list(range(5))
+    with pytest.raises(TypeError, match="put streams into a ChainDataset"):
+        ConcatDataset(parts)
+    with pytest.raises(TypeError, match="expected IterableDatasets, got list"):
+        ChainDataset([[1, 2]])

@@ -51,7 +51,7 @@ MUTANTS = (
         "data/dataset.py",
         "(self.cumulative_sizes[part - 1] if part else 0)]",
         "(self.cumulative_sizes[part - 1] if part > 1 else 0)]",
-        "tests/data/test_loader.py -k side_by_side",
+        "tests/data/test_loader.py -k one_after_another",
     ),
     Mutant(
         "missing check", "samples of other lengths are cut to the first's",
@@ -120,7 +120,7 @@ MUTANTS = (
         "data/text.py",
         "self._rank + worker * self._size, None, self._size * num_workers)",
         "self._rank + worker, None, self._size * num_workers)",
-        "tests/data/test_files.py -k 'share_a_stream or once'",
+        "tests/data/test_files.py -k 'workers_of_ranks'",
     ),
 )
 # fmt: on
