@@ -30,7 +30,7 @@ MUTANTS = (
         "parallel/buckets.py",
         "        if not usable:\n            self.gradients[...] = 0\n        elif",
         "        if usable and",
-        "tests/parallel/test_passes.py -k exception_in_one_ranks",
+        "tests/parallel/test_passes.py -k before_a_failed_pass",
     ),
     Mutant(
         "wrong number", "the gradients of a pass are not weighted",
@@ -47,10 +47,10 @@ MUTANTS = (
         "tests/parallel/test_passes.py -k with_a_graph",
     ),
     Mutant(
-        "wrong order", "buckets start as they are full, not in the order of the plan",
-        "parallel/buckets.py",
-        "    return sorted(buckets, key=lambda bucket: max(ready[number] for number in bucket))\n",
-        "    return sorted(buckets, key=lambda bucket: -max(ready[number] for number in bucket))\n",
+        "wrong order", "buckets start from the last one that is full",
+        "parallel/reducer.py",
+        "sorted(buckets, key=lambda each: each[0])]",
+        "sorted(buckets, key=lambda each: -each[0])]",
         "tests/parallel/test_ddp.py -k 'before_backward_ends or order_in_which'",
     ),
     Mutant(
@@ -58,7 +58,7 @@ MUTANTS = (
         "parallel/reducer.py",
         "            self._overlaps = False\n        if self._overlaps:\n",
         "            pass\n        if self._overlaps:\n",
-        "tests/parallel/test_passes.py -k keep_their_order",
+        "tests/parallel/test_passes.py -k 'keep_their_order or two_models'",
     ),
     Mutant(
         "wrong number", "a pass counts as the last of its forward passes alone",

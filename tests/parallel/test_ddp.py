@@ -165,18 +165,19 @@ class Branching(Network):
 
 @pytest.mark.parametrize("size", [2, 3, 5])
 def test_parameters_that_only_some_ranks_use(size):
-    """No flag: rank 0 skips the middle layer, then all do; the others' zeros count in the mean."""
+    """No flag: rank 0 skips the middle layer, then all do, then rank 0 again; zeros count in the mean."""
     x, y = batches(1, 2 * size)[0]
 
     def run(comm):
         model = DistributedDataParallel(Branching(), comm, bucket_cap_mb=SMALL)
-        logits = model(dg.Tensor(part(x, comm)), middle=comm.rank > 0)
-        dg.softmax_cross_entropy(logits, target=part(y, comm)).mean().backward()
-        some = gradients_of(model)
-        model.zero_grad()
-        logits = model(dg.Tensor(part(x, comm)), middle=False)
-        dg.softmax_cross_entropy(logits, target=part(y, comm)).mean().backward()
-        return some, gradients_of(model)
+
+        def gradients(middle):
+            model.zero_grad()
+            logits = model(dg.Tensor(part(x, comm)), middle=middle)
+            dg.softmax_cross_entropy(logits, target=part(y, comm)).mean().backward()
+            return gradients_of(model)
+
+        return [gradients(middle) for middle in (comm.rank > 0, False, comm.rank > 0)]
 
     module = Branching()
     losses = []
@@ -185,8 +186,9 @@ def test_parameters_that_only_some_ranks_use(size):
         logits = module(dg.Tensor(x[rows]), middle=rank > 0)
         losses.append(dg.softmax_cross_entropy(logits, target=y[rows]).mean())
     (sum(losses[1:], losses[0]) / size).backward()
-    for some, none in ThreadWorld(size).run(run):
+    for some, none, again in ThreadWorld(size).run(run):
         assert_equal_gradients(some, gradients_of(module))
+        assert_equal_gradients(again, gradients_of(module))  # where the last ones lay, nothing is left
         assert [g is None for g in none] == [False, False, True, True, False, False]
 
 

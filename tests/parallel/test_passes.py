@@ -207,6 +207,21 @@ def test_an_exception_in_one_ranks_backward_ends_it_on_all(early):
         assert_equal_gradients(got, alone(lambda module: mean_loss(module, x, y)))
 
 
+def test_a_mean_that_was_there_before_a_failed_pass_stays():
+    x, y = batches(1, 9)[0]
+
+    def run(comm):
+        model = DistributedDataParallel(Fragile(), comm, bucket_cap_mb=SMALL)
+        mean_loss(model, part(x, comm), part(y, comm)).backward()
+        before = gradients_of(model)
+        logits = model(dg.Tensor(part(x, comm)), fail=comm.rank == 1)
+        with pytest.raises((ArithmeticError, RankFailedError), match="planted"):
+            dg.softmax_cross_entropy(logits, target=part(y, comm)).mean().backward()
+        assert_equal_gradients(gradients_of(model), before)
+
+    ThreadWorld(3, timeout_s=20).run(run)
+
+
 def test_parameters_of_float16_keep_their_weights():
     """3001 and 70001 have no float16, and 300 times 400 overflows it."""
     x, y = batches(1, 8)[0]
