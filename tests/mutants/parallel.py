@@ -54,13 +54,6 @@ MUTANTS = (
         "tests/parallel/test_ddp.py -k 'before_backward_ends or order_in_which'",
     ),
     Mutant(
-        "missing call", "what others have issued in backward is not seen",
-        "parallel/reducer.py",
-        "            self._overlaps = False\n        if self._overlaps:\n",
-        "            pass\n        if self._overlaps:\n",
-        "tests/parallel/test_passes.py -k 'keep_their_order or two_models'",
-    ),
-    Mutant(
         "wrong number", "a pass counts as the last of its forward passes alone",
         "parallel/reducer.py",
         "        return math.fsum(weights) if weights else 1.0\n",

@@ -25,6 +25,7 @@ from mutation import Mutant
 
 ROOMS = ("optim", "parallel", "comm", "checkpoint", "data")
 NONE_CHOSEN = 5  # pytest's exit status where no test ran
+SKIPPED = "skipped, as its tests are here"
 
 
 def mutants(rooms: Sequence[str] = ROOMS) -> list[Mutant]:
@@ -50,6 +51,8 @@ def attempt(mutant: Mutant) -> str:
             return "its tests did not end"
     if status == mutation.FAILED:
         return ""
+    if " skipped" in printed and " passed" not in printed:
+        return SKIPPED
     return {0: "all of its tests passed", NONE_CHOSEN: "no test was chosen"}.get(status, printed[-2000:])
 
 
@@ -73,10 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     with ThreadPoolExecutor(options.jobs) as pool:
         for mutant, (why, seconds) in zip(chosen, pool.map(timed, chosen), strict=True):
-            missed += bool(why)
-            state = f"NOT CAUGHT: {why}\n    by {mutant.check}" if why else "caught"
+            missed += why not in ("", SKIPPED)
+            state = why or "caught" if why in ("", SKIPPED) else f"NOT CAUGHT: {why}\n    by {mutant.check}"
             print(f"{mutant.file:30} {mutant.what}: {state} ({seconds:.0f} s)", flush=True)
-    print(f"mutants: {len(chosen) - missed} of {len(chosen)} caught")
+    print(f"mutants: {missed} of {len(chosen)} not caught")
     return int(missed > 0 or not chosen)
 
 
