@@ -249,6 +249,11 @@ class LBFGS(Optimizer):
             state[self.param_groups[0]["params"][0]] = self._memory
         return state
 
+    @property
+    def is_sharded(self) -> bool:
+        """No: every rank has all of the history."""
+        return False
+
     def state_dict(self, *, rank0_only: bool = False, sharded: bool = False) -> dict[str, Any]:
         """Options and history as PyTorch lays them out, under the number of the first parameter.
 
