@@ -68,7 +68,7 @@ def number(pattern, text):
 
 
 BENCHMARKS = EXAMPLES.parent / "benchmarks"
-HOST_ALONE = {"exact", "first_step", "kernels", "thread_levels"}  # what CPUs, Numba and MPI alone have
+HOST_ALONE = {"exact", "first_step", "kernels", "sharded", "sharded_gpt", "thread_levels"}  # what CPUs have
 PROGRAMS = [
     path.relative_to(EXAMPLES.parent).as_posix()
     for path in sorted([*EXAMPLES.glob("*.py"), *BENCHMARKS.glob("*.py")])
