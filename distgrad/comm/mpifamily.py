@@ -113,7 +113,10 @@ class MPIFamily(Family):
     def _leave(self) -> None:
         self.neighbours.leave()
         if self.failure is not None and self.given is None:  # MPI cannot end while an operation is pending
-            abort(f"ended after a failure in communication ({str(self.failure).splitlines()[0]})")
+            report = str(self.failure)
+            abort(
+                f"ended after a failure in communication ({report.splitlines()[0] if self.told else report})"
+            )
         counts = {name: log.count for name, log in self.logs.items()}
         others = set(range(self.line.Get_size())) - {self.line.Get_rank()}
         for rank in others:

@@ -206,7 +206,7 @@ class NcclCommunicator(NcclVerbs):
         if mismatch is not None or is_nccl:
             self.fail(CommError(f"{call.name}, group '{self.group}': rank {self.rank}: {error}"))
             if mismatch is not None:
-                self._watchdog.told = True
+                self.family.told = True
                 raise mismatch from error
             self.check_failure(call)
 
@@ -254,8 +254,8 @@ class NcclCommunicator(NcclVerbs):
         """Raise what has gone wrong, once as it is and then as the cause."""
         family = self.family
         if family.failure is not None:
-            if not self._watchdog.told:
-                self._watchdog.told = True
+            if not self.family.told:
+                self.family.told = True
                 raise family.failure
             raise CommError(
                 f"{call.name}, group '{self.group}': nothing can be sent after an earlier call failed on "
@@ -269,7 +269,9 @@ class NcclCommunicator(NcclVerbs):
     def fail(self, error: CommError) -> None:
         """Let this call and all to come raise; what is under way ends."""
         if self.family.failure is None:
-            self.family.failure = self._find_cause() or error
+            cause = self._find_cause() or error
+            self.family.told = False
+            self.family.failure = cause
             self.abort()
 
     def _find_cause(self) -> CommMismatchError | None:
@@ -331,8 +333,8 @@ class NcclCommunicator(NcclVerbs):
                 self._finish(compares=exception[0] is None)
         finally:
             self._host.__exit__(*exception)
-        if exception[0] is None and self.family.failure is not None and not self._watchdog.told:
-            self._watchdog.told = True
+        if exception[0] is None and self.family.failure is not None and not self.family.told:
+            self.family.told = True
             raise self.family.failure
 
     def _finish(self, compares: bool) -> None:

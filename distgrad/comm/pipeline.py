@@ -37,6 +37,7 @@ class Family:
         thread: carries out the collectives of all of them, in one order.
         timeout_s: seconds after which a collective gives up; None takes ``DISTGRAD_TIMEOUT``.
         failure: the error after which the ranks may be out of step and nothing more is sent.
+        told: whether the program has seen the failure, or will, since it was raised.
         relay: has the main thread make the calls that the communication thread may not; None: it may all.
         progress: tells the launcher which call this rank is in; None if nobody watches.
         submitted: the call of ``submit`` that the communication thread is carrying out.
@@ -50,6 +51,7 @@ class Family:
         self.thread = CommunicationThread(name, relay)
         self.timeout_s = env.read().timeout_s if timeout_s is None else timeout_s
         self.failure: BaseException | None = None
+        self.told = True
         self.progress: Progress | None = None
         self.submitted: Call
         self.step: int | None = None

@@ -142,13 +142,9 @@ class Watchdog:
 
     Args:
         comm: whose calls they are.
-
-    Attributes:
-        told: whether the program has seen the failure.
     """
 
     def __init__(self, comm: StreamCommunicator) -> None:
-        self.told = False
         self._comm = comm
         self._works: deque[StreamWork] = deque()
         self._stop = threading.Event()
