@@ -218,7 +218,9 @@ def page(record: Primitive) -> str:
     """The page of one operation."""
     program = example(next(sample_cases([record])))
     takes = "arrays of any dtype" if record.dtypes == "all" else f"{record.dtypes} arrays"
-    gives = "" if record.result in ("promote", "any") else f"; gives {record.result}"
+    gives = (
+        "" if record.result in ("promote", "any") or callable(record.result) else f"; gives {record.result}"
+    )
     parts = [
         f"# {record.name}",
         fenced(signature(record), "python"),
