@@ -218,20 +218,56 @@ class NAdam(Optimizer):
     ) -> None:
         options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         options |= {"momentum_decay": momentum_decay, "decoupled_weight_decay": decoupled_weight_decay}
-        self._products: dict[tuple[float, float], list[float]] = {}
+        self._products: dict[int, tuple[int, int, float]] = {}  # by group: the last step, the next, Πμ
         super().__init__(params, {**options, "maximize": maximize})
 
     def _momentum(self, group: Group, step: int) -> tuple[float, float, float]:
-        """μₜ, μₜ₊₁ and the product of all up to μₜ."""
-        key = (group["betas"][0], group["momentum_decay"])
+        """μₜ, μₜ₊₁ and the product of all up to μₜ, each with the β₁ of its step.
+
+        Of parameters that were left out of steps the product is that of today's β₁.
+        """
+        beta, decay, following = group["betas"][0], group["momentum_decay"], step + 1
 
         def mu(t: int) -> float:
-            return float(key[0] * (1.0 - 0.5 * 0.96 ** (t * key[1])))
+            return float(beta * (1.0 - 0.5 * 0.96 ** (t * decay)))
 
-        products = self._products.setdefault(key, [1.0])
-        while len(products) <= step:
-            products.append(products[-1] * mu(len(products)))
-        return mu(step), mu(step + 1), products[step]
+        number = [each is group for each in self.param_groups].index(True)
+        last, coming, product = self._products.get(number, (0, 1, 1.0))
+        if step == coming:
+            product *= mu(step)
+            self._products[number] = step, following, product
+        elif step != last:
+            product = math.prod(mu(t) for t in range(1, following))
+        return mu(step), mu(following), product
+
+    def state_dict(self, *, rank0_only: bool = False, sharded: bool = False) -> dict[str, Any]:
+        """As of any optimizer, with the product of the momenta so far as ``mu_product``, as PyTorch has it.
+
+        Args:
+            rank0_only, sharded: of :meth:`Optimizer.state_dict`.
+        """
+        saved = super().state_dict(rank0_only=rank0_only, sharded=sharded)
+        for number, group in enumerate(saved["param_groups"]):
+            last, _, product = self._products.get(number, (0, 1, 1.0))
+            for entry in (saved["state"].get(each, {}) for each in group["params"]):
+                if entry.get("step") == last:
+                    entry["mu_product"] = product
+        return saved
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As of any optimizer."""
+        super().load_state_dict(state_dict)
+        self._products.clear()
+        if [len(each["params"]) for each in state_dict["param_groups"]] != [
+            len(each["params"]) for each in self.param_groups
+        ]:
+            return
+        for number, group in enumerate(state_dict["param_groups"]):
+            entries = [state_dict["state"].get(each, {}) for each in group["params"]]
+            for entry in entries:
+                if "mu_product" in entry:
+                    step = int(entry["step"])
+                    self._products[number] = step, step + 1, float(entry["mu_product"])
 
     def numbers(self, group: Group, step: int) -> dict[str, float]:
         """Those of the rule."""

@@ -167,7 +167,8 @@ def join_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for number in numbers:
         entries = [state["state"][number] for state in states]
         names = [name for name in entries[0] if piece_key(name) in entries[0]]
-        whole[number] = {"step": entries[0]["step"]}
+        parts = {key for name in names for key in (name, piece_key(name), shape_key(name))}
+        whole[number] = {key: value for key, value in entries[0].items() if key not in parts}
         for name in names:
             pieces = sorted(
                 ((entry[piece_key(name)], entry[name]) for entry in entries if entry[name].size),

@@ -400,3 +400,31 @@ def test_muon_steps_are_nearly_orthogonal(shape):
     assert np.all((sizes > 0.6) & (sizes < 1.3))  # the iteration's own band
     with pytest.raises(dg.DistgradError, match="expected matrices"):
         optim.Muon([dg.ones(3).requires_grad_()])
+
+
+def test_nadam_under_a_beta_that_cycles_equals_pytorch_also_when_resumed():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    start, grads = rng.standard_normal((4, 3)), rng.standard_normal((8, 4, 3))
+    ours = dg.Tensor(start.copy(), requires_grad=True)
+    theirs = torch.tensor(start, requires_grad=True)
+    optimizer, peer = dg.optim.NAdam([ours], lr=0.1), torch.optim.NAdam([theirs], lr=0.1)
+    for step, g in enumerate(grads):
+        for each in (optimizer, peer):
+            each.param_groups[0]["betas"] = (0.85 + 0.1 * (step % 3) / 2, 0.999)
+        if step == 4:
+            saved = optimizer.state_dict()
+            assert saved["state"][0]["mu_product"] == pytest.approx(peer.state[theirs]["mu_product"].item())
+            optimizer = dg.optim.NAdam([ours], lr=0.1)
+            optimizer.load_state_dict(saved)
+        ours.grad, theirs.grad = dg.Tensor(g.copy()), torch.tensor(g)
+        optimizer.step()
+        peer.step()
+    np.testing.assert_allclose(ours.detach().numpy(), theirs.detach().numpy(), rtol=1e-6)
+    constant = dg.Tensor(start.copy(), requires_grad=True)
+    optimizer = dg.optim.NAdam([constant], lr=0.1)
+    optimizer.load_state_dict(
+        saved | {"state": {0: {k: v for k, v in saved["state"][0].items() if k != "mu_product"}}}
+    )
+    constant.grad = dg.Tensor(grads[0].copy())
+    optimizer.step()  # a file of before holds no product
