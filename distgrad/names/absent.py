@@ -12,7 +12,6 @@ ABSENT = {
     "autograd.profiler": "have a listener of distgrad.trace take the spans of a step",
     "utils.benchmark": "time calls with timeit",
     "autograd.forward_ad": "use torch.func.jvp",
-    "sparse_coo_tensor": "use a dense tensor, or index_add over the edges",
     "quantization": "train in float16 or bfloat16 with torch.autocast",
     "ao": "train in float16 or bfloat16 with torch.autocast",
     "export": "save the state dict with torch.save and export it where PyTorch is installed",

@@ -332,6 +332,13 @@ map_(self, tensor, function) = applied(self, function, tensor)
 index_put_(self, indices, values, accumulate=False) = put_in_place(self, indices, values, accumulate)
 share_memory_(self) = shared_in_place(self)
 is_shared(self) = lies_shared(self)
+to_sparse(self, sparse_dim=None) = self
+to_sparse_coo(self) = self
+to_sparse_csr(self, dense_dim=None) = self
+to_dense(self, dtype=None) = typed(self, dtype)
+coalesce(self) = self
+is_coalesced(self) = True
+is_signed(self) = self.dtype.kind in "ifcV"
 lgamma(input) = gammaln(input)
 igamma(input, other) = gammainc(input, other)
 igammac(input, other) = gammaincc(input, other)
@@ -427,7 +434,7 @@ METHODS = (
     "mvlgamma nanquantile orgqr ormqr polygamma prelu put renorm scatter_reduce sinc slice_scatter "
     "select_scatter diagonal_scatter as_strided as_strided_scatter stft istft triangular_solve "
     "cholesky_inverse cholesky_solve lu_solve cov corrcoef diagflat histc hardshrink fill unfold "
-    "expand_copy xlogy to_sparse to_dense lstsq eig logical_not rot90 smm sspaddmm square"
+    "expand_copy xlogy lstsq eig logical_not rot90 smm sspaddmm square"
 )
 
 #: The same, that are functions alone.

@@ -129,16 +129,19 @@ PLACES = {
         "distgrad.torch.nets:*F",
         "distgrad.nn.functional",
     ),
-    "nn.init": ("distgrad.nn.init",),
+    "nn.init": ("distgrad.nn.init", "distgrad.torch.nets:*initial"),
     "nn.parameter": ("distgrad.nn.parameter", "distgrad.nn"),
     "nn.parallel": (f"{_RANKS}.ddp", "distgrad.torch.nets"),
     "nn.parallel.distributed": (f"{_RANKS}.ddp",),
     "nn.parallel.data_parallel": ("distgrad.torch.nets",),
-    "nn.utils": ("distgrad.nn.utils",),
+    "nn.utils": ("distgrad.nn.utils", "distgrad.torch.nets:*helpers"),
     "nn.utils.rnn": ("distgrad.nn.utils.rnn",),
     "nn.utils.parametrizations": ("distgrad.nn.utils.parametrizations",),
     "nn.utils.parametrize": ("distgrad.nn.utils.parametrize",),
-    "nn.utils.clip_grad": ("distgrad.nn.utils",),
+    "nn.utils.clip_grad": ("distgrad.nn.utils", "distgrad.torch.nets:*helpers"),
+    "functional": ("distgrad.torch",),
+    "signal": (),
+    "signal.windows": ("distgrad.torch.windows",),
     "nn.utils.convert_parameters": ("distgrad.nn.utils",),
     "nn.utils.weight_norm": ("distgrad.nn.utils",),
     "nn.utils.spectral_norm": ("distgrad.nn.utils",),
@@ -227,7 +230,7 @@ PLACES = {
 }
 
 #: Submodules that are modules of ``distgrad.torch`` as they stand.
-FILES = "distributed masked multiprocessing profiler testing"
+FILES = "distributed masked multiprocessing profiler sparse testing"
 
 _NET_FUNCTIONS = (
     "adaptive_avg_pool1d adaptive_max_pool1d alpha_dropout alpha_dropout_ avg_pool1d bilinear celu celu_ "
@@ -254,5 +257,7 @@ TOP = (
     "distgrad.torch.files:save load",
     "distgrad.torch.calls:compile",
     "distgrad.torch.utilities",
+    "distgrad.torch.windows:*old",
+    "distgrad.torch.sparse:sparse_coo_tensor sparse_csr_tensor spmm hspmm",
     f"distgrad:{_OURS}",
 )

@@ -9,9 +9,11 @@ from typing import Any
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.random import rand
 from distgrad.errors import OptionError
+from distgrad.nn import init
 from distgrad.nn.functional.images import interpolate
 from distgrad.nn.module import Module
 from distgrad.nn.modules.containers import ModuleList
+from distgrad.nn.utils.gradients import clip_grad_norm_
 from distgrad.parallel.batchnorm import SyncBatchNorm
 
 __all__ = ["DataParallel", "SDPBackend", "SyncBatchNorm", "sdpa_kernel"]
@@ -68,6 +70,51 @@ def _get_clones(module: Any, count: int) -> ModuleList:
     import copy
 
     return ModuleList([copy.deepcopy(module) for _ in range(count)])
+
+
+class initial:
+    """Names of old of ``torch.nn.init``, without the underscore."""
+
+    constant, dirac, eye, normal, uniform = (
+        staticmethod(each) for each in (init.constant_, init.dirac_, init.eye_, init.normal_, init.uniform_)
+    )
+    kaiming_normal, kaiming_uniform = staticmethod(init.kaiming_normal_), staticmethod(init.kaiming_uniform_)
+    xavier_normal, xavier_uniform = staticmethod(init.xavier_normal_), staticmethod(init.xavier_uniform_)
+    orthogonal, sparse = staticmethod(init.orthogonal_), staticmethod(init.sparse_)
+
+
+class helpers:
+    """Names of ``torch.nn.utils`` that are not in ``dg.nn.utils``."""
+
+    clip_grad_norm = staticmethod(clip_grad_norm_)
+
+    @staticmethod
+    def skip_init(module_cls: Any, *args: Any, **options: Any) -> Any:
+        """The module; its parameters are filled as always."""
+        return module_cls(*args, **options)
+
+
+class _FractionalMaxPool(Module):
+    """Max pooling over windows of a fractional ratio; arguments as in the function of that name."""
+
+    _function: Any
+
+    def __init__(
+        self,
+        kernel_size: Any,
+        output_size: Any = None,
+        output_ratio: Any = None,
+        return_indices: bool = False,
+        _random_samples: Any = None,
+    ) -> None:
+        super().__init__()
+        if (output_size is None) == (output_ratio is None):
+            raise OptionError(f"{type(self).__name__}: give output_size or output_ratio, and not both")
+        self._given = (kernel_size, output_size, output_ratio, return_indices, _random_samples)
+
+    def forward(self, input: Any) -> Any:
+        """The largest of each window."""
+        return type(self)._function(input, *self._given)
 
 
 def _fractional(
@@ -151,3 +198,15 @@ class F:
     ) -> Any:
         """``interpolate`` under its name of old."""
         return interpolate(input, size, scale_factor, mode=mode, align_corners=align_corners)
+
+
+class FractionalMaxPool2d(_FractionalMaxPool):
+    """Of images; arguments as in ``functional.fractional_max_pool2d``."""
+
+    _function = staticmethod(F.fractional_max_pool2d)
+
+
+class FractionalMaxPool3d(_FractionalMaxPool):
+    """Of volumes; arguments as in ``functional.fractional_max_pool3d``."""
+
+    _function = staticmethod(F.fractional_max_pool3d)

@@ -199,3 +199,17 @@ def test_a_summary_writer_takes_tensors_and_says_what_it_needs(torch, tmp_path, 
         writer.add_scalar("loss", torch.tensor(0.5), 1)
         writer.add_histogram("weights", torch.ones(3), 1)
     assert any(path.name.startswith("events") for path in tmp_path.iterdir())
+
+
+def test_windows_of_signals_are_scipys(torch):
+    windows = pytest.importorskip("scipy.signal.windows", reason="windows are compared with SciPy's")
+    ours = importlib.import_module("distgrad.torch.signal.windows")
+    given = {"kaiser": (9.0,), "gaussian": (1.5,), "general_hamming": (0.6,), "general_cosine": ([0.4, 0.3],)}
+    for name in ("hann", "hamming", "blackman", "bartlett", "cosine", *given):
+        for sym in (True, False):
+            found = getattr(ours, name)(9, *given.get(name, ()), sym=sym, dtype=torch.float64).numpy()
+            expected = getattr(windows, name)(9, *given.get(name, ()), sym=sym)
+            np.testing.assert_allclose(found, expected, atol=1e-12, err_msg=f"{name} {sym}")
+    np.testing.assert_allclose(torch.hann_window(8).numpy(), windows.hann(8, sym=False), atol=1e-6)
+    np.testing.assert_allclose(torch.hamming_window(8, False).numpy(), windows.hamming(8), atol=1e-6)
+    assert torch.broadcast_shapes((3, 1), 4, (1, 4)) == (3, 4)
