@@ -42,7 +42,7 @@ def go_on(comm, x, end, is_behind):
         return
     if is_behind:
         comm.broadcast(x)
-    limit_s = time.monotonic() + 15  # the report may wait for what others write down, on a busy machine for seconds
+    limit_s = time.monotonic() + 15  # the report may wait for what others write down
     while time.monotonic() < limit_s:
         comm.all_reduce(x, "max")
         time.sleep(1e-3)
