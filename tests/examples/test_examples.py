@@ -68,7 +68,16 @@ def number(pattern, text):
 
 
 BENCHMARKS = EXAMPLES.parent / "benchmarks"
-HOST_ALONE = {"exact", "first_step", "kernels", "sharded", "sharded_gpt", "thread_levels"}  # what CPUs have
+HOST_ALONE = {
+    "checks",
+    "compare",
+    "exact",
+    "first_step",
+    "kernels",
+    "sharded",
+    "sharded_gpt",
+    "thread_levels",
+}  # what CPUs have
 PROGRAMS = [
     path.relative_to(EXAMPLES.parent).as_posix()
     for path in sorted([*EXAMPLES.glob("*.py"), *BENCHMARKS.glob("*.py")])
