@@ -68,6 +68,7 @@ CASES = [
     Case("Softplus", (2.0, 5.0), (SIDES,)),
     Case("RReLU", (), (SIDES,), training=False),
     Case("PReLU", (), ((2, 3, 4),)),
+    Case("PReLU", (), ((),)),
     Case("PReLU", (3, 0.1), ((2, 3, 4, 2),)),
     Case("GLU", (), ((3, 4),)),
     Case("GLU", (1,), ((3, 4, 5),)),

@@ -34,6 +34,7 @@ LOSSES = [
     ("GaussianNLLLoss", ((3, 4), (3, 4), INSIDE), {}),
     ("GaussianNLLLoss", ((3, 4), (3, 4), INSIDE[:, :1]), {"full": True}),
     ("GaussianNLLLoss", ((3, 4), (3, 4), INSIDE[:, 0]), {}),
+    ("GaussianNLLLoss", ((3, 4), (3, 4), INSIDE[:1]), {}),
     ("MarginRankingLoss", ((3, 4), (3, 4), SIGNS), {}),
     ("MarginRankingLoss", ((3, 4), (3, 4), SIGNS), {"margin": 0.5}),
     ("HingeEmbeddingLoss", ((3, 4), SIGNS), {}),
@@ -82,7 +83,10 @@ CASES = [
     for name, inputs, options in LOSSES
     for reduction in REDUCTIONS
 ]
-CASES.append(Case("KLDivLoss", (), ((5, 4), PROBABILITIES), {"reduction": "batchmean"}))
+CASES += [
+    Case("KLDivLoss", (), (shape, values), {"reduction": "batchmean"})
+    for shape, values in (((5, 4), PROBABILITIES), ((), np.array(0.4)))
+]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

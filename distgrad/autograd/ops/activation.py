@@ -325,7 +325,7 @@ def _per_channel(weight: Array, ndim: int, where: str, channels: Shape) -> Shape
     """The shape that lines a weight up with the channels on axis 1."""
     if weight.size != 1 and (len(weight.shape) != 1 or weight.shape != channels):
         raise ShapeError(f"{where}: weight is {list(weight.shape)}, expected [1] or {list(channels)}")
-    return (-1, *(1,) * max(ndim - 2, 0))
+    return (-1, *(1,) * (ndim - 2)) if ndim > 1 else (-1,) * ndim
 
 
 @composite(
@@ -337,6 +337,7 @@ def _per_channel(weight: Array, ndim: int, where: str, channels: Shape) -> Shape
         Sample(((2, 3, 2, 2), (3,)), note="images"),
         Sample(((2, 3, 4), (1,)), note="one weight"),
         Sample(((5,), (1,)), note="one axis"),
+        Sample(((), (1,)), note="a number"),
     ],
     rejects=[
         Reject(((2, 3, 4), (4,)), ShapeError, "weight is [4], expected [1] or [3]"),

@@ -68,7 +68,7 @@ def kl_div(input: Tensor, target: Any, reduction: str = "mean", log_target: bool
     """
     losses = ops.kl_div(input, target, log_target=log_target)
     if reduction == "batchmean":
-        return sum_over(losses, input.shape[0])
+        return sum_over(losses, (*input.shape, 1)[0])
     return mean_or_sum(losses, reduction, "kl_div")
 
 

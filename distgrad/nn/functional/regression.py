@@ -111,7 +111,8 @@ def gaussian_nll_loss(
     Args:
         input: the distribution's mean.
         target: values.
-        var: its variance: a number, the input's shape, or that without the last axis or with 1 there.
+        var: its variance: a number, the input's shape with 1 for axes that share it, or that without the
+            last axis.
         full: add the constant log(2π)/2.
         eps: the least variance.
         reduction: "none", "mean" or "sum".
@@ -123,7 +124,8 @@ def gaussian_nll_loss(
     values = values if values.__class__ in ARRAY_MODULES else np.asarray(values)
     if at_hand(values) and values.size and values.min() < 0:
         raise OptionError(f"gaussian_nll_loss: var must not be negative, got {values.min()}")
-    if values.ndim and values.shape not in (input.shape, (*input.shape[:-1], 1)):
+    sizes = zip(values.shape, input.shape, strict=False)
+    if values.ndim and not (values.ndim == input.ndim and all(n in (1, m) for n, m in sizes)):
         if values.shape != input.shape[:-1]:
             raise ShapeError(f"gaussian_nll_loss: var is {list(values.shape)} for {list(input.shape)}")
         var = ops.expand_dims(var, axis=-1)
