@@ -17,7 +17,7 @@ import numpy as np
 from distgrad.backend.rng import default_generator
 from distgrad.checkpoint.layout import share
 from distgrad.checkpoint.pieces import Slice
-from distgrad.checkpoint.tree import decode, encode
+from distgrad.checkpoint.tree import encode
 from distgrad.errors import StateDictError
 
 __all__ = ["Collected", "collect", "give_back", "random_state", "restore_random_state"]
@@ -156,9 +156,8 @@ def random_state() -> dict[str, Any]:
     return {"distgrad": default_generator.get_state(), "numpy": numpy_state, "python": random.getstate()}
 
 
-def restore_random_state(tree: Any, array: Any) -> None:
+def restore_random_state(state: dict[str, Any]) -> None:
     """Let the random generators go on from a state that :func:`random_state` took."""
-    state = decode(tree, array)
     default_generator.set_state(state["distgrad"])
     random.setstate(state["python"])
     state["numpy"]["state"]["key"] = np.asarray(state["numpy"]["state"]["key"]._data)

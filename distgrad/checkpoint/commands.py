@@ -9,7 +9,6 @@ from pathlib import Path
 from distgrad.checkpoint.files import save
 from distgrad.checkpoint.layout import Manifest, find_checkpoints, read_manifest
 from distgrad.checkpoint.pieces import Reader
-from distgrad.checkpoint.tree import decode
 from distgrad.errors import DataError, OptionError
 
 __all__ = ["consolidate", "listed", "shown", "verified"]
@@ -86,5 +85,5 @@ def consolidate(path: Path, output: Path, only: str | None = None) -> None:
         raise DataError(f"checkpoint: there is no folder {output.parent}; make it first")
     reader = Reader(folder, manifest)
     names = manifest.tree if only is None else [only]
-    state = {name: decode(manifest.tree[name], reader.array) for name in names}
+    state = {name: reader.decoded(manifest.tree[name]) for name in names}
     save(state if only is None else state[only], output)

@@ -21,7 +21,6 @@ from distgrad import env
 from distgrad.checkpoint.collect import collect, give_back, restore_random_state
 from distgrad.checkpoint.layout import find_checkpoints, folder_name, part_name, read_manifest
 from distgrad.checkpoint.pieces import Reader
-from distgrad.checkpoint.tree import decode
 from distgrad.checkpoint.writer import Job, Writer, remove_parts, staged
 from distgrad.comm.base import Communicator
 from distgrad.comm.registry import get_world, is_initialized
@@ -259,11 +258,11 @@ class CheckpointManager:
         with span("checkpoint.load", bytes=manifest.nbytes, path=str(path)):
             for name in wanted:
                 if name in manifest.tree:
-                    state = decode(manifest.tree[name], reader.array)
-                    state.update(decode(own[name], reader.array) if name in own else {})
+                    state = reader.decoded(manifest.tree[name])
+                    state.update(reader.decoded(own[name]) if name in own else {})
                     give_back(name, self._objects[name], state, strict)
             if only is None and "$random" in own:
-                restore_random_state(own["$random"], reader.array)
+                restore_random_state(reader.decoded(own["$random"]))
         self.finished = manifest.step
         return manifest.step
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distgrad.checkpoint.layout import Entry, Manifest, Piece, dtype_name, parse_dtype
+from distgrad.checkpoint.tree import array_names, decode
 from distgrad.errors import DataError
 
 __all__ = ["Reader", "Slice", "digest_of", "write_file"]
@@ -115,6 +116,26 @@ class Reader:
                         "digest; the file was changed after it was written, take another checkpoint"
                     )
         return out
+
+    def decoded(self, tree: Any) -> Any:
+        """The state that a tree stands for; its arrays are read and compared by several threads.
+
+        Raises:
+            DataError: as :meth:`array`, or a tree that names an array which is not there.
+        """
+        try:
+            names = list(dict.fromkeys(array_names(tree)))
+        except (ValueError, TypeError, IndexError, KeyError, RecursionError) as error:
+            raise DataError(f"checkpoint: {self.folder}: the manifest's tree is damaged: {error!r}") from None
+        lacking = [name for name in names if name not in self.manifest.arrays]
+        if lacking:
+            raise DataError(f"checkpoint: {self.folder}: the manifest describes no array {lacking[0]!r}")
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "distgrad-read") as pool:
+            arrays = dict(zip(names, pool.map(self.array, names), strict=True))
+        try:
+            return decode(tree, arrays.__getitem__)
+        except (ValueError, TypeError, IndexError, KeyError) as error:
+            raise DataError(f"checkpoint: {self.folder}: the manifest's tree is damaged: {error!r}") from None
 
     def verify(self) -> Iterable[str]:
         """The names of all arrays, each once its digests agree.

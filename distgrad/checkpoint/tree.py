@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from distgrad.backend.array_module import ARRAY_MODULES
 from distgrad.backend.device import CPU, to_device
 from distgrad.errors import DTypeError
 
-__all__ = ["decode", "encode"]
+__all__ = ["array_names", "decode", "encode"]
 
 _ARRAY = "$array"
 _SCALAR = "$scalar"
@@ -79,6 +79,17 @@ def _plain_key(key: Any, place: str) -> Any:
             f"save: a key of {place or 'the state'} is {key!r}; expected a text or a whole number"
         )
     return key
+
+
+def array_names(tree: Any) -> Iterator[str]:
+    """The names of all arrays in a tree."""
+    if isinstance(tree, dict):
+        ((kind, content),) = tree.items()
+        if kind in (_ARRAY, _SCALAR):
+            yield content
+        else:
+            for each in content:
+                yield from array_names(each[1] if kind in _DICTS else each)
 
 
 def decode(tree: Any, array: Callable[[str], np.ndarray]) -> Any:

@@ -69,6 +69,7 @@ def number(pattern, text):
 
 BENCHMARKS = EXAMPLES.parent / "benchmarks"
 HOST_ALONE = {
+    "checkpoint",
     "checks",
     "compare",
     "exact",
