@@ -232,7 +232,7 @@ def _attempts(
             code = supervisor.run(pause_s)
         except OSError as error:
             raise LaunchError(f"launch: the ranks could not be started: {error}") from error
-        saved = {rank.track.code for rank in supervisor.ranks} == {exit_codes.PREEMPTED}  # asked to end
+        saved = any(rank.track.code == exit_codes.PREEMPTED for rank in supervisor.ranks)  # asked to end
         code = exit_codes.PREEMPTED if saved else code
         if supervisor.verdict is None or supervisor.stopped or saved or len(causes) == options.max_restarts:
             return code, supervisor, causes

@@ -266,8 +266,6 @@ class Supervisor:
             if rank is not spared:
                 self._lines.send(rank.spec.rank, Frame.SIGNAL, {"number": number})
 
-    # Ways to end
-
     def _fail(self, rank: Rank, code: int, traceback: str = "", how: str = "", leaving: bool = False) -> None:
         """Note how a rank failed; the first failure ends the job.
 
@@ -286,18 +284,19 @@ class Supervisor:
         self.console.log(number, traceback)
         if self.verdict is None:
             others = [other for other in self._running() if other is not rank]
-            reason = exit_codes.explain(code)
-            how = how or f"exited {code}"
-            text = f"launch: rank {number} on {rank.track.host} {how} after {self._elapsed_s():.1f} s"
+            how = f"rank {number} on {rank.track.host} {how or f'exited {code}'}"
+            text = f"launch: {how} after {self._elapsed_s():.1f} s"
             text += f" and {_count(rank.track.step, 'step')}" if rank.track.step else ""
-            text += f" ({reason})" if reason else ""
+            text += f" ({reason})" if (reason := exit_codes.explain(code)) else ""
             text += f"; stopped {_count(len(others), 'other rank')}"
             done = [other.track for other in self.ranks if other.track.code == 0]
             if done and _CONSEQUENCE.search(traceback):
                 text += hangs.ended_before(done, rank.track)
             text += f". See {self.console.log_path(number)}" if self.console.log_dir is not None else ""
             self.verdict = Verdict(code, text, traceback, tuple(other.track for other in others))
-            self._stop(signal.SIGTERM, FAILURE_GRACE_S, spared=rank if leaving else None)
+            saved = code == exit_codes.PREEMPTED  # so have all, and leave by themselves
+            ask = (0, self.options.grace_s) if saved else (signal.SIGTERM, FAILURE_GRACE_S)
+            self._stop(*ask, spared=rank if leaving else None)
         elif traceback not in ("", self.verdict.traceback) and not self._interrupted:
             self.console.show(number, traceback)
 

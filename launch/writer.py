@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import collections
 import select
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any, BinaryIO
+
+from .loop import STOPPING
 
 __all__ = ["Writer"]
 
@@ -65,6 +68,7 @@ class Writer:
         return not self._queue and not self._writing
 
     def _run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # they are for the thread that watches
         while True:
             with self._change:
                 self._change.wait_for(lambda: self._queue)

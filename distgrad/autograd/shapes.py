@@ -43,10 +43,7 @@ def by_shapes(record: Primitive, /, *args: Any, **attributes: Any) -> Any:
         DeviceError: an operation whose result's shape depends on elements.
     """
     if record.shape is None:
-        raise DeviceError(
-            f"{record.name}: the result's shape depends on the elements, and tensors on 'meta' have none; "
-            "compute it on a real device"
-        )
+        raise _by_elements(record)
     if record.variadic:
         inputs = args[0] if len(args) == 1 and isinstance(args[0], list | tuple) else args
     else:
@@ -56,6 +53,8 @@ def by_shapes(record: Primitive, /, *args: Any, **attributes: Any) -> Any:
     out = attributes.pop("out", None)
     shapes = [None if x is None else tuple(getattr(x, "shape", ())) for x in inputs]
     found = record.shape(*shapes, **attributes)
+    if any(n == -1 for n in found):
+        raise _by_elements(record)
     dtypes = _dtypes(record, inputs, attributes)
     base = inputs[0] if record.view else None
     if record.outputs == 1:
@@ -63,6 +62,13 @@ def by_shapes(record: Primitive, /, *args: Any, **attributes: Any) -> Any:
         return y if out is None else out
     every = dtypes if isinstance(dtypes, tuple) else (dtypes,) * len(found)
     return tuple(MetaArray(shape, dtype, base) for shape, dtype in zip(found, every, strict=True))
+
+
+def _by_elements(record: Primitive) -> DeviceError:
+    return DeviceError(
+        f"{record.name}: the result's shape depends on the elements, and tensors on 'meta' have none; "
+        "compute it on a real device"
+    )
 
 
 def _dtypes(record: Primitive, inputs: Any, attributes: dict[str, Any]) -> Any:

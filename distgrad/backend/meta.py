@@ -180,6 +180,8 @@ def indexed_shape(shape: tuple[int, ...], key: Any) -> tuple[int, ...]:
     chosen: list[tuple[int, ...]] = []  # the shapes of arrays, and of numbers beside them
     places: list[tuple[int, int]] = []  # of each: which part it is, and the axes before it
     for i, part in enumerate(parts):
+        if part is Ellipsis:  # of any length it keeps what stands beside it apart
+            continue
         if part is None:
             out.append(1)
         elif isinstance(part, slice):
@@ -217,7 +219,7 @@ def _all_axes(parts: list[Any], ndim: int) -> list[Any]:
     if len(dots) > 1:
         raise IndexError("an index can only have a single ellipsis ('...')")
     place = dots[0] if dots else len(parts)
-    return [*parts[:place], *[slice(None)] * missing, *parts[place + 1 :]]
+    return [*parts[:place], *parts[place : place + 1], *[slice(None)] * missing, *parts[place + 1 :]]
 
 
 def _chosen(part: Any, lengths: list[int]) -> tuple[int, ...]:
@@ -230,6 +232,10 @@ def _chosen(part: Any, lengths: list[int]) -> tuple[int, ...]:
         return (int(np.count_nonzero(part)),)
     if isinstance(part, int | np.integer) and not -lengths[0] <= part < lengths[0]:
         raise IndexError(f"index {part} is out of bounds for an axis of length {lengths[0]}")
+    if isinstance(part, np.ndarray) and part.size:
+        low, high = int(part.min()), int(part.max())
+        if low < -lengths[0] or high >= lengths[0]:
+            raise IndexError(f"an index of {low} … {high} is out of bounds for length {lengths[0]}")
     return tuple(getattr(part, "shape", ()))
 
 

@@ -20,7 +20,7 @@ from distgrad.checkpoint.pieces import Slice
 from distgrad.checkpoint.tree import encode
 from distgrad.errors import StateDictError
 
-__all__ = ["Collected", "collect", "give_back", "random_state", "restore_random_state"]
+__all__ = ["Collected", "collect", "give_back", "own_state", "random_state", "restore_random_state"]
 
 _EXTRA = "_extra_state"
 _START, _SHAPE = ".start", ".shape"  # beside a part of an array that is spread over the ranks
@@ -34,12 +34,14 @@ class Collected(NamedTuple):
         own: the tree of what this rank has alone.
         entries: dtype and shape of every array that this rank knows, by name.
         slices: what this rank writes.
+        equal: the arrays that are to be the same on every rank, by name.
     """
 
     tree: dict[str, Any]
     own: dict[str, Any]
     entries: dict[str, tuple[np.dtype, tuple[int, ...]]]
     slices: list[Slice]
+    equal: dict[str, np.ndarray]
 
 
 def collect(objects: Mapping[str, Any], rank: int, num_ranks: int) -> Collected:
@@ -57,13 +59,15 @@ def collect(objects: Mapping[str, Any], rank: int, num_ranks: int) -> Collected:
         state, left = _state_of(each)
         spread = _take_parts(state, name, parts)
         before = set(alike)
-        tree[name] = encode(state, name, alike)
+        tree[name] = encode(state, name, alike, keep_arrays=True)
+        if set(alike) == before and not spread:  # where a loader stands, say: each rank's too
+            left = state | left
         equal |= _equal_names(name, each, set(alike) - before)
         if spread:
             mine.update({place: alike.pop(place) for place in parts if place in alike})
         if left:
-            own[name] = encode(left, f"rank{rank}/{name}", mine)
-    own["$random"] = encode(random_state(), f"rank{rank}/$random", mine)
+            own[name] = encode(left, f"rank{rank}/{name}", mine, keep_arrays=True)
+    own["$random"] = encode(random_state(), f"rank{rank}/$random", mine, keep_arrays=True)
     entries = {name: (array.dtype, array.shape) for name, array in (alike | mine).items()}
     entries |= {name: (mine[name].dtype, shape) for name, (shape, _) in parts.items()}
     divided = {name: array for name, array in alike.items() if name in equal}
@@ -80,7 +84,7 @@ def collect(objects: Mapping[str, Any], rank: int, num_ranks: int) -> Collected:
         for name, array in mine.items()
         if array.size
     ]
-    return Collected(tree, own, entries, slices)
+    return Collected(tree, own, entries, slices, divided)
 
 
 def _equal_names(name: str, each: Any, arrays: set[str]) -> set[str]:
@@ -104,6 +108,11 @@ def _state_of(each: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         key for key in state if isinstance(key, str) and key.endswith(_EXTRA) and _has_arrays(state[key])
     ]
     return state, {key: state.pop(key) for key in extra}
+
+
+def own_state(each: Any) -> dict[str, Any]:
+    """What a rank has alone where no rank of its number has saved any: what it has now."""
+    return {} if isinstance(each, dict) else _state_of(each)[1]
 
 
 def _has_arrays(value: Any) -> bool:
@@ -160,5 +169,4 @@ def restore_random_state(state: dict[str, Any]) -> None:
     """Let the random generators go on from a state that :func:`random_state` took."""
     default_generator.set_state(state["distgrad"])
     random.setstate(state["python"])
-    state["numpy"]["state"]["key"] = np.asarray(state["numpy"]["state"]["key"]._data)
     np.random.set_state(state["numpy"])  # noqa: NPY002

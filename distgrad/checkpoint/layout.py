@@ -29,6 +29,7 @@ __all__ = [
     "Entry",
     "Manifest",
     "Piece",
+    "check_pieces",
     "dtype_name",
     "find_checkpoints",
     "folder_name",
@@ -36,6 +37,7 @@ __all__ = [
     "part_name",
     "rank_file",
     "read_manifest",
+    "replaced_name",
     "share",
 ]
 
@@ -88,6 +90,12 @@ def folder_name(step: int) -> str:
 def part_name(step: int) -> str:
     """Of one that is being written."""
     return f".{folder_name(step)}.distgrad-part"
+
+
+def replaced_name(step: int | str) -> str:
+    """Of one that another of the same step is about to replace."""
+    name = folder_name(step) if isinstance(step, int) else f"step-{step}"
+    return f".{name}.distgrad-replaced"
 
 
 def rank_file(rank: int) -> str:
@@ -269,10 +277,19 @@ def _checked_entry(name: str, found: Any) -> Entry:
     if found["dtype"] not in _DTYPES:
         raise ValueError(f"{name} has the unknown dtype {found['dtype']!r}")
     pieces = tuple(_checked_piece(name, each) for each in found["pieces"])
-    edges = [0, *(piece.stop for piece in pieces)]
-    if [piece.start for piece in pieces] != edges[:-1] or edges[-1] != math.prod(shape):
-        raise ValueError(f"the pieces of {name} do not make up its {math.prod(shape)} elements")
+    check_pieces(name, math.prod(shape), pieces)
     return Entry(parse_dtype(found["dtype"]), shape, pieces)
+
+
+def check_pieces(name: str, size: int, pieces: Sequence[Piece]) -> None:
+    """Refuse pieces that leave an element out, or hold one twice.
+
+    Raises:
+        ValueError: with the array's name.
+    """
+    edges = [0, *(piece.stop for piece in pieces)]
+    if [piece.start for piece in pieces] != edges[:-1] or edges[-1] != size:
+        raise ValueError(f"the pieces of {name} do not make up its {size} elements")
 
 
 def _checked_piece(name: str, found: Any) -> Piece:

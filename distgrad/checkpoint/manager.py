@@ -6,11 +6,10 @@ import contextlib
 import fcntl
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +17,11 @@ from typing import Any, Literal
 import numpy as np
 
 from distgrad import env
-from distgrad.checkpoint.collect import collect, give_back, restore_random_state
+from distgrad.checkpoint.collect import Collected, collect, give_back, own_state, restore_random_state
+from distgrad.checkpoint.ending import Ending
 from distgrad.checkpoint.layout import find_checkpoints, folder_name, part_name, read_manifest
 from distgrad.checkpoint.pieces import Reader
-from distgrad.checkpoint.writer import Job, Writer, remove_parts, staged
+from distgrad.checkpoint.writer import Job, Writer, staged, tidy
 from distgrad.comm.base import Communicator
 from distgrad.comm.registry import get_world, is_initialized
 from distgrad.errors import DataError, OptionError, StateDictError
@@ -30,8 +30,6 @@ from distgrad.trace import span
 from distgrad.tracebacks import warn_once
 
 __all__ = ["CheckpointManager"]
-
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class CheckpointManager:
@@ -96,21 +94,19 @@ class CheckpointManager:
         self.folder = Path(folder)
         self.keep, self.every, self.best = keep, every, best
         self.finished = 0  #: steps of training that are done
-        self._background, self._on_error, self._margin_s = background, on_error, margin_s
+        self._background, self._on_error = background, on_error
         self._comm = get_world() if comm is None and is_initialized() else comm
         self._rank, self._num_ranks = (0, 1) if self._comm is None else (self._comm.rank, self._comm.size)
         self._objects: dict[str, Any] = {}
         self._writer = Writer()
         self._staging = np.empty(0, np.uint8)
         self._saved: int | None = None
+        self._closed = False
         self._lock: int | None = None
-        self._asked: str | None = None  # why the job is to end
-        self._agreeing: Any = None
-        self._end_s = self._deadline(time_limit_s)
-        self._before: dict[int, Any] = {}
+        self._compared = False  # whether what is to be equal on all ranks was
         self._together(self._open)
-        if signals and threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        end_s = env.read().job_end_s if time_limit_s is None else time.time() + time_limit_s
+        self._ending = Ending(self._comm, signals, end_s, margin_s)
 
     # -- what is saved
 
@@ -139,20 +135,22 @@ class CheckpointManager:
 
         Raises:
             DataError: the save before has failed.
-            SystemExit: with code 75, once the last save is done that a signal or the time limit asked for.
+            SystemExit: with code 75, once the last save is done that a signal or the time limit asked for; 1
+                if it could not be done.
         """
         self.finished += 1
         self._settle()
-        ending = self._agreed_end()
+        ending = self._ending.agreed()
         if ending or (self.every and self.finished % self.every == 0):
             self.save(metric)
         if ending:
-            self.wait()
+            saved = self._finish_last() and self._saved == self.finished
             if self._rank == 0:
-                why = self._asked or "another rank was asked to end"
-                print(f"checkpoint: saved at step {self.finished} ({why})", file=sys.stderr, flush=True)
-            self.close()
-            raise SystemExit(PREEMPTED)
+                why = self._ending.why or "another rank was asked to end"
+                what = "saved" if saved else "nothing could be saved"
+                print(f"checkpoint: {what} at step {self.finished} ({why})", file=sys.stderr, flush=True)
+            self._release(obeyed=True)
+            raise SystemExit(PREEMPTED if saved else 1)
 
     def save(self, metric: float | None = None) -> Path:
         """Save now; returns the folder that the checkpoint will have.
@@ -162,24 +160,29 @@ class CheckpointManager:
         Raises:
             DataError: this save, or the one before, cannot be written.
         """
-        if self.best is not None and metric is not None and metric != metric:
-            metric = None  # NaN is never best
+        value = None if metric is None or metric != metric else float(metric)  # NaN is never best
         self._finish_last()
         started_s = time.perf_counter()
+        final = self.folder / folder_name(self.finished)
         with span("checkpoint.snapshot", step=self.finished):
             state = collect(self._objects, self._rank, self._num_ranks)
-            self._together(self._make_part)
-            self._check_shared()
+            self._compare(state)
+            try:
+                self._together(self._make_part)
+                self._check_shared()
+            except DataError as error:
+                self._complain(str(error), error)
+                return final
             if self._background:
                 slices, self._staging = staged(state.slices, self._staging)
                 state = state._replace(slices=slices)
-        notes = {**self._notes(), "metric": metric, "snapshot_s": time.perf_counter() - started_s}
+        notes = {**self._notes(), "metric": value, "snapshot_s": time.perf_counter() - started_s}
         job = Job(self.folder, self.finished, self._rank, self._num_ranks, state, notes, self._prune)
         self._writer.start(job)
         self._saved = self.finished
         if not self._background:
             self.wait()
-        return self.folder / folder_name(self.finished)
+        return final
 
     def wait(self) -> None:
         """Wait until the last save is on the disk, on all ranks.
@@ -192,25 +195,30 @@ class CheckpointManager:
         self._finish_last()
 
     def close(self) -> None:
-        """Wait for the last save, and let go of the folder and the signals; a second call does nothing."""
-        self._writer.wait()
-        if self._agreeing is not None:
-            self._agreeing[0].wait()
-            self._agreeing = None
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        """Wait for the last save, and let go of the folder and the signals; a second call does nothing.
+
+        Collective: yes, the first time; blocks: yes.
+
+        Raises:
+            DataError: the last save has failed.
+        """
+        if self._closed:
+            return
+        try:
+            self._finish_last()
+        finally:
+            self._release(obeyed=False)
 
     def __enter__(self) -> CheckpointManager:
         return self
 
     def __exit__(self, kind: object, *exception: object) -> None:
-        if kind is not None:
+        if kind is None:
+            self.close()
+        elif not self._closed:  # other ranks may answer no more
             self._writer.give_up()
-        self.close()
+            self._writer.wait()
+            self._release(obeyed=True, failed=True)
 
     # -- going on
 
@@ -232,7 +240,9 @@ class CheckpointManager:
     ) -> int:
         """Take over a checkpoint, written by any number of ranks; returns how many steps were finished.
 
-        Random generators go on where they stood; a rank that was not there when it was saved keeps its own.
+        What ranks have alone (random generators, where a loader stands, what a hook remembers) comes back on the
+        rank of the same number; one that was not there takes rank 0's place in the data, and keeps its own of the
+        rest.
 
         Collective: yes, as far as ``load_state_dict`` is; blocks: yes.
 
@@ -259,7 +269,7 @@ class CheckpointManager:
             for name in wanted:
                 if name in manifest.tree:
                     state = reader.decoded(manifest.tree[name])
-                    state.update(reader.decoded(own[name]) if name in own else {})
+                    state |= reader.decoded(own[name]) if name in own else own_state(self._objects[name])
                     give_back(name, self._objects[name], state, strict)
             if only is None and "$random" in own:
                 restore_random_state(reader.decoded(own["$random"]))
@@ -285,10 +295,16 @@ class CheckpointManager:
                 raise DataError(
                     f"checkpoint: {self.folder} cannot be made or written: {error.strerror}"
                 ) from None
-        remove_parts(self.folder)
+        tidy(self.folder)
 
     def _make_part(self) -> None:
         """On rank 0: the folder that the ranks write into."""
+        later = find_checkpoints(self.folder)[-1:]
+        if later and int(later[0].name[5:]) > self.finished:
+            raise DataError(
+                f"checkpoint: {later[0]} is of a run that was further than step {self.finished}; go on "
+                "from it with restore_latest(), or remove it, or use another folder"
+            )
         part = self.folder / part_name(self.finished)
         shutil.rmtree(part, ignore_errors=True)
         try:
@@ -308,17 +324,46 @@ class CheckpointManager:
         if error is not None:
             raise DataError(error)
 
-    def _finish_last(self) -> None:
-        """Wait for the last save on all ranks; if one could not write, none waits for it."""
+    def _finish_last(self) -> bool:
+        """Wait for the last save on all ranks, none for one that could not write; whether it is whole."""
         if self._rank > 0:
             self._writer.wait()
         if any(self._everyones(self._rank > 0 and self._writer.has_failed)):
             self._writer.give_up()
         self._writer.wait()
-        if any(self._everyones(self._writer.has_failed)):
-            self._settle()
-            if self._on_error == "raise":
-                raise DataError("checkpoint: another rank could not write its part of the last save")
+        if not any(self._everyones(self._writer.has_failed)):
+            return True
+        if self._rank == 0 and self._saved is not None:  # a full disk should have its room back
+            shutil.rmtree(self.folder / part_name(self._saved), ignore_errors=True)
+        self._writer.has_failed = False
+        self._saved = None
+        self._settle()
+        if self._on_error == "raise":
+            raise DataError("checkpoint: another rank could not write its part of the last save")
+        return False
+
+    def _release(self, obeyed: bool, failed: bool = False) -> None:
+        """Let go of the folder and the signals."""
+        self._closed = True
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        self._ending.close(obeyed, failed)
+
+    def _compare(self, state: Collected) -> None:
+        """Find out, once, that the ranks differ in what is taken for equal, as each writes a part of it."""
+        if self._compared or self._num_ranks == 1:
+            return
+        self._compared = True
+        sums = self._everyones({name: _checksum(array) for name, array in state.equal.items()})
+        for name in sums[0]:
+            differing = [rank for rank, each in enumerate(sums) if each.get(name) != sums[0][name]]
+            if differing:
+                raise DataError(
+                    f"checkpoint: {name} differs between rank 0 and rank {differing[0]}, and a checkpoint "
+                    "holds one state for all; average the parameters first, or give each rank a manager and "
+                    "a folder of its own, with comm=comm.split(comm.rank)"
+                )
 
     def _check_shared(self) -> None:
         """Find out that a rank does not see the folder which rank 0 has made."""
@@ -339,40 +384,17 @@ class CheckpointManager:
     def _settle(self) -> None:
         """Raise, or warn of, what went wrong in the last save."""
         error = self._writer.take_error()
-        if error is None:
-            return
-        text = str(error) if isinstance(error, DataError) else f"checkpoint: the last save failed: {error}"
+        if error is not None:
+            if self._num_ranks == 1:  # the others, where there are any, are yet to learn of it
+                self._writer.has_failed = False
+            said = isinstance(error, DataError)
+            self._complain(str(error) if said else f"checkpoint: the last save failed: {error}", error)
+
+    def _complain(self, text: str, error: BaseException) -> None:
         if self._on_error == "warn":
-            warn_once(f"checkpoint {self._saved}", f"{text}; training goes on")
+            warn_once(f"{self.folder} {self.finished}", f"{text}; training goes on")
             return
         raise DataError(text) from error
-
-    def _on_signal(self, number: int, frame: Any) -> None:
-        if self._asked is not None and callable(self._before.get(number)):
-            self._before[number](number, frame)  # asked twice: as it was before
-        self._asked = signal.Signals(number).name
-
-    def _deadline(self, time_limit_s: float | None) -> float | None:
-        if time_limit_s is not None:
-            return time.time() + time_limit_s
-        return env.read().job_end_s
-
-    def _agreed_end(self) -> bool:
-        """Whether any rank was asked to end, as all ranks knew it a step ago."""
-        if self._asked is None and self._end_s is not None and time.time() > self._end_s - self._margin_s:
-            self._asked = "the time limit is near"
-        asked = self._asked is not None
-        if self._comm is None or self._num_ranks == 1:
-            return asked
-        host = self._comm.host
-        agreed = False
-        if self._agreeing is not None:
-            work, flag = self._agreeing
-            work.wait()
-            agreed = bool(flag[0])
-        flag = np.array([asked], np.int32)
-        self._agreeing = host.all_reduce(flag, "max", async_op=True), flag
-        return agreed
 
     def _notes(self) -> dict[str, Any]:
         return {
@@ -387,14 +409,12 @@ class CheckpointManager:
     def _prune(self, newest: Path) -> None:
         """Remove the checkpoints that are not to be kept; called on rank 0, in the thread that wrote."""
         found = find_checkpoints(self.folder)
-        kept = set(found[-self.keep :])
+        kept = {newest, *found[-self.keep :]}
         if self.best is not None:
             kept |= set(self.best_checkpoints(found)[:1])
         for path in found:
             if path not in kept:
-                doomed = path.with_name(
-                    f".{path.name}.distgrad-part"
-                )  # not half a checkpoint, if it ends here
+                doomed = self.folder / part_name(int(path.name[5:]))  # not half a checkpoint, if it ends here
                 with contextlib.suppress(OSError):
                     path.rename(doomed)
                 shutil.rmtree(doomed, ignore_errors=True)
@@ -409,6 +429,10 @@ class CheckpointManager:
                     scored.append((float(metric), path))
         scored.sort(key=lambda each: each[0], reverse=self.best == "max")
         return [path for _, path in scored]
+
+
+def _checksum(array: np.ndarray) -> int:
+    return zlib.crc32(array.reshape(-1).view(np.uint8).data)
 
 
 def _commit() -> str | None:

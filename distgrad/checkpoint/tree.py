@@ -18,6 +18,7 @@ __all__ = ["array_names", "decode", "encode"]
 
 _ARRAY = "$array"
 _SCALAR = "$scalar"
+_NDARRAY = "$ndarray"
 _PLAIN = (str, int, float, bool, type(None))
 #: Kinds of dict, by their names in the tree.
 _DICTS: dict[str, Callable[..., Any]] = {"dict": dict, "OrderedDict": OrderedDict, "Counter": Counter}
@@ -25,26 +26,34 @@ _NOT_A_NAME = "__metadata__"  # of an array, as the format uses it
 _DTYPES = "?bhilqBHILQefdE"
 
 
-def encode(value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
+def encode(value: Any, place: str, arrays: dict[str, np.ndarray], keep_arrays: bool = False) -> Any:
     """The tree of a state as JSON has it; arrays go to ``arrays`` under their place.
+
+    NumPy's arrays come back as tensors, unless ``keep_arrays``.
 
     Raises:
         DTypeError: something that neither the tree nor the format holds, with its place in the state.
     """
     if isinstance(value, np.generic):
         return {_SCALAR: _keep(np.asarray(value), place, arrays)}
+    if keep_arrays and type(value) in (np.ndarray, np.memmap):
+        return {_NDARRAY: _keep(value, place, arrays)}
     if isinstance(value, Tensor) or value.__class__ in ARRAY_MODULES or type(value) is np.memmap:
         return {_ARRAY: _keep(value._data if isinstance(value, Tensor) else value, place, arrays)}
     if type(value) in _PLAIN:
         return value
     join = f"{place}." if place else ""
     if type(value) in _DICTS.values():
-        items = [[_plain_key(k, place), encode(v, f"{join}{k}", arrays)] for k, v in value.items()]
+        items = [
+            [_plain_key(k, place), encode(v, f"{join}{k}", arrays, keep_arrays)] for k, v in value.items()
+        ]
         return {type(value).__name__: items}
     if type(value) is Shape:
         value = tuple(value)
     if type(value) in (list, tuple):
-        return {type(value).__name__: [encode(v, f"{join}{i}", arrays) for i, v in enumerate(value)]}
+        return {
+            type(value).__name__: [encode(v, f"{join}{i}", arrays, keep_arrays) for i, v in enumerate(value)]
+        }
     raise DTypeError(
         f"save: {place or 'the state'} is a {type(value).__name__}; expected tensors, arrays, numbers and "
         f"texts in dicts, lists and tuples{_remedy(value)}"
@@ -85,7 +94,7 @@ def array_names(tree: Any) -> Iterator[str]:
     """The names of all arrays in a tree."""
     if isinstance(tree, dict):
         ((kind, content),) = tree.items()
-        if kind in (_ARRAY, _SCALAR):
+        if kind in (_ARRAY, _SCALAR, _NDARRAY):
             yield content
         else:
             for each in content:
@@ -99,6 +108,8 @@ def decode(tree: Any, array: Callable[[str], np.ndarray]) -> Any:
     ((kind, content),) = tree.items()
     if kind == _ARRAY:
         return Tensor(array(content))
+    if kind == _NDARRAY:
+        return array(content)
     if kind == _SCALAR:
         return array(content)[()]
     if kind in _DICTS:

@@ -25,17 +25,19 @@ from distgrad.checkpoint.layout import (
     Entry,
     Manifest,
     Piece,
+    check_pieces,
     dtype_name,
     folder_name,
     parse_dtype,
     part_name,
     rank_file,
+    replaced_name,
 )
 from distgrad.checkpoint.pieces import Slice, write_file
 from distgrad.errors import DataError
 from distgrad.trace import span
 
-__all__ = ["Job", "Writer", "remove_parts", "staged"]
+__all__ = ["Job", "Writer", "staged", "tidy"]
 
 _LOOK_S = 0.005
 
@@ -86,11 +88,13 @@ class Writer:
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self.has_failed = False  #: Whether the last save has, until its end was waited for.
         self._given_up = threading.Event()
 
     def start(self, job: Job) -> None:
         """Write ``job`` from now on; the one before must be over."""
         self._given_up.clear()
+        self.has_failed = False
         self._thread = threading.Thread(
             target=self._run, args=(job,), name="distgrad-checkpoint", daemon=True
         )
@@ -106,11 +110,6 @@ class Writer:
         """Stop waiting for other ranks, one of which has failed."""
         self._given_up.set()
 
-    @property
-    def has_failed(self) -> bool:
-        """Whether there is an error to be taken."""
-        return self._error is not None
-
     def take_error(self) -> BaseException | None:
         """What went wrong since the last call; None if nothing did."""
         error, self._error = self._error, None
@@ -122,7 +121,7 @@ class Writer:
             with span("checkpoint.save", bytes=nbytes, path=str(job.part), step=job.step):
                 self._write(job)
         except BaseException as error:
-            self._error = error
+            self._error, self.has_failed = error, True
             with contextlib.suppress(OSError):  # so that rank 0 does not wait for it
                 (job.part / f"rank{job.rank}.failed").write_text(str(error))
 
@@ -137,10 +136,12 @@ class Writer:
                 (job.part / f"rank{rank}.json").unlink()
             _sync_folder(job.part)
             final = job.root / folder_name(job.step)
-            if final.exists():  # the step was saved before, by a run that went on from an earlier one
-                shutil.rmtree(final)
+            before = job.root / replaced_name(job.step)
+            if final.exists():  # the step was saved before; that one stays until this one has its name
+                final.rename(before)
             job.part.rename(final)
             _sync_folder(job.root)
+            shutil.rmtree(before, ignore_errors=True)
             job.done(final)
 
     def _gather(self, job: Job) -> list[dict[str, Any]]:
@@ -153,6 +154,8 @@ class Writer:
                 with contextlib.suppress(FileNotFoundError):
                     why = (job.part / f"rank{rank}.failed").read_text()
                     raise DataError(f"checkpoint: rank {rank} could not write its part of {job.part}: {why}")
+            if not job.part.is_dir():
+                raise DataError(f"checkpoint: {job.part} has gone while it was written")
             if self._given_up.is_set():
                 raise DataError(f"checkpoint: {job.part} was given up, since another rank could not write")
             if len(found) < job.num_ranks:
@@ -166,17 +169,31 @@ class Writer:
             for name, found in each["pieces"].items():
                 pieces.setdefault(name, []).extend(Piece(*piece) for piece in found)
             for name, (dtype, shape) in each["entries"].items():
-                entries[name] = dtype, tuple(shape)
+                if entries.setdefault(name, (dtype, tuple(shape))) != (dtype, tuple(shape)):
+                    raise DataError(
+                        f"checkpoint: {name} is {entries[name]} on one rank and {(dtype, shape)} on another; "
+                        "a checkpoint holds one state for all ranks"
+                    )
         arrays = {
             name: Entry(parse_dtype(dtype), shape, tuple(sorted(pieces.get(name, []), key=lambda p: p.start)))
             for name, (dtype, shape) in entries.items()
         }
+        for name, entry in arrays.items():
+            check_pieces(name, entry.size, entry.pieces)
         own = tuple(each["own"] for each in said)
         return Manifest(job.step, job.num_ranks, job.state.tree, own, arrays, job.notes)
 
 
-def remove_parts(root: Path) -> None:
-    """Remove what a job that was killed while it wrote has left."""
+def tidy(root: Path) -> None:
+    """Put right what a job that was killed while it wrote has left: take half a checkpoint away, and give one
+    that was about to be replaced its name again, if nothing has replaced it.
+    """
+    for before in root.glob(replaced_name("*")):
+        final = root / before.name.removeprefix(".").removesuffix(".distgrad-replaced")
+        if final.exists():
+            shutil.rmtree(before, ignore_errors=True)
+        else:
+            before.rename(final)
     for part in root.glob(".step-*.distgrad-part"):
         shutil.rmtree(part, ignore_errors=True)
 

@@ -12,7 +12,7 @@ from distgrad.autograd.casting import bfloat16 as _bfloat16
 from distgrad.autograd.layouts import numbers
 from distgrad.autograd.porting import Shape
 from distgrad.autograd.tensor import Tensor as _Tensor
-from distgrad.backend.device import Device, find_accelerator
+from distgrad.backend.device import Device
 from distgrad.backend.rng import Generator as _Generator
 from distgrad.errors import DeviceError
 
@@ -128,9 +128,12 @@ class _DeviceType(type):
             device = f"{device}:{index}"
         if isinstance(device, str) and device.split(":")[0] in ("mps", "xpu"):
             raise DeviceError(f"device: there is no {device!r} here; use 'cpu' or 'cuda'")
-        if device == "cuda" and find_accelerator() is None:  # it can be named, and what uses it is refused
-            return Device("cuda")
-        return Device.parse(device)
+        try:
+            return Device.parse(device)
+        except DeviceError:
+            if device == "cuda":  # it can be named where there is none, and what uses it is refused
+                return Device("cuda")
+            raise
 
 
 class device(metaclass=_DeviceType):

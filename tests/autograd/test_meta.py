@@ -86,7 +86,7 @@ KEYS = [
     (0, slice(None), [1, 1, 0]), ([0], slice(None), [[1], [2]]), (slice(None), [0, 1], 2), np.array(2),
     np.array([[0, 1], [2, 3]]), np.ones((4,), bool), np.ones((4, 3), bool),
     (slice(None), np.ones((3,), bool), None),
-    (None, [0, 1], ..., [1, 0]), [],
+    (None, [0, 1], ..., [1, 0]), [], (slice(None), [0, 1], ..., [0, 1]), ([0, 1], ..., 2),
 ]  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def test_an_index_gives_numpys_shape(key):
     assert indexed_shape(x.shape, key) == x[key].shape
 
 
-@pytest.mark.parametrize("key", [4, (0, 0, 0, 0), (..., ...), np.ones((3,), bool)], ids=str)
+@pytest.mark.parametrize("key", [4, (0, 0, 0, 0), (..., ...), np.ones((3,), bool), [7], (0, [-4])], ids=str)
 def test_a_wrong_index_is_an_error(key):
     with pytest.raises(IndexError):
         np.zeros((4, 3, 5))[key]
@@ -219,7 +219,8 @@ def test_whoever_asks_for_elements_gets_a_clear_error(tmp_path):
         lambda: x.sum().item(), lambda: bool(x.sum()), x.numpy, lambda: x.to("cpu"), x.tolist,
         lambda: x[x > 0],
         lambda: dg.save({"x": x}, tmp_path / "x.safetensors"), lambda: x + dg.zeros(3),
-        lambda: dg.nonzero(x), lambda: nn.Linear(2, 3, device="meta").to("cpu"),
+        lambda: dg.nonzero(x), lambda: dg.one_hot(x.astype(dg.int64)),
+        lambda: nn.Linear(2, 3, device="meta").to("cpu"),
     ):  # fmt: skip
         with pytest.raises(DeviceError, match="meta"):
             ask()

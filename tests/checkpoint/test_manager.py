@@ -19,6 +19,7 @@ from distgrad import nn, optim
 from distgrad.checkpoint import CheckpointManager
 from distgrad.checkpoint.layout import MANIFEST, find_checkpoints, read_manifest, share
 from distgrad.checkpoint.pieces import Reader
+from distgrad.checkpoint.writer import tidy
 from distgrad.errors import DataError, OptionError, StateDictError
 from distgrad.parallel import DistributedDataParallel
 
@@ -79,7 +80,8 @@ def test_training_goes_on_with_the_bits_of_a_run_that_never_stopped(tmp_path):
     with manager:
         start = manager.restore_latest()
         assert (start, manager.finished, extra["last"], extra["note"]) == (8, 8, 7, "kept")
-        np.testing.assert_array_equal(extra["table"].numpy(), np.arange(3.0))
+        np.testing.assert_array_equal(extra["table"], np.arange(3.0))
+        assert type(extra["table"]) is np.ndarray
         draws_of_step_7 = (random.random(), np.random.rand(), dg.rand(2).tolist())  # noqa: NPY002
         assert draws_of_step_7 == draws[7]
         for step in range(start, 10):
@@ -157,6 +159,7 @@ def test_a_kill_at_any_write_leaves_the_old_checkpoint_or_the_new(tmp_path):
             with contextlib.suppress(Killed, DataError):
                 manager.save()
             manager._writer.take_error()
+            manager._writer.has_failed = False
         other, _ = build(7)
         newest = find_checkpoints(tmp_path)[-1]
         tree = Reader(newest, read_manifest(newest))
@@ -176,6 +179,114 @@ def test_a_kill_at_any_write_leaves_the_old_checkpoint_or_the_new(tmp_path):
     manager.close()
     assert count > 8
     assert seen == {1, 2}
+
+
+def test_a_step_that_is_saved_again_is_there_whatever_is_killed_when(tmp_path, monkeypatch):
+    model, optimizer, manager = managed(tmp_path, background=False)
+    manager.save()
+    train(model, optimizer, 0)
+    for count in range(1, 30):
+        with monkeypatch.context() as patch:
+            crash_points(patch, count)
+            with contextlib.suppress(Killed, DataError):
+                manager.save()
+        manager._writer.take_error()
+        manager._writer.has_failed = False
+        tidy(tmp_path)  # what the next job does first
+        (found,) = find_checkpoints(tmp_path)
+        assert list(Reader(found, read_manifest(found)).verify())
+    manager.close()
+
+
+def test_what_an_older_run_has_left_is_not_gone_back_behind(tmp_path):
+    model, optimizer, manager = managed(tmp_path, keep=1, every=10)
+    manager.finished = 300
+    manager.save()
+    manager.close()
+    model, optimizer, manager = managed(tmp_path, keep=1, every=1)
+    train(model, optimizer, 0)
+    with pytest.raises(DataError, match="step-00000300 is of a run that was further than step 1"):
+        manager.step()
+    manager.close()
+    assert [path.name for path in find_checkpoints(tmp_path)] == ["step-00000300"]
+
+
+def test_a_last_save_that_failed_is_said(tmp_path, monkeypatch, capfd):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    model, optimizer, manager = managed(tmp_path / "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        manager.save()
+        with pytest.raises(DataError, match="No space left"):
+            manager.close()
+        assert not list((tmp_path / "a").glob(".step*"))  # its room is given back
+        model, optimizer, manager = managed(tmp_path / "b", time_limit_s=30, margin_s=31, on_error="warn")
+        train(model, optimizer, 0)
+        with pytest.raises(SystemExit) as ended, pytest.warns(UserWarning, match="No space left"):
+            manager.step()
+    assert ended.value.code == 1
+    assert "nothing could be saved at step 1" in capfd.readouterr().err
+
+
+def test_a_folder_that_goes_away_is_warned_of(tmp_path):
+    model, optimizer, manager = managed(tmp_path / "run", every=1, on_error="warn")
+    shutil.rmtree(tmp_path / "run")
+    with pytest.warns(UserWarning, match="cannot be made.*training goes on"):
+        run_to(1, model, optimizer, manager)
+    manager.close()
+
+
+def test_ranks_that_differ_are_told_apart(tmp_path):
+    def run(comm):
+        model = nn.Linear(3, 2)
+        with dg.no_grad():
+            model.weight.fill_(comm.rank)
+        manager = CheckpointManager(tmp_path, comm=comm)
+        manager.add(model=model)
+        with pytest.raises(DataError, match="model.weight differs between rank 0 and rank 1"):
+            manager.save()
+        manager.close()
+
+    dg.comm.ThreadWorld(2, timeout_s=30).run(run)
+
+
+def test_where_each_rank_stands_is_its_own(tmp_path):
+    def save(comm):
+        manager = CheckpointManager(tmp_path, comm=comm)
+        manager.add(place={"rank": comm.rank})
+        manager.save(np.float32(2.0))
+        manager.close()
+
+    def load(comm):
+        place = {}
+        manager = CheckpointManager(tmp_path / "other", comm=comm)
+        manager.add(place=place)
+        manager.restore(tmp_path / "step-00000000")
+        manager.close()
+        return place["rank"]
+
+    dg.comm.ThreadWorld(2, timeout_s=30).run(save)
+    assert dg.comm.ThreadWorld(3, timeout_s=30).run(load) == [0, 1, 0]
+
+
+def test_what_a_hook_remembers_starts_anew_on_further_ranks(tmp_path):
+    def run(comm, save):
+        model, optimizer = build(1, comm)
+        model.use_hook(dg.parallel.TopK(0.5))
+        train(model, optimizer, 0, comm.rank)
+        manager = CheckpointManager(tmp_path / f"{comm.size}", comm=comm)
+        manager.add(model=model, optimizer=optimizer)
+        if save:
+            manager.save()
+        else:
+            manager.restore(tmp_path / "2" / "step-00000000")
+        manager.close()
+        return bits(model.module)
+
+    saved = dg.comm.ThreadWorld(2, timeout_s=30).run(lambda comm: run(comm, True))[0]
+    assert dg.comm.ThreadWorld(3, timeout_s=30).run(lambda comm: run(comm, False)) == [saved] * 3
 
 
 def test_a_full_disk_is_said_and_nothing_is_lost(tmp_path, monkeypatch):

@@ -28,6 +28,8 @@ __all__ = [
 def reshaped(x: Shape, *, shape: Shape, **attributes: Any) -> Shape:
     """Another shape of as many elements."""
     known = math.prod(n for n in shape if n != -1)
+    if -1 in shape and known == 0:
+        raise ValueError(f"cannot tell -1 in {list(shape)}")
     out = tuple(math.prod(x) // known if n == -1 else n for n in shape)
     if math.prod(out) != math.prod(x):
         raise ValueError(f"cannot reshape {math.prod(x)} elements into {list(shape)}")

@@ -1,0 +1,90 @@
+"""When a job is to end before its work is done: by a signal, or as its time is over; all ranks agree."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from distgrad.comm.base import Communicator
+
+__all__ = ["Ending"]
+
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class Ending:
+    """Learns that this rank is to end, and lets all ranks end after the same step.
+
+    Args:
+        comm: the ranks; None: this process alone.
+        signals: whether SIGTERM and SIGUSR1 ask for the end. Asked again, the process does what it would have
+            done without.
+        end_s: when the job's time is over, in seconds since 1970; None: never.
+        margin_s: seconds before, at which the end begins.
+    """
+
+    def __init__(
+        self, comm: Communicator | None, signals: bool, end_s: float | None, margin_s: float
+    ) -> None:
+        self._comm = comm
+        self._end_s, self._margin_s = end_s, margin_s
+        self._number: int | None = None
+        self._flag: Any = None
+        self._work: Any = None
+        self._before: dict[int, Any] = {}
+        self.why: str | None = None
+        if signals and threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._ask) for number in _SIGNALS}
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self._number is not None:
+            self._obey(number)
+            return
+        self._number, self.why = number, signal.Signals(number).name
+
+    def _obey(self, number: int) -> None:
+        signal.signal(number, self._before.get(number) or signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    def agreed(self) -> bool:
+        """Whether any rank was asked to end, as all ranks knew it a step ago.
+
+        Collective: yes; blocks: for what was sent a step ago.
+        """
+        if self.why is None and self._end_s is not None and time.time() > self._end_s - self._margin_s:
+            self.why = "the time limit is near"
+        if self._comm is None or self._comm.size == 1:
+            return self.why is not None
+        agreed = self._settled()
+        self._flag = np.array([self.why is not None], np.int32)
+        self._work = self._comm.host.all_reduce(self._flag, "max", async_op=True)
+        return agreed
+
+    def _settled(self) -> bool:
+        """What the ranks agreed on a step ago."""
+        if self._work is None:
+            return False
+        self._work.wait()
+        self._work = None
+        return bool(self._flag[0])
+
+    def close(self, obeyed: bool, failed: bool = False) -> None:
+        """Give the signals back to whom they belonged; one that nobody has obeyed comes again.
+
+        Args:
+            obeyed: whether the job ends as it was asked to.
+            failed: whether it ends by an exception, so that other ranks may answer no more.
+        """
+        if not failed:
+            self._settled()
+        number, self._number = self._number, None
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+        self._before = {}
+        if number is not None and not obeyed:
+            os.kill(os.getpid(), number)
