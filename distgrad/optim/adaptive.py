@@ -269,6 +269,12 @@ class NAdam(Optimizer):
                     step = int(entry["step"])
                     self._products[number] = step, step + 1, float(entry["mu_product"])
 
+    def _step(self, group: Group) -> None:
+        """As of any optimizer; the product goes on once a step, also where other ranks own the parameters."""
+        for step in sorted({self._steps[each] + 1 for each in group["params"] if each.grad is not None}):
+            self._momentum(group, step)
+        super()._step(group)
+
     def numbers(self, group: Group, step: int) -> dict[str, float]:
         """Those of the rule."""
         (beta1, beta2), lr = group["betas"], group["lr"]

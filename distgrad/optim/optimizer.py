@@ -344,7 +344,8 @@ class Optimizer:
         Collective: yes, where ranks own parts of the parameters, except with ``sharded``; blocks: yes, then.
 
         Args:
-            rank0_only: only rank 0 gets the arrays; the others' memory is spared.
+            rank0_only: where ranks own parts, only rank 0 gets the arrays, and the others' memory is spared;
+                what every rank has whole, each gets.
             sharded: only what this rank owns: flat pieces, each with its start under ``name.start`` and the
                 whole's shape; :func:`distgrad.parallel.join_states` makes it again from all of them.
 

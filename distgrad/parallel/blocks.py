@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
@@ -171,6 +171,7 @@ class Blocks:
         self._all: list[Unit] = []
         self._units: dict[Module, list[Unit]] = {}
         self._spans: deque[tuple[float, float, Unit]] = deque(maxlen=_MAX_SPANS)
+        self._entered: Counter[Module] = Counter()  # calls that are under way
         self._passed: list[Module] = []  # blocks that this forward pass has come to
         self._before: list[Module] = []  # those of the last one
         self._events: list[tuple[float, bool, Unit]] = []  # of a walk, the next one last
@@ -210,11 +211,13 @@ class Blocks:
         self.forget(set(self._all))
 
     def forget(self, units: Set[Unit]) -> None:
-        """Let units go, and what could still be made of their old elements. Collective: no; blocks: yes."""
+        """Let units go, and what could still be made of their old elements. Collective: no; blocks: yes.
+
+        Also units that others have replaced: a parameter that was frozen is of one, and may still be updated.
+        """
         spans = [span for span in self._spans if span[2] not in units]
-        for unit in self._all:
-            if unit in units:
-                self._let_go(unit)
+        for unit in units:
+            self._let_go(unit)
         self._spans = deque(spans, maxlen=_MAX_SPANS)
 
     def pin(self, unit: Unit) -> None:
@@ -263,9 +266,12 @@ class Blocks:
             self._before, self._passed = self._passed, []
 
     def _enter(self, module: Module, args: Any) -> None:
-        for unit in self._units.get(module, ()):
-            self._bring(unit)
+        units = self._units.get(module, ())
+        for unit in units:
             unit.holds += 1
+        self._entered[module] += 1
+        for unit in units:
+            self._bring(unit)
         if self._num_walks:  # a checkpoint calls it once more
             return
         place = len(self._passed)
@@ -275,6 +281,9 @@ class Blocks:
                 self._issue(unit)
 
     def _leave(self, module: Module, args: Any, result: Any) -> None:
+        if not self._entered[module]:  # a hook before this one raised
+            return
+        self._entered[module] -= 1
         for unit in self._units.get(module, ()):
             unit.holds -= 1
             if not (unit.holds or unit.pinned or self._num_walks):

@@ -218,6 +218,44 @@ def test_frozen_blocks_stay_whole():
     assert ThreadWorld(2).run(lambda comm: run(comm, "parameters")) == expected
 
 
+def test_freezing_while_there_are_gradients_leaves_the_ranks_alike():
+    """A frozen parameter that still has a gradient is updated once more, where it lay before."""
+
+    def run(comm, stage):
+        model = DistributedDataParallel(Network(), comm, shard=stage)
+        optimizer = dg.optim.SGD(model.parameters(), lr=1e-1)
+        loss_of(model, *batch(1, 0)).backward()
+        model.module.blocks[1].requires_grad_(False)
+        model.module.blocks[2].up.requires_grad_(False)
+        loss_of(model, *batch(2, comm.rank))  # lays the others out anew
+        optimizer.step()
+        for step in (3, 4):
+            optimizer.zero_grad()
+            loss_of(model, *batch(step, comm.rank)).backward()
+            optimizer.step()
+            model.module.requires_grad_(True)
+        return parameters_of(model).tobytes()
+
+    expected = ThreadWorld(2).run(lambda comm: run(comm, None))
+    assert expected[0] == expected[1]
+    for stage in ("optimizer", "parameters"):
+        assert ThreadWorld(2).run(lambda comm, s=stage: run(comm, s)) == expected
+
+
+def test_a_call_that_fails_before_its_units_are_gathered_holds_none():
+    def run(comm):
+        model = DistributedDataParallel(Network(), comm, shard="parameters")
+        planted = model.module.blocks[1].register_forward_pre_hook(lambda *_: {}["planted"], prepend=True)
+        with pytest.raises(KeyError, match="planted"):
+            loss_of(model, *batch(1, 0))
+        planted.remove()
+        assert not any(unit.holds for unit in units(model))
+        loss_of(model, *batch(1, 0)).backward()
+        assert not any(unit.holds or unit.present for unit in units(model))
+
+    ThreadWorld(2).run(run)
+
+
 def test_state_copies_and_loading():
     def run(comm, stage):
         model = DistributedDataParallel(Network(), comm, shard=stage)

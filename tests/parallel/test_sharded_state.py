@@ -1,0 +1,58 @@
+"""Sharded optimizers whose groups are smaller than the ranks are many."""
+
+import numpy as np
+from parallel.sharded_problems import Net, mean_loss, samples
+
+import distgrad as dg
+from distgrad.comm import ThreadWorld
+from distgrad.parallel import DistributedDataParallel, join_states
+
+SIZE = 5
+KINDS = ({}, {"rank0_only": True}, {"sharded": True})
+
+
+def make(comm, stage):
+    model = DistributedDataParallel(Net(), comm, shard=stage)
+    first, *others = model.parameters()
+    return model, dg.optim.NAdam([{"params": [first]}, {"params": others, "lr": 1e-3}], lr=1e-2)
+
+
+def step(model, optimizer, number):
+    optimizer.zero_grad()
+    mean_loss(model, *samples(number, model.comm.rank, np.float64)).backward()
+    optimizer.param_groups[0]["betas"] = (0.9 - 0.1 * number, 0.999)  # so that the product is of several
+    optimizer.step()
+
+
+def numbers_of(state):
+    """What counts the steps of each parameter, and multiplies along with them."""
+    return [(entry["step"], entry.get("mu_product")) for _, entry in sorted(state["state"].items())]
+
+
+def test_the_product_of_momenta_is_every_ranks_whoever_owns_the_group():
+    def save(comm, stage):
+        model, optimizer = make(comm, stage)
+        for number in range(3):
+            step(model, optimizer, number)
+        states = [optimizer.state_dict(**kind) for kind in (KINDS if stage else KINDS[:1])]
+        owned = [optimizer._states.owns(group["params"][0]) for group in optimizer.param_groups]
+        return owned, model.state_dict(), states
+
+    _, module, (expected,) = ThreadWorld(SIZE).run(lambda comm: save(comm, None))[0]
+    saved = ThreadWorld(SIZE).run(lambda comm: save(comm, "optimizer"))
+    assert any(not owns for owned, _, _ in saved for owns in owned)
+    assert all(product is not None for _, product in numbers_of(expected))
+    for _, _, states in saved:
+        assert [numbers_of(state) for state in states] == [numbers_of(expected)] * len(KINDS)
+
+    def go_on(comm, stage, state):
+        model, optimizer = make(comm, stage)
+        model.load_state_dict(module)
+        optimizer.load_state_dict(state)
+        step(model, optimizer, 3)
+        return [p.detach().numpy().tobytes() for p in model.parameters()]
+
+    on = ThreadWorld(2).run(lambda comm: go_on(comm, None, expected))
+    pieces = [states[2] for _, _, states in saved]
+    for whole in (saved[0][2][1], join_states(pieces), join_states(pieces[::-1])):
+        assert ThreadWorld(2).run(lambda comm, state=whole: go_on(comm, "gradients", state)) == on
