@@ -240,9 +240,8 @@ class CheckpointManager:
     ) -> int:
         """Take over a checkpoint, written by any number of ranks; returns how many steps were finished.
 
-        What ranks have alone (random generators, where a loader stands, what a hook remembers) comes back on the
-        rank of the same number; one that was not there takes rank 0's place in the data, and keeps its own of the
-        rest.
+        What ranks have alone (random generators, where a loader stands, what a hook remembers) comes back on
+        the rank of the same number; a further one takes rank 0's place in the data, and its own of the rest.
 
         Collective: yes, as far as ``load_state_dict`` is; blocks: yes.
 

@@ -245,7 +245,7 @@ def test_ranks_that_differ_are_told_apart(tmp_path):
             model.weight.fill_(comm.rank)
         manager = CheckpointManager(tmp_path, comm=comm)
         manager.add(model=model)
-        with pytest.raises(DataError, match="model.weight differs between rank 0 and rank 1"):
+        with pytest.raises(DataError, match=r"model.weight differs between rank 0 and rank 1"):
             manager.save()
         manager.close()
 
