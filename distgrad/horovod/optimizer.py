@@ -69,7 +69,6 @@ class _Distributed(Optimizer):
     """What an optimizer's class gets in addition."""
 
     _reducer: _Reducer | None
-    _op: str
     _skips = False
 
     def synchronize(self) -> None:
@@ -80,9 +79,6 @@ class _Distributed(Optimizer):
         if self._reducer is None:
             return
         self._reducer.catch_up()
-        if self._op == Sum:
-            for bucket in self._reducer.buckets:
-                bucket.gradients *= bucket.gradients.dtype.type(self._reducer.comm.size)
 
     @contextmanager
     def skip_synchronize(self) -> Iterator[None]:
@@ -149,14 +145,14 @@ def DistributedOptimizer(
     named = _named(optimizer, named_parameters)
     kind = type(optimizer)
     optimizer.__class__ = type(kind.__name__, (_Distributed, kind), {"__module__": kind.__module__})
-    optimizer._op, optimizer._reducer = op, None  # type: ignore[attr-defined]
+    optimizer._reducer = None  # type: ignore[attr-defined]
+    count = num_groups or (groups if isinstance(groups, int) else len(groups or ()))
+    hook = adasum if op == Adasum else compression.hook
+    plan = named, hook, count, process_set, backward_passes_per_step, op
+    optimizer._plan = plan  # type: ignore[attr-defined]
     if process_set.included():
-        count = num_groups or (groups if isinstance(groups, int) else len(groups or ()))
-        hook = adasum if op == Adasum else compression.hook
-        plan = named, hook, count, process_set, backward_passes_per_step
-        optimizer._plan = plan  # type: ignore[attr-defined]
         optimizer._reducer = _make(len(_optimizers), *plan)  # type: ignore[attr-defined]
-        _optimizers.append(optimizer)
+    _optimizers.append(optimizer)  # on all ranks, so that its number is the same
     return optimizer
 
 
@@ -206,7 +202,7 @@ def _named(optimizer: Optimizer, given: Iterable[tuple[str, Tensor]] | None) -> 
 
 def _make(
     number: int, named: list[tuple[str, Tensor]], hook: Hook | None, count: int, process_set: ProcessSet,
-    passes: int,
+    passes: int, op: Any,
 ) -> _Reducer:  # fmt: skip
     comm = process_set.comm
     if named and not comm.takes(named[0][1].device):
@@ -217,4 +213,5 @@ def _make(
     reducer = _Reducer(named, storage, comm, cap_bytes, hook, by_rank=True)
     reducer.everyone = process_set is global_process_set
     reducer.number_here, reducer.every = number, passes
+    reducer.factor = float(comm.size) if op == Sum else 1.0
     return reducer

@@ -15,7 +15,18 @@ from distgrad.autograd.tensor import Tensor
 from distgrad.errors import OptionError
 from distgrad.horovod.compression import Compression, Compressor
 from distgrad.horovod.sets import ProcessSet, global_process_set
-from distgrad.horovod.verbs import Adasum, Average, Handle, Max, Min, Product, Sum, contiguous, issue
+from distgrad.horovod.verbs import (
+    Adasum,
+    Average,
+    Handle,
+    Max,
+    Min,
+    Product,
+    Sum,
+    check_reducible,
+    contiguous,
+    issue,
+)
 
 __all__ = [
     "allgather", "allgather_async", "allreduce", "allreduce_", "allreduce_async", "allreduce_async_",
@@ -44,6 +55,8 @@ def _reduction(where: str, average: bool | None, op: Any) -> str:
 
 def _issue(verb: str, tensors: Sequence[Tensor], options: tuple[Any, ...], process_set: ProcessSet) -> Handle:
     arrays = [contiguous(each, verb) for each in tensors]
+    if verb in ("allreduce", "reducescatter"):
+        check_reducible(verb, arrays, options[0], options[1:])
     return issue(verb, arrays, options, process_set, lambda found: [Tensor(each) for each in found])
 
 

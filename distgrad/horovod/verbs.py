@@ -22,8 +22,8 @@ from distgrad.errors import CommError, DTypeError
 from distgrad.horovod.sets import ProcessSet, global_process_set
 
 __all__ = [
-    "Adasum", "Average", "Handle", "Max", "Min", "Product", "Sum", "Told", "barrier", "contiguous",
-    "go_along", "issue", "join", "poll", "synchronize", "tell",
+    "Adasum", "Average", "Handle", "Max", "Min", "Product", "Sum", "Told", "barrier", "check_reducible",
+    "contiguous", "go_along", "issue", "join", "poll", "synchronize", "tell",
 ]  # fmt: skip
 
 Array = NDArray[Any]
@@ -82,16 +82,46 @@ def synchronize(handle: Handle | None) -> Any:
 # -- the verbs, as all ranks carry them out
 
 
+def check_reducible(verb: str, arrays: Sequence[Array], op: str, factors: Sequence[float]) -> None:
+    """See, before a reduction is issued, that ``op`` takes the arrays.
+
+    Raises:
+        DTypeError: it does not take one's dtype.
+    """
+    for array in arrays:
+        kind = "f" if array.dtype.name == "bfloat16" else array.dtype.kind
+        takes = "f" if op == "adasum" else "fiu" if op in ("mean", "sum") or set(factors) != {1.0} else "fiub"
+        if kind not in takes or array.dtype.itemsize > 8:
+            raise DTypeError(
+                f"{verb}: op={op} with factors {tuple(factors)} does not take {array.dtype}; convert the "
+                "tensor, for example by .float()"
+            )
+
+
+def _scaled(array: Array, factor: float) -> Array:
+    """``factor * array``, of integers rounded towards zero; itself for 1."""
+    if factor == 1.0:
+        return array
+    exact = array.dtype.kind in "iu"
+    return (array * np.float64(factor)).astype(array.dtype) if exact else array * array.dtype.type(factor)
+
+
+def _split_mean(comm: Communicator, array: Array, op: str) -> tuple[str, int]:
+    """The reduction of which the result is ``op``'s, divided by an integer without a rest: Horovod's mean."""
+    return ("sum", comm.size) if op == "mean" and array.dtype.kind in "iu" else (op, 1)
+
+
 def _all_reduce(
     comm: Communicator, arrays: Sequence[Array], op: str, before: float, after: float
 ) -> list[Array]:
     if op == "adasum":
-        return [_adasum(comm, array * array.dtype.type(before)) * array.dtype.type(after) for array in arrays]
+        return [_scaled(_adasum(comm, _scaled(array, before)), after) for array in arrays]
     found = []
     for array in arrays:
-        own = array * array.dtype.type(before) if before != 1.0 else array.copy()
-        comm.all_reduce(own, op)
-        found.append(own * own.dtype.type(after) if after != 1.0 else own)
+        own = array.copy() if before == 1.0 else _scaled(array, before)
+        reduction, divisor = _split_mean(comm, array, op)
+        comm.all_reduce(own, reduction)
+        found.append(_scaled(own if divisor == 1 else own // own.dtype.type(divisor), after))
     return found
 
 
@@ -136,8 +166,9 @@ def _reduce_scatter(
     for array in arrays:
         rows, extra = divmod(len(array), comm.size)
         counts = [rows + (rank < extra) for rank in range(comm.size)]
-        part = comm.reduce_scatter(array * array.dtype.type(before), op, counts=counts)
-        found.append(part * part.dtype.type(after))
+        reduction, divisor = _split_mean(comm, array, op)
+        part = comm.reduce_scatter(_scaled(array, before), reduction, counts=counts)
+        found.append(_scaled(part if divisor == 1 else part // part.dtype.type(divisor), after))
     return found
 
 

@@ -314,11 +314,12 @@ class Bucket:
         """How many ranks could not compute their gradients."""
         return round(float(self.tail[_FAILURES]))
 
-    def finish(self, usable: bool = True) -> None:
+    def finish(self, usable: bool = True, factor: float = 1.0) -> None:
         """Turn the sums into the mean, and add what was kept; parameters that no rank used have no gradient.
 
         Args:
             usable: if not, only what was kept stays.
+            factor: of the mean.
         """
         total, own = self.total, self.gradients[self.own]
         follow(own)
@@ -326,8 +327,8 @@ class Bucket:
             self.gradients[self._spare] = 0
         if not usable:
             self.gradients[...] = 0
-        elif total != 1.0:
-            own *= 1.0 / total if total > 0.0 else 0.0
+        elif total != factor:
+            own *= factor / total if total > 0.0 else 0.0
         if self._kept is not None:
             own += self._kept
         for leaf, used in zip(self.leaves, self.used, strict=True):

@@ -96,6 +96,7 @@ class Reducer:
         active: whether a backward pass is under way.
         joined: whether this rank has begun the step that the next reduction ends.
         averaged: whether the gradients at hand are means already.
+        factor: what a reduction multiplies the means by; the number of ranks leaves sums.
         num_steps: reductions of all buckets so far.
         better_order: the parameters as their gradients became ready in the first step that reduced, agreed on
             by all ranks; None before that step, and if ``parameters`` had that order.
@@ -120,6 +121,7 @@ class Reducer:
         self.active = False
         self.joined = False
         self.averaged = False
+        self.factor = 1.0
         self.statistics = Statistics()
         self.num_steps = 0
         self.passes: deque[ForwardPass] = deque(maxlen=_MAX_PASSES)
@@ -309,7 +311,7 @@ class Reducer:
         """Hand the means out; where a rank has failed, nothing."""
         failed = any(bucket.num_failures for bucket in self.buckets)
         for bucket in self.buckets:
-            bucket.finish(usable=not failed)
+            bucket.finish(usable=not failed, factor=self.factor)
         self.averaged = True
         if failed:
             failures = enumerate(self.comm.all_gather_object(failure))

@@ -6,7 +6,7 @@ import pytest
 import distgrad as dg
 import distgrad.horovod as hvd
 from distgrad import nn
-from distgrad.errors import CommError, OptionError
+from distgrad.errors import CommError, DTypeError, OptionError
 from distgrad.horovod import elastic
 from distgrad.horovod import sets as horovod_sets
 
@@ -54,6 +54,69 @@ def check_reductions():
     a, b = own(1), own(2)
     hvd.grouped_allreduce_([a, b], op=hvd.Sum)
     assert numbers(a, b) == [[total], [total, size + total]]
+
+
+def check_integers():
+    """Whole numbers are scaled and averaged as Horovod does it, or refused before anything is issued."""
+    size = hvd.size()
+    total = sum(range(size))
+    x = own(3, dtype=np.int64) * 4
+    assert hvd.allreduce(x, op=hvd.Sum, prescale_factor=0.5).tolist() == [
+        2 * (size * i + total) for i in range(3)
+    ]
+    assert hvd.allreduce(x, op=hvd.Sum, postscale_factor=0.25).tolist() == [
+        size * i + total for i in range(3)
+    ]
+    assert hvd.allreduce(-x).tolist() == [-4 * (size * i + total) // size for i in range(3)]
+    assert hvd.allreduce(own(2, dtype=np.int32)).dtype == np.int32
+    whole = own(2 * size, dtype=np.int32)
+    parts = hvd.allgather(hvd.reducescatter(whole, postscale_factor=2.5))
+    assert parts.tolist() == [int(2.5 * ((size * i + total) // size)) for i in range(2 * size)]
+    flags = dg.tensor(np.array([hvd.rank() == 0, True]))
+    assert hvd.allreduce(flags, op=hvd.Min).tolist() == [size == 1, True]
+    for call in (
+        lambda: hvd.allreduce(flags),
+        lambda: hvd.allreduce(flags, op=hvd.Max, prescale_factor=0.5),
+        lambda: hvd.allreduce(x, op=hvd.Adasum),
+        lambda: hvd.reducescatter(flags),
+    ):
+        with pytest.raises(DTypeError, match="does not take"):
+            call()
+    assert hvd.allreduce(x, op=hvd.Max).tolist() == [4 * (size - 1 + i) for i in range(3)]  # and on as before
+
+
+def check_sums():
+    """The gradients are the sums when backward returns, to be clipped at once; none is scaled twice."""
+    rank, size = hvd.rank(), hvd.size()
+    x = dg.tensor(np.ones(3, np.float32), requires_grad=True)
+    optimizer = hvd.DistributedOptimizer(dg.optim.SGD([x], lr=1.0), op=hvd.Sum)
+    total = size * (size + 1) / 2
+    for _ in range(2):
+        optimizer.zero_grad()
+        (x * (rank + 1.0)).sum().backward()
+        assert x.grad.tolist() == [total] * 3
+    (x * (rank + 1.0)).sum().backward()
+    optimizer.synchronize()
+    assert x.grad.tolist() == [2 * total] * 3
+    nn.utils.clip_grad_norm_([x], 1.0)
+    before = x._data.copy()
+    optimizer.step()
+    np.testing.assert_allclose(before - x._data, [3**-0.5] * 3, rtol=1e-5)
+
+
+def check_optimizers_of_sets():
+    """Ranks that join go along with the optimizer of the world, which is the second one on every rank."""
+    rank, size = hvd.rank(), hvd.size()
+    first = hvd.add_process_set([0])
+    hvd.DistributedOptimizer(sgd(), process_set=first)
+    model = network()
+    optimizer = hvd.DistributedOptimizer(dg.optim.SGD(model.parameters(), lr=0.1))
+    for i in range(1 + rank):
+        x, y = batch(i, rank, size)
+        optimizer.zero_grad()
+        nn.functional.mse_loss(model(x), y).backward()
+        optimizer.step()
+    assert hvd.join() == size - 1
 
 
 def check_other_verbs():
@@ -233,11 +296,13 @@ def check_elastic():
 
 
 def check_all():
-    for check in (check_reductions, check_other_verbs, check_gradients, check_process_sets):
+    for check in (check_reductions, check_integers, check_other_verbs, check_gradients, check_process_sets):
         check()
+    check_sums()
     for manner in OPTIONS:
         check_training(manner)
     check_join()
+    check_optimizers_of_sets()
     check_elastic()
 
 

@@ -12,8 +12,9 @@ import socket
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import IO, Any
 
 from distgrad.errors import CommError, CommTimeoutError
 from distgrad.torch.distributed.works import seconds_of
@@ -24,6 +25,7 @@ _POLL_S = 0.01
 _DEFAULT_S = 300.0
 _PLACE = "distgrad meeting place"
 _LENGTH = struct.Struct("=q")
+_USERS, _GONE = "distgrad users", "distgrad users gone"  # of a file
 _MAX_BYTES = 1 << 26  # of a request, so that a stranger's number cannot fill the memory
 
 
@@ -169,26 +171,62 @@ class FileStore(Store):
 
     Args:
         file_name: the file; made if it is not there.
-        world_size: taken for PyTorch's sake.
+        world_size: how many stores use it in all; the last one to go deletes the file. Below 0 it stays, and
+            who uses it again finds the old keys, as in a file that a killed process has left.
     """
 
     def __init__(self, file_name: str, world_size: int = -1) -> None:
         super().__init__()
-        self.path = os.fspath(file_name)
+        self.path = os.path.abspath(os.fspath(file_name))
+        _in_file(self.path, "add", _USERS, b"1")
+        self._leave = weakref.finalize(self, _leave_file, self.path, world_size, os.getpid())
 
     def _request(self, verb: str, key: str, *values: bytes) -> bytes | None:
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-        with open(descriptor, "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            text = file.read()
-            data = {name: base64.b64decode(value) for name, value in json.loads(text or b"{}").items()}
-            found = _perform(data, verb, key, values)
-            if verb not in ("get", "count"):
-                encoded = {name: base64.b64encode(value).decode() for name, value in data.items()}
-                file.seek(0)
-                file.write(json.dumps(encoded).encode())
-                file.truncate()
-        return found
+        return _in_file(self.path, verb, key, *values)
+
+
+def _in_file(path: str, verb: str, key: str, *values: bytes) -> bytes | None:
+    with _locked(path) as file:
+        data = _read(file)
+        found = _perform(data, verb, key, values)
+        if verb not in ("get", "count"):
+            _write(file, data)
+    return found
+
+
+def _read(file: IO[bytes]) -> dict[str, bytes]:
+    return {name: base64.b64decode(value) for name, value in json.loads(file.read() or b"{}").items()}
+
+
+def _write(file: IO[bytes], data: dict[str, bytes]) -> None:
+    encoded = {name: base64.b64encode(value).decode() for name, value in data.items()}
+    file.seek(0)
+    file.write(json.dumps(encoded).encode())
+    file.truncate()
+
+
+def _locked(path: str) -> IO[bytes]:
+    """The file of that name, which nobody else has until it is closed."""
+    while True:
+        file = open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")  # noqa: SIM115  # the caller closes it
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        file.close()  # its last user has deleted it while this one waited
+
+
+def _leave_file(path: str, world_size: int, process: int) -> None:
+    """Count a user of the file as gone, and delete it behind the last one."""
+    if process != os.getpid() or not os.path.exists(path):  # a child's copy of a store is no user
+        return
+    with _locked(path) as file:
+        data = _read(file)
+        here, gone = _perform(data, "add", _USERS, [b"-1"]), _perform(data, "add", _GONE, [b"1"])
+        if here == b"0" and int(gone or 0) >= world_size >= 0:
+            os.remove(path)
+        else:
+            _write(file, data)
 
 
 class PrefixStore(Store):
@@ -222,10 +260,13 @@ def _receive(line: socket.socket) -> list[bytes]:
 
 
 def _exactly(line: socket.socket, count: int) -> bytes:
-    found = line.recv(count, socket.MSG_WAITALL) if count else b""
-    if len(found) < count:
-        raise ConnectionError("the other end is gone")
-    return found
+    found = bytearray()
+    while len(found) < count:  # MSG_WAITALL waits for nothing where the line has a timeout
+        part = line.recv(min(count - len(found), 1 << 20))
+        if not part:
+            raise ConnectionError("the other end is gone")
+        found += part
+    return bytes(found)
 
 
 class _Server:
@@ -313,14 +354,26 @@ class TCPStore(Store):
                 return line
 
     def _request(self, verb: str, key: str, *values: bytes) -> bytes | None:
+        parts = [verb.encode(), key.encode(), *values]
+        size = sum(_LENGTH.size + len(part) for part in parts)
+        if size > _MAX_BYTES:
+            raise CommError(
+                f"TCPStore.{verb}: expected at most {_MAX_BYTES} bytes, got {size}; use several keys"
+            )
         with self._lock:
             try:
-                _send(self._line, [verb.encode(), key.encode(), *values])
+                _send(self._line, parts)
                 found = _receive(self._line)
-            except OSError as error:
+            except (OSError, ValueError, struct.error) as error:
+                self._line.close()
                 raise CommError(
                     f"TCPStore: the master at {self.host}:{self.port} is gone ({error})"
                 ) from error
+            except (
+                BaseException
+            ):  # an interrupt: the answer that is still to come would be taken for the next
+                self._line.close()
+                raise
         return found[0] if found else None
 
     def __del__(self) -> None:
