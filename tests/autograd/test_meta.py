@@ -261,3 +261,11 @@ def test_devices_that_hold_elements_are_counted_alone():
     assert dg.device("meta:0") == dg.device("meta")
     with pytest.raises(DeviceError):
         dg.device("meta:1")
+
+
+@pytest.mark.parametrize("bound", [0.5, np.full(1, 0.5, np.float32), np.full(1, 0.5)], ids=str)
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_bounds_of_another_dtype(kind, bound):
+    x = np.arange(3).astype(kind)
+    shaped = dg.clip(without_elements(x), bound if isinstance(bound, float) else without_elements(bound))
+    assert shaped.dtype == dg.clip(x, bound).dtype

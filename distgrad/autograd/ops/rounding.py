@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.autograd.casting import result_dtype
 from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.elementwise import BINARY, MISFIT, UNARY
 from distgrad.autograd.ops.shape_rules import broadcast_shape, same_shape
@@ -155,8 +156,14 @@ def _(xp: Any, g: Array, x1: Array, x2: Array) -> Array:
     return -g * xp.floor_divide(x1, x2)
 
 
+def _bounded_dtype(x: np.dtype, *bounds: Any, **attributes: Any) -> np.dtype:
+    """The array's dtype, whatever arrays bound it; a Python float makes whole numbers floating."""
+    return result_dtype(x, *[each for each in bounds if not isinstance(each, np.dtype)])
+
+
 @primitive(
     math="y = min(max(x, min), max)",
+    result=_bounded_dtype,
     shape=lambda x, min=None, max=None: np.broadcast_shapes(*[s for s in (x, min, max) if s is not None]),
     dtypes="real numeric",
     samples=[
