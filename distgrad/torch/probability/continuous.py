@@ -10,6 +10,7 @@ import numpy as np
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.random import rand, randn
 from distgrad.autograd.tensor import Tensor
+from distgrad.errors import OptionError
 from distgrad.torch.probability import constraints
 from distgrad.torch.probability.distribution import Elementwise
 from distgrad.torch.probability.gamma import standard_gamma
@@ -126,6 +127,13 @@ class Uniform(Elementwise):
     has_rsample = True
     low: Tensor
     high: Tensor
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if not bool(ops.all(self.low < self.high)):
+            raise OptionError(
+                f"Uniform: expected low below high, got {self.low.detach()!r} and {self.high.detach()!r}"
+            )
 
     mode = property(lambda self: math.nan * self.high)
     mean = property(lambda self: (self.high + self.low) / 2)

@@ -16,12 +16,12 @@ from distgrad.torch.probability.distribution import (
     Distribution,
     broadcast_all,
 )
+from distgrad.torch.probability.transform import ComposeTransform, Transform, last_summed
 from distgrad.torch.probability.transforms import (
+    AbsTransform,
     AffineTransform,
-    ComposeTransform,
     ExpTransform,
     PowerTransform,
-    Transform,
 )
 
 __all__ = [
@@ -29,10 +29,6 @@ __all__ = [
     "MixtureSameFamily", "Pareto", "TransformedDistribution",
     "Weibull",
 ]  # fmt: skip
-
-
-def _last_summed(x: Any, count: int) -> Any:
-    return ops.sum(x, axis=tuple(range(x.ndim - count, x.ndim))) if count else x
 
 
 class Independent(Distribution):
@@ -77,11 +73,11 @@ class Independent(Distribution):
 
     def log_prob(self, value: Tensor) -> Any:
         """Summed over those axes."""
-        return _last_summed(self.base_dist.log_prob(value), self.reinterpreted_batch_ndims)
+        return last_summed(self.base_dist.log_prob(value), self.reinterpreted_batch_ndims)
 
     def entropy(self) -> Any:
         """Summed over those axes."""
-        return _last_summed(self.base_dist.entropy(), self.reinterpreted_batch_ndims)
+        return last_summed(self.base_dist.entropy(), self.reinterpreted_batch_ndims)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """The same with other batch axes."""
@@ -112,11 +108,20 @@ class TransformedDistribution(Distribution):
         if not all(isinstance(each, Transform) for each in self.transforms):
             raise OptionError(f"TransformedDistribution: expected transforms, got {transforms!r}")
         whole = ComposeTransform(self.transforms)
-        base_event = len(base_distribution.event_shape)
-        shape = tuple(whole.forward_shape((*base_distribution.batch_shape, *base_distribution.event_shape)))
-        count = max(base_event, whole.event_dim)
-        if count > base_event:
-            base_distribution = Independent(base_distribution, count - base_event)
+        given = (*base_distribution.batch_shape, *base_distribution.event_shape)
+        base_event, wanted = len(base_distribution.event_shape), whole.domain.event_dim
+        if len(given) < wanted:
+            raise ShapeError(
+                f"TransformedDistribution: expected a base_distribution of at least {wanted} axes for the "
+                f"transforms, got batch and event axes {list(given)}"
+            )
+        shape = tuple(whole.forward_shape(given))
+        spread = tuple(whole.inverse_shape(shape))
+        if spread != given:
+            base_distribution = base_distribution.expand(spread[: len(spread) - base_event])
+        if wanted > base_event:
+            base_distribution = Independent(base_distribution, wanted - base_event)
+        count = max(whole.codomain.event_dim, base_event + whole.codomain.event_dim - wanted)
         self.base_dist, self.has_rsample = base_distribution, base_distribution.has_rsample
         super().__init__(shape[: len(shape) - count], shape[len(shape) - count :], validate_args)
 
@@ -149,16 +154,15 @@ class TransformedDistribution(Distribution):
         y, total = self._checked(value), 0.0
         for transform in reversed(self.transforms):
             x = transform._inv_call(y)
-            more = count - transform.event_dim
-            total = total - _last_summed(transform.log_abs_det_jacobian(x, y), more)
+            count += transform.domain.event_dim - transform.codomain.event_dim
+            more = count - transform.domain.event_dim
+            total = total - last_summed(transform.log_abs_det_jacobian(x, y), more)
             y = x
         more = count - len(self.base_dist.event_shape)
-        return total + _last_summed(self.base_dist.log_prob(y), more)
+        return total + last_summed(self.base_dist.log_prob(y), more)
 
     def _turned(self, value: Any) -> Any:
-        sign: Any = 1
-        for transform in self.transforms:
-            sign = sign * transform.sign
+        sign = ComposeTransform(self.transforms).sign
         return value if isinstance(sign, int | float) and sign == 1 else sign * (value - 0.5) + 0.5
 
     def cdf(self, value: Tensor) -> Any:
@@ -217,7 +221,7 @@ class _Half(TransformedDistribution):
 
     def __init__(self, scale: Any, validate_args: bool | None = None) -> None:
         base = self._base(0.0, scale, validate_args=False)
-        super().__init__(base, [], validate_args)
+        super().__init__(base, [AbsTransform()], validate_args)
 
     scale = property(lambda self: self.base_dist.scale)
     mode = property(lambda self: ops.zeros_like(self.scale))
@@ -370,6 +374,11 @@ class MixtureSameFamily(Distribution):
         component_distribution: Distribution,
         validate_args: bool | None = None,
     ) -> None:
+        if not isinstance(mixture_distribution, Categorical):
+            raise OptionError(
+                "MixtureSameFamily: expected a Categorical as mixture_distribution, "
+                f"got {mixture_distribution!r}"
+            )
         self._mixture, self._component = mixture_distribution, component_distribution
         batch = Shape(tuple(component_distribution.batch_shape)[:-1])
         self._axes = len(component_distribution.event_shape)
@@ -418,3 +427,10 @@ class MixtureSameFamily(Distribution):
         index = ops.reshape(chosen, (*chosen.shape, *(1,) * (self._axes + 1)))
         index = ops.broadcast_to(index, (*drawn.shape[:place], 1, *drawn.shape[place + 1 :]))
         return ops.squeeze(ops.take_along_axis(drawn, index, axis=place), axis=place)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        """The same with other batch axes."""
+        out = super().expand(batch_shape)
+        out._mixture = self._mixture.expand(batch_shape)
+        out._component = self._component.expand((*batch_shape, self._component.batch_shape[-1]))
+        return out

@@ -72,7 +72,7 @@ class Bernoulli(ProbsOrLogits):
     def log_prob(self, value: Tensor) -> Any:
         """x log p + (1 - x) log(1 - p), from the log odds."""
         value, logits = ops.broadcast_arrays(self._checked(value), self.logits)
-        return value * logits - ops.logaddexp(logits, 0.0)
+        return -value * ops.logaddexp(-logits, 0.0) - (1 - value) * ops.logaddexp(logits, 0.0)
 
     def entropy(self) -> Any:
         """-p log p - (1 - p) log(1 - p)."""
@@ -100,6 +100,11 @@ class Geometric(ProbsOrLogits):
 
     support = constraints.nonnegative_integer
 
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if "probs" in self.__dict__ and not bool(ops.all(self.probs > 0)):
+            raise OptionError(f"Geometric: expected probs above 0, got {self.probs.detach()!r}")
+
     mean = property(lambda self: 1 / self.probs - 1)
     mode = property(lambda self: ops.zeros_like(self.probs))
     variance = property(lambda self: (1 / self.probs - 1) / self.probs)
@@ -112,8 +117,9 @@ class Geometric(ProbsOrLogits):
 
     def log_prob(self, value: Tensor) -> Any:
         """x log(1 - p) + log p."""
-        value = self._checked(value)
-        return value * (-self.probs).log1p() + self.probs.log()
+        value, probs = ops.broadcast_arrays(self._checked(value), self.probs)
+        failed = ops.where((probs == 1) & (value == 0), 0.0, probs)
+        return value * (-failed).log1p() + self.probs.log()
 
     def entropy(self) -> Any:
         """The binary entropy over p."""
@@ -239,23 +245,21 @@ class NegativeBinomial(ProbsOrLogits):
         """The logarithm of the probability."""
         value, n = self._checked(value), self.total_count
         likelihood = -n * ops.logaddexp(self.logits, 0.0) - value * ops.logaddexp(-self.logits, 0.0)
-        return likelihood + (n + value).lgamma() - (1 + value).lgamma() - n.lgamma()
+        none = n + value == 0  # sure, where Γ(0) is infinite
+        kept = ops.where(none, 1.0, n)
+        return likelihood + ops.where(
+            none, 0.0, (kept + value).lgamma() - (1 + value).lgamma() - kept.lgamma()
+        )
 
 
-class Categorical(Distribution):
-    """One of k categories, by its number.
-
-    Args:
-        probs: weights of the categories along the last axis; they are made to sum to 1.
-        logits: their logarithms, up to a constant, instead.
-    """
+class CategoryWeights(Distribution):
+    """What distributions over k categories share; not a kind of its own, so none is a kind of another."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {
         "probs": constraints.simplex,
         "logits": constraints.real_vector,
     }
-    has_enumerate_support = True
-    _event_axes = 0
+    _event_axes = 1
 
     def __init__(self, probs: Any = None, logits: Any = None, validate_args: bool | None = None) -> None:
         if (probs is None) == (logits is None):
@@ -289,6 +293,27 @@ class Categorical(Distribution):
         """The shape of the parameter."""
         return Shape(self.__dict__["probs" if "probs" in self.__dict__ else "logits"].shape)
 
+    def _drawn(self, sample_shape: Any) -> Any:
+        rows = ops.reshape(self.probs.detach(), (-1, self._num_events))
+        found = multinomial(rows, math.prod(sample_shape), replacement=True)
+        return ops.reshape(found.T, (*sample_shape, *self.batch_shape))
+
+    def _entropy_of_one(self) -> Any:
+        logits = self.logits.clamp(min=float(np.finfo(self.logits.dtype).min))
+        return -ops.sum(logits * self.probs, axis=-1)
+
+
+class Categorical(CategoryWeights):
+    """One of k categories, by its number.
+
+    Args:
+        probs: weights of the categories along the last axis; they are made to sum to 1.
+        logits: their logarithms, up to a constant, instead.
+    """
+
+    has_enumerate_support = True
+    _event_axes = 0
+
     mean = variance = property(lambda self: ops.full_like(ops.sum(self.probs, axis=-1).detach(), math.nan))
     mode = property(lambda self: ops.argmax(self.probs, axis=-1))
 
@@ -296,11 +321,6 @@ class Categorical(Distribution):
     def support(self) -> Any:
         """The categories' numbers."""
         return constraints.integer_interval(0, self._num_events - 1)
-
-    def _drawn(self, sample_shape: Any) -> Any:
-        rows = ops.reshape(self.probs.detach(), (-1, self._num_events))
-        found = multinomial(rows, math.prod(sample_shape), replacement=True)
-        return ops.reshape(found.T, (*sample_shape, *self.batch_shape))
 
     def sample(self, sample_shape: Any = ()) -> Any:
         """Numbers of categories, int64."""
@@ -316,19 +336,18 @@ class Categorical(Distribution):
 
     def entropy(self) -> Any:
         """-Σ p log p."""
-        logits = self.logits.clamp(min=float(np.finfo(self.logits.dtype).min))
-        return -ops.sum(logits * self.probs, axis=-1)
+        return self._entropy_of_one()
 
     def enumerate_support(self, expand: bool = True) -> Any:
         """All categories."""
         return ops.astype(_enumerated(self, self._num_events, self.probs, expand), np.int64)
 
 
-class OneHotCategorical(Categorical):
+class OneHotCategorical(CategoryWeights):
     """One of k categories, as a row of one 1 and zeros; arguments as in :class:`Categorical`."""
 
+    has_enumerate_support = True
     support = constraints.one_hot
-    _event_axes = 1
 
     mean = property(lambda self: self.probs)
     variance = property(lambda self: self.probs * (1 - self.probs))
@@ -351,6 +370,10 @@ class OneHotCategorical(Categorical):
             ops.take_along_axis(logits, ops.argmax(value, axis=-1, keepdims=True), axis=-1), axis=-1
         )
 
+    def entropy(self) -> Any:
+        """-Σ p log p."""
+        return self._entropy_of_one()
+
     def enumerate_support(self, expand: bool = True) -> Any:
         """All rows."""
         n, batch = self._num_events, tuple(self.batch_shape)
@@ -371,15 +394,13 @@ class OneHotCategoricalStraightThrough(OneHotCategorical):
         return self.sample(sample_shape) + (self.probs - self.probs.detach())
 
 
-class Multinomial(Categorical):
+class Multinomial(CategoryWeights):
     """How often each of k categories comes up in ``total_count`` draws.
 
     Args:
         total_count: draws.
         probs, logits: as in :class:`Categorical`.
     """
-
-    _event_axes = 1
 
     def __init__(
         self, total_count: int = 1, probs: Any = None, logits: Any = None, validate_args: bool | None = None
@@ -420,4 +441,4 @@ class Multinomial(Categorical):
         )
         chances = Binomial(n, probs=self.probs).log_prob(counts).exp()
         weighted = ops.sum(chances * (counts + 1).lgamma(), axis=(0, -1))
-        return n * Categorical(self.probs).entropy() - math.lgamma(n + 1) + weighted
+        return n * self._entropy_of_one() - math.lgamma(n + 1) + weighted

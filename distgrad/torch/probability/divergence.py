@@ -23,7 +23,7 @@ from distgrad.torch.probability.discrete import (
     Poisson,
 )
 from distgrad.torch.probability.distribution import Distribution, lacking
-from distgrad.torch.probability.gamma import Beta, Gamma
+from distgrad.torch.probability.gamma import Beta, Gamma, GammaParameters, InverseGamma
 from distgrad.torch.probability.multivariate import Dirichlet, MultivariateNormal, squared_distance
 
 __all__ = ["kl_divergence", "register_kl"]
@@ -96,11 +96,16 @@ def _exponential(p: Exponential, q: Exponential) -> Any:
 
 
 @register_kl(Gamma, Gamma)
-def _gamma(p: Gamma, q: Gamma) -> Any:
+def _gamma(p: GammaParameters, q: GammaParameters) -> Any:
     first = q.concentration * (p.rate / q.rate).log()
     second = q.concentration.lgamma() - p.concentration.lgamma()
     third = (p.concentration - q.concentration) * p.concentration.digamma()
     return first + second + third + (q.rate - p.rate) * (p.concentration / p.rate)
+
+
+@register_kl(InverseGamma, InverseGamma)
+def _inverse_gamma(p: InverseGamma, q: InverseGamma) -> Any:
+    return _gamma(p, q)
 
 
 @register_kl(Exponential, Gamma)
@@ -147,13 +152,17 @@ def _dirichlet(p: Dirichlet, q: Dirichlet) -> Any:
 
 @register_kl(Bernoulli, Bernoulli)
 def _bernoulli(p: Bernoulli, q: Bernoulli) -> Any:
-    one = ops.where(q.probs == 0, math.inf, p.probs * (p.probs / q.probs).log())
-    zero = ops.where(q.probs == 1, math.inf, (1 - p.probs) * ((1 - p.probs) / (1 - q.probs)).log())
+    a, b = p.logits, q.logits
+    one = p.probs * (ops.logaddexp(-b, 0.0) - ops.logaddexp(-a, 0.0))
+    zero = (1 - p.probs) * (ops.logaddexp(b, 0.0) - ops.logaddexp(a, 0.0))
+    one, zero = ops.where(q.probs == 0, math.inf, one), ops.where(q.probs == 1, math.inf, zero)
     return ops.where(p.probs == 0, 0.0, one) + ops.where(p.probs == 1, 0.0, zero)
 
 
 @register_kl(Binomial, Binomial)
 def _binomial(p: Binomial, q: Binomial) -> Any:
+    if bool(ops.any(p.total_count < q.total_count)):
+        raise lacking("kl_divergence", "Binomial to Binomial with a larger total_count")
     found = p.total_count * (p.probs * (p.logits - q.logits) + (-p.probs).log1p() - (-q.probs).log1p())
     return ops.where(p.total_count > q.total_count, math.inf, found)
 
@@ -206,7 +215,6 @@ def _independent(p: Independent, q: Independent) -> Any:
 
 @register_kl(TransformedDistribution, TransformedDistribution)
 def _transformed(p: TransformedDistribution, q: TransformedDistribution) -> Any:
-    kinds = [[type(each) for each in one.transforms] for one in (p, q)]
-    if kinds[0] != kinds[1] or p.event_shape != q.event_shape:
+    if p.transforms != q.transforms or p.event_shape != q.event_shape:
         raise lacking("kl_divergence", "distributions made by different transforms")
     return kl_divergence(p.base_dist, q.base_dist)

@@ -55,7 +55,24 @@ def standard_gamma(concentration: Tensor) -> Any:
     return _StandardGamma.apply(concentration)
 
 
-class Gamma(Elementwise):
+class GammaParameters(Elementwise):
+    """What the gamma distribution and its inverse share; neither is a kind of the other."""
+
+    parameters = ("concentration", "rate")
+    arg_constraints: ClassVar[dict[str, Any]] = {
+        "concentration": constraints.positive,
+        "rate": constraints.positive,
+    }
+    has_rsample = True
+    concentration: Tensor
+    rate: Tensor
+
+    def _drawn(self, sample_shape: Any) -> Any:
+        shape = tuple(self._extended_shape(sample_shape))
+        return standard_gamma(ops.broadcast_to(self.concentration, shape)) / self.rate
+
+
+class Gamma(GammaParameters):
     """The gamma distribution.
 
     Attributes:
@@ -63,15 +80,7 @@ class Gamma(Elementwise):
         rate: one over its scale.
     """
 
-    parameters = ("concentration", "rate")
-    arg_constraints: ClassVar[dict[str, Any]] = {
-        "concentration": constraints.positive,
-        "rate": constraints.positive,
-    }
     support: Any = constraints.nonnegative
-    has_rsample = True
-    concentration: Tensor
-    rate: Tensor
 
     mean = property(lambda self: self.concentration / self.rate)
     mode = property(lambda self: ((self.concentration - 1) / self.rate).clamp(min=0))
@@ -79,8 +88,7 @@ class Gamma(Elementwise):
 
     def rsample(self, sample_shape: Any = ()) -> Any:
         """A standard one over the rate."""
-        shape = tuple(self._extended_shape(sample_shape))
-        return standard_gamma(ops.broadcast_to(self.concentration, shape)) / self.rate
+        return self._drawn(sample_shape)
 
     def log_prob(self, value: Tensor) -> Any:
         """a log rate + (a - 1) log x - rate x - log Γ(a)."""
@@ -111,7 +119,7 @@ class Chi2(Gamma):
         return self.concentration * 2
 
 
-class InverseGamma(Gamma):
+class InverseGamma(GammaParameters):
     """One over a number of the gamma distribution."""
 
     support = constraints.positive
@@ -129,7 +137,7 @@ class InverseGamma(Gamma):
 
     def rsample(self, sample_shape: Any = ()) -> Any:
         """One over one."""
-        return 1 / super().rsample(sample_shape)
+        return 1 / self._drawn(sample_shape)
 
     def log_prob(self, value: Tensor) -> Any:
         """a log rate - (a + 1) log x - rate / x - log Γ(a)."""

@@ -14,8 +14,8 @@ from distgrad.autograd.tensor import Tensor
 from distgrad.torch.probability import constraints
 from distgrad.torch.probability.continuous import uniform
 from distgrad.torch.probability.derived import TransformedDistribution
-from distgrad.torch.probability.discrete import Categorical
-from distgrad.torch.probability.distribution import Distribution, ProbsOrLogits
+from distgrad.torch.probability.discrete import CategoryWeights
+from distgrad.torch.probability.distribution import ProbsOrLogits
 from distgrad.torch.probability.transforms import ExpTransform, SigmoidTransform
 
 __all__ = ["RelaxedBernoulli", "RelaxedOneHotCategorical"]
@@ -69,12 +69,11 @@ class RelaxedBernoulli(TransformedDistribution):
     probs = property(lambda self: self.base_dist.probs)
 
 
-class _LogRelaxed(Categorical):
+class _LogRelaxed(CategoryWeights):
     support = constraints.real_vector
     has_rsample = True
     temperature: Any
     _shared = ("temperature",)
-    _event_axes = 1
 
     def rsample(self, sample_shape: Any = ()) -> Any:
         """log softmax((logits - log(-log u)) / temperature)."""
@@ -82,8 +81,6 @@ class _LogRelaxed(Categorical):
         u = uniform(self.logits, shape).clamp(max=1 - 2.0**-24)
         scores = (self.logits - (-u.log()).log()) / self.temperature
         return scores - ops.logsumexp(scores, axis=-1, keepdims=True)
-
-    sample = Distribution.sample
 
     def log_prob(self, value: Tensor) -> Any:
         """log (k - 1)! + (k - 1) log t + Σ scores, each less their logsumexp."""

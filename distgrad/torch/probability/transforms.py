@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.porting import Shape
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import ShapeError
 from distgrad.torch.probability import constraints
-from distgrad.torch.probability.distribution import lacking
+from distgrad.torch.probability.distribution import broadcast_all
+from distgrad.torch.probability.transform import (
+    ComposeTransform,
+    IndependentTransform,
+    Transform,
+    identity_transform,
+    last_summed,
+)
 
 __all__ = [
     "AbsTransform", "AffineTransform", "ComposeTransform", "ExpTransform", "IndependentTransform",
@@ -20,204 +28,21 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Transform:
-    """A map with its inverse and the logarithm of its derivative.
-
-    Subclasses write ``_call``, ``_inverse`` and ``log_abs_det_jacobian(x, y)``.
-
-    Args:
-        cache_size: 1 to keep the last pair, so that the inverse of a result is its argument.
-    """
-
-    bijective = False
-    domain: Any = constraints.real
-    codomain: Any = constraints.real
-    sign: Any = 1
-
-    def __init__(self, cache_size: int = 0) -> None:
-        self._cache_size = cache_size
-        self._kept: tuple[Any, Any] = (None, None)
-
-    @property
-    def event_dim(self) -> int:
-        """How many of the last axes make one element."""
-        return max(self.domain.event_dim, self.codomain.event_dim)
-
-    @property
-    def inv(self) -> Transform:
-        """The inverse."""
-        return _Inverse(self)
-
-    def with_cache(self, cache_size: int = 1) -> Transform:
-        """The same map, that keeps its last pair."""
-        import copy
-
-        out = copy.copy(self)
-        out._cache_size, out._kept = cache_size, (None, None)
-        return out
-
-    def __call__(self, x: Tensor) -> Any:
-        if self._cache_size and x is self._kept[0]:
-            return self._kept[1]
-        y = self._call(x)
-        if self._cache_size:
-            self._kept = (x, y)
-        return y
-
-    def _inv_call(self, y: Tensor) -> Any:
-        if self._cache_size and y is self._kept[1]:
-            return self._kept[0]
-        x = self._inverse(y)
-        if self._cache_size:
-            self._kept = (x, y)
-        return x
-
-    def _call(self, x: Tensor) -> Any:
-        raise lacking(self, "write _call")
-
-    def _inverse(self, y: Tensor) -> Any:
-        raise lacking(self, "write _inverse")
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Any:
-        """log |dy / dx|."""
-        raise lacking(self, "write log_abs_det_jacobian")
-
-    def forward_shape(self, shape: Any) -> Shape:
-        """The shape of a result."""
-        return Shape(shape)
-
-    def inverse_shape(self, shape: Any) -> Shape:
-        """The shape of an argument."""
-        return Shape(shape)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+def _broadcast(shape: Any, *parameters: Any) -> Shape:
+    """The shape of numbers of this shape and parameters together."""
+    return Shape(
+        np.broadcast_shapes(tuple(shape), *(tuple(getattr(each, "shape", ())) for each in parameters))
+    )
 
 
-class _Inverse(Transform):
-    def __init__(self, transform: Transform) -> None:
-        super().__init__()
-        self._turned = transform
-        self.bijective, self.sign = transform.bijective, transform.sign
-        self.domain, self.codomain = transform.codomain, transform.domain
-
-    @property
-    def inv(self) -> Transform:
-        """What it is the inverse of."""
-        return self._turned
-
-    def __call__(self, x: Tensor) -> Any:
-        return self._turned._inv_call(x)
-
-    def _inv_call(self, y: Tensor) -> Any:
-        return self._turned(y)
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Any:
-        """-log |dx / dy|."""
-        return -self._turned.log_abs_det_jacobian(y, x)
-
-    def forward_shape(self, shape: Any) -> Shape:
-        """The shape of a result."""
-        return self._turned.inverse_shape(shape)
-
-    def inverse_shape(self, shape: Any) -> Shape:
-        """The shape of an argument."""
-        return self._turned.forward_shape(shape)
+def _clipped_sigmoid(x: Tensor) -> Any:
+    """The logistic function, kept inside (0, 1) so that its inverse and logarithm are finite."""
+    return _inside(ops.sigmoid(x))
 
 
-def _last_summed(x: Any, count: int) -> Any:
-    """Summed over the last axes."""
-    return ops.sum(x, axis=tuple(range(x.ndim - count, x.ndim))) if count else x
-
-
-class ComposeTransform(Transform):
-    """Several maps, one after another.
-
-    Args:
-        parts: the first comes first.
-        cache_size: of each.
-    """
-
-    def __init__(self, parts: Sequence[Transform], cache_size: int = 0) -> None:
-        super().__init__()
-        self.parts = [part.with_cache(cache_size) if cache_size else part for part in parts]
-        self.bijective = all(part.bijective for part in self.parts)
-        self.sign = math.prod(part.sign for part in self.parts if not isinstance(part.sign, Tensor))
-        if self.parts:
-            self.domain, self.codomain = self.parts[0].domain, self.parts[-1].codomain
-
-    @property
-    def event_dim(self) -> int:
-        """The most of all parts."""
-        return max((part.event_dim for part in self.parts), default=0)
-
-    def __call__(self, x: Tensor) -> Any:
-        for part in self.parts:
-            x = part(x)
-        return x
-
-    def _inv_call(self, y: Tensor) -> Any:
-        for part in reversed(self.parts):
-            y = part._inv_call(y)
-        return y
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Any:
-        """The sum of the parts'."""
-        if not self.parts:
-            return ops.zeros_like(x)
-        total: Any = 0.0
-        for part in self.parts:
-            result = part(x)
-            total = total + _last_summed(
-                part.log_abs_det_jacobian(x, result), self.event_dim - part.event_dim
-            )
-            x = result
-        return total
-
-    def forward_shape(self, shape: Any) -> Shape:
-        """The shape of a result."""
-        for part in self.parts:
-            shape = part.forward_shape(shape)
-        return Shape(shape)
-
-    def inverse_shape(self, shape: Any) -> Shape:
-        """The shape of an argument."""
-        for part in reversed(self.parts):
-            shape = part.inverse_shape(shape)
-        return Shape(shape)
-
-
-identity_transform = ComposeTransform([])
-
-
-class IndependentTransform(Transform):
-    """A map whose last axes count as one element.
-
-    Args:
-        base_transform: the map.
-        reinterpreted_batch_ndims: how many axes.
-    """
-
-    def __init__(
-        self, base_transform: Transform, reinterpreted_batch_ndims: int, cache_size: int = 0
-    ) -> None:
-        super().__init__(cache_size)
-        self.base_transform, self._count = base_transform, reinterpreted_batch_ndims
-        self.bijective, self.sign = base_transform.bijective, base_transform.sign
-        self.domain, self.codomain = (
-            constraints.independent(each, reinterpreted_batch_ndims)
-            for each in (base_transform.domain, base_transform.codomain)
-        )
-
-    def _call(self, x: Tensor) -> Any:
-        return self.base_transform(x)
-
-    def _inverse(self, y: Tensor) -> Any:
-        return self.base_transform._inv_call(y)
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Any:
-        """Summed over those axes."""
-        return _last_summed(self.base_transform.log_abs_det_jacobian(x, y), self._count)
+def _inside(y: Tensor) -> Any:
+    limits = np.finfo(y.dtype)
+    return y.clamp(float(limits.tiny), 1.0 - float(limits.eps))
 
 
 class ExpTransform(Transform):
@@ -225,6 +50,7 @@ class ExpTransform(Transform):
 
     bijective = True
     codomain = constraints.positive
+    _parameters = ()
 
     def _call(self, x: Tensor) -> Any:
         return x.exp()
@@ -242,10 +68,16 @@ class PowerTransform(Transform):
 
     bijective = True
     domain = codomain = constraints.positive
+    _parameters = ("exponent",)
 
     def __init__(self, exponent: Any, cache_size: int = 0) -> None:
         super().__init__(cache_size)
-        self.exponent = exponent
+        (self.exponent,) = broadcast_all(exponent)
+
+    @property
+    def sign(self) -> Any:
+        """Whether it rises."""
+        return self.exponent.sign()
 
     def _call(self, x: Tensor) -> Any:
         return x**self.exponent
@@ -257,17 +89,25 @@ class PowerTransform(Transform):
         """log |exponent y / x|."""
         return (self.exponent * y / x).abs().log()
 
+    def forward_shape(self, shape: Any) -> Shape:
+        """The shape of a result."""
+        return _broadcast(shape, self.exponent)
+
+    inverse_shape = forward_shape
+
 
 class SigmoidTransform(Transform):
     """y = 1 / (1 + exp(-x))."""
 
     bijective = True
     codomain = constraints.unit_interval
+    _parameters = ()
 
     def _call(self, x: Tensor) -> Any:
-        return ops.sigmoid(x)
+        return _clipped_sigmoid(x)
 
     def _inverse(self, y: Tensor) -> Any:
+        y = _inside(y)
         return y.log() - (-y).log1p()
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Any:
@@ -280,6 +120,7 @@ class SoftplusTransform(Transform):
 
     bijective = True
     codomain = constraints.positive
+    _parameters = ()
 
     def _call(self, x: Tensor) -> Any:
         return ops.logaddexp(x, 0.0)
@@ -297,6 +138,7 @@ class TanhTransform(Transform):
 
     bijective = True
     codomain = constraints.interval(-1.0, 1.0)
+    _parameters = ()
 
     def _call(self, x: Tensor) -> Any:
         return x.tanh()
@@ -313,6 +155,7 @@ class AbsTransform(Transform):
     """y = |x|."""
 
     codomain = constraints.positive
+    _parameters = ()
 
     def _call(self, x: Tensor) -> Any:
         return x.abs()
@@ -330,6 +173,7 @@ class AffineTransform(Transform):
     """
 
     bijective = True
+    _parameters = ("loc", "scale", "event_dim")
 
     def __init__(self, loc: Any, scale: Any, event_dim: int = 0, cache_size: int = 0) -> None:
         super().__init__(cache_size)
@@ -352,13 +196,20 @@ class AffineTransform(Transform):
         """log |scale|."""
         scale = self.scale
         found = scale.abs().log() if isinstance(scale, Tensor) else math.log(abs(scale))
-        return _last_summed(ops.zeros_like(x.detach()) + found, self.event_dim)
+        return last_summed(ops.zeros_like(x.detach()) + found, self.event_dim)
+
+    def forward_shape(self, shape: Any) -> Shape:
+        """The shape of a result."""
+        return _broadcast(shape, self.loc, self.scale)
+
+    inverse_shape = forward_shape
 
 
 class SoftmaxTransform(Transform):
     """Any numbers to probabilities; several give the same."""
 
     domain, codomain = constraints.real_vector, constraints.simplex
+    _parameters = ()
 
     def _call(self, x: Tensor) -> Any:
         return ops.softmax(x, axis=-1)
@@ -375,20 +226,21 @@ class StickBreakingTransform(Transform):
 
     bijective = True
     domain, codomain = constraints.real_vector, constraints.simplex
+    _parameters = ()
 
     @staticmethod
     def _offset(count: int, like: Tensor) -> Any:
         return (count - ops.cumulative_sum(ops.ones_like(like.detach()), axis=-1)).log()
 
     def _call(self, x: Tensor) -> Any:
-        z = ops.sigmoid(x - self._offset(x.shape[-1] + 1, x))
+        z = _clipped_sigmoid(x - self._offset(x.shape[-1] + 1, x))
         one = ops.ones((*x.shape[:-1], 1), dtype=x.dtype)
         left = ops.concat([one, ops.cumulative_prod(1 - z, axis=-1)], axis=-1)
         return ops.concat([z, one], axis=-1) * left
 
     def _inverse(self, y: Tensor) -> Any:
         kept = y[..., :-1]
-        left = (1 - ops.cumulative_sum(kept, axis=-1)).clamp(min=1e-38)
+        left = (1 - ops.cumulative_sum(kept, axis=-1)).clamp(min=float(np.finfo(y.dtype).tiny))
         return kept.log() - left.log() + self._offset(y.shape[-1], kept)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Any:
@@ -409,6 +261,7 @@ class LowerCholeskyTransform(Transform):
     """Any square matrix to a lower triangular one with a positive diagonal."""
 
     domain, codomain = constraints.independent(constraints.real, 2), constraints.lower_cholesky
+    _parameters = ()
 
     def _call(self, x: Tensor) -> Any:
         return ops.tril(x, k=-1) + ops.diag_embed(x.diagonal(dim1=-2, dim2=-1).exp())
@@ -425,6 +278,7 @@ class ReshapeTransform(Transform):
     """
 
     bijective = True
+    _parameters = ("in_shape", "out_shape")
 
     def __init__(self, in_shape: Any, out_shape: Any, cache_size: int = 0) -> None:
         super().__init__(cache_size)
