@@ -295,6 +295,10 @@ class Tensor(_Attached):
             "own; convert with torch.from_dlpack(x), or torch.from_numpy(x.numpy())"
         )
 
+    def _overwrite(self, values: Any) -> None:
+        """Set the elements, where they lie, to an array's on the same device, or to a number."""
+        self._data[...] = values
+
     def changed(self, where: str) -> None:
         """Note that the elements were changed in place, so that backward can tell."""
         cell = self._version

@@ -158,8 +158,8 @@ def write(tensor: Tensor, values: Any, where: str) -> Tensor:
         values: an array on any device, or a number, that broadcasts to its shape.
         where: the caller, for messages about values changed in place.
     """
-    if values.__class__ in ARRAY_MODULES and values.__class__ is not tensor._data.__class__:
+    if values.__class__ in ARRAY_MODULES:
         values = to_device(values, tensor.device)
-    tensor._data[...] = values
+    tensor._overwrite(values)
     tensor.changed(where)
     return tensor

@@ -14,6 +14,8 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
+import numpy as np
+
 from distgrad.autograd.graph import Node, next_number
 from distgrad.autograd.modes import is_grad_enabled
 from distgrad.autograd.tensor import Tensor
@@ -139,9 +141,23 @@ class BlockSharding(Sharding):
         self.blocks.settle()
 
     def detached(self, parameter: Tensor, root: int | None = None) -> Tensor | None:
-        """A copy outside the graph, since the elements will not stay. Collective: yes; blocks: yes."""
+        """A copy outside the graph, since the elements will not stay. Collective: yes; blocks: yes.
+
+        It is read-only: who writes into it means the parameter.
+        """
         found = self.whole(parameter, root)
-        return None if found is None else Tensor(found)
+        if found is None:
+            return None
+        found.flags.writeable = False
+        return Tensor(found)
+
+    def overwrite(self, parameter: Tensor, values: Any) -> None:
+        """Set what this rank owns of a parameter, as every rank does. Collective: no; blocks: yes."""
+        self.settle()
+        buffer, start, stop = parameter.leaf_state().flat
+        whole = np.broadcast_to(values, parameter.shape).reshape(-1)
+        for first, last, _ in buffer.owned(start, stop):
+            buffer.data[first:last] = whole[first - start : last - start]
 
     def whole(self, parameter: Tensor, root: int | None = None) -> Any:
         """A copy of a parameter, which stays where it is. Collective: yes; blocks: yes."""

@@ -37,6 +37,19 @@ class _Absent:
     def _data(self, value: Any) -> None:
         _elements.__set__(self, value)
 
+    def _overwrite(self, values: Any) -> None:
+        self.leaf_state().flat[0].shares.overwrite(self, values)  # type: ignore[attr-defined]
+
+    @property
+    def data(self) -> Any:
+        self._data  # noqa: B018
+        return cast(Tensor, self).data
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        self._data  # noqa: B018
+        cast(Tensor, self).data = value
+
     def detach(self) -> Any:
         return self.leaf_state().flat[0].shares.detached(self)  # type: ignore[attr-defined]
 

@@ -216,6 +216,11 @@ class Sharding:
         """
         self._arrive(self._part_of[self._place_of[parameter]])
 
+    def overwrite(self, parameter: Tensor, values: Any) -> None:
+        """Set a parameter on this rank. Collective: no; blocks: until its elements are there."""
+        self.bring(parameter)
+        parameter._overwrite(values)
+
     def detached(self, parameter: Tensor, root: int | None = None) -> Tensor | None:
         """The same elements outside the graph, on all ranks. Collective: no; blocks: until they are there."""
         self.bring(parameter)

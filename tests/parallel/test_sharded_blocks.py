@@ -9,7 +9,7 @@ from parallel.problems import parameters_of
 import distgrad as dg
 from distgrad.autograd.checkpoint import checkpoint
 from distgrad.comm import ThreadWorld, init
-from distgrad.errors import OptionError, RankFailedError
+from distgrad.errors import InPlaceError, OptionError, RankFailedError
 from distgrad.nn import Module, ModuleList, Parameter, functional
 from distgrad.parallel import DistributedDataParallel
 from distgrad.parallel.blocks import Blocks, find_blocks
@@ -288,6 +288,47 @@ def test_state_copies_and_loading():
     found = ThreadWorld(2).run(lambda comm: run(comm, "parameters"))
     assert found == expected
     assert all(all(each[1:3]) and each[4] for each in found)
+
+
+def test_writes_through_data_reach_the_parameter_and_those_into_a_copy_are_refused():
+    def run(comm, stage):
+        model = DistributedDataParallel(Network(), comm, shard=stage)
+        optimizer = dg.optim.SGD(model.parameters(), lr=1e-2)
+        for step in (1, 2):
+            optimizer.zero_grad()
+            loss_of(model, *batch(step, comm.rank)).backward()
+            optimizer.step()
+            for parameter in model.parameters():
+                parameter.data.clamp_(-0.1, 0.1)
+        model.module.scale.data = np.full(WIDTH, 2.0)
+        dg.nn.init.zeros_(model.module.blocks[1].up)
+        loss_of(model, *batch(3, comm.rank)).backward()
+        if stage == "parameters":
+            with pytest.raises(InPlaceError, match="read-only"):
+                model.module.scale.detach().mul_(0.5)
+            with pytest.raises(InPlaceError, match="read-only"):
+                model.state_dict()["module.scale"].mul_(0.5)
+        return parameters_of(model).tobytes()
+
+    expected = ThreadWorld(3).run(lambda comm: run(comm, None))
+    for stage in ("optimizer", "parameters"):
+        assert ThreadWorld(3).run(lambda comm, s=stage: run(comm, s)) == expected
+
+
+def test_loading_gathers_nothing():
+    def run(comm):
+        model = DistributedDataParallel(Network(), comm, shard="parameters")
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        for value in state.values():
+            value.mul_(0.5)
+        issued = comm.family.num_issued
+        model.load_state_dict(state)
+        assert comm.family.num_issued == issued
+        assert not any(unit.present or unit.works for unit in units(model))
+        return all((value.numpy() == state[name].numpy()).all() for name, value in model.state_dict().items())
+
+    for size in SIZES:
+        assert all(ThreadWorld(size).run(run))
 
 
 def test_state_for_rank_0_alone():
