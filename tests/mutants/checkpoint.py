@@ -88,5 +88,47 @@ MUTANTS = (
         "np.stack([data >> 4, data & 15], axis=-1)",
         "tests/checkpoint/test_foreign_files.py -k below_16",
     ),
+    Mutant(
+        "half written", "a checkpoint gets its name before its manifest",
+        "checkpoint/writer.py",
+        "            _write_text(job.part / MANIFEST, self._merged(job, self._gather(job)).to_json())\n",
+        "            self._gather(job)\n",
+        "tests/checkpoint/test_manager.py -k never_stopped",
+    ),
+    Mutant(
+        "lost", "a step saved again is removed first",
+        "checkpoint/writer.py",
+        "                final.rename(before)\n",
+        "                shutil.rmtree(final)\n",
+        "tests/checkpoint/test_manager.py -k saved_again",
+    ),
+    Mutant(
+        "missing check", "ranks that differ are made a patchwork of",
+        "checkpoint/manager.py",
+        "            self._compare(state)\n",
+        "",
+        "tests/checkpoint/test_manager.py -k told_apart",
+    ),
+    Mutant(
+        "missing check", "changed bytes are read",
+        "checkpoint/pieces.py",
+        "                if verify and part.size",
+        "                if False and part.size",
+        "tests/checkpoint/test_manager.py -k changed_bytes",
+    ),
+    Mutant(
+        "wrong part", "shares of an array overlap",
+        "checkpoint/layout.py",
+        "    first, last = (total * each // num_ranks for each in (rank, rank + 1))\n",
+        "    first, last = (total * each // num_ranks for each in (rank, rank + 2))\n",
+        "tests/checkpoint/test_manager.py -k shares",
+    ),
+    Mutant(
+        "lost", "a signal between two steps is not agreed on",
+        "checkpoint/ending.py",
+        "        self._flag = np.array([self.why is not None], np.int32)\n",
+        "        self._flag = np.array([False], np.int32)\n",
+        "tests/checkpoint/test_manager.py -k a_job_that_is_killed",
+    ),
 )
 # fmt: on
