@@ -213,6 +213,7 @@ PLACES = {
     "distributed.algorithms.ddp_comm_hooks.post_localSGD_hook": (f"{_RANKS}.averaging",),
     "distributed.algorithms.model_averaging": (f"{_RANKS}.averaging",),
     "distributed.algorithms.model_averaging.averagers": (f"{_RANKS}.averaging",),
+    "distributed.algorithms.model_averaging.hierarchical_model_averager": (f"{_RANKS}.averaging",),
     "distributed.algorithms.model_averaging.utils": (f"{_RANKS}.averaging",),
     "distributed.elastic": (f"{_RANKS}.recording",),
     "distributed.elastic.multiprocessing": (f"{_RANKS}.recording",),

@@ -101,8 +101,8 @@ class HierarchicalModelAverager(ModelAverager):
             self._levels.insert(0, (period, group))
 
     def _group_now(self) -> Any:
-        done = self.step - self.warmup_steps
-        return next((group for period, group in self._levels if done >= 0 and done % period == 0), None)
+        due = self.step >= self.warmup_steps
+        return next((group for period, group in self._levels if due and self.step % period == 0), None)
 
 
 class PostLocalSGDState:

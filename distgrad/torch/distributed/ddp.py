@@ -134,7 +134,7 @@ class DistributedDataParallel(_Engine, Joinable):
         """
         if not callable(hook):
             raise TypeError("Communication hook must be callable.")
-        self.use_hook(as_hook(state, hook, lambda: self.reducer.buckets))
+        self.use_hook(as_hook(state, hook, lambda: self.reducer.buckets, self.process_group))
 
     @contextmanager
     def join(

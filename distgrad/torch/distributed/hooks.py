@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import numpy as np
 
 from distgrad.autograd.creation import tensor as make_tensor
 from distgrad.autograd.tensor import Tensor
 from distgrad.comm.work import Work as CommWork
+from distgrad.errors import OptionError
 from distgrad.parallel.buckets import Bucket
+from distgrad.parallel.buckets import all_reduce as plain_all_reduce
 from distgrad.parallel.compress import PowerSGD
 from distgrad.torch.distributed.collectives import all_reduce
 from distgrad.torch.distributed.groups import member_of
@@ -58,9 +62,9 @@ class GradBucket:
 class _HookWork(CommWork):
     """A future's value, put into a bucket when it is waited for."""
 
-    def __init__(self, bucket: Bucket, future: Any, share: float) -> None:
+    def __init__(self, bucket: Bucket, future: Any, gradients: Any) -> None:
         super().__init__(lambda: None, "a hook")
-        self._bucket, self._future, self._share = bucket, future, share
+        self._bucket, self._future, self._gradients = bucket, future, gradients
         self.started_s = time.perf_counter()
 
     def done(self) -> bool:
@@ -72,7 +76,7 @@ class _HookWork(CommWork):
         if self.ended_s is None:
             found = self._future.wait()
             found = found[0] if isinstance(found, list | tuple) else found
-            gradients = self._bucket.gradients
+            gradients = self._gradients
             if found._data is not gradients:
                 gradients[...] = found._data.reshape(gradients.shape)
             gradients *= gradients.dtype.type(self._bucket.total)
@@ -80,17 +84,33 @@ class _HookWork(CommWork):
         return None
 
 
-def as_hook(state: Any, hook: CommHook, buckets: Callable[[], list[Bucket]]) -> Callable[[Bucket], CommWork]:
-    """A hook of PyTorch's as one of the engine's; PowerSGD's is the engine's own."""
+def as_hook(
+    state: Any, hook: CommHook, buckets: Callable[[], list[Bucket]], group: Any = None
+) -> Callable[[Bucket], CommWork]:
+    """A hook of PyTorch's as one of the engine's; PowerSGD's is the engine's own.
+
+    Args:
+        state: the hook's.
+        hook: gives the future of a bucket's mean.
+        buckets: all of them.
+        group: the ranks of the module.
+
+    Raises:
+        OptionError: PowerSGD's state names other ranks.
+    """
     if hook is powerSGD_hook:
-        return state.engine
+        if state.process_group is not None and state.process_group is not group:
+            raise OptionError("PowerSGDState: expected the module's process_group, got another; leave it out")
+        engine: Callable[[Bucket], CommWork] = state.engine
+        return engine
 
     def run(bucket: Bucket) -> CommWork:
         every = buckets()
         if bucket.is_narrow and bucket.weight:  # its share in the mean is multiplied in already
             bucket.gradients *= bucket.gradients.dtype.type(1.0 / bucket.weight)
-        seen = GradBucket(bucket, every.index(bucket), len(every), Tensor(bucket.gradients))
-        return _HookWork(bucket, hook(state, seen), bucket.weight)
+        gradients = bucket.gradients[: bucket.slices[-1].stop]  # behind them lies nothing of the program's
+        seen = GradBucket(bucket, every.index(bucket), len(every), Tensor(gradients))
+        return _HookWork(bucket, hook(state, seen), gradients)
 
     return run
 
@@ -162,16 +182,50 @@ def bf16_compress_wrapper(hook: CommHook) -> CommHook:
     return _wrapper("bfloat16", hook)
 
 
+class _LatePowerSGD(PowerSGD):
+    """PowerSGD that leaves its first steps to a plain all-reduce."""
+
+    def __init__(self, rank: int, seed: int, start: int) -> None:
+        super().__init__(rank, seed)
+        self._start = start
+        self._steps: dict[str, int] = {}  # by parameter, as buckets may be cut anew
+
+    def __call__(self, bucket: Bucket) -> CommWork:
+        """Sum a bucket's gradients.
+
+        Collective: yes; blocks: no.
+        """
+        step = self._steps.get(bucket.names[0], 0)
+        self._steps.update(dict.fromkeys(bucket.names, step + 1))
+        return plain_all_reduce(bucket) if step < self._start else super().__call__(bucket)
+
+    def state_dict(self) -> dict[str, Any]:
+        """This rank's own state, by name."""
+        return {**super().state_dict(), **{f"step.{k}": np.array(v) for k, v in self._steps.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what :meth:`state_dict` gave."""
+        super().load_state_dict(state)
+        self._steps = {k.removeprefix("step."): int(v) for k, v in state.items() if k.startswith("step.")}
+
+
 class PowerSGDState:
     """What :func:`powerSGD_hook` remembers.
 
     Args:
-        process_group: None or the world's.
+        process_group: None, or the ranks of the module that it is registered with.
         matrix_approximation_rank: columns of the factors.
-        start_powerSGD_iter, min_compression_rate, use_error_feedback, warm_start, orthogonalization_epsilon,
-            compression_stats_logging_frequency, batch_tensors_with_same_shape: taken for PyTorch's sake; the
-            engine compresses from the first step, with error feedback, what shrinks at least twofold.
+        start_powerSGD_iter: steps at first whose gradients are summed as they are; at least 2.
+        min_compression_rate: only 2: what shrinks less is sent as it is.
+        use_error_feedback, warm_start: only True.
+        orthogonalization_epsilon: only 0.
         random_seed: of the first factor.
+        compression_stats_logging_frequency, batch_tensors_with_same_shape: taken for PyTorch's sake: nothing
+            is logged, and matrices always travel together.
+
+    Raises:
+        ValueError: ``start_powerSGD_iter`` below 2.
+        OptionError: another value for one that has only one.
     """
 
     def __init__(
@@ -180,8 +234,23 @@ class PowerSGDState:
         orthogonalization_epsilon: float = 0, random_seed: int = 0,
         compression_stats_logging_frequency: int = 10_000, batch_tensors_with_same_shape: bool = False,
     ) -> None:  # fmt: skip
+        only = {
+            "min_compression_rate": (min_compression_rate, 2),
+            "use_error_feedback": (use_error_feedback, True),
+            "warm_start": (warm_start, True),
+            "orthogonalization_epsilon": (orthogonalization_epsilon, 0),
+        }
+        for name, (value, expected) in only.items():
+            if value != expected:
+                raise OptionError(f"PowerSGDState: expected {name}={expected}, got {value}; leave it out")
+        if start_powerSGD_iter <= 1:
+            raise ValueError(
+                f"PowerSGDState: expected start_powerSGD_iter > 1, as error feedback and warm start are on, got "
+                f"{start_powerSGD_iter}"
+            )
         self.process_group = process_group
-        self.engine = PowerSGD(matrix_approximation_rank, random_seed)
+        self.start_powerSGD_iter = start_powerSGD_iter
+        self.engine = _LatePowerSGD(matrix_approximation_rank, random_seed, start_powerSGD_iter)
 
 
 def powerSGD_hook(state: PowerSGDState, bucket: GradBucket) -> Future:
