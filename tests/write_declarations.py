@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 '''
 #: What methods return that return no tensor.
-NUMBERS = {"numel", "storage_offset", "data_ptr", "element_size", "nelement", "ndimension", "get_device"}
+NUMBERS = {"numel", "data_ptr", "element_size", "nelement", "ndimension", "get_device"}
 ANSWERS = {
-    *("equal", "allclose", "is_floating_point", "is_complex", "is_nonzero", "is_same_size", "is_inference"),
+    *("equal", "allclose", "is_floating_point", "is_complex", "is_nonzero", "is_same_size"),
     *("is_conj", "is_neg", "is_contiguous"),
 }
 ANY = {

@@ -32,11 +32,6 @@ def solved(a: Any, b: Any, left: bool) -> Any:
     return exchanged(turned, -1, -2) if b.ndim > 1 else turned
 
 
-def no_errors(x: Any) -> Tensor:
-    """Zeros, a number for each matrix: none of them failed."""
-    return Tensor(np.zeros(x.shape[:-2], np.int32))
-
-
 def condition(x: Any, p: Any) -> Any:
     """The condition number of matrices in a norm."""
     if p in (None, 2, -2):

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable
 from typing import Any, cast
 
-from distgrad.autograd import layouts, matrices, meanings
+from distgrad.autograd import layouts, matrices, matrix_checks, meanings
 from distgrad.autograd.casting import DEFAULTS
 from distgrad.autograd.dispatch import operations
 from distgrad.autograd.inplace import overwrite
@@ -163,7 +163,7 @@ def find(name: str) -> Callable[..., Any] | None:
 
 def _look_up(name: str) -> Any:
     """What a line calls by a name: a meaning, an operation, or Python's own function."""
-    for place in (vars(meanings), vars(layouts), vars(matrices), operations.__dict__):
+    for place in (vars(meanings), vars(layouts), vars(matrices), vars(matrix_checks), operations.__dict__):
         if name in place:
             return place[name]
     return getattr(operations, name, None) or getattr(builtins, name, None)

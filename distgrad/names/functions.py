@@ -250,7 +250,6 @@ is_floating_point(input) = input.dtype.char in "efdE"
 is_complex(input) = input.dtype.kind == "c"
 is_nonzero(input) = bool(input)
 is_same_size(input, other) = input.shape == other.shape
-is_inference(input) = False
 is_conj(input) = False
 is_neg(input) = False
 sum_to_size(self, *size) = summed_to(self, numbers(size))
@@ -265,7 +264,7 @@ det(input) = det(input)
 logdet(input) = log_determinant(input)
 slogdet(input) = slogdet(input)
 matrix_power(input, n) = matrix_power(input, n)
-cholesky(input, upper=False) = cholesky(input, upper=upper)
+cholesky(input, upper=False) = factored(input, upper)
 qr(input, some=True) = qr(input, mode="reduced" if some else "complete")
 svd(input, some=True, compute_uv=True) = svd_with_v(input, some, compute_uv)
 cdist(x1, x2, p=2.0, compute_mode=None) = cdist(x1, x2, p=p)
@@ -280,7 +279,6 @@ view(self, *shape) = viewed(self, shape)
 contiguous(self, memory_format=None) = in_row_order(self)
 is_contiguous(self, memory_format=None) = bool(self._data.flags.c_contiguous)
 stride(self, dim=None) = strides(self, dim)
-storage_offset(self) = 0
 data_ptr(self) = address(self)
 element_size(self) = self._data.itemsize
 nelement(self) = self._data.size
@@ -384,7 +382,7 @@ stft(input, n_fft, hop_length=None, win_length=None, window=None, center=True, p
     normalized=False, onesided=None, return_complex=None, align_to_window=None) =
     windowed_transform(stft(input, n_fft, hop_length, win_length, window, center=center,
     pad_mode=pad_mode, normalized=normalized, onesided=onesided), return_complex)
-lu(A, pivot=True, get_infos=False) = (*lu_factor(A, pivot=pivot), *([no_errors(A)] if get_infos else []))
+lu(A, pivot=True, get_infos=False) = lu_with_info(A, pivot, False)[:3 if get_infos else 2]
 lu_solve(b, LU_data, LU_pivots) = lu_solve(LU_data, LU_pivots, b)
 cholesky_inverse(L, upper=False) = cholesky_inverse(L, upper)
 cholesky_solve(B, L, upper=False) = cholesky_solve(B, L, upper)
