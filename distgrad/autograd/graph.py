@@ -117,6 +117,8 @@ def run_backward(
             walk.receive(target, g)
         walk.run(order, check)
     except BaseException:
+        for watcher in walk.watchers:
+            watcher.walk_failed()
         for observer in observers:
             observer.backward_failed()
         raise

@@ -119,6 +119,9 @@ class Watcher(Protocol):
     def passing(self, number: int) -> float:
         """The walk comes to the node of this number; below which number it is to call again."""
 
+    def walk_failed(self) -> None:
+        """An exception ends the walk, which observers are told of next."""
+
     def walk_ended(self) -> None:
         """All is done, or an exception has ended it."""
 

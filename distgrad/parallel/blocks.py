@@ -9,6 +9,7 @@ nodes had then, whatever the module did with them.
 from __future__ import annotations
 
 import math
+import sys
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -22,11 +23,11 @@ from distgrad.autograd.tensor import Tensor
 from distgrad.backend.memory import release_pages
 from distgrad.comm.base import Communicator
 from distgrad.comm.work import Work
-from distgrad.errors import OptionError
+from distgrad.errors import CommError, OptionError
 from distgrad.nn.module import Module
 from distgrad.nn.modules.containers import ModuleList, Sequential
 from distgrad.parallel.gathering import be_absent
-from distgrad.parallel.reducer import launch_agreed
+from distgrad.parallel.reducer import PeerFailedError, launch_agreed
 from distgrad.parallel.sharding import Sharding
 
 __all__ = ["BlockSharding", "Blocks", "Unit", "find_blocks"]
@@ -191,6 +192,7 @@ class Blocks:
         self._passed: list[Module] = []  # blocks that this forward pass has come to
         self._before: list[Module] = []  # those of the last one
         self._events: list[tuple[float, bool, Unit]] = []  # of a walk, the next one last
+        self._order: Sequence[Node] = []  # of a walk
         self._held: list[Unit] = []  # by a walk
         self._num_walks = 0
         module.register_forward_pre_hook(self._begin, prepend=True)
@@ -334,16 +336,24 @@ class Blocks:
                 if not lets_go:
                     self._hold(unit)
             return -1.0
+        self._order = order
         self._events = sorted(events, key=lambda event: event[:2])
         return self._events[-1][0] if events else -1.0
 
-    def passing(self, number: int) -> float:
+    def passing(self, number: int, failed: bool = False) -> float:
         """A walk comes to the node of this number: bring what it needs, and let go what it has left behind.
 
         Collective: yes; blocks: yes.
 
+        Args:
+            number: of the node.
+            failed: the walk has failed, and goes on only to where the ranks agree on something.
+
         Returns:
             The number below which to call again.
+
+        Raises:
+            PeerFailedError: the walk of one of the ranks has failed.
         """
         brought = False
         while self._events and number < self._events[-1][0]:
@@ -357,7 +367,7 @@ class Blocks:
             if not unit.holds:
                 self._let_go(unit)
         if brought:
-            launch_agreed(self.comm)
+            launch_agreed(self.comm, failed)
             coming = next((unit for _, lets_go, unit in reversed(self._events) if not lets_go), None)
             if coming is not None:
                 self._issue(coming)
@@ -368,6 +378,26 @@ class Blocks:
         unit.holds += 1
         self._held.append(unit)
 
+    def walk_failed(self) -> None:
+        """Go on with what the other ranks' walks gather, up to where all agree that one has failed.
+
+        Collective: yes; blocks: yes.
+        """
+        error = sys.exception()
+        if self._num_walks > 1 or not isinstance(error, Exception) or isinstance(error, CommError):
+            return
+        try:
+            while self._events:
+                mark = self._events[-1][0]
+                place = bisect_left(self._order, 1 - mark, key=lambda node: -node.number)
+                if place == len(self._order):
+                    return
+                self.passing(self._order[place].number, failed=True)
+        except PeerFailedError:
+            return
+        except CommError as consequence:
+            error.add_note(f"the other ranks could not be told: {consequence}")
+
     def walk_ended(self) -> None:
         """Let go what is left. Collective: no; blocks: yes."""
         self._num_walks -= 1
@@ -375,5 +405,5 @@ class Blocks:
             return
         for unit in self._held:
             unit.holds -= 1
-        self._held, self._events = [], []
+        self._held, self._events, self._order = [], [], []
         self._let_unheld_go()

@@ -54,7 +54,7 @@ class DistributedDataParallel(Module):
     With ``exact=True`` the same parameters come out, bit for bit, on any number of ranks: see :meth:`shards`.
 
     An exception in one rank's backward pass ends that of all ranks, with their gradients gone and their order
-    kept. A rank whose loss reaches no parameter of the module calls :meth:`reduce_gradients` instead.
+    kept (but not with SyncBatchNorm). A rank whose loss reaches no parameter calls :meth:`reduce_gradients`.
 
     Collective: yes, the constructor, every backward pass and every forward pass in training mode; blocks:
     backward, until the gradients are in.

@@ -35,7 +35,7 @@ from distgrad.parallel.statistics import Statistics, Timing
 from distgrad.trace import event, listening
 from distgrad.tracebacks import warn_once
 
-__all__ = ["ForwardPass", "Reducer", "current_weight", "launch_agreed"]
+__all__ = ["ForwardPass", "PeerFailedError", "Reducer", "current_weight", "launch_agreed"]
 
 _MAX_PASSES = 1 << 12  # forward passes that are remembered
 _next_number = itertools.count().__next__
@@ -47,7 +47,11 @@ def current_weight() -> float:
     return getattr(_this_thread, "weight", 1.0)
 
 
-def launch_agreed(comm: Communicator) -> None:
+class PeerFailedError(RankFailedError):
+    """The ranks have agreed that the backward pass of one of them failed; all have come to the same point."""
+
+
+def launch_agreed(comm: Communicator, failed: bool = False) -> None:
     """Behind a collective that every rank issues in backward: start the buckets that are full on all ranks.
 
     Collective: yes; blocks: until the ranks have agreed.
@@ -55,10 +59,14 @@ def launch_agreed(comm: Communicator) -> None:
     Args:
         comm: the ranks that have come here; nothing happens unless they are those of the reducer that
             watches the backward pass.
+        failed: this rank has come here only to say that its backward pass failed.
+
+    Raises:
+        PeerFailedError: one rank's did; on all ranks.
     """
     reducer: Reducer | None = getattr(_this_thread, "reducer", None)
     if reducer is not None and reducer.comm is comm:
-        reducer._launch_agreed()
+        reducer._launch_agreed(failed)
 
 
 @dataclass
@@ -228,13 +236,16 @@ class Reducer:
             while self._next < len(self.buckets) and self.buckets[self._next].pending == 0:
                 self._launch(self._gathered)
 
-    def _launch_agreed(self) -> None:
+    def _launch_agreed(self, failed: bool) -> None:
         """Start the buckets that are full on all ranks, which all have come to the same point of backward."""
         if self._overlaps or self._next == len(self.buckets):
             return
         self._overlaps = False
         full = itertools.takewhile(lambda bucket: bucket.pending == 0, self.buckets)
-        agreed = self.comm.host.all_reduce(np.array([sum(1 for _ in full)]), "min")
+        count = -1 if failed else sum(1 for _ in full)
+        agreed = self.comm.host.all_reduce(np.array([count]), "min")
+        if agreed[0] < 0:
+            raise PeerFailedError("backward: another rank's failed; no gradients are left on any rank")
         while self._next < agreed[0]:
             self._launch(self._gathered)
 
@@ -334,17 +345,24 @@ class Reducer:
             leaf.scale = 1.0
 
     def backward_failed(self) -> None:
-        """Forget what was gathered, and tell the others, which wait for this rank's buckets."""
+        """Forget what was gathered, and tell the others, which wait for this rank's buckets.
+
+        Raises:
+            RankFailedError: the ranks have agreed already that another one's backward pass failed: which.
+        """
         error = sys.exception()
         self._stop()
-        if self.enabled and isinstance(error, Exception) and not isinstance(error, CommError):
+        heard = isinstance(error, PeerFailedError)
+        if self.enabled and isinstance(error, Exception) and (heard or not isinstance(error, CommError)):
             try:
                 while self._next < len(self.buckets):
                     self._launch(0.0, failed=True)
                 self._wait()
-                self._finish(f"{type(error).__name__}: {error}")
+                self._finish(None if heard else f"{type(error).__name__}: {error}")
                 return
             except CommError as consequence:
+                if heard and self.averaged:  # the error that says which rank
+                    raise consequence from None
                 error.add_note(f"the other ranks could not be told: {consequence}")
         self._num_gathered, self._gathered, self.joined = 0, 0.0, False
         for bucket in self.buckets:

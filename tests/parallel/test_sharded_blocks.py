@@ -410,6 +410,42 @@ def test_a_rank_that_fails_while_blocks_are_gathered_is_named():
     assert all("all_gather" in text and "rank 1 of the world failed" in text for text in others.values())
 
 
+@pytest.mark.parametrize("where", [None, "blocks.2", "blocks.0", "words"])
+@pytest.mark.parametrize("options", [{}, {"again": True}, {"outer": True}], ids=str)
+def test_a_backward_pass_that_fails_on_one_rank_ends_that_of_all_in_step(where, options):
+    def plant(model, loss):
+        place = next(model.module.get_submodule(where).parameters()) if where else loss
+        return place.register_hook(lambda _: {}["planted"])
+
+    def fail(model, loss):
+        if model.comm.rank == 1:
+            with pytest.raises(KeyError, match="planted"), plant(model, loss):
+                loss.backward()
+        else:
+            with pytest.raises(
+                RankFailedError, match=r"failed on rank 1 \(KeyError: 'planted'\); no gradients"
+            ):
+                loss.backward()
+        assert all(parameter.grad is None for parameter in model.parameters())
+        assert not any(unit.present or unit.holds for unit in units(model))
+
+    def run(comm, stage):
+        model = DistributedDataParallel(Network(**options), comm, shard=stage, bucket_cap_mb=0.05)
+        optimizer = dg.optim.SGD(model.parameters(), lr=1e-2)
+        for step in range(4):
+            optimizer.zero_grad()
+            loss = loss_of(model, *batch(step, comm.rank))
+            if step % 2 == 0:
+                loss.backward()
+                optimizer.step()
+            elif stage:
+                fail(model, loss)
+        return parameters_of(model).tobytes()
+
+    expected = ThreadWorld(3).run(lambda comm: run(comm, None))
+    assert ThreadWorld(3).run(lambda comm: run(comm, "parameters")) == expected
+
+
 # -- planted faults
 
 
