@@ -44,8 +44,11 @@ def sparse_coo_tensor(
     """
     _told()
     places = indices if isinstance(indices, Tensor) else asarray(np.asarray(indices, np.int64))
-    numbers = values if isinstance(values, Tensor) else asarray(np.asarray(values, np.float32))
-    numbers = numbers if dtype is None else ops.astype(numbers, kind(dtype))
+    wanted = None if dtype is None else kind(dtype)
+    if isinstance(values, Tensor):
+        numbers = values if wanted is None else ops.astype(values, wanted)
+    else:
+        numbers = asarray(values, dtype=wanted)
     if size is None:
         size = (*(int(n) + 1 for n in ops.max(places, axis=1)), *numbers.shape[1:])
     shape = tuple(int(n) for n in size)

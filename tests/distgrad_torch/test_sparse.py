@@ -46,3 +46,19 @@ def test_products_and_the_softmax_of_what_is_not_zero():
 def test_a_gpu_can_be_named_where_there_is_none():
     assert torch.device("cuda").type == "cuda"
     assert isinstance(torch.device("cuda"), dg.Device)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "expected"),
+    [
+        ([2**40 + 1, 3], None, "int64"),
+        (np.array([1e-300, 3.0]), None, "float64"),
+        (np.array([2.0, 3.0], np.float32), None, "float32"),
+        ([2.5, 3.5], None, "float32"),
+        ([0.1, 3.0], "float64", "float64"),
+    ],
+)
+def test_values_keep_their_dtype(values, dtype, expected):
+    x = torch.sparse_coo_tensor([[0, 1], [1, 0]], values, (2, 2), dtype=dtype)
+    assert str(x.dtype) == expected
+    assert [x[0, 1].item(), x[1, 0].item()] == list(values)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import distgrad as dg
-from distgrad.errors import DataError
+from distgrad.errors import DataError, DTypeError, ShapeError
 from distgrad.torch.vision import datasets, transforms, utils
 from distgrad.torch.vision.transforms import functional as F
 
@@ -127,3 +127,51 @@ def test_a_file_of_images_and_no_models(tmp_path):
     assert np.abs(np.array(Image.open(tmp_path / "x.png")).astype(int) - PIXELS).max() <= 1
     with pytest.raises(AttributeError, match=r"has no torchvision\.models\.resnet18"):
         importlib.import_module("distgrad.torch.vision.models").resnet18  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("given", "pixels", "wanted", "expected"),
+    [
+        ("uint8", [0, 1, 255], "int16", [0, 128, 255 * 128]),
+        ("uint8", [0, 127, 255], "int8", [0, 63, 127]),
+        ("int16", [0, 255, 32767], "uint8", [0, 1, 255]),
+        ("uint8", [0, 255], "int64", [0, 255 * 2**55]),
+        ("int32", [0, 2**31 - 1], "uint8", [0, 255]),
+        ("uint8", [0, 51, 255], "float32", [0.0, 0.2, 1.0]),
+        ("int16", [0, 32767], "float64", [0.0, 1.0]),
+        ("float32", [0.0, 0.5, 1.0], "uint8", [0, 127, 255]),
+        ("float16", [0.0, 0.5, 1.0], "uint8", [0, 127, 255]),
+        ("float64", [0.0, 1.0], "int32", [0, 2**31 - 1]),
+        ("float32", [0.0, 1.0], "float64", [0.0, 1.0]),
+        ("float32", [0.0, 1.0], "int32", None),
+        ("float32", [0.0, 1.0], "int64", None),
+        ("float64", [0.0, 1.0], "int64", None),
+        ("float16", [0.0, 1.0], "int64", None),
+    ],
+)
+def test_full_brightness_stays_so_in_another_dtype(given, pixels, wanted, expected):
+    x = dg.asarray(np.array(pixels, given)).reshape(1, 1, -1)
+    convert = transforms.ConvertImageDtype(np.dtype(wanted))
+    if expected is None:
+        with pytest.raises(DTypeError, match="convert_image_dtype: expected an integer dtype of fewer bits"):
+            convert(x)
+        return
+    y = convert(x)
+    assert str(y.dtype) == wanted
+    np.testing.assert_allclose(y.numpy().ravel(), expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+def test_contrast_is_around_the_mean_of_each_image(dtype):
+    top = 1 if dtype[0] == "f" else 255
+    x = (RNG.random((2, 4, 3, 5, 6)) * top * np.array([0.3, 1.0]).reshape(2, 1, 1, 1, 1)).astype(dtype)
+    several = F.adjust_contrast(dg.asarray(x), 0.4).numpy()
+    for i, j in np.ndindex(2, 4):
+        red, green, blue = x[i, j].astype(np.float64)
+        gray = (0.2989 * red + 0.587 * green + 0.114 * blue).astype(dtype).mean(dtype=np.float64)
+        expected = 0.4 * x[i, j] + 0.6 * gray
+        assert np.abs(several[i, j] - expected).max() < (1.01 if dtype == "uint8" else 1e-6)
+    one = dg.asarray(x[:, :, :1])
+    np.testing.assert_array_equal(F.rgb_to_grayscale(one).numpy(), x[:, :, :1])
+    with pytest.raises(ShapeError, match=r"rgb_to_grayscale: expected .* 1 or 3"):
+        F.rgb_to_grayscale(dg.asarray(x[:, :, :2]))

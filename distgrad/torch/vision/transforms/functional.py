@@ -16,8 +16,9 @@ from distgrad.torch.vision.images import from_array, is_image, pillow
 
 __all__ = [
     "InterpolationMode", "adjust_brightness", "adjust_contrast", "adjust_hue", "adjust_saturation",
-    "center_crop", "crop", "get_image_size", "hflip", "normalize", "pad", "pil_to_tensor", "resize",
-    "resized_crop", "rgb_to_grayscale", "rotate", "to_grayscale", "to_pil_image", "to_tensor", "vflip",
+    "center_crop", "convert_image_dtype", "crop", "get_image_size", "hflip", "normalize", "pad",
+    "pil_to_tensor", "resize", "resized_crop", "rgb_to_grayscale", "rotate", "to_grayscale", "to_pil_image",
+    "to_tensor", "vflip",
 ]  # fmt: skip
 
 
@@ -265,22 +266,72 @@ def to_grayscale(img: Any, num_output_channels: int = 1) -> Any:
 
 
 def rgb_to_grayscale(img: Any, num_output_channels: int = 1) -> Any:
-    """0.2989 red + 0.587 green + 0.114 blue."""
+    """0.2989 red + 0.587 green + 0.114 blue, cut to whole numbers where the image's are; one channel stays.
+
+    Raises:
+        ShapeError: a tensor of other than one or three channels.
+    """
     if is_image(img):
         return to_grayscale(img, num_output_channels)
-    weights = tensor([0.2989, 0.587, 0.114])
-    gray = ops.sum(ops.astype(img, np.float32) * ops.reshape(weights, (3, 1, 1)), axis=-3, keepdims=True)
-    gray = ops.astype(gray, img.dtype)
+    gray = img
+    if _channels("rgb_to_grayscale", img) == 3:
+        x = ops.astype(img, _computed_in(img))
+        weights = tensor([0.2989, 0.587, 0.114], dtype=x.dtype, device=img.device)
+        gray = ops.sum(x * ops.reshape(weights, (3, 1, 1)), axis=-3, keepdims=True)
+        gray = ops.astype(gray, img.dtype)
     return gray if num_output_channels == 1 else ops.concat([gray] * 3, axis=-3)
 
 
+def _channels(where: str, img: Tensor) -> int:
+    if img.ndim < 3 or img.shape[-3] not in (1, 3):
+        raise ShapeError(f"{where}: expected [..., 1 or 3, H, W], got {list(img.shape)}")
+    return int(img.shape[-3])
+
+
+def _computed_in(img: Tensor) -> Any:
+    return img.dtype if img.dtype.kind == "f" else np.dtype(np.float32)
+
+
+def _largest(dtype: Any) -> int:
+    """What a pixel of full brightness is."""
+    return int(np.iinfo(dtype).max) if dtype.kind in "iu" else 1
+
+
+def convert_image_dtype(image: Tensor, dtype: Any = np.float32) -> Tensor:
+    """Another dtype, with pixels of full brightness kept so: 1 of floating numbers, the largest whole number.
+
+    Args:
+        image: ``[..., H, W]``.
+        dtype: of the result; whole numbers of fewer bits lose their last ones.
+
+    Raises:
+        DTypeError: whole numbers that the floating ones do not tell apart.
+    """
+    dtype = np.dtype(dtype)
+    if image.dtype == dtype or image.dtype.kind == dtype.kind == "f":
+        return image.to(dtype)
+    if dtype.kind == "f":
+        return image.to(dtype) / _largest(image.dtype)
+    if image.dtype.kind == "f":
+        if dtype.itemsize >= max(4, image.dtype.itemsize):
+            raise DTypeError(
+                f"convert_image_dtype: expected an integer dtype of fewer bits than {image.dtype}, "
+                f"got {dtype}; convert to int16 or uint8"
+            )
+        wide = image.to(np.float32) if image.dtype.itemsize < 4 else image
+        return (wide * (_largest(dtype) + 1.0 - 1e-3)).to(dtype)
+    given, wanted = _largest(image.dtype) + 1, _largest(dtype) + 1
+    if given > wanted:
+        return ops.floor_divide(image, given // wanted).to(dtype)
+    return image.to(dtype) * (wanted // given)
+
+
 def _enhanced(img: Any, kind: str, factor: float, other: Any) -> Any:
-    """Between another image and this one, as Pillow does."""
+    """Between another image, which is made of this one, and this one, as Pillow does."""
     if is_image(img):
         return getattr(pillow("ImageEnhance"), kind)(img).enhance(factor)
-    top = 1.0 if img.dtype.kind == "f" else 255.0
-    x = ops.astype(img, np.float32)
-    return ops.astype((factor * x + (1.0 - factor) * other(x)).clamp(0, top), img.dtype)
+    x, far = (ops.astype(each, _computed_in(img)) for each in (img, other(img)))
+    return ops.astype((factor * x + (1.0 - factor) * far).clamp(0, float(_largest(img.dtype))), img.dtype)
 
 
 def adjust_brightness(img: Any, brightness_factor: float) -> Any:
@@ -288,9 +339,15 @@ def adjust_brightness(img: Any, brightness_factor: float) -> Any:
     return _enhanced(img, "Brightness", brightness_factor, ops.zeros_like)
 
 
+def _mean_gray(img: Tensor) -> Any:
+    """The mean brightness of each image."""
+    gray = rgb_to_grayscale(img)
+    return ops.mean(ops.astype(gray, _computed_in(img)), axis=(-3, -2, -1), keepdims=True)
+
+
 def adjust_contrast(img: Any, contrast_factor: float) -> Any:
     """0 for a gray image, 1 for the image itself."""
-    return _enhanced(img, "Contrast", contrast_factor, lambda x: rgb_to_grayscale(x).mean())
+    return _enhanced(img, "Contrast", contrast_factor, _mean_gray)
 
 
 def adjust_saturation(img: Any, saturation_factor: float) -> Any:

@@ -80,7 +80,7 @@ class PILToTensor(_Change):
 
 
 class ConvertImageDtype(_Change):
-    """Another dtype; whole numbers of a byte become [0, 1], and back.
+    """``functional.convert_image_dtype``.
 
     Args:
         dtype: the new one.
@@ -90,11 +90,7 @@ class ConvertImageDtype(_Change):
         self.dtype = np.dtype(dtype)
 
     def _changed(self, img: Any) -> Any:
-        if img.dtype == self.dtype or img.dtype.kind == self.dtype.kind:
-            return img.to(self.dtype)
-        if self.dtype.kind == "f":
-            return img.to(self.dtype) / float(np.iinfo(img.dtype).max)
-        return (img * (float(np.iinfo(self.dtype).max) + 1.0 - 1e-3)).to(self.dtype)
+        return F.convert_image_dtype(img, self.dtype)
 
 
 class ToPILImage(_Change):
