@@ -143,7 +143,10 @@ def run_loss(name, device):
 
 
 def run_optimizer(rule, options, device, steps=3):
-    """Parameters and state after some steps; one of the parameters has no gradient in one of them."""
+    """Parameters and state after some steps; one of the parameters has no gradient in one of them.
+
+    The numbers of the state, which lie on the host, come first, in one array.
+    """
     rng, put = RNG(3), sender(device)
     shapes = [(3, 4), (5, 2)] if rule is optim.Muon else [(3, 4), (5,), ()]
     params = [put(rng.standard_normal(shape).astype(np.float32)).requires_grad_() for shape in shapes]
@@ -155,8 +158,10 @@ def run_optimizer(rule, options, device, steps=3):
         optimizer.step()
     assert {p.device for p in params} == {resolve(device)}
     state = optimizer.state_dict()["state"]
-    arrays = [state[i][name] for i in state for name in sorted(state[i]) if name != "step"]
-    return on_host(params) + [to_device(array, CPU) for array in arrays]
+    values = [state[i][name] for i in state for name in sorted(state[i]) if name != "step"]
+    numbers = np.array([value for value in values if isinstance(value, float)])
+    arrays = [to_device(value, CPU) for value in values if not isinstance(value, float)]
+    return [numbers, *on_host(params), *arrays]
 
 
 class Gpt(nn.Module):
