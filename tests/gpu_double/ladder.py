@@ -69,7 +69,12 @@ STEPS = (
     Step(4, "launches", ("tests/gpu/test_launches.py",)),
     Step(4, "programs", ("tests/gpu/test_examples_on_cupy.py", "tests/gpu/test_benchmarks_on_cupy.py")),
     Step(5, "NCCL", ("tests/gpu_double/test_nccl.py", "tests/gpu_double/test_communicator.py")),
-    Step(5, "training", ("tests/gpu_double/test_ddp.py",)),
+    Step(5, "hosts", ("tests/gpu_double/test_between_hosts.py",)),
+    Step(
+        5,
+        "training",
+        tuple(f"tests/gpu_double/test_{name}.py" for name in ("ddp", "sharded", "inside_mpi")),
+    ),
     Step(6, "orders", ("tests/gpu_double/test_streams.py", "tests/gpu_double/test_orders.py")),
     Step(6, "planted faults", ("tests/gpu_double/test_mutants.py",)),
     Step(7, "NCCL itself", ("tests/comm/test_libnccl.py",)),
