@@ -242,11 +242,17 @@ class Scheduler:
             self.enqueue(stream_handle, device, f"wait for event {handle:#x}", lambda: self._depend(before))
 
     def query_event(self, handle: int) -> int:
-        """0 or NOT_READY. Asking twice, with nothing queued in between, is a wait and lets work run."""
+        """0 or NOT_READY. Asking twice, with nothing queued in between, is a wait and lets work run.
+
+        Threads beside the program's own, as that which looks after collectives, ask without waiting: how
+        often they look makes nothing run that is late.
+        """
         event = self._event(handle)
         with self._lock:
             if event.stream is None or event.stream.num_finished >= event.position:
                 return 0
+            if self.order != EAGER and threading.current_thread() is not threading.main_thread():
+                return NOT_READY
             event.num_polls = event.num_polls + 1 if event.polled_at == self.num_queued else 1
             event.polled_at = self.num_queued
             if event.num_polls > 2 or self.order == EAGER:

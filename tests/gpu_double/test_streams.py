@@ -1,5 +1,7 @@
 """The orders of queued work: a missing wait is a wrong result every time, in one of them."""
 
+import threading
+
 import numpy as np
 import pytest
 from gpu_double.worlds import nccl_world, world
@@ -29,6 +31,22 @@ def test_nothing_runs_until_the_host_waits():
     assert (x.get(stream=t) == 0).all()  # another stream, which waits for nothing
     s.synchronize()
     assert (x.get(stream=t) == 7).all()
+
+
+def test_a_thread_that_looks_makes_nothing_run():
+    import cupy
+
+    x, s = cupy.zeros(8), stream()
+    cupy.cuda.Device().synchronize()
+    fill(x, 7, s)
+    event, found = s.record(), []
+    watchdog = threading.Thread(target=lambda: found.extend(event.done for _ in range(9)))
+    watchdog.start()
+    watchdog.join()
+    assert found == [False] * 9
+    while not event.done:  # the program waits, in its own way
+        pass
+    assert (x.get(stream=stream()) == 7).all()
 
 
 def test_an_event_orders_two_streams():
