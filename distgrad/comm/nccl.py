@@ -148,10 +148,12 @@ class NcclCommunicator(NcclVerbs):
         thread = threading.Thread(target=join, name="NCCL's start", daemon=True)
         thread.start()
         deadline_s = time.monotonic() + self.family.timeout_s
+        alone_s: float | None = None  # since when a rank is gone, which may have come before
         while thread.is_alive():
             thread.join(LOOK_S)
             gone = self._host.gone() if thread.is_alive() else []
-            if gone:
+            alone_s = (alone_s or time.monotonic()) if gone else None
+            if alone_s is not None and time.monotonic() > alone_s + GRACE_S:
                 raise RankFailedError(
                     f"comm.init, group '{self.group}': waited for {name_ranks(gone)}, which ended without it"
                 )

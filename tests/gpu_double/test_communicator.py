@@ -164,10 +164,10 @@ def test_a_call_that_differs_is_reported_with_both_lines(odd, number):
     comm = world(timeout_s=20)
     x = on_device(comm, np.ones(4, "f4"))
     is_odd = comm.rank == 2
-    for _ in range(number):
-        comm.all_reduce(x, "max")
 
     def differ():
+        for _ in range(number):  # a rank that is behind is told here
+            comm.all_reduce(x, "max")
         if not is_odd:
             comm.all_reduce(x, "max")
         elif odd == "verb":
@@ -183,7 +183,7 @@ def test_a_call_that_differs_is_reported_with_both_lines(odd, number):
     message, line = str(caught.value), differ.__code__.co_firstlineno
     for expected in (  # rank 0 may not have come so far
         rf"#{number}, group 'world': rank [01] called all_reduce\(float32\[4\], op=max\), rank 2 called",
-        rf"  rank [01] at {__file__}:{line + 2}\n  rank 2 at {__file__}:",
+        rf"  rank [01] at {__file__}:{line + 4}\n  rank 2 at {__file__}:",
     ):
         assert re.search(expected, message), message
 
@@ -229,6 +229,22 @@ def test_a_gpu_that_fails_under_the_watchdog_is_reported(monkeypatch):
     time.sleep(50 * LOOK_S)
     with pytest.raises(CommError, match=r"rank \d on cuda:\d failed: an illegal memory access"):
         comm.all_reduce(x)
+
+
+@pytest.mark.gpu_double(ranks=2, devices=2, timeout=90)
+def test_a_start_may_end_after_others_have_come_and_gone(monkeypatch):
+    from distgrad.comm import libnccl
+
+    connect = libnccl.CupyProvider.connect
+
+    def connect_slowly(provider, size, unique_id, rank):
+        link = connect(provider, size, unique_id, rank)
+        time.sleep(0.0 if rank else 0.7)
+        return link
+
+    monkeypatch.setattr(libnccl.CupyProvider, "connect", connect_slowly)
+    with world(timeout_s=20) as comm:
+        assert comm.size == 2
 
 
 @pytest.mark.gpu_double(ranks=3, devices=3, timeout=90, dies=(2,))
