@@ -81,10 +81,13 @@ class Launcher:
     def call(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
 
+    def join(self) -> None:
+        self._thread.join(PATIENCE_S)
+
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._wake.send(b"x")
-        self._thread.join(PATIENCE_S)
+        self.join()
         self._wake.close()
 
 
@@ -189,7 +192,12 @@ def fuzz(launcher: Launcher, num_frames: int, seed: int) -> list[str]:
     while sent < num_frames and launcher.error is None and not launcher.greeted:
         if time.monotonic() > limit_s:
             return [f"{sent} frames took {LIMIT_S:g} s"]
-        with launcher.call() as line:
+        try:
+            line = launcher.call()
+        except ConnectionError as error:  # nobody listens any more
+            launcher.join()
+            return [*inspect(launcher, descriptors), f"a call after {sent} frames: {error!r}"]
+        with line:
             sent += dice.choice(KINDS)(line, dice, heard)
     return list(inspect(launcher, descriptors))
 
