@@ -221,10 +221,10 @@ class Lines:
             self._hung_up(rank)
 
     def _close(self) -> None:
-        """Every rank has come: nobody else is let in."""
+        """Every rank has come: nobody else is let in, nor is who sees that others have been sent away."""
+        self._loop.unwatch(self._server)
         for line in list(self._strangers):
             self._drop(line)
-        self._loop.unwatch(self._server)
 
 
 def _read(line: socket.socket, num_bytes: int) -> bytes:
