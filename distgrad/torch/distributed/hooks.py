@@ -245,8 +245,8 @@ class PowerSGDState:
                 raise OptionError(f"PowerSGDState: expected {name}={expected}, got {value}; leave it out")
         if start_powerSGD_iter <= 1:
             raise ValueError(
-                f"PowerSGDState: expected start_powerSGD_iter > 1, as error feedback and warm start are on, got "
-                f"{start_powerSGD_iter}"
+                "PowerSGDState: expected start_powerSGD_iter > 1, as error feedback and warm start are on, "
+                f"got {start_powerSGD_iter}"
             )
         self.process_group = process_group
         self.start_powerSGD_iter = start_powerSGD_iter
