@@ -8,11 +8,12 @@ nodes had then, whatever the module did with them.
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,7 @@ class BlockSharding(Sharding):
 
     def hand_out(self, parameters: Iterable[Tensor]) -> None:
         """Elements that others have of these parameters are out of date: let them go. Collective: no."""
-        self.blocks.forget({self.unit_of(parameter) for parameter in parameters})
+        self.blocks.let_go(dict.fromkeys(map(self.unit_of, parameters)))
 
     def bring(self, parameter: Tensor) -> None:
         """Gather a parameter that is used outside its block. Collective: yes; blocks: yes."""
@@ -222,21 +223,19 @@ class Blocks:
         }
         self._spans.clear()
         for unit in self._all:
-            unit.present = True
+            unit.present, unit.since = True, next_number()
 
     def let_all_go(self) -> None:
         """Let every unit go, which nobody has used yet. Collective: no."""
-        self.forget(set(self._all))
+        self.let_go(self._all)
 
-    def forget(self, units: Set[Unit]) -> None:
-        """Let units go, and what could still be made of their old elements. Collective: no; blocks: yes.
+    def let_go(self, units: Iterable[Unit]) -> None:
+        """Let units go. Collective: no; blocks: yes.
 
         Also units that others have replaced: a parameter that was frozen is of one, and may still be updated.
         """
-        spans = [span for span in self._spans if span[2] not in units]
         for unit in units:
             self._let_go(unit)
-        self._spans = deque(spans, maxlen=_MAX_SPANS)
 
     def pin(self, unit: Unit) -> None:
         """Gather a unit that stays until a backward pass has ended. Collective: yes; blocks: yes."""
@@ -326,8 +325,10 @@ class Blocks:
         """
         self._num_walks += 1
         events: list[tuple[float, bool, Unit]] = []
+        lowest = order[-1].number if order else math.inf
+        recent = itertools.takewhile(lambda span: span[1] > lowest, reversed(self._spans))  # they ascend
         present = [(unit.since, math.inf, unit) for unit in self._all if unit.present]
-        for first, stop, unit in [*self._spans, *present]:
+        for first, stop, unit in [*recent, *present]:
             place = bisect_left(order, 1 - stop, key=lambda node: -node.number)
             if place < len(order) and order[place].number >= first:
                 events += [(stop, False, unit), (first, True, unit)]

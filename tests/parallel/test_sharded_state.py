@@ -1,10 +1,11 @@
-"""Sharded optimizers whose groups are smaller than the ranks are many."""
+"""Sharded training in which a step concerns some parameters, or ranks, and not others."""
 
 import numpy as np
 from parallel.sharded_problems import Net, mean_loss, samples
 
 import distgrad as dg
 from distgrad.comm import ThreadWorld
+from distgrad.nn import Module, ModuleList, Parameter, functional
 from distgrad.parallel import DistributedDataParallel, join_states
 
 SIZE = 5
@@ -56,3 +57,40 @@ def test_the_product_of_momenta_is_every_ranks_whoever_owns_the_group():
     pieces = [states[2] for _, _, states in saved]
     for whole in (saved[0][2][1], join_states(pieces), join_states(pieces[::-1])):
         assert ThreadWorld(2).run(lambda comm, state=whole: go_on(comm, "gradients", state)) == on
+
+
+class Heads(Module):
+    """One block of two matrices, each with a result of its own."""
+
+    def __init__(self):
+        super().__init__()
+        rng = np.random.default_rng(4)
+        self.blocks = ModuleList([Module()])
+        self.blocks[0].first = Parameter(rng.standard_normal((64, 64)))
+        self.blocks[0].second = Parameter(rng.standard_normal((64, 64)))
+        self.blocks[0].forward = lambda x: [functional.linear(x, p) for p in self.blocks[0].parameters()]
+
+    def forward(self, x):
+        return self.blocks[0](x)
+
+
+def test_a_step_of_one_loss_leaves_the_graph_of_another_as_it_was():
+    """The second matrix was not updated, so its graph is right still, and its elements come again."""
+
+    def run(comm, stage):
+        model = DistributedDataParallel(Heads(), comm, shard=stage)
+        optimizer = dg.optim.SGD(model.parameters(), lr=0.1)
+        samples = np.random.default_rng(comm.rank).standard_normal((3, 64))
+        x = dg.Tensor(samples, requires_grad=True)
+        first, second = model(x)
+        first.sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        x.grad = None
+        second.sum().backward()
+        optimizer.step()
+        return x.grad.numpy().tobytes(), [p.detach().numpy().tobytes() for p in model.parameters()]
+
+    expected = ThreadWorld(2).run(lambda comm: run(comm, None))
+    for stage in ("gradients", "parameters"):
+        assert ThreadWorld(2).run(lambda comm, s=stage: run(comm, s)) == expected
