@@ -17,7 +17,7 @@ append and return. The spans of a training step, and one event, when a bucket's 
 ``all_reduce`` …     every call of a communicator, by its verb, while it is carried out; ``rank``, ``step``,
                      ``group``, ``number`` (-1 for ``send`` and ``recv``), ``bytes``; on hosts ``waited_s``:
                      of this time, what it waited for ranks to come, but for waits below 0.1 ms
-``optimizer.step``   ``step``, ``optimizer``
+``optimizer.step``   ``step`` (its own updates before this one), ``optimizer``
 ``data.next``        the loop waits for a batch; ``batch``
 ``checkpoint.save``  ``bytes``, ``path``
 ``checkpoint.load``  ``bytes``, ``path``

@@ -89,7 +89,8 @@ def test_a_step_of_training_is_seen_whole(tmp_path):
     assert [fields["batch"] for *_, fields in found.named("data.next")] == [0, 1, 2]  # the last finds the end
     for name in ("forward", "backward"):
         assert [(fields["rank"], fields["step"]) for *_, fields in found.named(name)] == [(0, 0), (0, 1)]
-    assert [fields["optimizer"] for *_, fields in found.named("optimizer.step")] == ["SGD", "SGD"]
+    steps = [fields for *_, fields in found.named("optimizer.step")]
+    assert steps == [{"step": 0, "optimizer": "SGD"}, {"step": 1, "optimizer": "SGD"}]
     num_bytes = sum(p.nbytes for p in ddp.parameters())
     assert [fields["bytes"] >= num_bytes for *_, fields in found.named("bucket.wait")] == [True, True]
     assert [fields["bytes"] for *_, fields in found.named("checkpoint.save")] == [num_bytes]

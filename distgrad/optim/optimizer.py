@@ -24,6 +24,7 @@ from distgrad.autograd.tensor import FLOATING, Tensor
 from distgrad.backend.array_module import get_array_module
 from distgrad.backend.device import CPU, follow, widened
 from distgrad.backend.kernels.elementwise import Elementwise
+from distgrad.backend.kernels.rules import RULES
 from distgrad.backend.kernels.table import accelerated, expect, is_fused
 from distgrad.backend.kernels.translate import array_form
 from distgrad.comm.progress import tell_step
@@ -69,21 +70,25 @@ class Optimizer:
         return super().__new__(cls)
 
     _fused: ClassVar[Callable[..., Any]]  # the rule on arrays
+    _kernels: ClassVar[tuple[str, ...]] = ()  # what its kernel is called, if it has one
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Make the rule's forms for arrays."""
         super().__init_subclass__(**options)
         rule = cls.__dict__.get("rule")
         if rule is not None:
-            cls._fused = staticmethod(accelerated(rule.name, array_form(rule)))
+            form, is_known = array_form(rule), RULES.get(rule.name) is rule  # else one of that name may be
+            cls._kernels = (rule.name,) if is_known else ()
+            cls._fused = staticmethod(accelerated(rule.name, form) if is_known else form)
             cls.state_names = tuple(name for name in rule.state if name not in rule.optional)
-            cls.block_elements = sys.maxsize if is_fused(rule.name) else _BLOCK_ELEMENTS
+            cls.block_elements = sys.maxsize if is_known and is_fused(rule.name) else _BLOCK_ELEMENTS
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
-        expect((self.rule.name,) if self.rule is not None else ())
+        expect(self._kernels)
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self._steps: dict[Tensor, int] = {}
+        self._group_of: dict[Tensor, dict[str, Any]] = {}
         self._states = States(self._shapes_of, self.elementwise, self._steps)
         if isinstance(params, Tensor) or not isinstance(params, Iterable):
             raise DTypeError(
@@ -133,6 +138,7 @@ class Optimizer:
             if buffer.shares is not None and not self.elementwise:
                 buffer.shares.keep_whole(params)
         self._steps |= dict.fromkeys(params, 0)
+        self._group_of |= dict.fromkeys(params, full)
         self._states.add(params)
 
     def check_options(self, group: dict[str, Any]) -> None:
@@ -205,7 +211,7 @@ class Optimizer:
                 loss = closure()
         before = self._num_updates()
         shared = self._find_shared()
-        with no_grad(), span("optimizer.step", optimizer=type(self).__name__):
+        with no_grad(), span("optimizer.step", step=before, optimizer=type(self).__name__):
             for shares in shared:
                 shares.settle()
             for group in self.param_groups:
@@ -240,8 +246,8 @@ class Optimizer:
                 self._apply(group, run)
             return
         for parameter in self._with_gradients(group):
-            if self._states.owns(parameter):
-                state = self._states.of(parameter)
+            state = self._states.of(parameter)
+            if state is not None:
                 buffer, start, stop = parameter.leaf_state().flat
                 values = buffer.data[start:stop].reshape(parameter.shape)
                 follow(values)
@@ -308,10 +314,7 @@ class Optimizer:
 
     def _shapes_of(self, parameter: Tensor) -> dict[str, tuple[int, ...]]:
         """Names and shapes of a parameter's state, as its group has it."""
-        group = next(
-            group for group in self.param_groups if any(each is parameter for each in group["params"])
-        )
-        return self.state_shapes(group, parameter.shape)
+        return self.state_shapes(self._group_of[parameter], parameter.shape)
 
     # -- state
 
@@ -326,10 +329,10 @@ class Optimizer:
         for group in self.param_groups:
             for parameter in group["params"]:
                 if self._steps[parameter]:
-                    arrays = self._states.of(parameter).items()
+                    arrays = self._states.of(parameter) or {}
                     state[parameter] = {
                         "step": self._steps[parameter],
-                        **{name: Tensor(array) for name, array in arrays},
+                        **{name: Tensor(array) for name, array in arrays.items()},
                     }
         return state
 

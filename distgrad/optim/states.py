@@ -95,24 +95,28 @@ class States:
                 self._twins.pop(old[0], None)
         return home
 
-    def owns(self, parameter: Tensor) -> bool:
+    @staticmethod
+    def _is_owned(home: Home) -> bool:
         """Whether this rank updates any of a parameter's elements."""
-        buffer, start, stop = self.home(parameter)
+        buffer, start, stop = home
         return buffer.shares is None or any(True for _ in buffer.owned(start, stop))
 
-    def of(self, parameter: Tensor) -> dict[str, Any]:
-        """The state that this rank has of a parameter: in its shape if it owns all of it, else a piece."""
-        if not self.owns(parameter):
-            return {}
+    def of(self, parameter: Tensor) -> dict[str, Any] | None:
+        """The state that this rank has of a parameter: in its shape if it owns all of it, else a piece.
+
+        None if it owns nothing of it.
+        """
+        buffer, start, stop = home = self.home(parameter)
+        if not self._is_owned(home):
+            return None
         shapes = self._shapes(parameter)
-        buffer, start, stop = self.home(parameter)
         if not self._elementwise:
             arrays = self._whole.setdefault(parameter, {})
             for name, shape in shapes.items():
                 if name not in arrays:
                     arrays[name] = self._zeros(buffer, shape)
             return arrays
-        pieces = {name: self._piece(self._homes[parameter], name) for name in shapes}
+        pieces = {name: self._piece(home, name) for name in shapes}
         whole = stop - start
         return {
             name: piece.reshape(shapes[name]) if piece.size == whole else piece
@@ -135,11 +139,10 @@ class States:
             return self._piece(self._homes[parameter], name)
         array = self._whole.get(parameter, {}).get(name)
         if array is None:
-            buffer, start, stop = self._homes[parameter]
-            owned = buffer.shares is None or any(True for _ in buffer.owned(start, stop))
-            shape = self._shapes(parameter)[name] if owned else (0,)
-            with activated(buffer.device) as xp:
-                return xp.zeros(math.prod(shape), dtype=_state_dtype(buffer.dtype))
+            home = self._homes[parameter]
+            shape = self._shapes(parameter)[name] if self._is_owned(home) else (0,)
+            with activated(home[0].device) as xp:
+                return xp.zeros(math.prod(shape), dtype=_state_dtype(home[0].dtype))
         return array.reshape(-1)
 
     def _read(self, parameter: Tensor, name: str, root: int | None = None) -> Any:
@@ -189,10 +192,11 @@ class States:
         self._write(parameter, name, to_device(array, parameter.device))
 
     def _write(self, parameter: Tensor, name: str, values: Any) -> None:
-        if not self.owns(parameter):
+        arrays = self.of(parameter)
+        if arrays is None:
             return
         buffer, start, stop = self._homes[parameter]
-        target = self.of(parameter)[name]
+        target = arrays[name]
         follow(target)
         values = values.astype(target.dtype, copy=False).reshape(-1)
         if self._elementwise:

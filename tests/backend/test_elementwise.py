@@ -249,6 +249,7 @@ REFUSED = [
         "old would stand for p, which is assigned",
     ),
     ("    lr = p * g\n    return p", 2, "lr is a number"),
+    ("    m = p * g\n    return m", 2, "m may be missing: assign below"),
     ("    x = lr\n    return p", 2, "x is the same for all elements"),
     ("    n = p * g\n    return p", 2, "n cannot be a name"),
     ("    p = p * g", 2, "expected `return` with the arrays that change"),
@@ -277,3 +278,18 @@ def test_what_is_read_is_what_was_written():
     assert rule.missing([1, 2, None]) == ("m",)
     with pytest.raises(DefinitionError, match=r"\['n'\] cannot be parameters' names"):
         read("def f(p, n):\n    p = p * n\n    return p")
+
+
+def test_an_array_that_is_written_only_where_another_one_is_stays_else_as_it_is():
+    rule = read(
+        "def f(p, g, last, m: float | None, *, lr):\n    p = p - lr * g\n    if m is not None:\n"
+        "        m = m + g\n        last = g\n    return p, last, m"
+    )
+    for missing in ((), ("m",)):
+        for arrays, numbers in arguments_of(rule, missing):
+            wanted = by_elements(rule, arrays, numbers)
+            for form in (by_array_form, by_loop_form):
+                for ours, theirs in zip(form(rule, arrays, numbers), wanted, strict=True):
+                    assert np.array_equal(ours, theirs), (form, missing)
+    assert "T last = " not in translate.cuda_source(rule)
+    assert "A last = widen(last_[i]);" in translate.cuda_source(rule)

@@ -23,9 +23,8 @@ import ast
 import functools
 import linecache
 import math
-import operator
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distgrad.errors import DefinitionError
@@ -155,10 +154,9 @@ class Elementwise:
         """The arrays behind the gradients: what an optimizer keeps."""
         return self.arrays[self.arrays.index("g") + 1 :]
 
-    @functools.cached_property
-    def take(self) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    def take(self, numbers: dict[str, Any]) -> tuple[Any, ...]:
         """The numbers in their order, from a dict that has them by name."""
-        return operator.itemgetter(*self.numbers)
+        return tuple([numbers[name] for name in self.numbers])
 
     def missing(self, arrays: Sequence[Any]) -> tuple[str, ...]:
         """The names of those that are None."""
@@ -173,7 +171,7 @@ class Elementwise:
     def variant(self, missing: Container[str]) -> tuple[tuple[str, ...], list[Assign]]:
         """Its arrays and what it does where some of them are missing."""
         kept = tuple(name for name in self.arrays if name not in missing)
-        return kept, [each for each in self.body if each.given not in missing]
+        return kept, [replace(each, given=None) for each in self.body if each.given not in missing]
 
 
 class Inlined:
@@ -201,13 +199,25 @@ def elementwise(function: Callable[..., Any]) -> Elementwise:
 
 
 @functools.cache
-def _definitions(file: str) -> dict[str, ast.FunctionDef]:
-    tree = ast.parse("".join(linecache.getlines(file)))
-    return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+def _definitions(file: str) -> dict[int, ast.FunctionDef]:
+    """The functions in a file, by their first lines, those of decorators included."""
+    functions = (
+        node
+        for node in ast.walk(ast.parse("".join(linecache.getlines(file))))
+        if isinstance(node, ast.FunctionDef)
+    )
+    return {min([node.lineno, *(each.lineno for each in node.decorator_list)]): node for node in functions}
 
 
 def _tree(function: Callable[..., Any]) -> ast.FunctionDef:
-    return _definitions(function.__code__.co_filename)[function.__name__]
+    file, line = function.__code__.co_filename, function.__code__.co_firstlineno
+    tree = _definitions(file).get(line)
+    if tree is None or tree.name != function.__name__:
+        raise DefinitionError(
+            f"{file}:{line}: {function.__name__}: expected a function written with def in a file, whose text "
+            "can be read, found none there; write it in a module"
+        )
+    return tree
 
 
 class _Reader:
@@ -299,6 +309,8 @@ class _Reader:
             )
         if target in _RESERVED:
             raise self.fail(node, f"{target} cannot be a name")
+        if target in self.optional and target != given:
+            raise self.fail(node, f"{target} may be missing: assign below `if {target} is not None:`")
         if target in self.numbers:
             raise self.fail(node, f"{target} is a number, which cannot be assigned to")
         self.body.append(Assign(target, value, given, getattr(node, "lineno", 0)))

@@ -71,13 +71,15 @@ class _Loop:
         return name
 
 
-def _read(arrays: Iterable[str], body: list[Assign]) -> list[str]:
-    """The arrays whose elements are read before they are assigned to."""
+def _loaded(arrays: Iterable[str], body: Iterable[Assign], writes: Iterable[str]) -> list[str]:
+    """The arrays whose elements are read, or written back, where they may not have been assigned to."""
     assigned: set[str] = set()
     read: set[str] = set()
     for each in body:
         read |= set(each.value.names()) - assigned
-        assigned.add(each.target)
+        if each.given is None:
+            assigned.add(each.target)
+    read |= set(writes) - assigned
     return [name for name in arrays if name in read]
 
 
@@ -87,7 +89,7 @@ def loop_source(rule: Elementwise, missing: Container[str] = ()) -> str:
     loop = _Loop()
     for each in body:
         loop.lines.append(f"{each.target} = {loop.write(each.value)}")
-    before = [f"{name} = {name}_[i]" for name in _read(arrays, body)]
+    before = [f"{name} = {name}_[i]" for name in _loaded(arrays, body, rule.writes)]
     after = [f"{name}_[i] = {name}" for name in rule.writes if name in arrays]
     name = "_".join([rule.name, *(each for each in rule.optional if each in arrays)])
     parameters = [*(f"{each}_" for each in arrays), *rule.numbers]
@@ -135,7 +137,7 @@ def cuda_source(rule: Elementwise) -> str:
         value = f"{name}_found ? *{name}_found : {name}_" if name in rule.measured else f"{name}_"
         lines.append(f"  const A {name} = (A)({value});")
     lines.append("  FOR_EACH(i, n) {")
-    known = set(_read(rule.arrays, list(rule.body)))
+    known = set(_loaded(rule.arrays, rule.body, rule.writes))
     for name in rule.arrays:
         if name in known:
             value = f"get({name}_, i, (A)0)" if name in rule.optional else f"widen({name}_[i])"
