@@ -7,6 +7,7 @@ import functools
 import itertools
 import re
 import secrets
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -173,17 +174,23 @@ class _Line:
         self._leaders = leaders
         self._relay = family.relay
         self._sending: list[Any] = []  # a request keeps its message
+        self._lock = threading.Lock()  # the program's thread and the watchdog send and look
 
     def is_open(self) -> bool:
         return self._relay is None or self._relay.is_main()
 
     def is_idle(self) -> bool:
-        self._sending = [request for request in self._sending if not request.Test()]
-        return not self._sending
+        with self._lock:
+            self._drop_sent()
+            return not self._sending
 
     def send(self, message: NDArray[np.uint8], host: int, kind: int) -> None:
-        self.is_idle()
-        self._sending.append(self._leaders.Isend(message, host, kind))
+        with self._lock:
+            self._drop_sent()
+            self._sending.append(self._leaders.Isend(message, host, kind))
+
+    def _drop_sent(self) -> None:
+        self._sending = [request for request in self._sending if not request.Test()]
 
     def receive(self, host: int, kind: int) -> NDArray[np.uint8] | None:
         status = MPI.Status()

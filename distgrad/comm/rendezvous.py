@@ -99,8 +99,14 @@ def _receive_all(address: str, place: str, size: int, deadline_s: float) -> byte
                     missing = [rank for rank in range(1, size) if rank not in come]
                     raise _late(missing, place) from None
                 _let_in(guest, come, size)
-            for guest in come.values():
-                guest.sendall(secret)
+            for rank, guest in come.items():
+                try:
+                    guest.sendall(secret)
+                except OSError as error:
+                    raise CommError(
+                        f"comm.init: rank {rank} of {size} came to {place} and has ended since; look at what "
+                        "it says"
+                    ) from error
         finally:
             for guest in come.values():
                 guest.close()
@@ -139,9 +145,9 @@ def _come(address: str, place: str, rank: int, size: int, deadline_s: float) -> 
                 continue
             if not _is_ours(line):
                 raise CommError(f"comm.init: another user's process waits at {place}; take another one")
-            line.sendall(_HELLO.pack(rank, size))
             line.settimeout(max(0.0, deadline_s - time.monotonic()) or 1e-3)
             try:
+                line.sendall(_HELLO.pack(rank, size))
                 secret = line.recv(_SECRET_BYTES, socket.MSG_WAITALL)
             except TimeoutError:
                 raise _late([0], place) from None

@@ -1,5 +1,8 @@
 """Ranks that issue different collectives are told so at that call, however many there were before it."""
 
+import threading
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -128,6 +131,47 @@ def test_shm_of_3_where_some_run_compiled_code():
 @pytest.mark.ranks(2, timeout=90)
 def test_mpi():
     find_all(init("mpi", timeout_s=60))
+
+
+class Sending:
+    """A send that is under way until the end; the first look at it takes until ``seen``."""
+
+    def __init__(self):
+        self.looking, self.seen, self.is_over = threading.Event(), threading.Event(), False
+
+    def Test(self):
+        if not self.looking.is_set():
+            self.looking.set()
+            self.seen.wait(20)
+        return self.is_over
+
+
+@pytest.mark.ranks(1, timeout=90)
+def test_a_message_between_hosts_is_kept_while_another_thread_looks():
+    from distgrad.comm import mpi
+
+    requests = [Sending(), Sending()]
+    requests[1].looking.set()
+    coming = iter(requests)
+    leaders = SimpleNamespace(
+        Get_rank=lambda: 0, Get_size=lambda: 2, Isend=lambda message, host, kind: next(coming)
+    )
+    line = mpi._Line(leaders, SimpleNamespace(relay=None))
+    message = np.zeros(1, np.uint8)
+    line.send(message, 1, 0)
+    looker = threading.Thread(target=line.is_idle)
+    looker.start()
+    requests[0].looking.wait(20)
+    sender = threading.Thread(target=line.send, args=(message, 1, 0))
+    sender.start()
+    sender.join(0.5)  # as far as it comes
+    requests[0].is_over = True
+    requests[0].seen.set()
+    looker.join(20)
+    sender.join(20)
+    assert not line.is_idle()  # the second is under way
+    requests[1].is_over = True
+    assert line.is_idle()
 
 
 @pytest.mark.ranks(3, timeout=90)

@@ -1,6 +1,10 @@
 """Ranks that no launcher has started meet at an address, and whoever does not belong there is turned away."""
 
+import hashlib
+import os
+import socket
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -52,6 +56,45 @@ def test_those_who_do_not_come_are_named():
         rendezvous.meet("late", 0, 3, 0.2)
     with pytest.raises(CommTimeoutError, match="rank 0 did not come"):
         rendezvous.meet("late", 1, 3, 0.2)
+
+
+def address_of(place):
+    name = hashlib.sha256(f"{os.getuid()} {place}".encode()).hexdigest()
+    return f"\0distgrad-meeting-{name}"
+
+
+def test_a_rank_that_ends_behind_its_hello_is_named():
+    gone = threading.Event()
+
+    def come(rank):
+        if rank == 2:
+            gone.wait(20)
+        if rank != 1:
+            return rendezvous.meet("ending", rank, 3, 20)
+        while not gone.is_set():
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+                try:
+                    line.connect(address_of("ending"))
+                except ConnectionRefusedError:
+                    time.sleep(0.01)
+                    continue
+                line.sendall(rendezvous._HELLO.pack(1, 3))
+            gone.set()
+        return None
+
+    first, _, last = together(3, come)
+    assert isinstance(first, CommError)
+    assert "rank 1 of 3 came to ending and has ended since" in str(first)
+    assert isinstance(last, CommError)
+
+
+def test_a_rank_0_that_ends_before_the_hello_is_named(monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+        door.bind(address_of("leaving"))
+        door.listen()
+        monkeypatch.setattr(rendezvous, "_is_ours", lambda line: door.accept()[0].close() or True)
+        with pytest.raises(CommError, match="rank 0 has turned rank 1 of 2 away at leaving, or has ended"):
+            rendezvous.meet("leaving", 1, 2, 20)
 
 
 def test_other_users_are_not_let_in(monkeypatch):
