@@ -5,20 +5,24 @@ import sys
 import textwrap
 import warnings
 
+import numpy as np
 import pytest
 
 import distgrad as dg
 from distgrad import nn, tracebacks
 from distgrad.autograd import functional
+from distgrad.comm import ThreadWorld
 from distgrad.data import DataLoader, DistributedSampler, TensorDataset
 from distgrad.errors import DTypeError, ShapeError
+from distgrad.parallel import DistributedDataParallel
+from distgrad.parallel.replicas import batch_checksum
 
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     """Nobody was warned yet, and this is the first of two ranks."""
     monkeypatch.setattr(tracebacks, "_warned", set())
-    monkeypatch.setattr(functional, "_nan_steps", 0)
+    monkeypatch.setattr(functional._watch, "weight", 0)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
 
@@ -67,8 +71,11 @@ MISTAKES = [
         r"gives each of 2 ranks the whole dataset; pass",
     ),
     (lambda: run(dealt(), 3), r"a second epoch in the order of the first; call sampler.set_epoch"),
-    (lambda: step(30, float("nan")), r"backward: the loss has been NaN for 10 steps or more"),
-    (lambda: frozen(30), r"backward: the loss has been NaN for 10 steps or more"),
+    (
+        lambda: step(30, float("nan")),
+        r"backward: of late 10 losses or more were NaN",
+    ),
+    (lambda: frozen(30), r"backward: of late 10 losses or more were NaN"),
     (lambda: step(3, None), r"no parameter has a gradient, so nothing was changed; call loss.backward\(\)"),
 ]
 
@@ -102,6 +109,37 @@ def test_what_is_right_passes_without_a_word(right):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         right()
+
+
+@pytest.mark.parametrize("weigh_by", ["samples", "ranks"])
+def test_a_rank_without_samples_is_not_told_that_its_loss_is_nan(weigh_by):
+    def train(comm):
+        net = nn.Linear(4, 2)
+        ddp = DistributedDataParallel(net, comm, weigh_by=weigh_by)
+        for _ in range(30):
+            ddp(dg.ones((3 if comm.rank else 0, 4))).mean().backward()
+            assert np.isfinite(net.weight.grad.numpy()).all()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ThreadWorld(2, timeout_s=30).run(train)
+
+
+def test_every_rank_that_is_a_thread_counts_its_own_losses():
+    def train(comm):
+        for _ in range(3):
+            (dg.ones(1).requires_grad_() * float("nan")).sum().backward()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ThreadWorld(5, timeout_s=30).run(train)
+
+
+@pytest.mark.parametrize("data", [np.ones(2), [1.0], {"x": dg.ones(2)}, (dg.ones(2),)])
+def test_batches_are_only_compared_where_all_of_them_is_seen(data):
+    mask = dg.ones((2, 3))
+    assert batch_checksum([mask, 3, 2.0, None, "mean", True]) == batch_checksum([mask]) != 0
+    assert batch_checksum([mask, data]) == batch_checksum([data, mask]) == batch_checksum([3]) == 0
 
 
 def test_one_process_shuffles_by_itself(monkeypatch):
@@ -171,7 +209,7 @@ def test_ranks_that_all_train_on_the_same_batches_are_told_so_once(backend, seed
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     output = done.stdout + done.stderr
-    assert output.count("all 3 ranks computed on the same first batch") == times, output
+    assert output.count("all 3 ranks may compute on the same batches") == times, output
     assert output.count(f"{program}:14: UserWarning") == times, output
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -222,13 +223,13 @@ def _run(
     retain_graph: bool | None,
     wanted: dict[Any, Any] | None = None,
     accumulate: bool = True,
-) -> None:
-    """Walk the graph in the grad mode that the gradients' own graph needs."""
+) -> bool:
+    """Walk the graph in the grad mode that the gradients' own graph needs, as :func:`run_backward`."""
     arithmetic: Arithmetic = _ON_TENSORS if create_graph else _ON_ARRAYS
     before = modes.grad
     modes.grad = create_graph and modes.recording
     try:
-        run_backward(
+        return run_backward(
             _seeds(outputs, gradients, where, create_graph),
             arithmetic,
             retain_graph=create_graph if retain_graph is None else retain_graph,
@@ -241,26 +242,37 @@ def _run(
 
 
 _NAN_SHARE = 3  # a NaN weighs as much as three numbers, so that one of several losses in turn is found
-_NAN_STEPS = 10  # in a row; single ones pass, as where a scaler of gradients looks for its scale
-_nan_steps = 0
+_NAN_STEPS = 10  # at least; single ones pass, as where a scaler of gradients looks for its scale
+
+
+class _Watch(threading.local):
+    """What a thread, which may be a rank, knows of its losses.
+
+    Attributes:
+        weight: that of the NaN less the number of others, of late.
+    """
+
+    weight = 0
+
+
+_watch = _Watch()
 
 
 def _watch_loss(loss: Any) -> None:
-    """Warn of a loss on the host that stays NaN; one on a GPU would have to be waited for."""
-    global _nan_steps
+    """Warn of a loss on the host that is NaN again and again; one on a GPU would have to be waited for."""
     if loss.__class__ is not np.ndarray or loss.size != 1:
         return
     value = loss.item()
     if value == value:  # as NaN does not
-        _nan_steps -= _nan_steps > 0
+        _watch.weight -= _watch.weight > 0
         return
-    _nan_steps += _NAN_SHARE
-    if _nan_steps >= _NAN_SHARE * _NAN_STEPS:
+    _watch.weight += _NAN_SHARE
+    if _watch.weight >= _NAN_SHARE * _NAN_STEPS:
         warn_once(
             "NaN",
-            f"backward: the loss has been NaN for {_NAN_STEPS} steps or more, from which nothing is learnt; "
-            "lower the lr or clip gradients (nn.utils.clip_grad_norm_), and find where it begins with "
-            "dg.autograd.detect_anomaly()",
+            f"backward: of late {_NAN_STEPS} losses or more were NaN, which is more than one in "
+            f"{_NAN_SHARE + 1}, and nothing is learnt from these; lower the lr or clip gradients "
+            "(nn.utils.clip_grad_norm_), and find where it begins with dg.autograd.detect_anomaly()",
         )
 
 
@@ -290,16 +302,16 @@ def backward(
         ShapeError: a gradient that does not fit its tensor.
     """
     outputs = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-    if outputs:
-        _watch_loss(outputs[0]._data)
     if inputs is None:
-        _run(outputs, grad_tensors, "backward", create_graph, retain_graph)
+        if _run(outputs, grad_tensors, "backward", create_graph, retain_graph) and outputs:
+            _watch_loss(outputs[0]._data)
         return
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     if not inputs:
         raise GraphError("backward: inputs is empty; leave it out to add to all leaves")
     wanted: dict[Any, Any] = dict.fromkeys(_targets(inputs, "backward"))
-    _run(outputs, grad_tensors, "backward", create_graph, retain_graph, wanted)
+    if _run(outputs, grad_tensors, "backward", create_graph, retain_graph, wanted) and outputs:
+        _watch_loss(outputs[0]._data)
     arithmetic = _ON_TENSORS if create_graph else _ON_ARRAYS
     for tensor in inputs:
         if isinstance(tensor._node, Node) and wanted[tensor._node] is not None:

@@ -89,7 +89,7 @@ def run_backward(
     wanted: dict[Any, Any] | None = None,
     accumulate: bool = True,
     check: Check | None = None,
-) -> None:
+) -> bool:
     """Walk from ``roots`` to the leaves.
 
     Args:
@@ -100,6 +100,9 @@ def run_backward(
             leaves.
         accumulate: whether leaves' ``grad`` take part (``backward``) or not (``grad``).
         check: is called with each node and the gradients that it gave.
+
+    Returns:
+        Whether all observers of the leaves say that it computed on data.
     """
     roots = list(roots)
     order, uses = _collect([target for target, _ in roots])
@@ -127,6 +130,7 @@ def run_backward(
             watcher.walk_ended()
     for observer in observers:
         observer.backward_ended()
+    return all(observer.has_data for observer in observers)
 
 
 def _collect(targets: list[Any]) -> tuple[list[Node], dict[Any, int]]:

@@ -93,9 +93,11 @@ class Observer(Protocol):
 
     Attributes:
         number: several observers of one pass are told of its start and end in the order of their numbers.
+        has_data: whether the pass that goes on, or was the last, computed on any samples that count.
     """
 
     number: int
+    has_data: bool
 
     def backward_started(self, leaves: set[Leaf], order: Sequence[Node]) -> None:
         """The watched leaves that this backward pass reaches, and all nodes, highest number first."""

@@ -127,6 +127,7 @@ class Reducer:
         self.by_rank = by_rank
         self.enabled = True
         self.active = False
+        self.has_data = True
         self.joined = False
         self.averaged = False
         self.factor = 1.0
@@ -177,12 +178,12 @@ class Reducer:
         """Scale what this pass will add, and find the parameters that it does not reach."""
         if self.active:
             raise GraphError("backward: called inside a backward pass of the same module; call it after")
-        self._start(leaves, self._weigh(order))
+        weight = self._weigh(order)
+        self.has_data = weight > 0.0
+        self._start(leaves, 1.0 if self.by_rank else weight)
 
     def _weigh(self, order: Sequence[Node]) -> float:
         """The weight of the forward passes that have nodes in ``order``, highest number first."""
-        if self.by_rank:
-            return 1.0
         weights = []
         for each in reversed(self.passes):
             if not order or each.stop <= order[-1].number:
@@ -410,9 +411,9 @@ class Reducer:
         if self._batch and (told[:, -1] == self._batch).all():
             warn_once(
                 "batches",
-                f"DistributedDataParallel: all {self.comm.size} ranks computed on the same first batch, "
-                "which trains no better than one rank; give each its own: "
-                "sampler=DistributedSampler(dataset), or in the __iter__ of an IterableDataset what "
+                f"DistributedDataParallel: all {self.comm.size} ranks may compute on the same batches, as "
+                "they were given the same tensors first, which trains no better than one rank; give each its "
+                "own: sampler=DistributedSampler(dataset), or in the __iter__ of an IterableDataset what "
                 "dg.comm.get_world().rank says",
                 self.comm.rank,
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterable, Sequence
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -163,13 +164,19 @@ def compare_checksums(gathered: NDArray[np.int64], names: Sequence[str], agreed_
 
 
 def batch_checksum(arguments: Iterable[Any]) -> int:
-    """A number that tells the host's tensors among a module's arguments from others; 0 without any.
+    """A number that tells the host's tensors that a module was given from others; 0 where it cannot be known.
 
-    Those on a GPU are left out, for which the host would have to wait.
+    That is where any argument holds what is not looked at: a structure, another library's array, or a tensor
+    on a GPU, for which the host would have to wait.
 
     Collective: no; blocks: no.
     """
-    tensors = [each for each in arguments if isinstance(each, Tensor) and each.size and each.device == CPU]
+    tensors = []
+    for each in arguments:
+        if isinstance(each, Tensor) and each.device == CPU:
+            tensors += [each] if each.size else []
+        elif not (each is None or isinstance(each, Number | str)):
+            return 0
     return zlib.crc32(checksums(tensors).tobytes()) if tensors else 0
 
 

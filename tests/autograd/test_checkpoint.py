@@ -139,6 +139,7 @@ class Watcher:
     """Notes which gradients are ready, and that they are complete then."""
 
     number = 0
+    has_data = True
 
     def __init__(self, *parameters):
         self.ready = []

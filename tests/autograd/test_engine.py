@@ -189,6 +189,7 @@ class Recorder:
     """Writes down what an observer is told."""
 
     number = 0
+    has_data = True
 
     def __init__(self, leaves):
         self.names = {tensor.leaf_state(): name for name, tensor in leaves.items()}
