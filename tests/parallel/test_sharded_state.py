@@ -36,7 +36,7 @@ def test_the_product_of_momenta_is_every_ranks_whoever_owns_the_group():
         for number in range(3):
             step(model, optimizer, number)
         states = [optimizer.state_dict(**kind) for kind in (KINDS if stage else KINDS[:1])]
-        owned = [optimizer._states.owns(group["params"][0]) for group in optimizer.param_groups]
+        owned = [optimizer._states.of(each["params"][0]) is not None for each in optimizer.param_groups]
         return owned, model.state_dict(), states
 
     _, module, (expected,) = ThreadWorld(SIZE).run(lambda comm: save(comm, None))[0]
