@@ -22,6 +22,7 @@ from distgrad.comm.calls import Call
 from distgrad.comm.collectives import option
 from distgrad.comm.unequal import Unequal
 from distgrad.comm.work import Work
+from distgrad.errors import CommError
 
 __all__ = ["Communicator"]
 
@@ -119,6 +120,25 @@ class Communicator(Unequal):
             return x
 
         return self._issue(call, body, async_op, everyone=False)
+
+    def has_message(self, source: int, tag: int = 0) -> bool:
+        """Whether a message that ``source`` sent with this tag has come, so that :meth:`recv` finds it there.
+
+        Collective: no; blocks: no; while calls are under way the answer is no.
+
+        Args:
+            source: the rank that sends it.
+            tag: the tag it was sent with.
+        """
+        self._check_rank("has_message", "source", source)
+        family = self.family
+        if family.closed:
+            raise CommError(
+                f"has_message, group '{self.group}': the communicator is closed; ask before close()"
+            )
+        if family.relay is not None:
+            family.relay.check(f"has_message, group '{self.group}'")
+        return not family.thread.busy() and self._has_message(source, tag)
 
     def barrier(self, async_op: bool = False) -> Any:
         """Wait until every rank has come here.

@@ -75,6 +75,11 @@ class Mailbox:
             del self._boxes[rank, key]
         return message
 
+    def has(self, rank: int, key: str) -> bool:
+        """Whether a message from a rank with that key has come."""
+        self._collect(rank)
+        return bool(self._boxes.get((rank, key)))
+
     def _collect(self, rank: int) -> None:
         """Take what a rank has sent since the last time."""
         inbox = self._neighbours.outboxes[rank]

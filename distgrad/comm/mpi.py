@@ -393,6 +393,9 @@ class MPICommunicator(Communicator):
         self.complete(matched.Irecv(message))
         return message
 
+    def _has_message(self, source: int, tag: int) -> bool:
+        return bool(self._handle.Iprobe(source, tag))
+
     def _barrier(self) -> None:
         self._agree()
         self.complete(self._handle.Ibarrier())

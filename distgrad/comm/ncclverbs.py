@@ -183,6 +183,9 @@ class NcclVerbs(Communicator):
     def _recv(self, source: int, tag: int) -> NDArray[np.uint8]:
         return self._host._recv(source, tag)
 
+    def _has_message(self, source: int, tag: int) -> bool:
+        return self._host._has_message(source, tag)
+
     def _weighted_mean(self, flat: NDArray[Any], weight: float) -> None:
         with self._on_stream():
             xp = find_backend(self.device.kind).xp

@@ -375,6 +375,10 @@ class CallPipeline(abc.ABC):
         """Wait for the next message of that source and tag."""
 
     @abc.abstractmethod
+    def _has_message(self, source: int, tag: int) -> bool:
+        """Whether that message has come; does not wait."""
+
+    @abc.abstractmethod
     def _barrier(self) -> None:
         """Return when every rank has come."""
 

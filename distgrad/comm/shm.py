@@ -160,6 +160,9 @@ class SharedMemoryCommunicator(HostCommunicator):
             rank, self._key(tag), lambda waited_s: self._watch([rank], waited_s)
         )
 
+    def _has_message(self, source: int, tag: int) -> bool:
+        return self.family.mailbox.has(self._ranks[source], self._key(tag))
+
     def _split(self, color: int | None, members: list[int], group: str) -> SharedMemoryCommunicator | None:
         if color is None:
             return None

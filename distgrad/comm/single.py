@@ -84,6 +84,9 @@ class SingleCommunicator(Communicator):
             raise CommTimeoutError("would wait for a message from itself; send before recv")
         return self._messages[tag].popleft()
 
+    def _has_message(self, source: int, tag: int) -> bool:
+        return bool(self._messages.get(tag))
+
     def _barrier(self) -> None:
         pass
 

@@ -331,6 +331,10 @@ class ThreadCommunicator(Communicator):
     def _recv(self, source: int, tag: int) -> NDArray[np.uint8]:
         return self._meeting.take((source, self.rank, tag), self.family.timeout_s)
 
+    def _has_message(self, source: int, tag: int) -> bool:
+        with self._meeting.job.changed:
+            return bool(self._meeting.boxes.get((source, self.rank, tag)))
+
     def _barrier(self) -> None:
         self._meet()
 

@@ -116,6 +116,10 @@ class FolderCommunicator(Communicator):
         self._num_messages[key, "in"] += 1
         return np.frombuffer(bytearray(data), np.uint8)
 
+    def _has_message(self, source, tag):
+        key = f"from {source} to {self.rank} tag {tag}"
+        return (self._folder / f"{key} number {self._num_messages[key, 'in']}").exists()
+
     def _barrier(self):
         self._exchange(np.empty(0, np.uint8))
 

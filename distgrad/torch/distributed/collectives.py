@@ -24,7 +24,7 @@ from distgrad.torch.distributed.arrays import (
     stacked,
     store,
 )
-from distgrad.torch.distributed.works import Work, seconds_of
+from distgrad.torch.distributed.works import Work, seconds_of, settle_all
 
 __all__ = [
     "all_gather", "all_gather_coalesced", "all_gather_into_tensor", "all_reduce", "all_reduce_coalesced",
@@ -381,7 +381,10 @@ def barrier(group: Any = None, async_op: bool = False, device_ids: Any = None) -
     met = meet(group, "barrier")
     if met is None:
         return None
-    return issue(lambda later: met[1].barrier(async_op=later), lambda _: [], async_op)
+    work = issue(lambda later: met[1].barrier(async_op=later), lambda _: [], async_op)
+    if not async_op:
+        settle_all()  # what was issued before is over
+    return work
 
 
 def monitored_barrier(group: Any = None, timeout: Any = None, wait_all_ranks: bool = False) -> None:

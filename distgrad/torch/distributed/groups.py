@@ -17,7 +17,7 @@ from distgrad.comm.registry import finalize, init
 from distgrad.comm.registry import is_initialized as _has_world
 from distgrad.errors import CommError, OptionError
 from distgrad.torch.distributed.stores import Store
-from distgrad.torch.distributed.works import seconds_of
+from distgrad.torch.distributed.works import seconds_of, settle_all
 
 __all__ = [
     "Backend", "GroupMember", "ProcessGroup", "destroy_process_group", "get_backend", "get_backend_config",
@@ -245,9 +245,12 @@ def destroy_process_group(group: Any = None) -> None:
             "destroy_process_group: there is no process group; call init_process_group first"
         )
     if group is None or group is _groups[0]:
-        _groups.clear()
-        _set_world(None)
-        finalize()
+        try:
+            settle_all()
+        finally:
+            _groups.clear()
+            _set_world(None)
+            finalize()
     elif group is not GroupMember.NON_GROUP_MEMBER:
         _groups.remove(group)
 

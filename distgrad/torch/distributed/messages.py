@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from distgrad.autograd.tensor import Tensor
 from distgrad.comm.base import Communicator
-from distgrad.errors import CommError, OptionError
+from distgrad.errors import CommError, CommTimeoutError, OptionError
 from distgrad.torch.distributed.arrays import array_of, meet, place_in, store
 from distgrad.torch.distributed.groups import ProcessGroup
 from distgrad.torch.distributed.works import Work
@@ -61,7 +62,7 @@ _awaited: dict[tuple[int, int, int], deque[Work]] = {}
 def irecv(
     tensor: Tensor, src: int | None = None, group: Any = None, tag: int = 0, group_src: int | None = None
 ) -> Work | None:
-    """Receive a message into a tensor once the Work is waited for.
+    """Receive a message into a tensor once the Work is waited for, or asked whether it is over and is.
 
     Collective: no; blocks: no.
     """
@@ -83,7 +84,21 @@ def irecv(
                 _awaited.pop((id(comm), place, tag), None)
         return [store(tensor, values, "recv")]
 
-    work = Work(None, finish)
+    deadline_s = time.monotonic() + comm.family.timeout_s
+
+    def arrived() -> bool:
+        while comm.has_message(place, tag):
+            if queue[0] is work:
+                return True
+            queue[0].exception_behind()
+        if time.monotonic() > deadline_s:
+            raise CommTimeoutError(
+                f"irecv: no message of rank {place} with tag {tag} came within {comm.family.timeout_s:g} s; "
+                "look for a rank that skipped the send"
+            )
+        return False
+
+    work = Work(None, finish, arrived)
     queue.append(work)
     return work
 
