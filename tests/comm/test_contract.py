@@ -63,6 +63,10 @@ def gather_backwards(self, x, out, edges):
     self._meet()
 
 
+def says_yes(self, source, tag):
+    return True
+
+
 @pytest.mark.parametrize(
     ("method", "fault", "name"),
     [
@@ -74,6 +78,7 @@ def gather_backwards(self, x, out, edges):
         ("_barrier", do_nothing, "barrier_waits_for_the_last"),
         ("_announce", do_nothing, "different_calls_are_reported_before_data_moves"),
         ("_divide", do_nothing, "mean_divides_the_sum"),
+        ("_has_message", says_yes, "whether_a_message_has_come_can_be_asked"),
     ],
 )
 def test_the_suite_catches_a_planted_fault(method, fault, name, monkeypatch):

@@ -505,6 +505,23 @@ def messages_keep_their_order_and_tag(comm: Communicator) -> None:
 
 
 @check
+def whether_a_message_has_come_can_be_asked(comm: Communicator) -> None:
+    right, left = (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
+    assert not comm.has_message(left, tag=9)
+    comm.barrier()  # all have asked
+    comm.send(np.array([comm.rank]), right, tag=9)
+    deadline_s = time.monotonic() + 20
+    while not comm.has_message(left, tag=9):
+        assert time.monotonic() < deadline_s
+        time.sleep(1e-3)
+    assert not comm.has_message(left, tag=10)
+    assert comm.recv(np.array([-1]), left, tag=9)[0] == left
+    assert not comm.has_message(left, tag=9)
+    with pytest.raises(CommError, match="has_message"):
+        comm.has_message(comm.size)
+
+
+@check
 def a_sent_array_may_change_at_once(comm: Communicator) -> None:
     x = np.full(200_000, comm.rank, np.float32)
     comm.send(x, (comm.rank + 1) % comm.size)
