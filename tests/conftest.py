@@ -14,6 +14,7 @@ from ranks_plugin import (  # noqa: F401  (pytest finds hooks by their names her
     pytest_runtest_logreport,
 )
 
+from distgrad.autograd import functional
 from distgrad.comm import finalize
 
 pytest_plugins = ["gpu_double.plugin"]
@@ -21,8 +22,9 @@ pytest_plugins = ["gpu_double.plugin"]
 
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
-    """A test's world ends with the test, and so do the threads of its ranks and communicators."""
+    """A test's world ends with the test, and so do its threads; it begins with no losses behind it."""
     before = set(threading.enumerate())
+    functional._watch.weight = 0  # what other tests' losses were is no concern of this one's
     yield
     finalize()
     left = [
