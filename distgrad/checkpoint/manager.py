@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import shutil
 import subprocess
@@ -434,6 +435,7 @@ def _checksum(array: np.ndarray) -> int:
     return zlib.crc32(array.reshape(-1).view(np.uint8).data)
 
 
+@functools.cache
 def _commit() -> str | None:
     """The commit of the git repository that this process works in; None outside of one."""
     try:
