@@ -76,34 +76,13 @@ def evaluate(model, loader, comm, device):
     return np.divide(*comm.all_reduce(sums))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    sizes = {"steps": 700, "batch-size": 32, "length": 128, "width": 128, "layers": 4, "sample": 600}
-    for name, default in sizes.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--lr", type=float, default=3e-3, help="the highest, after a tenth of the steps")
-    parser.add_argument("--resume", metavar="FOLDER", help="save there, and go on from what is there")
-    add_device_option(parser)
-    args = parser.parse_args()
-
-    comm, device = join(args.device)
-    text = "\n".join(pydoc_data.topics.topics.values())
-    vocabulary = Vocabulary(text)
-    numbers = vocabulary.encode(text)
-    split = len(numbers) * 9 // 10
-    train = TokenDataset(numbers[:split], args.length)
-    held_out = TokenDataset(numbers[split:], args.length, stride=args.length)
-    loader = DataLoader(train, max(1, args.batch_size // comm.size), sampler=DistributedSampler(train))
-
-    dg.manual_seed(0)
-    gpt = GPT(len(vocabulary), args.length, args.width, args.layers, num_heads=args.width // 32)
-    model = DistributedDataParallel(gpt.to(device))
+def train(model, loader, args, comm, device):
+    """Make all steps that are not made yet, saving now and then if a folder was given."""
     optimizer = dg.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1)
     scheduler = OneCycleLR(optimizer, args.lr, args.steps, pct_start=0.1, cycle_momentum=False)
-
-    manager = dg.checkpoint.CheckpointManager(args.resume, every=100) if args.resume else None
-    first = 0
-    if manager is not None:
+    manager, first = None, 0
+    if args.resume:
+        manager = dg.checkpoint.CheckpointManager(args.resume, every=100)
         manager.add(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
         first = manager.restore_latest() or 0
 
@@ -120,9 +99,34 @@ def main():
             print(f"{step} steps in {seconds:.0f} s: {np.mean(losses):.3f} nats a character", flush=True)
         if manager is not None:
             manager.step()
-
     if manager is not None:
         manager.close()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    sizes = {"steps": 700, "batch-size": 32, "length": 128, "width": 128, "layers": 4, "sample": 600}
+    for name, default in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--lr", type=float, default=3e-3, help="the highest, after a tenth of the steps")
+    parser.add_argument("--resume", metavar="FOLDER", help="save there, and go on from what is there")
+    add_device_option(parser)
+    args = parser.parse_args()
+
+    comm, device = join(args.device)
+    text = "\n".join(pydoc_data.topics.topics.values())
+    vocabulary = Vocabulary(text)
+    numbers = vocabulary.encode(text)
+    split = len(numbers) * 9 // 10
+    windows = TokenDataset(numbers[:split], args.length)
+    held_out = TokenDataset(numbers[split:], args.length, stride=args.length)
+    loader = DataLoader(windows, max(1, args.batch_size // comm.size), sampler=DistributedSampler(windows))
+
+    dg.manual_seed(0)
+    gpt = GPT(len(vocabulary), args.length, args.width, args.layers, num_heads=args.width // 32)
+    model = DistributedDataParallel(gpt.to(device))
+    train(model, loader, args, comm, device)
+
     test_loader = DataLoader(held_out, 32, sampler=DistributedSampler(held_out))
     held_out_loss = evaluate(gpt, test_loader, comm, device)
     if comm.rank == 0:

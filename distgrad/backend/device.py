@@ -17,9 +17,9 @@ from distgrad.backend.array_module import ARRAY_MODULES, HOST_ARRAYS, ArrayModul
 from distgrad.errors import DeviceError, DTypeError
 
 __all__ = [
-    "BACKENDS", "CPU", "Backend", "Device", "activated", "at_hand", "available_devices", "device_of",
-    "find_backend", "follow", "native", "owner_of", "parse_device", "plain", "register_backend", "resolve",
-    "to_device", "widened",
+    "BACKENDS", "CPU", "Backend", "Device", "InOrder", "activated", "at_hand", "available_devices",
+    "device_of", "find_backend", "follow", "native", "owner_of", "parse_device", "plain",
+    "register_backend", "resolve", "to_device", "widened",
 ]  # fmt: skip
 
 _LONE = ("cpu", "meta")  # kinds of which there is one
@@ -232,57 +232,23 @@ class Backend(ABC):
         return device
 
 
-class _Host(Backend):
-    """The CPU: everything is there and in order already."""
-
-    kind = "cpu"
-
-    @property
-    def xp(self) -> ArrayModule:  # type: ignore[override]
-        """NumPy's."""
-        return ARRAY_MODULES[np.ndarray]
-
-    def device_count(self) -> int:
-        return 1
+class InOrder(Backend):
+    """A kind with one device, on which a call has done its work when it returns: it has no streams."""
 
     def current_index(self) -> int:
         return 0
 
     def set_index(self, index: int) -> None:
-        self.check(Device("cpu", index))
-
-    def index_of(self, array: Any) -> int:
-        return 0
-
-    def address(self, array: Any) -> int:
-        return int(array.ctypes.data)
-
-    def activate(self, index: int) -> None:
-        self.check(Device("cpu", index))
+        self.check(Device(self.kind, index))
 
     def active_index(self) -> int:
         return 0
 
-    def from_host(self, array: np.ndarray, index: int, non_blocking: bool = False) -> np.ndarray:
-        return array.copy()
-
-    def pin(self, array: np.ndarray) -> np.ndarray:
-        return array.copy()
+    def activate(self, index: int) -> None:
+        self.check(Device(self.kind, index))
 
     def is_pinned(self, array: np.ndarray) -> bool:
         return False
-
-    def to_host(self, array: Any, non_blocking: bool = False) -> np.ndarray:
-        return array.copy()
-
-    def between(self, array: Any, index: int) -> np.ndarray:
-        return array.copy()
-
-    def from_dlpack(self, x: Any, copy: bool | None) -> np.ndarray:
-        return np.from_dlpack(x, copy=copy)
-
-    def allocate(self, num_bytes: int, index: int) -> np.ndarray:
-        return np.empty(num_bytes, np.uint8)
 
     def make_stream(self, index: int, priority: int) -> None:
         return None
@@ -301,6 +267,44 @@ class _Host(Backend):
 
     def synchronize(self, index: int) -> None:
         return None
+
+
+class _Host(InOrder):
+    """The CPU: everything is there already."""
+
+    kind = "cpu"
+
+    @property
+    def xp(self) -> ArrayModule:  # type: ignore[override]
+        """NumPy's."""
+        return ARRAY_MODULES[np.ndarray]
+
+    def device_count(self) -> int:
+        return 1
+
+    def index_of(self, array: Any) -> int:
+        return 0
+
+    def address(self, array: Any) -> int:
+        return int(array.ctypes.data)
+
+    def from_host(self, array: np.ndarray, index: int, non_blocking: bool = False) -> np.ndarray:
+        return array.copy()
+
+    def pin(self, array: np.ndarray) -> np.ndarray:
+        return array.copy()
+
+    def to_host(self, array: Any, non_blocking: bool = False) -> np.ndarray:
+        return array.copy()
+
+    def between(self, array: Any, index: int) -> np.ndarray:
+        return array.copy()
+
+    def from_dlpack(self, x: Any, copy: bool | None) -> np.ndarray:
+        return np.from_dlpack(x, copy=copy)
+
+    def allocate(self, num_bytes: int, index: int) -> np.ndarray:
+        return np.empty(num_bytes, np.uint8)
 
 
 #: Backends by kind of device; those of ``_MODULES`` come in when a device of theirs is first asked for.

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.backend.array_module import ArrayModule, register_array_module
-from distgrad.backend.device import Backend, Device, register_backend
+from distgrad.backend.device import Device, InOrder, register_backend
 from distgrad.errors import DeviceError
 
 __all__ = ["META", "MetaArray", "indexed_shape", "meta_module"]
@@ -239,8 +239,8 @@ def _chosen(part: Any, lengths: list[int]) -> tuple[int, ...]:
     return tuple(getattr(part, "shape", ()))
 
 
-class MetaBackend(Backend):
-    """What holds no elements: everything is there and in order already."""
+class MetaBackend(InOrder):
+    """What holds no elements."""
 
     kind = "meta"
 
@@ -255,28 +255,13 @@ class MetaBackend(Backend):
             raise DeviceError(f"device {device.kind}:{device.index}: there is one 'meta'")
         return device
 
-    def current_index(self) -> int:
-        return 0
-
-    def set_index(self, index: int) -> None:
-        self.check(Device(self.kind, index))
-
     index_of = address = lambda self, array: 0
-
-    def activate(self, index: int) -> None:
-        return None
-
-    def active_index(self) -> int:
-        return 0
 
     def from_host(self, array: np.ndarray, index: int, non_blocking: bool = False) -> MetaArray:
         return MetaArray(array.shape, array.dtype)
 
     def pin(self, array: np.ndarray) -> np.ndarray:
         return array
-
-    def is_pinned(self, array: np.ndarray) -> bool:
-        return False
 
     def to_host(self, array: MetaArray, non_blocking: bool = False) -> np.ndarray:
         raise no_elements("to('cpu')")
@@ -289,24 +274,6 @@ class MetaBackend(Backend):
 
     def allocate(self, num_bytes: int, index: int) -> MetaArray:
         return MetaArray(num_bytes, np.uint8)
-
-    def make_stream(self, index: int, priority: int) -> None:
-        return None
-
-    def current_stream(self, index: int) -> None:
-        return None
-
-    def use_stream(self, native: Any, index: int) -> None:
-        return None
-
-    def make_event(self, timing: bool, index: int) -> None:
-        return None
-
-    def elapsed_ms(self, start: Any, end: Any) -> float:
-        return 0.0
-
-    def synchronize(self, index: int) -> None:
-        return None
 
 
 # -- what makes arrays, and what changes them

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -549,8 +550,12 @@ def test_a_launcher_that_is_asked_to_end_ends_as_its_ranks_do(tmp_path):
     assert find_checkpoints(tmp_path)[-1].name == "step-00000014"
 
 
-def test_the_time_limit_ends_the_job_in_time(tmp_path):
-    model, optimizer, manager = managed(tmp_path, time_limit_s=30, margin_s=31)
+@pytest.mark.parametrize("told", ["by the user", "by Slurm"])
+def test_the_time_limit_ends_the_job_in_time(tmp_path, told, monkeypatch):
+    limit_s = 30 if told == "by the user" else None
+    if limit_s is None:
+        monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 30))
+    model, optimizer, manager = managed(tmp_path, time_limit_s=limit_s, margin_s=31)
     train(model, optimizer, 0)
     with pytest.raises(SystemExit) as ended:
         manager.step()
