@@ -270,10 +270,7 @@ class NcclCommunicator(NcclVerbs):
 
     def fail(self, error: CommError) -> None:
         """Let this call and all to come raise; what is under way ends."""
-        if self.family.failure is None:
-            cause = self._find_cause() or error
-            self.family.told = False
-            self.family.failure = cause
+        if self.family.failure is None and self.family.fail(self._find_cause() or error):
             self.abort()
 
     def _find_cause(self) -> CommMismatchError | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import itertools
 import pickle
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -52,6 +53,7 @@ class Family:
         self.timeout_s = env.read().timeout_s if timeout_s is None else timeout_s
         self.failure: BaseException | None = None
         self.told = True
+        self._failing = threading.Lock()  # by the program or by a watchdog
         self.progress: Progress | None = None
         self.submitted: Call
         self.step: int | None = None
@@ -73,6 +75,14 @@ class Family:
         """Raise the failure, if there is one: nobody will come any more."""
         if self.failure is not None:
             raise self.failure
+
+    def fail(self, failure: BaseException) -> bool:
+        """Note the failure, of which the program is still to be told; False if there was one before."""
+        with self._failing:
+            if self.failure is not None:
+                return False
+            self.told, self.failure = False, failure
+            return True
 
     def close(self) -> None:
         """Finish what was issued, end the communication thread, and leave the others."""

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import threading
 import time
 
 import numpy as np
@@ -11,6 +12,7 @@ from gpu_double.worlds import share
 
 import distgrad as dg
 from distgrad.backend.device import activated
+from distgrad.comm.calls import Call
 from distgrad.comm.libnccl import OPS
 from distgrad.comm.streamwork import LOOK_S, StreamWork
 from distgrad.errors import CommError, CommMismatchError, DeviceError, DTypeError, RankFailedError, ShapeError
@@ -229,6 +231,27 @@ def test_a_gpu_that_fails_under_the_watchdog_is_reported(monkeypatch):
     time.sleep(50 * LOOK_S)
     with pytest.raises(CommError, match=r"rank \d on cuda:\d failed: an illegal memory access"):
         comm.all_reduce(x)
+
+
+def test_a_failure_that_program_and_watchdog_see_at_once_is_told_once(monkeypatch):
+    comm = world()
+    looking, may_end = threading.Event(), threading.Event()
+
+    def look_long():
+        if threading.current_thread() is watchdog:
+            looking.set()
+            may_end.wait()
+
+    watchdog = threading.Thread(target=comm.fail, args=(CommError("as the watchdog sees it"),))
+    monkeypatch.setattr(comm, "_find_cause", look_long)
+    watchdog.start()
+    looking.wait()
+    comm.fail(CommError("as the program sees it"))
+    with pytest.raises(CommError, match=r"^as the program sees it$"):
+        comm.check_failure(Call("all_reduce"))
+    may_end.set()
+    watchdog.join()
+    dg.comm.finalize()  # raises what nobody was told
 
 
 @pytest.mark.gpu_double(ranks=2, devices=2, timeout=90)
