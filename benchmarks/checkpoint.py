@@ -19,7 +19,6 @@ import json
 import os
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,10 +27,8 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from models import build
-from workloads import WORKLOADS
+from distgrad.scale.bench.models import build
+from distgrad.scale.bench.workloads import WORKLOADS
 
 Step = Callable[[], None]
 Save = Callable[[], float]  # saves, and returns for how many seconds training stood still

@@ -25,10 +25,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from models import build
-from step import machine
-from surroundings import environment
-from workloads import WORKLOADS
+from distgrad.scale.bench.models import build
+from distgrad.scale.bench.step import machine
+from distgrad.scale.bench.surroundings import environment
+from distgrad.scale.bench.workloads import WORKLOADS
 
 STEPS, WARM_UP_STEPS = 20, 4
 TIME_LIMIT_S = 300.0

@@ -33,7 +33,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from workloads import WORKLOADS
+# Not as a part of distgrad, whose import is measured.
+sys.path.append(str(Path(__file__).parents[1] / "distgrad" / "scale"))
+from bench.workloads import WORKLOADS
 
 LIMIT_S = 300
 CACHES = ("cold", "warm")
@@ -46,7 +48,7 @@ Row = dict[str, Any]
 
 def measure(library: str, workload: str, threads: int) -> Row:
     """In the measured process: when its first and its tenth step end, and how many kernels it compiled."""
-    from peers import STEPS
+    from bench.peers import STEPS
 
     step = STEPS[library](workload, threads)
     built_s = time.time()

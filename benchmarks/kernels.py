@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from surroundings import environment
 
 LIBRARIES = ("kernel", "formula", "torch")
 LIMIT_S = 600
@@ -148,6 +147,8 @@ def run_child(library: str, cases: list[str], threads: int, seconds: float) -> d
     Raises:
         RuntimeError: with the end of the process's output, if it failed.
     """
+    from distgrad.scale.bench.surroundings import environment  # here: what is measured loads its own library
+
     variables = environment(threads)
     cores = sorted(os.sched_getaffinity(0))[-threads:]
     done = subprocess.run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 try:
@@ -189,3 +190,14 @@ def doctor(as_json: bool, no_self_test: bool) -> None:
 
     report = examine(self_test=not no_self_test)
     click.echo(json.dumps(report, indent=1) if as_json else present(report))
+
+
+@main.command(
+    add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+@click.argument("name", type=click.Choice(["step", "allreduce", "ddp", "sharded", "network"]))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def bench(name: str, arguments: tuple[str, ...]) -> None:
+    """Measure steps and collectives on this machine: distgrad bench ddp --help."""
+    sys.argv[0] = f"distgrad bench {name}"
+    import_module(f"distgrad.scale.bench.{name}").main(arguments)

@@ -146,9 +146,7 @@ y.sum().backward()
 show(y.detach(), *(each.grad for each in x))
 """
 STEPS = """
-import sys
-sys.path.insert(0, "benchmarks")
-from peers import distgrad_step
+from distgrad.scale.bench.peers import distgrad_step
 for name in ("cnn", "gpt", "lstm", "resnet20"):
     step = distgrad_step(name, 1)
     step()

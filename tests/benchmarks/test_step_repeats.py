@@ -1,16 +1,11 @@
 """A training run repeats itself to the bit: each workload of the step benchmark, on one thread and on two."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import distgrad as dg
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from peers import distgrad_step
-from workloads import WORKLOADS
+from distgrad.scale.bench.peers import distgrad_step
+from distgrad.scale.bench.workloads import WORKLOADS
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
-import peers
+
+from distgrad.scale.bench import peers
 
 Array = Any
 #: dtype and what :meth:`Contender.set_precision` is told; by the name in the tables.

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from contenders import PRECISIONS, Contender
 from rows import say
-from workloads import WORKLOADS
+
+from distgrad.scale.bench.workloads import WORKLOADS
 
 STEPS = ("tiny", "mlp", "cnn", "gpt", "gptm", "resnet20", "lstm", "embedding")
 FEW_STEPS = ("tiny", "lstm")

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ.setdefault("CUPY_ACCELERATORS", "")
 
 from gpu_double.runtime import install  # noqa: E402 (after the path is set)
@@ -23,7 +23,7 @@ WORKLOADS = ("tiny", "mlp", "cnn", "gpt", "gptm", "resnet20", "lstm", "embedding
 def main(workloads: list[str]) -> None:
     """Count a step of each, after three to warm up."""
     scheduler = install(1, "null", device_bytes=100 << 30).scheduler
-    from peers import distgrad_step
+    from distgrad.scale.bench.peers import distgrad_step
 
     for name in workloads:
         step = distgrad_step(name, 1, "cuda", wait=False)

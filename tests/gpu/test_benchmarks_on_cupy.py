@@ -73,7 +73,6 @@ def test_allreduce(tmp_path):
 
 
 def run(monkeypatch, capsys, name, options):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
     spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     benchmark = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, name, benchmark)  # where dataclasses look

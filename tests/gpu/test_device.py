@@ -205,7 +205,7 @@ def test_it_is_rehearsed_on_the_double(tmp_path):
 @pytest.mark.slow
 def test_the_measurement_of_pytorch_runs_on_a_cpu(tmp_path):
     pytest.importorskip("torch", reason="PyTorch, which is measured, is not installed")
-    paths = [ROOT, ROOT / "tests", HERE, ROOT / "benchmarks"]
+    paths = [ROOT, ROOT / "tests", HERE]
     env = {**os.environ, "OUT": str(tmp_path), "PYTHONPATH": os.pathsep.join(map(str, paths))}
     command = [
         sys.executable,

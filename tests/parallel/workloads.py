@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from models import build
+from distgrad.scale.bench.models import build
 
 __all__ = ["NAMES", "batch_of", "build_model"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from models import build
-from workloads import WORKLOADS
+from .models import build
+from .workloads import WORKLOADS
 
 __all__ = ["STEPS"]
 
@@ -101,7 +101,8 @@ def compiled_torch_step(name: str, threads: int, device: str = "cpu") -> Step:
 def jax_step(name: str, threads: int, device: str = "cpu") -> Step:
     """With JAX, jit and optax; threads are set by the environment that ``step.py`` starts it with."""
     import jax
-    from jax_models import jitted_step
+
+    from .jax_models import jitted_step
 
     jax.config.update("jax_default_device", jax.devices("cpu" if device == "cpu" else "gpu")[0])
     return jitted_step(name, WORKLOADS[name])

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from workloads import Workload
+
+from .workloads import Workload
 
 __all__ = ["jitted_step"]
 
@@ -32,7 +33,7 @@ def jitted_step(name: str, work: Workload) -> Callable[[], Any]:
     """A function that makes one whole training step and waits for it."""
     if work.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
-    models = {
+    models: dict[str, Callable[..., Any]] = {
         "tiny": _dense(jnp.tanh),
         "cnn": _cnn,
         "gpt": _gpt,
@@ -139,7 +140,7 @@ def _resnet20(init: _Init) -> tuple[Tree, Callable[..., Any]]:
         return init(kernel, kernel, before, width), init(width), init(width)
 
     def conv(x: Any, p: Tree, stride: int = 1) -> Any:
-        return _norm(_conv(x, p[0], stride, "SAME"), *p[1:], axis=(0, 1, 2))
+        return _norm(_conv(x, p[0], stride, "SAME"), p[1], p[2], axis=(0, 1, 2))
 
     def forward(p: Tree, x: Any) -> Any:
         x = jax.nn.relu(conv(jnp.transpose(x, (0, 2, 3, 1)), p["stem"]))

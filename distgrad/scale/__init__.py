@@ -1,0 +1,1 @@
+"""Scaling: measured, predicted, simulated, and the benchmarks of steps and collectives."""
