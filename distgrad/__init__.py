@@ -30,6 +30,7 @@ _gc.disable()  # what importing makes stays: looking through it for garbage take
 try:
     import numpy as _np
 
+    from distgrad import env as _env
     from distgrad import fft, linalg
     from distgrad import tracebacks as _tracebacks
     from distgrad.autograd import casting as _casting
@@ -38,6 +39,8 @@ finally:
     if _collecting:
         _gc.enable()
 _tracebacks.install()
+if _env.is_traced():
+    _importlib.import_module("distgrad.profiler.recording").start()
 
 # fmt: off
 # isort: off
@@ -136,7 +139,20 @@ from distgrad.errors import (
 # isort: on
 
 if _TYPE_CHECKING:
-    from distgrad import amp, autograd, checkpoint, comm, cuda, data, func, nn, optim, parallel, special
+    from distgrad import (
+        amp,
+        autograd,
+        checkpoint,
+        comm,
+        cuda,
+        data,
+        func,
+        nn,
+        optim,
+        parallel,
+        profiler,
+        special,
+    )
     from distgrad.checkpoint.files import load, save
 
 __version__ = "0.1.0"
@@ -152,7 +168,7 @@ bool = _np.dtype("bool")
 
 _ROOMS = (
     *("amp", "autograd", "checkpoint", "comm", "cuda", "data", "func", "nn", "optim", "parallel"),
-    "special",
+    *("profiler", "special"),
 )
 _FILES = ("load", "save")
 
@@ -213,7 +229,8 @@ __all__ = [  # noqa: RUF022 (in alphabetical order)
     "negative", "newaxis", "nextafter", "nn", "no_grad", "nonzero", "norm", "normal", "normalize",
     "not_equal", "one_hot", "ones", "ones_like", "optim", "pad", "pairwise_distance", "parallel",
     "permute_dims", "pi", "pixel_shuffle", "pixel_unshuffle", "poisson_nll_loss", "positive", "pow",
-    "prelu", "prod", "quantile", "rand", "rand_like", "randint", "randn", "randn_like", "randperm",
+    "prelu", "prod", "profiler",
+    "quantile", "rand", "rand_like", "randint", "randn", "randn_like", "randperm",
     "real", "reciprocal", "relu", "relu6", "remainder", "repeat", "reshape", "result_type", "rms_norm",
     "roll", "round", "rrelu", "save", "scaled_dot_product_attention", "scatter_add", "searchsorted", "selu",
     "set_float32_matmul_precision",

@@ -10,7 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["THREAD_VARIABLES", "Environment", "given_threads", "place", "read", "unplace", "without_world"]
+__all__ = [
+    "THREAD_VARIABLES",
+    "Environment",
+    "given_threads",
+    "is_traced",
+    "place",
+    "read",
+    "unplace",
+    "untrace",
+    "without_world",
+]
 
 #: Those in which users give a number of threads, the one that is meant for all libraries first.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -36,6 +46,8 @@ class Environment:
         timeout_s: ``DISTGRAD_TIMEOUT``, seconds after which a collective gives up.
         mpi_size: the number of ranks that an MPI launcher says it has started (``PMI_SIZE``,
             ``OMPI_COMM_WORLD_SIZE``).
+        mpi_rank: this process's place among them, or among Slurm's tasks (``PMI_RANK``,
+            ``OMPI_COMM_WORLD_RANK``, ``SLURM_PROCID``).
         mpi_local_size: how many of them are on this host (``MPI_LOCALNRANKS``,
             ``OMPI_COMM_WORLD_LOCAL_SIZE``).
         slurm_size: ``SLURM_STEP_NUM_TASKS``, the number of tasks that ``srun`` has started.
@@ -47,6 +59,9 @@ class Environment:
         kernel_cache: ``DISTGRAD_CACHE``, a folder of compiled kernels that others may share.
         processor: ``NUMBA_CPU_NAME``, the kind of processor that Numba compiles for, if it is not this one.
         job_end_s: ``SLURM_JOB_END_TIME``, when Slurm will end the job, in seconds since 1970.
+        trace: ``DISTGRAD_TRACE``, the file for a trace of what this process does.
+        trace_ops: ``DISTGRAD_TRACE_OPS``, whether operations are traced one by one ("1").
+        trace_spool: ``DISTGRAD_TRACE_SPOOL``, the folder in which the ranks leave what the launcher reads.
         attempt: ``DISTGRAD_ATTEMPT``, how often the launcher had started the ranks before.
         no_color: ``NO_COLOR``, whether the user wants no colours (https://no-color.org).
     """
@@ -64,6 +79,7 @@ class Environment:
     progress: str | None = None
     timeout_s: float = 300.0
     mpi_size: int | None = None
+    mpi_rank: int | None = None
     mpi_local_size: int | None = None
     slurm_size: int | None = None
     keep_memory: bool = True
@@ -73,6 +89,9 @@ class Environment:
     kernel_cache: str | None = None
     processor: str | None = None
     job_end_s: float | None = None
+    trace: str | None = None
+    trace_ops: bool = False
+    trace_spool: str | None = None
     attempt: int = 0
     no_color: bool = False
 
@@ -103,6 +122,11 @@ def _number(variables: Mapping[str, str], name: str) -> int | None:
 
 def _local_rank(variables: Mapping[str, str]) -> int | None:
     names = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
+    return next((_number(variables, name) for name in names if variables.get(name)), None)
+
+
+def _mpi_rank(variables: Mapping[str, str]) -> int | None:
+    names = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
     return next((_number(variables, name) for name in names if variables.get(name)), None)
 
 
@@ -149,6 +173,7 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         progress=variables.get("DISTGRAD_PROGRESS") or None,
         timeout_s=timeout_s,
         mpi_size=mpi_size if mpi_size is not None else _number(variables, "OMPI_COMM_WORLD_SIZE"),
+        mpi_rank=_mpi_rank(variables),
         # Under our launcher a step of Slurm is one task a node, whatever runs in it.
         mpi_local_size=(
             mpi_local_size if mpi_local_size is not None else _number(variables, "OMPI_COMM_WORLD_LOCAL_SIZE")
@@ -161,9 +186,26 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         kernel_cache=variables.get("DISTGRAD_CACHE") or None,
         processor=variables.get("NUMBA_CPU_NAME") or None,
         job_end_s=_number(variables, "SLURM_JOB_END_TIME"),
+        trace=variables.get("DISTGRAD_TRACE") or None,
+        trace_ops=variables.get("DISTGRAD_TRACE_OPS") == "1",
+        trace_spool=variables.get("DISTGRAD_TRACE_SPOOL") or None,
         attempt=_number(variables, "DISTGRAD_ATTEMPT") or 0,
         no_color=bool(variables.get("NO_COLOR")),
     )
+
+
+_TRACE = ("DISTGRAD_TRACE", "DISTGRAD_TRACE_OPS", "DISTGRAD_TRACE_SPOOL")
+
+
+def is_traced() -> bool:
+    """Whether this process is to record what it does."""
+    return not os.environ.keys().isdisjoint(_TRACE)
+
+
+def untrace() -> None:
+    """Take back what :func:`is_traced` has found: processes that this one starts are not the job's ranks."""
+    for name in _TRACE:
+        os.environ.pop(name, None)
 
 
 _placed: set[str] = set()  # the variables that :func:`place` has set, and nobody before it
@@ -197,6 +239,7 @@ _WORLD = (
     *_PLACE,
     "SLURM_STEP_NUM_TASKS",
     *("DISTGRAD_BACKEND", "DISTGRAD_SUPERVISOR", "DISTGRAD_JOB_SECRET", "DISTGRAD_PROGRESS"),
+    *_TRACE,
 )
 _MPI = ("PMI_", "PMIX_", "OMPI_", "HYDI_")
 

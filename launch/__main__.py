@@ -28,6 +28,7 @@ from .others import add_others, notes, ssh_command
 from .rank import usable_cores
 from .start import Starter
 from .supervise import LAST_WORDS_S, Supervisor
+from .tracing import tracing
 
 __all__ = ["main"]
 
@@ -131,6 +132,10 @@ def _add_places(add: Callable[..., argparse.Action]) -> None:
 def _add_watching(add: Callable[..., argparse.Action]) -> None:
     add("--log-dir", type=Path, metavar="DIR", help="write all output of rank R to DIR/rankR.txt")
     add("--quiet", action="store_true", help="show the output of rank 0 only, and tracebacks")
+    add("--trace", type=Path, metavar="FILE",
+        help="write a trace of all ranks to FILE, out.json.gz say, which Perfetto shows (default: "
+        "DISTGRAD_TRACE)")  # fmt: skip
+    add("--trace-ops", action="store_true", help="in the trace, also operations, by name and line")
     add("--timeout", type=_seconds, metavar="S", help="end the job if it takes longer than S seconds")
     add("--hang-after", type=_seconds, default=60.0, metavar="S",
         help="end the job when a rank waits S seconds for another (default: 60; inf: never)")  # fmt: skip
@@ -317,6 +322,8 @@ def _launch(options: argparse.Namespace) -> int:
     target: tuple[str, ...] = (*(["-m"] if options.module else []), options.script, *options.arguments)
     if options.torch:
         target = ("-m", "distgrad.torch", *target)
+    if options.trace_ops and options.trace is None:
+        raise LaunchError("launch: --trace-ops goes with --trace FILE; name the file")
     if options.taken:
         print(notes(options.taken), file=sys.stderr)
     given = _with_package({**os.environ, **dict(options.env)})
@@ -338,8 +345,11 @@ def _launch(options: argparse.Namespace) -> int:
         )
     except (OSError, ValueError) as error:
         raise LaunchError(f"launch: {error}") from error
-    with contextlib.closing(console):
-        return _run(job, options, given, console)
+    traced = given.pop("DISTGRAD_TRACE", None)
+    output = options.trace or (Path(traced) if traced else None)
+    ops = options.trace_ops or env.read(given).trace_ops
+    with contextlib.closing(console), tracing(output, ops, console) as variables:
+        return _run(job, options, given | variables, console)
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "python -m distgrad.launch") -> int:

@@ -17,7 +17,7 @@ __all__ = ["add_others", "notes", "ssh_command"]
 _SHARED = "the ranks of a host share memory, and those of several talk by MPI; see --backend"
 _FOUND = "the ranks find each other by themselves"
 _SELF = "buckets are measured, not tuned by hand; see bucket_cap_mb of DistributedDataParallel"
-_TRACE = "see distgrad.profiler for what a step does"
+_TRACE = "give --trace FILE for a timeline of all ranks"
 _ELASTIC = "a job has one size; --max-restarts starts it anew after a failure"
 
 #: Without a value: why it is not needed.

@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[1]
 # with all its files, or one file; several rooms of a floor do not know each other.
 FLOORS = [
     "errors env trace names tracebacks",
-    "backend profiler launch",
+    "profiler",
+    "backend launch",
     "autograd comm",
     "nn optim data checkpoint",
     "optim.swa_utils",
@@ -43,7 +44,7 @@ def place(name: str) -> tuple[int, str] | None:
 
 # Third-party modules, and the only places that may import them.
 GUESTS = {
-    "numpy": r"distgrad\.(?!launch\b|errors$|env$|trace$|names\b).*",
+    "numpy": r"distgrad\.(?!launch\b|profiler\b|errors$|env$|trace$|names\b).*",
     "mpi4py": r"distgrad\.comm\.mpilibrary|distgrad\.scale\.bench\.allreduce",
     "cupy": r"distgrad\.backend\.(cupy|cublas)|distgrad\.comm\.libnccl",  # there its binding to NCCL alone
     "cupy_backends": r"distgrad\.backend\.cublas",

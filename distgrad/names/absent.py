@@ -8,8 +8,8 @@ __all__ = ["ABSENT"]
 ABSENT = {
     "onnx": "save the state dict with torch.save and export it where PyTorch is installed",
     "onnx.export": "save the state dict with torch.save and export it where PyTorch is installed",
-    "profiler": "have a listener of distgrad.trace take the spans of a step",
-    "autograd.profiler": "have a listener of distgrad.trace take the spans of a step",
+    "profiler": "record a part of the program with distgrad.profiler.record",
+    "autograd.profiler": "record a part of the program with distgrad.profiler.record",
     "utils.benchmark": "time calls with timeit",
     "autograd.forward_ad": "use torch.func.jvp",
     "quantization": "train in float16 or bfloat16 with torch.autocast",

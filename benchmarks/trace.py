@@ -1,0 +1,158 @@
+"""What being watched costs: a span, and a training step, recorded and not.
+
+    env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE python benchmarks/trace.py [--turns 40] [--json FILE]
+
+The time of a span is the least processor time of its thread over many rounds, less that of an empty function.
+Steps take turns, some recorded and some not, in one process; the cost is the median of the ratios of
+neighbouring turns, of the process's whole processor time, so that what the recorder's own thread does counts
+too. The exit status tells whether all bars hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+import timeit
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+import distgrad as dg
+from distgrad import nn, trace
+from distgrad.profiler.recorder import Recorder
+
+_ROUND = 5000
+_TURN_S = 0.6  # longer than the time between two writes
+
+
+@dataclass
+class Row:
+    """One line of the table.
+
+    Attributes:
+        name: what was measured.
+        value: the figure.
+        unit: its unit.
+        bar: what it must not exceed.
+    """
+
+    name: str
+    value: float
+    unit: str
+    bar: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the bar, if there is one, is kept."""
+        return self.bar is None or self.value <= self.bar
+
+    def __str__(self) -> str:
+        text = f"{self.name:44} {self.value:9.3f} {self.unit}"
+        return text if self.bar is None else f"{text}   at most {self.bar:g}: {'yes' if self.holds else 'NO'}"
+
+
+def least_us(call: Callable[[], None], rounds: int = 15) -> float:
+    """Processor time of one call, in this thread."""
+    return min(timeit.repeat(call, number=_ROUND, repeat=rounds, timer=time.thread_time)) / _ROUND * 1e6
+
+
+def one_span() -> None:
+    """A span with as many fields as a bucket's."""
+    with trace.span("work", rank=0, step=3, bucket=1):
+        return
+
+
+def nothing() -> None:
+    """What a call costs by itself."""
+    return
+
+
+def spans() -> list[Row]:
+    """What a span costs, unheard and recorded."""
+    base_us = least_us(nothing)
+    rows = [Row("a span that nobody hears", least_us(one_span) - base_us, "us", 0.3)]
+    with tempfile.TemporaryDirectory() as folder:
+        recorder = Recorder(Path(folder))
+        trace.subscribe(recorder)
+        figures = []
+        for _ in range(15):
+            figures.append(least_us(one_span, 1))
+            recorder.flush()  # or the rounds would fill what waits to be written
+        recorder.close()
+        assert recorder.lost == 0
+    return [*rows, Row("a span that is recorded", min(figures) - base_us, "us", 1.0)]
+
+
+class Program:
+    """A training step of some milliseconds, under DistributedDataParallel."""
+
+    def __init__(self) -> None:
+        dg.manual_seed(0)
+        model = nn.Sequential(
+            nn.Linear(512, 1024), nn.ReLU(), nn.Linear(1024, 512), nn.ReLU(), nn.Linear(512, 10)
+        )
+        self._model = dg.parallel.DistributedDataParallel(model)
+        self._optimizer = dg.optim.Adam(model.parameters(), lr=1e-3)
+        rng = np.random.default_rng(0)
+        self._x = dg.tensor(rng.standard_normal((64, 512), np.float32))
+        self._y = dg.tensor(rng.integers(0, 10, 64))
+
+    def step(self) -> None:
+        """One step."""
+        self._optimizer.zero_grad()
+        dg.softmax_cross_entropy(self._model(self._x), target=self._y).mean().backward()
+        self._optimizer.step()
+
+
+def turn(program: Program, count: int) -> float:
+    """Processor time of a step of this process, over a turn."""
+    begin = time.process_time()
+    for _ in range(count):
+        program.step()
+    return (time.process_time() - begin) / count
+
+
+def steps(turns: int) -> list[Row]:
+    """What a step costs more when it is recorded."""
+    program = Program()
+    turn(program, 5)
+    one_s = turn(program, 10)
+    count = max(3, round(_TURN_S / one_s))
+    ratios, plain = [], []
+    for _ in range(turns):
+        before = turn(program, count)
+        with tempfile.TemporaryDirectory() as folder:
+            recorder = Recorder(Path(folder))
+            trace.subscribe(recorder)
+            recorded = turn(program, count)
+            recorder.close()
+        plain.append(before)
+        ratios.append(recorded / ((before + turn(program, count)) / 2))
+    return [
+        Row("a step, processor time", statistics.median(plain) * 1e3, "ms"),
+        Row("the same, recorded, more", (statistics.median(ratios) - 1) * 100, "%", 2.0),
+    ]
+
+
+def main() -> int:
+    """Measure, print the table, and say whether all bars hold."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--turns", type=int, default=20, help="pairs of turns of steps")
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    options = parser.parse_args()
+    rows = spans() + steps(options.turns)
+    for row in rows:
+        print(row)
+    if options.json is not None:
+        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    return 0 if all(row.holds for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""The recorder: takes the spans of this process, and appends them to its spool file twice a second.
+
+A spool file is lines of JSON, so that what stands in it is whole whatever becomes of the process: a line that
+is an object says something about the process (``rank``, ``usage``, ``pings``, ``end``), one that is a list
+holds spans ``[name, start_s, end_s, thread, fields]`` and events ``[name, time_s, null, thread, fields]``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Container
+from pathlib import Path
+from threading import get_ident
+from typing import Any
+
+from distgrad import env, trace
+from distgrad.errors import OptionError
+from distgrad.profiler import clocks, owners
+
+__all__ = ["FLUSH_S", "MAX_PENDING", "Recorder", "find_rank", "find_size"]
+
+FLUSH_S = 0.5  # between two writes: what a killed rank loses
+MAX_PENDING = 1 << 16  # spans that wait for the next one: more are counted and dropped; 20 MB at most
+_PINGS = 16  # questions for the time with each write, and four times as many at both ends
+
+
+class Recorder:
+    """A listener of :mod:`distgrad.trace` that keeps everything in a file of this process's own.
+
+    Args:
+        folder: the spool folder, one for all ranks; it is made.
+        steps: the steps to keep, counted from 0; None keeps everything.
+
+    Attributes:
+        step: steps of training that are over: calls of :func:`distgrad.profiler.step`, or else updates of
+            the optimizer.
+        lost: spans that came faster than they could be written.
+        path: the spool file.
+    """
+
+    def __init__(self, folder: Path, steps: Container[int] | None = None) -> None:
+        self.step = 0
+        self.lost = 0
+        self.told: dict[str, float] = {}
+        self._steps = steps
+        self._keeps = steps is None or 0 in steps
+        self._pending: deque[tuple[Any, ...]] = deque()
+        self._by_hand = False
+        self._first_update: int | None = None
+        self._began_s = time.perf_counter()
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.path = folder / f"{socket.gethostname()}-{os.getpid()}-{id(self):x}.jsonl"
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 (open until close)
+        except OSError as error:
+            raise OptionError(
+                f"profiler: {folder} must be a folder that every rank can write to ({error}); name another"
+            ) from error
+        self._server: clocks.TimeServer | None = None
+        self._rank: int | None = None
+        self._stop = threading.Event()
+        self._writing = threading.Lock()
+        self._clock = clocks.identity()
+        self._write(
+            {"host": socket.gethostname(), "pid": os.getpid(), "clock": self._clock, "argv": sys.argv,
+             "perf_s": self._began_s, "time_s": time.time(), "attempt": env.read().attempt}
+        )  # fmt: skip
+        self.flush(first=True)
+        self._thread = threading.Thread(target=self._run, name="distgrad profiler", daemon=True)
+        self._thread.start()
+
+    # -- what listeners are called with
+
+    def span(self, name: str, start_s: float, end_s: float, fields: dict[str, Any]) -> None:
+        """Keep a span."""
+        if self._keeps:
+            pending = self._pending
+            if len(pending) < MAX_PENDING:
+                pending.append((name, start_s, end_s, get_ident(), fields))
+            else:
+                self.lost += 1
+        if name == "optimizer.step" and not self._by_hand:
+            update = fields["step"]
+            if self._first_update is None:
+                self._first_update = update
+            if update - self._first_update >= self.step:  # of several optimizers the first
+                self._end_step(end_s)
+
+    def event(self, name: str, time_s: float, fields: dict[str, Any]) -> None:
+        """Keep an event."""
+        if self._keeps:
+            if len(self._pending) < MAX_PENDING:
+                self._pending.append((name, time_s, None, get_ident(), fields))
+            else:
+                self.lost += 1
+
+    def end_step(self, told: dict[str, float]) -> None:
+        """A step is over, as the program says, with numbers that are worth telling."""
+        if not self._by_hand:
+            self._by_hand, self.step = True, 0
+        self.told = told
+        self._end_step(time.perf_counter())
+
+    def _end_step(self, end_s: float) -> None:
+        if self._keeps:
+            fields = {"step": self.step, **self.told}
+            self._pending.append(("step", self._began_s, end_s, get_ident(), fields))
+        self._began_s = end_s
+        self.step += 1
+        self._keeps = self._steps is None or self.step in self._steps
+
+    # -- what is written
+
+    def _write(self, line: Any) -> None:
+        text = json.dumps(line, default=str, separators=(",", ":"))
+        self._file.write(text.encode() + b"\n")
+
+    def flush(self, first: bool = False, last: bool = False) -> None:
+        """Write what has come since the last time, and where the process is."""
+        with self._writing:
+            if self._file.closed:
+                return
+            take = self._pending.popleft
+            batch = [take() for _ in range(len(self._pending))]
+            if batch:
+                self._write(batch)
+            self._write({"usage": _usage(), "owners": owners.measure(), "lost": self.lost})
+            self._tell_rank()
+            self._align(_PINGS * (4 if first or last else 1))
+            if last:
+                self._write({"end": True})
+                self._file.close()
+
+    def _tell_rank(self) -> None:
+        """Say which rank this is, as soon as it is known."""
+        rank = find_rank()
+        if rank is not None and rank != self._rank:
+            self._rank = rank
+            self._write({"rank": rank, "size": find_size()})
+        if rank == 0 and self._server is None and find_size() > 1:
+            with contextlib.suppress(OSError):  # no network: the others say that they could not ask
+                self._server = clocks.TimeServer(self._folder)
+
+    def _align(self, count: int) -> None:
+        """Ask rank 0 for its time, unless this process reads the same clock."""
+        if not self._rank:
+            return
+        server = clocks.find_server(self._folder)
+        if server is not None and server.clock != self._clock:
+            self._write({"pings": clocks.ask(server, count)})
+
+    def _run(self) -> None:
+        while not self._stop.wait(FLUSH_S):
+            self.flush()
+
+    def close(self) -> None:
+        """Write the rest; nothing is kept from here on."""
+        trace.unsubscribe(self)
+        self._stop.set()
+        self._thread.join()
+        self.flush(last=True)
+
+    def close_server(self) -> None:
+        """Tell nobody the time any more."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+
+def find_rank() -> int | None:
+    """This process's place among all ranks; None before it is known."""
+    settings = env.read()
+    known = settings.rank if settings.rank is not None else settings.mpi_rank
+    alone = settings.mpi_size is None and settings.slurm_size is None
+    return 0 if known is None and alone else known
+
+
+def find_size() -> int:
+    """The number of ranks, as far as it is known."""
+    settings = env.read()
+    return settings.world_size or settings.mpi_size or settings.slurm_size or 1
+
+
+def _usage() -> dict[str, float]:
+    """What this process has used, and what its machine has had taken away, up to now."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    found = {
+        "at_s": time.perf_counter(),
+        "cpu_s": used.ru_utime + used.ru_stime,
+        "minor_faults": used.ru_minflt,
+        "major_faults": used.ru_majflt,
+        "preempted": used.ru_nivcsw,
+    }
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        found["resident_bytes"] = pages * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError, IndexError):  # of the main thread: nanoseconds ready to run
+        found["ready_s"] = int(Path("/proc/self/schedstat").read_text().split()[1]) * 1e-9
+    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/stat") as file:
+        found["steal_s"] = int(file.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
+    return found

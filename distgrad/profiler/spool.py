@@ -1,0 +1,122 @@
+"""Spool files, read: what each rank has left, with the clocks of all ranks brought together."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distgrad.errors import DataError
+from distgrad.profiler.clocks import Ping, Relation, relate
+
+__all__ = ["SpoolFile", "align", "has_ended", "read_folder"]
+
+
+@dataclass
+class SpoolFile:
+    """What one process has left.
+
+    Attributes:
+        path: its file.
+        about: what it said of itself first: ``host``, ``pid``, ``clock``, ``argv``, ``perf_s``, ``time_s``.
+        rank: its place among all ranks.
+        size: the number of ranks, as far as it knew.
+        pings: questions for rank 0's time.
+        usage: what it had used, twice a second, with ``owners``.
+        lost: spans that were dropped.
+        ended: whether it came to its end.
+        relation: its clock in terms of rank 0's.
+        trouble: why the clocks could not be brought together; empty if they could.
+    """
+
+    path: Path
+    about: dict[str, Any]
+    rank: int = 0
+    size: int = 1
+    pings: list[Ping] = field(default_factory=list)
+    usage: list[dict[str, Any]] = field(default_factory=list)
+    lost: int = 0
+    ended: bool = False
+    relation: Relation = field(default_factory=Relation)
+    trouble: str = ""
+
+    def batches(self) -> Iterator[list[list[Any]]]:
+        """The spans and events, as they were written together."""
+        return (line for line in _lines(self.path) if isinstance(line, list))
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    """The lines of a file; the last may be half written, and a killed process writes no more."""
+    with open(path, "rb") as file:
+        for line in file:
+            with contextlib.suppress(ValueError):
+                yield json.loads(line)
+
+
+def _read(path: Path) -> SpoolFile | None:
+    found: SpoolFile | None = None
+    for line in _lines(path):
+        if not isinstance(line, dict):
+            continue
+        if found is None:
+            found = SpoolFile(path, line)
+        elif "rank" in line:
+            found.rank, found.size = line["rank"], line["size"]
+        elif "pings" in line:
+            found.pings += [(a, b, c) for a, b, c in line["pings"]]
+        elif "usage" in line:
+            found.usage.append({**line["usage"], "owners": line["owners"]})
+            found.lost = line["lost"]
+        elif "end" in line:
+            found.ended = True
+    return found
+
+
+def read_folder(folder: Path, since_s: float = 0.0) -> list[SpoolFile]:
+    """What the ranks have left in a spool folder, in their order.
+
+    Args:
+        folder: the folder.
+        since_s: files that were last written before this time (of ``st_mtime``) belong to an earlier job.
+
+    Raises:
+        DataError: there is nothing.
+    """
+    paths = [path for path in sorted(folder.glob("*.jsonl")) if path.stat().st_mtime >= since_s]
+    found = [file for file in map(_read, paths) if file is not None]
+    if not found:
+        raise DataError(
+            f"profiler: {folder} holds nothing that a rank has recorded; the script must import distgrad, "
+            "and all hosts must see this folder"
+        )
+    found.sort(key=lambda file: (file.rank, file.about["time_s"]))
+    return found
+
+
+def align(files: list[SpoolFile]) -> None:
+    """Bring all clocks together, to that of the first file; what cannot be is said in ``trouble``."""
+    first = files[0]
+    for file in files[1:]:
+        if file.about["clock"] == first.about["clock"]:
+            continue
+        try:
+            # Ranks of one host share a clock, so that one's answers serve the others.
+            same = [each for each in files if each.about["clock"] == file.about["clock"]]
+            file.relation = relate(sorted(ping for each in same for ping in each.pings))
+        except ValueError as error:
+            # The machines' own idea of the time of day is all that is left.
+            offset = (file.about["perf_s"] - file.about["time_s"]) - (
+                first.about["perf_s"] - first.about["time_s"]
+            )
+            file.relation = Relation(-offset, error_s=float("inf"))
+            file.trouble = f"{error}; taken from the time of day"
+
+
+def has_ended(path: Path) -> bool:
+    """Whether the process that writes a file has come to its end."""
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 64))
+        return file.read().endswith(b'\n{"end":true}\n')

@@ -1,0 +1,193 @@
+"""What a process records, and the file that becomes of it."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import distgrad as dg
+from distgrad import nn, trace
+from distgrad.errors import DataError, OptionError
+from distgrad.profiler import chrome, recorder
+from distgrad.profiler.recording import spool_folder
+
+
+def train(num_steps):
+    dg.manual_seed(0)
+    model = dg.parallel.DistributedDataParallel(nn.Linear(8, 2))
+    optimizer = dg.optim.SGD(model.parameters(), lr=0.1)
+    x = np.ones((4, 8), np.float32)
+    for _ in range(num_steps):
+        optimizer.zero_grad()
+        model(dg.tensor(x)).sum().backward()
+        optimizer.step()
+
+
+def test_a_trace_holds_the_spans_of_the_steps_that_were_asked_for(tmp_path, capsys):
+    path = tmp_path / "out.json.gz"
+    train(2)  # updates before the recording are not counted
+    with dg.profiler.record(path, steps=range(3, 5)):
+        train(7)
+    found = chrome.read(path)
+    assert [span["args"]["step"] for span in found.spans("step")] == [3, 4]
+    for name in ("forward", "backward", "bucket.wait", "optimizer.step"):
+        assert [span["args"]["step"] for span in found.spans(name)] == [3, 4], name
+        assert {found.track(span) for span in found.spans(name)} == {"compute"}
+    reduced = [span for span in found.spans("all_reduce") if span["args"]["step"] in (3, 4)]
+    assert len({span["args"]["bytes"] for span in reduced}) == 1
+    assert len(reduced) == 2
+    assert reduced[0]["args"]["bytes"] >= 18 * 4
+    assert {found.track(span) for span in reduced} == {"communication"}
+    assert not spool_folder(path).exists()
+    assert "1 rank" in capsys.readouterr().err
+
+
+def test_the_file_is_chromes_format(tmp_path):
+    path = tmp_path / "out.json"
+    with dg.profiler.record(path):
+        train(3)
+        trace.event("odd", value=float("nan"), none=None, path=tmp_path)
+    whole = json.loads(path.read_text())
+    assert chrome.check(whole) == []
+    assert whole["otherData"]["clocks"][0]["error_s"] == 0.0
+    (odd,) = [event for event in whole["traceEvents"] if event["name"] == "odd"]
+    assert odd["args"] == {"path": str(tmp_path)}
+    named = [event for event in whole["traceEvents"] if event["name"] == "process_name"]
+    assert [event["pid"] for event in named] == [0]
+    assert named[0]["args"]["name"].startswith("rank 0 on ")
+    assert {"memory", "usage"} <= {event["name"] for event in whole["traceEvents"] if event["ph"] == "C"}
+
+
+def test_steps_are_those_that_the_program_ends(tmp_path):
+    path = tmp_path / "out.json.gz"
+    with dg.profiler.record(path, steps={1}) as found:
+        for number in range(3):
+            with trace.span("work", number=number):
+                time.sleep(1e-3)
+            dg.profiler.step(loss=number, bad=float("nan"))
+    assert found.step == 3
+    written = chrome.read(path)
+    assert [span["args"] for span in written.spans("work")] == [{"number": 1}]
+    assert [span["args"] for span in written.spans("step")] == [{"step": 1, "loss": 1.0}]
+    assert written.spans("step")[0]["dur"] >= 1000.0
+
+
+def test_threads_that_overlap_get_tracks_of_their_own(tmp_path):
+    path = tmp_path / "out.json.gz"
+    both = threading.Barrier(2)
+
+    def work():
+        both.wait()
+        with trace.span("data.next"):
+            both.wait()
+
+    with dg.profiler.record(path):
+        other = threading.Thread(target=work)
+        other.start()
+        work()
+        other.join()
+    found = chrome.read(path)
+    tracks = {found.tracks[span["pid"], span["tid"]] for span in found.spans("data.next")}
+    assert tracks == {"data", "data 2"}
+
+
+def test_memory_is_bounded_and_losses_are_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(recorder, "MAX_PENDING", 10)
+    monkeypatch.setattr(recorder, "FLUSH_S", 3600.0)
+    with dg.profiler.record(tmp_path / "out.json") as found:
+        for _ in range(25):
+            trace.event("one")
+    assert found.lost == 15
+    assert "dropped 15 spans" in capsys.readouterr().err
+    assert sum(event["name"] == "one" for event in chrome.read(tmp_path / "out.json").events) == 10
+
+
+def test_an_exception_passes_and_the_trace_is_there(tmp_path):
+    path = tmp_path / "out.json"
+    with pytest.raises(ZeroDivisionError), dg.profiler.record(path):
+        train(1 // 0)
+    assert chrome.read(path).ranks == [0]
+
+
+def test_nothing_is_recorded_after_the_body_nor_in_a_fork(tmp_path):
+    path = tmp_path / "out.json"
+    with dg.profiler.record(path):
+        child = os.fork()
+        if child == 0:
+            trace.event("of the child")
+            os._exit(3 if trace.listening() else 0)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        with pytest.raises(OptionError, match="being recorded already"), dg.profiler.record("other.json"):
+            pass
+    assert not trace.listening()
+
+
+def test_a_folder_that_cannot_be_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OptionError, match="every rank can write to"):
+        dg.profiler.record(tmp_path / "file" / "out.json").__enter__()
+    assert not trace.listening()
+
+
+def test_the_variable_records_a_program_from_its_start_but_not_what_it_starts(tmp_path):
+    child = "from distgrad import trace; trace.event('there')"
+    program = (
+        "import subprocess, sys\nfrom distgrad import trace\nwith trace.span('here'):\n"
+        f"    subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    )
+    variables = {**os.environ, "DISTGRAD_TRACE": str(tmp_path / "out.json.gz")}
+    subprocess.run([sys.executable, "-c", program], env=variables, check=True, timeout=60)
+    found = chrome.read(tmp_path / "out.json.gz")
+    assert len(found.spans("here")) == 1
+    assert found.ranks == [0]
+    assert os.listdir(tmp_path) == ["out.json.gz"]
+
+
+# -- the reader
+
+
+GOOD = {"ph": "X", "name": "a", "pid": 0, "tid": 1, "ts": 1.0, "dur": 2.0, "args": {}}
+PLANTED = [
+    ({"ph": "Q"}, "ph is 'Q'"),
+    ({"name": ""}, "no name"),
+    ({"pid": "0"}, "pid is '0'"),
+    ({"tid": True}, "tid is True"),
+    ({"ts": -1.0}, "ts is -1.0"),
+    ({"ts": None}, "ts is None"),
+    ({"dur": "2"}, "dur is '2'"),
+    ({"args": []}, "args are no object"),
+    ({"ph": "C", "args": {"a": "b"}}, "must be numbers"),
+    ({"ph": "M"}, "no name of metadata"),
+    ({"ph": "M", "name": "thread_name"}, "needs args.name"),
+    ({"ph": "i", "s": "x"}, "s is 'x'"),
+]
+
+
+@pytest.mark.parametrize(("change", "problem"), PLANTED)
+def test_a_planted_fault_is_found(change, problem):
+    assert chrome.check({"traceEvents": [GOOD]}) == []
+    (found,) = chrome.check({"traceEvents": [{**GOOD, **change}]})
+    assert problem in found
+
+
+def test_spans_that_overlap_in_part_are_found():
+    inside = {**GOOD, "ts": 1.5, "dur": 1.0}
+    assert chrome.check([GOOD, inside]) == []
+    (found,) = chrome.check([GOOD, {**GOOD, "name": "b", "ts": 2.0, "dur": 5.0}])
+    assert "b at 2.0 µs begins inside a and ends outside" in found
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[1]", b'{"traceEvents": 3}', b'[{"ts": NaN}]', gzip.compress(b"[]")[:-9]]
+)
+def test_a_file_that_is_no_trace_is_refused(tmp_path, content):
+    (tmp_path / "out.json").write_bytes(content)
+    with pytest.raises(DataError, match="Chrome's JSON format"):
+        chrome.read(tmp_path / "out.json")
