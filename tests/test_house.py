@@ -62,6 +62,7 @@ GUESTS = {
     "click": r"distgrad\.cli",
     "tqdm": r"distgrad\.cli",
     "safetensors": r"distgrad\.checkpoint\.files",
+    "xxhash": r"distgrad\.checkpoint\.digests",
 }
 LAZY = (
     "cupy",

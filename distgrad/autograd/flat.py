@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from distgrad.autograd.parts import Part
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import activated, device_of, find_backend
 from distgrad.errors import DeviceError, DTypeError
@@ -80,6 +81,12 @@ class Shares(Protocol):
 
     def zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Memory for an optimizer's state."""
+
+    def overwrite(self, parameter: Tensor, values: Any) -> None:
+        """Set a parameter, as every rank does: values for all of it, or the part that this rank holds."""
+
+    def part(self, parameter: Tensor) -> Part | None:
+        """What this rank holds of a parameter, where it is not all of it at all times."""
 
 
 class FlatBuffer:

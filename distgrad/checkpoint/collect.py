@@ -14,16 +14,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distgrad.autograd.parts import Part, local_views
 from distgrad.backend.rng import default_generator
 from distgrad.checkpoint.layout import share
-from distgrad.checkpoint.pieces import Slice
+from distgrad.checkpoint.pieces import Slice, Stored
 from distgrad.checkpoint.tree import encode
 from distgrad.errors import StateDictError
 
-__all__ = ["Collected", "collect", "give_back", "own_state", "random_state", "restore_random_state"]
+__all__ = [
+    "Collected",
+    "choose_parts",
+    "collect",
+    "give_back",
+    "own_state",
+    "random_state",
+    "restore_random_state",
+]
 
 _EXTRA = "_extra_state"
-_START, _SHAPE = ".start", ".shape"  # beside a part of an array that is spread over the ranks
 
 
 class Collected(NamedTuple):
@@ -45,31 +53,31 @@ class Collected(NamedTuple):
 
 
 def collect(objects: Mapping[str, Any], rank: int, num_ranks: int) -> Collected:
-    """The state of objects with ``state_dict()``, and of dicts, as one rank saves it.
+    """The state of objects with ``state_dict()``, and of dicts, as one rank saves it, where it lies.
 
-    Collective: where a ``state_dict()`` is; blocks: then.
+    Collective: no, unless a ``state_dict()`` of the user's is; blocks: no.
     """
     tree: dict[str, Any] = {}
     own: dict[str, Any] = {}
-    alike: dict[str, np.ndarray] = {}
-    mine: dict[str, np.ndarray] = {}
-    parts: dict[str, tuple[tuple[int, ...], int]] = {}
+    alike: dict[str, Any] = {}
+    mine: dict[str, Any] = {}
     equal: set[str] = set()
     for name, each in objects.items():
         state, left = _state_of(each)
-        spread = _take_parts(state, name, parts)
         before = set(alike)
-        tree[name] = encode(state, name, alike, keep_arrays=True)
-        if set(alike) == before and not spread:  # where a loader stands, say: each rank's too
+        tree[name] = encode(state, name, alike, keep_arrays=True, parts=True)
+        new = set(alike) - before
+        if not new:  # where a loader stands, say: each rank's too
             left = state | left
-        equal |= _equal_names(name, each, set(alike) - before)
-        if spread:
-            mine.update({place: alike.pop(place) for place in parts if place in alike})
+        mine.update({place: alike.pop(place) for place in new if isinstance(alike[place], Part)})
+        equal |= _equal_names(name, each, new & set(alike))
         if left:
             own[name] = encode(left, f"rank{rank}/{name}", mine, keep_arrays=True)
     own["$random"] = encode(random_state(), f"rank{rank}/$random", mine, keep_arrays=True)
-    entries = {name: (array.dtype, array.shape) for name, array in (alike | mine).items()}
-    entries |= {name: (mine[name].dtype, shape) for name, (shape, _) in parts.items()}
+    entries = {
+        name: (array.data.dtype if isinstance(array, Part) else array.dtype, tuple(array.shape))
+        for name, array in (alike | mine).items()
+    }
     divided = {name: array for name, array in alike.items() if name in equal}
     ranges = share([array.nbytes for array in divided.values()], rank, num_ranks)
     slices = []
@@ -78,13 +86,10 @@ def collect(objects: Mapping[str, Any], rank: int, num_ranks: int) -> Collected:
         slices.append(Slice(name, first, array.reshape(-1)[first:last]))
     if rank == 0:
         slices += [Slice(name, 0, array.reshape(-1)) for name, array in alike.items() if name not in equal]
-    slices = [part for part in slices if part.data.size]
-    slices += [
-        Slice(name, parts[name][1] if name in parts else 0, array.reshape(-1))
-        for name, array in mine.items()
-        if array.size
-    ]
-    return Collected(tree, own, entries, slices, divided)
+    for name, array in mine.items():
+        start, data = (array.start, array.data) if isinstance(array, Part) else (0, array.reshape(-1))
+        slices.append(Slice(name, start, data))
+    return Collected(tree, own, entries, [part for part in slices if part.data.size], divided)
 
 
 def _equal_names(name: str, each: Any, arrays: set[str]) -> set[str]:
@@ -103,7 +108,8 @@ def _state_of(each: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """An object's state, and beside it what a rank has alone: what a hook remembers in arrays."""
     if isinstance(each, dict):
         return dict(each), {}
-    state = dict(each.state_dict(sharded=True) if getattr(each, "is_sharded", False) else each.state_dict())
+    with local_views():
+        state = dict(each.state_dict())
     extra = [
         key for key in state if isinstance(key, str) and key.endswith(_EXTRA) and _has_arrays(state[key])
     ]
@@ -123,20 +129,25 @@ def _has_arrays(value: Any) -> bool:
     return hasattr(value, "dtype") and hasattr(value, "shape")
 
 
-def _take_parts(state: Any, place: str, parts: dict[str, tuple[tuple[int, ...], int]]) -> bool:
-    """Note which arrays in a state are parts of larger ones, and take what says so out of it."""
-    if not isinstance(state, dict):
-        return False
-    spread = False
-    for key in list(state):
-        if isinstance(key, str) and f"{key}{_START}" in state:
-            start, shape = state.pop(f"{key}{_START}"), state.pop(f"{key}{_SHAPE}")
-            parts[f"{place}.{key}"] = tuple(map(int, shape)), int(start)
-            spread = True
-        elif isinstance(state.get(key), dict):
-            state[key] = dict(state[key])
-            spread |= _take_parts(state[key], f"{place}.{key}", parts)
-    return spread
+def choose_parts(each: Any, state: dict[str, Any]) -> None:
+    """Of what is spread over the ranks, let only this rank's be read.
+
+    Args:
+        each: the object that is to take the state.
+        state: of :class:`~distgrad.checkpoint.pieces.Stored` arrays.
+    """
+    if hasattr(each, "local_parts"):
+        try:
+            parts = list(each.local_parts(state))
+        except (KeyError, TypeError, AttributeError, StateDictError):
+            return  # it does not fit, which loading says
+        for stored, start, stop in parts:
+            stored.range = start, stop
+    elif not isinstance(each, dict):
+        for key, part in _state_of(each)[0].items():
+            stored = state.get(key)
+            if isinstance(part, Part) and isinstance(stored, Stored) and stored.shape == part.shape:
+                stored.range = part.start, part.start + part.data.size
 
 
 def give_back(name: str, each: Any, state: dict[str, Any], strict: bool) -> None:

@@ -2,10 +2,9 @@
 
 A checkpoint is a folder ``step-N``: of each rank a safetensors file with the elements that it wrote, and
 ``manifest.json``. Of every array the manifest names the pieces that it was cut into: a file, a name in it,
-and the range of the flattened array, with the digest of its bytes. What a rank has alone (its random
-generators, what a compressor left out) stands under that rank's number. While it is written
-the folder has another name; it is renamed once all is on the disk, so that a checkpoint exists whole or not
-at all.
+and the range of the flattened array, with the digests of its bytes, one a block. What a rank has alone (its
+random generators, what a compressor left out) stands under that rank's number. While it is written the folder
+has another name; it is renamed once all is on the disk, so that a checkpoint exists whole or not at all.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distgrad.autograd.casting import bfloat16
+from distgrad.checkpoint.digests import BLOCK_BYTES
 from distgrad.errors import DataError
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
     "share",
 ]
 
-FORMAT = 1  #: Of the folder; a reader takes this one and older ones.
+FORMAT = 2  #: Of the folder; a reader takes this one and older ones.
 MANIFEST = "manifest.json"
 _MAX_MANIFEST_BYTES = 256 << 20
 _FOLDER = re.compile(r"step-(\d{8,})")
@@ -111,14 +111,14 @@ class Piece(NamedTuple):
         key: the piece's name in it.
         start: its first element in the whole array.
         stop: one past its last.
-        digest: SHA-256 of its bytes, hexadecimal.
+        digests: of its bytes, one for each block of them, hexadecimal.
     """
 
     file: str
     key: str
     start: int
     stop: int
-    digest: str
+    digests: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +157,7 @@ class Manifest:
         ranks: the tree of what each rank has alone.
         arrays: by name.
         notes: when, by which version and command it was written, and the metric if there was one.
+        block_bytes: of a piece that have a digest; None: all of it, as format 1 has it.
     """
 
     step: int
@@ -165,6 +166,7 @@ class Manifest:
     ranks: tuple[dict[str, Any], ...]
     arrays: dict[str, Entry]
     notes: dict[str, Any]
+    block_bytes: int | None = BLOCK_BYTES
 
     @property
     def nbytes(self) -> int:
@@ -255,14 +257,23 @@ def _checked(found: Any) -> Manifest:
         raise ValueError(f"expected an object, got {type(found).__name__}")
     if _whole(found["format"], "format", 1) > FORMAT:
         raise ValueError(f"its format is {found['format']}, newer than {FORMAT}: update distgrad")
-    arrays = {str(name): _checked_entry(name, each) for name, each in _dict(found, "arrays").items()}
+    block_bytes = _whole(found["block_bytes"], "block_bytes", 1) if found["format"] > 1 else None
+    if block_bytes is not None and not 1 << 10 <= block_bytes <= 1 << 28:
+        raise ValueError(f"block_bytes is {block_bytes}, not from 1 KiB to 256 MiB")
+    arrays = {
+        str(name): _checked_entry(name, each, block_bytes) for name, each in _dict(found, "arrays").items()
+    }
+    used = [piece[:2] for entry in arrays.values() for piece in entry.pieces]
+    if len(set(used)) < len(used):  # a small file would fill the memory
+        raise ValueError("two pieces lie in one place")
     ranks = found["ranks"]
     world_size = _whole(found["world_size"], "world_size", 1)
     if not isinstance(ranks, list) or len(ranks) != world_size:
         raise ValueError(f"ranks must be a list of {world_size}")
     trees = tuple(_dict({"ranks": each}, "ranks") for each in ranks)
     step = _whole(found["step"], "step")
-    return Manifest(step, world_size, _dict(found, "tree"), trees, arrays, _dict(found, "notes"))
+    tree, notes = _dict(found, "tree"), _dict(found, "notes")
+    return Manifest(step, world_size, tree, trees, arrays, notes, block_bytes)
 
 
 def _dict(found: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -272,13 +283,18 @@ def _dict(found: Mapping[str, Any], name: str) -> dict[str, Any]:
     return value
 
 
-def _checked_entry(name: str, found: Any) -> Entry:
+def _checked_entry(name: str, found: Any, block_bytes: int | None) -> Entry:
     shape = tuple(_whole(n, f"a length of {name}") for n in found["shape"])
     if found["dtype"] not in _DTYPES:
         raise ValueError(f"{name} has the unknown dtype {found['dtype']!r}")
-    pieces = tuple(_checked_piece(name, each) for each in found["pieces"])
+    dtype = parse_dtype(found["dtype"])
+    pieces = tuple(_checked_piece(name, each, block_bytes) for each in found["pieces"])
     check_pieces(name, math.prod(shape), pieces)
-    return Entry(parse_dtype(found["dtype"]), shape, pieces)
+    for piece in pieces:
+        num_bytes = (piece.stop - piece.start) * dtype.itemsize
+        if len(piece.digests) != -(-num_bytes // (block_bytes or max(num_bytes, 1))):
+            raise ValueError(f"a piece of {name} has {len(piece.digests)} digests for {num_bytes} bytes")
+    return Entry(dtype, shape, pieces)
 
 
 def check_pieces(name: str, size: int, pieces: Sequence[Piece]) -> None:
@@ -292,10 +308,16 @@ def check_pieces(name: str, size: int, pieces: Sequence[Piece]) -> None:
         raise ValueError(f"the pieces of {name} do not make up its {size} elements")
 
 
-def _checked_piece(name: str, found: Any) -> Piece:
-    file, key, start, stop, digest = found
+def _checked_piece(name: str, found: Any, block_bytes: int | None) -> Piece:
+    file, key, start, stop, digests = found
+    digests = [digests] if block_bytes is None else digests
     if not isinstance(file, str) or not _FILE.fullmatch(file):  # nothing outside the folder
         raise ValueError(f"a piece of {name} lies in {file!r}, which is no rank's file")
-    if not isinstance(key, str) or not isinstance(digest, str):
-        raise ValueError(f"a piece of {name} is described by {found!r}")
-    return Piece(file, key, _whole(start, f"a start in {name}"), _whole(stop, f"a stop in {name}"), digest)
+    if not (isinstance(key, str) and isinstance(digests, list) and all(map(_is_digest, digests))):
+        raise ValueError(f"a piece of {name} is described by {str(found)[:200]}")
+    start, stop = _whole(start, f"a start in {name}"), _whole(stop, f"a stop in {name}")
+    return Piece(file, key, start, stop, tuple(digests))
+
+
+def _is_digest(found: Any) -> bool:
+    return isinstance(found, str) and len(found) in (32, 64)

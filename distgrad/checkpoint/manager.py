@@ -18,14 +18,15 @@ from typing import Any, Literal
 import numpy as np
 
 from distgrad import env
-from distgrad.checkpoint.collect import Collected, collect, give_back, own_state, restore_random_state
+from distgrad.checkpoint.collect import Collected, collect
 from distgrad.checkpoint.ending import Ending
 from distgrad.checkpoint.layout import find_checkpoints, folder_name, part_name, read_manifest
 from distgrad.checkpoint.pieces import Reader
+from distgrad.checkpoint.restoring import restore
 from distgrad.checkpoint.writer import Job, Writer, staged, tidy
 from distgrad.comm.base import Communicator
 from distgrad.comm.registry import get_world, is_initialized
-from distgrad.errors import DataError, OptionError, StateDictError
+from distgrad.errors import DataError, OptionError
 from distgrad.launch.exit_codes import PREEMPTED
 from distgrad.trace import span
 from distgrad.tracebacks import warn_once
@@ -249,32 +250,18 @@ class CheckpointManager:
         Args:
             path: the checkpoint's folder.
             strict: whether modules' names must be exactly the saved ones, and everything added be in it.
-            only: names of what is taken over, and nothing else then, random generators neither.
+            only: names of what is taken over, and nothing else then, random generators neither. A dotted name
+                is a part of a module: ``model.encoder``, of a pretrained one say.
 
         Raises:
             DataError: no checkpoint, or a damaged one.
             StateDictError: it does not fit what was added.
         """
         reader = Reader(Path(path), read_manifest(Path(path)))
-        manifest = reader.manifest
-        wanted = list(self._objects if only is None else only)
-        missing = [name for name in wanted if name not in self._objects or name not in manifest.tree]
-        if missing and (strict or only is not None):
-            raise StateDictError(
-                f"checkpoint: {path} holds {sorted(manifest.tree)}, and added were {sorted(self._objects)}: "
-                f"{missing[0]!r} is not in both; restore with only=[…] what is"
-            )
-        own = manifest.ranks[self._rank] if self._rank < manifest.world_size else {}
-        with span("checkpoint.load", bytes=manifest.nbytes, path=str(path)):
-            for name in wanted:
-                if name in manifest.tree:
-                    state = reader.decoded(manifest.tree[name])
-                    state |= reader.decoded(own[name]) if name in own else own_state(self._objects[name])
-                    give_back(name, self._objects[name], state, strict)
-            if only is None and "$random" in own:
-                restore_random_state(reader.decoded(own["$random"]))
-        self.finished = manifest.step
-        return manifest.step
+        with span("checkpoint.load", bytes=reader.manifest.nbytes, path=str(path)):
+            restore(reader, self._objects, self._rank, strict, None if only is None else list(only))
+        self.finished = reader.manifest.step
+        return reader.manifest.step
 
     # -- inside
 

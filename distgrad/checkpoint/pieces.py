@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import hashlib
+import bisect
+import contextlib
+import itertools
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from distgrad.autograd.parts import Part
+from distgrad.backend.threads import run_parts
+from distgrad.checkpoint.digests import BLOCK_BYTES, agrees, digest_of
 from distgrad.checkpoint.layout import Entry, Manifest, Piece, dtype_name, parse_dtype
 from distgrad.checkpoint.tree import array_names, decode
 from distgrad.errors import DataError
 
-__all__ = ["Reader", "Slice", "digest_of", "write_file"]
+__all__ = ["Reader", "Slice", "Stored", "copy_all", "write_file"]
 
-_CHUNK_BYTES = 16 << 20
+_PART_BYTES = 1 << 20  # that are worth a thread of their own
 
 
 class Slice(NamedTuple):
@@ -36,16 +40,8 @@ class Slice(NamedTuple):
     data: np.ndarray
 
 
-def digest_of(data: np.ndarray) -> str:
-    """SHA-256 of an array's bytes, hexadecimal."""
-    return hashlib.sha256(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data).hexdigest()
-
-
 def write_file(path: Path, slices: Sequence[Slice]) -> dict[str, list[Piece]]:
-    """Write slices to a new file, to the disk; returns the pieces by the arrays' names.
-
-    Digests are computed by another thread while the bytes are written.
-    """
+    """Write slices to a new file, to the disk; returns the pieces by the arrays' names."""
     header: dict[str, Any] = {}
     keys, place = [], 0
     for part in slices:
@@ -59,25 +55,98 @@ def write_file(path: Path, slices: Sequence[Slice]) -> dict[str, list[Piece]]:
         place += part.data.nbytes
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with concurrent.futures.ThreadPoolExecutor(1, "distgrad-digest") as pool:
-        digests = pool.map(digest_of, [part.data for part in slices])
-        with open(path, "xb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for part in slices:
-                data = part.data.view(np.uint8).data
-                for start in range(0, len(data), _CHUNK_BYTES):
-                    file.write(data[start : start + _CHUNK_BYTES])
-            file.flush()
-            os.fsync(file.fileno())
-        found: dict[str, list[Piece]] = {}
-        for part, key, digest in zip(slices, keys, digests, strict=True):
-            piece = Piece(path.name, key, part.start, part.start + part.data.size, digest)
+    found: dict[str, list[Piece]] = {}
+    with open(path, "xb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for part, key in zip(slices, keys, strict=True):
+            data = part.data.view(np.uint8).data
+            digests = []
+            for start in range(0, len(data), BLOCK_BYTES):
+                block = data[start : start + BLOCK_BYTES]
+                digests.append(digest_of(block))
+                file.write(block)
+            piece = Piece(path.name, key, part.start, part.start + part.data.size, tuple(digests))
             found.setdefault(part.name, []).append(piece)
+        file.flush()
+        os.fsync(file.fileno())
     return found
 
 
+def _run_bytes(run: Callable[[int], None], sizes: Sequence[int]) -> None:
+    """Call ``run(number)`` for all of several things, by several threads that have as many bytes each."""
+    ends = list(itertools.accumulate(sizes))
+
+    def run_some(start: int, stop: int) -> None:
+        for number in range(bisect.bisect_right(ends, start), bisect.bisect_right(ends, stop)):
+            run(number)
+
+    run_parts(run_some, ends[-1] if ends else 0, _PART_BYTES)
+
+
+def copy_all(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Copy each second array, flat, into the first, by several threads."""
+    blocks = [
+        (target[start : start + step], source[start : start + step])
+        for target, source in pairs
+        for step in (max(1, BLOCK_BYTES // target.itemsize),)
+        for start in range(0, target.size, step)
+    ]
+    _run_bytes(lambda number: np.copyto(*blocks[number]), [target.nbytes for target, _ in blocks])
+
+
+class Stored:
+    """An array in a checkpoint, before it is read.
+
+    Attributes:
+        name: in the manifest.
+        shape: of all of it.
+        range: the elements to read, of the flattened array: the first, and one past the last; None: all.
+    """
+
+    def __init__(self, name: str, entry: Entry) -> None:
+        self.name, self.entry, self.shape = name, entry, entry.shape
+        self.range: tuple[int, int] | None = None
+        self.data = np.empty(0, entry.dtype)
+
+    def make(self) -> np.ndarray:
+        """Memory for the elements to read, flat."""
+        start, stop = self.range or (0, self.entry.size)
+        self.data = np.empty(stop - start, self.entry.dtype)
+        return self.data
+
+    def value(self) -> np.ndarray | Part:
+        """What was read."""
+        return (
+            self.data.reshape(self.shape)
+            if self.range is None
+            else Part(self.shape, self.range[0], self.data)
+        )
+
+
+class _Block(NamedTuple):
+    """Bytes of a file that have a digest.
+
+    Attributes:
+        name: of the array.
+        file: the file's name.
+        place: where they begin in it.
+        size: how many they are.
+        digest: what theirs is to be.
+        skip: bytes before those that are wanted.
+        out: where these go.
+    """
+
+    name: str
+    file: str
+    place: int
+    size: int
+    digest: str
+    skip: int
+    out: np.ndarray
+
+
 class Reader:
-    """Takes arrays, or ranges of them, straight from a checkpoint's files.
+    """Takes arrays, or ranges of them, straight from a checkpoint's files, and compares their digests.
 
     Args:
         folder: of the checkpoint.
@@ -87,104 +156,189 @@ class Reader:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._files: dict[str, tuple[dict[str, Any], int]] = {}
+        self._headers: dict[str, tuple[dict[str, Any], int, int]] = {}
 
-    def array(self, name: str, verify: bool = True) -> np.ndarray:
-        """A whole array; its digests are compared by threads of their own.
+    def array(self, name: str) -> np.ndarray:
+        """A whole array.
 
         Raises:
             DataError: a file that is missing or damaged, with its name.
         """
         entry = self.manifest.arrays[name]
-        return self.range(name, 0, entry.size, verify).reshape(entry.shape)
+        return self.range(name, 0, entry.size).reshape(entry.shape)
 
-    def range(self, name: str, start: int, stop: int, verify: bool = False) -> np.ndarray:
-        """The elements ``start`` to ``stop`` of a flattened array, and no others.
+    def range(self, name: str, start: int, stop: int) -> np.ndarray:
+        """The elements ``start`` to ``stop`` of a flattened array, and at most a block more at either end."""
+        stored = Stored(name, self.manifest.arrays[name])
+        stored.range = start, stop
+        self.read([stored])
+        return stored.data
 
-        Digests are of whole pieces, and compared where the range holds the piece.
-        """
-        entry = self.manifest.arrays[name]
-        out = np.empty(stop - start, entry.dtype)
-        for piece in entry.pieces:
-            first, last = max(start, piece.start), min(stop, piece.stop)
-            if first < last:
-                part = out[first - start : last - start]
-                self._read(entry, piece, first - piece.start, part)
-                if verify and part.size == piece.stop - piece.start and digest_of(part) != piece.digest:
-                    raise DataError(
-                        f"checkpoint: {self.folder / piece.file}: the bytes of {name} differ from their "
-                        "digest; the file was changed after it was written, take another checkpoint"
-                    )
-        return out
-
-    def decoded(self, tree: Any) -> Any:
-        """The state that a tree stands for; its arrays are read and compared by several threads.
+    def stored(self, trees: Iterable[Any]) -> dict[str, Stored]:
+        """The arrays of several trees by name, before they are read.
 
         Raises:
-            DataError: as :meth:`array`, or a tree that names an array which is not there.
+            DataError: a tree that is damaged, or names an array which is not there.
         """
         try:
-            names = list(dict.fromkeys(array_names(tree)))
+            names = list(dict.fromkeys(itertools.chain.from_iterable(map(array_names, trees))))
         except (ValueError, TypeError, IndexError, KeyError, RecursionError) as error:
-            raise DataError(f"checkpoint: {self.folder}: the manifest's tree is damaged: {error!r}") from None
+            raise self._damaged_tree(error) from None
         lacking = [name for name in names if name not in self.manifest.arrays]
         if lacking:
             raise DataError(f"checkpoint: {self.folder}: the manifest describes no array {lacking[0]!r}")
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "distgrad-read") as pool:
-            arrays = dict(zip(names, pool.map(self.array, names), strict=True))
-        try:
-            return decode(tree, arrays.__getitem__)
-        except (ValueError, TypeError, IndexError, KeyError) as error:
-            raise DataError(f"checkpoint: {self.folder}: the manifest's tree is damaged: {error!r}") from None
+        return {name: Stored(name, self.manifest.arrays[name]) for name in names}
 
-    def verify(self) -> Iterable[str]:
+    def read(self, stored: Iterable[Stored]) -> None:
+        """Read arrays into memory of their own, by several threads.
+
+        Raises:
+            DataError: a file that is missing or damaged, with its name.
+        """
+        blocks = [block for each in stored for block in self._blocks(each)]
+        with contextlib.ExitStack() as stack:
+            files = {name: stack.enter_context(open(self.folder / name, "rb")) for name in self._headers}
+            descriptors = {name: file.fileno() for name, file in files.items()}
+            _run_bytes(
+                lambda number: self._take(descriptors, blocks[number]), [block.size for block in blocks]
+            )
+
+    def decoded(self, tree: Any, arrays: Mapping[str, Stored] | None = None) -> Any:
+        """The state that a tree stands for.
+
+        Args:
+            tree: of the manifest.
+            arrays: what was read; None reads all that the tree names.
+
+        Raises:
+            DataError: as :meth:`stored` and :meth:`read`.
+        """
+        if arrays is None:
+            arrays = self.stored([tree])
+            self.read(arrays.values())
+        return self._decoded(tree, lambda name: arrays[name].value())
+
+    def planned(self, tree: Any, arrays: Mapping[str, Stored]) -> Any:
+        """The state that a tree stands for, with what is yet to be read in the place of its arrays.
+
+        Raises:
+            DataError: as :meth:`stored`.
+        """
+        return self._decoded(tree, arrays.__getitem__)
+
+    def _decoded(self, tree: Any, array: Callable[[str], Any]) -> Any:
+        try:
+            return decode(tree, array)
+        except (ValueError, TypeError, IndexError, KeyError, RecursionError) as error:
+            raise self._damaged_tree(error) from None
+
+    def _damaged_tree(self, error: Exception) -> DataError:
+        return DataError(f"checkpoint: {self.folder}: the manifest's tree is damaged: {error!r}")
+
+    def verify(self) -> Iterator[str]:
         """The names of all arrays, each once its digests agree.
 
         Raises:
             DataError: as :meth:`array`.
         """
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            for name, _ in zip(self.manifest.arrays, pool.map(self._size, self.manifest.arrays), strict=True):
-                yield name
+        for name, entry in self.manifest.arrays.items():
+            self.read([Stored(name, entry)])
+            yield name
 
-    def _size(self, name: str) -> int:
-        return self.array(name).size
+    def _blocks(self, stored: Stored) -> Iterator[_Block]:
+        """The blocks that hold an array's wanted elements; memory for these is made."""
+        entry = stored.entry
+        found = [self._place(stored.name, entry, piece) for piece in entry.pieces]
+        start, _ = stored.range or (0, entry.size)
+        out = stored.make().view(np.uint8)
+        itemsize = entry.dtype.itemsize
+        for piece, base in zip(entry.pieces, found, strict=True):
+            num_bytes = (piece.stop - piece.start) * itemsize
+            step = self.manifest.block_bytes or max(num_bytes, 1)
+            before = (
+                piece.start - start
+            ) * itemsize  # where the piece begins in what is wanted, maybe below 0
+            first, last = max(0, -before), min(num_bytes, out.size - before)
+            for number in range(first // step, -(-last // step) if first < last else 0):
+                begin, end = number * step, min((number + 1) * step, num_bytes)
+                wanted = out[max(begin, first) + before : min(end, last) + before]
+                skip, digest = max(begin, first) - begin, piece.digests[number]
+                yield _Block(stored.name, piece.file, base + begin, end - begin, digest, skip, wanted)
 
-    def _read(self, entry: Entry, piece: Piece, skip: int, out: np.ndarray) -> None:
+    def _take(self, descriptors: Mapping[str, int], block: _Block) -> None:
+        """Read one block, compare its digest, and hand out what is wanted of it."""
+        data = block.out if block.out.size == block.size else np.empty(block.size, np.uint8)
+        path, count = self.folder / block.file, 0
+        while count < block.size:
+            try:
+                got = os.preadv(descriptors[block.file], [data[count:].data], block.place + count)
+            except OSError as error:
+                raise DataError(f"checkpoint: cannot read {path}: {error.strerror}") from None
+            if not got:
+                raise DataError(
+                    f"checkpoint: {path} is truncated: {block.name} lacks {block.size - count} bytes"
+                )
+            count += got
+        if not agrees(data.data, block.digest):
+            raise DataError(
+                f"checkpoint: {path}: the bytes of {block.name} differ from their digest; the file was "
+                "changed after it was written, take another checkpoint"
+            )
+        if data is not block.out:
+            block.out[...] = data[block.skip : block.skip + block.out.size]
+
+    def _place(self, name: str, entry: Entry, piece: Piece) -> int:
+        """Where a piece begins in its file."""
         path = self.folder / piece.file
-        header, base = self._header(piece.file)
+        header, base, size_of_file = self._header(piece.file)
         try:
             found = header[piece.key]
             start, stop = found["data_offsets"]
             length = math.prod(found["shape"])
             dtype = parse_dtype(found["dtype"])
+            size = piece.stop - piece.start
+            if dtype != entry.dtype or length != size or stop - start != size * dtype.itemsize or start < 0:
+                raise DataError(f"checkpoint: {path}: {piece.key!r} is not what the manifest says")
+            if base + stop > size_of_file:  # before memory is made for it
+                raise DataError(f"checkpoint: {path} is truncated: {name} ends after the file")
         except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, DataError):
+                raise
             raise DataError(f"checkpoint: {path} does not describe {piece.key!r}: {error!r}") from None
-        size = piece.stop - piece.start
-        if dtype != entry.dtype or length != size or stop - start != size * dtype.itemsize or start < 0:
-            raise DataError(f"checkpoint: {path}: {piece.key!r} is not what the manifest says")
-        with open(path, "rb") as file:
-            file.seek(base + start + skip * dtype.itemsize)
-            count = file.readinto(out.view(np.uint8).data)
-        if count != out.nbytes:
-            raise DataError(
-                f"checkpoint: {path} is truncated: {piece.key!r} has {count} of {out.nbytes} bytes"
-            )
+        return int(base + start)
 
-    def _header(self, name: str) -> tuple[dict[str, Any], int]:
-        if name not in self._files:
+    def _header(self, name: str) -> tuple[dict[str, Any], int, int]:
+        """What a file's header says, where the bytes begin, and how long it is."""
+        if name not in self._headers:
             path = self.folder / name
             try:
+                size = path.stat().st_size
                 with open(path, "rb") as file:
                     length = int.from_bytes(file.read(8), "little")
-                    if length > path.stat().st_size:
+                    if length > size:
                         raise ValueError("its header is longer than the file")
                     header = json.loads(file.read(length))
-                    if not isinstance(header, dict):
-                        raise ValueError("its header is no object")
+                    _check_header(header)
             except OSError as error:
                 raise DataError(f"checkpoint: cannot read {path}: {error.strerror}") from None
             except (ValueError, RecursionError) as error:
                 raise DataError(f"checkpoint: {path} is truncated or no safetensors file: {error}") from None
-            self._files[name] = header, 8 + length
-        return self._files[name]
+            self._headers[name] = header, 8 + length, size
+        return self._headers[name]
+
+
+def _check_header(header: Any) -> None:
+    """Refuse what describes no arrays that lie side by side.
+
+    Raises:
+        ValueError: it does not.
+    """
+    try:
+        ranges = sorted(
+            tuple(map(int, each["data_offsets"])) for key, each in header.items() if key != "__metadata__"
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"its header does not describe arrays: {error!r}") from None
+    edges = [0, *(edge for each in ranges for edge in each)]
+    if any(len(each) != 2 for each in ranges) or edges != sorted(edges):
+        raise ValueError("arrays in it overlap")

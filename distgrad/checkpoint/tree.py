@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.autograd.parts import Part
 from distgrad.autograd.porting import Shape
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import ARRAY_MODULES
@@ -26,10 +27,13 @@ _NOT_A_NAME = "__metadata__"  # of an array, as the format uses it
 _DTYPES = "?bhilqBHILQefdE"
 
 
-def encode(value: Any, place: str, arrays: dict[str, np.ndarray], keep_arrays: bool = False) -> Any:
+def encode(
+    value: Any, place: str, arrays: dict[str, Any], keep_arrays: bool = False, parts: bool = False
+) -> Any:
     """The tree of a state as JSON has it; arrays go to ``arrays`` under their place.
 
-    NumPy's arrays come back as tensors, unless ``keep_arrays``.
+    NumPy's arrays come back as tensors, unless ``keep_arrays``. With ``parts`` the state may hold parts of
+    arrays, which go to ``arrays`` as such.
 
     Raises:
         DTypeError: something that neither the tree nor the format holds, with its place in the state.
@@ -38,6 +42,10 @@ def encode(value: Any, place: str, arrays: dict[str, np.ndarray], keep_arrays: b
         return {_SCALAR: _keep(np.asarray(value), place, arrays)}
     if keep_arrays and type(value) in (np.ndarray, np.memmap):
         return {_NDARRAY: _keep(value, place, arrays)}
+    if parts and isinstance(value, Part):
+        name = _keep(value.data, place, arrays)
+        arrays[name] = Part(value.shape, value.start, arrays[name])
+        return {_ARRAY: name}
     if isinstance(value, Tensor) or value.__class__ in ARRAY_MODULES or type(value) is np.memmap:
         return {_ARRAY: _keep(value._data if isinstance(value, Tensor) else value, place, arrays)}
     if type(value) in _PLAIN:
@@ -45,14 +53,17 @@ def encode(value: Any, place: str, arrays: dict[str, np.ndarray], keep_arrays: b
     join = f"{place}." if place else ""
     if type(value) in _DICTS.values():
         items = [
-            [_plain_key(k, place), encode(v, f"{join}{k}", arrays, keep_arrays)] for k, v in value.items()
+            [_plain_key(k, place), encode(v, f"{join}{k}", arrays, keep_arrays, parts)]
+            for k, v in value.items()
         ]
         return {type(value).__name__: items}
     if type(value) is Shape:
         value = tuple(value)
     if type(value) in (list, tuple):
         return {
-            type(value).__name__: [encode(v, f"{join}{i}", arrays, keep_arrays) for i, v in enumerate(value)]
+            type(value).__name__: [
+                encode(v, f"{join}{i}", arrays, keep_arrays, parts) for i, v in enumerate(value)
+            ]
         }
     raise DTypeError(
         f"save: {place or 'the state'} is a {type(value).__name__}; expected tensors, arrays, numbers and "
@@ -69,7 +80,7 @@ def _remedy(value: Any) -> str:
     return ""
 
 
-def _keep(value: Any, place: str, arrays: dict[str, np.ndarray]) -> str:
+def _keep(value: Any, place: str, arrays: dict[str, Any]) -> str:
     """Put an array where it is written from; returns its name."""
     array = np.asarray(to_device(value, CPU))
     if array.dtype.char not in _DTYPES:
@@ -101,17 +112,19 @@ def array_names(tree: Any) -> Iterator[str]:
                 yield from array_names(each[1] if kind in _DICTS else each)
 
 
-def decode(tree: Any, array: Callable[[str], np.ndarray]) -> Any:
-    """The reverse of :func:`encode`; ``array`` gives the arrays by name."""
+def decode(tree: Any, array: Callable[[str], Any]) -> Any:
+    """The reverse of :func:`encode`; ``array`` gives the arrays by name, or what stands for them."""
     if not isinstance(tree, dict):
         return tree
     ((kind, content),) = tree.items()
     if kind == _ARRAY:
-        return Tensor(array(content))
+        found = array(content)
+        return Tensor(found) if isinstance(found, np.ndarray) else found
     if kind == _NDARRAY:
         return array(content)
     if kind == _SCALAR:
-        return array(content)[()]
+        found = array(content)
+        return found[()] if isinstance(found, np.ndarray) else found
     if kind in _DICTS:
         return _DICTS[kind]({key: decode(value, array) for key, value in content})
     values = [decode(value, array) for value in content]

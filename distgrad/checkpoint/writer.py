@@ -33,7 +33,7 @@ from distgrad.checkpoint.layout import (
     rank_file,
     replaced_name,
 )
-from distgrad.checkpoint.pieces import Slice, write_file
+from distgrad.checkpoint.pieces import Slice, copy_all, write_file
 from distgrad.errors import DataError
 from distgrad.trace import span
 
@@ -75,10 +75,9 @@ def staged(slices: Sequence[Slice], buffer: np.ndarray) -> tuple[list[Slice], np
         buffer = np.empty(total, np.uint8)
     found, place = [], 0
     for part in slices:
-        copy = buffer[place : place + part.data.nbytes].view(part.data.dtype)
-        np.copyto(copy, part.data)
-        found.append(part._replace(data=copy))
+        found.append(part._replace(data=buffer[place : place + part.data.nbytes].view(part.data.dtype)))
         place += -(-part.data.nbytes // 64) * 64
+    copy_all([(copy.data, part.data) for copy, part in zip(found, slices, strict=True)])
     return found, buffer
 
 

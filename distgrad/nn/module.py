@@ -10,6 +10,7 @@ import numpy as np
 
 from distgrad.autograd.casting import bfloat16
 from distgrad.autograd.ops.move import destination
+from distgrad.autograd.parts import part_at_hand
 from distgrad.autograd.tensor import FLOATING, RemovableHandle, Tensor
 from distgrad.backend.device import Device, resolve
 from distgrad.backend.kernels.table import expect
@@ -440,7 +441,9 @@ class Module:
         """
         out = {} if destination is None else destination
         for key, value in self._state(prefix):
-            out[key] = value if keep_vars or not isinstance(value, Tensor) else value.detach()
+            if isinstance(value, Tensor) and not keep_vars:
+                value = part_at_hand(value) or value.detach()
+            out[key] = value
         return out
 
     def _state(self, prefix: str) -> Iterator[tuple[str, Any]]:

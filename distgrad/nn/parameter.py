@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 from distgrad.autograd.creation import zeros
+from distgrad.autograd.parts import Part
 from distgrad.autograd.porting import Shape
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import ARRAY_MODULES
@@ -155,11 +156,15 @@ def write(tensor: Tensor, values: Any, where: str) -> Tensor:
 
     Args:
         tensor: what is written.
-        values: an array on any device, or a number, that broadcasts to its shape.
+        values: an array on any device, or a number, that broadcasts to its shape; or the part that this rank
+            owns.
         where: the caller, for messages about values changed in place.
     """
-    if values.__class__ in ARRAY_MODULES:
-        values = to_device(values, tensor.device)
-    tensor._overwrite(values)
+    if isinstance(values, Part):
+        tensor.leaf_state().flat[0].shares.overwrite(tensor, values)
+    else:
+        if values.__class__ in ARRAY_MODULES:
+            values = to_device(values, tensor.device)
+        tensor._overwrite(values)
     tensor.changed(where)
     return tensor

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distgrad.autograd.modes import enable_grad, no_grad
+from distgrad.autograd.parts import are_local
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import ARRAY_MODULES, get_array_module
 from distgrad.backend.device import Device, to_device, widened
@@ -269,7 +270,7 @@ class LBFGS(Optimizer):
             name: list(value)
             if isinstance(value, list)
             else value.copy()
-            if name in ("d", "prev_flat_grad")
+            if name in ("d", "prev_flat_grad") and not are_local()
             else value
             for name, value in self._memory.items()
         }

@@ -416,6 +416,23 @@ class Optimizer:
             for name in self._shapes_of(parameter) if _num_steps(entry) else ():
                 self._states.write(parameter, name, entry[name])
 
+    def local_parts(self, state_dict: dict[str, Any]) -> Iterator[tuple[Any, int, int]]:
+        """The arrays of a state dict of which this rank is to have a range alone, where ranks own parts.
+
+        :meth:`load_state_dict` takes a :class:`~distgrad.autograd.parts.Part` with that range in their place.
+
+        Returns:
+            Each of these arrays, the first element of the range, and one past its last.
+        """
+        matched = _matched(self.param_groups, state_dict["param_groups"])
+        for group, (options, numbers) in zip(self.param_groups, matched, strict=True):
+            for parameter, number in zip(group["params"], numbers, strict=True):
+                entry = state_dict["state"].get(number, {})
+                for name in self.state_shapes({**group, **options}, parameter.shape):
+                    part = self._states.part(parameter, tuple(entry[name].shape)) if name in entry else None
+                    if part is not None:
+                        yield entry[name], *part
+
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
         for number, group in enumerate(self.param_groups):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.flat import FlatBuffer
+from distgrad.autograd.parts import Part, are_local
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import ARRAY_MODULES
 from distgrad.backend.device import activated, follow, to_device
@@ -161,11 +162,47 @@ class States:
     def collect(self, parameter: Tensor, root: int | None = None) -> dict[str, Any]:
         """All of a parameter's state, copied; nothing on other ranks than the root, where one is given.
 
-        Collective: yes, where several ranks own it.
+        Inside ``local_views`` what this rank has of it, where it lies.
+
+        Collective: yes, where several ranks own it, and wholes are asked for.
         """
+        if are_local():
+            return self._local(parameter)
         self.home(parameter)
         found = {name: self._read(parameter, name, root) for name in self._shapes(parameter)}
         return {name: array for name, array in found.items() if array is not None}
+
+    def _local(self, parameter: Tensor) -> dict[str, Any]:
+        """What this rank has of a parameter's state, where it lies."""
+        buffer, _, _ = self.home(parameter)
+        found: dict[str, Any] = {}
+        for name, shape in self._shapes(parameter).items():
+            own = self._own(parameter, name)
+            follow(own)
+            found[name] = (
+                own.reshape(shape) if buffer.shares is None else Part(shape, self._first(parameter), own)
+            )
+        return found
+
+    def _first(self, parameter: Tensor) -> int:
+        """The first element of what this rank has of a parameter's state."""
+        buffer, start, stop = self._homes[parameter]
+        return (
+            next((first - start for first, _, _ in buffer.owned(start, stop)), 0) if self._elementwise else 0
+        )
+
+    def part(self, parameter: Tensor, shape: tuple[int, ...]) -> tuple[int, int] | None:
+        """Which elements of a state of this shape the rank is to have: the first, and one past the last.
+
+        None where it has all of every state.
+        """
+        buffer, start, stop = home = self.home(parameter)
+        if buffer.shares is None:
+            return None
+        first = self._first(parameter)
+        if not self._elementwise:
+            return 0, math.prod(shape) if self._is_owned(home) else 0
+        return first, first + sum(last - begin for begin, last, _ in buffer.owned(start, stop))
 
     @property
     def is_sharded(self) -> bool:
@@ -174,24 +211,26 @@ class States:
 
     def pieces(self, parameter: Tensor) -> dict[str, Any]:
         """What this rank owns of a parameter's state: flat copies, their starts, the wholes' shapes."""
-        buffer, start, stop = self.home(parameter)
-        first = next((first - start for first, _, _ in buffer.owned(start, stop)), 0)
+        self.home(parameter)
         found: dict[str, Any] = {}
         for name, shape in self._shapes(parameter).items():
             found[name] = self._own(parameter, name).copy()
             found[shape_key(name)] = shape
-            found[piece_key(name)] = first if self._elementwise else 0
+            found[piece_key(name)] = self._first(parameter)
         return found
 
     def write(self, parameter: Tensor, name: str, value: Any) -> None:
-        """Take this rank's part of a whole state: a tensor or an array, on any device."""
+        """Take this rank's part of a whole state: a tensor or an array on any device; or the part itself."""
+        begin = value.start if isinstance(value, Part) else 0
         array = value._data if isinstance(value, Tensor) else value
+        if isinstance(value, Part):
+            array = value.data
         if array.__class__ not in ARRAY_MODULES:
             array = np.asarray(array)
         self.home(parameter)
-        self._write(parameter, name, to_device(array, parameter.device))
+        self._write(parameter, name, to_device(array, parameter.device), begin)
 
-    def _write(self, parameter: Tensor, name: str, values: Any) -> None:
+    def _write(self, parameter: Tensor, name: str, values: Any, begin: int = 0) -> None:
         arrays = self.of(parameter)
         if arrays is None:
             return
@@ -201,7 +240,8 @@ class States:
         values = values.astype(target.dtype, copy=False).reshape(-1)
         if self._elementwise:
             first, last, _ = next(buffer.owned(start, stop), (start, start, 0))
-            values = values[first - start : last - start] if buffer.shares is not None else values
+            own = slice(first - start - begin, last - start - begin)
+            values = values[own] if buffer.shares is not None else values
         target[...] = values.reshape(target.shape)
 
     def forget(self, parameter: Tensor) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 
 from distgrad.autograd.graph import Node, next_number
 from distgrad.autograd.modes import is_grad_enabled
+from distgrad.autograd.parts import Part
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.memory import release_pages
 from distgrad.comm.base import Communicator
@@ -154,18 +155,31 @@ class BlockSharding(Sharding):
         return Tensor(found)
 
     def overwrite(self, parameter: Tensor, values: Any) -> None:
-        """Set what this rank owns of a parameter, as every rank does. Collective: no; blocks: yes."""
+        """Set what this rank owns of a parameter, as every rank does. Collective: no; blocks: yes.
+
+        Args:
+            parameter: which.
+            values: for all of it, or the part that this rank owns.
+        """
         self.settle()
-        buffer, start, stop = parameter.leaf_state().flat
+        own = self.part(parameter)
+        if isinstance(values, Part):
+            own.data[...] = values.data
+            self.hand_out([parameter])
+            return
         whole = np.broadcast_to(values, parameter.shape).reshape(-1)
-        for first, last, _ in buffer.owned(start, stop):
-            buffer.data[first:last] = whole[first - start : last - start]
+        own.data[...] = whole[own.start : own.start + own.data.size]
+
+    def part(self, parameter: Tensor) -> Part:
+        """What this rank owns of a parameter, where it lies. Collective: no; blocks: no."""
+        buffer, start, stop = parameter.leaf_state().flat
+        first, last, _ = next(buffer.owned(start, stop), (start, start, 0))
+        return Part(parameter.shape, first - start, buffer.data[first:last])
 
     def whole(self, parameter: Tensor, root: int | None = None) -> Any:
         """A copy of a parameter, which stays where it is. Collective: yes; blocks: yes."""
-        buffer, start, stop = parameter.leaf_state().flat
-        first, last, _ = next(buffer.owned(start, stop), (start, start, 0))
-        found = self.all_gather(buffer.data[first:last], self.counts(start, stop), root)
+        _, start, stop = parameter.leaf_state().flat
+        found = self.all_gather(self.part(parameter).data, self.counts(start, stop), root)
         return None if found is None else found.reshape(parameter.shape)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distgrad.autograd.parts import are_local
 from distgrad.backend.array_module import get_array_module
 from distgrad.backend.device import device_of, plain, to_device
 from distgrad.comm.work import Work
@@ -97,7 +98,7 @@ class _Feedback:
 
     def state_dict(self) -> dict[str, Array]:
         """This rank's own state, by name."""
-        return {f"error.{name}": error.copy() for name, error in self.errors.items()}
+        return {f"error.{name}": _kept(error) for name, error in self.errors.items()}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:
         """Take back what :meth:`state_dict` gave."""
@@ -114,6 +115,11 @@ class _Feedback:
 
     def _remember(self, bucket: Bucket, place: int, left_out: Array) -> None:
         self.errors[bucket.names[place]] = left_out / left_out.dtype.type(bucket.total)
+
+
+def _kept(array: Array) -> Array:
+    """What a state dict has of an array."""
+    return array if are_local() else array.copy()
 
 
 def _under(prefix: str, state: Mapping[str, Array]) -> dict[str, Array]:
@@ -158,7 +164,7 @@ class PowerSGD(_Feedback):
 
     def state_dict(self) -> dict[str, Array]:
         """This rank's own state, by name."""
-        factors = {f"factor.{name}": factor.copy() for name, factor in self._factors.items()}
+        factors = {f"factor.{name}": _kept(factor) for name, factor in self._factors.items()}
         return {**super().state_dict(), **factors}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distgrad.autograd.flat import FlatBuffer
+from distgrad.autograd.parts import Part
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import get_array_module
 from distgrad.backend.device import CPU, activated, follow
@@ -225,6 +226,10 @@ class Sharding:
         """The same elements outside the graph, on all ranks. Collective: no; blocks: until they are there."""
         self.bring(parameter)
         return parameter.detach()
+
+    def part(self, parameter: Tensor) -> Part | None:
+        """None: every rank holds all of every parameter. Collective: no; blocks: no."""
+        return None
 
     def settle(self) -> None:
         """Wait until all that was handed out is in.
