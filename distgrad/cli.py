@@ -123,7 +123,7 @@ def template(system: str, output: str | None) -> None:
 
 @main.group()
 def checkpoint() -> None:
-    """Look at the checkpoints that a job has saved: ls, show, verify, consolidate."""
+    """Look at the checkpoints that a job has saved: ls, show, verify, reshard, consolidate."""
 
 
 def _report(lines: Iterable[str]) -> None:
@@ -164,6 +164,22 @@ def verify(path: Path) -> None:
     from distgrad.checkpoint.commands import verified
 
     _report(verified(path))
+
+
+@checkpoint.command()
+@_PATH
+@click.option("--ranks", type=int, required=True, help="How many files to spread it over.")
+@click.option(
+    "-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="A folder for the new one."
+)
+def reshard(path: Path, ranks: int, output: Path | None) -> None:
+    """Write a checkpoint anew as another number of ranks would have, in its place or elsewhere.
+
+    No job needs it: any number of ranks reads a checkpoint of any other.
+    """
+    from distgrad.checkpoint.commands import resharded
+
+    _report(resharded(path, ranks, output))
 
 
 @checkpoint.command("consolidate")

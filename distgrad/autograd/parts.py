@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["Part", "are_local", "local_views", "part_at_hand"]
+__all__ = ["Part", "are_local", "local_views", "outside"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,8 +53,9 @@ def are_local() -> bool:
     return _state.local
 
 
-def part_at_hand(parameter: Any) -> Part | None:
-    """Inside :func:`local_views`, what this rank has of a parameter if it is not all; else None."""
+def outside(parameter: Any) -> Any:
+    """A tensor outside the graph, in the same memory; inside :func:`local_views` a part, if it is spread."""
     leaf = parameter._leaf if _state.local else None
     shares = None if leaf is None or leaf.flat is None else leaf.flat[0].shares
-    return None if shares is None else shares.part(parameter)
+    part = None if shares is None else shares.part(parameter)
+    return parameter.detach() if part is None else part

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from distgrad.checkpoint.files import save
 from distgrad.checkpoint.layout import Manifest, find_checkpoints, read_manifest
 from distgrad.checkpoint.pieces import Reader
+from distgrad.checkpoint.resharding import reshard
+from distgrad.checkpoint.writer import claim
 from distgrad.errors import DataError, OptionError
 
-__all__ = ["consolidate", "listed", "shown", "verified"]
+__all__ = ["consolidate", "listed", "resharded", "shown", "verified"]
 
 
 def _found(path: Path) -> list[tuple[Path, Manifest]]:
@@ -62,6 +65,32 @@ def verified(path: Path) -> Iterator[str]:
     for folder, manifest in _found(path):
         count = sum(1 for _ in Reader(folder, manifest).verify())
         yield f"{folder.name}: {count} arrays, {_size(manifest.nbytes)}: whole"
+
+
+def resharded(path: Path, num_ranks: int, output: Path | None) -> Iterator[str]:
+    """Write the newest checkpoint at a path anew as ``num_ranks`` ranks would have; a line when it is done.
+
+    Args:
+        path: a checkpoint, or the folder that holds some.
+        num_ranks: how many files.
+        output: the folder that is to hold the new one; None puts it in the place of the old one.
+
+    Raises:
+        DataError: a damaged checkpoint, or a folder that a job uses or that cannot be written.
+        OptionError: no ranks.
+    """
+    if num_ranks < 1:
+        raise OptionError(f"checkpoint: the number of ranks must be 1 or more, got {num_ranks}")
+    folder, manifest = _found(path)[-1]
+    root = folder.absolute().parent if output is None else output
+    lock = claim(root)
+    try:
+        done = reshard(Reader(folder, manifest), num_ranks, root)
+    except OSError as error:
+        raise DataError(f"checkpoint: {root} cannot be written: {error.strerror}") from None
+    finally:
+        os.close(lock)
+    yield f"{done}: {_size(manifest.nbytes)} of {manifest.world_size} ranks, now of {num_ranks}"
 
 
 def consolidate(path: Path, output: Path, only: str | None = None) -> None:

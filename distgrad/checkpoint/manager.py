@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import os
 import shutil
@@ -23,7 +22,7 @@ from distgrad.checkpoint.ending import Ending
 from distgrad.checkpoint.layout import find_checkpoints, folder_name, part_name, read_manifest
 from distgrad.checkpoint.pieces import Reader
 from distgrad.checkpoint.restoring import restore
-from distgrad.checkpoint.writer import Job, Writer, staged, tidy
+from distgrad.checkpoint.writer import Job, Writer, claim, staged
 from distgrad.comm.base import Communicator
 from distgrad.comm.registry import get_world, is_initialized
 from distgrad.errors import DataError, OptionError
@@ -266,23 +265,8 @@ class CheckpointManager:
     # -- inside
 
     def _open(self) -> None:
-        """On rank 0: make the folder this job's own, and remove what a killed one has left."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock or 0)
-            self._lock = None
-            raise DataError(
-                f"checkpoint: another job uses {self.folder}; give each job a folder of its own"
-            ) from None
-        except OSError as error:
-            if self._lock is None:
-                raise DataError(
-                    f"checkpoint: {self.folder} cannot be made or written: {error.strerror}"
-                ) from None
-        tidy(self.folder)
+        """On rank 0."""
+        self._lock = claim(self.folder)
 
     def _make_part(self) -> None:
         """On rank 0: the folder that the ranks write into."""

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,9 +21,20 @@ from distgrad.checkpoint.layout import Entry, Manifest, Piece, dtype_name, parse
 from distgrad.checkpoint.tree import array_names, decode
 from distgrad.errors import DataError
 
-__all__ = ["Reader", "Slice", "Stored", "copy_all", "write_file"]
+__all__ = ["Chunked", "Reader", "Slice", "Stored", "copy_all", "write_file"]
 
 _PART_BYTES = 1 << 20  # that are worth a thread of their own
+
+
+class Chunked(Protocol):
+    """Elements that are made, or read, as they are written."""
+
+    dtype: np.dtype
+    size: int
+    nbytes: int
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """The elements, some at a time: whole blocks, but for the last."""
 
 
 class Slice(NamedTuple):
@@ -32,12 +43,19 @@ class Slice(NamedTuple):
     Attributes:
         name: of the array.
         start: the first element in the flattened array.
-        data: the elements, flat.
+        data: the elements, flat, or what gives them bit by bit.
     """
 
     name: str
     start: int
-    data: np.ndarray
+    data: np.ndarray | Chunked
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """The elements, some at a time."""
+        if isinstance(self.data, np.ndarray):
+            yield self.data
+        else:
+            yield from self.data.chunks()
 
 
 def write_file(path: Path, slices: Sequence[Slice]) -> dict[str, list[Piece]]:
@@ -59,12 +77,13 @@ def write_file(path: Path, slices: Sequence[Slice]) -> dict[str, list[Piece]]:
     with open(path, "xb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for part, key in zip(slices, keys, strict=True):
-            data = part.data.view(np.uint8).data
             digests = []
-            for start in range(0, len(data), BLOCK_BYTES):
-                block = data[start : start + BLOCK_BYTES]
-                digests.append(digest_of(block))
-                file.write(block)
+            for chunk in part.chunks():  # of whole blocks, but for the last
+                data = chunk.view(np.uint8).data
+                for start in range(0, len(data), BLOCK_BYTES):
+                    block = data[start : start + BLOCK_BYTES]
+                    digests.append(digest_of(block))
+                    file.write(block)
             piece = Piece(path.name, key, part.start, part.start + part.data.size, tuple(digests))
             found.setdefault(part.name, []).append(piece)
         file.flush()
@@ -83,7 +102,7 @@ def _run_bytes(run: Callable[[int], None], sizes: Sequence[int]) -> None:
     run_parts(run_some, ends[-1] if ends else 0, _PART_BYTES)
 
 
-def copy_all(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+def copy_all(pairs: Sequence[tuple[np.ndarray, Any]]) -> None:
     """Copy each second array, flat, into the first, by several threads."""
     blocks = [
         (target[start : start + step], source[start : start + step])

@@ -8,6 +8,7 @@ training, and a rank that is killed at any moment leaves no checkpoint, or a who
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -37,7 +38,7 @@ from distgrad.checkpoint.pieces import Slice, copy_all, write_file
 from distgrad.errors import DataError
 from distgrad.trace import span
 
-__all__ = ["Job", "Writer", "staged", "tidy"]
+__all__ = ["Job", "Writer", "claim", "publish", "staged", "tidy"]
 
 _LOOK_S = 0.005
 
@@ -73,12 +74,12 @@ def staged(slices: Sequence[Slice], buffer: np.ndarray) -> tuple[list[Slice], np
     total = sum(-(-part.data.nbytes // 64) * 64 for part in slices)
     if buffer.nbytes < total:
         buffer = np.empty(total, np.uint8)
-    found, place = [], 0
+    copies, place = [], 0
     for part in slices:
-        found.append(part._replace(data=buffer[place : place + part.data.nbytes].view(part.data.dtype)))
+        copies.append(buffer[place : place + part.data.nbytes].view(part.data.dtype))
         place += -(-part.data.nbytes // 64) * 64
-    copy_all([(copy.data, part.data) for copy, part in zip(found, slices, strict=True)])
-    return found, buffer
+    copy_all(list(zip(copies, (part.data for part in slices), strict=True)))
+    return [part._replace(data=copy) for part, copy in zip(slices, copies, strict=True)], buffer
 
 
 class Writer:
@@ -130,18 +131,10 @@ class Writer:
         said = {"pieces": pieces, "entries": entries, "own": job.state.own}
         _write_text(job.part / f"rank{job.rank}.json", json.dumps(said))
         if job.rank == 0:
-            _write_text(job.part / MANIFEST, self._merged(job, self._gather(job)).to_json())
+            manifest = self._merged(job, self._gather(job))
             for rank in range(job.num_ranks):
                 (job.part / f"rank{rank}.json").unlink()
-            _sync_folder(job.part)
-            final = job.root / folder_name(job.step)
-            before = job.root / replaced_name(job.step)
-            if final.exists():  # the step was saved before; that one stays until this one has its name
-                final.rename(before)
-            job.part.rename(final)
-            _sync_folder(job.root)
-            shutil.rmtree(before, ignore_errors=True)
-            job.done(final)
+            job.done(publish(job.root, manifest))
 
     def _gather(self, job: Job) -> list[dict[str, Any]]:
         """What the ranks said, once all have."""
@@ -181,6 +174,46 @@ class Writer:
             check_pieces(name, entry.size, entry.pieces)
         own = tuple(each["own"] for each in said)
         return Manifest(job.step, job.num_ranks, job.state.tree, own, arrays, job.notes)
+
+
+def publish(root: Path, manifest: Manifest) -> Path:
+    """Give a checkpoint whose files are written its manifest and its name; returns its folder."""
+    part, final = root / part_name(manifest.step), root / folder_name(manifest.step)
+    before = root / replaced_name(manifest.step)
+    _write_text(part / MANIFEST, manifest.to_json())
+    _sync_folder(part)
+    if final.exists():  # the step was saved before; that one stays until this one has its name
+        final.rename(before)
+    part.rename(final)
+    _sync_folder(root)
+    shutil.rmtree(before, ignore_errors=True)
+    return final
+
+
+def claim(folder: Path) -> int:
+    """Make a folder this job's own, and put right what a killed one has left; returns the lock to close.
+
+    Raises:
+        DataError: another job uses it, or it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise DataError(f"checkpoint: {folder} cannot be made or written: {error.strerror}") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise DataError(f"checkpoint: another job uses {folder}; give each job a folder of its own") from None
+    except OSError:  # this file system knows no locks
+        pass
+    try:
+        tidy(folder)
+    except OSError as error:
+        os.close(lock)
+        raise DataError(f"checkpoint: {folder} cannot be written: {error.strerror}") from None
+    return lock
 
 
 def tidy(root: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from distgrad.autograd.casting import bfloat16
 from distgrad.autograd.ops.move import destination
-from distgrad.autograd.parts import part_at_hand
+from distgrad.autograd.parts import outside
 from distgrad.autograd.tensor import FLOATING, RemovableHandle, Tensor
 from distgrad.backend.device import Device, resolve
 from distgrad.backend.kernels.table import expect
@@ -441,9 +441,7 @@ class Module:
         """
         out = {} if destination is None else destination
         for key, value in self._state(prefix):
-            if isinstance(value, Tensor) and not keep_vars:
-                value = part_at_hand(value) or value.detach()
-            out[key] = value
+            out[key] = value if keep_vars or not isinstance(value, Tensor) else outside(value)
         return out
 
     def _state(self, prefix: str) -> Iterator[tuple[str, Any]]:
