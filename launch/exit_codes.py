@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-__all__ = ["PREEMPTED", "exit_code", "explain"]
+__all__ = ["PREEMPTED", "exit_code", "explain", "shell_code"]
 
 PREEMPTED = 75  #: A job that was asked to end, and has saved where it stands: EX_TEMPFAIL of sysexits.h
 
@@ -22,7 +22,11 @@ _REASONS = {
 
 def exit_code(status: int) -> int:
     """The code that a shell would show for an ``os.waitpid`` status: 128 + number for a signal."""
-    code = os.waitstatus_to_exitcode(status)
+    return shell_code(os.waitstatus_to_exitcode(status))
+
+
+def shell_code(code: int) -> int:
+    """The code that a shell would show for one of ``subprocess``, which is negative for a signal."""
     return code if code >= 0 else 128 - code
 
 

@@ -44,7 +44,7 @@ class Frame(enum.IntEnum):
     FAILED = 5  # JSON {code, traceback}: an exception that nothing caught
     ENDED = 6  # JSON {status}: the script's status as os.waitpid gives it: the rank's last
     SIGNAL = 7  # JSON {number}: for the rank's process group
-    PROGRESS = 8  # JSON {sequence, number, waiting, text, step, cpu_s, io_bytes, state}: where the script is
+    PROGRESS = 8  # JSON {sequence, number, waiting, text, step, cpu_s, io_bytes, state, heeds}: where it is
     STACKS = 9  # bytes: a piece of the Python stacks that STACKS_SIGNAL asked for
     REFUSED = 10  # JSON {why}: the launcher's answer if there is nothing for that rank to do
     TAKEN = 11  # JSON {bytes: [stdout, stderr]}: how much the launcher has disposed of; answers PROGRESS too

@@ -43,6 +43,7 @@ class Track:
         active_s: when it was last seen to use the processor, or to read or write.
         longest_s: the longest that it has computed between two calls.
         state: of its process, as ps(1) shows it.
+        heeds: whether it catches SIGUSR1, by which it can be asked to save and end.
         code: its exit code; None while it runs.
         line: where its Python is, once its stacks are known.
     """
@@ -62,6 +63,7 @@ class Track:
     active_s: float = field(default=0.0)
     longest_s: float = 0.0
     state: str = "R"
+    heeds: bool = False
     code: int | None = None
     line: str = ""
     _cpu_s: float = 0.0
@@ -78,7 +80,7 @@ class Track:
             if self.sequence and not self.waiting:
                 self.longest_s = max(self.longest_s, now_s - self.changed_s)
             self.changed_s = now_s
-        self.heard_s, self.state = now_s, beat["state"]
+        self.heard_s, self.state, self.heeds = now_s, beat["state"], beat["heeds"]
         self._cpu_s, self._io_bytes = beat["cpu_s"], beat["io_bytes"]
         self.sequence, self.number, self.waiting = beat["sequence"], beat["number"], beat["waiting"]
         self.step, self.compiling = beat["step"], beat["compiling"]

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import socket
-from collections.abc import Iterable
+import subprocess
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from distgrad.errors import LaunchError
 
+from . import commands
 from .plan import Host
 
-__all__ = ["is_local", "job_address", "parse_hosts", "read_hostfile", "select"]
+__all__ = ["is_local", "job_address", "parse_hosts", "read_hostfile", "select", "source"]
 
 _ENTRY = re.compile(r"^([^\s:,=]+)(?::(\d+))?$")
 _SLOTS = re.compile(r"^slots=(\d+)$", re.IGNORECASE)
+_COMMAND_TIMEOUT_S = 30.0
 _DISCARD_PORT = 9  # a UDP socket connected to it sends nothing; it only asks the routing table
 
 
@@ -44,24 +49,71 @@ def read_hostfile(path: Path) -> list[Host]:
         LaunchError: there is no such file, no host in it, or a line that is none of these.
     """
     try:
-        lines = path.read_text().splitlines()
+        text = path.read_text()
     except OSError as error:
         raise LaunchError(f"launch: the host file cannot be read: {error}") from error
+    found = _parse_lines(text, str(path))
+    if not found:
+        raise LaunchError(
+            f"launch: the host file {path} names no host; write one a line, like 'name slots=4'"
+        )
+    return found
+
+
+def source(text: str) -> Callable[[], list[Host]]:
+    """What tells the hosts that there are now: a file as :func:`read_hostfile` reads it, or a command that
+    writes the same, with its arguments; none at all is no error here.
+
+    Raises:
+        LaunchError: neither a file nor a command that there is; the function that is returned raises it for
+            a file that cannot be read, a command that fails, and a line that names no host.
+    """
+    path = Path(text)
+    if path.is_file() and not os.access(path, os.X_OK):
+        return lambda: _parse_lines(_read(path), text)
+    return lambda: _parse_lines(_output(shlex.split(text)), text)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise LaunchError(f"launch: --hosts-from: {error}") from error
+
+
+def _output(command: list[str]) -> str:
+    """What a command writes."""
+    words = shlex.join(command)
+    try:
+        done = commands.run(command, _COMMAND_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        raise LaunchError(
+            f"launch: --hosts-from: {words} did not end within {_COMMAND_TIMEOUT_S:g} s"
+        ) from None
+    except OSError as error:
+        raise LaunchError(
+            f"launch: --hosts-from: {words} is no file, and cannot be run: {error.strerror}"
+        ) from error
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        quoted = f": {said[-1]}" if said else ""
+        raise LaunchError(f"launch: --hosts-from: {words} exited {done.returncode}{quoted}")
+    return done.stdout
+
+
+def _parse_lines(text: str, where: str) -> list[Host]:
+    """Hosts out of lines, of what is called ``where``."""
     entries = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.splitlines(), 1):
         name, *words = line.partition("#")[0].split() or [""]
         match = _ENTRY.match(name)
         slots = [int(found[1]) for word in words if (found := _SLOTS.match(word))]
         if name and (match is None or any("=" not in word for word in words) or len(slots) > 1):
             raise LaunchError(
-                f"launch: {path}, line {number}: expected 'name slots=4', 'name:4' or 'name', got {line!r}"
+                f"launch: {where}, line {number}: expected 'name slots=4', 'name:4' or 'name', got {line!r}"
             )
         if match is not None:
             entries.append(Host(match[1], slots[0] if slots else int(match[2] or 1)))
-    if not entries:
-        raise LaunchError(
-            f"launch: the host file {path} names no host; write one a line, like 'name slots=4'"
-        )
     return _merge(entries)
 
 

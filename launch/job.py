@@ -24,6 +24,7 @@ class Options:
         bind: give each rank processor cores of its own.
         address: the address of this machine that the ranks call.
         grace_s: seconds between a signal from outside and SIGKILL.
+        time_limit_s: seconds for the whole job, the last ``grace_s`` of which are for a last save.
     """
 
     timeout_s: float | None = None
@@ -32,6 +33,7 @@ class Options:
     bind: bool = False
     address: str = "127.0.0.1"
     grace_s: float = SIGNAL_GRACE_S
+    time_limit_s: float | None = None
 
 
 @dataclass
@@ -63,6 +65,7 @@ class Verdict:
         traceback: of the exception, if there was one.
         others: ranks that were stopped because of it.
         final: whether it is the end that somebody has asked for, and no failure.
+        hosts: on which it lies; none if that is not known.
     """
 
     code: int
@@ -70,3 +73,4 @@ class Verdict:
     traceback: str = ""
     others: tuple[hangs.Track, ...] = ()
     final: bool = False
+    hosts: tuple[str, ...] = ()

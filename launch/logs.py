@@ -99,6 +99,7 @@ class _Ticket:
     stream: int
     num_bytes: int
     num_files: int
+    unwritten: list[int]  # of the rank, to which the bytes belong
 
 
 class Console:
@@ -132,23 +133,33 @@ class Console:
     ) -> None:
         self.streams = (stdout, stderr)
         self.quiet = quiet
-        self.log_dir = log_dir
         self.live = stderr.isatty()
         self.tell: Callable[[], None] = lambda: None
         self.failures: list[tuple[str, OSError]] = []
         self._colours = [stream.isatty() and not plain for stream in self.streams]
-        self._splitters = [(LineSplitter(), LineSplitter()) for _ in range(world_size)]
         self._logs: list[BinaryIO] = []
         self._bar_shown = b""
-        self._unwritten = [[0, 0] for _ in range(world_size)]
         self._written: collections.deque[_Ticket] = collections.deque()
         self._log_failures: list[str] = []
-        if log_dir is not None:
-            self._logs = [*create_files(log_dir, [self.log_path(rank).name for rank in range(world_size)])]
         # Two streams into one file have one writer: their order is part of what is written.
         writers = {_identity(stream): Writer(self._note, self._fail) for stream in self.streams}
         self._writers = [writers[_identity(stream)] for stream in self.streams]
         self._log_writer = Writer(self._note, self._fail_log)
+        self.begin(world_size, log_dir)
+
+    def begin(self, world_size: int, log_dir: Path | None) -> None:
+        """Be ready for the ranks of an attempt, with log files of its own; those before have ended.
+
+        Raises:
+            OSError: the folder cannot be made, or a file in it.
+        """
+        for log in self._logs:
+            self._log_writer.finish(log)
+        self._logs, self.log_dir = [], log_dir
+        self._splitters = [(LineSplitter(), LineSplitter()) for _ in range(world_size)]
+        self._unwritten = [[0, 0] for _ in range(world_size)]
+        if log_dir is not None:
+            self._logs = [*create_files(log_dir, [self.log_path(rank).name for rank in range(world_size)])]
 
     def log_path(self, rank: int) -> Path:
         """The log file of a rank.
@@ -183,11 +194,15 @@ class Console:
             ticket = self._written.popleft()
             ticket.num_files -= 1
             if not ticket.num_files:
-                self._unwritten[ticket.rank][ticket.stream] -= ticket.num_bytes
-                ranks.add(ticket.rank)
+                ticket.unwritten[ticket.stream] -= ticket.num_bytes
+                if ticket.unwritten is self._current(ticket.rank):  # not of an attempt before
+                    ranks.add(ticket.rank)
         while self._log_failures:
             self.say(self._log_failures.pop())
         return ranks
+
+    def _current(self, rank: int) -> list[int] | None:
+        return self._unwritten[rank] if rank < len(self._unwritten) else None
 
     def verdict(self) -> Verdict:
         """What becomes of a job whose output cannot be written: the first of ``failures`` in words."""
@@ -242,7 +257,7 @@ class Console:
         self, rank: int, stream: int, lines: Iterator[bytes], num_bytes: int = 0, *, always: bool = False
     ) -> None:
         whole = list(lines)
-        ticket = _Ticket(rank, stream, num_bytes, 0) if num_bytes else None
+        ticket = _Ticket(rank, stream, num_bytes, 0, self._unwritten[rank]) if num_bytes else None
         if self._logs and whole:
             self._log_writer.put(self._logs[rank], b"\n".join(whole) + b"\n", ticket)
             if ticket is not None:
@@ -279,7 +294,7 @@ class Console:
         self.failures.append((("standard output", "standard error")[stream is self.streams[1]], error))
 
     def _fail_log(self, log: BinaryIO, error: OSError) -> None:
-        if self._logs:
+        if log in self._logs:
             path = self.log_path(self._logs.index(log))
             self._log_failures.append(
                 f"launch: {path}: {error.strerror}; no more is written to it, and the job goes on"

@@ -18,7 +18,6 @@ _SHARED = "the ranks of a host share memory, and those of several talk by MPI; s
 _FOUND = "the ranks find each other by themselves"
 _SELF = "buckets are measured, not tuned by hand; see bucket_cap_mb of DistributedDataParallel"
 _TRACE = "give --trace FILE for a timeline of all ranks"
-_ELASTIC = "a job has one size; --max-restarts starts it anew after a failure"
 
 #: Without a value: why it is not needed.
 _FLAGS = {
@@ -65,15 +64,11 @@ _VALUES = {
     "--stall-check-warning-time-seconds": "give --hang-after S",
     "--stall-check-shutdown-time-seconds": "give --hang-after S",
     "--slots-per-host --slots": "give --nproc-per-node, or slots in --hosts",
-    "--min-np --min-num-proc": _ELASTIC,
-    "--max-np --max-num-proc": _ELASTIC,
-    "--elastic-timeout": _ELASTIC,
-    "--blacklist-cooldown-range": _ELASTIC,
+    "--blacklist-cooldown-range": "a host whose ranks keep failing has its slots back after ten minutes",
 }
 
 #: What asks for something that is not here, and the way.
 _REFUSED = {
-    "--host-discovery-script": f"{_ELASTIC}; name the hosts with --hosts or --hostfile",
     "--no-python --no_python": "the script must be Python's; start other programs by mpirun",
     "--mpi-args": "start with mpirun itself: mpirun ARGS python train.py",
     "--config-file": "write the options on the command line",

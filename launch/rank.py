@@ -264,7 +264,8 @@ class _Watcher:
     def _beat(self) -> None:
         """Tell how far the script is."""
         cpu_s, io_bytes, state = _usage(self.script)
-        usage = {"cpu_s": cpu_s, "io_bytes": io_bytes, "state": state}
+        heeds = self._catches(signal.SIGUSR1)
+        usage = {"cpu_s": cpu_s, "io_bytes": io_bytes, "state": state, "heeds": heeds}
         self._tell(Frame.PROGRESS, self.page.read() | usage)
         self.answered = False
 
@@ -280,16 +281,16 @@ class _Watcher:
             number = message["number"]
             if number != STACKS_SIGNAL:
                 os.killpg(self.script, number)
-            elif self._answers():
+            elif self._catches(number):
                 os.kill(self.script, number)
             else:
                 self._tell(Frame.STACKS, b"")
 
-    def _answers(self) -> bool:
-        """Whether the script has come as far as answering a request for its stacks: else it would end."""
+    def _catches(self, number: int) -> bool:
+        """Whether the script has come as far as answering a signal: else it would end by it."""
         with open(f"/proc/{self.script}/status") as file:
-            caught = next(int(line.split()[1], 16) for line in file if line.startswith("SigCgt:"))
-        return bool(caught >> (STACKS_SIGNAL - 1) & 1)
+            caught = next((int(line.split()[1], 16) for line in file if line.startswith("SigCgt:")), 0)
+        return bool(caught >> (number - 1) & 1)
 
     def _room(self, pipe: int) -> int:
         """How many bytes out of ``pipe`` may be sent now."""

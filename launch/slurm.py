@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from distgrad.errors import LaunchError
 
 from .plan import Host
 
-__all__ = ["SRUN", "allocation", "expand_tasks"]
+__all__ = ["SRUN", "allocation", "expand_tasks", "problems", "requeue"]
 
 # mpiexec starts one process a node by it, which starts the ranks. So ranks find each other by their own MPI's
 # means, whatever Slurm was built with; a step of its own must not wait for the script's.
+_DOWN = ("down", "fail", "drained", "powered_down", "unknown")
 SRUN = "srun --overlap --cpu-bind=none --mpi=none"
 
 
@@ -55,3 +56,28 @@ def allocation(variables: Mapping[str, str]) -> list[Host]:
     # Outside a step, only what was asked for by --ntasks is known; else a task a node.
     tasks = expand_tasks(variables.get("SLURM_TASKS_PER_NODE") or f"1(x{len(names)})")
     return [Host(name, slots) for name, slots in zip(names, tasks, strict=True)]
+
+
+def problems(names: Sequence[str]) -> dict[str, str]:
+    """Why nodes of the allocation cannot be used, by their names: those that Slurm takes for down.
+
+    A job that is to outlive a node must be submitted with ``--no-kill``.
+    """
+    listed = subprocess.run(
+        ["sinfo", "--noheader", "--Node", "--nodes", ",".join(names), "--format", "%N %T"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    states = dict(line.split(maxsplit=1) for line in listed.stdout.splitlines() if " " in line)
+    return {
+        name: f"Slurm says that it is {state}"
+        for name, state in states.items()
+        if name in names and (state.startswith(_DOWN) or state.endswith("*"))  # * of one that is silent
+    }
+
+
+def requeue(variables: Mapping[str, str]) -> str:
+    """Put this job into the queue anew, which ends it; returns why that could not be done, or nothing."""
+    done = subprocess.run(
+        ["scontrol", "requeue", variables["SLURM_JOB_ID"]], capture_output=True, text=True, check=False
+    )
+    return done.stderr.strip() if done.returncode else ""

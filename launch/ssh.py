@@ -12,11 +12,11 @@ from pathlib import Path
 
 from distgrad.errors import LaunchError
 
-from . import gpus
+from . import commands, gpus
 from .entry import __file__ as entry_file
 from .plan import Host
 
-__all__ = ["DEFAULT", "check_hosts"]
+__all__ = ["DEFAULT", "check_hosts", "problems"]
 
 DEFAULT = "ssh -o BatchMode=yes -o ConnectTimeout=10"  # nobody is there to type a password
 _TIMEOUT_S = 40.0
@@ -51,15 +51,18 @@ def check_hosts(hosts: Sequence[Host], ssh: str, paths: Sequence[str], on_gpus: 
     Raises:
         LaunchError: a host cannot be used; the message has a line for each.
     """
+    found = problems(hosts, ssh, paths, on_gpus)
+    if found:
+        raise LaunchError("\n".join(f"launch: host {name}: {problem}" for name, problem in found.items()))
+
+
+def problems(hosts: Sequence[Host], ssh: str, paths: Sequence[str], on_gpus: bool = False) -> dict[str, str]:
+    """Why hosts cannot be used, by their names; see :func:`check_hosts`."""
+    if not hosts:
+        return {}
     with ThreadPoolExecutor(max_workers=32) as pool:
-        problems = list(pool.map(lambda host: _problem(host, ssh, paths, on_gpus), hosts))
-    lines = [
-        f"launch: host {host.name}: {problem}"
-        for host, problem in zip(hosts, problems, strict=True)
-        if problem
-    ]
-    if lines:
-        raise LaunchError("\n".join(lines))
+        found = list(pool.map(lambda host: _problem(host, ssh, paths, on_gpus), hosts))
+    return {host.name: problem for host, problem in zip(hosts, found, strict=True) if problem}
 
 
 def _problem(host: Host, ssh: str, paths: Sequence[str], on_gpus: bool) -> str:
@@ -67,14 +70,7 @@ def _problem(host: Host, ssh: str, paths: Sequence[str], on_gpus: bool) -> str:
     parts = "numpy.linalg mpi4py.MPI" + " cupy" * on_gpus
     command = shlex.join([sys.executable, "-c", _PROBE, parts, gpus.FILES, *paths])
     try:
-        done = subprocess.run(
-            [*shlex.split(ssh), host.name, command],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
+        done = commands.run([*shlex.split(ssh), host.name, command], _TIMEOUT_S)
     except subprocess.TimeoutExpired:
         return f"it did not answer within {_TIMEOUT_S:g} s; look at the network and whether it is up"
     except OSError as error:

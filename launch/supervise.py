@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from . import exit_codes, hangs, plan
 from .frames import CHUNK_BYTES, Frame
+from .hangwatch import HangWatch
 from .job import TIMEOUT_CODE, Options, Rank, Verdict
 from .lines import Lines
 from .logs import Console
@@ -48,6 +49,11 @@ class Supervisor:
         given: the user's environment for the ranks.
         console: where output goes.
         options: what the job may take.
+        job_began_s: when the job's first attempt began, in ``time.monotonic()``; None: now.
+
+    Attributes:
+        asked_to_save: whether the ranks were asked to save and end, see :meth:`ask_to_save`.
+        replan: whether that was so that the job goes on, planned anew.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class Supervisor:
         given: Mapping[str, str],
         console: Console,
         options: Options,
+        job_began_s: float | None = None,
     ) -> None:
         self._loop = Loop()
         self._clock = self._loop.clock
@@ -68,13 +75,14 @@ class Supervisor:
         self.options = options
         self.secret = secrets.token_hex(16)
         self.verdict: Verdict | None = None
+        self.asked_to_save = self.replan = False
         self._began_s = time.monotonic()
+        self.job_began_s = self._began_s if job_began_s is None else job_began_s
         self._blocked: set[int] = set()  # ranks that may write no more before their output is read
         self._interrupted = False
         self._crowded = False  # whether it was said that there are more ranks than cores
         self._starter: subprocess.Popen[bytes] | None = None
         self._starter_said = b""
-        self._reported: list[int] = []  # where the ranks stood when a hang was reported last
         self._stacks = Stacks(self._loop)
         # A rank's failure that another one is likely to have caused.
         self._held: tuple[Rank, Callable[[], None]] | None = None
@@ -111,8 +119,8 @@ class Supervisor:
     @property
     def left_s(self) -> float:
         """How much of the time for the whole job is left."""
-        limit_s = math.inf if self.options.timeout_s is None else self.options.timeout_s
-        return max(0.0, limit_s - self._elapsed_s())
+        limits_s = [each for each in (self.options.timeout_s, self.options.time_limit_s) if each is not None]
+        return max(0.0, min(limits_s, default=math.inf) - (time.monotonic() - self.job_began_s))
 
     def _begin(self) -> None:
         """Listen, run the starter, and put down on the agenda what is to be looked at later."""
@@ -145,10 +153,53 @@ class Supervisor:
         ended = open(os.pidfd_open(self._starter.pid), "rb", buffering=0)  # noqa: SIM115
         self._loop.watch(ended, lambda: self._starter_ended(ended))
         self._loop.at(START_TIMEOUT_S, self._check_start)
-        if options.timeout_s is not None:
-            self._loop.at(options.timeout_s, self._time_out)
+        self._set_limits()
         if options.hang_after_s < math.inf:
-            self._loop.at(BEAT_S, self._look_for_hang)
+            watch = HangWatch(
+                self._loop,
+                self.ranks,
+                options,
+                self.console,
+                is_over=lambda: self.verdict is not None,
+                note=self._note,
+                stop=lambda: self._stop(signal.SIGTERM, FAILURE_GRACE_S),
+                ask_stacks=self._ask_stacks,
+            )
+            self._loop.at(BEAT_S, watch.look)
+
+    def _note(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+
+    def _set_limits(self) -> None:
+        """Put down when the job's time is over, of which attempts before have used some."""
+        options, used_s = self.options, self._began_s - self.job_began_s
+        if options.timeout_s is not None:
+            self._loop.at(options.timeout_s - used_s, lambda: self._time_out("--timeout"))
+        if options.time_limit_s is not None:
+            left_s = options.time_limit_s - used_s
+            self._loop.at(left_s - options.grace_s, lambda: self.ask_to_save("the time limit is near"))
+            self._loop.at(left_s, lambda: self._time_out("--time-limit"))
+
+    def post(self, action: Callable[[], None]) -> None:
+        """Call ``action`` soon, in the thread that watches; from any thread."""
+        self._loop.post(action)
+
+    def ask_to_save(self, why: str, replan: bool = False) -> None:
+        """Have the ranks save and end, by SIGUSR1, as soon as all of them heed it.
+
+        Args:
+            why: what is said then.
+            replan: whether the job then goes on, planned anew.
+        """
+        if self.verdict is not None or self.asked_to_save:
+            return
+        running = self._running()
+        if not all(rank.track.heeds for rank in running):
+            self._loop.at(BEAT_S, lambda: self.ask_to_save(why, replan))
+            return
+        self.asked_to_save, self.replan = True, replan
+        self.console.say(f"launch: {why}; asked {_count(len(running), 'rank')} to save and end")
+        self._send(signal.SIGUSR1)
 
     def _obey(self, number: signal.Signals) -> None:
         """Pass a signal on to the ranks; one that stops us gives them time to end by themselves."""
@@ -293,7 +344,8 @@ class Supervisor:
             if done and _CONSEQUENCE.search(traceback):
                 text += hangs.ended_before(done, rank.track)
             text += f". See {self.console.log_path(number)}" if self.console.log_dir is not None else ""
-            self.verdict = Verdict(code, text, traceback, tuple(other.track for other in others))
+            tracks = tuple(other.track for other in others)
+            self.verdict = Verdict(code, text, traceback, tracks, hosts=(rank.spec.host,))
             saved = code == exit_codes.PREEMPTED  # so have all, and leave by themselves
             ask = (0, self.options.grace_s) if saved else (signal.SIGTERM, FAILURE_GRACE_S)
             self._stop(*ask, spared=rank if leaving else None)
@@ -341,13 +393,14 @@ class Supervisor:
             else:
                 self._loop.at(LAST_WORDS_S, self._give_up)
 
-    def _time_out(self) -> None:
+    def _time_out(self, option: str) -> None:
         """End a job that takes too long, with the Python stacks of the ranks that are still running."""
         if self.verdict is not None:
             return
         running = ", ".join(str(rank.spec.rank) for rank in self._running())
         done = ", ".join(str(rank.spec.rank) for rank in self.ranks if rank.track.code is not None)
-        text = f"launch: stopped after --timeout {self.options.timeout_s:g} s; still running: rank {running}"
+        limit_s = self.options.timeout_s if option == "--timeout" else self.options.time_limit_s
+        text = f"launch: stopped after {option} {limit_s:g} s; still running: rank {running}"
         text += f"; ended before: rank {done}" if done else ""
         self.verdict = Verdict(
             TIMEOUT_CODE, f"{text}. The stacks of the running ranks stand above", final=True
@@ -360,67 +413,15 @@ class Supervisor:
         self._ask_stacks(stop)
 
     def _check_start(self) -> None:
-        missing = [str(rank.spec.rank) for rank in self._running() if rank.spec.rank not in self._lines]
+        missing = [rank.spec for rank in self._running() if rank.spec.rank not in self._lines]
         if missing and self.verdict is None:
-            text = f"launch: rank {', '.join(missing)} did not start within {START_TIMEOUT_S:g} s"
-            self.verdict = Verdict(1, text, self._starter_said.decode(errors="replace"))
+            names = ", ".join(str(spec.rank) for spec in missing)
+            text = f"launch: rank {names} did not start within {START_TIMEOUT_S:g} s"
+            hosts = tuple(sorted({spec.host for spec in missing}))
+            self.verdict = Verdict(1, text, self._starter_said.decode(errors="replace"), hosts=hosts)
             self._stop(signal.SIGTERM, FAILURE_GRACE_S)
 
-    # Hangs
-
-    def _look_for_hang(self) -> None:
-        """Judge what the ranks have told; before the job ends for it, look at stacks, and judge again."""
-        if self.verdict is not None:
-            return
-        now_s = self._clock.now_s()
-        tracks = [replace(rank.track) for rank in self.ranks]
-        finding = hangs.judge(tracks, now_s, self.options.hang_after_s)
-        if finding is None or self._standing() == self._reported:
-            self._loop.at(BEAT_S, self._look_for_hang)
-        elif finding.kind == "slow":
-            self._report(finding)
-        else:
-            if any(track.stopped for track in tracks) and not self.options.hang_report_only:
-                self.verdict = self._hang_verdict(finding)  # to show its stack, it must go on
-            standing = self._standing()
-            self._ask_stacks(lambda stacks: self._judge_hang(tracks, now_s, standing, stacks))
-
-    def _standing(self) -> list[int]:
-        """Where all ranks stand: it changes when any of them goes on."""
-        return [rank.track.sequence for rank in self.ranks]
-
-    def _judge_hang(
-        self, tracks: list[hangs.Track], now_s: float, standing: list[int], stacks: dict[int, str]
-    ) -> None:
-        """Say what was found, unless it has just passed; end the job for it, if that is wanted."""
-        for track in tracks:
-            track.line = hangs.where(stacks.get(track.rank, ""))
-        finding = hangs.judge(tracks, now_s, self.options.hang_after_s)
-        stopped = self.verdict is not None and self.verdict.code == hangs.EXIT_CODE
-        if self.verdict is not None and not stopped:
-            return
-        if finding is None or (self._standing() != standing and not stopped):
-            self._loop.at(BEAT_S, self._look_for_hang)
-            return
-        self.console.say(hangs.merge_stacks(stacks))
-        if self.options.hang_report_only:
-            self._report(finding)
-        else:
-            self.verdict = self._hang_verdict(finding)
-            self._stop(signal.SIGTERM, FAILURE_GRACE_S)
-
-    def _hang_verdict(self, finding: hangs.Finding) -> Verdict:
-        text = (
-            f"launch: {finding.kind}: {finding.text}\n"
-            f"Ended after {self._elapsed_s():.1f} s, the limit being --hang-after "
-            f"{self.options.hang_after_s:g} s. The stacks of the running ranks stand above"
-        )
-        return Verdict(hangs.EXIT_CODE, text)
-
-    def _report(self, finding: hangs.Finding) -> None:
-        self._reported = self._standing()
-        self.console.say(f"launch: {finding.kind}: {finding.text}; going on")
-        self._loop.at(BEAT_S, self._look_for_hang)
+    # Stacks
 
     def _ask_stacks(self, then: Callable[[dict[int, str]], None]) -> None:
         """Call ``then`` when every rank's Python stacks have come, or after a moment."""
@@ -449,18 +450,15 @@ class Supervisor:
         self._release()
         running = self._running()
         if self.verdict is None and running and self._starter is not None:
-            code = self._starter.wait()
-            code = code if code >= 0 else 128 - code
+            code = exit_codes.shell_code(self._starter.wait())
             names = ", ".join(str(rank.spec.rank) for rank in running)
             aborted = [rank for rank in running if rank.abort_code is not None]
             if aborted:
                 self._abort(aborted[0])
-            elif any(rank.spec.rank not in self._lines for rank in running):
-                text = f"launch: the starter exited {code} before rank {names} had started. It said:"
-                self.verdict = Verdict(code or 1, text, self._starter_said.decode(errors="replace"))
-                self._stop(signal.SIGTERM, FAILURE_GRACE_S)
             else:
                 text = f"launch: the starter exited {code} while rank {names} was running; stopped it"
+                if any(rank.spec.rank not in self._lines for rank in running):
+                    text = f"launch: the starter exited {code} before rank {names} had started. It said:"
                 self.verdict = Verdict(code or 1, text, self._starter_said.decode(errors="replace"))
                 self._stop(signal.SIGTERM, FAILURE_GRACE_S)
         self._check_end()
@@ -482,7 +480,8 @@ class Supervisor:
         for rank in self.ranks:
             self.console.close_rank(rank.spec.rank)
         self.console.clear()
-        if self.verdict is not None and self.verdict.text:
+        as_asked = self.replan and self.verdict is not None and self.verdict.code == exit_codes.PREEMPTED
+        if self.verdict is not None and self.verdict.text and not as_asked:
             others = hangs.meanwhile(self.verdict.others)
             note = f"Meanwhile: {others}" if others else ""
             parts = (self.verdict.text, note, self.verdict.traceback.rstrip())

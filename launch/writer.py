@@ -31,7 +31,7 @@ class Writer:
     ) -> None:
         self._told = told
         self._failed = failed
-        self._queue: collections.deque[tuple[BinaryIO | None, bytes, Any]] = collections.deque()
+        self._queue: collections.deque[tuple[BinaryIO | None, bytes | None, Any]] = collections.deque()
         self._change = threading.Condition()
         self._writing = False
         self._broken: set[int] = set()
@@ -45,6 +45,15 @@ class Writer:
                 self._thread = threading.Thread(target=self._run, name="launch writer", daemon=True)
                 self._thread.start()
             self._queue.append((file, data, token))
+            self._change.notify()
+
+    def finish(self, file: BinaryIO) -> None:
+        """Close ``file`` once what was put for it before is written."""
+        with self._change:
+            if self._thread is None:  # nothing ever was
+                file.close()
+                return
+            self._queue.append((file, None, None))
             self._change.notify()
 
     def flush(self, limit_s: float | None = None) -> bool:
@@ -72,17 +81,14 @@ class Writer:
         while True:
             with self._change:
                 self._change.wait_for(lambda: self._queue)
-                file, data, token = self._queue.popleft()
-                parts, tokens, size = [data], [token], len(data)
-                while self._queue and self._queue[0][0] is file and size < _BATCH_BYTES:
-                    _, data, token = self._queue.popleft()
-                    parts.append(data)
-                    tokens.append(token)
-                    size += len(data)
+                file, parts, tokens = self._take()
                 self._writing = file is not None
             if file is None:
                 return
-            if id(file) not in self._broken:
+            if not tokens:
+                self._broken.discard(id(file))  # another file may be given this number
+                file.close()
+            elif id(file) not in self._broken:
                 try:
                     _write(file, b"".join(parts))
                 except OSError as error:
@@ -92,6 +98,22 @@ class Writer:
                 self._writing = False
                 self._change.notify_all()
             self._told(tokens)
+
+    def _take(self) -> tuple[BinaryIO | None, list[bytes], list[Any]]:
+        """What is to be done next: bytes for a file with their tokens; none of them to close it."""
+        file, data, token = self._queue.popleft()
+        parts: list[bytes] = []
+        tokens: list[Any] = []
+        size = 0
+        while data is not None:
+            parts.append(data)
+            tokens.append(token)
+            size += len(data)
+            ahead = self._queue[0] if self._queue else (None, None, None)
+            if ahead[0] is not file or ahead[1] is None or size >= _BATCH_BYTES:
+                break
+            _, data, token = self._queue.popleft()
+        return file, parts, tokens
 
 
 def _write(file: BinaryIO, data: bytes) -> None:

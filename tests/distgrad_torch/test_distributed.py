@@ -160,9 +160,9 @@ def test_options_of_others_are_told_of_or_refused(program):
     )
     assert done.returncode == 0
     assert "launch: not needed, --fusion-threshold-mb: buckets are measured" in done.stderr
-    done = run(["-m", "distgrad.launch", "-n", "2", "--host-discovery-script", "x.sh", program])
+    done = run(["-m", "distgrad.launch", "-n", "2", "--config-file", "x.yaml", program])
     assert done.returncode == 2
-    assert "--host-discovery-script is not to be had: a job has one size" in done.stderr
+    assert "--config-file is not to be had: write the options on the command line" in done.stderr
 
 
 def test_a_rank_without_its_place_is_an_error(program):

@@ -143,6 +143,7 @@ def test_a_track_follows_what_its_rank_tells():
                 "text": text,
                 "step": sequence,
                 "compiling": False,
+                "heeds": False,
                 "cpu_s": cpu_s,
                 "io_bytes": io_bytes,
                 "state": "S",

@@ -2,9 +2,13 @@
 
 import re
 import time
+from pathlib import Path
 
 import failures_guide
 import pytest
+from distgrad.launch.arguments import make_parser
+from distgrad.launch.job import Verdict
+from distgrad.launch.restarts import RestartPolicy
 
 FLAKY = """
     import os, sys, pathlib
@@ -27,7 +31,8 @@ def test_a_job_is_started_anew_and_its_causes_are_listed(run, tmp_path):
     assert first == "launch: restarted 2 times, after"
     assert [re.match(r"  (\d)\. rank 1 on \S+ exited 1 after ", cause)[1] for cause in causes] == ["1", "2"]
     assert last == "Exit code 0"
-    assert (tmp_path / "logs" / "rank1.txt").read_text().count("try") == 3
+    for number, folder in enumerate(("logs", "logs/attempt1", "logs/attempt2"), 1):
+        assert (tmp_path / folder / "rank1.txt").read_text().startswith(f"try {number}\n")
 
 
 def test_restarts_run_out(run):
@@ -57,6 +62,108 @@ def test_a_signal_ends_the_restarts_whenever_it_comes(start):
         ended = job.end()
         assert ended.code == (143 if "restart" in moment else 1), ended.stderr
         assert ended.stderr.count("launch: restart ") == 0, ended.stderr
+
+
+def test_what_would_fail_again_is_not_started_anew(run):
+    ended = run("-n 2 --max-restarts 3 --no-restart-codes 5,6", "import sys; sys.exit(5)")
+    assert ended.code == 5
+    assert ended.stderr.endswith("launch: not started anew: exit code 5 is one of --no-restart-codes\n")
+    ended = run("-n 2 --max-restarts 3", "import nothing_of_that_name")
+    assert ended.code == 1
+    assert ended.stderr.endswith(
+        "launch: not started anew: ModuleNotFoundError before the first step would come again\n"
+    )
+    assert ended.stderr.count("launch: ") == 2
+
+
+class Time:
+    """A clock that goes when it is told to."""
+
+    now_s = 1000.0
+
+    def __call__(self):
+        return self.now_s
+
+
+def test_the_policy_counts_within_its_window_and_backs_off_without_progress():
+    clock, failed = Time(), Verdict(1, "failed")
+    policy = RestartPolicy(2, 60.0, clock=clock)
+    said = []
+    for progress in (False, False):
+        assert policy.refusal(failed, num_steps=0) is None
+        said.append(policy.restart(progress))
+    assert said == ["restart 1 of 2 within 60 s now", "restart 2 of 2 within 60 s in 1 s"]
+    assert policy.refusal(failed, num_steps=9) == ""
+    clock.now_s += 61
+    assert policy.refusal(failed, num_steps=0) is None
+    policy = RestartPolicy(20, clock=clock)
+    pauses = [(policy.restart(False), policy.pause_s)[1] for _ in range(9)]
+    assert pauses == [0, 1, 2, 4, 8, 16, 32, 60, 60]
+    assert policy.restart(True) == "restart 10 of 20 now"
+    assert policy.restart(False) == "restart 11 of 20 in 1 s"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "steps", "again"),
+    [
+        (Verdict(1, "", "Traceback\n  File\nNameError: name 'x' is not defined\n"), 0, False),
+        (Verdict(1, "", "Traceback\n  File\nNameError: name 'x' is not defined\n"), 1, True),
+        (Verdict(1, "", "ImportError: first\n\nDuring …\n\nOSError: then\n"), 0, True),
+        (Verdict(1, "", "  File 'x'\n    x = = 2\nSyntaxError: invalid syntax\n"), 0, False),
+        (Verdict(2, ""), 0, False),
+        (Verdict(2, ""), 3, True),
+        (Verdict(137, ""), 0, True),
+        (Verdict(143, "", final=True), 9, False),
+    ],
+)
+def test_mistakes_in_the_script_are_told_from_what_may_pass(verdict, steps, again):
+    assert (RestartPolicy(3).refusal(verdict, steps) is None) is again
+
+
+def test_near_the_time_limit_the_ranks_save_and_end(start, tmp_path):
+    script = Path(__file__).with_name("elastic_training.py").read_text()
+    job = start(
+        "-n 2 --time-limit 0:58 --grace 53 --preempt-code 99", script, str(tmp_path / "run"), "1000000"
+    )
+    ended = job.end()
+    assert ended.code == 99, ended.stderr
+    assert "launch: the time limit is near; asked 2 ranks to save and end\n" in ended.stderr
+    assert "[0] checkpoint: saved at step " in ended.stderr
+    assert "it has saved and is not done; start it again to go on" in ended.summary[0]
+    job.await_no_process()
+
+
+def test_ranks_that_do_not_heed_the_time_limit_are_ended_at_it(run):
+    ended = run("-n 2 --time-limit 3 --grace 2 --max-restarts 2", "import time; time.sleep(100)")
+    assert ended.code == 124
+    assert "launch: stopped after --time-limit 3 s; still running: rank 0, 1" in ended.stderr
+    assert "restart" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--time-limit 10", "--time-limit 10 s leaves nothing before the 10 s of --grace"),
+        ("--time-limit 1:2:3:4", "must be seconds, or a time like 2:30:00"),
+        ("--time-limit 0", "must be a positive number of seconds"),
+        ("--preempt-code 256", "must be an exit code from 0 to 255"),
+        ("--no-restart-codes 0", "must be exit codes from 1 to 255"),
+        ("--requeue", "--requeue is for a job of Slurm's"),
+    ],
+)
+def test_what_is_no_time_or_code_is_refused(run, options, said):
+    ended = run(options, "pass", SLURM_JOB_ID="") if options == "--requeue" else run(options, "pass")
+    assert ended.code == 2
+    assert said in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("1.5", 1.5), ("2:30", 150), ("1:00:00", 3600), ("1-12", 129600), ("1-12:30", 131400)],
+)
+def test_times_are_written_as_slurm_does(text, seconds):
+    parsed = make_parser("x").parse_args(["--time-limit", text, "x.py"])
+    assert parsed.time_limit == seconds
 
 
 STEPS = """
