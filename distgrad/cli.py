@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 try:
     import click
@@ -217,3 +218,41 @@ def bench(name: str, arguments: tuple[str, ...]) -> None:
     """Measure steps and collectives on this machine: distgrad bench ddp --help."""
     sys.argv[0] = f"distgrad bench {name}"
     import_module(f"distgrad.scale.bench.{name}").main(arguments)
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--workload", help="A built-in workload instead of a script: gpt, mlp, cnn, …")
+@click.option("--ranks", default="1,2", show_default=True, help="Numbers of ranks, with commas between.")
+@click.option(
+    "--strong/--weak", default=False, help="The ranks share one batch, or have one each (the default)."
+)
+@click.option("--hosts", help="As for distgrad run: A:4,B:4.")
+@click.option("--slurm", is_flag=True, help="On the hosts of the Slurm allocation that this runs in.")
+@click.option("--repeat", default=3, show_default=True, help="How often each run is made.")
+@click.option("--steps", default=60, show_default=True, help="Of each run, at most.")
+@click.option("--seconds", default=5.0, show_default=True, help="That one rank's steps take, at most.")
+@click.option("--warm-up", default=5, show_default=True, help="Steps of each run that do not count.")
+@click.option("--threads", default=1, show_default=True, help="Of each rank.")
+@click.option("--peers", default="", help="What else runs the workload: torch-ddp.")
+@click.option("--name", help="Of the study, which goes to scale-NAME here.")
+@click.option(
+    "--cluster", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A cluster.toml."
+)
+@click.option("--simulate", default="", help="Predict these numbers of ranks on the described cluster.")
+@click.option("--advise", is_flag=True, help="Say what would pay on the measured or described cluster.")
+@click.argument("script", nargs=-1, type=click.UNPROCESSED)
+def scale(script: tuple[str, ...], workload: str | None, name: str | None, **options: Any) -> None:
+    """Measure how a script, or a workload, scales: distgrad scale --ranks 1,2,4 train.py.
+
+    Runs it on each number of ranks in turn and writes results.csv, results.json and a page into scale-NAME,
+    beside the prediction of a model that knows the two smallest numbers alone. An interrupted study goes on
+    where it was. Any script does that trains with DistributedDataParallel or an optimizer of distgrad.
+    """
+    from distgrad.errors import DataError, LaunchError, OptionError
+    from distgrad.scale.command import run_command
+
+    try:
+        for line in run_command(script, workload, name, **options):
+            click.echo(line)
+    except (DataError, LaunchError, OptionError) as error:
+        raise click.ClickException(str(error)) from None

@@ -44,7 +44,7 @@ from typing import Any
 
 from distgrad.script import add_device_option, find_device
 
-from .peers import distgrad_step, torch_step
+from .peers import distgrad_step, join_torch, torch_parallel, torch_step
 from .step import machine
 from .surroundings import command_of, environment
 
@@ -90,18 +90,11 @@ def torch_rank(task: Row) -> tuple[Callable[[], Any], Callable[[], Row]]:
     import torch
 
     rank, size = int(os.environ["RANK"]), task["ranks"]
-    store = torch.distributed.FileStore(task["store"], size)
     backend = "gloo" if task["device"] == "cpu" else "nccl"
     if backend == "nccl":
         torch.cuda.set_device(rank)
-    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
-
-    def wrap(model: Any) -> Any:
-        return torch.nn.parallel.DistributedDataParallel(
-            model, gradient_as_bucket_view=True, static_graph=True
-        )
-
-    return torch_step(task["workload"], 1, task["device"], wrap=wrap), dict
+    join_torch(task["store"], rank, size, backend)
+    return torch_step(task["workload"], 1, task["device"], wrap=torch_parallel), dict
 
 
 def lone_rank(task: Row) -> tuple[Callable[[], Any], Callable[[], Row]]:

@@ -140,11 +140,29 @@ class Replay(nn.Module):
         return x.sum()
 
 
-def measure(profile: Profile, num_ranks: int, link: Link, hook: str, steps: int) -> Row:
-    """Median step and what was sent, on the slowest rank."""
+def measure(
+    profile: Profile,
+    num_ranks: int,
+    link: Link | None,
+    hook: str,
+    steps: int,
+    cap_mb: float | None = None,
+    shard: str | None = None,
+) -> Row:
+    """Median and least step and what was sent, on the slowest rank.
+
+    Args:
+        profile: what a rank computes.
+        num_ranks: how many.
+        link: between them; None for the memory that they share.
+        hook: of ``HOOKS``.
+        steps: that count.
+        cap_mb, shard: as ``bucket_cap_mb`` and ``shard`` of DistributedDataParallel.
+    """
 
     def be_a_rank(comm: Any) -> Row:
-        model = DistributedDataParallel(Replay(profile), comm, check_replicas_every=0, hook=HOOKS[hook]())
+        options: Row = {"hook": HOOKS[hook](), "bucket_cap_mb": cap_mb, "shard": shard}
+        model = DistributedDataParallel(Replay(profile), comm, check_replicas_every=0, **options)
         x = dg.asarray(np.ones(1, np.float32))
         times = []
         for step in range(WARM_UP_STEPS + steps):
@@ -157,6 +175,7 @@ def measure(profile: Profile, num_ranks: int, link: Link, hook: str, steps: int)
         stats = model.stats()
         return {
             "step_ms": 1e3 * statistics.median(times[WARM_UP_STEPS:]),
+            "least_ms": 1e3 * min(times[WARM_UP_STEPS:]),
             "sent_bytes": stats.sent_bytes / stats.num_steps,
             "hidden_share": stats.hidden_share,
         }

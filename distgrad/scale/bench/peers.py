@@ -26,10 +26,12 @@ def distgrad_step(
     device: str = "cpu",
     wrap: Callable[[Any], Any] = unwrapped,
     wait: bool = True,
+    part: tuple[int, int] = (0, 1),
 ) -> Step:
     """With distgrad's public API; ``wrap`` makes the model data parallel.
 
-    A step ends when it is computed, or without ``wait`` when all of it is queued.
+    A step ends when it is computed, or without ``wait`` when all of it is queued. It is of the whole batch,
+    or of the ``part`` (which, of how many).
     """
     import distgrad as dg
     from distgrad import nn, optim, script
@@ -43,7 +45,7 @@ def distgrad_step(
         model.double()
     model = wrap(model.to(place))
     optimizer = optim.AdamW(model.parameters(), lr=LEARNING_RATE)
-    x, y = (dg.asarray(array, device=place) for array in work.batch())
+    x, y = (dg.asarray(array, device=place) for array in work.batch(*part))
 
     def step() -> Any:
         optimizer.zero_grad()
@@ -64,8 +66,9 @@ def torch_step(
     compiled: bool = False,
     wrap: Callable[[Any], Any] = unwrapped,
     wait: bool = True,
+    part: tuple[int, int] = (0, 1),
 ) -> Step:
-    """With PyTorch, eager or compiled; ``wrap`` and ``wait`` as above."""
+    """With PyTorch, eager or compiled; ``wrap``, ``wait`` and ``part`` as above."""
     import torch
     from torch import nn
     from torch.nn import functional as F
@@ -78,7 +81,7 @@ def torch_step(
         model.double()
     model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
-    x, y = (torch.from_numpy(array).to(device) for array in work.batch())
+    x, y = (torch.from_numpy(array).to(device) for array in work.batch(*part))
     forward = torch.compile(model) if compiled else wrap(model)
 
     def step() -> Any:
@@ -115,3 +118,18 @@ STEPS: dict[str, Callable[[str, int, str], Step]] = {
     "torch compile": compiled_torch_step,
     "jax": jax_step,
 }
+
+
+def join_torch(store: str, rank: int, size: int, backend: str = "gloo") -> None:
+    """Have PyTorch's ranks meet at a file."""
+    import torch
+
+    meeting = torch.distributed.FileStore(store, size)
+    torch.distributed.init_process_group(backend, store=meeting, rank=rank, world_size=size)
+
+
+def torch_parallel(model: Any) -> Any:
+    """PyTorch's DistributedDataParallel, gradients as views of its buckets."""
+    import torch
+
+    return torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=True)

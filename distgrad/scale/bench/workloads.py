@@ -36,6 +36,7 @@ class Workload:
         products: the forward pass's matrix products.
         sizes: of the model.
         dtype: of parameters and inputs.
+        time_first: whether samples lie along the second axis of the inputs.
     """
 
     inputs: tuple[str | int, tuple[int, ...]]
@@ -44,16 +45,21 @@ class Workload:
     products: tuple[Product, ...]
     sizes: tuple[int, ...] = ()
     dtype: str = "float32"
+    time_first: bool = False
 
-    def batch(self) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and targets, the same in every process."""
+    def batch(self, part: int = 0, parts: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets, the same in every process: one of several equal parts, or all of them."""
         rng = np.random.default_rng(0)
         kind, shape = self.inputs
         if isinstance(kind, str):
             x = rng.standard_normal(shape).astype(self.dtype)
         else:
             x = rng.integers(0, kind, shape)
-        return x, rng.integers(0, self.classes, self.rows)
+        y = rng.integers(0, self.classes, self.rows)
+        axis, length = (1, shape[1]) if self.time_first else (0, shape[0])
+        first, stop = (length * edge // parts for edge in (part, part + 1))
+        per_sample = self.rows // length
+        return x.take(range(first, stop), axis), y[first * per_sample : stop * per_sample]
 
 
 def _dense(batch: int, *widths: int) -> tuple[Product, ...]:
@@ -112,6 +118,7 @@ WORKLOADS = {
             Product(32, 10, 128),
         ),
         (64, 128),
+        time_first=True,
     ),
     "embedding": Workload((50000, (128, 32)), 10, 128, _dense(128, 128, 128, 10), (50000, 128)),
     "layernorm": Workload(("normal", (1024, 512)), 10, 1024, (Product(1024, 10, 512),), (512, 12)),

@@ -1,0 +1,233 @@
+"""A study runs a script on several ranks, goes on where it was, and says where the time went."""
+
+import csv
+import json
+import subprocess
+import xml.etree.ElementTree as ET
+
+import pytest
+from click.testing import CliRunner
+
+from distgrad.cli import main
+from distgrad.errors import LaunchError, OptionError
+from distgrad.scale import study as study_module
+from distgrad.scale.model import fit, fit_line
+from distgrad.scale.page import page
+from distgrad.scale.recorded import Recorder
+from distgrad.scale.results import LOSSES, summarise
+from distgrad.scale.study import Run, Settings, measure, runs_of
+
+SCRIPT = """
+import sys
+import numpy as np
+import distgrad as dg
+comm = dg.comm.init()
+assert sys.argv[1:] == ["--width", "8"]
+model = dg.parallel.DistributedDataParallel(dg.nn.Linear(8, 8), comm)
+optimizer = dg.optim.SGD(model.parameters(), lr=0.1)
+for step in range(1000):
+    optimizer.zero_grad()
+    x = dg.asarray(np.full((2, 8), comm.rank + step % 7, np.float32))
+    (model(x) ** 2).mean().backward()
+    optimizer.step()
+raise RuntimeError("the study has not ended the script")
+"""
+STEP = {
+    **dict.fromkeys(("forward_s", "optimizer_s", "data_s", "checkpoint_s", "blocking_s", "exposed_s"), 0.0),
+    "step_s": 1.0,
+    "backward_s": 0.5,
+}
+
+
+def rank_of(steps, **more):
+    return {"steps": [{**STEP, **step} for step in steps], "buckets": [], "host": "a", **more}
+
+
+def test_a_script_is_measured_and_drawn(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text(SCRIPT)
+    options = ["--ranks", "1,2", "--repeat", "1", "--steps", "20", "train.py", "--width", "8"]
+    done = CliRunner().invoke(main, ["scale", *options])
+    assert done.exit_code == 0, done.output
+    folder = tmp_path / "scale-train"
+    assert sorted(path.name for path in (folder / "runs").iterdir()) == [
+        "copies-2-0",
+        "distgrad-1-0",
+        "distgrad-2-0",
+    ]
+    result = json.loads((folder / "results.json").read_text())
+    assert [(row["kind"], row["ranks"]) for row in result["rows"]] == [
+        ("distgrad", 1),
+        ("distgrad", 2),
+        ("copies", 2),
+    ]
+    assert result["fitted_to"] == [1, 2]
+    assert all(row["predicted_s"] > 0 for row in result["rows"][:2])
+    written = json.loads((folder / "runs" / "distgrad-2-0" / "rank1.json").read_text())
+    assert written["mark"] == "optimizer.step"
+    assert len(written["steps"]) == 20
+    assert written["buckets"][0]["full"][0][1] >= 8 * 8 * 4
+    lines = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
+    assert float(lines[1]["step_s"]) == result["rows"][1]["step_s"]
+    assert "distgrad     " in done.output
+    again = CliRunner().invoke(main, ["scale", *options])
+    assert again.exit_code == 0
+    assert "1/3" not in again.output
+    other = CliRunner().invoke(main, ["scale", "--strong", *options])
+    assert other.exit_code == 1
+    assert "holds a study with other settings" in other.output
+
+
+class Made(list):
+    """Names of runs, and of the one that fails."""
+
+    fails = None
+
+
+@pytest.fixture
+def faked(monkeypatch, tmp_path):
+    """Runs that write their results at once, or fail: the names of those that were made."""
+    made = Made()
+
+    def run(command, **options):
+        task = json.loads(command[command.index("distgrad.scale.recorded") + 1])
+        name = task["folder"].rsplit("/.", 1)[1]
+        made.append(name)
+        if name == made.fails:
+            return subprocess.CompletedProcess(command, 3, "", "it broke")
+        for rank in range(int(command[command.index("-n") + 1])):
+            text = json.dumps(rank_of([{}] * 12, rank=rank))
+            (tmp_path / "runs" / f".{name}" / f"rank{rank}.json").write_text(text)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(study_module.subprocess, "run", run)
+    return made
+
+
+def test_an_interrupted_study_goes_on_where_it_was(faked, tmp_path):
+    settings = Settings("x", workload="tiny", ranks=(2, 1), repeat=2)
+    names = [run.name for run in runs_of(settings)]
+    assert names == [
+        "distgrad-1-0",
+        "distgrad-2-0",
+        "copies-2-0",
+        "distgrad-1-1",
+        "distgrad-2-1",
+        "copies-2-1",
+    ]
+    faked.fails = names[3]
+    with pytest.raises(LaunchError, match=r"distgrad-1-1 ended with 3 and 0 of 1 results(.|\n)*it broke"):
+        list(measure(settings, tmp_path))
+    assert faked == names[:4]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir() if path.name[0] != ".") == sorted(
+        names[:3]
+    )
+    faked.fails = None
+    faked.clear()
+    assert len(list(measure(settings, tmp_path))) == 3
+    assert faked == names[3:]
+    with pytest.raises(OptionError, match="other settings"):
+        list(measure(Settings("x", workload="mlp"), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "a script or --workload"),
+        ({"workload": "gpt", "script": ("a.py",)}, "a script or --workload"),
+        ({"workload": "chess"}, "no workload 'chess'"),
+        ({"workload": "gpt", "ranks": (0, 1)}, "--ranks"),
+        ({"workload": "gpt", "steps": 8}, "--warm-up"),
+        ({"workload": "gpt", "peers": ("caffe",)}, "--peers"),
+        ({"script": ("a.py",), "peers": ("torch-ddp",)}, "--peers"),
+    ],
+)
+def test_settings_that_mean_nothing_are_named(options, said):
+    with pytest.raises(OptionError, match=said):
+        Settings("x", **options)
+
+
+def summary(strong=False):
+    """One rank computes 1 s; of two ranks one is slower by 0.2 s, and both wait 0.1 s for communication."""
+    settings = Settings("x", workload="tiny", ranks=(1, 2), repeat=1, strong=strong)
+    alone = [rank_of([{}] * 5)]
+    fast = rank_of([{"step_s": 1.5, "exposed_s": 0.3, "data_s": 0.1}] * 5)
+    slow = rank_of([{"step_s": 1.5, "exposed_s": 0.1, "data_s": 0.1}] * 5)
+    copies = [rank_of([{"step_s": 1.1}] * 5), rank_of([{"step_s": 1.2}] * 5)]
+    runs = {Run("distgrad", 1, 0): alone, Run("distgrad", 2, 0): [fast, slow], Run("copies", 2, 0): copies}
+    return settings, summarise(settings, runs)
+
+
+def test_a_loss_is_divided_among_its_causes():
+    _, (one, two, copies) = summary()
+    assert one["efficiency"] == 1.0
+    assert two["speed_up"] == pytest.approx(2 / 1.5)
+    assert two["efficiency"] == pytest.approx(1 / 1.5)
+    expected = {
+        "computing_s": 0.2,
+        "stragglers_s": 0.1,
+        "communication_s": 0.1,
+        "data_s": 0.1,
+        "other_s": 0.0,
+    }
+    assert two["loss"] == pytest.approx(expected)
+    assert sum(two["loss"].values()) == pytest.approx(0.5)
+    assert copies["efficiency"] == pytest.approx(1 / 1.2)
+
+
+def test_strong_scaling_shares_the_batch():
+    _, (_, two, copies) = summary(strong=True)
+    assert two["speed_up"] == pytest.approx(1 / 1.5)
+    assert two["loss"]["computing_s"] == pytest.approx(1.2 - 0.5)
+    assert copies["efficiency"] == pytest.approx(1 / 1.2)  # the machine's limit, whichever way it is scaled
+
+
+def test_the_page_is_whole_and_needs_nothing_from_elsewhere():
+    settings, rows = summary()
+    rows[1]["predicted_s"] = 1.4
+    text = page(settings, rows, (1, 2), "a <machine>")
+    for svg in text.split("<svg")[1:]:
+        ET.fromstring("<svg" + svg.split("</svg>")[0] + "</svg>")
+    assert "prefers-color-scheme: dark" in text
+    assert "http" not in text
+    assert "a &lt;machine&gt;" in text
+    assert 'stroke-dasharray="6 4"' in text
+    assert all(reason in text for reason in LOSSES.values())
+
+
+def test_the_model_finds_what_it_was_given():
+    """α = 1 ms, β = 2 ns a byte, ranks that slow each other down by 10 %, waits that hide the link's time."""
+    sizes = (1_000_000, 400_000, 50_000)
+    full = [[0.1 * (i + 1), n] for i, n in enumerate(sizes)]
+    busy = [[1e-3 + 2e-9 * n + late for n in sizes] for late in (0.05, 0.0, 0.2)]
+    passes = [{"full": full, "busy_s": each, "backward_s": 0.4} for each in busy]
+    alone = [rank_of([{"backward_s": 0.4, "forward_s": 0.3}] * 9, buckets=passes)]
+    together = [rank_of([{"step_s": 1.2, "exposed_s": 0.1}] * 9, buckets=passes) for _ in range(2)]
+    copies = [rank_of([{"step_s": 1.1}] * 9) for _ in range(2)]
+    model = fit(alone, together, copies, cores=8)
+    assert model.call_s == pytest.approx(1e-3)
+    assert model.bytes_per_s == pytest.approx(1 / 2e-9)
+    assert model.contention == pytest.approx(0.1)
+    assert model.fitted_to == (1, 2)
+    assert model.profile.rest_s == pytest.approx(0.3)
+    assert model.predict(1).step_s == pytest.approx(1.0, rel=0.01)
+    assert model.predict(2).computing_s == pytest.approx(1.1)
+    assert model.predict(8).step_s > model.predict(4).step_s > model.predict(2).step_s
+    assert fit_line([1.0, 2.0], [5.0, 4.0])[1] == 0.0  # no time falls with the bytes
+
+
+def test_a_recorder_takes_the_best_mark_and_ends_the_program():
+    recorder = Recorder(3)
+    recorder.span("backward", 0.0, 1.0, {})
+    recorder.span("optimizer.step", 1.0, 1.5, {"step": 0})
+    recorder.span("optimizer.step", 1.5, 1.6, {"step": 0})  # of another optimizer
+    recorder.span("data.next", 2.0, 2.25, {})
+    recorder.span("optimizer.step", 3.0, 3.5, {"step": 1})
+    recorder.span("optimizer.step", 5.0, 5.5, {"step": 2})
+    assert recorder.kind == "optimizer.step"
+    assert [row["step_s"] for row in recorder.rows()] == [2.0, 2.0]
+    assert recorder.rows()[0]["data_s"] == 0.25
+    with pytest.raises(SystemExit):
+        recorder.span("optimizer.step", 6.0, 6.5, {"step": 3})
+    recorder.event("step", 1.0, {})
+    assert recorder.kind == "step"
