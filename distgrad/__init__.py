@@ -9,7 +9,7 @@
     t.grad                      # tensor([2., 0.])
 
 The package is a namespace of the Python array API standard, 2024.12; what trains hangs off it: ``dg.nn``,
-``dg.optim``, ``dg.data``, ``dg.comm``, ``dg.parallel``.
+``dg.optim``, ``dg.data``, ``dg.comm``, ``dg.parallel``, ``dg.train``.
 """
 # ruff: noqa: E402 (imports behind code: the collector rests while the first of them run)
 
@@ -139,21 +139,13 @@ from distgrad.errors import (
 # isort: on
 
 if _TYPE_CHECKING:
+    # isort: off
     from distgrad import (
-        amp,
-        autograd,
-        checkpoint,
-        comm,
-        cuda,
-        data,
-        func,
-        nn,
-        optim,
-        parallel,
-        profiler,
-        special,
+        amp, autograd, checkpoint, comm, cuda, data, func, nn, optim, parallel, profiler, special, train,
     )
+    # isort: on
     from distgrad.checkpoint.files import load, save
+    from distgrad.comm.spawn import spawn
 
 __version__ = "0.1.0"
 __array_api_version__ = "2024.12"
@@ -168,9 +160,9 @@ bool = _np.dtype("bool")
 
 _ROOMS = (
     *("amp", "autograd", "checkpoint", "comm", "cuda", "data", "func", "nn", "optim", "parallel"),
-    *("profiler", "special"),
+    *("profiler", "special", "train"),
 )
-_FILES = ("load", "save")
+_FILES = {"load": "checkpoint.files", "save": "checkpoint.files", "spawn": "comm.spawn"}
 
 
 def __getattr__(name: str) -> _Any:
@@ -178,7 +170,7 @@ def __getattr__(name: str) -> _Any:
     if name in _ROOMS:
         return _importlib.import_module(f"distgrad.{name}")
     if name in _FILES:
-        return getattr(_importlib.import_module("distgrad.checkpoint.files"), name)
+        return getattr(_importlib.import_module(f"distgrad.{_FILES[name]}"), name)
     if name == "bfloat16":  # NumPy has none, and the package that has is loaded when asked for
         return _casting.bfloat16()
     return _find(name)
@@ -236,9 +228,10 @@ __all__ = [  # noqa: RUF022 (in alphabetical order)
     "set_float32_matmul_precision",
     "set_grad_enabled", "set_num_threads", "sigmoid", "sign", "signbit", "silu", "sin", "sinh",
     "sliding_window_view", "smooth_l1_loss", "soft_margin_loss", "softmax", "softmax_cross_entropy",
-    "softplus", "softshrink", "softsign", "sort", "special", "split", "sqrt", "square", "squeeze",
+    "softplus", "softshrink", "softsign", "sort", "spawn", "special", "split", "sqrt", "square", "squeeze",
     "stack", "std", "subtract", "sum", "take", "take_along_axis", "tan", "tanh", "tanhshrink", "tensor",
-    "tensordot", "threshold", "tile", "topk", "tril", "triplet_margin_loss", "triu", "trunc", "uint16",
+    "tensordot", "threshold", "tile", "topk", "train", "tril", "triplet_margin_loss", "triu", "trunc",
+    "uint16",
     "uint32", "uint64", "uint8", "unfold", "unique_all", "unique_counts", "unique_inverse", "unique_values",
     "unstack", "var", "vecdot", "where", "xlogy", "zeros", "zeros_like",
 ]

@@ -37,6 +37,7 @@ from distgrad import nn as nn
 from distgrad import optim as optim
 from distgrad import parallel as parallel
 from distgrad import special as special
+from distgrad import train as train
 from distgrad.autograd.casting import autocast as autocast
 from distgrad.autograd.casting import get_autocast_dtype as get_autocast_dtype
 from distgrad.autograd.casting import is_autocast_enabled as is_autocast_enabled
@@ -87,6 +88,7 @@ from distgrad.backend.threads import get_num_threads as get_num_threads
 from distgrad.backend.threads import set_num_threads as set_num_threads
 from distgrad.checkpoint.files import load as load
 from distgrad.checkpoint.files import save as save
+from distgrad.comm.spawn import spawn as spawn
 from distgrad.errors import AxisError as AxisError
 from distgrad.errors import CommError as CommError
 from distgrad.errors import CommMismatchError as CommMismatchError
@@ -404,6 +406,7 @@ __all__ = [
     "softshrink",
     "softsign",
     "sort",
+    "spawn",
     "special",
     "split",
     "sqrt",
@@ -423,6 +426,7 @@ __all__ = [
     "threshold",
     "tile",
     "topk",
+    "train",
     "tril",
     "triplet_margin_loss",
     "triu",

@@ -93,6 +93,21 @@ def warm(everything: bool, levels: tuple[str, ...], script: str | None, argument
         raise click.ClickException(str(error)) from None
 
 
+@main.command()
+@click.argument("files", nargs=-1, required=True)
+@click.option("-o", "--output", default="curves.png", show_default=True, help="A PNG, SVG or PDF file.")
+def plot(files: tuple[str, ...], output: str) -> None:
+    """Draw the curves of runs over each other: distgrad plot run/*.csv. The files are those of loggers."""
+    from distgrad.errors import DataError, MissingDependencyError
+    from distgrad.train.plots import plot_runs
+
+    try:
+        names = plot_runs(files, output)
+    except (DataError, MissingDependencyError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{output}: {', '.join(names)}")
+
+
 _TEMPLATES = {
     "slurm": "slurm_cpu.sbatch",
     "slurm-gpu": "slurm_gpu.sbatch",

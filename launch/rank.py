@@ -88,7 +88,7 @@ def _segments(process: int) -> set[str]:
     return {name for name in names if name.removeprefix("/dev/shm/").startswith(SEGMENT_PREFIXES)}
 
 
-def _die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """Ask the kernel to kill this process when ``parent`` dies, also by SIGKILL."""
     import ctypes
 
@@ -101,7 +101,7 @@ def _die_with_parent(parent: int) -> None:
 def _script(arguments: list[str], start: dict[str, Any], watcher: int, pipes: tuple[int, ...]) -> None:
     """Turn this fork into the user's script."""
     os.setpgid(0, 0)
-    _die_with_parent(watcher)
+    die_with_parent(watcher)
     null = os.open(os.devnull, os.O_RDONLY)
     stdout, stderr, failures, stacks = pipes
     for source, target in ((null, 0), (stdout, 1), (stderr, 2)):

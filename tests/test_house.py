@@ -50,7 +50,7 @@ GUESTS = {
     "cupy_backends": r"distgrad\.backend\.cublas",
     "cupyx": r"distgrad\.backend\.cupy",
     "ml_dtypes": r"distgrad\.autograd\.casting",
-    "PIL": r"distgrad\.torch\.vision\.images",
+    "PIL": r"distgrad\.(torch\.vision\.images|train\.loggers\.files)",
     "tensorboardX": r"distgrad\.torch\.tensorboard",
     "pynccl": r"distgrad\.comm\.libnccl",
     "distgrad_command": r"distgrad\.__init__",  # the launcher, when Python was started for it
@@ -60,7 +60,8 @@ GUESTS = {
     "jax": r"distgrad\.scale\.bench\.(jax_models|peers)",
     "optax": r"distgrad\.scale\.bench\.jax_models",
     "click": r"distgrad\.cli",
-    "tqdm": r"distgrad\.cli",
+    "tqdm": r"distgrad\.(cli|train\.progress)",
+    "matplotlib": r"distgrad\.train\.plots",
     "safetensors": r"distgrad\.checkpoint\.files",
     "xxhash": r"distgrad\.checkpoint\.digests",
 }

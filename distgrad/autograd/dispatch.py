@@ -32,7 +32,7 @@ from distgrad.autograd.lines import inside, outside, user_line
 from distgrad.autograd.modes import modes
 from distgrad.autograd.porting import wrong_arguments
 from distgrad.autograd.primitive import REGISTRY, Composite, Primitive, Reject, Sample
-from distgrad.autograd.shapes import by_shapes, refuse_by_formula
+from distgrad.autograd.shapes import by_shapes, run_by_shapes
 from distgrad.autograd.tensor import OPERANDS, Tensor, constant, decline, share
 from distgrad.backend.array_module import ARRAY_MODULES, HOST_ARRAYS, ArrayModule, add_formula
 from distgrad.backend.device import Device, device_of, follow
@@ -306,8 +306,7 @@ def run(record: Primitive, formula: Callable[..., Any], /, *args: Any, **attribu
     """
     xp = pick(record, *args)
     if xp is meta_module:
-        refuse_by_formula(record, xp, *args, **attributes)
-        return by_shapes(record, *args, **attributes)
+        return run_by_shapes(record, xp, *args, **attributes)
     return formula(xp, *args, **attributes)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import operations, operator_method
+from distgrad.autograd.html import tensor_html
 from distgrad.autograd.inplace import in_place_methods, in_place_operator, plain_key
 from distgrad.autograd.naming import Named, method_names
 from distgrad.autograd.ops import (  # noqa: F401 (importing them registers their operations)
@@ -375,6 +376,7 @@ _SPECIAL: dict[str, Any] = {
     "__len__": _len,
     "__reduce__": _reduce,
     "__repr__": _repr,
+    "_repr_html_": tensor_html,
 }
 
 #: What a tensor here never is.

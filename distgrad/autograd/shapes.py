@@ -6,6 +6,7 @@ dtype. So every operation that has a record works there, and whatever depends on
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,22 @@ from distgrad.autograd.primitive import Primitive
 from distgrad.backend.meta import MetaArray
 from distgrad.errors import DeviceError, DTypeError
 
-__all__ = ["by_shapes", "gradients_by_shapes", "refuse_by_formula"]
+__all__ = ["by_shapes", "gradients_by_shapes", "heard_by", "run_by_shapes"]
+
+#: Who is told of each operation that runs on shapes: its record, its arguments, and what it gives.
+heard_by: list[Callable[[Primitive, tuple[Any, ...], Any], None]] = []
 
 
-def refuse_by_formula(record: Primitive, xp: Any, /, *args: Any, **attributes: Any) -> None:
+def run_by_shapes(record: Primitive, xp: Any, /, *args: Any, **attributes: Any) -> Any:
+    """What a program's call of an operation gives, whoever listens being told."""
+    _refuse_by_formula(record, xp, *args, **attributes)
+    y = by_shapes(record, *args, **attributes)
+    for hear in heard_by:
+        hear(record, args, y)
+    return y
+
+
+def _refuse_by_formula(record: Primitive, xp: Any, /, *args: Any, **attributes: Any) -> None:
     """Let a formula refuse what it refuses by its inputs' shapes and dtypes.
 
     It runs as far as it can on arrays without elements: to the end, or to the first look at one, or at a

@@ -329,12 +329,16 @@ def finalize() -> None:
 
     Collective: yes; blocks: until the calls that were issued are over and, with ``mpi``, every rank is here.
     """
-    world = _forget()
+    world = forget()
     if world is not None:
         world.close()
 
 
-def _forget() -> Communicator | None:
+def forget() -> Communicator | None:
+    """Leave the world as it is, for :func:`init` to make another; what it was, None if there was none.
+
+    Collective: no; blocks: no.
+    """
     global _world
     world, _world = _world, None
     env.unplace()
@@ -344,7 +348,7 @@ def _forget() -> Communicator | None:
 
 def _finalize_at_exit() -> None:
     """Finalize at the program's end, which fails if that does: Python itself only prints what is raised."""
-    world = _forget()
+    world = forget()
     if world is None:
         return
     error = getattr(sys, "last_value", None)  # by which the program ends: other ranks may never come here

@@ -168,7 +168,11 @@ PLACES = {
     "autograd.function": ("distgrad.autograd",),
     "autograd.grad_mode": ("distgrad.autograd.modes",),
     "autograd.variable": ("distgrad.torch.derivatives",),
-    "func": ("distgrad.func", "distgrad.torch.calls:functional_call stack_module_state"),
+    "func": (
+        "distgrad.func",
+        "distgrad.nn.utils.stateless:functional_call",
+        "distgrad.torch.calls:stack_module_state",
+    ),
     "linalg": ("distgrad.linalg",),
     "fft": ("distgrad.fft",),
     "special": ("distgrad",),
@@ -191,7 +195,7 @@ PLACES = {
     "backends.mkl": ("distgrad.torch.machine:*mkldnn",),
     "random": ("distgrad.torch.settings:*random",),
     "jit": ("distgrad.torch.utilities:*jit",),
-    "nn.utils.stateless": ("distgrad.torch.calls:functional_call",),
+    "nn.utils.stateless": ("distgrad.nn.utils.stateless:functional_call",),
     "compiler": (
         "distgrad.torch.calls:compile",
         "distgrad.torch.utilities:*compiler",

@@ -19,7 +19,7 @@ from distgrad.nn.hooks import Forward, Hook, Hooks, P, R_co
 from distgrad.nn.parameter import Buffer, Parameter, write
 from distgrad.nn.placing import convert, make_empty, share_memory
 from distgrad.nn.state import EXTRA_STATE, IncompatibleKeys, load
-from distgrad.nn.text import bracketed, indented
+from distgrad.nn.text import bracketed, indented, module_html, wrong_kind
 
 __all__ = ["Module"]
 
@@ -83,11 +83,11 @@ class Module:
         elif isinstance(value, Buffer):
             self.register_buffer(name, value, persistent=value.persistent)
         elif value is not None and name in own.get("_parameters", ()):
-            raise TypeError(_wrong_kind(self, name, value, "parameter", "a Parameter"))
+            raise TypeError(wrong_kind(self, name, value, "parameter", "a Parameter"))
         elif value is not None and name in own.get("_modules", ()):
-            raise TypeError(_wrong_kind(self, name, value, "module", "a Module"))
+            raise TypeError(wrong_kind(self, name, value, "module", "a Module"))
         elif value is not None and not isinstance(value, Tensor) and name in own.get("_buffers", ()):
-            raise TypeError(_wrong_kind(self, name, value, "buffer", "a Tensor"))
+            raise TypeError(wrong_kind(self, name, value, "buffer", "a Tensor"))
         else:
             for kind in ("_parameters", "_buffers", "_modules"):
                 entries = own.get(kind, ())
@@ -114,7 +114,7 @@ class Module:
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Give the module a parameter called ``name``; None keeps the name for one that may be missing."""
         if param is not None and not isinstance(param, Parameter):
-            raise TypeError(_wrong_kind(self, name, param, "parameter", "a Parameter"))
+            raise TypeError(wrong_kind(self, name, param, "parameter", "a Parameter"))
         self._register("_parameters", name, param)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
@@ -126,7 +126,7 @@ class Module:
             persistent: whether it is part of ``state_dict``.
         """
         if tensor is not None and not isinstance(tensor, Tensor):
-            raise TypeError(_wrong_kind(self, name, tensor, "buffer", "a Tensor"))
+            raise TypeError(wrong_kind(self, name, tensor, "buffer", "a Tensor"))
         self._register("_buffers", name, tensor)
         if persistent:
             self._non_persistent.discard(name)
@@ -136,7 +136,7 @@ class Module:
     def register_module(self, name: str, module: Module | None) -> None:
         """Give the module a part called ``name``."""
         if module is not None and not isinstance(module, Module):
-            raise TypeError(_wrong_kind(self, name, module, "module", "a Module"))
+            raise TypeError(wrong_kind(self, name, module, "module", "a Module"))
         self._register("_modules", name, module)
 
     add_module = register_module
@@ -481,6 +481,8 @@ class Module:
         """What ``repr`` shows between the brackets; subclasses say their settings."""
         return ""
 
+    _repr_html_ = module_html
+
     def _get_name(self) -> str:
         return type(self).__name__
 
@@ -491,10 +493,3 @@ class Module:
 
 def _join(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
-
-
-def _wrong_kind(module: Module, name: str, value: Any, what: str, expected: str) -> str:
-    return (
-        f"{type(module).__name__}: {name!r} is a {what} and takes {expected} or None, "
-        f"got {type(value).__name__}"
-    )

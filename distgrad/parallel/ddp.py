@@ -126,7 +126,7 @@ class DistributedDataParallel(Module):
         check_options(exact, shards, others, weigh_by)
         check_sharding(shard, shard_blocks, offload_dir, exact)
         self.module = module
-        self.weigh_by = weigh_by
+        self.weigh_by, self.shard = weigh_by, shard
         self.comm = comm if isinstance(comm, Communicator) else find_ranks(module, comm)
         self.broadcast_buffers = broadcast_buffers
         self.average_buffers = average_buffers

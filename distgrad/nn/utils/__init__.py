@@ -15,11 +15,13 @@ from distgrad.nn.utils.parametrizations import (
     spectral_norm,
     weight_norm,
 )
+from distgrad.nn.utils.stateless import functional_call
 
 __all__ = [
     "clip_grad_norm_",
     "clip_grad_value_",
     "clip_grads_with_norm_",
+    "functional_call",
     "get_total_norm",
     "parameters_to_vector",
     "parametrizations",

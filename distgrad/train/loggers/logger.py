@@ -1,0 +1,198 @@
+"""What every logger can be told, on rank 0 alone."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distgrad.autograd.tensor import Tensor
+from distgrad.comm.registry import get_world, is_initialized
+from distgrad.errors import OptionError
+
+__all__ = ["Logger", "Loggers", "number"]
+
+
+def number(what: str, value: Any) -> float:
+    """One number, from a tensor, an array or a Python number."""
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy()
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "buif":
+        raise OptionError(f"{what} must be one real number, got {array.dtype}{list(array.shape)}")
+    return float(array.reshape(()))
+
+
+def _array(value: Any) -> NDArray[Any]:
+    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+
+
+class Logger(ABC):
+    """Writes down numbers, and what else its kind takes, on rank 0; on other ranks every call does nothing.
+
+    ::
+
+        with dg.train.CSVLogger("run/log.csv") as logger:
+            logger.scalars(step, loss=loss, lr=lr)
+
+    Attributes:
+        is_writing: whether this rank is the one that writes.
+    """
+
+    def __init__(self) -> None:
+        self.is_writing = not is_initialized() or get_world().rank == 0
+        if self.is_writing:
+            self._open()
+
+    def scalars(self, step: int, **values: Any) -> None:
+        """Write one number under each name.
+
+        Collective: no; blocks: no.
+
+        Args:
+            step: of the training.
+            **values: numbers, or tensors of one.
+        """
+        if self.is_writing:
+            what = f"{type(self).__name__}.scalars"
+            self._scalars(step, {name: number(f"{what}: {name}", each) for name, each in values.items()})
+
+    def histogram(self, step: int, name: str, values: Any, bins: int = 64) -> None:
+        """Write how numbers are distributed.
+
+        Collective: no; blocks: no.
+
+        Args:
+            step: of the training.
+            name: of the histogram.
+            values: numbers of any shape.
+            bins: into how many equal ranges they are counted.
+        """
+        if self.is_writing:
+            self._histogram(step, name, _array(values).ravel(), bins)
+
+    def image(self, step: int, name: str, picture: Any) -> None:
+        """Write a picture.
+
+        Collective: no; blocks: no.
+
+        Args:
+            step: of the training.
+            name: of the picture.
+            picture: ``[height, width]``, ``[1, height, width]`` or ``[3, height, width]``: bytes, or floating
+                point from 0 to 1.
+        """
+        if self.is_writing:
+            self._image(step, name, _pixels(f"{type(self).__name__}.image", _array(picture)))
+
+    def text(self, step: int, name: str, text: str) -> None:
+        """Write a text.
+
+        Collective: no; blocks: no.
+        """
+        if self.is_writing:
+            self._text(step, name, text)
+
+    def hyperparameters(self, values: Mapping[str, Any]) -> None:
+        """Write the settings of the run: numbers, texts, truth values.
+
+        Collective: no; blocks: no.
+        """
+        if self.is_writing:
+            self._hyperparameters(dict(values))
+
+    def close(self) -> None:
+        """Write what is left and close the files.
+
+        Collective: no; blocks: no.
+        """
+        if self.is_writing:
+            self.is_writing = False
+            self._close()
+
+    def __enter__(self) -> Logger:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # -- what a kind of logger does, on rank 0
+
+    @abstractmethod
+    def _open(self) -> None: ...
+
+    @abstractmethod
+    def _scalars(self, step: int, values: dict[str, float]) -> None: ...
+
+    def _histogram(self, step: int, name: str, values: NDArray[Any], bins: int) -> None:
+        raise self._refusal("histograms")
+
+    def _image(self, step: int, name: str, pixels: NDArray[np.uint8]) -> None:
+        raise self._refusal("pictures")
+
+    def _text(self, step: int, name: str, text: str) -> None:
+        raise self._refusal("texts")
+
+    def _hyperparameters(self, values: dict[str, Any]) -> None:
+        raise self._refusal("hyper-parameters")
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+    def _refusal(self, what: str) -> OptionError:
+        return OptionError(
+            f"{type(self).__name__}: takes numbers and no {what}; use JSONLogger, TensorBoardLogger, "
+            "WandbLogger or MLflowLogger"
+        )
+
+
+def _pixels(what: str, picture: NDArray[Any]) -> NDArray[np.uint8]:
+    """``[height, width, 3]`` bytes."""
+    if picture.ndim == 2:
+        picture = picture[None]
+    if picture.ndim != 3 or picture.shape[0] not in (1, 3):
+        raise OptionError(
+            f"{what}: a picture must be [height, width] or [1 or 3, height, width], got {list(picture.shape)}"
+        )
+    if picture.dtype.kind == "f":
+        picture = np.round(np.clip(picture, 0, 1) * 255)
+    rows = np.broadcast_to(np.moveaxis(picture, 0, -1), (*picture.shape[1:], 3))
+    return np.ascontiguousarray(rows.astype(np.uint8))
+
+
+class Loggers:
+    """Several loggers that are told the same; each ignores what its kind does not take.
+
+    Args:
+        *loggers: of any kind; at least one.
+    """
+
+    def __init__(self, *loggers: Logger) -> None:
+        if not loggers:
+            raise OptionError("Loggers: expected at least one logger")
+        self.loggers = loggers
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("scalars", "histogram", "image", "text", "hyperparameters"):
+            raise AttributeError(f"Loggers has no attribute {name!r}")
+
+        def call(*args: Any, **options: Any) -> None:
+            for logger in self.loggers:
+                if getattr(type(logger), f"_{name}") is not getattr(Logger, f"_{name}"):
+                    getattr(logger, name)(*args, **options)
+
+        return call
+
+    def close(self) -> None:
+        """Close all of them."""
+        for logger in self.loggers:
+            logger.close()
+
+    def __enter__(self) -> Loggers:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

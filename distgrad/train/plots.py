@@ -1,0 +1,88 @@
+"""Curves of runs, from the files that loggers write."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distgrad.errors import DataError, MissingDependencyError
+
+__all__ = ["plot_runs", "read_run"]
+
+Curve = list[tuple[float, float]]
+
+
+def read_run(path: str | Path) -> dict[str, Curve]:
+    """The curves of a file of CSVLogger or JSONLogger: by name, pairs of step and value.
+
+    Raises:
+        DataError: the file is not there, or of neither kind.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise DataError(f"plot: {file} is not there; name a file of CSVLogger or JSONLogger")
+    lines = file.read_text().splitlines()
+    if lines and lines[0].startswith("{"):
+        rows = [row for line in lines if (row := _object(line)) and row.get("kind") == "scalars"]
+    elif lines and lines[0].startswith("step,"):
+        rows = [dict(row) for row in csv.DictReader(lines)]
+    else:
+        raise DataError(f"plot: {file} begins neither with step, nor with an object; it is no logger's file")
+    curves: dict[str, Curve] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name not in ("step", "seconds", "kind") and value not in ("", None):
+                curves.setdefault(name, []).append((float(row["step"]), float(value)))
+    return curves
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None  # half a line of a run that was killed
+    return found if isinstance(found, dict) else None
+
+
+def plot_runs(paths: Sequence[str | Path], output: str | Path) -> list[str]:
+    """Draw the curves of runs over each other, a picture for every name that occurs.
+
+    Args:
+        paths: files of CSVLogger or JSONLogger.
+        output: a PNG, SVG or PDF file.
+
+    Returns:
+        The names.
+
+    Raises:
+        DataError: a file that is none of a logger, or no number in any.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    try:
+        figures = importlib.import_module("matplotlib.figure")
+    except ImportError as error:
+        raise MissingDependencyError(
+            "plot: needs matplotlib, which is not installed; pip install 'distgrad[plot]'"
+        ) from error
+    runs = {str(path): read_run(path) for path in paths}
+    names = sorted({name for curves in runs.values() for name in curves})
+    if not names:
+        raise DataError(f"plot: no numbers in {', '.join(runs)}")
+    columns = min(3, len(names))
+    rows = math.ceil(len(names) / columns)
+    figure = figures.Figure(figsize=(5 * columns, 3.5 * rows), layout="constrained")
+    for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, names, strict=False):
+        for path, curves in runs.items():
+            if name in curves:
+                axes.plot(*zip(*curves[name], strict=True), label=path)
+        axes.set_title(name)
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    figure.savefig(output)
+    return names

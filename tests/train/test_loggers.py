@@ -1,0 +1,198 @@
+"""Loggers write on rank 0 what they are told, and a run that goes on keeps what came before."""
+
+import csv
+import json
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+import distgrad as dg
+from distgrad import train
+from distgrad.comm import ThreadWorld
+from distgrad.errors import DataError, MissingDependencyError, OptionError
+
+
+def rows_of(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def objects_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_table_grows_by_lines_and_columns(tmp_path):
+    path = tmp_path / "new/log.csv"
+    with train.CSVLogger(path) as logger:
+        logger.scalars(0, loss=dg.asarray(0.5), lr=1e-3)
+        assert rows_of(path)[0]["loss"] == "0.5"  # at once
+        logger.scalars(1, loss=np.float32(0.25), **{"a,b": 3})
+    rows = rows_of(path)
+    assert [row["step"] for row in rows] == ["0", "1"]
+    assert rows[0]["a,b"] == ""
+    assert rows[1] | {"seconds": ""} == {"step": "1", "seconds": "", "loss": "0.25", "lr": "", "a,b": "3.0"}
+    logger.close()
+
+
+def test_a_run_goes_on_behind_a_step(tmp_path):
+    for kind, name in ((train.CSVLogger, "log.csv"), (train.JSONLogger, "log.jsonl")):
+        path = tmp_path / name
+        with kind(path) as logger:
+            for step in range(5):
+                logger.scalars(step, loss=step)
+        with path.open("a") as file:
+            file.write('{"half' if kind is train.JSONLogger else "")
+        with pytest.raises(DataError, match=r"is there already; .*resume=STEP"):
+            kind(path)
+        with kind(path, resume=2) as logger:
+            logger.scalars(3, loss=30)
+        read = rows_of if kind is train.CSVLogger else objects_of
+        assert [float(row["loss"]) for row in read(path)] == [0, 1, 2, 30]
+    other = tmp_path / "other.csv"
+    other.write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match="does not begin with step,seconds"):
+        train.CSVLogger(other, resume=3)
+    assert other.read_text() == "a,b\n1,2\n"
+
+
+def test_json_lines_hold_everything(tmp_path):
+    pytest.importorskip("PIL")
+    path = tmp_path / "log.jsonl"
+    with train.JSONLogger(path) as logger:
+        logger.hyperparameters({"lr": 0.1, "model": "gpt", "path": tmp_path})
+        logger.scalars(1, loss=float("nan"), accuracy=True)
+        logger.histogram(1, "weights", dg.asarray([0.0, 0.5, 1.0, float("inf")]), bins=2)
+        logger.image(1, "layer/0", np.linspace(0, 1, 12).reshape(3, 4))
+        logger.image(2, "colours", np.zeros((3, 2, 2), np.uint8))
+        logger.text(1, "sample", "once upon a time")
+    by_kind = {each["kind"]: each for each in objects_of(path)}
+    assert by_kind["hyperparameters"]["path"] == str(tmp_path)
+    assert by_kind["scalars"]["loss"] is None
+    assert by_kind["scalars"]["accuracy"] == 1
+    assert by_kind["histogram"]["counts"] == [1, 2]
+    assert by_kind["text"]["text"] == "once upon a time"
+    from PIL import Image
+
+    files = sorted((tmp_path / "log.jsonl.images").iterdir())
+    assert [each.name for each in files] == ["colours-2.png", "layer_0-1.png"]
+    assert np.asarray(Image.open(files[1])).shape == (3, 4, 3)
+    assert np.asarray(Image.open(files[1]))[-1, -1].tolist() == [255] * 3
+
+
+def test_only_rank_0_writes(tmp_path):
+    def run(comm):
+        with train.CSVLogger(tmp_path / "log.csv") as logger:
+            logger.scalars(comm.rank, rank=comm.rank)
+
+    ThreadWorld(3, timeout_s=60).run(run)
+    assert [row["rank"] for row in rows_of(tmp_path / "log.csv")] == ["0.0"]
+
+
+def test_several_loggers_are_told_what_they_take(tmp_path):
+    both = train.Loggers(train.CSVLogger(tmp_path / "log.csv"), train.JSONLogger(tmp_path / "log.jsonl"))
+    with both:
+        both.scalars(1, loss=2.0)
+        both.text(1, "note", "hello")
+    assert len(rows_of(tmp_path / "log.csv")) == 1
+    assert [each["kind"] for each in objects_of(tmp_path / "log.jsonl")] == ["scalars", "text"]
+    with pytest.raises(AttributeError, match="no attribute 'scalar'"):
+        both.scalar()
+    with pytest.raises(OptionError, match="at least one"):
+        train.Loggers()
+
+
+def test_what_loggers_refuse(tmp_path):
+    logger = train.CSVLogger(tmp_path / "log.csv")
+    with pytest.raises(OptionError, match="takes numbers and no texts; use JSONLogger"):
+        logger.text(1, "a", "b")
+    with pytest.raises(OptionError, match=r"loss must be one real number, got float64\[2\]"):
+        logger.scalars(1, loss=np.zeros(2))
+    with pytest.raises(OptionError, match=r"must be \[height, width\]"):
+        logger.image(1, "a", np.zeros((2, 2, 2)))
+    logger.close()
+
+
+def test_event_files_can_be_read(tmp_path):
+    pytest.importorskip("tensorboardX")
+    with train.TensorBoardLogger(tmp_path / "events") as logger:
+        logger.scalars(3, loss=dg.asarray(0.5))
+        logger.histogram(3, "weights", np.arange(9.0))
+        logger.image(3, "picture", np.zeros((4, 4)))
+        logger.text(3, "sample", "once")
+        logger.hyperparameters({"lr": 0.1})
+    (file,) = (tmp_path / "events").iterdir()
+    from tensorboardX.proto.event_pb2 import Event
+
+    data, tags = file.read_bytes(), []
+    while data:  # records: length, its checksum, the event, its checksum
+        length = int.from_bytes(data[:8], "little")
+        event = Event.FromString(data[12 : 12 + length])
+        tags += [(event.step, value.tag) for value in event.summary.value]
+        data = data[16 + length :]
+    assert {(3, "loss"), (3, "weights"), (3, "picture")} <= set(tags)
+    assert any("sample" in tag for _, tag in tags)
+
+
+@pytest.mark.parametrize(
+    ("kind", "module"), [(train.TensorBoardLogger, "tensorboardX"), (train.WandbLogger, "wandb"),
+                         (train.MLflowLogger, "mlflow")],
+)  # fmt: skip
+def test_a_package_that_is_missing_is_named(kind, module, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingDependencyError, match=f"needs {module}, which is not installed"):
+        kind(tmp_path) if kind is train.TensorBoardLogger else kind()
+
+
+def test_services_are_told_in_their_own_words(monkeypatch):
+    said = []
+
+    def recorder(name):
+        return lambda *args, **options: said.append((name, args, options))
+
+    run = types.SimpleNamespace(log=recorder("log"), finish=recorder("finish"),
+                                config=types.SimpleNamespace(update=recorder("config")))  # fmt: skip
+    wandb = types.SimpleNamespace(
+        init=lambda **options: (said.append(("init", (), options)), run)[1], Html=str
+    )
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    with train.WandbLogger(project="p", mode="offline") as logger:
+        logger.scalars(4, loss=1)
+        logger.hyperparameters({"lr": 1})
+        logger.text(4, "t", "a<b")
+    assert said[0] == ("init", (), {"project": "p", "mode": "offline"})
+    assert said[1] == ("log", ({"loss": 1.0},), {"step": 4})
+    assert said[2][:2] == ("config", ({"lr": 1},))
+    assert said[3][1] == ({"t": "<pre>a&lt;b</pre>"},)
+    assert said[-1][0] == "finish"
+
+
+# -- curves
+
+
+def test_curves_of_runs(tmp_path):
+    pytest.importorskip("matplotlib")
+    paths = []
+    for name, kind in (("a.csv", train.CSVLogger), ("b.jsonl", train.JSONLogger)):
+        paths.append(tmp_path / name)
+        with kind(paths[-1]) as logger:
+            for step in range(3):
+                logger.scalars(step, loss=1 / (1 + step), **({"lr": 0.1} if step else {}))
+    assert train.read_run(paths[0]) == train.read_run(paths[1])
+    assert train.read_run(paths[0])["lr"] == [(1.0, 0.1), (2.0, 0.1)]
+    picture = tmp_path / "curves.svg"
+    command = [sys.executable, "-m", "distgrad", "plot", *map(str, paths), "-o", str(picture)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "loss, lr" in done.stdout
+    assert picture.read_text().count("<path") > 4
+    done = subprocess.run([*command[:4], "none.csv"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "none.csv is not there" in done.stderr
+
+
+def test_a_file_of_another_kind_is_no_run(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("hello\n")
+    with pytest.raises(DataError, match="no logger's file"):
+        train.read_run(path)
