@@ -36,6 +36,7 @@ from distgrad import linalg as linalg
 from distgrad import nn as nn
 from distgrad import optim as optim
 from distgrad import parallel as parallel
+from distgrad import profiler as profiler
 from distgrad import special as special
 from distgrad import train as train
 from distgrad.autograd.casting import autocast as autocast
@@ -364,6 +365,7 @@ __all__ = [
     "pow",
     "prelu",
     "prod",
+    "profiler",
     "quantile",
     "rand",
     "rand_like",

@@ -131,7 +131,7 @@ def text(module):
         lines.append("bfloat16: _np.dtype[_Any]\n")
     for name in names:
         value = find_operation(name) if name in PUBLIC.get(room, "").split() else getattr(there, name)
-        if hasattr(value, "record"):
+        if hasattr(value, "record") and not inspect.ismodule(value):
             functions.append(operation(name, value))
         else:
             lines.append(other(module, name, value, sources))

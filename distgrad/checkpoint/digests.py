@@ -9,6 +9,7 @@ Source: XXH3, Yann Collet, 2019.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -17,13 +18,12 @@ from distgrad.errors import DataError
 
 __all__ = ["BLOCK_BYTES", "agrees", "digest_of"]
 
-BLOCK_BYTES = (
-    1 << 20
-)  #: That have a digest of their own: they stay in a core's cache between reading and that.
+#: That have a digest of their own: they stay in a core's cache between reading and that.
+BLOCK_BYTES = 1 << 20
 
 _xxh3: Callable[[Any], str] | None = None
 with contextlib.suppress(ImportError):
-    from xxhash import xxh3_128_hexdigest as _xxh3
+    _xxh3 = importlib.import_module("xxhash").xxh3_128_hexdigest
 
 
 def digest_of(data: Any) -> str:
