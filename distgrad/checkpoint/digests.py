@@ -9,8 +9,8 @@ Source: XXH3, Yann Collet, 2019.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import hashlib
+import importlib
 from collections.abc import Callable
 from typing import Any
 
