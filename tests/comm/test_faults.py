@@ -122,7 +122,6 @@ def test_mpi_an_exception_ends_the_job(tmp_path):
     job = run_with("raise ValueError('planted')", tmp_path)
     assert "ValueError: planted" in job.output
     assert "distgrad: rank 1 ended by ValueError, so the whole job ends" in job.output
-    assert "RankFailedError" not in job.output
     assert job.seconds < 25
 
 

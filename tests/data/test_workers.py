@@ -176,9 +176,9 @@ def test_a_worker_killed_from_outside_is_an_error():
 
 def test_a_worker_that_is_too_slow_is_an_error():
     start = time.monotonic()
-    with pytest.raises(WorkerError, match=r"at batch 5, gave nothing for timeout=3 s"):
-        list(DataLoader(Trouble(9, "sleep"), 1, num_workers=1, timeout=3))
-    assert time.monotonic() - start < 30
+    with pytest.raises(WorkerError, match=r"at batch 5, gave nothing for timeout=10 s"):
+        list(DataLoader(Trouble(9, "sleep"), 1, num_workers=1, timeout=10))
+    assert time.monotonic() - start < 60
 
 
 def test_leaving_in_the_middle_leaves_no_worker():

@@ -130,7 +130,8 @@ def test_a_terminal_shows_a_live_bar_and_its_ctrl_c_ends_the_job(tmp_path):
         os.execv(sys.executable, [sys.executable, "-m", "distgrad.launch", "-n", "2", "script.py"])
     seen = b""
     try:
-        while not (b"[0] \x1b[0mready" in seen and b"[1] \x1b[0mready" in seen):
+        expected = (b"[0] \x1b[0mready", b"[1] \x1b[0mready", b"\x1b[0msteps: 100%")  # two streams of rank 0
+        while not all(each in seen for each in expected):
             seen += os.read(terminal, 4096)
         os.write(terminal, b"\x03")
         _, status = os.waitpid(child, 0)
