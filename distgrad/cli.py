@@ -213,15 +213,42 @@ def consolidate_(path: Path, output: Path, only: str | None) -> None:
     _report(run())
 
 
-@main.command()
+@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, for a bug report.")
 @click.option("--no-self-test", is_flag=True, help="Start no ranks.")
-def doctor(as_json: bool, no_self_test: bool) -> None:
-    """Say what this machine has, what it lacks, and test two ranks."""
+@click.option("--fit", is_flag=True, help="Plan the memory of SCRIPT instead, which trains nothing.")
+@click.option("--ranks", "-n", type=click.IntRange(min=1), default=1, help="With --fit: of so many ranks.")
+@click.argument("script", required=False, type=click.Path(exists=True, dir_okay=False))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def doctor(
+    as_json: bool, no_self_test: bool, fit: bool, ranks: int, script: str | None, arguments: tuple[str, ...]
+) -> None:
+    """Say what this machine has, what it lacks, and test two ranks.
+
+    With --fit SCRIPT say how much memory a rank of it needs, for each way of sharding. SCRIPT runs up to
+    where it first calls its model, which is built without memory.
+    """
+    if fit != (script is not None):
+        raise click.UsageError("--fit goes with a script: distgrad doctor --fit train.py")
+    if script is not None:
+        _fit(script, arguments, ranks, as_json)
+        return
     from distgrad.doctor import examine, present
 
     report = examine(self_test=not no_self_test)
     click.echo(json.dumps(report, indent=1) if as_json else present(report))
+
+
+def _fit(script: str, arguments: tuple[str, ...], ranks: int, as_json: bool) -> None:
+    from distgrad import fit
+    from distgrad.errors import DistgradError
+
+    try:
+        plans = fit.find_plans(script, arguments, ranks)
+    except DistgradError as error:
+        raise click.ClickException(str(error)) from None
+    table = {str(shard): vars(plan) | {"total": plan.total} for shard, plan in plans.items()}
+    click.echo(json.dumps(table, indent=1) if as_json else fit.present(plans, ranks))
 
 
 @main.command(

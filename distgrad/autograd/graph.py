@@ -19,6 +19,7 @@ from distgrad.autograd.nodes import (
     OutputNode,
     Watcher,
     describe,
+    home,
     next_number,
 )
 from distgrad.autograd.shapes import gradients_by_shapes
@@ -348,7 +349,7 @@ class _Walk:
         if xp is None:
             xp = arithmetic.choose(like)
             if xp is meta_module:
-                return gradients_by_shapes(node, edges)
+                return gradients_by_shapes(node, g, edges, self)
         if arithmetic.unpack is not None:
             saved = arithmetic.unpack(node)
         try:
@@ -367,11 +368,6 @@ def _restored(node: Node) -> tuple[Any, ...]:
         )
     saved: tuple[Any, ...] = node.saved.restore(node)
     return saved
-
-
-def home(edge: Any) -> Any:
-    """Where the only gradient of a leaf may be written, which still counts as handed over; None: nowhere."""
-    return edge.home if edge.__class__ is Leaf and edge.grad is None else None
 
 
 def _changed_in_place(node: Node, cell: Cell) -> InPlaceError:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from distgrad.autograd.lines import Line, describe_line
 
-__all__ = ["Cell", "Leaf", "Node", "Observer", "OutputNode", "Watcher", "describe", "next_number"]
+__all__ = ["Cell", "Leaf", "Node", "Observer", "OutputNode", "Watcher", "describe", "home", "next_number"]
 
 next_number = itertools.count().__next__
 
@@ -169,6 +169,11 @@ class Leaf:
         self.observer: Observer | None = None
         self.watcher: Watcher | None = None
         self.tensor = weakref.ref(tensor)
+
+
+def home(edge: Any) -> Any:
+    """Where the only gradient of a leaf may be written, which still counts as handed over; None: nowhere."""
+    return edge.home if edge.__class__ is Leaf and edge.grad is None else None
 
 
 def describe(node: Node) -> str:

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.casting import result_dtype, settle
+from distgrad.autograd.nodes import home
 from distgrad.autograd.primitive import Primitive
-from distgrad.backend.meta import MetaArray
+from distgrad.backend.array_module import ARRAY_MODULES
+from distgrad.backend.meta import LiveBytes, MetaArray
 from distgrad.errors import DeviceError, DTypeError
 
 __all__ = ["by_shapes", "gradients_by_shapes", "heard_by", "run_by_shapes"]
@@ -38,7 +40,8 @@ def _refuse_by_formula(record: Primitive, xp: Any, /, *args: Any, **attributes: 
     function that is NumPy's alone.
     """
     try:
-        record.formula(xp, *args, **attributes)
+        with LiveBytes.uncounted():  # of what a kernel needs none
+            record.formula(xp, *args, **attributes)
     except (AttributeError, TypeError, DeviceError) as error:
         if isinstance(error, DTypeError):
             raise
@@ -96,8 +99,35 @@ def _dtypes(record: Primitive, inputs: Any, attributes: dict[str, Any]) -> Any:
     return settle(MetaArray((), result_dtype(*given)), inputs).dtype
 
 
-def gradients_by_shapes(node: Any, edges: tuple[Any, ...]) -> tuple[MetaArray | None, ...]:
-    """The gradients of a node's inputs: as the inputs are."""
+def gradients_by_shapes(node: Any, g: Any, edges: tuple[Any, ...], walk: Any) -> tuple[Any, ...]:
+    """The gradients of a node's inputs: as the inputs are, and in whose memory the vjps leave them.
+
+    Args:
+        node: the operation's.
+        g: the gradient of its output, or of its outputs.
+        edges: for each input its Node or Leaf, None where no gradient is wanted.
+        walk: hands out what has come to a node so far, as vjps take it that add to it.
+    """
+    record = node.op if isinstance(node.op, Primitive) and not node.op.variadic else None
     return tuple(
-        None if edge is None else MetaArray(*meta) for edge, meta in zip(edges, node.metas, strict=True)
+        None if edge is None else _gradient(record, place, meta, g, edge, walk)
+        for place, (edge, meta) in enumerate(zip(edges, node.metas, strict=True))
     )
+
+
+def _gradient(record: Primitive | None, place: int, meta: Any, g: Any, edge: Any, walk: Any) -> MetaArray:
+    vjp = None if record is None else record.vjps.get(record.inputs[place])
+    if record is None or vjp is None or g.__class__ is not MetaArray:
+        return MetaArray(*meta)
+    if "into" in vjp.names and (into := home(edge)) is not None:
+        return into
+    if "before" in vjp.names and vjp.inputs[0] == record.inputs[place]:
+        walk.take(edge)
+    if record.view:
+        return MetaArray(meta[0], meta[1], g)
+    if not vjp.names and g.shape == tuple(meta[0]):
+        with LiveBytes.uncounted():
+            same = vjp.function(ARRAY_MODULES[MetaArray], g)
+        if same is g:
+            return g
+    return MetaArray(*meta)

@@ -10,7 +10,9 @@ Source: the idea of PyTorch's meta device and JAX's ``eval_shape``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +22,7 @@ from distgrad.backend.array_module import ArrayModule, register_array_module
 from distgrad.backend.device import Device, InOrder, register_backend
 from distgrad.errors import DeviceError
 
-__all__ = ["META", "MetaArray", "indexed_shape", "meta_module"]
+__all__ = ["META", "LiveBytes", "MetaArray", "indexed_shape", "meta_module"]
 
 META = Device("meta")
 
@@ -40,6 +42,49 @@ def no_elements(what: str) -> DeviceError:
 meta_module: ArrayModule
 
 
+class LiveBytes:
+    """Counts, inside a ``with`` block, what arrays of shapes that are made there would take while they live.
+
+    Views are their base's memory. One block counts at a time.
+
+    Attributes:
+        live: bytes of those that live.
+        peak: the most that there were at once.
+    """
+
+    _counting: LiveBytes | None = None
+
+    def __init__(self) -> None:
+        self.live = self.peak = 0
+        self._sizes: dict[weakref.ref[MetaArray], int] = {}
+
+    def __enter__(self) -> LiveBytes:
+        LiveBytes._counting = self
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        LiveBytes._counting = None
+
+    def add(self, array: MetaArray) -> None:
+        """Count an array from here on."""
+        self._sizes[weakref.ref(array, self._gone)] = array.nbytes
+        self.live += array.nbytes
+        self.peak = max(self.peak, self.live)
+
+    def _gone(self, reference: weakref.ref[MetaArray]) -> None:
+        self.live -= self._sizes.pop(reference)
+
+    @staticmethod
+    @contextmanager
+    def uncounted() -> Iterator[None]:
+        """Make arrays inside a block of this one that are nobody's memory."""
+        before, LiveBytes._counting = LiveBytes._counting, None
+        try:
+            yield
+        finally:
+            LiveBytes._counting = before
+
+
 class MetaArray:
     """The shape and dtype of an array; computing with it gives those of the result.
 
@@ -49,7 +94,7 @@ class MetaArray:
         base: the array that this one would be a view of.
     """
 
-    __slots__ = ("base", "dtype", "shape")
+    __slots__ = ("__weakref__", "base", "dtype", "shape")
 
     __array_ufunc__ = None  # NumPy gives way, and what mixes the two is found by where they lie
 
@@ -57,6 +102,8 @@ class MetaArray:
         self.shape = _lengths(shape)
         self.dtype = np.dtype(dtype)
         self.base = base
+        if base is None and LiveBytes._counting is not None:
+            LiveBytes._counting.add(self)
 
     @property
     def ndim(self) -> int:

@@ -14,7 +14,7 @@ from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import ARRAY_MODULES
 from distgrad.backend.device import activated, follow, to_device
 
-__all__ = ["States", "piece_key", "shape_key"]
+__all__ = ["States", "piece_key", "shape_key", "state_dtype"]
 
 Home = tuple[FlatBuffer, int, int]
 
@@ -29,7 +29,7 @@ def shape_key(name: str) -> str:
     return f"{name}.shape"
 
 
-def _state_dtype(dtype: np.dtype) -> np.dtype:
+def state_dtype(dtype: np.dtype) -> np.dtype:
     """Of a parameter's state: a running mean of 16 bits would stand still, as its steps are below a unit."""
     return np.dtype(np.float32) if dtype.itemsize == 2 else dtype
 
@@ -72,7 +72,7 @@ class States:
 
     @staticmethod
     def _zeros(buffer: FlatBuffer, shape: tuple[int, ...]) -> Any:
-        dtype = _state_dtype(buffer.dtype)
+        dtype = state_dtype(buffer.dtype)
         if buffer.shares is not None:
             return buffer.shares.zeros(shape, dtype)
         with activated(buffer.device) as xp:
@@ -143,7 +143,7 @@ class States:
             home = self._homes[parameter]
             shape = self._shapes(parameter)[name] if self._is_owned(home) else (0,)
             with activated(home[0].device) as xp:
-                return xp.zeros(math.prod(shape), dtype=_state_dtype(home[0].dtype))
+                return xp.zeros(math.prod(shape), dtype=state_dtype(home[0].dtype))
         return array.reshape(-1)
 
     def _read(self, parameter: Tensor, name: str, root: int | None = None) -> Any:

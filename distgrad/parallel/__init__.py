@@ -7,6 +7,7 @@ from distgrad.parallel.buckets import Bucket, all_reduce
 from distgrad.parallel.compress import PowerSGD, TopK, bf16, fp16
 from distgrad.parallel.ddp import DistributedDataParallel
 from distgrad.parallel.localsgd import LocalSGD
+from distgrad.parallel.plan import MemoryPlan, memory_plan
 from distgrad.parallel.reducer import Reducer
 from distgrad.parallel.replicas import parameter_hash
 from distgrad.parallel.sharded import join_states
@@ -16,6 +17,7 @@ __all__ = [
     "Bucket",
     "DistributedDataParallel",
     "LocalSGD",
+    "MemoryPlan",
     "PowerSGD",
     "Reducer",
     "Statistics",
@@ -27,5 +29,6 @@ __all__ = [
     "fp16",
     "functional",
     "join_states",
+    "memory_plan",
     "parameter_hash",
 ]

@@ -32,7 +32,7 @@ from distgrad.parallel.gathering import be_absent
 from distgrad.parallel.reducer import PeerFailedError, launch_agreed
 from distgrad.parallel.sharding import Sharding
 
-__all__ = ["BlockSharding", "Blocks", "Unit", "find_blocks"]
+__all__ = ["BlockSharding", "Blocks", "Unit", "find_blocks", "unit_keys"]
 
 _MAX_SPANS = 1 << 14  # that are remembered
 
@@ -70,6 +70,20 @@ def find_blocks(module: Module, named: Sequence[str] | None) -> tuple[list[Modul
         if each not in covered and any(True for _ in each.parameters(recurse=False))
     ]
     return blocks, others
+
+
+def unit_keys(module: Module, named: Sequence[str] | None) -> dict[Tensor, tuple[int, ...]]:
+    """For each parameter the numbers of the blocks that it is in: those of one unit have them in common.
+
+    Args:
+        module, named: as for :func:`find_blocks`.
+    """
+    whole, own = find_blocks(module, named)
+    within: dict[Tensor, tuple[int, ...]] = {}
+    for place, block in enumerate([*whole, *own]):
+        for parameter in block.parameters(recurse=place < len(whole)):
+            within[parameter] = (*within.get(parameter, ()), place)
+    return within
 
 
 class Unit:
@@ -196,10 +210,7 @@ class Blocks:
         self.comm = comm
         whole, own = find_blocks(module, named)
         self._blocks = [*whole, *own]
-        self._within: dict[Tensor, tuple[int, ...]] = {}
-        for place, block in enumerate(self._blocks):
-            for parameter in block.parameters(recurse=place < len(whole)):
-                self._within[parameter] = (*self._within.get(parameter, ()), place)
+        self._within = unit_keys(module, named)
         self._all: list[Unit] = []
         self._units: dict[Module, list[Unit]] = {}
         self._spans: deque[tuple[float, float, Unit]] = deque(maxlen=_MAX_SPANS)
