@@ -132,7 +132,8 @@ from distgrad.backend.precision import get_float32_matmul_precision, set_float32
 from distgrad.backend.rng import Generator, default_generator, manual_seed
 from distgrad.backend.threads import get_num_threads, set_num_threads
 from distgrad.errors import (
-    AxisError, CommError, CommMismatchError, CommTimeoutError, DTypeError, DataError, DeviceError,
+    AxisError, CaptureError, CommError, CommMismatchError, CommTimeoutError, DTypeError, DataError,
+    DeviceError,
     DistgradError, GraphError, InPlaceError, LaunchError, MissingDependencyError, OptionError,
     RankFailedError, ShapeError, StateDictError, WorkerError,
 )
@@ -146,6 +147,7 @@ if _TYPE_CHECKING:
     # isort: on
     from distgrad.checkpoint.files import load, save
     from distgrad.comm.spawn import spawn
+    from distgrad.replay.capture import capture
 
 __version__ = "0.1.0"
 __array_api_version__ = "2024.12"
@@ -162,7 +164,9 @@ _ROOMS = (
     *("amp", "autograd", "checkpoint", "comm", "cuda", "data", "func", "nn", "optim", "parallel"),
     *("profiler", "special", "train"),
 )
-_FILES = {"load": "checkpoint.files", "save": "checkpoint.files", "spawn": "comm.spawn"}
+_FILES = {
+    "capture": "replay.capture", "load": "checkpoint.files", "save": "checkpoint.files", "spawn": "comm.spawn",
+}
 
 
 def __getattr__(name: str) -> _Any:
@@ -185,16 +189,18 @@ def __dir__() -> list[str]:
 
 
 __all__ = [  # noqa: RUF022 (in alphabetical order)
-    "AxisError", "CommError", "CommMismatchError", "CommTimeoutError", "DTypeError", "DataError",
-    "Device", "DeviceError", "DistgradError", "Generator", "GraphError", "InPlaceError", "LaunchError",
-    "MissingDependencyError", "OptionError", "RankFailedError", "ShapeError", "StateDictError", "Tensor",
-    "WorkerError", "__array_api_version__", "__array_namespace_info__", "__version__", "abs", "acos", "acosh",
+    "AxisError", "CaptureError", "CommError", "CommMismatchError", "CommTimeoutError", "DTypeError",
+    "DataError", "Device", "DeviceError", "DistgradError", "Generator", "GraphError", "InPlaceError",
+    "LaunchError", "MissingDependencyError", "OptionError", "RankFailedError", "ShapeError", "StateDictError",
+    "Tensor", "WorkerError", "__array_api_version__", "__array_namespace_info__", "__version__", "abs",
+    "acos", "acosh",
     "adaptive_avg_pool", "adaptive_max_pool", "add", "all", "alpha_dropout", "amax", "amin", "amp", "any",
     "arange", "argmax", "argmin", "argsort", "asarray", "asin", "asinh", "astype", "atan", "atan2",
     "atanh", "autocast", "autograd", "avg_pool", "batch_norm", "batch_norm_inference", "bernoulli",
     "binary_cross_entropy", "binary_cross_entropy_with_logits", "bitwise_and", "bitwise_invert",
     "bitwise_left_shift", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "bmm", "bool",
-    "broadcast_arrays", "broadcast_to", "can_cast", "cdist", "ceil", "celu", "channel_shuffle", "checkpoint",
+    "broadcast_arrays", "broadcast_to", "can_cast", "capture", "cdist", "ceil", "celu", "channel_shuffle",
+    "checkpoint",
     "chunk",
     "clip", "comm", "complex128", "complex64", "concat", "conj", "copysign", "cos", "cosh",
     "cosine_embedding_loss", "cosine_similarity", "count_nonzero", "ctc_loss", "cuda", "cummax",

@@ -10,6 +10,7 @@
     ├── DeviceError (ValueError)         arrays on different devices, or a device that is not there
     ├── GraphError (RuntimeError)        a graph that cannot be differentiated (freed, no gradient)
     │   └── InPlaceError                 a value that backward needs was changed in place
+    ├── CaptureError (RuntimeError)      a step that cannot be captured, or a replay that differs from it
     ├── StateDictError (KeyError)        keys or shapes that differ between a file and a module
     ├── DataError (ValueError)           a data file or sample that is missing, truncated or of another kind
     ├── CommError (RuntimeError)         communication between ranks
@@ -28,6 +29,7 @@ A message says where, what was expected, what came, and what to do next::
 
 __all__ = [
     "AxisError",
+    "CaptureError",
     "CommError",
     "CommMismatchError",
     "CommTimeoutError",
@@ -78,6 +80,10 @@ class GraphError(DistgradError, RuntimeError):
 
 class InPlaceError(GraphError):
     """A value that the backward pass needs was changed in place."""
+
+
+class CaptureError(DistgradError, RuntimeError):
+    """A step that cannot be captured, or whose replay differs from it."""
 
 
 class StateDictError(DistgradError, KeyError):

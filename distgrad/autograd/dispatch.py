@@ -39,6 +39,7 @@ from distgrad.backend.device import Device, device_of, follow
 from distgrad.backend.kernels.table import accelerated
 from distgrad.backend.meta import meta_module
 from distgrad.backend.numpy import numpy_module
+from distgrad.backend.recording import as_one_call
 from distgrad.errors import AxisError, DeviceError, DistgradError, DTypeError, ShapeError
 
 __all__ = [
@@ -174,7 +175,7 @@ def _register(record: Primitive) -> Any:
     if isinstance(record, Composite):  # a backend's own may have another signature
         add_formula(name, record.formula, replace=True)
     else:
-        add_formula(name, accelerated(name, record.formula))
+        add_formula(name, _fast(record, name, record.formula))
         meta_module.__dict__[name] = functools.partial(by_shapes, record)
     operation = _compiled_later(record, lambda: call_source(record))
     operation.__signature__ = public_signature(record)
@@ -460,15 +461,21 @@ def _execute(record: Primitive, source: str, filename: str) -> Any:
         scope[f"default_{name}"] = parameter.default
     for vjp in record.vjps.values():
         x = vjp.inputs[0]
-        scope[f"vjp_{x}"] = accelerated(f"{record.name}/{x}", vjp.function)
+        scope[f"vjp_{x}"] = _fast(record, f"{record.name}/{x}", vjp.function)
     exec(compile(source, filename, "exec"), scope)
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     return scope["backward" if filename.startswith("<backward") else record.name]
 
 
+def _fast(record: Primitive, name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+    """The formula or gradient with its kernel; where it draws random numbers it is recorded as one call."""
+    fast = accelerated(name, plain)
+    return as_one_call()(fast) if "state" in record.attributes else fast
+
+
 def _scope(record: Primitive) -> dict[str, Any]:
     """What the compiled functions see as their globals."""
-    return {**_GLOBALS, "record": record, "formula": accelerated(record.name, record.formula)}
+    return {**_GLOBALS, "record": record, "formula": _fast(record, record.name, record.formula)}
 
 
 _LOCALS = ("each", "error", "misnamed", "misplaced", "node", "out", "outs", "xp")

@@ -18,6 +18,7 @@ import numpy as np
 from distgrad.backend.device import CPU, Device, activated, device_of, to_device
 from distgrad.backend.kernels.table import accelerated
 from distgrad.backend.meta import META
+from distgrad.backend.recording import as_one_call, effect
 
 __all__ = ["Generator", "default_generator", "manual_seed"]
 
@@ -44,6 +45,7 @@ class Generator:
         generator._block = state[2]
         return generator
 
+    @effect
     def manual_seed(self, seed: int, stream: int = 0) -> Generator:
         """Start anew from ``seed``; returns the generator."""
         self.seed = int(seed)
@@ -51,14 +53,17 @@ class Generator:
         self._block = 0
         return self
 
+    @effect
     def get_state(self) -> dict[str, int]:
         """What :meth:`set_state` takes to go on from here."""
         return {"seed": self.seed, "stream": self.stream, "block": self._block}
 
+    @effect
     def set_state(self, state: dict[str, int]) -> None:
         """Go on from a state that :meth:`get_state` returned."""
         self.seed, self.stream, self._block = state["seed"], state["stream"], state["block"]
 
+    @effect
     def reserve(self, count: int, times: int = 1) -> tuple[int, int, int]:
         """Pass over ``count`` words, for somebody who draws them by the seed, stream and block returned.
 
@@ -78,10 +83,7 @@ class Generator:
         """``count`` random words, uint64[count]; the counter moves on by whole blocks of four."""
         if device != CPU:
             return _drawn(_bits, device, (count,), np.uint64, self.reserve(count))
-        seed, stream, block = self.reserve(count)
-        key = np.array([seed & _MASK, stream & _MASK], dtype=np.uint64)
-        counter = np.array([block & _MASK, block >> 64, 0, 0], dtype=np.uint64)
-        return np.random.Philox(key=key, counter=counter).random_raw(count)
+        return _words(self.reserve(count), count)
 
     def uniform(self, shape: tuple[int, ...], dtype: Any = np.float32, device: Device = CPU) -> Any:
         """Numbers uniform on [0, 1), of a floating ``dtype``."""
@@ -136,6 +138,15 @@ class Generator:
     def host(self) -> np.random.Generator:
         """A generator of NumPy's, keyed by the next words, for distributions that it draws on the host."""
         return np.random.Generator(np.random.Philox(key=self.bits(2)))
+
+
+@as_one_call()
+def _words(state: tuple[int, int, int], count: int) -> np.ndarray:
+    """``count`` words from a seed, stream and block on."""
+    seed, stream, block = state
+    key = np.array([seed & _MASK, stream & _MASK], dtype=np.uint64)
+    counter = np.array([block & _MASK, block >> 64, 0, 0], dtype=np.uint64)
+    return np.random.Philox(key=key, counter=counter).random_raw(count)
 
 
 def _drawn(draw: Callable[..., Any], device: Device, shape: tuple[int, ...], dtype: Any, state: Any) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 from distgrad.backend.array_module import get_array_module
 from distgrad.backend.device import follow
 from distgrad.backend.kernels.table import accelerated
+from distgrad.backend.recording import as_one_call
 
 __all__ = ["BLOCK", "all_finite", "clip_by_norm", "norm_of", "scale", "unscale"]
 
@@ -56,6 +57,7 @@ _clip = accelerated("clip_by_norm", _clip_formula)
 _unscale = accelerated("unscale", _unscale_formula)
 
 
+@as_one_call()
 def norm_of(arrays: Arrays, order: float = 2.0, pieces: Arrays = (), exchange: Exchange = _alone) -> Any:
     """The norm of all elements as one vector, computed in float64; without axes.
 

@@ -9,11 +9,25 @@ import numpy as np
 
 from distgrad.autograd.flat import gradient_arrays, gradient_pieces
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.device import at_hand
+from distgrad.backend.recording import as_one_call, effect
 from distgrad.backend.whole import unscale
 from distgrad.errors import GraphError, OptionError
 from distgrad.optim.optimizer import Optimizer
 
 __all__ = ["GradScaler"]
+
+
+@as_one_call(0)
+def _unscale(arrays: tuple[Any, ...], scaler: GradScaler) -> Any:
+    """Divide arrays by the scale of now; returns whether all elements are finite."""
+    return unscale(arrays, 1.0 / scaler._scale)
+
+
+@as_one_call()
+def _scale_of(scaler: GradScaler, dtype: np.dtype) -> np.ndarray:
+    """The scale of now, as an array without axes."""
+    return np.asarray(scaler._scale, dtype)
 
 
 class GradScaler:
@@ -80,7 +94,7 @@ class GradScaler:
         if not self._enabled:
             return outputs
         if isinstance(outputs, Tensor):
-            return outputs * self._scale
+            return outputs * (_scale_of(self, outputs.dtype) if at_hand(outputs) else self._scale)
         if isinstance(outputs, list | tuple):
             return type(outputs)(self.scale(each) for each in outputs)
         raise TypeError(f"GradScaler.scale: outputs must be tensors, got {type(outputs).__name__}")
@@ -101,7 +115,7 @@ class GradScaler:
             raise GraphError(f"GradScaler.unscale_: called {when} since the last update(); call it once")
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         arrays = tuple(gradient_arrays(parameters, "unscale_"))
-        finite = unscale(arrays, 1.0 / self._scale) if arrays else True
+        finite = _unscale(arrays, self) if arrays else True
         _, _, shares = gradient_pieces(parameters)
         if shares is not None:  # each rank has looked at its own
             finite = all(np.concatenate(shares.exchange(np.array([bool(finite)]))))
@@ -144,6 +158,11 @@ class GradScaler:
             return
         outcomes = [*self._stepped.values(), *(bool(finite) for finite in self._finite.values())]
         self._stepped, self._finite = {}, {}
+        self._settle(outcomes, new_scale)
+
+    @effect
+    def _settle(self, outcomes: list[bool], new_scale: float | None) -> None:
+        """Let the scale grow or shrink behind a step, by whether each optimizer's gradients were finite."""
         if new_scale is not None:
             self._scale = float(new_scale)
             return

@@ -153,7 +153,7 @@ class AveragedModel(Module):
             )
         count = self.n_averaged
         with no_grad():
-            if int(count) == 0:
+            if not count:
                 for a, p in zip(averaged, current, strict=True):
                     write(a, p._data, "update_parameters")
             elif self.avg_fn is not None:

@@ -74,7 +74,7 @@ def check_classes(where: str, logits: Shape, target: Any, counted: Any = None) -
         raise DTypeError(f"{where}: target must hold class numbers (integers), got {target.dtype}")
     if not at_hand(target):
         return
-    target = target if counted is None else target[counted]
+    target = target if counted is None else np.where(counted, target, 0)
     if target.size and (target.min() < 0 or target.max() >= logits[1]):
         bad = target[(target < 0) | (target >= logits[1])][0]
         raise IndexError(f"{where}: target holds class {bad}, but logits have {logits[1]} classes")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from distgrad.autograd.flat import Shares, gradient_arrays, gradient_pieces
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import get_array_module
 from distgrad.backend.device import at_hand, follow
+from distgrad.backend.recording import as_one_call
 from distgrad.backend.whole import clip_by_norm, norm_of, scale
 from distgrad.errors import ShapeError
 from distgrad.nn.parameter import write
@@ -62,7 +62,7 @@ def _total_norm(
         total = norm_of(tuple(arrays), float(norm_type), tuple(pieces), shares.exchange).astype(dtype)
     else:
         total = norm_of(tuple(arrays), float(norm_type)).astype(dtype) if arrays else np.zeros((), dtype)
-    if error_if_nonfinite and not math.isfinite(float(total)):
+    if error_if_nonfinite and not np.isfinite(total):
         raise FloatingPointError(
             f"get_total_norm: the norm of order {norm_type} of the gradients is {float(total)}"
         )
@@ -83,9 +83,15 @@ def clip_grads_with_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float
         if arrays:
             clip_by_norm(tuple(arrays), total_norm._data, max_norm)
         return
-    factor = max_norm / (float(total_norm) + 1e-6)
+    norm = total_norm._data if isinstance(total_norm, Tensor) else total_norm
+    _clip_on_host(tuple(gradient_arrays(parameters, "clip_grad_norm_")), norm, max_norm)
+
+
+@as_one_call(0)
+def _clip_on_host(arrays: tuple[Any, ...], norm: Any, max_norm: float) -> None:
+    factor = max_norm / (float(norm) + 1e-6)
     if not factor >= 1.0:  # a NaN goes into the gradients, as it must not be overlooked
-        scale(tuple(gradient_arrays(parameters, "clip_grad_norm_")), factor)
+        scale(arrays, factor)
 
 
 def clip_grad_norm_(

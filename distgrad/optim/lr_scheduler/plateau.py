@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from distgrad.backend.recording import effect
 from distgrad.optim.lr_scheduler.schedules import LRScheduler, one_each
 from distgrad.optim.optimizer import Optimizer
 
@@ -62,6 +63,7 @@ class ReduceLROnPlateau(LRScheduler):
         self.last_epoch = 0
         self._last_lr = [group["lr"] for group in optimizer.param_groups]
 
+    @effect
     def step(self, metrics: Any = None) -> None:
         """Look at this step's number.
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from distgrad.backend.recording import effect
 from distgrad.errors import StateDictError
 from distgrad.optim.optimizer import Optimizer
 
@@ -74,6 +75,7 @@ class LRScheduler:
         """What the rates at hand are multiplied by to get those of step ``last_epoch``."""
         raise TypeError(f"{type(self).__name__}: a schedule must define factor or get_lr")
 
+    @effect
     def step(self) -> None:
         """Go on by one step and set the rates."""
         for group in self.optimizer.param_groups[len(self.base_lrs) :]:
@@ -383,6 +385,7 @@ class ChainedScheduler(LRScheduler):
         self.optimizer = schedulers[0].optimizer
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
+    @effect
     def step(self) -> None:
         """Step each in turn."""
         for scheduler in self._schedulers:
@@ -456,6 +459,7 @@ class SequentialLR(ChainedScheduler):
         scheduler._restart()
         self._last_lr = scheduler.get_last_lr()
 
+    @effect
     def step(self) -> None:
         """Step the schedule whose turn it is."""
         self.last_epoch += 1

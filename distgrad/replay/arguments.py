@@ -1,0 +1,169 @@
+"""The arguments of a captured step: what makes a tape of its own, and the arrays that replays copy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.graph import reachable_nodes
+from distgrad.autograd.modes import modes
+from distgrad.autograd.tensor import Tensor
+from distgrad.backend.threads import get_num_threads
+from distgrad.errors import CaptureError
+from distgrad.replay.calls import mapped
+from distgrad.replay.traced import plain
+
+__all__ = ["Arguments", "Results", "graphs_alive"]
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), np.dtype, np.generic)
+
+
+class Arguments:
+    """What a step is called with.
+
+    Attributes:
+        args, kwargs: as given.
+        arrays: of the tensors and arrays among them, in order.
+        key: what calls have in common that one tape can stand for.
+    """
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.args, self.kwargs = args, kwargs
+        self.arrays: list[np.ndarray] = []
+        shown = self._describe((args, kwargs) if kwargs else args)
+        self.key = (shown, get_num_threads(), modes.grad is False, modes.recording is False, modes.casts)
+
+    def _describe(self, tree: Any) -> Any:
+        kind = tree.__class__
+        if kind is tuple or kind is list:
+            return (kind, *[self._describe(each) for each in tree])
+        if kind is dict:
+            return (kind, *[(key, self._describe(each)) for key, each in tree.items()])
+        x = tree._data if isinstance(tree, Tensor) else tree
+        if isinstance(x, np.ndarray):
+            self.arrays.append(x)
+            return (kind, x.shape, x.dtype.char, x is not tree and tree._node is not None)
+        if isinstance(tree, Tensor):
+            raise CaptureError(
+                f"capture: a tensor lies on {tree.device}; only those on the CPU are captured yet"
+            )
+        return (kind, tree) if isinstance(tree, _PLAIN) else (kind, id(tree))
+
+    def describe(self) -> str:
+        """The arguments and modes, for messages."""
+
+        def show(x: Any) -> Any:
+            if isinstance(x, Tensor | np.ndarray):
+                return f"{x.dtype}{list(x.shape)}"
+            return repr(x) if isinstance(x, _PLAIN) else type(x).__name__
+
+        shown = [str(mapped(each, show)) for each in self.args]
+        shown += [f"{name}={mapped(each, show)}" for name, each in self.kwargs.items()]
+        return f"({', '.join(shown)}) on {get_num_threads()} threads"
+
+    def check(self) -> None:
+        """Refuse arguments that want a gradient, whose place is with the caller's own tensor.
+
+        Raises:
+            CaptureError: there is one.
+        """
+
+        def visit(x: Any) -> Any:
+            if isinstance(x, Tensor) and x.requires_grad:
+                raise CaptureError(
+                    f"capture: an argument of shape {list(x.shape)} requires a gradient; ask for it inside "
+                    "the step (x = x.detach().requires_grad_()) and return it"
+                )
+            return x
+
+        mapped((self.args, self.kwargs), visit)
+
+    def replaced(self, arrays: list[Any]) -> tuple[Any, Any]:
+        """The arguments with other arrays in them."""
+        rest = iter(arrays)
+
+        def visit(x: Any) -> Any:
+            if isinstance(x, Tensor):
+                return Tensor(next(rest))
+            return next(rest) if isinstance(x, np.ndarray) else x
+
+        args, kwargs = mapped((self.args, self.kwargs), visit)
+        return args, kwargs
+
+
+class Result:
+    """Stands for an array in a step's results.
+
+    Args:
+        place: which of them.
+        is_tensor: whether it is handed out as a tensor.
+    """
+
+    def __init__(self, place: int, is_tensor: bool) -> None:
+        self.place, self.is_tensor = place, is_tensor
+
+
+class Results:
+    """What a step returns, with the arrays taken out.
+
+    Args:
+        value: tensors, arrays and other things, nested in tuples, lists and dicts.
+
+    Attributes:
+        arrays: the plain arrays of those that the step has made.
+    """
+
+    def __init__(self, value: Any, is_born: Any) -> None:
+        self.arrays: list[np.ndarray] = []
+        self._is_born = is_born
+        self._tree = _walk(value, self._take)
+
+    def _take(self, x: Any) -> Any:
+        array = plain(x._data if isinstance(x, Tensor) else x)
+        if not isinstance(array, np.ndarray):
+            return x
+        if isinstance(x, Tensor) and not self._is_born(array):
+            return x  # a tensor that was there before
+        self.arrays.append(array)
+        return Result(len(self.arrays) - 1, isinstance(x, Tensor))
+
+    def take_arrays(self) -> list[np.ndarray]:
+        """The arrays, which are not kept any longer."""
+        arrays, self.arrays = self.arrays, []
+        return arrays
+
+    def build(self, arrays: list[np.ndarray]) -> Any:
+        """The results with arrays of another call."""
+
+        def put(x: Any) -> Any:
+            if not isinstance(x, Result):
+                return x
+            return Tensor(arrays[x.place]) if x.is_tensor else arrays[x.place]
+
+        return put(self._tree) if isinstance(self._tree, Result) else _walk(self._tree, put)
+
+
+def _walk(tree: Any, change: Any) -> Any:
+    if isinstance(tree, tuple) and hasattr(tree, "_make"):
+        return tree._make([_walk(each, change) for each in tree])
+    if isinstance(tree, tuple | list):
+        return type(tree)(_walk(each, change) for each in tree)
+    if tree.__class__ is dict:
+        return {key: _walk(each, change) for key, each in tree.items()}
+    return change(tree)
+
+
+def graphs_alive(value: Any) -> list[Tensor]:
+    """The tensors among results whose graph has not been walked."""
+    found: list[Tensor] = []
+
+    def visit(x: Any) -> Any:
+        if isinstance(x, Tensor) and x.grad_fn is not None:
+            nodes = [node for node in reachable_nodes([x.grad_fn], 0) if node.versions]
+            if nodes and all(node.saved is not None for node in nodes):
+                found.append(x)
+        return x
+
+    _walk(value, visit)
+    return found

@@ -1,0 +1,212 @@
+"""Capturing a step: a function whose calls are recorded, looked at, and replayed."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.modes import modes
+from distgrad.backend.recording import here
+from distgrad.errors import CaptureError, OptionError
+from distgrad.replay.arguments import Arguments, Results, graphs_alive
+from distgrad.replay.conditions import Conditions
+from distgrad.replay.explain import describe_tape
+from distgrad.replay.holders import recording
+from distgrad.replay.looks import check_replay
+from distgrad.replay.record import Record, check_alike
+from distgrad.replay.tape import GuardError, Tape
+from distgrad.replay.variables import check_unchanged, own_variables
+from distgrad.tracebacks import warn_once
+
+__all__ = ["Captured", "capture"]
+
+_WARM_UP = 2  # an optimizer makes its state in the first call, and kernels and caches come
+_MAX_TAPES = 8
+
+
+@dataclasses.dataclass
+class _Recording:
+    """The first of two records of a step, and the conditions that it was made under."""
+
+    record: Record
+    conditions: Conditions
+    inputs: list[np.ndarray]
+
+
+class _Kind:
+    """Calls of one key: with arguments of the same shapes, dtypes and values that are no arrays."""
+
+    def __init__(self) -> None:
+        self.num_calls = 0
+        self.firsts: list[_Recording] = []
+        self.unverified: list[Tape] = []
+        self.tapes: list[Tape] = []
+
+
+class Captured:
+    """A step that is recorded in its first calls and replayed in later ones; made by :func:`capture`.
+
+    Attributes:
+        step: the function.
+        num_eager: how many calls were computed eagerly, recordings and comparisons among them.
+        num_replays: how many were replayed.
+    """
+
+    def __init__(self, step: Callable[..., Any], verify_every: int) -> None:
+        functools.update_wrapper(self, step, updated=())
+        self.step, self._verify_every = step, verify_every
+        self._kinds: dict[Any, _Kind] = {}
+        self._made: list[str] = []
+        self.num_eager = self.num_replays = 0
+        self._verified = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The step's result; tensors in it are new ones, outside the graph."""
+        if here.listener is not None or modes.check is not None:  # inside another capture; anomaly detection
+            return self.step(*args, **kwargs)
+        arguments = Arguments(args, kwargs)
+        kind = self._kinds.get(arguments.key)
+        if kind is None:
+            kind = self._kinds[arguments.key] = _Kind()
+        for tape in kind.tapes:
+            if tape.conditions.broken() is None:
+                return self._replay(tape, arguments)
+        return self._learn(kind, arguments)
+
+    def _replay(self, tape: Tape, arguments: Arguments) -> Any:
+        self._verified += 1
+        try:
+            if self._verify_every and self._verified % self._verify_every == 0:
+                return self._verify(tape, arguments)
+            with np.errstate(all="ignore"):
+                arrays = tape.run(arguments.arrays)
+        except GuardError as guard:
+            warn_once(
+                f"capture guard {id(self)}",
+                f"capture: {guard}; this call and others like it are computed eagerly, which is right but "
+                "slower: see capture.explain()",
+            )
+            self.num_eager += 1
+            return self.step(*arguments.args, **arguments.kwargs)
+        self.num_replays += 1
+        return tape.results.build(arrays)
+
+    def _verify(self, tape: Tape, arguments: Arguments) -> Any:
+        arrays = check_replay(tape, arguments, self.step)
+        self.num_eager += 1
+        self.num_replays += 1
+        return tape.results.build(arrays)
+
+    # -- the looks
+
+    def _learn(self, kind: _Kind, arguments: Arguments) -> Any:
+        """One of the calls before the first replay."""
+        kind.num_calls += 1
+        for tape in kind.unverified:
+            if tape.conditions.broken() is None:
+                return self._verify_first(kind, tape, arguments)
+        self.num_eager += 1
+        if kind.num_calls <= _WARM_UP:
+            return self.step(*arguments.args, **arguments.kwargs)
+        arguments.check()
+        first = next((each for each in kind.firsts if each.conditions.broken() is None), None)
+        if first is None:
+            self._count_tape(arguments)
+        inputs = [x.copy() for x in arguments.arrays] if first is None else first.inputs
+        value, record, conditions, results = self._record(arguments, inputs)
+        if first is None:
+            kind.firsts.append(_Recording(record, conditions, inputs))
+        else:
+            kind.firsts.remove(first)
+            check_alike(first.record, record)
+            kind.unverified.append(Tape(record, inputs, conditions, results))
+        return value
+
+    def _verify_first(self, kind: _Kind, tape: Tape, arguments: Arguments) -> Any:
+        try:
+            result = self._verify(tape, arguments)
+        except GuardError:
+            self.num_eager += 1
+            return self.step(*arguments.args, **arguments.kwargs)
+        kind.unverified.remove(tape)
+        kind.tapes.append(tape)
+        return result
+
+    def _record(self, arguments: Arguments, inputs: list[np.ndarray]) -> Any:
+        """Compute the step, recorded."""
+        for to, x in zip(inputs, arguments.arrays, strict=True):
+            np.copyto(to, x)
+        variables = own_variables(self.step)
+        with recording() as recorder:
+            args, kwargs = arguments.replaced([recorder.wrap(x) for x in inputs])
+            value = self.step(*args, **kwargs)
+            results = Results(value, recorder.memory.is_born)
+            outputs = [recorder.place(x) for x in results.arrays]
+        del args, kwargs
+        check_unchanged(variables)
+        _check_graphs(value)
+        record = Record(recorder, outputs)
+        copies = [x.copy() for x in results.take_arrays()]
+        del value
+        record.settle(recorder)
+        return results.build(copies), record, Conditions(recorder, variables), results
+
+    def _count_tape(self, arguments: Arguments) -> None:
+        self._made.append(arguments.describe())
+        if len(self._made) > _MAX_TAPES:
+            raise CaptureError(
+                f"capture: {_MAX_TAPES} tapes were made, and another is asked for, for {self._made[-1]}; "
+                f"before came {'; '.join(self._made[:-1])}. Pass what changes as a tensor of one shape, pad "
+                "batches, or leave out a smaller last one (drop_last=True)"
+            )
+
+    def explain(self) -> str:
+        """What was recorded: for each tape its instructions, guards, memory, and what led to them."""
+        lines = [f"{self.num_eager} calls eager, {self.num_replays} replayed"]
+        for kind in self._kinds.values():
+            for tape in kind.tapes:
+                lines += describe_tape(tape)
+        return "\n".join(lines)
+
+
+def _check_graphs(value: Any) -> None:
+    alive = graphs_alive(value)
+    if alive:
+        raise CaptureError(
+            f"capture: the step returns a tensor of shape {list(alive[0].shape)} with its graph, which a "
+            "replay does not make; call backward() inside the step, return x.detach(), or call it under "
+            "dg.no_grad()"
+        )
+
+
+def capture(step: Callable[..., Any] | None = None, *, verify_every: int = 1000) -> Any:
+    """Record what a function computes in its first calls, and replay that in later ones, without the engine.
+
+    For what is called again and again: a training step, or a model under ``no_grad``. The first two calls run
+    as they are; the next two are recorded and must agree; in the fifth an eager step and a replay from the
+    same state must leave the same bytes. What cannot be captured is an error that names the line. Arguments
+    are copied in; results are new tensors outside the graph. Arguments of other shapes or dtypes, other modes
+    of modules, numbers of threads and the like have a tape of their own, up to eight.
+
+    Args:
+        step: the function, or a module; left out, this is a decorator.
+        verify_every: every so many replays are compared with an eager step, which finds what no look at the
+            first calls can see (a branch that is rarely taken); 0 never.
+
+    Returns:
+        A :class:`Captured`, called as ``step`` is.
+
+    Raises:
+        OptionError: a negative ``verify_every``.
+        CaptureError: (by its calls) what the step does cannot be replayed, or a replay differed; the state is
+            then what an eager step leaves, or what was before it.
+    """
+    if verify_every < 0:
+        raise OptionError(f"capture: verify_every must be at least 0, got {verify_every}")
+    if step is None:
+        return functools.partial(capture, verify_every=verify_every)
+    return Captured(step, verify_every)

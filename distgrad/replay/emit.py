@@ -1,0 +1,161 @@
+"""Calls of a tape as functions without arguments, on the planned memory."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from distgrad.backend.blas import single_threaded
+from distgrad.backend.threads import run_parts
+from distgrad.replay.calls import Call, Live, mapped
+from distgrad.replay.places import Place
+
+__all__ = ["Arrays", "GuardError", "emit", "emit_unit"]
+
+
+class GuardError(Exception):
+    """A value that Python was told while the step was recorded is another one now."""
+
+
+class Arrays:
+    """Arrays at places: of the planned block, or where they have been all along.
+
+    Args:
+        block: the planned memory.
+    """
+
+    def __init__(self, block: np.ndarray) -> None:
+        self._block = block
+        self._windows: dict[Any, np.ndarray] = {}
+
+    def at(self, place: Place) -> np.ndarray:
+        """The array at a place."""
+        if place.is_empty:
+            return np.ndarray(place.shape, place.dtype)
+        storage = place.storage
+        if storage.offset is not None:
+            start = storage.offset + place.offset
+            return np.ndarray(place.shape, place.dtype, self._block, start, place.strides)
+        window = self._windows.get(storage)
+        if window is None:
+            window = self._windows[storage] = storage.view()
+        return np.ndarray(place.shape, place.dtype, window, place.offset, place.strides)
+
+    def tree(self, tree: Any) -> Any:
+        """A nested structure with arrays for its places."""
+        return mapped(tree, lambda x: self.at(x) if isinstance(x, Place) else x)
+
+
+def emit(call: Call, arrays: Arrays) -> Callable[[], Any]:
+    """What a replay calls in place of a recorded call."""
+    args, kwargs = arrays.tree(call.args), arrays.tree(call.kwargs)
+    outs = [arrays.at(place) for place in call.outs]
+    if call.kind == "ufunc" and call.method != "at":
+        return _ufunc(call, args, kwargs, outs)
+    if call.kind in ("fill", "change"):
+        return functools.partial(call.function, *args, **kwargs)
+    if call.kind == "kernel":
+        if call.value is None:
+            return functools.partial(call.function, *args)
+        return functools.partial(_guarded, call, args, kwargs)
+    if call.kind == "guard":
+        return functools.partial(_guarded, call, args, kwargs)
+    run: Callable[[], Any] = functools.partial(call.function, *args, **kwargs)
+    if _has_live((args, kwargs)):
+        run = functools.partial(_with_live, call.function, args, kwargs)
+    if call.kind == "effect":
+        return functools.partial(_repeated, run, call.value.cell) if isinstance(call.value, Live) else run
+    if not outs:
+        return run
+    if call.kind == "function":
+        return _copied(call, run, args, kwargs, outs)
+    return functools.partial(_stored, run, outs, call.is_several)
+
+
+def _ufunc(call: Call, args: Any, kwargs: Any, outs: list[np.ndarray]) -> Callable[[], Any]:
+    if len(outs) == 1 and not kwargs and call.method == "__call__":
+        if call.function in (np.maximum, np.minimum):  # a third argument is discouraged
+            return functools.partial(call.function, *args, out=outs[0])
+        return functools.partial(call.function, *args, outs[0])
+    if call.method == "reduce" and len(args) == 1 and not set(kwargs) - {"axis", "dtype", "keepdims"}:
+        rest = kwargs.get("axis", 0), kwargs.get("dtype"), outs[0], kwargs.get("keepdims", False)
+        return functools.partial(call.function, args[0], *rest)
+    if call.method == "reduce":  # NumPy's own methods pass all by position, the result's place among them
+        args = (*args[:3], outs[0], *args[4:]) if len(args) > 3 else args
+        given = {} if len(args) > 3 else {"out": outs[0]}
+        return functools.partial(call.function, *args, **kwargs, **given)
+    return functools.partial(call.function, *args, out=tuple(outs), **kwargs)
+
+
+#: Functions that may write their result where they are told, and give the same bits there.
+_INTO = {"concatenate", "stack"}
+
+
+def _copied(
+    call: Call, run: Callable[[], Any], args: Any, kwargs: Any, outs: list[np.ndarray]
+) -> Callable[[], Any]:
+    """New memory is spared where the result is a copy of what is there."""
+    name, out = call.name, outs[0]
+    if name == "astype" and args[0].__class__ is np.ndarray:
+        return functools.partial(np.copyto, out, args[0], "unsafe")
+    if name in ("copy", "ascontiguousarray") and len(args) == 1 and args[0].__class__ is np.ndarray:
+        return functools.partial(np.copyto, out, args[0])
+    if name in _INTO and "out" not in kwargs:
+        return functools.partial(call.function, *args, **kwargs, out=out)
+    return functools.partial(_stored, run, outs, call.is_several)
+
+
+def _stored(run: Callable[[], Any], outs: list[np.ndarray], is_several: bool) -> None:
+    results = run()
+    for out, y in zip(outs, results if is_several else (results,), strict=True):
+        y = np.asarray(y)
+        if y.shape != out.shape or y.dtype != out.dtype:
+            raise GuardError(f"a result is {y.dtype}{list(y.shape)}, and was {out.dtype}{list(out.shape)}")
+        np.copyto(out, y)
+
+
+def _guarded(call: Call, args: Any, kwargs: Any) -> None:
+    value, expected = call.function(*args, **kwargs), call.value
+    if value != expected and not (value != value and expected != expected):
+        raise GuardError(f"a number that is looked at is {value!r}, and was {expected!r} ({call.where()})")
+
+
+def _has_live(tree: Any) -> bool:
+    found: list[Any] = []
+    mapped(tree, lambda x: found.append(x) if isinstance(x, Live) else x)
+    return bool(found)
+
+
+def _with_live(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    args, kwargs = mapped((args, kwargs), lambda x: x.cell[0] if isinstance(x, Live) else x)
+    return function(*args, **kwargs)
+
+
+def _repeated(run: Callable[[], Any], cell: list[Any]) -> None:
+    cell[0] = run()
+
+
+def emit_unit(unit: Sequence[Call], arrays: Arrays) -> Callable[[], Any]:
+    """One call, or those that threads share."""
+    if unit[0].group is None:
+        return emit(unit[0], arrays)
+    parts: dict[int, list[Callable[[], Any]]] = {}
+    for call in unit:
+        assert call.group is not None
+        parts.setdefault(call.group[1], []).append(emit(call, arrays))
+    each = list(parts.values())
+
+    def run(start: int, stop: int) -> None:
+        for part in each[start:stop]:
+            for call in part:
+                call()
+
+    return functools.partial(_shared, run, len(each))
+
+
+def _shared(run: Callable[[int, int], None], length: int) -> None:
+    with single_threaded:
+        run_parts(run, length, 1)

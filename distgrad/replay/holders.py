@@ -1,0 +1,337 @@
+"""While a step is recorded, what holds arrays hands them out as traced ones, and optimizers say what they do.
+
+The attributes are changed for the process, but only a thread that records sees a difference.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.flat import FlatBuffer
+from distgrad.autograd.graph import Leaf
+from distgrad.autograd.tensor import Tensor
+from distgrad.backend import threads
+from distgrad.backend.memory import host_memory
+from distgrad.backend.numpy import numpy_module
+from distgrad.backend.recording import here
+from distgrad.comm.base import Communicator
+from distgrad.comm.progress import tell_step
+from distgrad.errors import CaptureError
+from distgrad.nn.module import Module
+from distgrad.optim.optimizer import Optimizer
+from distgrad.replay.recorder import Recorder
+from distgrad.replay.traced import Traced, plain
+
+__all__ = ["recording"]
+
+_lock = threading.Lock()
+_undo: list[tuple[Any, str, Any]] = []
+_users = 0
+_MISSING = object()
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[Recorder]:
+    """A recorder that listens to this thread inside."""
+    recorder = Recorder()
+    _install()
+    here.listener = recorder
+    try:
+        yield recorder
+    finally:
+        here.listener = None
+        _remove()
+
+
+def _install() -> None:
+    global _users
+    with _lock:
+        _users += 1
+        if _users == 1:
+            for change in _CHANGES:
+                change()
+
+
+def _remove() -> None:
+    global _users
+    with _lock:
+        _users -= 1
+        if _users == 0:
+            while _undo:
+                owner, name, before = _undo.pop()
+                if before is _MISSING:
+                    delattr(owner, name)
+                else:
+                    setattr(owner, name, before)
+
+
+def _swap(owner: Any, name: str, new: Any) -> None:
+    _undo.append((owner, name, vars(owner).get(name, _MISSING)))
+    setattr(owner, name, new)
+
+
+def _recorder() -> Any:
+    return here.listener
+
+
+# -- attributes
+
+
+def _array_attribute(get: Any, put: Any, note: Callable[[Any, Any, Any], None] | None = None) -> property:
+    def read(self: Any) -> Any:
+        x, recorder = get(self), _recorder()
+        if recorder is None or x.__class__ is not np.ndarray:
+            return x
+        if note is not None:
+            note(recorder, self, x)
+        return recorder.wrap(x)
+
+    return property(read, lambda self, x: put(self, plain(x)))
+
+
+def _change_arrays() -> None:
+    owners: Any = ((Tensor, "_data", Recorder.note_tensor), (Leaf, "buffer", None), (Leaf, "home", None))
+    for owner, name, note in owners:
+        slot = vars(owner)[name]
+        _swap(owner, name, _array_attribute(slot.__get__, slot.__set__, note))
+    for name in ("data", "grad"):
+        get = functools.partial(lambda name, self: self.__dict__[name], name)
+        put = functools.partial(lambda name, self, x: self.__dict__.__setitem__(name, x), name)
+        _swap(FlatBuffer, name, _array_attribute(get, put))
+    _change_gradients()
+    call = Module.__call__
+
+    def called(self: Any, *args: Any, **kwargs: Any) -> Any:
+        recorder = _recorder()
+        if recorder is not None:
+            recorder.modules.setdefault(self, (self.training, self._hooks))
+        return call(self, *args, **kwargs)
+
+    _swap(Module, "__call__", called)
+
+
+def _change_gradients() -> None:
+    slot: Any = vars(Leaf)["grad"]
+
+    def read(leaf: Any) -> Any:
+        recorder = _recorder()
+        g = slot.__get__(leaf)
+        if recorder is not None:
+            recorder.note_leaf(leaf, g, True)
+        return g
+
+    def write(leaf: Any, g: Any) -> None:
+        recorder = _recorder()
+        if recorder is not None:
+            with contextlib.suppress(AttributeError):  # a new leaf has none yet
+                recorder.note_leaf(leaf, slot.__get__(leaf), False)
+        slot.__set__(leaf, g)
+
+    _swap(Leaf, "grad", property(read, write))
+
+
+# -- functions that make arrays of none
+
+
+def _change_creation() -> None:
+    makers: dict[str, Callable[..., Any]] = {"empty": _fresh(np.empty), "empty_like": _fresh(np.empty_like)}
+    for name in ("zeros", "ones", "full", "zeros_like", "ones_like", "full_like"):
+        makers[name] = _filled(getattr(np, name))
+    for name in ("asarray", "ascontiguousarray", "array"):
+        makers[name] = _converted(getattr(np, name))
+    _swap(host_memory, "empty", makers["empty"])
+    for name, maker in makers.items():
+        if name in vars(numpy_module):
+            _swap(numpy_module, name, maker)
+        _swap(np, name, maker)
+    for name in ("as_strided", "broadcast_to"):
+        _swap(numpy_module, name, _viewing(vars(numpy_module)[name]))
+
+
+def _fresh(make: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(make)
+    def made(*args: Any, **kwargs: Any) -> Any:
+        recorder = _recorder()
+        if recorder is None:
+            return make(*args, **kwargs)
+        y = make(*[plain(each) for each in args], **kwargs)
+        return y if y.dtype.hasobject or y.__class__ is not np.ndarray else recorder.fresh(y)
+
+    return made
+
+
+def _filled(make: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(make)
+    def made(*args: Any, **kwargs: Any) -> Any:
+        recorder = _recorder()
+        if recorder is None:
+            return make(*args, **kwargs)
+        value = args[1] if len(args) > 1 else kwargs.get("fill_value", 0)
+        if isinstance(value, np.ndarray) and make.__name__.startswith("full"):
+            y = recorder.fresh(np.ndarray.copy(plain(make(plain(args[0]), 0, *args[2:], **kwargs))))
+            y[...] = value
+            return y
+        y = make(*[plain(each) for each in args], **kwargs)
+        return y if y.dtype.hasobject or y.__class__ is not np.ndarray else recorder.filled(y)
+
+    return made
+
+
+def _converted(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Of a traced array itself, a view or a copy; what is made of numbers is a constant."""
+
+    @functools.wraps(make)
+    def made(x: Any, *args: Any, **kwargs: Any) -> Any:
+        recorder = _recorder()
+        if recorder is None or x.__class__ is not Traced:
+            return make(x, *args, **kwargs)
+        kwargs.pop("subok", None)
+        y = make(plain(x), *args, **kwargs)
+        return x if y is plain(x) else recorder.call(make, (x, *args), kwargs)
+
+    return made
+
+
+def _viewing(make: Callable[..., Any]) -> Callable[..., Any]:
+    def made(x: Any, *args: Any, **kwargs: Any) -> Any:
+        recorder = _recorder()
+        y = make(plain(x), *args, **kwargs)
+        return recorder.view(y) if recorder is not None and isinstance(x, np.ndarray) else y
+
+    return made
+
+
+# -- kernels and threads
+
+
+def _kernel(compiled: Any) -> Callable[..., Any]:
+    names = tuple(compiled.py_func.__code__.co_varnames[: compiled.py_func.__code__.co_argcount])
+
+    def call(*args: Any) -> Any:
+        recorder = _recorder()
+        return compiled(*args) if recorder is None else recorder.kernel(compiled.entry, args, names)
+
+    call.entry = compiled.entry  # type: ignore[attr-defined]
+    return call
+
+
+def _change_kernels() -> None:
+    for name, module in list(sys.modules.items()):
+        if not name.startswith("distgrad.") or module is None:
+            continue
+        if name.startswith("distgrad.backend.kernels.") and ".cuda" not in name:
+            for key, value in list(vars(module).items()):
+                if hasattr(value, "entry") and hasattr(value, "py_func"):
+                    _swap(module, key, _kernel(value))
+        if vars(module).get("run_parts") is _run_parts and module is not threads:
+            _swap(module, "run_parts", _run_parts_recorded)
+
+
+_run_parts = threads.run_parts
+
+
+def _run_parts_recorded(run: Callable[[int, int], None], length: int, smallest: int) -> None:
+    """The parts one at a time, in whichever thread; their calls in the order of the parts."""
+    recorder = _recorder()
+    if recorder is None or recorder.group is not None:
+        _run_parts(run, length, smallest)
+        return
+    turn, first = threading.Lock(), len(recorder.calls)
+    recorder.num_groups += 1
+    parts = 0
+
+    def run_recorded(start: int, stop: int) -> None:
+        nonlocal parts
+        with turn:
+            parts += 1
+            before, here.listener = here.listener, recorder
+            recorder.group = (recorder.num_groups, start)
+            try:
+                run(start, stop)
+            finally:
+                recorder.group, here.listener = None, before
+
+    _run_parts(run_recorded, length, smallest)
+    recorder.calls[first:] = sorted(recorder.calls[first:], key=lambda call: call.group[1])
+    if parts == 1:
+        for call in recorder.calls[first:]:
+            call.group = None
+
+
+# -- optimizers
+
+
+def count_step(optimizer: Any, parameters: list[Any]) -> None:
+    """What an optimizer remembers of a step, for parameters that it is about to change."""
+    name = f"{type(optimizer).__name__}.step"
+    for parameter in parameters:
+        parameter.changed(name)
+        optimizer._steps[parameter] += 1
+    tell_step(optimizer._num_updates())
+
+
+_update = Optimizer._update
+
+
+def update(optimizer: Any, number: int, parameter: Any, p: Any, g: Any, state: Any) -> None:
+    """An optimizer's rule, with the options and the step that a group and a parameter of it have now."""
+    _update(optimizer, optimizer.param_groups[number], p, g, state, optimizer._steps[parameter])
+
+
+def _change_optimizers() -> None:
+    with_gradients = Optimizer._with_gradients
+
+    def counted(self: Any, group: Any) -> Iterator[Any]:
+        recorder = _recorder()
+        for parameter in with_gradients(self, group):
+            if recorder is not None:
+                recorder.count(count_step, self, parameter)
+            yield parameter
+
+    def updated(self: Any, group: Any, p: Any, g: Any, state: Any, step: int) -> None:
+        recorder = _recorder()
+        if recorder is None:
+            _update(self, group, p, g, state, step)
+            return
+        parameter = next(each for each in group["params"] if self._steps[each] == step)
+        number = next(i for i, each in enumerate(self.param_groups) if each is group)
+        recorder.whole(update, (self, number, parameter, p, g, state), {}, (3, 5))
+
+    _swap(Optimizer, "_with_gradients", counted)
+    _swap(Optimizer, "_update", updated)
+
+
+# -- ranks
+
+_VERBS = (
+    *("all_gather", "all_reduce", "all_to_all", "barrier", "broadcast", "recv", "reduce_scatter", "send"),
+)
+
+
+def _change_verbs() -> None:
+    for verb in _VERBS:
+        _swap(Communicator, verb, _refused(verb, getattr(Communicator, verb)))
+
+
+def _refused(verb: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def called(self: Any, *args: Any, **kwargs: Any) -> Any:
+        recorder = _recorder()
+        if recorder is not None:
+            raise CaptureError(
+                f"capture: the step calls {verb} at {recorder.where()}; steps that communicate are not "
+                "captured: call them as they are"
+            )
+        return call(self, *args, **kwargs)
+
+    return called
+
+
+_CHANGES = (_change_arrays, _change_creation, _change_kernels, _change_optimizers, _change_verbs)

@@ -1,0 +1,92 @@
+"""The third look: one eager step and one replay from the same state must leave the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from distgrad.errors import CaptureError
+from distgrad.replay.arguments import Arguments, Results
+from distgrad.replay.tape import GuardError, Tape
+from distgrad.replay.undo import Saved, remembered
+
+__all__ = ["check_replay"]
+
+
+def _gradients(tape: Tape) -> list[bytes | None]:
+    leaves = tape.conditions.leaves
+    return [None if leaf.grad is None else leaf.grad._data.tobytes() for leaf in leaves]
+
+
+def _results(value: Any) -> list[bytes]:
+    return [x.tobytes() for x in Results(value, lambda _: True).arrays]
+
+
+def check_replay(tape: Tape, arguments: Arguments, step: Callable[..., Any]) -> list[np.ndarray]:
+    """Compute a step eagerly and by its tape, from the same state; returns the arrays of the tape's results.
+
+    Raises:
+        CaptureError: the two differ; the state is the one before the step then.
+        GuardError: Python would have been told something else; likewise.
+    """
+    stay = [each.view() for each in tape.outliving if not each.is_born]
+    before, after = Saved(stay), Saved(stay)
+    before.take()
+    put_back, leaves = remembered(tape.effects), tape.conditions.leaves
+    gradients = [leaf.grad for leaf in leaves]
+    kept = [None if g is None else g._data.copy() for g in gradients]
+    result = step(*arguments.args, **arguments.kwargs)
+    eager = _results(result)
+    after.take()
+    eager_gradients = _gradients(tape)
+    del result
+
+    def restore() -> None:
+        before.put_back()
+        put_back()
+        for leaf, g, copy in zip(leaves, gradients, kept, strict=True):
+            leaf.grad = g
+            if copy is not None:
+                np.copyto(g._data, copy)
+
+    restore()
+    tape.block[:] = 0xFF
+    with np.errstate(all="ignore"):
+        try:
+            arrays = tape.run(arguments.arrays)
+        except GuardError:
+            restore()
+            raise
+    problem = _difference(tape, after, eager, eager_gradients, arrays)
+    if problem is None:
+        return arrays
+    restore()
+    raise CaptureError(
+        f"capture: a replay {problem}; something is computed, drawn or communicated out of sight of the "
+        "capture, or depends on what Python counts. The state is that before this step; leave that part out "
+        "of the captured step"
+    )
+
+
+def _difference(
+    tape: Tape, after: Saved, eager: list[bytes], gradients: list[bytes | None], arrays: list[np.ndarray]
+) -> str | None:
+    for copy, view in zip(after.copies, after.views, strict=True):
+        if copy.tobytes() != view.tobytes():
+            storage = next(s for s in tape.outliving if s.start == view.__array_interface__["data"][0])
+            users = [call for call in tape.calls if call.touches(storage)]
+            return (
+                f"leaves other numbers than an eager step in memory of {view.nbytes} bytes, last touched by "
+                f"{users[-1].name} at {users[-1].where()}"
+            )
+    if _gradients(tape) != gradients:
+        return "leaves other gradients than an eager step"
+    replayed = _results(tape.results.build(arrays))
+    if len(eager) != len(replayed):
+        return "returns another number of tensors than an eager step"
+    for number, (x, y) in enumerate(zip(replayed, eager, strict=True)):
+        if x != y:
+            return f"returns other numbers than an eager step, as result {number}"
+    return None

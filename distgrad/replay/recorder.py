@@ -1,0 +1,344 @@
+"""The recorder: every call of a step that computes on arrays, its operands as places in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from distgrad.autograd.lines import user_line
+from distgrad.backend.recording import here
+from distgrad.errors import CaptureError
+from distgrad.replay.calls import Call, Live, describe_user_line, mapped
+from distgrad.replay.places import Memory, Place, owner
+from distgrad.replay.traced import Traced, plain, plain_tree
+
+__all__ = ["Recorder"]
+
+#: Functions whose answer depends on shapes, dtypes and addresses alone.
+_ABOUT = {
+    *("broadcast_shapes", "can_cast", "common_type", "iscomplexobj", "isrealobj", "may_share_memory"),
+    *("min_scalar_type", "ndim", "result_type", "shape", "shares_memory", "size"),
+}
+#: Functions that change their first argument.
+_CHANGING = {"copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask"}
+
+
+class Recorder:
+    """Listens to one thread while it runs a step.
+
+    Attributes:
+        calls: in their order.
+        memory: all memory that the step met.
+        places: all that calls name.
+        tensors: the tensors that the step read, each with the id of its array.
+        leaves: the leaves whose gradient it met, each with the id of its array, None for none, and whether
+            the step reads that before it sets another.
+        modules: those that it called, with their modes.
+        group: (number of a call that threads share, the part's start) or None.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.memory = Memory()
+        self.places: list[Place] = []
+        self.tensors: dict[int, Any] = {}
+        self.leaves: dict[Any, Any] = {}
+        self.modules: dict[Any, Any] = {}
+        self.group: tuple[int, int] | None = None
+        self.num_groups = 0
+        self._wrapped: dict[int, tuple[np.ndarray, Any]] = {}
+        self._scalars: set[int] = set()
+
+    # -- arrays
+
+    def wrap(self, x: np.ndarray) -> Any:
+        """The traced array that stands for a plain one; the same one each time."""
+        found = self._wrapped.get(id(x))
+        if found is None:
+            traced = np.ndarray.view(x, Traced)
+            traced.__dict__["plain"] = x
+            self._wrapped[id(x)] = found = (x, traced)
+            self.memory.keep(x)
+        return found[1]
+
+    def view(self, y: Any) -> Any:
+        """A plain view of memory that is known, traced."""
+        return self.wrap(y) if y.__class__ is np.ndarray else y
+
+    def fresh(self, y: np.ndarray) -> Any:
+        """An array that the step has allocated; what lies in it is nobody's."""
+        self.memory.born(y)
+        return self.wrap(y)
+
+    def filled(self, y: np.ndarray) -> Any:
+        """An array that the step has made full of one value."""
+        self.memory.born(y)
+        if y.size:
+            self._add("fill", np.ndarray.fill, (y, y.flat[0]), {}, [], [y])
+        return self.wrap(y)
+
+    def _tree(self, tree: Any, found: list[Place]) -> Any:
+        """The structure with places for arrays."""
+        kind = tree.__class__
+        if kind is Traced or kind is np.ndarray:
+            x = plain(tree)
+            if x.dtype.hasobject:
+                raise CaptureError(f"capture: arrays of Python objects can't be recorded ({self.where()})")
+            self.memory.keep(x)
+            place = Place(x)
+            found.append(place)
+            self.places.append(place)
+            return place
+        if kind is tuple:
+            return tuple([self._tree(each, found) for each in tree])
+        if kind is list:
+            return [self._tree(each, found) for each in tree]
+        if kind is dict:
+            return {key: self._tree(each, found) for key, each in tree.items()}
+        if kind is slice:
+            return slice(*[self._tree(each, found) for each in (tree.start, tree.stop, tree.step)])
+        return tree
+
+    def where(self) -> str:
+        """The user's line that runs."""
+        return describe_user_line(user_line())
+
+    # -- calls
+
+    def _add(
+        self, kind: str, function: Any, args: Any, kwargs: Any, outs: list[Any], changed: list[Any]
+    ) -> Call:
+        reads: list[Place] = []
+        call = Call(kind, function, self._tree(tuple(args), reads), self._tree(dict(kwargs), reads))
+        call.reads = reads
+        ignored: list[Place] = []
+        call.outs = [self._tree(y, ignored) for y in outs]
+        call.writes = call.outs + [self._tree(x, ignored) for x in changed]
+        call.line, call.group = user_line(), self.group
+        self.calls.append(call)
+        return call
+
+    def _result(self, kind: str, function: Any, args: Any, kwargs: Any, y: Any, method: str = "") -> Any:
+        """Record a call that made new arrays, or gave views of those that it was given."""
+        several = y.__class__ in (tuple, list) or (isinstance(y, tuple) and hasattr(y, "_fields"))
+        values = list(y) if several else [y]
+        if not all(isinstance(each, np.ndarray | np.generic) for each in values):
+            if several or isinstance(y, bool | int | float | complex | str | bytes):
+                return self._looked(function, args, kwargs, y)
+            raise CaptureError(
+                f"capture: {_name(function)} gives a {type(y).__name__}, which can't be recorded "
+                f"({self.where()}); keep it out of the step"
+            )
+        given = self._owners((args, kwargs))
+        made = [each for each in values if not self._is_view(each, given)]
+        if made:
+            arrays = [np.asarray(each) for each in values]
+            if len(made) < len(values):
+                raise CaptureError(
+                    f"capture: {_name(function)} gives views and new arrays at once ({self.where()})"
+                )
+            for each in arrays:
+                self.memory.born(each)
+            call = self._add(kind, function, args, kwargs, arrays, [])
+            call.method, call.is_several = method, several
+            traced = [self.wrap(each) for each in arrays]
+            for each, value in zip(traced, values, strict=True):
+                if isinstance(value, np.generic):
+                    self._scalars.add(id(each))
+        else:
+            traced = [self.wrap(each) for each in values]
+        if not several:
+            return traced[0]
+        return y._make(traced) if hasattr(y, "_make") else type(y)(traced)
+
+    def _owners(self, tree: Any) -> set[int]:
+        found: set[int] = set()
+
+        def visit(each: Any) -> Any:
+            if isinstance(each, np.ndarray):
+                found.add(id(owner(plain(each))))
+            return each
+
+        mapped(tree, visit)
+        return found
+
+    @staticmethod
+    def _is_view(y: Any, owners: set[int]) -> bool:
+        return isinstance(y, np.ndarray) and id(owner(y)) in owners and y.size > 0
+
+    def _looked(self, function: Any, args: Any, kwargs: Any, value: Any) -> Any:
+        """Record that Python was told a value: a replay must be told the same."""
+        call = self._add("guard", function, args, kwargs, [], [])
+        call.value = value
+        return value
+
+    def look(self, x: Any, kind: Any) -> Any:
+        """What Python is told of an array's elements."""
+        return self._looked(kind, (x,), {}, kind(plain(x)))
+
+    def call(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """A function or method of NumPy's whose result is new, or a view."""
+        return self._result(
+            "function", function, args, kwargs, function(*plain_tree(args), **plain_tree(kwargs))
+        )
+
+    def power(self, function: Any, x: Any, other: Any) -> Any:
+        """A power, by NumPy's scalars where an eager step has those."""
+        arrays = [each for each in (x, other) if isinstance(each, np.ndarray)]
+        scalars = all(id(each) in self._scalars for each in arrays)
+        chosen: Callable[..., Any] = _OfScalars(function) if scalars else function
+        return self._result("function", chosen, (x, other), {}, chosen(plain(x), plain(other)))
+
+    def change(self, function: Any, args: Any, kwargs: Any, changed: Any) -> None:
+        """A function that changes arrays and returns nothing."""
+        function(*plain_tree(args), **plain_tree(kwargs))
+        call = self._add("change", function, args, kwargs, [], list(changed))
+        call.is_overwriting = _name(function) in ("_set", "fill", "copyto")
+        if call.is_overwriting:
+            call.reads = call.reads[1:]  # what was there before is not read
+
+    def ufunc(self, ufunc: Any, method: str, inputs: Any, kwargs: Any) -> Any:
+        """A universal function or one of its methods."""
+        function = ufunc if method == "__call__" else getattr(ufunc, method)
+        if method == "at":
+            return self.change(function, inputs, kwargs, inputs[:1])
+        out = kwargs.pop("out", None)
+        if out is None or all(each is None for each in out):
+            y = function(*plain_tree(inputs), **plain_tree(kwargs))
+            return self._result("ufunc", function, inputs, kwargs, y, method)
+        outs = [plain(each) for each in out]
+        function(*plain_tree(inputs), out=tuple(outs), **plain_tree(kwargs))
+        call = self._add("ufunc", function, inputs, kwargs, outs, [])
+        call.method, call.is_several = method, len(outs) > 1
+        call.is_overwriting = "where" not in kwargs
+        traced = tuple(self.wrap(each) for each in outs)
+        return traced if len(traced) > 1 else traced[0]
+
+    def function(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """A function of NumPy's array functions."""
+        name = function.__name__
+        run = getattr(function, "_implementation", function)
+        if name in _ABOUT:
+            return run(*plain_tree(args), **plain_tree(kwargs))
+        if name in ("empty_like", "zeros_like", "ones_like", "full_like"):
+            y = run(*plain_tree(args), **{**plain_tree(kwargs), "subok": False})
+            return self.fresh(y) if name == "empty_like" else self.filled(y)
+        if name in _CHANGING:
+            return self.change(function, args, kwargs, args[:1])
+        out = kwargs.get("out")
+        if out is not None:
+            given = {key: value for key, value in kwargs.items() if key != "out"}
+            run(*plain_tree(args), out=plain(out), **plain_tree(given))
+            self._add("function", function, args, given, [plain(out)], [])
+            return self.wrap(plain(out))
+        return self._result("function", function, args, kwargs, run(*plain_tree(args), **plain_tree(kwargs)))
+
+    def kernel(self, entry: Any, args: tuple[Any, ...], names: tuple[str, ...]) -> Any:
+        """A compiled kernel, which says what it writes."""
+        written = [x for x, name in zip(args, names, strict=True) if name in entry.writes]
+        value = entry.function(*plain_tree(args))
+        call = self._add("kernel", entry.function, args, {}, [], written)
+        call.value = value
+        return value
+
+    # -- what is told as a whole
+
+    def whole(self, function: Any, args: Any, kwargs: Any, writes: tuple[int, ...]) -> Any:
+        """As :class:`distgrad.backend.recording.Listener` has it."""
+        with self.paused():
+            y = function(*plain_tree(args), **plain_tree(kwargs))
+        changed: list[Any] = []
+        for place in writes:
+            mapped(args[place], lambda x: changed.append(plain(x)) if isinstance(x, np.ndarray) else x)
+        if y is None:
+            self._add("whole", function, args, kwargs, [], changed)
+            return None
+        if isinstance(y, bool | np.bool_):
+            call = self._add("guard", function, args, kwargs, [], changed)
+            call.value = bool(y)
+            return bool(y)
+        first = len(self.calls)
+        result = self._result("whole", function, args, kwargs, y)
+        if len(self.calls) > first:
+            self.calls[-1].writes += [self._tree(x, []) for x in changed]
+        return result
+
+    def effect(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """As :class:`distgrad.backend.recording.Listener` has it."""
+        found: list[Any] = []
+        mapped((args[1:], kwargs), lambda x: found.append(x) if _is_array(x) else x)
+        if found:
+            raise CaptureError(
+                f"capture: {_name(function)} is given a number that the step computes ({self.where()}); call "
+                "it outside, on what the captured step returns"
+            )
+        with self.paused():
+            value = function(*args, **kwargs)
+        call = self._add("effect", function, args, kwargs, [], [])
+        call.value = Live.of(value)
+        return call.value
+
+    def count(self, function: Any, optimizer: Any, parameter: Any) -> None:
+        """An effect that gathers: the parameters that an optimizer steps, where they follow each other."""
+        last = self.calls[-1] if self.calls else None
+        if last is not None and last.function is function and last.args[0] is optimizer:
+            last.args[1].append(parameter)
+            return
+        call = self._add("effect", function, (), {}, [], [])
+        call.args = (optimizer, [parameter])
+
+    def place(self, x: Any) -> Place:
+        """Where an array lies."""
+        return self._tree(plain(x), [])
+
+    def note_tensor(self, tensor: Any, x: np.ndarray) -> None:
+        """The step reads a tensor's array."""
+        self.tensors.setdefault(id(tensor), (weakref.ref(tensor), id(x)))
+
+    def note_leaf(self, leaf: Any, gradient: Any, is_read: bool) -> None:
+        """The step reads a leaf's gradient, or sets another in its place."""
+        if id(leaf) not in self.leaves:
+            start = None if gradient is None else id(plain(gradient._data))
+            self.leaves[id(leaf)] = weakref.ref(leaf), start, is_read
+
+    def living_leaves(self) -> list[Any]:
+        """Those leaves that are there after the step."""
+        return [leaf for reference, _, _ in self.leaves.values() if (leaf := reference()) is not None]
+
+    def forget(self) -> None:
+        """Let go of all arrays."""
+        self.memory.forget()
+        self._wrapped.clear()
+        self._scalars.clear()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is recorded inside."""
+        before, here.listener = here.listener, None
+        try:
+            yield
+        finally:
+            here.listener = before
+
+
+class _OfScalars:
+    """A function on NumPy's scalars, of arrays without axes."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        self.__name__ = f"{function.__name__} of scalars"
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*[each[()] if isinstance(each, np.ndarray) else each for each in args])
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, np.ndarray) or hasattr(x, "_data")
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))

@@ -1,0 +1,154 @@
+"""A tape: the calls of a step on planned memory, run with new inputs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from distgrad.replay.arguments import Results
+from distgrad.replay.calls import Call, mapped
+from distgrad.replay.conditions import Conditions
+from distgrad.replay.emit import Arrays, GuardError, emit_unit
+from distgrad.replay.places import Place, Storage
+from distgrad.replay.plan import allocate, plan
+from distgrad.replay.record import Record
+from distgrad.replay.undo import Saved, remembered
+
+__all__ = ["GuardError", "Tape"]
+
+#: Bytes between the parameters of a flat buffer, at most; zeros lie there.
+_GAP = 128
+
+#: Functions whose result's shape depends on numbers.
+_BY_NUMBERS = {
+    *("argwhere", "compress", "extract", "flatnonzero", "nonzero", "repeat", "trim_zeros", "unique"),
+    *("unique_all", "unique_counts", "unique_inverse", "unique_values"),
+}
+
+
+class Tape:
+    """A step that is replayed.
+
+    Args:
+        record: of the step, settled.
+        inputs: the arrays that the step was recorded with, which stay in its memory.
+        conditions: what must be as it was.
+        results: what the step returns, around the record's outputs.
+
+    Attributes:
+        calls: of the record.
+        conditions, results: as given.
+        num_replays: how often it was run.
+        block_bytes: of the planned memory.
+        temporary_bytes: of all temporaries together.
+    """
+
+    def __init__(
+        self, record: Record, inputs: Sequence[np.ndarray], conditions: Conditions, results: Results
+    ) -> None:
+        self.calls, self.conditions, self.results = record.calls, conditions, results
+        self.inputs = list(inputs)
+        self.num_replays = 0
+        units = [
+            list(unit)
+            for _, unit in itertools.groupby(
+                record.calls, key=lambda call: id(call) if call.group is None else call.group[0]
+            )
+        ]
+        self.block_bytes = plan(units, record.outputs)
+        self.temporary_bytes = sum(each.nbytes for each in record.storages if each.offset is not None)
+        self.block = allocate(self.block_bytes)
+        self._arrays = Arrays(self.block)
+        last = max((i for i, unit in enumerate(units) if any(map(_may_fail, unit))), default=-1)
+        self._head = [emit_unit(unit, self._arrays) for unit in units[: last + 1]]
+        self._tail = [emit_unit(unit, self._arrays) for unit in units[last + 1 :]]
+        head = list(itertools.chain(*units[: last + 1]))
+        self._saved = Saved(each.view() for each in _worth_saving(head, conditions))
+        self._remember = _remembering(head)
+        self.outliving = _outliving(record.calls)
+        self.effects = _objects(record.calls)
+        self._outputs = [(self._arrays.at(place), _is_new(place)) for place in record.outputs]
+        self._gradients = [(leaf, leaf.grad) for leaf in conditions.leaves]
+
+    def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Replay the step; returns the arrays of its results.
+
+        Raises:
+            GuardError: Python would have been told something else; nothing is changed then.
+        """
+        for to, x in zip(self.inputs, inputs, strict=True):
+            if to is not x:
+                np.copyto(to, x)
+        self._saved.take()
+        put_back = self._remember()
+        try:
+            for call in self._head:
+                call()
+        except BaseException:
+            self._saved.put_back()
+            put_back()
+            raise
+        for call in self._tail:
+            call()
+        for leaf, gradient in self._gradients:
+            leaf.grad = gradient
+        self.num_replays += 1
+        return [x.copy() if is_new else x for x, is_new in self._outputs]
+
+
+def _may_fail(call: Call) -> bool:
+    """Whether a call asks for something that may be another one in a replay."""
+    if call.kind == "guard" or (call.kind == "kernel" and call.value is not None):
+        return True
+    return call.name in _BY_NUMBERS or (call.name == "_get" and _has_mask(call.args[1]))
+
+
+def _has_mask(key: Any) -> bool:
+    found: list[Any] = []
+    mapped(key, lambda x: found.append(x) if isinstance(x, Place) and x.dtype == bool else x)
+    return bool(found)
+
+
+def _is_new(place: Place) -> bool:
+    return place.is_empty or place.storage.is_born
+
+
+def _outliving(calls: Any) -> list[Storage]:
+    """What calls write that is there after the step."""
+    found = [place.storage for call in calls for place in call.writes if not place.is_empty]
+    return [each for each in dict.fromkeys(found) if each.offset is None]
+
+
+def _worth_saving(calls: list[Call], conditions: Conditions) -> list[Storage]:
+    """What calls write that must be put back if one of them fails; not gradients that were not there."""
+    void: list[list[int]] = []
+    for place in sorted((Place(x) for x in conditions.new_gradients()), key=lambda place: place.address):
+        start, stop = place.bounds()
+        if void and start - void[-1][1] < _GAP:
+            void[-1][1] = max(void[-1][1], stop)
+        else:
+            void.append([start, stop])
+    found: dict[Storage, None] = {}
+    for place in (place for call in calls for place in call.writes if not place.is_empty):
+        low, high = place.bounds()
+        if place.storage.offset is None and not any(start <= low and high <= stop for start, stop in void):
+            found[place.storage] = None
+    return list(found)
+
+
+def _objects(calls: Any) -> list[Any]:
+    return list({id(call.args[0]): call.args[0] for call in calls if call.kind == "effect"}.values())
+
+
+def _remembering(calls: Any) -> Callable[[], Callable[[], None]]:
+    objects = _objects(calls)
+    if not objects:
+        return lambda: _nothing
+    return lambda: remembered(objects)
+
+
+def _nothing() -> None:
+    pass
