@@ -165,7 +165,8 @@ _ROOMS = (
     *("profiler", "special", "train"),
 )
 _FILES = {
-    "capture": "replay.capture", "load": "checkpoint.files", "save": "checkpoint.files", "spawn": "comm.spawn",
+    "capture": "replay.capture", "load": "checkpoint.files", "save": "checkpoint.files",
+    "spawn": "comm.spawn",
 }
 
 

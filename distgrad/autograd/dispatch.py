@@ -31,15 +31,13 @@ from distgrad.autograd.later import find_operation
 from distgrad.autograd.lines import inside, outside, user_line
 from distgrad.autograd.modes import modes
 from distgrad.autograd.porting import wrong_arguments
-from distgrad.autograd.primitive import REGISTRY, Composite, Primitive, Reject, Sample
+from distgrad.autograd.primitive import REGISTRY, Composite, Primitive, Reject, Sample, fast_form
 from distgrad.autograd.shapes import by_shapes, run_by_shapes
 from distgrad.autograd.tensor import OPERANDS, Tensor, constant, decline, share
 from distgrad.backend.array_module import ARRAY_MODULES, HOST_ARRAYS, ArrayModule, add_formula
 from distgrad.backend.device import Device, device_of, follow
-from distgrad.backend.kernels.table import accelerated
 from distgrad.backend.meta import meta_module
 from distgrad.backend.numpy import numpy_module
-from distgrad.backend.recording import as_one_call
 from distgrad.errors import AxisError, DeviceError, DistgradError, DTypeError, ShapeError
 
 __all__ = [
@@ -175,7 +173,7 @@ def _register(record: Primitive) -> Any:
     if isinstance(record, Composite):  # a backend's own may have another signature
         add_formula(name, record.formula, replace=True)
     else:
-        add_formula(name, _fast(record, name, record.formula))
+        add_formula(name, fast_form(record, name, record.formula))
         meta_module.__dict__[name] = functools.partial(by_shapes, record)
     operation = _compiled_later(record, lambda: call_source(record))
     operation.__signature__ = public_signature(record)
@@ -461,21 +459,15 @@ def _execute(record: Primitive, source: str, filename: str) -> Any:
         scope[f"default_{name}"] = parameter.default
     for vjp in record.vjps.values():
         x = vjp.inputs[0]
-        scope[f"vjp_{x}"] = _fast(record, f"{record.name}/{x}", vjp.function)
+        scope[f"vjp_{x}"] = fast_form(record, f"{record.name}/{x}", vjp.function)
     exec(compile(source, filename, "exec"), scope)
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     return scope["backward" if filename.startswith("<backward") else record.name]
 
 
-def _fast(record: Primitive, name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
-    """The formula or gradient with its kernel; where it draws random numbers it is recorded as one call."""
-    fast = accelerated(name, plain)
-    return as_one_call()(fast) if "state" in record.attributes else fast
-
-
 def _scope(record: Primitive) -> dict[str, Any]:
     """What the compiled functions see as their globals."""
-    return {**_GLOBALS, "record": record, "formula": _fast(record, record.name, record.formula)}
+    return {**_GLOBALS, "record": record, "formula": fast_form(record, record.name, record.formula)}
 
 
 _LOCALS = ("each", "error", "misnamed", "misplaced", "node", "out", "outs", "xp")

@@ -27,7 +27,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["REGISTRY", "Composite", "Primitive", "Reject", "Sample", "Vjp"]
+from distgrad.backend.kernels.table import accelerated
+from distgrad.backend.recording import as_one_call
+
+__all__ = ["REGISTRY", "Composite", "Primitive", "Reject", "Sample", "Vjp", "fast_form"]
 
 #: dtype characters that each category of the array API standard holds (NumPy's codes; E is bfloat16).
 DTYPE_CHARS = {
@@ -214,3 +217,15 @@ class Composite(Primitive):
     def differentiable(self) -> bool:
         """Yes: through the operations that it is made of."""
         return True
+
+
+def fast_form(record: Primitive, name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+    """A formula or gradient with its kernel in front; where it draws random numbers it is one call to record.
+
+    Args:
+        record: the operation.
+        name: of the kernel.
+        plain: the formula.
+    """
+    fast = accelerated(name, plain)
+    return as_one_call()(fast) if "state" in record.attributes else fast

@@ -143,12 +143,7 @@ def _objects(calls: Any) -> list[Any]:
     return list({id(call.args[0]): call.args[0] for call in calls if call.kind == "effect"}.values())
 
 
-def _remembering(calls: Any) -> Callable[[], Callable[[], None]]:
+def _remembering(calls: Any) -> Callable[[], Callable[[], Any]]:
+    """What takes down the memory of the objects that calls change, and gives what puts it back."""
     objects = _objects(calls)
-    if not objects:
-        return lambda: _nothing
-    return lambda: remembered(objects)
-
-
-def _nothing() -> None:
-    pass
+    return (lambda: remembered(objects)) if objects else (lambda: bool)  # which called does nothing
