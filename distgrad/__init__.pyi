@@ -91,6 +91,7 @@ from distgrad.checkpoint.files import load as load
 from distgrad.checkpoint.files import save as save
 from distgrad.comm.spawn import spawn as spawn
 from distgrad.errors import AxisError as AxisError
+from distgrad.errors import CaptureError as CaptureError
 from distgrad.errors import CommError as CommError
 from distgrad.errors import CommMismatchError as CommMismatchError
 from distgrad.errors import CommTimeoutError as CommTimeoutError
@@ -107,6 +108,7 @@ from distgrad.errors import RankFailedError as RankFailedError
 from distgrad.errors import ShapeError as ShapeError
 from distgrad.errors import StateDictError as StateDictError
 from distgrad.errors import WorkerError as WorkerError
+from distgrad.replay.capture import capture as capture
 inf: float
 int16: _np.dtype[_np.int16]
 int32: _np.dtype[_np.int32]
@@ -122,6 +124,7 @@ uint8: _np.dtype[_np.uint8]
 
 __all__ = [
     "AxisError",
+    "CaptureError",
     "CommError",
     "CommMismatchError",
     "CommTimeoutError",
@@ -186,6 +189,7 @@ __all__ = [
     "broadcast_arrays",
     "broadcast_to",
     "can_cast",
+    "capture",
     "cdist",
     "ceil",
     "celu",
