@@ -1,20 +1,18 @@
 """The BLAS library that NumPy was built with: its thread count, and its matrix products' addresses.
 
-NumPy's own ``matmul`` does nearly all products. The addresses are for kernels that multiply blocks inside a
-loop, where a call through Python would cost more than the product.
+NumPy's own ``matmul`` does small products. The addresses are for threads of ours, which share large ones, and
+for kernels that multiply blocks inside a loop, where a call through Python would cost more than the product.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import os
-import threading
 from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Blas", "find_blas", "single_threaded"]
+__all__ = ["Blas", "find_blas"]
 
 _PRODUCTS = (
     "scipy_cblas_{}gemm64_",
@@ -63,47 +61,3 @@ def find_blas() -> Blas:
 
 def _address(function: Any) -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
-
-
-class _SingleThreaded:
-    """The library computes with one thread while anybody is inside; see :data:`single_threaded`."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.inside: set[int] = set()  # threads; the next visit of one that an interrupt left heals it
-        self.threads = 1
-
-    def forget(self) -> None:
-        """In a fork, to which the threads that are inside do not come along."""
-        self.lock = threading.Lock()
-        if self.inside:
-            self.inside = set()
-            find_blas().set_threads(self.threads)
-
-    def set_threads(self, num_threads: int) -> None:
-        """The library's threads from now on, or once nobody is inside any longer."""
-        with self.lock:
-            self.threads = num_threads
-            if not self.inside:
-                find_blas().set_threads(num_threads)
-
-    def __enter__(self) -> None:
-        blas = find_blas()
-        with self.lock:
-            if not self.inside:
-                self.threads = blas.get_threads()
-            self.inside.add(threading.get_ident())
-            blas.set_threads(1)
-
-    def __exit__(self, *_: object) -> None:
-        mine = threading.get_ident()
-        with self.lock:
-            if self.inside <= {mine}:
-                find_blas().set_threads(self.threads)
-            self.inside.discard(mine)
-
-
-#: ``with single_threaded:`` around products that threads of ours share. OpenBLAS's own go on asking for work
-#: for 20 ms after each product, and take the core from whoever computes next.
-single_threaded = _SingleThreaded()
-os.register_at_fork(after_in_child=single_threaded.forget)

@@ -11,7 +11,7 @@ from distgrad.backend.kernels.support import exp, is_plain, kernel, lower_normal
 from distgrad.backend.memory import host_memory
 from distgrad.backend.threads import run_parts
 
-_PART = 1 << 15  # elements worth a thread
+_ELEMENT_NS = 0.5  # of one thread, for each element
 F = np.float32
 _TWICE_SCALE = F(2.0 * math.sqrt(2.0 / math.pi))
 _CUBIC = F(0.044715)
@@ -100,7 +100,7 @@ def _mapped(kernel: Any, *arrays: Any) -> Any:
         return None
     out = host_memory.empty_like(arrays[0])
     flat = [x.reshape(-1) for x in (*arrays, out)]
-    run_parts(lambda start, stop: kernel(*(x[start:stop] for x in flat)), out.size, _PART)
+    run_parts(lambda start, stop: [(kernel, *[x[start:stop] for x in flat])], out.size, _ELEMENT_NS)
     return out
 
 

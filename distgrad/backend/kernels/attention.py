@@ -19,11 +19,13 @@ from distgrad.backend.kernels.panel import (
 )
 from distgrad.backend.kernels.support import exp, jit, kernel, maximum
 from distgrad.backend.memory import host_memory
-from distgrad.backend.threads import run_parts
+from distgrad.backend.products import TERM_NS
+from distgrad.backend.threads import Calls, run_parts
 
 _SHORT_KEYS = 128
 _BLOCK_ELEMENTS = 1 << 15  # of scores; the backward pass holds two such blocks
 F = np.float32
+_WEIGHT_TERMS = 50  # that an exponential costs as much as
 
 
 @jit
@@ -212,6 +214,12 @@ def _batches(start: int, stop: int, heads: int) -> list[tuple[slice, slice]]:
     return parts + ([(slice(last, last + 1), slice(0, stop % heads))] if stop % heads else [])
 
 
+def _head_ns(q: Any, k: Any, causal: bool) -> float:
+    """Time that one head takes one thread: two products, and the weights."""
+    terms = q.shape[2] * k.shape[2] * (2 * q.shape[3] + _WEIGHT_TERMS)
+    return float(terms * TERM_NS[4] * (0.5 if causal else 1.0))
+
+
 def attention(query: Any, key: Any, value: Any, *, scale: float, is_causal: bool) -> Any:
     """Forward."""
     arrays = _four_axes(query, key, value)
@@ -221,11 +229,13 @@ def attention(query: Any, key: Any, value: Any, *, scale: float, is_causal: bool
     y = _like(q, v.shape[3])
     rows = _block_rows(q.shape[2], k.shape[2], is_causal)
 
-    def run(start: int, stop: int) -> None:
-        for part in _batches(start, stop, q.shape[1]):
-            _forward(q[part], k[part], v[part], F(scale), is_causal, rows, y[part])
+    def part(start: int, stop: int) -> Calls:
+        return [
+            (_forward, q[some], k[some], v[some], F(scale), is_causal, rows, y[some])
+            for some in _batches(start, stop, q.shape[1])
+        ]
 
-    run_parts(run, q.shape[0] * q.shape[1], 1)
+    run_parts(part, q.shape[0] * q.shape[1], _head_ns(q, k, is_causal))
     return y.reshape(*query.shape[:-1], v.shape[3]) if query.ndim < 4 else y
 
 
@@ -240,12 +250,14 @@ def attention_gradient(
     results = _beside_each_other(q, k, v)
     rows = _block_rows(q.shape[2], k.shape[2], is_causal)
 
-    def run(start: int, stop: int) -> None:
-        for part in _batches(start, stop, q.shape[1]):
-            into = [x[part] for x in results]
-            _backward(up[part], q[part], k[part], v[part], F(scale), is_causal, rows, *into)
+    def part(start: int, stop: int) -> Calls:
+        numbers = (F(scale), is_causal, rows)
+        return [
+            (_backward, up[some], q[some], k[some], v[some], *numbers, *[x[some] for x in results])
+            for some in _batches(start, stop, q.shape[1])
+        ]
 
-    run_parts(run, q.shape[0] * q.shape[1], 1)
+    run_parts(part, q.shape[0] * q.shape[1], 2.5 * _head_ns(q, k, is_causal))
     shapes = (query.shape, key.shape, value.shape)
     return tuple(
         x if x.shape == shape else x.reshape(shape) for x, shape in zip(results, shapes, strict=True)

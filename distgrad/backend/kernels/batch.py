@@ -9,7 +9,7 @@ from distgrad.backend.kernels.support import is_plain, jit, kernel, writable
 from distgrad.backend.memory import host_memory
 from distgrad.backend.threads import run_parts
 
-_PART = 1 << 15  # elements worth a thread
+_ELEMENT_NS = 1.0  # of one thread, for each element
 
 
 @jit
@@ -100,9 +100,9 @@ def batch_norm(x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
     scale = host_memory.ones(channels, x.dtype) if weight is None else weight
     shift = host_memory.zeros(channels, x.dtype) if bias is None else bias
     run_parts(
-        lambda start, stop: _forward(start, stop, rows, scale, shift, x.dtype.type(eps), y, moments),
+        lambda *part: [(_forward, *part, rows, scale, shift, x.dtype.type(eps), y, moments)],
         channels,
-        _PART * channels // x.size + 1,
+        x.size // channels * _ELEMENT_NS,
     )
     return y.reshape(x.shape), moments[0], moments[1]
 
@@ -119,11 +119,9 @@ def batch_norm_gradient(gradients: Any, x: Any, weight: Any, eps: float, needs: 
     g_weight, g_bias = (writable(home, (channels,), x.dtype) for home in into[1:])
     upper = g.reshape(rows.shape)
     run_parts(
-        lambda start, stop: _backward(
-            start, stop, upper, rows, scale, x.dtype.type(eps), g_x, g_weight, g_bias
-        ),
+        lambda *part: [(_backward, *part, upper, rows, scale, x.dtype.type(eps), g_x, g_weight, g_bias)],
         channels,
-        _PART * channels // x.size + 1,
+        x.size // channels * _ELEMENT_NS,
     )
     results = (g_x.reshape(x.shape), g_weight, g_bias)
     return tuple(each if need else None for each, need in zip(results, needs, strict=True))

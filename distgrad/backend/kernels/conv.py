@@ -28,8 +28,8 @@ from distgrad.backend.kernels.grid import (
 from distgrad.backend.kernels.support import is_plain, kernel
 from distgrad.backend.kernels.tile import ROWS, multiply_tile, pack_rows, tile_columns
 from distgrad.backend.memory import host_memory
-from distgrad.backend.products import run_stack
-from distgrad.backend.threads import run_parts
+from distgrad.backend.products import TERM_NS, matmul_stack
+from distgrad.backend.threads import Calls, run_parts
 
 _BLOCK_ELEMENTS = 1 << 16  # of results, kept in the second-level cache
 _BLOCK_TERMS = 512  # of a product, whose rows of both sides fit the first-level cache
@@ -100,23 +100,14 @@ def _run(images: Any, part: Part, bias: Any, y: Any) -> None:
     lines = max(1, min(part.shape[0], _BLOCK_ELEMENTS // (tiles * ROWS * grid.columns)))
     channels = images.shape[1] // len(part.weight)
 
-    def run(start: int, stop: int) -> None:
+    def run(start: int, stop: int) -> Calls:
         places = host_memory.zeros(channels * grid.size + grid.columns + 2 * width, y.dtype)
         sums = host_memory.empty((tiles * ROWS, -(-lines * grid.columns // width) * width), y.dtype)
-        _correlate(
-            *(images[start:stop], grid.lead, grid.step, grid.rows, grid.columns, places),
-            *(part.weight, part.offsets, part.start, part.step, part.shape, lines, width, sums),
-            *(bias, y[start:stop], one),
-        )
+        given = (images[start:stop], grid.lead, grid.step, grid.rows, grid.columns, places, part.weight)
+        where = (part.offsets, part.start, part.step, part.shape, lines, width, sums)
+        return [(_correlate, *given, *where, bias, y[start:stop], one)]
 
-    run_parts(run, len(images), 1)
-
-
-def _multiply_planes(matrix: Any, x: Any, y: Any) -> None:
-    def run(start: int, stop: int) -> None:
-        np.matmul(matrix, x[start:stop], out=y[start:stop])
-
-    run_stack(run, len(x), matrix.size * x.shape[-1])
+    run_parts(run, len(images), part.weight.size * grid.columns * part.shape[0] * TERM_NS[y.itemsize])
 
 
 def convolution(
@@ -130,7 +121,7 @@ def convolution(
         return None
     y = host_memory.empty(setting.y, x.dtype)
     if setting.bare:
-        _multiply_planes(weight.reshape(setting.weight[:2]), planes(x), planes(y))
+        matmul_stack(weight.reshape(setting.weight[:2]), planes(x), planes(y))
         if bias is not None:
             y += bias.reshape(-1, 1, 1)
         return y.reshape(*y.shape[:2], *y.shape[6 - x.ndim :])
@@ -176,7 +167,7 @@ def convolution_input(
         return None
     if setting.bare:
         x = host_memory.empty(shape, weight.dtype)
-        _multiply_planes(weight.reshape(setting.weight[:2]).T, planes(cotangent), planes(x))
+        matmul_stack(weight.reshape(setting.weight[:2]).T, planes(cotangent), planes(x))
         return x
     axes = [
         _phases(*each)

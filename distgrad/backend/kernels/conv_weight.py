@@ -6,7 +6,8 @@ side. With few channels patches are unrolled after all, to be the narrow side of
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,11 @@ from distgrad.backend.kernels.product import product, product_address
 from distgrad.backend.kernels.support import is_plain, jit, kernel, writable
 from distgrad.backend.kernels.tile import ROWS, multiply_tile, tile_columns
 from distgrad.backend.memory import host_memory
-from distgrad.backend.products import run_blocks
-from distgrad.backend.threads import run_parts
+from distgrad.backend.products import TERM_NS, run_blocks
+from distgrad.backend.threads import Calls, run_parts
 
 _BLOCK_PLACES = 192  # of a sum over places
-_PART = 1 << 15  # elements worth a thread
+_ELEMENT_NS = 1.0  # of one thread, for each element
 
 
 @jit
@@ -118,11 +119,11 @@ def weight_gradient(
     if setting.bare and address:
         one, sides = x.dtype.type(1), (planes(g), planes(images))
 
-        def run(rows: slice, columns: slice) -> None:
+        def calls(rows: slice, columns: slice) -> Calls:
             block = (rows.start, rows.stop - rows.start, columns.start, columns.stop - columns.start)
-            _sum_products(address, one, *sides, w, *block)
+            return [(_sum_products, address, one, *sides, w, *block)]
 
-        run_blocks(setting.weight[0], setting.weight[1], len(g) * sides[0].shape[2], run)
+        run_blocks(setting.weight[:2], sides[0].shape[2], calls, size=w.itemsize, times=len(g))
         return w
     joined = setting.stride[1] == setting.dilation[1] == 1
     length = setting.weight[1] * (setting.weight[3] if joined else 1)
@@ -149,26 +150,30 @@ def bias_gradient(g: Any, into: Any) -> Any:
         return None
     rows, channels = g.reshape(*g.shape[:2], -1), g.shape[1]
     sums = host_memory.zeros(channels)
-    run_parts(
-        lambda start, stop: _sum_channels(start, stop, rows, sums), channels, _PART * channels // g.size + 1
-    )
+    run_parts(lambda *part: [(_sum_channels, *part, rows, sums)], channels, g.size // channels * _ELEMENT_NS)
     b = writable(into[0], (channels,), g.dtype)
     b[...] = sums
     return b
 
 
-def _in_runs(images: Any, shape: tuple[int, ...], run: Callable[[slice, Any], None]) -> Any:
-    """Sum of what ``run(images, into)`` adds up, in at most 8 runs whose borders don't depend on threads."""
+def _in_runs(
+    images: Any, shape: tuple[int, ...], run: Callable[[slice, Any], Sequence[Any]], image_ns: float
+) -> Any:
+    """Sum of what calls ``run(images, into)`` add up, in at most 8 runs with borders of their own."""
     count = min(len(images), 8)
     parts = host_memory.zeros((count, *shape), images.dtype)
     edges = [len(images) * i // count for i in range(count + 1)]
 
-    def run_some(start: int, stop: int) -> None:
-        for i in range(start, stop):
-            run(slice(edges[i], edges[i + 1]), parts[i])
+    def part(start: int, stop: int) -> Calls:
+        return [run(slice(edges[i], edges[i + 1]), parts[i]) for i in range(start, stop)]
 
-    run_parts(run_some, count, 1)
+    run_parts(part, count, len(images) / count * image_ns)
     return parts.sum(axis=0)
+
+
+def _image_ns(g: Any, setting: Setting) -> float:
+    """Time that one image takes one thread."""
+    return float(math.prod(setting.weight) * math.prod(g.shape[2:]) * TERM_NS[g.itemsize])
 
 
 def _by_places(g: Any, images: Any, setting: Setting) -> Any:
@@ -183,15 +188,15 @@ def _by_places(g: Any, images: Any, setting: Setting) -> Any:
     tiles = -(-outputs // ROWS)
     offsets = np.arange(lines * grid.columns, dtype=np.int64) * (inputs * images.itemsize)
 
-    def run(some: slice, w: Any) -> None:
+    def run(some: slice, w: Any) -> Sequence[Any]:
         places = host_memory.zeros(inputs * (grid.size + grid.columns) + 2 * width, images.dtype)
         panels = host_memory.zeros((tiles, lines * grid.columns, ROWS), images.dtype)
-        _sum_places(
-            *(g[some], images[some], grid.lead, grid.step, grid.rows, grid.columns, places, panels),
-            *(offsets, runs, length, lines, width, w, one),
-        )
+        given = (g[some], images[some], grid.lead, grid.step, grid.rows, grid.columns, places, panels)
+        return _sum_places, *given, offsets, runs, length, lines, width, w, one
 
-    w = _in_runs(images, (groups, len(runs), tiles * ROWS, -(-length // width) * width), run)
+    w = _in_runs(
+        images, (groups, len(runs), tiles * ROWS, -(-length // width) * width), run, _image_ns(g, setting)
+    )
     w = w[:, :, :outputs, :length].reshape(groups, kernel[0], -1, outputs, length // inputs, inputs)
     return w.transpose(0, 3, 5, 1, 2, 4)  # [groups, o, c, rows, columns (of which one axis is 1)]
 
@@ -205,14 +210,12 @@ def _by_patches(g: Any, images: Any, setting: Setting) -> Any:
     tiles = -(-len(table) // ROWS)
     offsets = np.arange(lines * grid.columns, dtype=np.int64) * (outputs * images.itemsize)
 
-    def run(some: slice, w: Any) -> None:
+    def run(some: slice, w: Any) -> Sequence[Any]:
         places = host_memory.zeros(inputs * grid.size + grid.columns + 2 * width, images.dtype)
         upper = host_memory.zeros(g.shape[2] * grid.columns * outputs + width, images.dtype)
         panels = host_memory.zeros((tiles, lines * grid.columns, ROWS), images.dtype)
-        _sum_patches(
-            *(g[some], images[some], grid.lead, grid.step, grid.rows, grid.columns, places, upper, panels),
-            *(offsets, table, lines, width, w, one),
-        )
+        given = (g[some], images[some], grid.lead, grid.step, grid.rows, grid.columns, places, upper)
+        return _sum_patches, *given, panels, offsets, table, lines, width, w, one
 
-    w = _in_runs(images, (groups, tiles * ROWS, -(-outputs // width) * width), run)
+    w = _in_runs(images, (groups, tiles * ROWS, -(-outputs // width) * width), run, _image_ns(g, setting))
     return w[:, : len(table), :outputs].transpose(0, 2, 1)

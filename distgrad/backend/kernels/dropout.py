@@ -11,9 +11,9 @@ import numpy as np
 
 from distgrad.backend.kernels.support import is_plain, jit, kernel
 from distgrad.backend.memory import host_memory
-from distgrad.backend.threads import run_parts
+from distgrad.backend.threads import Calls, run_parts
 
-_PART = 1 << 12  # blocks of words worth a thread
+_ELEMENT_NS = 1.0  # of one thread, for each element
 _BATCH = 128  # blocks whose words are kept until they are used
 _WORDS = 4  # to a block
 _MASK = (1 << 64) - 1
@@ -110,14 +110,15 @@ def dropout(x: Any, *, state: tuple[int, int, int], p: float) -> Any:
     flat, out = x.reshape(-1), y.reshape(-1)
     per_block = 8 * _WORDS // x.itemsize
 
-    def run(start: int, stop: int) -> None:
-        part = slice(start * per_block, stop * per_block)
+    def part(start: int, stop: int) -> Calls:
+        some = slice(start * per_block, stop * per_block)
         words = host_memory.empty(_WORDS * _BATCH, np.uint64)
         draws = words.view(f"u{x.itemsize}")
         shift = draws.dtype.type(8 * x.itemsize - bits)
-        _dropout(flat[part], out[part], words, draws, shift, key, counter, start, level, kept)
+        numbers = (shift, key, counter, start, level, kept)
+        return [(_dropout, flat[some], out[some], words, draws, *numbers)]
 
-    run_parts(run, -(-x.size // per_block), _PART)
+    run_parts(part, -(-x.size // per_block), per_block * _ELEMENT_NS)
     return y
 
 

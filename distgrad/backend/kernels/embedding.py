@@ -11,7 +11,7 @@ from distgrad.backend.kernels.support import is_plain, kernel, writable
 from distgrad.backend.memory import host_memory
 from distgrad.backend.threads import run_parts
 
-_PART = 1 << 14  # elements worth a thread
+_ELEMENT_NS = 1.0  # of one thread, for each element
 
 
 @kernel("x2 i1 i x2", writes="out")
@@ -57,16 +57,17 @@ def embedding_gradient(g: Any, index: Any, weight_shape: Any, padding_idx: int |
     return _add_up(g, index, -1 if padding_idx is None else padding_idx % weight_shape[0], out)
 
 
-@kernel("i2 x2 x2", writes="out")
-def _sum_rows(index: Any, table: Any, out: Any) -> bool:
-    """Each row of indices to the sum of the rows that it names; stops at an index outside the table."""
+@kernel("i2 x2 x2 i1", writes="out outside")
+def _sum_rows(index: Any, table: Any, out: Any, outside: Any) -> None:
+    """Each row of indices to the sum of the rows that it names; says where an index is outside the table."""
     for i in range(len(index)):
         to = out[i]
         for j in range(to.size):
             to[j] = 0
         for at in index[i]:
             if at < 0 or at >= len(table):
-                return False
+                outside[0] = 1
+                return
         whole = index.shape[1] - index.shape[1] % 4
         for k in range(0, whole, 4):  # several at once, since the sum is read and written each time
             a, b, c, d = (
@@ -81,7 +82,6 @@ def _sum_rows(index: Any, table: Any, out: Any) -> bool:
             row = table[index[i, k]]
             for j in range(to.size):
                 to[j] += row[j]
-    return True
 
 
 def embedding_sum(index: Any, weight: Any) -> Any:
@@ -93,13 +93,13 @@ def embedding_sum(index: Any, weight: Any) -> Any:
         return None
     rows, width = index.reshape(-1, count), weight.shape[1]
     y = host_memory.empty((len(rows), width), weight.dtype)
-    inside: list[bool] = []
+    outside = host_memory.zeros(1, np.int64)
     run_parts(
-        lambda start, stop: inside.append(_sum_rows(rows[start:stop], weight, y[start:stop])),
+        lambda start, stop: [(_sum_rows, rows[start:stop], weight, y[start:stop], outside)],
         len(rows),
-        _PART // max(1, count * width) + 1,
+        count * width * _ELEMENT_NS,
     )
-    return y.reshape(*index.shape[:-1], width) if all(inside) else None
+    return y.reshape(*index.shape[:-1], width) if not outside[0] else None
 
 
 def embedding_sum_gradient(g: Any, index: Any, weight_shape: Any, into: Any) -> Any:

@@ -11,7 +11,7 @@ from distgrad.backend.kernels.support import is_plain, jit, kernel, writable
 from distgrad.backend.memory import host_memory
 from distgrad.backend.threads import run_parts
 
-_PART = 1 << 15  # elements worth a thread
+_ELEMENT_NS = 1.0  # of one thread, for each element
 
 
 @jit
@@ -99,9 +99,9 @@ def group_norm(x: Any, weight: Any, bias: Any, *, num_groups: int, eps: float) -
     y = host_memory.empty_like(rows)
     scale, shift = _affine(weight, 1, rows, num_groups), _affine(bias, 0, rows, num_groups)
     run_parts(
-        lambda start, stop: _forward(start, stop, rows, scale, shift, x.dtype.type(eps), y),
+        lambda *part: [(_forward, *part, rows, scale, shift, x.dtype.type(eps), y)],
         len(rows),
-        _PART * len(rows) // x.size + 1,
+        x.size // len(rows) * _ELEMENT_NS,
     )
     return y.reshape(x.shape)
 
@@ -116,9 +116,9 @@ def group_norm_gradient(
     g_x, g_affine = host_memory.empty_like(rows), host_memory.empty((2, *rows.shape[:2]), x.dtype)
     upper, scale = g.reshape(rows.shape), _affine(weight, 1, rows, num_groups)
     run_parts(
-        lambda start, stop: _backward(start, stop, upper, rows, scale, x.dtype.type(eps), g_x, g_affine),
+        lambda *part: [(_backward, *part, upper, rows, scale, x.dtype.type(eps), g_x, g_affine)],
         len(rows),
-        _PART * len(rows) // x.size + 1,
+        x.size // len(rows) * _ELEMENT_NS,
     )
     parameters = [writable(home, x.shape[1:2], x.dtype) for home in into[1:]]
     for sums, parts in zip(parameters, g_affine.reshape(2, len(x), x.shape[1]), strict=True):

@@ -8,6 +8,7 @@ from distgrad.backend.kernels.product import product, product_address
 from distgrad.backend.kernels.support import is_plain, kernel
 from distgrad.backend.memory import host_memory
 from distgrad.backend.products import run_blocks
+from distgrad.backend.threads import Calls
 
 
 @kernel("i x x2 x2 x1 x2 i i i i", writes="y")
@@ -39,9 +40,9 @@ def linear(x: Any, weight: Any, bias: Any) -> Any:
     arrays = (x.reshape(-1, x.shape[-1]), weight, bias, y.reshape(-1, len(weight)))
     one = x.dtype.type(1)
 
-    def run(rows: slice, columns: slice) -> None:
+    def calls(rows: slice, columns: slice) -> Calls:
         block = (rows.start, rows.stop - rows.start, columns.start, columns.stop - columns.start)
-        _linear(address, one, *arrays, *block)
+        return [(_linear, address, one, *arrays, *block)]
 
-    run_blocks(*arrays[3].shape, x.shape[-1], run)
+    run_blocks(arrays[3].shape, x.shape[-1], calls, size=x.itemsize)
     return y

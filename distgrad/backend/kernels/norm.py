@@ -13,9 +13,9 @@ import numpy as np
 
 from distgrad.backend.kernels.support import is_plain, jit, kernel, writable
 from distgrad.backend.memory import host_memory
-from distgrad.backend.threads import run_parts
+from distgrad.backend.threads import Calls, run_parts
 
-_PART = 1 << 14  # elements worth a thread
+_ELEMENT_NS = 1.0  # of one thread, for each element
 _BLOCK_ROWS = 64
 
 
@@ -134,12 +134,12 @@ def _run(x: Any, weight: Any, bias: Any, normalized_shape: Any, eps: float, cent
         return None
     y = host_memory.empty_like(rows)
     scale, shift = _vector(weight, 1, rows), _vector(bias, 0, rows)
-    smallest = _PART // rows.shape[1] + 1
 
-    def run(start: int, stop: int) -> None:
-        _forward(rows[start:stop], scale, shift, x.dtype.type(eps), centred, y[start:stop])
+    def part(start: int, stop: int) -> Calls:
+        numbers = (x.dtype.type(eps), centred)
+        return [(_forward, rows[start:stop], scale, shift, *numbers, y[start:stop])]
 
-    run_parts(run, len(rows), smallest)
+    run_parts(part, len(rows), rows.shape[1] * _ELEMENT_NS)
     return y.reshape(x.shape)
 
 
@@ -154,16 +154,15 @@ def _run_gradient(
     g_x = host_memory.empty_like(rows)
     g_affine = host_memory.empty((blocks, 2, rows.shape[1]), x.dtype)
     scale = _vector(weight, 1, rows)
-    smallest = _PART // (rows.shape[1] * _BLOCK_ROWS) + 1
     upper, adds = g.reshape(rows.shape), before is not None
     others = np.ascontiguousarray(before, x.dtype).reshape(rows.shape) if adds else upper
 
-    def run(start: int, stop: int) -> None:
-        part = slice(start * _BLOCK_ROWS, stop * _BLOCK_ROWS)
-        numbers, results = (x.dtype.type(eps), centred), (g_x[part], g_affine[start:stop])
-        _backward(upper[part], rows[part], scale, *numbers, others[part], adds, *results)
+    def part(start: int, stop: int) -> Calls:
+        some = slice(start * _BLOCK_ROWS, stop * _BLOCK_ROWS)
+        numbers, results = (x.dtype.type(eps), centred), (g_x[some], g_affine[start:stop])
+        return [(_backward, upper[some], rows[some], scale, *numbers, others[some], adds, *results)]
 
-    run_parts(run, blocks, smallest)
+    run_parts(part, blocks, 2 * rows.shape[1] * _BLOCK_ROWS * _ELEMENT_NS)
     parameters = []
     for i, (need, home) in enumerate(zip(needs[1:], into[1:], strict=True)):
         parameter = writable(home, normalized_shape, x.dtype) if need else None

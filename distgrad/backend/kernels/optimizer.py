@@ -13,7 +13,7 @@ from distgrad.backend.kernels.support import is_plain, kernel
 from distgrad.backend.kernels.translate import loop_form
 from distgrad.backend.threads import run_parts
 
-_PART = 1 << 16  # elements worth a thread
+_ELEMENT_NS = 0.2  # of one thread, for each element of each array
 _SELDOM = {"max_exp_avg_sq", "grad_avg"}  # state that few models ask for
 
 
@@ -24,7 +24,8 @@ def _run(kernel: Any, arrays: list[Any], numbers: Any) -> Any:
     first = arrays[0]
     flat = [x.reshape(-1) for x in arrays]
     values = [first.dtype.type(number) for number in numbers]
-    run_parts(lambda start, stop: kernel(*(x[start:stop] for x in flat), *values), first.size, _PART)
+    element_ns = _ELEMENT_NS * len(flat)
+    run_parts(lambda start, stop: [(kernel, *[x[start:stop] for x in flat], *values)], first.size, element_ns)
     return first
 
 

@@ -14,9 +14,9 @@ import numpy as np
 from distgrad.backend.kernels.geometry import output_lengths
 from distgrad.backend.kernels.support import is_plain, jit, kernel
 from distgrad.backend.memory import host_memory
-from distgrad.backend.threads import run_parts
+from distgrad.backend.threads import Calls, run_parts
 
-_PART = 1 << 14  # elements worth a thread
+_ELEMENT_NS = 1.0  # of one thread, for each element of the larger side
 _PAIRS = ((2, 2), (2, 2), (0, 0), (1, 1))  # kernel, stride, padding, dilation
 
 
@@ -310,19 +310,18 @@ def _are_blocks(lengths: Sequence[int], geometry: Sequence[Any]) -> bool:
     return not apart and not any(n % k for n, k in zip(lengths, kernel, strict=True))
 
 
-def _run(kernel: Any, size: int, *arrays: Any) -> None:
+def _run(kernel: Any, size: int, *arrays: Any, before: tuple[Any, ...] = ()) -> None:
     """The kernel over parts of the arrays' planes, of which the largest has ``size`` elements."""
     planes = [_planes(each) for each in arrays]
 
-    def run(start: int, stop: int) -> None:
-        kernel(*(x[start:stop] for x in planes))
+    def part(start: int, stop: int) -> Calls:
+        return [(kernel, *before, *[x[start:stop] for x in planes])]
 
-    run_parts(run, len(planes[0]), _PART // size + 1)
+    run_parts(part, len(planes[0]), size * _ELEMENT_NS)
 
 
 def _run_windows(kernel: Any, geometry: Sequence[Any], size: int, *arrays: Any) -> None:
-    w = _columns(geometry)
-    _run(lambda *planes: kernel(w, *planes), size, *arrays)
+    _run(kernel, size, *arrays, before=(_columns(geometry),))
 
 
 def max_pool(x: Any, *, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ import numpy as np
 from distgrad.backend.kernels.product import product, product_address
 from distgrad.backend.kernels.support import is_plain, jit, kernel, sigmoid, tanh, writable
 from distgrad.backend.memory import host_memory
-from distgrad.backend.products import matmul, run_stack
+from distgrad.backend.products import SMALL_PRODUCT, TERM_NS, matmul
+from distgrad.backend.threads import Calls, run_parts
 
+_FEWEST = 16  # sequences of a part
 F = np.float32
 
 
@@ -100,6 +103,13 @@ def _is_sequence(from_input: Any, weight: Any, hidden: Any, cell: Any) -> bool:
     )
 
 
+def _run(part: Callable[[int, int], Calls], gates: Any, weight: Any) -> None:
+    """Parts of the batch in which BLAS adds up as in the whole: few sequences or products change that."""
+    steps, batch = gates.shape[:2]
+    smallest = 1 if batch * weight.size <= SMALL_PRODUCT else -(-SMALL_PRODUCT // weight.size)
+    run_parts(part, batch, steps * weight.size * TERM_NS[4], max(smallest, _FEWEST))
+
+
 def lstm_steps(from_input: Any, weight: Any, hidden: Any, cell: Any) -> Any:
     """Forward."""
     address = product_address(from_input.dtype)
@@ -109,7 +119,7 @@ def lstm_steps(from_input: Any, weight: Any, hidden: Any, cell: Any) -> Any:
     hiddens = host_memory.empty((len(gates), *cell.shape), gates.dtype)
     cells = host_memory.empty_like(hiddens)
     arrays = (weight, hidden, cell, hiddens, cells, gates)
-    run_stack(lambda *part: _lstm_forward(*part, address, *arrays), len(cell), len(gates) * weight.size)
+    _run(lambda *part: [(_lstm_forward, *part, address, *arrays)], gates, weight)
     return hiddens, cells, gates
 
 
@@ -123,7 +133,7 @@ def lstm_steps_gradient(g: Any, weight: Any, hidden: Any, cell: Any, y: Any, int
     g_gates = host_memory.empty_like(gates)
     g_hidden, g_cell = host_memory.zeros_like(hidden), host_memory.zeros_like(cell)
     arrays = (weight, cell, cells, gates, *up, g_gates, g_hidden, g_cell)
-    run_stack(lambda *part: _lstm_backward(*part, address, *arrays), len(cell), len(gates) * weight.size)
+    _run(lambda *part: [(_lstm_backward, *part, address, *arrays)], gates, weight)
     before = np.concatenate([hidden[None], hiddens[:-1]])
     rows = [x.reshape(-1, x.shape[-1]) for x in (g_gates, before)]
     g_weight = matmul(rows[0].T, rows[1], out=writable(into[1], weight.shape, gates.dtype))

@@ -9,9 +9,9 @@ import numpy as np
 
 from distgrad.backend.kernels.support import exp, is_plain, jit, kernel, maximum
 from distgrad.backend.memory import host_memory
-from distgrad.backend.threads import run_parts
+from distgrad.backend.threads import Calls, run_parts
 
-_PART = 1 << 14  # elements worth a thread
+_ELEMENT_NS = 1.0  # of one thread, for each element
 F = np.float32
 
 
@@ -118,10 +118,10 @@ def _cross_entropy_gradient(x: Any, g: Any, target: Any, out: Any) -> None:
 def _run(kernel: Any, columns: int, *arrays: Any) -> None:
     """The kernel over parts of the arrays' rows."""
 
-    def run(start: int, stop: int) -> None:
-        kernel(*(each[start:stop] for each in arrays))
+    def part(start: int, stop: int) -> Calls:
+        return [(kernel, *[each[start:stop] for each in arrays])]
 
-    run_parts(run, len(arrays[0]), _PART // columns + 1)
+    run_parts(part, len(arrays[0]), columns * _ELEMENT_NS)
 
 
 def _over_rows(kernel: Any, axis: int, *arrays: Any) -> Any:
