@@ -9,13 +9,14 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from distgrad.autograd.parts import Part
-from distgrad.backend.threads import run_parts
+from distgrad.backend.threads import cut, get_num_threads
 from distgrad.checkpoint.digests import BLOCK_BYTES, agrees, digest_of
 from distgrad.checkpoint.layout import Entry, Manifest, Piece, dtype_name, parse_dtype
 from distgrad.checkpoint.tree import array_names, decode
@@ -94,12 +95,21 @@ def write_file(path: Path, slices: Sequence[Slice]) -> dict[str, list[Piece]]:
 def _run_bytes(run: Callable[[int], None], sizes: Sequence[int]) -> None:
     """Call ``run(number)`` for all of several things, by several threads that have as many bytes each."""
     ends = list(itertools.accumulate(sizes))
+    total = ends[-1] if ends else 0
+    threads = max(1, min(get_num_threads(), total // _PART_BYTES))
+    edges = [0, *(bisect.bisect_right(ends, edge) for edge in cut(total, threads)[1:])]
 
-    def run_some(start: int, stop: int) -> None:
-        for number in range(bisect.bisect_right(ends, start), bisect.bisect_right(ends, stop)):
+    def run_some(first: int, last: int) -> None:
+        for number in range(first, last):
             run(number)
 
-    run_parts(run_some, ends[-1] if ends else 0, _PART_BYTES)
+    if threads == 1:
+        run_some(0, len(ends))
+        return
+    with ThreadPoolExecutor(
+        threads
+    ) as executor:  # Python's threads: reading and copying leave the interpreter
+        list(executor.map(run_some, edges[:-1], edges[1:]))
 
 
 def copy_all(pairs: Sequence[tuple[np.ndarray, Any]]) -> None:

@@ -192,21 +192,14 @@ def test_format_1_is_read(tmp_path):
     assert reader.range("state.x", 7, 9).tolist() == [7, 8]
 
 
-def test_copies_are_the_same_for_any_number_of_threads(monkeypatch):
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_copies_are_the_same_for_any_number_of_threads(threads, monkeypatch):
     rng = np.random.default_rng(0)
     sources = [rng.integers(0, 256, size, np.uint8) for size in (0, 1, 5 << 20, 3, 2 << 20)]
-    calls = []
-
-    def split(run, length, smallest):
-        calls.append(length)
-        edges = [0, 1, length // 3, length // 3 + 1, length]
-        for start, stop in itertools.pairwise(edges):
-            run(start, stop)
-
-    monkeypatch.setattr(pieces_module, "run_parts", split)
+    monkeypatch.setattr(pieces_module, "_PART_BYTES", 1 << 10)
+    monkeypatch.setattr(pieces_module, "get_num_threads", lambda: threads)
     targets = [np.zeros_like(source) for source in sources]
     pieces_module.copy_all(list(zip(targets, sources, strict=True)))
-    assert calls
     for target, source in zip(targets, sources, strict=True):
         np.testing.assert_array_equal(target, source)
 

@@ -39,6 +39,8 @@ def store(typing_context: Any, address: Any, word: Any) -> Any:
 
 @intrinsic
 def get(typing_context: Any, address: Any) -> Any:
+    """The word at an address."""
+
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         return builder.load(builder.inttoptr(values[0], ir.IntType(64).as_pointer()))
 
@@ -47,6 +49,8 @@ def get(typing_context: Any, address: Any) -> Any:
 
 @intrinsic
 def put(typing_context: Any, address: Any, word: Any) -> Any:
+    """Write a word to an address."""
+
     def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         builder.store(values[1], builder.inttoptr(values[0], ir.IntType(64).as_pointer()))
         return context.get_dummy_value()
