@@ -1,7 +1,6 @@
 """Who reads which elements: its part of what is spread over ranks, straight from the files, and no more."""
 
 import hashlib
-import itertools
 import json
 import tracemalloc
 
