@@ -7,11 +7,13 @@ A listener (a profiler, a test, a statistics collector) is an object with two me
         def event(self, name: str, time_s: float, fields: dict) -> None: ...
 
 Times are ``time.perf_counter()`` seconds. Listeners are called in the thread that did the work, so they
-append and return. The spans of a training step, and one event, when a bucket's reduction is issued:
+append and return. The spans of a training step, and two events:
 
 ===================  ==================================================================================
-``forward``          of a module under DistributedDataParallel; ``rank``, ``step``
-``backward``         likewise, with the waiting at its end; ``rank``, ``step``
+``forward``          of a module under DistributedDataParallel; ``rank``, ``step``, ``samples``
+``graph``            event: backward begins; ``flops`` of its products, forward and backward, and
+                     ``activation_bytes``, what was kept for it; ``rank``, ``step``
+``backward``         of its loss, with the waiting at its end; ``rank``, ``step``
 ``bucket.wait``      backward's end waits for a bucket; ``rank``, ``step``, ``bucket``, ``bytes``, ``busy_s``
 ``bucket.issue``     event: backward hands a bucket over; ``rank``, ``step``, ``bucket``, ``bytes``
 ``all_reduce`` …     every call of a communicator, by its verb, while it is carried out; ``rank``, ``step``,
@@ -21,15 +23,18 @@ append and return. The spans of a training step, and one event, when a bucket's 
 ``data.next``        the loop waits for a batch; ``batch``
 ``checkpoint.save``  ``bytes``, ``path``
 ``checkpoint.load``  ``bytes``, ``path``
+any operation        inside ``timers["operations"]``; ``op`` (forward or backward), ``line``, ``bytes``
 ===================  ==================================================================================
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-__all__ = ["Listener", "event", "listening", "report", "span", "subscribe", "unsubscribe"]
+__all__ = ["Listener", "event", "listening", "report", "span", "subscribe", "timers", "unsubscribe"]
 
 
 class Listener(Protocol):
@@ -41,6 +46,9 @@ class Listener(Protocol):
     def event(self, name: str, time_s: float, fields: dict[str, Any]) -> None:
         """Something happened at one moment."""
 
+
+#: What reports parts of the work one by one, while a context manager is entered: ``operations``.
+timers: dict[str, Callable[[], AbstractContextManager[None]]] = {}
 
 _listeners: tuple[Listener, ...] = ()
 

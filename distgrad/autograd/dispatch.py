@@ -213,7 +213,7 @@ def _compiled_later(record: Primitive, source: Callable[[], str]) -> Any:
         operation.__code__ = final.__code__
         return operation
 
-    operation = eval(_FIRST_CALL, _scope(record) | {"finish": finish})
+    operation = eval(_FIRST_CALL, _scope(record, finish=finish))
     operation.__name__ = operation.__qualname__ = record.name
     operation.__doc__ = record.formula.__doc__
     operation.__module__ = record.formula.__module__
@@ -465,9 +465,11 @@ def _execute(record: Primitive, source: str, filename: str) -> Any:
     return scope["backward" if filename.startswith("<backward") else record.name]
 
 
-def _scope(record: Primitive) -> dict[str, Any]:
+def _scope(record: Primitive, **more: Any) -> dict[str, Any]:
     """What the compiled functions see as their globals."""
-    return {**_GLOBALS, "record": record, "formula": fast_form(record, record.name, record.formula)}
+    formula = fast_form(record, record.name, record.formula)
+    record.scopes.append({**_GLOBALS, "record": record, "formula": formula, **more})
+    return record.scopes[-1]
 
 
 _LOCALS = ("each", "error", "misnamed", "misplaced", "node", "out", "outs", "xp")

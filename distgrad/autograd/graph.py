@@ -32,6 +32,7 @@ __all__ = [
     "Node",
     "Observer",
     "OutputNode",
+    "Walk",
     "Watcher",
     "describe",
     "home",
@@ -114,7 +115,7 @@ def run_backward(
     for target, _ in roots:
         if target.__class__ is Leaf:
             uses[target] = uses.get(target, 0) + 1
-    walk = _Walk(arithmetic, retain_graph, wanted, needed, accumulate, uses)
+    walk = Walk(arithmetic, retain_graph, wanted, needed, accumulate, uses)
     observers = walk.start(order)
     try:
         for target, g in roots:
@@ -176,7 +177,7 @@ def _needed(order: list[Node], wanted: dict[Any, Any]) -> set[Any]:
     return needed
 
 
-class _Walk:
+class Walk:
     """The state of one backward pass."""
 
     def __init__(

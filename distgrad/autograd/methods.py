@@ -58,6 +58,7 @@ from distgrad.autograd.ops import (  # noqa: F401 (importing them registers thei
 from distgrad.autograd.ops.move import destination, is_pinned, moved, pinned
 from distgrad.autograd.porting import Elsewhere
 from distgrad.autograd.tensor import Tensor
+from distgrad.autograd.timing import timed_operations  # noqa: F401 (registers itself)
 from distgrad.backend.array_module import HOST_ARRAYS
 from distgrad.backend.device import CPU, Device, to_device
 from distgrad.backend.meta import META

@@ -123,6 +123,7 @@ class Primitive:
         attributes: names of the attributes, in order.
         vjps: by input name.
         backward: calls the vjps; compiled at the first call.
+        scopes: the globals of the functions compiled for it, in which ``formula`` is what they call.
         twin: the same for complex results, made when there is the first.
         signature: the formula's.
     """
@@ -145,6 +146,7 @@ class Primitive:
     attributes: tuple[str, ...] = ()
     vjps: dict[str, Vjp] = field(default_factory=dict)
     backward: Callable[..., Any] | None = None
+    scopes: list[dict[str, Any]] = field(default_factory=list)
     twin: Primitive | None = None
     signature: inspect.Signature = field(init=False, repr=False)
 

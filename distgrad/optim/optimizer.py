@@ -31,6 +31,7 @@ from distgrad.comm.progress import tell_step
 from distgrad.errors import DTypeError, GraphError, ShapeError, StateDictError
 from distgrad.names.hints import ARGUMENTS
 from distgrad.optim.states import States, piece_key
+from distgrad.profiler import owners
 from distgrad.trace import span
 from distgrad.tracebacks import warn_once
 
@@ -90,6 +91,7 @@ class Optimizer:
         self._steps: dict[Tensor, int] = {}
         self._group_of: dict[Tensor, dict[str, Any]] = {}
         self._states = States(self._shapes_of, self.elementwise, self._steps)
+        owners.register(self, type(self)._held)
         if isinstance(params, Tensor) or not isinstance(params, Iterable):
             raise DTypeError(
                 f"{type(self).__name__}: params must be several tensors or groups, got one "
@@ -227,6 +229,15 @@ class Optimizer:
             )
         tell_step(updates)
         return loss
+
+    def _held(self) -> dict[str, int]:
+        """Bytes by what they are for."""
+        leaves = [parameter.leaf_state() for parameter in self._steps]
+        return {
+            "parameters": sum(parameter.nbytes for parameter in self._steps),
+            "gradients": sum(leaf.buffer.nbytes for leaf in leaves if leaf.buffer is not None),
+            "state": self._states.num_bytes,
+        }
 
     def _num_updates(self) -> int:
         return max(self._steps.values())

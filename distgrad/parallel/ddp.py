@@ -37,6 +37,8 @@ from distgrad.parallel.replicas import (
 )
 from distgrad.parallel.sharded import ShardedStorage
 from distgrad.parallel.statistics import Statistics
+from distgrad.parallel.watching import held_buffers, num_samples
+from distgrad.profiler import owners
 from distgrad.trace import span
 
 __all__ = ["DistributedDataParallel"]
@@ -150,6 +152,7 @@ class DistributedDataParallel(Module):
         self._move_and_plan()
         self._take_those_of_rank0()
         self._payoff = self._watch_payoff()
+        owners.register(module, held_buffers)
 
     @property
     def reducer(self) -> Reducer:
@@ -252,10 +255,11 @@ class DistributedDataParallel(Module):
         self._prepare()
         first, issued = next_number(), self.comm.family.num_issued
         self.comm.family.step = self.reducer.num_steps
-        with span("forward", rank=self.comm.rank, step=self.reducer.num_steps):
+        samples = num_samples(args, kwargs)
+        with span("forward", rank=self.comm.rank, step=self.reducer.num_steps, samples=samples):
             out = self.module(*args, **kwargs)
         self.reducer.forward_ended(self.comm.family.num_issued - issued, (*args, *kwargs.values()))
-        self.reducer.passes.append(ForwardPass(first, next_number(), _num_samples(args, kwargs)))
+        self.reducer.passes.append(ForwardPass(first, next_number(), samples))
         return out
 
     def shards(self, *arrays: Any) -> Iterator[Any]:
@@ -489,12 +493,3 @@ class DistributedDataParallel(Module):
         if reset:
             self.reducer.statistics = Statistics()
         return statistics
-
-
-def _num_samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
-    """Length of the first axis of the first array among a call's arguments; 1 where there is none."""
-    for value in (*args, *kwargs.values()):
-        shape = getattr(value, "shape", None)
-        if shape:
-            return float(shape[0])
-    return 1.0

@@ -32,6 +32,7 @@ from distgrad.errors import CommError, GraphError, RankFailedError
 from distgrad.parallel.buckets import Bucket, Hook, plan_buckets
 from distgrad.parallel.replicas import batch_checksum
 from distgrad.parallel.statistics import Statistics, Timing
+from distgrad.parallel.watching import GraphMeter
 from distgrad.trace import event, listening
 from distgrad.tracebacks import warn_once
 
@@ -132,6 +133,7 @@ class Reducer:
         self.averaged = False
         self.factor = 1.0
         self.statistics = Statistics()
+        self._meter = GraphMeter()
         self.num_steps = 0
         self.passes: deque[ForwardPass] = deque(maxlen=_MAX_PASSES)
         self.storage = list(storage)
@@ -180,6 +182,8 @@ class Reducer:
             raise GraphError("backward: called inside a backward pass of the same module; call it after")
         weight = self._weigh(order)
         self.has_data = weight > 0.0
+        if listening():
+            self._meter.tell(order, rank=self.comm.rank, step=self.num_steps)
         self._start(leaves, 1.0 if self.by_rank else weight)
 
     def _weigh(self, order: Sequence[Node]) -> float:

@@ -20,7 +20,7 @@ __all__ = ["TRACKS", "merge", "track_of"]
 #: The tracks of a rank, in the order in which they are shown, with the spans that stand on each.
 TRACKS = {
     "steps": ("step",),
-    "compute": ("forward", "backward", "bucket.wait", "bucket.issue", "optimizer.step"),
+    "compute": ("forward", "backward", "bucket.wait", "bucket.issue", "graph", "optimizer.step"),
     "operations": (),
     "communication": (
         *("all_reduce", "reduce_scatter", "all_gather", "broadcast", "all_to_all", "gather", "scatter"),
@@ -122,6 +122,7 @@ def _about(files: list[SpoolFile], origin_s: float) -> dict[str, Any]:
         "command": first["argv"],
         "began": first["time_s"] + origin_s - first["perf_s"],
         "clocks": clocks,
+        "limits": {str(file.rank): file.limits for file in files},
         "lost": {str(file.rank): file.lost for file in files},
         "ended": {str(file.rank): file.ended for file in files},
     }

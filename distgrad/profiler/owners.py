@@ -7,10 +7,13 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["KINDS", "measure", "register"]
+__all__ = ["KINDS", "limits", "measure", "register"]
 
 #: What memory is held for, in the order in which a block that several hold is counted.
 KINDS = ("parameters", "gradients", "state", "buffers", "activations")
+
+#: What measures a limit of the machine, by its name; called once, at a recording's end.
+limits: dict[str, Callable[[], dict[str, float]]] = {}
 
 _owners: list[tuple[weakref.ref[Any], Callable[[Any], dict[str, int]]]] = []
 _changing = threading.Lock()
@@ -35,6 +38,10 @@ def measure() -> dict[str, int]:
         owner = reference()
         if owner is None:
             continue
-        for kind, num_bytes in count(owner).items():
+        try:
+            found = count(owner)
+        except RuntimeError:  # it was changing just now
+            continue
+        for kind, num_bytes in found.items():
             total[kind] = total.get(kind, 0) + num_bytes
     return total

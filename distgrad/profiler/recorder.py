@@ -137,6 +137,7 @@ class Recorder:
             self._tell_rank()
             self._align(_PINGS * (4 if first or last else 1))
             if last:
+                self._write({"limits": {name: measure() for name, measure in owners.limits.items()}})
                 self._write({"end": True})
                 self._file.close()
 

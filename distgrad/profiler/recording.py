@@ -89,20 +89,9 @@ def step(**told: float) -> None:
             recorder.end_step({name: x for name, x in numbers.items() if math.isfinite(x)})
 
 
-_operation_hooks: list[contextlib.AbstractContextManager[None]] = []
-
-
-def trace_operations_by(manager: contextlib.AbstractContextManager[None]) -> None:
-    """Have the floors above say what traces operations one by one: a context manager that can be reused."""
-    _operation_hooks.append(manager)
-
-
-@contextlib.contextmanager
-def _operations(wanted: bool) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        for manager in _operation_hooks if wanted else ():
-            stack.enter_context(manager)
-        yield
+def _operations(wanted: bool) -> contextlib.AbstractContextManager[None]:
+    timer = trace.timers.get("operations") if wanted else None
+    return contextlib.nullcontext() if timer is None else timer()
 
 
 def _begin(folder: Path, steps: Container[int] | None) -> Recorder:

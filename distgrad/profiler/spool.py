@@ -26,6 +26,7 @@ class SpoolFile:
         size: the number of ranks, as far as it knew.
         pings: questions for rank 0's time.
         usage: what it had used, twice a second, with ``owners``.
+        limits: what was measured of the machine at the end.
         lost: spans that were dropped.
         ended: whether it came to its end.
         relation: its clock in terms of rank 0's.
@@ -38,6 +39,7 @@ class SpoolFile:
     size: int = 1
     pings: list[Ping] = field(default_factory=list)
     usage: list[dict[str, Any]] = field(default_factory=list)
+    limits: dict[str, dict[str, float]] = field(default_factory=dict)
     lost: int = 0
     ended: bool = False
     relation: Relation = field(default_factory=Relation)
@@ -70,6 +72,8 @@ def _read(path: Path) -> SpoolFile | None:
         elif "usage" in line:
             found.usage.append({**line["usage"], "owners": line["owners"]})
             found.lost = line["lost"]
+        elif "limits" in line:
+            found.limits = line["limits"]
         elif "end" in line:
             found.ended = True
     return found

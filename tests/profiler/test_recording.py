@@ -191,3 +191,63 @@ def test_a_file_that_is_no_trace_is_refused(tmp_path, content):
     (tmp_path / "out.json").write_bytes(content)
     with pytest.raises(DataError, match="Chrome's JSON format"):
         chrome.read(tmp_path / "out.json")
+
+
+# -- what stands in it beside spans
+
+
+def last(found, name):
+    return [event for event in found.events if event["name"] == name][-1]["args"]
+
+
+def test_operations_are_traced_by_name_and_line_and_no_longer_after_it(tmp_path):
+    path = tmp_path / "out.json"
+    x = dg.tensor(np.ones((4, 8), np.float32), requires_grad=True)
+    with dg.profiler.record(path, ops=True):
+        y = (dg.exp(x) * 2.0).sum()
+        y.backward()
+    dg.exp(x)
+    found = chrome.read(path)
+    named = [(e["name"], e["args"]["op"]) for e in found.spans() if found.track(e) == "operations"]
+    for name in ("exp", "multiply", "sum"):
+        assert named.count((name, "forward")) == 1, named
+        assert named.count((name, "backward")) == 1, named
+    lines = {e["args"]["line"].rpartition(":")[0] for e in found.spans("exp")}
+    assert lines == {__file__}
+    assert "formula" not in dir(dg.exp.__globals__["formula"])
+
+
+def test_a_graph_tells_what_its_products_take(tmp_path):
+    path = tmp_path / "out.json"
+    with dg.profiler.record(path):
+        train(2)
+    found = chrome.read(path)
+    told = last(found, "graph")
+    assert told["flops"] == 2 * (2 * 4 * 8 * 2)  # the forward pass and the gradient of the weights, not of x
+    assert told["activation_bytes"] > 0
+    assert found.spans("forward")[0]["args"]["samples"] == 4.0
+    memory = last(found, "memory")
+    assert memory["parameters"] == memory["gradients"] == 18 * 4
+    assert memory["resident"] > 1e7
+    assert found.about["limits"]["0"]["products"]["flops"] > 1e8
+
+
+@pytest.mark.parametrize(
+    ("build", "shape", "forward"),
+    [
+        (lambda: nn.Linear(6, 5), (3, 6), 2 * 3 * 6 * 5),
+        (lambda: nn.Conv2d(2, 4, 3, padding=1, stride=2), (3, 2, 8, 8), 2 * 3 * 4 * 16 * 2 * 9),
+        (lambda: nn.MultiheadAttention(8, 2), (2, 5, 8), None),
+    ],
+)
+def test_floating_point_operations_of_a_module(build, shape, forward):
+    from distgrad.autograd.graph import reachable_nodes
+    from distgrad.parallel.watching import product_flops
+
+    module, x = build(), dg.ones(shape, requires_grad=True)
+    y = module(x, x, x)[0] if forward is None else module(x)
+    counted = sum(map(product_flops, reachable_nodes([y._node], 0)))
+    if forward is None:
+        length, batch = (5, 2) if getattr(module, "batch_first", False) else (2, 5)
+        forward = 4 * 2 * batch * length * 8 * 8 + 2 * 2 * batch * length * length * 8
+    assert counted == 3 * forward
