@@ -80,11 +80,9 @@ def train(model, loader, args, comm, device):
     """Make all steps that are not made yet, saving now and then if a folder was given."""
     optimizer = dg.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1)
     scheduler = OneCycleLR(optimizer, args.lr, args.steps, pct_start=0.1, cycle_momentum=False)
-    manager, first = None, 0
-    if args.resume:
-        manager = dg.checkpoint.CheckpointManager(args.resume, every=100)
-        manager.add(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
-        first = manager.restore_latest() or 0
+    manager = dg.checkpoint.CheckpointManager(args.resume, every=100)
+    manager.add(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
+    first = manager.restore_latest() or 0
 
     losses, start = [], time.perf_counter()
     for step, (x, y) in zip(range(first + 1, args.steps + 1), loader, strict=False):
@@ -97,10 +95,8 @@ def train(model, loader, args, comm, device):
         if comm.rank == 0 and step % 100 == 0:
             seconds = time.perf_counter() - start
             print(f"{step} steps in {seconds:.0f} s: {np.mean(losses):.3f} nats a character", flush=True)
-        if manager is not None:
-            manager.step()
-    if manager is not None:
-        manager.close()
+        manager.step()
+    manager.close()
 
 
 def main():

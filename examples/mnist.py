@@ -45,6 +45,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=64, help="of all ranks together")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--target-accuracy", type=float, default=0.97, help="exit 0 only if it is reached")
+    parser.add_argument("--resume", metavar="FOLDER", help="save there, and go on from what is there")
     add_device_option(parser)
     args = parser.parse_args()
 
@@ -56,8 +57,12 @@ def main():
     model = DistributedDataParallel(build_model().to(device))
     optimizer = dg.optim.AdamW(model.parameters(), lr=args.lr)
 
-    start, counted = time.perf_counter(), 0
-    for epoch in range(args.epochs):
+    manager = dg.checkpoint.CheckpointManager(args.resume, every=50)
+    manager.add(model=model, optimizer=optimizer, loader=loader)
+    manager.restore_latest()
+
+    start, counted = time.perf_counter(), args.epochs - sampler.epoch
+    for epoch in range(sampler.epoch, args.epochs):
         if epoch < 2:  # the first epoch warms up, and counts only where it is the last
             start, counted = time.perf_counter(), args.epochs - epoch
             model.stats(reset=True)
@@ -71,6 +76,8 @@ def main():
             loss = F.cross_entropy(model(dg.roll(images, shift, axis=(2, 3))), labels)
             loss.backward()
             optimizer.step()
+            manager.step()
+    manager.close()
     seconds = time.perf_counter() - start
 
     reached = accuracy(model, test, comm, device)

@@ -64,6 +64,7 @@ def main():
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--blocks", type=int, default=1, help="in each of three stages; 3 make a ResNet-20")
     parser.add_argument("--lr", type=float, default=0.1)
+    parser.add_argument("--resume", metavar="FOLDER", help="save there, and go on from what is there")
     add_device_option(parser)
     args = parser.parse_args()
 
@@ -74,20 +75,25 @@ def main():
     resnet = build_model(train.tensors[0].shape[1], args.width, args.blocks)
     model = DistributedDataParallel(resnet.to(device))
     optimizer = dg.optim.SGD(model.parameters(), args.lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    num_steps = args.epochs * min(args.steps, len(loader))
-    scheduler = dg.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=num_steps + 1)
+    steps = min(args.steps, len(loader))  # an epoch
+    scheduler = dg.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=args.epochs * steps + 1)
+    manager = dg.checkpoint.CheckpointManager(args.resume, every=50)
+    manager.add(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
+    manager.restore_latest()
 
-    for epoch in range(args.epochs):
+    for epoch in range(manager.finished // steps, args.epochs):
         loader.sampler.set_epoch(epoch)
-        for step, (images, labels) in zip(range(args.steps), loader, strict=False):
+        for step, (images, labels) in zip(range(manager.finished % steps, steps), loader, strict=False):
             images, labels = images.to(device), labels.to(device)
             optimizer.zero_grad()
             loss = F.cross_entropy(model(images), labels, label_smoothing=0.1)
             loss.backward()
             optimizer.step()
             scheduler.step()
+            manager.step()
             if comm.rank == 0 and step % 50 == 0:
                 print(f"epoch {epoch + 1}, step {step}: loss {loss.item():.3f}", flush=True)
+    manager.close()
     reached = accuracy(model, test, comm, device)
     if comm.rank == 0:
         print(f"held-out accuracy: {reached:.2%}")

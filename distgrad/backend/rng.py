@@ -10,6 +10,7 @@ Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (P
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -60,8 +61,17 @@ class Generator:
 
     @effect
     def set_state(self, state: dict[str, int]) -> None:
-        """Go on from a state that :meth:`get_state` returned."""
-        self.seed, self.stream, self._block = state["seed"], state["stream"], state["block"]
+        """Go on from a state that :meth:`get_state` returned.
+
+        Raises:
+            KeyError: another kind of state.
+            TypeError: one that is not of whole numbers.
+            ValueError: a block below 0.
+        """
+        seed, stream, block = (operator.index(state[name]) for name in ("seed", "stream", "block"))
+        if block < 0:
+            raise ValueError(f"Generator.set_state: expected a block of 0 or more, got {block}")
+        self.seed, self.stream, self._block = seed, stream, block
 
     @effect
     def reserve(self, count: int, times: int = 1) -> tuple[int, int, int]:

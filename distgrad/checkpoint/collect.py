@@ -19,7 +19,7 @@ from distgrad.backend.rng import default_generator
 from distgrad.checkpoint.layout import share
 from distgrad.checkpoint.pieces import Slice, Stored
 from distgrad.checkpoint.tree import encode
-from distgrad.errors import StateDictError
+from distgrad.errors import DistgradError, StateDictError
 
 __all__ = [
     "Collected",
@@ -163,7 +163,9 @@ def give_back(name: str, each: Any, state: dict[str, Any], strict: bool) -> None
     options = {"strict": strict} if "strict" in inspect.signature(each.load_state_dict).parameters else {}
     try:
         each.load_state_dict(state, **options)
-    except (KeyError, TypeError, AttributeError) as error:
+    except DistgradError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise StateDictError(
             f"checkpoint: the state of {name!r} does not fit a {type(each).__name__}: {error!r}; restore "
             "with only=[…] to leave it out"

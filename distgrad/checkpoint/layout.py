@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distgrad.autograd.casting import bfloat16
-from distgrad.checkpoint.digests import BLOCK_BYTES
+from distgrad.checkpoint.digests import BLOCK_BYTES, agrees, digest_of
 from distgrad.errors import DataError
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "read_manifest",
     "replaced_name",
     "share",
+    "signed",
 ]
 
 FORMAT = 2  #: Of the folder; a reader takes this one and older ones.
@@ -180,7 +181,13 @@ class Manifest:
             for name, entry in self.arrays.items()
         }
         found = {"format": FORMAT, **dataclasses.asdict(dataclasses.replace(self, arrays={}))}
-        return json.dumps({**found, "arrays": arrays})
+        return signed({**found, "arrays": arrays})
+
+
+def signed(found: dict[str, Any]) -> str:
+    """A manifest's text, which begins with a digest of the rest of it."""
+    text = json.dumps(found)
+    return f'{{"digest": "{digest_of(text.encode())}", {text[1:]}'
 
 
 def share(sizes: Sequence[int], rank: int, num_ranks: int) -> list[tuple[int, int]]:
@@ -257,6 +264,10 @@ def _checked(found: Any) -> Manifest:
         raise ValueError(f"expected an object, got {type(found).__name__}")
     if _whole(found["format"], "format", 1) > FORMAT:
         raise ValueError(f"its format is {found['format']}, newer than {FORMAT}: update distgrad")
+    if found["format"] > 1:
+        digest = found.pop("digest")
+        if not _is_digest(digest) or not agrees(json.dumps(found).encode(), digest):
+            raise ValueError("its text differs from its digest; it was changed after it was written")
     block_bytes = _whole(found["block_bytes"], "block_bytes", 1) if found["format"] > 1 else None
     if block_bytes is not None and not 1 << 10 <= block_bytes <= 1 << 28:
         raise ValueError(f"block_bytes is {block_bytes}, not from 1 KiB to 256 MiB")

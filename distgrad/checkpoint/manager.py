@@ -52,7 +52,7 @@ class CheckpointManager:
 
     Args:
         folder: where checkpoints lie, made if need be; on a file system that all ranks share. One job at a
-            time uses it.
+            time uses it. None: nothing is saved, so that a script can leave it to its command line.
         keep: how many are kept; the best one is kept beside them.
         every: steps between two saves; 0 saves only when :meth:`save` is called, or the job is to end.
         best: ``"max"`` or ``"min"``: which metric given to :meth:`save` or :meth:`step` is best; None: none.
@@ -71,7 +71,7 @@ class CheckpointManager:
 
     def __init__(
         self,
-        folder: str | os.PathLike[str],
+        folder: str | os.PathLike[str] | None,
         *,
         keep: int = 3,
         every: int = 0,
@@ -92,7 +92,7 @@ class CheckpointManager:
                 "CheckpointManager: best must be 'max', 'min' or None and on_error 'raise' or 'warn', got "
                 f"{best!r}, {on_error!r}"
             )
-        self.folder = Path(folder)
+        self.folder = Path() if folder is None else Path(folder)
         self.keep, self.every, self.best = keep, every, best
         self.finished = 0  #: steps of training that are done
         self._background, self._on_error = background, on_error
@@ -102,12 +102,13 @@ class CheckpointManager:
         self._writer = Writer()
         self._staging = np.empty(0, np.uint8)
         self._saved: int | None = None
-        self._closed = False
+        self._closed = self._saves_nothing = folder is None
         self._lock: int | None = None
         self._compared = False  # whether what is to be equal on all ranks was
-        self._together(self._open)
+        if not self._saves_nothing:
+            self._together(self._open)
         end_s = env.read().job_end_s if time_limit_s is None else time.time() + time_limit_s
-        self._ending = Ending(self._comm, signals, end_s, margin_s)
+        self._ending = Ending(self._comm, signals and not self._saves_nothing, end_s, margin_s)
 
     # -- what is saved
 
@@ -140,6 +141,8 @@ class CheckpointManager:
                 if it could not be done.
         """
         self.finished += 1
+        if self._saves_nothing:
+            return
         self._settle()
         ending = self._ending.agreed()
         if ending or (self.every and self.finished % self.every == 0):
@@ -160,7 +163,10 @@ class CheckpointManager:
 
         Raises:
             DataError: this save, or the one before, cannot be written.
+            OptionError: the manager has no folder.
         """
+        if self._saves_nothing:
+            raise OptionError("CheckpointManager.save: there is no folder; give one to CheckpointManager")
         value = None if metric is None or metric != metric else float(metric)  # NaN is never best
         self._finish_last()
         started_s = time.perf_counter()
@@ -232,7 +238,7 @@ class CheckpointManager:
             DataError: it is damaged; remove its folder to go on from the one before.
             StateDictError: it does not fit what was added.
         """
-        found = find_checkpoints(self.folder)
+        found = [] if self._saves_nothing else find_checkpoints(self.folder)
         newest = self._rank0s(str(found[-1]) if found else None)
         return None if newest is None else self.restore(newest, strict=strict, only=only)
 

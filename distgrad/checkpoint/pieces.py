@@ -341,6 +341,8 @@ class Reader:
         if name not in self._headers:
             path = self.folder / name
             try:
+                if path.is_symlink():
+                    raise DataError(f"checkpoint: {path} is a link; a checkpoint's files lie in its folder")
                 size = path.stat().st_size
                 with open(path, "rb") as file:
                     length = int.from_bytes(file.read(8), "little")

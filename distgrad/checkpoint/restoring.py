@@ -59,7 +59,10 @@ def restore(
             state |= lefts[name] if name in lefts else own_state(each)
         give_back(owner, each, state, strict and not inside)
     if "$random" in lefts:
-        restore_random_state(lefts["$random"])
+        try:
+            restore_random_state(lefts["$random"])
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise DataError(f"checkpoint: {reader.folder}: its random state is damaged: {error!r}") from None
 
 
 def _inside(tree: Any, prefix: str, name: str) -> Any:

@@ -77,3 +77,20 @@ def test_reshard_refuses_in_words(tmp_path):
     assert "differ from their digest" in call("reshard", path, "--ranks", 1).output
     assert [each.name for each in find_checkpoints(tmp_path)] == [path.name]
     assert not list(tmp_path.glob(".step*"))
+
+
+def test_show_verify_and_join(tmp_path):
+    path = dg.comm.ThreadWorld(2, timeout_s=60).run(lambda comm: save(comm, tmp_path))[0]
+    assert "step-00000003" in call("ls", tmp_path).output
+    assert "model.0.weight  float32[200, 300]" in call("show", tmp_path).output
+    assert "whole" in call("verify", path).output
+    done = call("consolidate", tmp_path, tmp_path / "model.safetensors", "--only", "model")
+    assert done.exit_code == 0, done.output
+    found = dg.load(tmp_path / "model.safetensors")
+    reader = Reader(path, read_manifest(path))
+    for name, array in found.items():
+        np.testing.assert_array_equal(array.numpy(), reader.array(f"model.{name}"))
+    assert call("consolidate", tmp_path, tmp_path / "model.safetensors").exit_code == 1
+    assert "holds" in call("consolidate", tmp_path, tmp_path / "x", "--only", "nobody").output
+    (path / "rank0.safetensors").unlink()
+    assert "cannot read" in call("verify", path).output

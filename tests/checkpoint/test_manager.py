@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import os
 import random
 import shutil
@@ -18,7 +17,7 @@ import pytest
 import distgrad as dg
 from distgrad import nn, optim
 from distgrad.checkpoint import CheckpointManager
-from distgrad.checkpoint.layout import MANIFEST, find_checkpoints, read_manifest, share
+from distgrad.checkpoint.layout import find_checkpoints, read_manifest, share
 from distgrad.checkpoint.pieces import Reader
 from distgrad.checkpoint.writer import tidy
 from distgrad.errors import DataError, OptionError, StateDictError
@@ -358,74 +357,6 @@ def test_what_does_not_fit_is_said(tmp_path):
             manager.restore(path, only=["model"])
 
 
-# -- damage
-
-
-def checkpoint(folder):
-    _, _, manager = managed(folder)
-    path = manager.save()
-    manager.close()
-    return path
-
-
-def test_changed_bytes_are_found(tmp_path):
-    path = checkpoint(tmp_path)
-    file = path / "rank0.safetensors"
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1
-    file.write_bytes(data)
-    model, _, manager = managed(tmp_path)
-    before = bits(model)
-    with manager, pytest.raises(DataError, match=r"rank0.safetensors: the bytes of .* differ"):
-        manager.restore_latest()
-    assert bits(model) == before
-    file.write_bytes(data[: len(data) // 2])
-    with pytest.raises(DataError, match=r"ends after|truncated"):
-        list(Reader(path, read_manifest(path)).verify())
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"format": 99}, "newer than"),
-        ({"step": -1}, "step must be"),
-        ({"world_size": 2}, "ranks must be a list of 2"),
-        (
-            {"arrays": {"a": {"dtype": "F32", "shape": [2], "pieces": [["../x", "k", 0, 2, "d"]]}}},
-            "no rank's file",
-        ),
-        ({"arrays": {"a": {"dtype": "F32", "shape": [2], "pieces": []}}}, "do not make up"),
-        ({"arrays": {"a": {"dtype": "PICKLE", "shape": [], "pieces": []}}}, "unknown dtype"),
-        ({"tree": []}, "tree must be an object"),
-    ],
-)
-def test_a_manifest_is_checked_field_by_field(tmp_path, change, said):
-    path = checkpoint(tmp_path)
-    manifest = path / MANIFEST
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | change))
-    with pytest.raises(DataError, match=said):
-        read_manifest(path)
-
-
-def test_fuzzed_files_are_data_errors(tmp_path):
-    path = checkpoint(tmp_path)
-    rng = random.Random(0)
-    for name in (MANIFEST, "rank0.safetensors"):
-        whole = (path / name).read_bytes()
-        for _ in range(150):
-            data = bytearray(whole)
-            for _ in range(rng.randint(1, 8)):
-                data[rng.randrange(min(len(data), 4000))] = rng.randrange(256)
-            (path / name).write_bytes(data[: rng.randint(0, len(data))] if rng.random() < 0.3 else data)
-            with contextlib.suppress(DataError):
-                reader = Reader(path, read_manifest(path))
-                list(reader.verify())
-                for tree in (*reader.manifest.tree.values(), *reader.manifest.ranks[0].values()):
-                    reader.decoded(tree)
-        (path / name).write_bytes(whole)
-    assert list(Reader(path, read_manifest(path)).verify())
-
-
 # -- ranks
 
 
@@ -561,30 +492,3 @@ def test_the_time_limit_ends_the_job_in_time(tmp_path, told, monkeypatch):
         manager.step()
     assert ended.value.code == 75
     assert find_checkpoints(tmp_path)[-1].name == "step-00000001"
-
-
-# -- the command
-
-
-def test_the_command_shows_and_checks_and_joins(tmp_path):
-    from click.testing import CliRunner
-
-    from distgrad.cli import main
-
-    path = checkpoint(tmp_path)
-
-    def call(*arguments):
-        return CliRunner().invoke(main, ["checkpoint", *map(str, arguments)])
-
-    assert "step-00000000" in call("ls", tmp_path).output
-    assert "model.0.weight  float32[40, 5]" in call("show", tmp_path).output
-    assert "whole" in call("verify", path).output
-    done = call("consolidate", tmp_path, tmp_path / "model.safetensors", "--only", "model")
-    assert done.exit_code == 0, done.output
-    other = build(4)[0]
-    other.load_state_dict(dg.load(tmp_path / "model.safetensors"))
-    assert bits(other) == bits(build()[0])
-    assert call("consolidate", tmp_path, tmp_path / "model.safetensors").exit_code == 1
-    assert "holds" in call("consolidate", tmp_path, tmp_path / "x", "--only", "nobody").output
-    (path / "rank0.safetensors").unlink()
-    assert "cannot read" in call("verify", path).output

