@@ -82,7 +82,7 @@ def test_reshard_refuses_in_words(tmp_path):
 def test_show_verify_and_join(tmp_path):
     path = dg.comm.ThreadWorld(2, timeout_s=60).run(lambda comm: save(comm, tmp_path))[0]
     assert "step-00000003" in call("ls", tmp_path).output
-    assert "model.0.weight  float32[200, 300]" in call("show", tmp_path).output
+    assert "model.module.0.weight  float32[200, 300]" in call("show", tmp_path).output
     assert "whole" in call("verify", path).output
     done = call("consolidate", tmp_path, tmp_path / "model.safetensors", "--only", "model")
     assert done.exit_code == 0, done.output
