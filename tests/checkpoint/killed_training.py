@@ -1,10 +1,11 @@
-"""Trains for 200 steps in exact mode, from where it stood: FOLDER STAGE; prints the hash of all it comes to.
+"""Trains for 200 steps in exact mode, from where it stood: FOLDER STAGE [PAUSE]; prints its hash.
 
 Dropout, a schedule, samples that a worker changes at random, AdamW, whose state is sharded with STAGE.
 """
 
 import hashlib
 import sys
+import time
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class Noisy:
 
 
 def main():
-    folder, stage = sys.argv[1:3]
+    folder, stage, pause_s = sys.argv[1], sys.argv[2], float([*sys.argv, 0][3])
     comm = dg.comm.init()
     dg.manual_seed(3)
     net = nn.Sequential(
@@ -51,6 +52,7 @@ def main():
             optimizer.step()
             scheduler.step()
             manager.step()
+            time.sleep(pause_s)  # so that somebody can come in between
             if manager.finished == STEPS:
                 break
     manager.close()

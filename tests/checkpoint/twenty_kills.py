@@ -25,8 +25,9 @@ SCRIPT = Path(__file__).with_name("killed_training.py")
 LIMIT_S = 300.0
 
 
-def start(folder, stage, num_ranks):
-    command = [sys.executable, "-m", "distgrad", "run", "-n", str(num_ranks), str(SCRIPT), str(folder), stage]
+def start(folder, stage, num_ranks, pause_s=0.0):
+    command = [sys.executable, "-m", "distgrad", "run", "-n", str(num_ranks), str(SCRIPT)]
+    command += [str(folder), stage, str(pause_s)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -97,7 +98,7 @@ def disturbed(folder, stage, num_kills, rng):
         size = rng.choice([each for each in (1, 2, 3, 4) if each != (sizes or [0])[-1]])
         sizes.append(size)
         before = last_step(folder)
-        job = start(folder, stage, size)
+        job = start(folder, stage, size, 0.05 if sum(killed.values()) < num_kills else 0.0)
         if sum(killed.values()) < num_kills:
             target = before + rng.randint(1, max(2, (200 - before) // (num_kills - sum(killed.values()) + 1)))
             while job.poll() is None and last_step(folder) < target:
