@@ -219,7 +219,7 @@ def consolidate_(path: Path, output: Path, only: str | None) -> None:
 def report(file: Path, output: Path | None) -> None:
     """Make a page of a trace: FILE.html, where a step's time goes, who waits for whom, what to do."""
     from distgrad.errors import DataError
-    from distgrad.profiler.report import report as write
+    from distgrad.profiler.reporting import report as write
 
     try:
         click.echo(write(file, output))

@@ -61,6 +61,7 @@ class Environment:
         job_end_s: ``SLURM_JOB_END_TIME``, when Slurm will end the job, in seconds since 1970.
         trace: ``DISTGRAD_TRACE``, the file for a trace of what this process does.
         trace_ops: ``DISTGRAD_TRACE_OPS``, whether operations are traced one by one ("1").
+        trace_spans: ``DISTGRAD_TRACE_SPANS``, whether spans are kept ("0": the status alone).
         trace_spool: ``DISTGRAD_TRACE_SPOOL``, the folder in which the ranks leave what the launcher reads.
         attempt: ``DISTGRAD_ATTEMPT``, how often the launcher had started the ranks before.
         no_color: ``NO_COLOR``, whether the user wants no colours (https://no-color.org).
@@ -91,6 +92,7 @@ class Environment:
     job_end_s: float | None = None
     trace: str | None = None
     trace_ops: bool = False
+    trace_spans: bool = True
     trace_spool: str | None = None
     attempt: int = 0
     no_color: bool = False
@@ -188,13 +190,14 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         job_end_s=_number(variables, "SLURM_JOB_END_TIME"),
         trace=variables.get("DISTGRAD_TRACE") or None,
         trace_ops=variables.get("DISTGRAD_TRACE_OPS") == "1",
+        trace_spans=variables.get("DISTGRAD_TRACE_SPANS") != "0",
         trace_spool=variables.get("DISTGRAD_TRACE_SPOOL") or None,
         attempt=_number(variables, "DISTGRAD_ATTEMPT") or 0,
         no_color=bool(variables.get("NO_COLOR")),
     )
 
 
-_TRACE = ("DISTGRAD_TRACE", "DISTGRAD_TRACE_OPS", "DISTGRAD_TRACE_SPOOL")
+_TRACE = tuple(f"DISTGRAD_TRACE{end}" for end in ("", "_OPS", "_SPANS", "_SPOOL"))
 
 
 def is_traced() -> bool:

@@ -30,7 +30,7 @@ from .rank import usable_cores
 from .restarts import RestartPolicy
 from .roster import Roster, Sizes
 from .supervise import LAST_WORDS_S
-from .tracing import tracing
+from .tracing import Recorded, tracing
 
 __all__ = ["main"]
 
@@ -207,7 +207,8 @@ def _launch(options: argparse.Namespace) -> int:
     traced = given.pop("DISTGRAD_TRACE", None)
     output = options.trace or (Path(traced) if traced else None)
     ops = options.trace_ops or env.read(given).trace_ops
-    with contextlib.closing(console), tracing(output, ops, console) as variables:
+    wanted = Recorded(output, ops and output is not None, options.watch, options.metrics_port)
+    with contextlib.closing(console), tracing(wanted, console) as variables:
         attempts = Attempts(
             plans,
             policy,

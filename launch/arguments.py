@@ -147,6 +147,9 @@ def _add_watching(add: Callable[..., argparse.Action]) -> None:
         help="write a trace of all ranks to FILE, out.json.gz say, which Perfetto shows (default: "
         "DISTGRAD_TRACE)")  # fmt: skip
     add("--trace-ops", action="store_true", help="in the trace, also operations, by name and line")
+    add("--watch", action="store_true", help="show a line a rank: its step, samples/s, loss, waiting, memory")
+    add("--metrics-port", type=_count, metavar="PORT",
+        help="answer with the same for Prometheus, at http://127.0.0.1:PORT/metrics")  # fmt: skip
     add("--timeout", type=_seconds, metavar="S", help="end the job if it takes longer than S seconds")
     add("--hang-after", type=_seconds, default=60.0, metavar="S",
         help="end the job when a rank waits S seconds for another (default: 60; inf: never)")  # fmt: skip

@@ -117,6 +117,8 @@ class Console:
         plain: show no colours, even on a terminal.
 
     Attributes:
+        status: lines to be shown below everything else; set from any thread.
+        draws: set, from any thread, to have them drawn by the next :meth:`settle`.
         tell: called from other threads when something was written, or can never be; see :meth:`settle`.
         failures: what cannot be written any more, standard output or error, and why.
     """
@@ -134,6 +136,8 @@ class Console:
         self.streams = (stdout, stderr)
         self.quiet = quiet
         self.live = stderr.isatty()
+        self.status: list[str] = []
+        self.draws = False
         self.tell: Callable[[], None] = lambda: None
         self.failures: list[tuple[str, OSError]] = []
         self._colours = [stream.isatty() and not plain for stream in self.streams]
@@ -199,6 +203,9 @@ class Console:
                     ranks.add(ticket.rank)
         while self._log_failures:
             self.say(self._log_failures.pop())
+        if self.draws:
+            self.draws = False
+            self._put(1, [] if self.live else [line.encode() for line in self.status])
         return ranks
 
     def _current(self, rank: int) -> list[int] | None:
@@ -232,7 +239,7 @@ class Console:
 
     def clear(self) -> None:
         """Take the last progress bar off the screen."""
-        self._send(1, _ERASE_LINE if self._bar_shown else b"")
+        self._send(1, _erase(self._bar_shown))
         self._bar_shown = b""
 
     @property
@@ -273,7 +280,7 @@ class Console:
     def _put(self, stream: int, lines: list[bytes], ticket: _Ticket | None = None) -> None:
         bar = self._bar() if self.live else b""
         if lines or bar != self._bar_shown:
-            self._send(1, _ERASE_LINE if self._bar_shown else b"")
+            self._send(1, _erase(self._bar_shown))
             self._send(stream, b"".join(line + b"\n" for line in lines), None if bar else ticket)
             self._send(1, bar, ticket)
             self._bar_shown = bar
@@ -301,7 +308,10 @@ class Console:
             )
 
     def _bar(self) -> bytes:
-        """The progress bar of the lowest rank that has one, cut to the width of the screen."""
+        """The status, or the progress bar of the lowest rank that has one, cut to the width of the screen."""
+        if self.status:
+            columns, height = shutil.get_terminal_size()
+            return "\n".join(line[: columns - 1] for line in self.status[: max(1, height - 2)]).encode()
         shown = self._splitters[:1] if self.quiet else self._splitters
         for rank, splitters in enumerate(shown):
             for splitter in reversed(splitters):
@@ -309,6 +319,11 @@ class Console:
                     text = (_prefix(rank) + splitter.bar).decode(errors="replace")
                     return text[: shutil.get_terminal_size().columns - 1].encode()
         return b""
+
+
+def _erase(shown: bytes) -> bytes:
+    """What takes lines off the screen that end without a newline."""
+    return _ERASE_LINE + b"\x1b[1A\x1b[2K" * shown.count(b"\n") if shown else b""
 
 
 def _prefix(rank: int) -> bytes:

@@ -1,56 +1,91 @@
-"""The trace of a job: where the ranks leave their parts, and what becomes of them at the end."""
+"""The trace of a job, and its status: where the ranks leave their parts, and what becomes of them."""
 
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from distgrad.errors import DataError, LaunchError
 from distgrad.profiler.merge import merge
 from distgrad.profiler.recording import spool_folder
 
+from . import live
 from .logs import Console
 
-__all__ = ["tracing"]
+__all__ = ["Recorded", "tracing"]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What is to be seen of a job.
+
+    Attributes:
+        output: the trace's file; None for no trace.
+        ops: whether operations are recorded one by one.
+        watch: whether to show a line a rank.
+        port: of Prometheus' text; None for none.
+    """
+
+    output: Path | None = None
+    ops: bool = False
+    watch: bool = False
+    port: int | None = None
 
 
 @contextlib.contextmanager
-def tracing(output: Path | None, ops: bool, console: Console) -> Iterator[dict[str, str]]:
-    """Have the ranks of the jobs in the body record what they do, and make one file of it at the end.
+def tracing(wanted: Recorded, console: Console) -> Iterator[dict[str, str]]:
+    """Have the ranks of the jobs in the body tell what they do; a trace is made at the end.
 
     Also after a failure: what a killed rank has left is there up to its last second.
 
     Args:
-        output: the file; None records nothing.
-        ops: whether operations are recorded one by one.
-        console: what tells of the file.
+        wanted: what is to be seen.
+        console: what tells of it.
 
     Returns:
         A context manager, which gives the variables for the ranks.
 
     Raises:
-        LaunchError: no file can be made there.
+        LaunchError: no file can be made there, or the port is taken.
     """
-    if output is None:
+    if wanted == Recorded():
         yield {}
         return
-    output = output.absolute()
-    folder = spool_folder(output)
+    output = wanted.output.absolute() if wanted.output is not None else None
+    folder = spool_folder(output or Path.cwd() / f".distgrad-{secrets.token_hex(4)}")
     try:
         shutil.rmtree(folder, ignore_errors=True)  # of a launcher that was killed
         folder.mkdir()
     except OSError as error:
         raise LaunchError(
-            f"launch: --trace {output} must be in a folder that can be written to ({error}); name another"
+            f"launch: {folder.parent} must be a folder that can be written to ({error}), and that all hosts "
+            "see; start from another, or name another file for --trace"
         ) from error
     try:
-        yield {"DISTGRAD_TRACE_SPOOL": str(folder), "DISTGRAD_TRACE_OPS": "1" if ops else "0"}
+        with contextlib.ExitStack() as stack:
+            if wanted.watch:
+                stack.enter_context(live.watching(folder, console))
+            if wanted.port is not None:
+                stack.enter_context(live.metrics(folder, wanted.port))
+            kept = {"OPS": wanted.ops, "SPANS": output is not None}
+            yield {
+                "DISTGRAD_TRACE_SPOOL": str(folder),
+                **{f"DISTGRAD_TRACE_{name}": str(int(value)) for name, value in kept.items()},
+            }
     finally:
-        try:
-            console.say("\n".join(merge(folder, output)))
-        except (DataError, OSError) as error:
-            console.say(f"launch: no trace was written: {error}")
-        else:
+        if output is None or _merge(folder, output, console):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _merge(folder: Path, output: Path, console: Console) -> bool:
+    """Make the trace; False if that failed, and the parts are left."""
+    try:
+        console.say("\n".join(merge(folder, output)))
+    except (DataError, OSError) as error:
+        console.say(f"launch: no trace was written: {error}")
+        return not any(folder.glob("*.jsonl"))
+    return True

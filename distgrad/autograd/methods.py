@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.autograd import held as held  # registers itself
 from distgrad.autograd.dispatch import operations, operator_method
 from distgrad.autograd.html import tensor_html
 from distgrad.autograd.inplace import in_place_methods, in_place_operator, plain_key

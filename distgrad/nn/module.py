@@ -20,6 +20,7 @@ from distgrad.nn.parameter import Buffer, Parameter, write
 from distgrad.nn.placing import convert, make_empty, share_memory
 from distgrad.nn.state import EXTRA_STATE, IncompatibleKeys, load
 from distgrad.nn.text import bracketed, indented, module_html, wrong_kind
+from distgrad.profiler.owners import holders
 
 __all__ = ["Module"]
 
@@ -493,3 +494,6 @@ class Module:
 
 def _join(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
+
+
+holders[Module] = lambda each: (("buffers", b._data, "") for b in each._buffers.values() if b is not None)

@@ -32,6 +32,7 @@ from distgrad.errors import DTypeError, GraphError, ShapeError, StateDictError
 from distgrad.names.hints import ARGUMENTS
 from distgrad.optim.states import States, piece_key
 from distgrad.profiler import owners
+from distgrad.profiler.owners import holders
 from distgrad.trace import span
 from distgrad.tracebacks import warn_once
 
@@ -236,7 +237,7 @@ class Optimizer:
         return {
             "parameters": sum(parameter.nbytes for parameter in self._steps),
             "gradients": sum(leaf.buffer.nbytes for leaf in leaves if leaf.buffer is not None),
-            "state": self._states.num_bytes,
+            "state": sum(array.nbytes for array in self._states.arrays()),
         }
 
     def _num_updates(self) -> int:
@@ -494,3 +495,6 @@ def _agreed(groups: list[dict[str, Any]]) -> dict[str, Any]:
 def _num_steps(entry: dict[str, Any]) -> int:
     """The steps behind a parameter's state; PyTorch's SGD keeps a momentum and doesn't count them."""
     return int(entry.get("step", bool(entry)))
+
+
+holders[Optimizer] = lambda optimizer: (("state", array, "") for array in optimizer._states.arrays())

@@ -59,11 +59,10 @@ class States:
         self._whole: dict[Tensor, dict[str, Any]] = {}
         self._homes: dict[Tensor, Home] = {}
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of all arrays."""
+    def arrays(self) -> list[Any]:
+        """All of them."""
         kept = [*self._twins.values(), *self._whole.values()]
-        return sum(array.nbytes for arrays in kept for array in arrays.values())
+        return [array for arrays in kept for array in arrays.values()]
 
     def add(self, parameters: Iterable[Tensor]) -> None:
         """Keep state of these too; they lie in flat buffers."""

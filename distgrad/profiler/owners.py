@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ["KINDS", "limits", "measure", "register"]
+__all__ = ["KINDS", "holders", "limits", "measure", "register"]
 
 #: What memory is held for, in the order in which a block that several hold is counted.
 KINDS = ("parameters", "gradients", "state", "buffers", "activations")
 
 #: What measures a limit of the machine, by its name; called once, at a recording's end.
 limits: dict[str, Callable[[], dict[str, float]]] = {}
+
+#: By class, what says which arrays an object holds: kind, array and line of each.
+holders: dict[type, Callable[[Any], Iterable[tuple[str, Any, str]]]] = {}
 
 _owners: list[tuple[weakref.ref[Any], Callable[[Any], dict[str, int]]]] = []
 _changing = threading.Lock()

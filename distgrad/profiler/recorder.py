@@ -24,6 +24,7 @@ from typing import Any
 from distgrad import env, trace
 from distgrad.errors import OptionError
 from distgrad.profiler import clocks, owners
+from distgrad.profiler.status import StatusWriter
 
 __all__ = ["FLUSH_S", "MAX_PENDING", "Recorder", "find_rank", "find_size"]
 
@@ -38,6 +39,7 @@ class Recorder:
     Args:
         folder: the spool folder, one for all ranks; it is made.
         steps: the steps to keep, counted from 0; None keeps everything.
+        spans: whether spans are written, or the status alone.
 
     Attributes:
         step: steps of training that are over: calls of :func:`distgrad.profiler.step`, or else updates of
@@ -46,16 +48,16 @@ class Recorder:
         path: the spool file.
     """
 
-    def __init__(self, folder: Path, steps: Container[int] | None = None) -> None:
+    def __init__(self, folder: Path, steps: Container[int] | None = None, spans: bool = True) -> None:
         self.step = 0
         self.lost = 0
         self.told: dict[str, float] = {}
-        self._steps = steps
+        self._steps, self._spans = steps, spans
         self._keeps = steps is None or 0 in steps
         self._pending: deque[tuple[Any, ...]] = deque()
         self._by_hand = False
         self._first_update: int | None = None
-        self._began_s = time.perf_counter()
+        self._began_s = self._last_began_s = time.perf_counter()
         self._folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -65,6 +67,7 @@ class Recorder:
             raise OptionError(
                 f"profiler: {folder} must be a folder that every rank can write to ({error}); name another"
             ) from error
+        self._status = StatusWriter(self.path.with_suffix(".status"))
         self._server: clocks.TimeServer | None = None
         self._rank: int | None = None
         self._stop = threading.Event()
@@ -105,16 +108,18 @@ class Recorder:
 
     def end_step(self, told: dict[str, float]) -> None:
         """A step is over, as the program says, with numbers that are worth telling."""
-        if not self._by_hand:
-            self._by_hand, self.step = True, 0
-        self.told = told
+        if not self._by_hand and self.step:  # the optimizer has ended this step, and does so no more
+            self.step, self._began_s = self.step - 1, self._last_began_s
+            if self._pending and self._pending[-1][0] == "step":
+                self._pending.pop()
+        self._by_hand, self.told = True, told
         self._end_step(time.perf_counter())
 
     def _end_step(self, end_s: float) -> None:
         if self._keeps:
             fields = {"step": self.step, **self.told}
             self._pending.append(("step", self._began_s, end_s, get_ident(), fields))
-        self._began_s = end_s
+        self._last_began_s, self._began_s = self._began_s, end_s
         self.step += 1
         self._keeps = self._steps is None or self.step in self._steps
 
@@ -131,10 +136,14 @@ class Recorder:
                 return
             take = self._pending.popleft
             batch = [take() for _ in range(len(self._pending))]
-            if batch:
-                self._write(batch)
-            self._write({"usage": _usage(), "owners": owners.measure(), "lost": self.lost})
+            usage, held = _usage(), owners.measure()
+            if self._spans:
+                if batch:
+                    self._write(batch)
+                self._write({"usage": usage, "owners": held, "lost": self.lost})
             self._tell_rank()
+            known = {"rank": self._rank or 0, "told": self.told, "owners": held, "ended": last}
+            self._status.update(batch, usage["at_s"], self.step, usage, **known)
             self._align(_PINGS * (4 if first or last else 1))
             if last:
                 self._write({"limits": {name: measure() for name, measure in owners.limits.items()}})

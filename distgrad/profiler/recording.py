@@ -94,13 +94,13 @@ def _operations(wanted: bool) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if timer is None else timer()
 
 
-def _begin(folder: Path, steps: Container[int] | None) -> Recorder:
+def _begin(folder: Path, steps: Container[int] | None, spans: bool = True) -> Recorder:
     if _running:
         raise OptionError(
             f"profiler.record: this process is being recorded already, into {_running[0].path.parent}; "
             "end that first"
         )
-    recorder = Recorder(folder, steps)
+    recorder = Recorder(folder, steps, spans)
     _running.append(recorder)
     trace.subscribe(recorder)
     return recorder
@@ -155,7 +155,7 @@ def start() -> None:
         manager.__enter__()
         atexit.register(manager.__exit__, None, None, None)
         return
-    recorder = _begin(Path(settings.trace_spool), None)
+    recorder = _begin(Path(settings.trace_spool), None, settings.trace_spans)
     atexit.register(_end, recorder)
     operations = _operations(settings.trace_ops)
     operations.__enter__()
