@@ -41,10 +41,14 @@ class Shares(Protocol):
     Only the owner's gradients are the mean over the ranks, and only the owner keeps an optimizer's state.
 
     Attributes:
+        rank: which of those that own parts this one is.
+        is_replica: whether a rank with a lower number, of another group, owns what this one does.
         owned: this rank's ranges of the buffer, ascending.
         releases: whether the memory of gradients that others own is given back.
     """
 
+    rank: int
+    is_replica: bool
     owned: Sequence[slice]
     releases: bool
 
@@ -63,6 +67,9 @@ class Shares(Protocol):
 
     def exchange(self, numbers: NDArray[Any]) -> list[NDArray[Any]]:
         """Every rank's numbers, as many as each has. Collective: yes."""
+
+    def reduce_scatter(self, start: int) -> Any:
+        """Begin to sum the gradients of the range from ``start`` over all ranks into the owners' parts."""
 
     def settle(self) -> None:
         """Wait until what was handed out is in."""

@@ -24,11 +24,13 @@ class Part:
         shape: of the whole array.
         start: the range's first element.
         data: the elements, flat.
+        is_replica: whether another rank has the same, and saves it.
     """
 
     shape: tuple[int, ...]
     start: int
     data: Any
+    is_replica: bool = False
 
 
 class _State(threading.local):

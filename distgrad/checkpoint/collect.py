@@ -87,6 +87,8 @@ def collect(objects: Mapping[str, Any], rank: int, num_ranks: int) -> Collected:
     if rank == 0:
         slices += [Slice(name, 0, array.reshape(-1)) for name, array in alike.items() if name not in equal]
     for name, array in mine.items():
+        if isinstance(array, Part) and array.is_replica:
+            continue
         start, data = (array.start, array.data) if isinstance(array, Part) else (0, array.reshape(-1))
         slices.append(Slice(name, start, data))
     return Collected(tree, own, entries, [part for part in slices if part.data.size], divided)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -44,7 +45,7 @@ def encode(
         return {_NDARRAY: _keep(value, place, arrays)}
     if parts and isinstance(value, Part):
         name = _keep(value.data, place, arrays)
-        arrays[name] = Part(value.shape, value.start, arrays[name])
+        arrays[name] = dataclasses.replace(value, data=arrays[name])
         return {_ARRAY: name}
     if isinstance(value, Tensor) or value.__class__ in ARRAY_MODULES or type(value) is np.memmap:
         return {_ARRAY: _keep(value._data if isinstance(value, Tensor) else value, place, arrays)}

@@ -185,7 +185,9 @@ class States:
             own = self._own(parameter, name)
             follow(own)
             found[name] = (
-                own.reshape(shape) if buffer.shares is None else Part(shape, self._first(parameter), own)
+                own.reshape(shape)
+                if buffer.shares is None
+                else Part(shape, self._first(parameter), own, buffer.shares.is_replica)
             )
         return found
 

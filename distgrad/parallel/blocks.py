@@ -188,7 +188,7 @@ class BlockSharding(Sharding):
         """What this rank owns of a parameter, where it lies. Collective: no; blocks: no."""
         buffer, start, stop = parameter.leaf_state().flat
         first, last, _ = next(buffer.owned(start, stop), (start, start, 0))
-        return Part(parameter.shape, first - start, buffer.data[first:last])
+        return Part(parameter.shape, first - start, buffer.data[first:last], self.is_replica)
 
     def whole(self, parameter: Tensor, root: int | None = None) -> Any:
         """A copy of a parameter, which stays where it is. Collective: yes; blocks: yes."""

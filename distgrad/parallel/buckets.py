@@ -178,7 +178,8 @@ class Bucket:
         self.own, self.counts = slice(0, self.gradients.size), None
         if flat.shares is not None:
             edges = flat.shares.edges(self.start)
-            self.own = slice(edges[comm.rank] - self.start, edges[comm.rank + 1] - self.start)
+            rank = flat.shares.rank
+            self.own = slice(edges[rank] - self.start, edges[rank + 1] - self.start)
             self.counts = [stop - start for start, stop in itertools.pairwise(edges)]
         self.alike = takes_tail(flat.dtype, flat.device, hook)
         self.joined = self.alike and self.counts is None
@@ -377,11 +378,9 @@ def all_reduce(bucket: Bucket) -> Work:
 
     Collective: yes; blocks: no.
     """
-    comm, gradients = bucket.comm, bucket.gradients
-    if bucket.counts is not None and not bucket.is_narrow:
-        scattered: Work = comm.reduce_scatter(
-            gradients, async_op=True, out=gradients[bucket.own], counts=bucket.counts
-        )
+    comm, gradients, shares = bucket.comm, bucket.gradients, bucket.flat.shares
+    if shares is not None and not bucket.is_narrow:
+        scattered: Work = shares.reduce_scatter(bucket.start)
         return scattered
     work: Work = (
         comm.all_reduce(gradients, "mean", async_op=True, weight=bucket.weight)

@@ -11,7 +11,7 @@ from distgrad.backend.device import CPU, Device
 from distgrad.comm.base import Communicator
 from distgrad.errors import CommMismatchError, DeviceError, OptionError
 
-__all__ = ["STAGES", "check_devices", "check_options", "check_same_module", "check_sharding"]
+__all__ = ["STAGES", "check_devices", "check_options", "check_same_module", "check_sharding", "find_replicas"]
 
 #: What may be sharded, each with what stands before it.
 STAGES = ("optimizer", "gradients", "parameters")
@@ -36,7 +36,11 @@ def check_options(
 
 
 def check_sharding(
-    shard: str | None, blocks: Sequence[str] | None, offload_dir: str | None, exact: bool
+    shard: str | None,
+    group: Communicator | None,
+    blocks: Sequence[str] | None,
+    offload_dir: str | None,
+    exact: bool,
 ) -> None:
     """Refuse what goes with ``shard`` where it has no use, and what does not go with it."""
     if shard == "parameters" and exact:
@@ -48,6 +52,11 @@ def check_sharding(
         raise OptionError(
             f"DistributedDataParallel: shard must be one of {', '.join(map(repr, STAGES))} or None, "
             f"got {shard!r}"
+        )
+    if group is not None and (shard is None or exact):
+        raise OptionError(
+            "DistributedDataParallel: shard_group says among whom parts are spread; it goes with shard=, and "
+            f"without exact, got shard={shard!r}, exact={exact}"
         )
     if shard is None and offload_dir is not None:
         raise OptionError(
@@ -103,3 +112,22 @@ def check_devices(named: Sequence[tuple[str, Tensor]], comm: Communicator, exact
                 f"{device}; leave exact and shards out, or move the module with .cpu()"
             )
     return wanting[0][1] if wanting else CPU
+
+
+def find_replicas(comm: Communicator, group: Communicator) -> Communicator:
+    """The ranks that own, each in its own group, what this one owns in its.
+
+    Collective: yes; blocks: yes.
+
+    Raises:
+        OptionError: a group that does not come from ``comm``, or groups of several sizes.
+    """
+    sizes = comm.all_gather_object(group.size if group.family is comm.family else None)
+    if set(sizes) != {group.size} or comm.size % group.size:
+        raise OptionError(
+            "DistributedDataParallel: shard_group must be made by comm.split, on every rank, into groups of "
+            f"one size, got groups of {', '.join(map(str, sizes))} ranks, None for one of another world"
+        )
+    found = comm.split(group.rank, group=f"replicas of {group.rank}")
+    assert found is not None
+    return found

@@ -34,6 +34,7 @@ from distgrad.parallel.replicas import (
     compare_checksums,
     gather_checksums,
     join_buffers,
+    num_samples,
 )
 from distgrad.parallel.sharded import ShardedStorage
 from distgrad.parallel.statistics import Statistics
@@ -85,6 +86,8 @@ class DistributedDataParallel(Module):
             too, ``"parameters"`` all; None nothing. Each rank then updates what it owns, which the others get
             behind the next forward pass, or with ``"parameters"`` block by block, and lets it go after.
             ``grad`` is the mean in this rank's part alone: clip with :meth:`clip_grad_norm_` or ``nn.utils``.
+        shard_group: with ``shard``, the ranks that share, those of a host, say, as ``comm.split`` gives them:
+            groups of one size, each of which holds everything, and sums with the others; None for all.
         shard_blocks: with ``shard="parameters"``, names of the modules whose parameters come and go together;
             None takes the members of every ``ModuleList`` and ``Sequential``.
         offload_dir: with ``shard``, an existing folder, in whose nameless files the optimizer's state lies.
@@ -117,6 +120,7 @@ class DistributedDataParallel(Module):
         exact: bool = False,
         shards: int | None = None,
         shard: str | None = None,
+        shard_group: Communicator | None = None,
         shard_blocks: Sequence[str] | None = None,
         offload_dir: str | None = None,
         **unknown: Any,
@@ -126,7 +130,7 @@ class DistributedDataParallel(Module):
             raise unexpected("DistributedDataParallel", next(iter(unknown)))
         others = {"bucket_cap_mb": bucket_cap_mb, "hook": hook, "average_buffers": average_buffers}
         check_options(exact, shards, others, weigh_by)
-        check_sharding(shard, shard_blocks, offload_dir, exact)
+        check_sharding(shard, shard_group, shard_blocks, offload_dir, exact)
         self.module = module
         self.weigh_by, self.shard = weigh_by, shard
         self.comm = comm if isinstance(comm, Communicator) else find_ranks(module, comm)
@@ -141,7 +145,7 @@ class DistributedDataParallel(Module):
             seed = self.comm.broadcast_object(default_generator.seed)
             self._shards = Shards(module, self.comm, shards, seed)
         self._sharded = ShardedStorage.make(
-            shard, self.comm, self._lay_out_anew, module, shard_blocks, offload_dir
+            shard, self.comm, shard_group, self._lay_out_anew, module, shard_blocks, offload_dir
         )
         self._parameters_by_name = list(module.named_parameters())
         check_same_module(self._parameters_by_name, self.comm)

@@ -23,6 +23,7 @@ from distgrad.nn.module import Module
 from distgrad.optim.states import piece_key, shape_key
 from distgrad.parallel.blocks import Blocks, BlockSharding, Unit
 from distgrad.parallel.buckets import plan_buckets
+from distgrad.parallel.checks import find_replicas
 from distgrad.parallel.sharding import Sharding, assign_whole
 
 __all__ = ["ShardedStorage", "join_states"]
@@ -34,6 +35,7 @@ class ShardedStorage:
     Args:
         shard: ``optimizer``, ``gradients`` or ``parameters``.
         comm: the ranks.
+        group: those of them that this one shares with; None for all.
         lay_out: lays all parameters out anew.
         module: whose parameters they are.
         blocks: names of modules whose parameters come and go together, as for
@@ -45,13 +47,15 @@ class ShardedStorage:
         self,
         shard: str,
         comm: Communicator,
+        group: Communicator | None,
         lay_out: Callable[[], None],
         module: Module,
         blocks: Sequence[str] | None,
         offload_dir: str | None,
     ) -> None:
         self.shard = shard
-        self.comm = comm
+        self.comm = comm if group is None else group
+        self._replicas = None if group is None else find_replicas(comm, group)
         self._lay_out = lay_out
         self._offload_dir = offload_dir
         self._whole: set[Tensor] = set()  # parameters that one rank owns
@@ -107,6 +111,7 @@ class ShardedStorage:
                 owners,
                 loads,
                 self.comm,
+                replicas=self._replicas,
                 releases=self.shard != "optimizer",
                 keep_whole=self.keep_whole,
                 offload_dir=self._offload_dir,

@@ -81,12 +81,15 @@ class Sharding:
         parts: the numbers of the parameters that travel together.
         owners: of each parameter, where each has one; None cuts ranges evenly, wherever that is.
         loads: elements that each rank owns in other buffers; brought up to date.
-        comm: the ranks.
+        comm: the ranks that own parts.
+        replicas: the ranks of other groups that own what this one does; None where there are none.
         releases: give the memory of gradients that other ranks own back, once they are reduced.
         keep_whole: is called with parameters that a rule needs whole.
         offload_dir: a folder for the optimizer's state; None keeps it in memory.
 
     Attributes:
+        rank: in ``comm``.
+        is_replica: whether a rank with a lower number, of another group, owns what this one does.
         owned: this rank's ranges.
         releases: as given.
     """
@@ -99,11 +102,14 @@ class Sharding:
         loads: list[int],
         comm: Communicator,
         *,
+        replicas: Communicator | None = None,
         releases: bool,
         keep_whole: Callable[[Iterable[Tensor]], None],
         offload_dir: str | None = None,
     ) -> None:
         self.buffer, self.comm, self.releases = buffer, comm, releases
+        self.rank, self._replicas = comm.rank, replicas
+        self.is_replica = replicas is not None and replicas.rank > 0
         self._parts = list(parts)
         self._keep_whole = keep_whole
         self._offload_dir = offload_dir
@@ -172,6 +178,25 @@ class Sharding:
         """
         found: list[NDArray[Any]] = self.comm.host.all_gather_v(numbers)
         return found
+
+    def reduce_scatter(self, start: int) -> Work:
+        """Begin to sum gradients into the owners' parts, among these ranks and then with their replicas.
+
+        Collective: yes; blocks: no.
+        """
+        edges = self.edges(start)
+        grad, lengths = self.buffer.grad, [last - first for first, last in itertools.pairwise(edges)]
+        whole, own = grad[start : edges[-1]], grad[edges[self.rank] : edges[self.rank + 1]]
+        replicas = self._replicas
+        if replicas is None:
+            work: Work = self.comm.reduce_scatter(whole, async_op=True, out=own, counts=lengths)
+            return work
+
+        def reduce() -> None:
+            self.comm.reduce_scatter(whole, out=own, counts=lengths)
+            replicas.all_reduce(own)
+
+        return self.comm.submit(reduce, "reduce between groups")
 
     def gather_gradients(self) -> None:
         """Let every rank have the whole mean of the gradients.
