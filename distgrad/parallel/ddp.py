@@ -34,7 +34,6 @@ from distgrad.parallel.replicas import (
     compare_checksums,
     gather_checksums,
     join_buffers,
-    num_samples,
 )
 from distgrad.parallel.sharded import ShardedStorage
 from distgrad.parallel.statistics import Statistics

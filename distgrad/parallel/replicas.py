@@ -29,7 +29,6 @@ __all__ = [
     "compare_checksums",
     "gather_checksums",
     "join_buffers",
-    "num_samples",
     "parameter_hash",
 ]
 
@@ -191,12 +190,3 @@ def _checksum(xp: Any, array: Any) -> Any:
         mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / golden ratio, odd
         total = total + xp.sum(mixed ^ (mixed >> np.uint64(32)), dtype=np.uint64)
     return total
-
-
-def num_samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float:
-    """Length of the first axis of the first array among a call's arguments; 1 where there is none."""
-    for value in (*args, *kwargs.values()):
-        shape = getattr(value, "shape", None)
-        if shape:
-            return float(shape[0])
-    return 1.0
