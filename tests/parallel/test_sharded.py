@@ -488,11 +488,11 @@ def match():
         np.testing.assert_allclose(*pair, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.ranks(3, backend="shm")
+@pytest.mark.ranks(3, backend="shm", timeout=180)
 def test_three_processes_with_shared_memory():
     match()
 
 
-@pytest.mark.ranks(3)
+@pytest.mark.ranks(3, timeout=180)
 def test_three_processes_over_mpi():
     match()

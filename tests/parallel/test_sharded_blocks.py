@@ -491,6 +491,6 @@ def match():
     assert train(comm, "parameters", count=4) == train(comm, None, count=4)
 
 
-@pytest.mark.ranks(3, backend="shm")
+@pytest.mark.ranks(3, backend="shm", timeout=180)
 def test_three_processes_with_shared_memory():
     match()

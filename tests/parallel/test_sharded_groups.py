@@ -89,7 +89,7 @@ def test_uneven_batches_and_accumulation_give_what_one_step_of_sums_gives(ranks,
         np.testing.assert_allclose(found[0], expected, rtol=1e-7, atol=1e-10)
 
 
-@pytest.mark.ranks(4)
+@pytest.mark.ranks(4, backend="shm", timeout=180)
 def test_processes_that_share_memory():
     comm = init()
     expected = train(comm, "AdamW", 2, None)
