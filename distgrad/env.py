@@ -63,6 +63,8 @@ class Environment:
         trace_ops: ``DISTGRAD_TRACE_OPS``, whether operations are traced one by one ("1").
         trace_spans: ``DISTGRAD_TRACE_SPANS``, whether spans are kept ("0": the status alone).
         trace_spool: ``DISTGRAD_TRACE_SPOOL``, the folder in which the ranks leave what the launcher reads.
+        memory: ``DISTGRAD_MEMORY``, by which a rank finds the launcher's agent of its host, which holds what
+            the ranks keep in memory.
         attempt: ``DISTGRAD_ATTEMPT``, how often the launcher had started the ranks before.
         no_color: ``NO_COLOR``, whether the user wants no colours (https://no-color.org).
     """
@@ -94,6 +96,7 @@ class Environment:
     trace_ops: bool = False
     trace_spans: bool = True
     trace_spool: str | None = None
+    memory: str | None = None
     attempt: int = 0
     no_color: bool = False
 
@@ -192,6 +195,7 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         trace_ops=variables.get("DISTGRAD_TRACE_OPS") == "1",
         trace_spans=variables.get("DISTGRAD_TRACE_SPANS") != "0",
         trace_spool=variables.get("DISTGRAD_TRACE_SPOOL") or None,
+        memory=variables.get("DISTGRAD_MEMORY") or None,
         attempt=_number(variables, "DISTGRAD_ATTEMPT") or 0,
         no_color=bool(variables.get("NO_COLOR")),
     )
@@ -242,6 +246,7 @@ _WORLD = (
     *_PLACE,
     "SLURM_STEP_NUM_TASKS",
     *("DISTGRAD_BACKEND", "DISTGRAD_SUPERVISOR", "DISTGRAD_JOB_SECRET", "DISTGRAD_PROGRESS"),
+    "DISTGRAD_MEMORY",
     *_TRACE,
 )
 _MPI = ("PMI_", "PMIX_", "OMPI_", "HYDI_")

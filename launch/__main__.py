@@ -24,6 +24,7 @@ from .job import Options
 from .limits import allow_files
 from .logs import Console
 from .loop import STOPPING
+from .memory import Agents
 from .others import notes
 from .placing import Job, Planner
 from .rank import usable_cores
@@ -208,7 +209,8 @@ def _launch(options: argparse.Namespace) -> int:
     output = options.trace or (Path(traced) if traced else None)
     ops = options.trace_ops or env.read(given).trace_ops
     wanted = Recorded(output, ops and output is not None, options.watch, options.metrics_port)
-    with contextlib.closing(console), tracing(wanted, console) as variables:
+    agents = Agents(planner.reach, given)
+    with contextlib.closing(console), contextlib.closing(agents), tracing(wanted, console) as variables:
         attempts = Attempts(
             plans,
             policy,
@@ -216,6 +218,7 @@ def _launch(options: argparse.Namespace) -> int:
             console,
             lambda job: _limits(options, job),
             options.log_dir,
+            agents if policy.most else None,
         )
         return _run(options, attempts, console)
 

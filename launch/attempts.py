@@ -15,6 +15,7 @@ from . import exit_codes, plan
 from .job import Options
 from .logs import Console
 from .loop import STOPPING, Loop
+from .memory import Agents
 from .placing import Job
 from .restarts import RestartPolicy
 from .roster import POLL_S, HostWatch, Roster, Usable, names_of
@@ -155,6 +156,7 @@ class Attempts:
         console: where output goes.
         limits: what the job may take.
         log_dir: where the first attempt's logs go, and those of further ones in folders; None: nowhere.
+        agents: what holds the ranks' memory from one attempt to the next; None: nothing does.
     """
 
     def __init__(
@@ -165,7 +167,9 @@ class Attempts:
         console: Console,
         limits: Callable[[Job], Options],
         log_dir: Path | None,
+        agents: Agents | None = None,
     ) -> None:
+        self._agents = agents
         self._plans, self._policy, self._given, self._console = plans, policy, given, console
         self._limits, self._log_dir = limits, log_dir
         self._causes: list[str] = []  # of failures
@@ -234,6 +238,9 @@ class Attempts:
         """Run one attempt."""
         attempt = {"DISTGRAD_ATTEMPT": str(self._number), "DISTGRAD_ATTEMPT_CAUSE": self._last_cause}
         given = {**self._given(job), **attempt}
+        if self._agents is not None:
+            self._agents.start([host.name for host in plan.count(job.specs)])
+            given |= self._agents.variables
         supervisor = Supervisor(
             job.specs, job.start, given, self._console, self._limits(job), job_began_s=self._began_s
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -98,6 +99,14 @@ class Planner:
     @property
     def _reach(self) -> str:
         return slurm.SRUN if self._by_slurm else ssh_command(self._options)
+
+    def reach(self, host: str) -> list[str]:
+        """The command that runs another, as one word, on a host; empty for this one."""
+        if hosts.is_local(host, must_resolve=False):
+            return []
+        if self._by_slurm:
+            return [*shlex.split(slurm.SRUN), "--nodes=1", "--ntasks=1", f"--nodelist={host}", "sh", "-c"]
+        return [*shlex.split(self._reach), host]
 
     def problems(self, found: Sequence[plan.Host]) -> dict[str, str]:
         """Why hosts cannot be used now, by their names; it takes a moment to find out."""

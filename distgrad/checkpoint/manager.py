@@ -20,6 +20,7 @@ from distgrad import env
 from distgrad.checkpoint.collect import Collected, collect
 from distgrad.checkpoint.ending import Ending
 from distgrad.checkpoint.layout import find_checkpoints, folder_name, part_name, read_manifest
+from distgrad.checkpoint.mirror import Mirror
 from distgrad.checkpoint.pieces import Reader
 from distgrad.checkpoint.restoring import restore
 from distgrad.checkpoint.writer import Job, Writer, claim, staged
@@ -62,6 +63,8 @@ class CheckpointManager:
         time_limit_s: seconds from now at which the job will be ended; None means Slurm's own limit, if there
             is one.
         margin_s: seconds before that limit at which the last save begins.
+        memory: steps between two copies of the state into memory that outlives the ranks (True: each step),
+            on their own host and a neighbour's; 0: none. Needs ``distgrad run --max-restarts``.
         comm: the ranks; None means the world, or this process alone where there is none.
 
     Raises:
@@ -81,11 +84,13 @@ class CheckpointManager:
         signals: bool = True,
         time_limit_s: float | None = None,
         margin_s: float = 60.0,
+        memory: int = 0,
         comm: Communicator | None = None,
     ) -> None:
-        if keep < 1 or every < 0:
+        if keep < 1 or every < 0 or memory < 0:
             raise OptionError(
-                f"CheckpointManager: keep must be 1 or more and every 0 or more, got {keep}, {every}"
+                "CheckpointManager: keep must be 1 or more, every and memory 0 or more, got "
+                f"{keep}, {every}, {memory}"
             )
         if best not in (None, "max", "min") or on_error not in ("raise", "warn"):
             raise OptionError(
@@ -109,6 +114,8 @@ class CheckpointManager:
             self._together(self._open)
         end_s = env.read().job_end_s if time_limit_s is None else time.time() + time_limit_s
         self._ending = Ending(self._comm, signals and not self._saves_nothing, end_s, margin_s)
+        self._memory = int(memory)
+        self._mirror = Mirror(self._comm) if memory else None
 
     # -- what is saved
 
@@ -155,6 +162,9 @@ class CheckpointManager:
                 print(f"checkpoint: {what} at step {self.finished} ({why})", file=sys.stderr, flush=True)
             self._release(obeyed=True)
             raise SystemExit(PREEMPTED if saved else 1)
+        if self._mirror is not None and self._mirror.works and self.finished % self._memory == 0:
+            with span("checkpoint.mirror", step=self.finished):
+                self._mirror.save(self.finished, collect(self._objects, self._rank, self._num_ranks))
 
     def save(self, metric: float | None = None) -> Path:
         """Save now; returns the folder that the checkpoint will have.
@@ -240,6 +250,10 @@ class CheckpointManager:
         """
         found = [] if self._saves_nothing else find_checkpoints(self.folder)
         newest = self._rank0s(str(found[-1]) if found else None)
+        if self._mirror is not None and self._mirror.works and only is None:
+            kept = self._mirror.newest()
+            if kept is not None and (newest is None or kept[0] >= int(Path(newest).name[5:])):
+                return self._take_over(self._mirror.reader(kept), strict, None)
         return None if newest is None else self.restore(newest, strict=strict, only=only)
 
     def restore(
@@ -262,13 +276,15 @@ class CheckpointManager:
             DataError: no checkpoint, or a damaged one.
             StateDictError: it does not fit what was added.
         """
-        reader = Reader(Path(path), read_manifest(Path(path)))
-        with span("checkpoint.load", bytes=reader.manifest.nbytes, path=str(path)):
+        return self._take_over(Reader(Path(path), read_manifest(Path(path))), strict, only)
+
+    # -- inside
+
+    def _take_over(self, reader: Reader, strict: bool, only: Iterable[str] | None) -> int:
+        with span("checkpoint.load", bytes=reader.manifest.nbytes, path=str(reader.folder)):
             restore(reader, self._objects, self._rank, strict, None if only is None else list(only))
         self.finished = reader.manifest.step
         return reader.manifest.step
-
-    # -- inside
 
     def _open(self) -> None:
         """On rank 0."""
@@ -322,6 +338,8 @@ class CheckpointManager:
     def _release(self, obeyed: bool, failed: bool = False) -> None:
         """Let go of the folder and the signals."""
         self._closed = True
+        if self._mirror is not None:
+            self._mirror.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from distgrad.checkpoint.layout import Entry, Manifest, Piece, dtype_name, parse
 from distgrad.checkpoint.tree import array_names, decode
 from distgrad.errors import DataError
 
-__all__ = ["Chunked", "Reader", "Slice", "Stored", "copy_all", "write_file"]
+__all__ = ["Chunked", "Reader", "Slice", "Stored", "copy_all", "write_file", "write_slices"]
 
 _PART_BYTES = 1 << 20  # that are worth a thread of their own
 
@@ -61,6 +61,15 @@ class Slice(NamedTuple):
 
 def write_file(path: Path, slices: Sequence[Slice]) -> dict[str, list[Piece]]:
     """Write slices to a new file, to the disk; returns the pieces by the arrays' names."""
+    with open(path, "xb") as file:
+        found = write_slices(file, path.name, slices)
+        file.flush()
+        os.fsync(file.fileno())
+    return found
+
+
+def write_slices(file: BinaryIO, name: str, slices: Sequence[Slice]) -> dict[str, list[Piece]]:
+    """Write slices to a file of that name, from where it stands; returns the pieces by the arrays' names."""
     header: dict[str, Any] = {}
     keys, place = [], 0
     for part in slices:
@@ -75,20 +84,17 @@ def write_file(path: Path, slices: Sequence[Slice]) -> dict[str, list[Piece]]:
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     found: dict[str, list[Piece]] = {}
-    with open(path, "xb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for part, key in zip(slices, keys, strict=True):
-            digests = []
-            for chunk in part.chunks():  # of whole blocks, but for the last
-                data = chunk.view(np.uint8).data
-                for start in range(0, len(data), BLOCK_BYTES):
-                    block = data[start : start + BLOCK_BYTES]
-                    digests.append(digest_of(block))
-                    file.write(block)
-            piece = Piece(path.name, key, part.start, part.start + part.data.size, tuple(digests))
-            found.setdefault(part.name, []).append(piece)
-        file.flush()
-        os.fsync(file.fileno())
+    file.write(len(text).to_bytes(8, "little") + text)
+    for part, key in zip(slices, keys, strict=True):
+        digests = []
+        for chunk in part.chunks():  # of whole blocks, but for the last
+            data = chunk.view(np.uint8).data
+            for start in range(0, len(data), BLOCK_BYTES):
+                block = data[start : start + BLOCK_BYTES]
+                digests.append(digest_of(block))
+                file.write(block)
+        piece = Piece(name, key, part.start, part.start + part.data.size, tuple(digests))
+        found.setdefault(part.name, []).append(piece)
     return found
 
 

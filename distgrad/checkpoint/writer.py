@@ -14,7 +14,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +38,7 @@ from distgrad.checkpoint.pieces import Slice, copy_all, write_file
 from distgrad.errors import DataError
 from distgrad.trace import span
 
-__all__ = ["Job", "Writer", "claim", "publish", "staged", "tidy"]
+__all__ = ["Job", "Writer", "claim", "merged", "part_of", "publish", "staged", "tidy"]
 
 _LOOK_S = 0.005
 
@@ -127,11 +127,9 @@ class Writer:
 
     def _write(self, job: Job) -> None:
         pieces = write_file(job.part / rank_file(job.rank), job.state.slices)
-        entries = {name: [dtype_name(dtype), shape] for name, (dtype, shape) in job.state.entries.items()}
-        said = {"pieces": pieces, "entries": entries, "own": job.state.own}
-        _write_text(job.part / f"rank{job.rank}.json", json.dumps(said))
+        _write_text(job.part / f"rank{job.rank}.json", json.dumps(part_of(job.state, pieces)))
         if job.rank == 0:
-            manifest = self._merged(job, self._gather(job))
+            manifest = merged(job.step, job.num_ranks, job.state.tree, self._gather(job), job.notes)
             for rank in range(job.num_ranks):
                 (job.part / f"rank{rank}.json").unlink()
             job.done(publish(job.root, manifest))
@@ -154,26 +152,46 @@ class Writer:
                 time.sleep(_LOOK_S)
         return [found[rank] for rank in range(job.num_ranks)]
 
-    def _merged(self, job: Job, said: list[dict[str, Any]]) -> Manifest:
-        pieces: dict[str, list[Piece]] = {}
-        entries: dict[str, tuple[str, tuple[int, ...]]] = {}
-        for each in said:
-            for name, found in each["pieces"].items():
-                pieces.setdefault(name, []).extend(Piece(*piece) for piece in found)
-            for name, (dtype, shape) in each["entries"].items():
-                if entries.setdefault(name, (dtype, tuple(shape))) != (dtype, tuple(shape)):
-                    raise DataError(
-                        f"checkpoint: {name} is {entries[name]} on one rank and {(dtype, shape)} on another; "
-                        "a checkpoint holds one state for all ranks"
-                    )
-        arrays = {
-            name: Entry(parse_dtype(dtype), shape, tuple(sorted(pieces.get(name, []), key=lambda p: p.start)))
-            for name, (dtype, shape) in entries.items()
-        }
-        for name, entry in arrays.items():
-            check_pieces(name, entry.size, entry.pieces)
-        own = tuple(each["own"] for each in said)
-        return Manifest(job.step, job.num_ranks, job.state.tree, own, arrays, job.notes)
+
+def merged(
+    step: int, num_ranks: int, tree: dict[str, Any], said: Sequence[Mapping[str, Any]], notes: dict[str, Any]
+) -> Manifest:
+    """The manifest of what all ranks wrote.
+
+    Args:
+        step: steps that were finished.
+        num_ranks: how many have written.
+        tree: of what all ranks have alike.
+        said: what each rank says of its part, as :func:`part_of` puts it.
+        notes: beside it.
+
+    Raises:
+        DataError: ranks that do not agree on an array, or one of which a part is missing.
+    """
+    pieces: dict[str, list[Piece]] = {}
+    entries: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for each in said:
+        for name, found in each["pieces"].items():
+            pieces.setdefault(name, []).extend(Piece(*piece) for piece in found)
+        for name, (dtype, shape) in each["entries"].items():
+            if entries.setdefault(name, (dtype, tuple(shape))) != (dtype, tuple(shape)):
+                raise DataError(
+                    f"checkpoint: {name} is {entries[name]} on one rank and {(dtype, shape)} on another; "
+                    "a checkpoint holds one state for all ranks"
+                )
+    arrays = {
+        name: Entry(parse_dtype(dtype), shape, tuple(sorted(pieces.get(name, []), key=lambda p: p.start)))
+        for name, (dtype, shape) in entries.items()
+    }
+    for name, entry in arrays.items():
+        check_pieces(name, entry.size, entry.pieces)
+    return Manifest(step, num_ranks, tree, tuple(each["own"] for each in said), arrays, notes)
+
+
+def part_of(state: Collected, pieces: dict[str, list[Piece]]) -> dict[str, Any]:
+    """What a rank says of its part of a checkpoint, in JSON's kinds."""
+    entries = {name: [dtype_name(dtype), shape] for name, (dtype, shape) in state.entries.items()}
+    return {"pieces": pieces, "entries": entries, "own": state.own}
 
 
 def publish(root: Path, manifest: Manifest) -> Path:

@@ -5,7 +5,7 @@ import re
 import failures_guide
 import pytest
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 SECTION = "Restarts"
 TRAIN = """
 import sys, time
@@ -105,3 +105,25 @@ def test_too_few_hosts_that_are_left_are_named(launch, network, tmp_path):
     code, rest = job.end()
     assert code == 3, said + rest
     failures_guide.check(SECTION, "too few hosts are left", said + rest)
+
+
+def test_a_lost_host_costs_a_step_and_no_disk(launch, network, tmp_path):
+    """Its part lies with its neighbour's agent too."""
+    script = TRAIN.replace("every=5", "memory=True").replace(
+        "step += 1\n", "step += 1; print('done', step)\n"
+    )
+    job = launch("--hosts h1:1,h2:1,h3:1 --min-ranks 2 --max-restarts 1 --hang-after 4", script, "run")
+    said = listen(job, "under way with 3")
+    network.hosts[2].set_link("down")
+    said += listen(job, "under way with 2")
+    (tmp_path / "enough").touch()
+    code, rest = job.end()
+    said += rest
+    assert code == 0, said
+    before, _, after = said.partition("attempt 1: 2 ranks from step ")
+    done = [int(step) for step in re.findall(r"done (\d+)", before)]
+    assert int(after.split()[0]) >= max(done) - 1
+    assert not list((tmp_path / "run").glob("step-*"))
+    assert undisturbed(launch, tmp_path, bits(said)[0]) == bits(said)
+    network.hosts[2].set_link("up")
+    job.await_nothing_left(60)
