@@ -115,7 +115,7 @@ class CheckpointManager:
         end_s = env.read().job_end_s if time_limit_s is None else time.time() + time_limit_s
         self._ending = Ending(self._comm, signals and not self._saves_nothing, end_s, margin_s)
         self._memory = int(memory)
-        self._mirror = Mirror(self._comm) if memory else None
+        self._mirror = Mirror(self._comm) if memory and not self._saves_nothing else None
 
     # -- what is saved
 
