@@ -8,8 +8,6 @@ __all__ = ["ABSENT"]
 ABSENT = {
     "onnx": "save the state dict with torch.save and export it where PyTorch is installed",
     "onnx.export": "save the state dict with torch.save and export it where PyTorch is installed",
-    "profiler": "record a part of the program with distgrad.profiler.record",
-    "autograd.profiler": "record a part of the program with distgrad.profiler.record",
     "utils.benchmark": "time calls with timeit",
     "autograd.forward_ad": "use torch.func.jvp",
     "quantization": "train in float16 or bfloat16 with torch.autocast",

@@ -165,6 +165,7 @@ PLACES = {
     "utils.hooks": ("distgrad.autograd.tensor",),
     "autograd": ("distgrad.torch.derivatives:grad", "distgrad.autograd", "distgrad.torch.derivatives"),
     "autograd.functional": ("distgrad.torch.derivatives", "distgrad.func"),
+    "autograd.profiler": ("distgrad.torch.profiler",),
     "autograd.function": ("distgrad.autograd",),
     "autograd.grad_mode": ("distgrad.autograd.modes",),
     "autograd.variable": ("distgrad.torch.derivatives",),
