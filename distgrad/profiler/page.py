@@ -44,7 +44,7 @@ def render(found: Summary) -> str:
         for n, colour in enumerate(_COLOURS)
     )
     sections = (
-        *(_cards, _warnings, _parts, _steps, _communication, _buckets, _waits),
+        *(_cards, _warnings, _timeline, _parts, _steps, _communication, _buckets, _waits),
         *(_memory, _operations, _usage, _notes),
     )
     body = "\n".join(section(found) for section in sections)
@@ -107,6 +107,26 @@ def _warnings(found: Summary) -> str:
         for what, do in found.warnings
     )
     return f"<h2>What to do</h2>{shown}" if shown else ""
+
+
+def _timeline(found: Summary) -> str:
+    if not found.timeline:
+        return ""
+    names = list(dict.fromkeys([*_SPANS, *(bar.name for bar in found.timeline)]))
+    names = [name for name in names if any(bar.name == name for bar in found.timeline)]
+    tracks = list(dict.fromkeys(bar.track for bar in found.timeline))
+    rows: dict[str, list[tuple[str, int, float, float]]] = {
+        f"rank {rank}, {track}": [] for rank in sorted(found.parts) for track in sorted(tracks)
+    }
+    for bar in sorted(found.timeline, key=lambda each: (each.start_s, -each.length_s)):
+        rows[f"rank {bar.rank}, {bar.track}"].append(
+            (bar.name, names.index(bar.name), bar.start_s, bar.length_s)
+        )
+    plot = svg.timeline({name: spans for name, spans in rows.items() if spans}, "one step of all ranks")
+    return f"<h2>One step of all ranks</h2>{_key(names)}{plot}"
+
+
+_SPANS = ("data.next", "forward", "backward", "bucket.wait", "optimizer.step", "all_reduce")
 
 
 def _parts(found: Summary) -> str:

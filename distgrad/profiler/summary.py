@@ -10,7 +10,7 @@ from typing import Any
 from distgrad.errors import DataError
 from distgrad.profiler.chrome import Trace
 
-__all__ = ["PARTS", "Bucket", "Operation", "Straggler", "Summary", "summarize"]
+__all__ = ["PARTS", "Bar", "Bucket", "Operation", "Straggler", "Summary", "summarize"]
 
 #: What a step's time is divided into, in the order in which it is shown.
 PARTS = (
@@ -45,6 +45,25 @@ class Bucket:
     num_bytes: int
     busy_s: float
     waited_s: float
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A span in the timeline of one step.
+
+    Attributes:
+        rank: whose.
+        track: where it stands.
+        name: its name.
+        start_s: since the step's begin on the first rank.
+        length_s: how long it took.
+    """
+
+    rank: int
+    track: str
+    name: str
+    start_s: float
+    length_s: float
 
 
 @dataclass(frozen=True)
@@ -97,6 +116,7 @@ class Summary:
         waits: seconds that a rank waited for another, by the pair.
         stragglers: the ranks that were waited for most, first.
         buckets: of rank 0's step.
+        timeline: one step of middling length, of all ranks.
         memory: of each rank, (seconds, bytes by owner).
         operations: the slowest first; empty where none were traced.
         usage: of each rank, a second: ``cpu_s``, ``ready_s``, ``steal_s``, ``minor_faults``,
@@ -117,6 +137,7 @@ class Summary:
     waits: dict[tuple[int, int], float] = field(default_factory=dict)
     stragglers: list[Straggler] = field(default_factory=list)
     buckets: list[Bucket] = field(default_factory=list)
+    timeline: list[Bar] = field(default_factory=list)
     memory: dict[int, list[tuple[float, dict[str, float]]]] = field(default_factory=dict)
     operations: list[Operation] = field(default_factory=list)
     usage: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -151,6 +172,7 @@ def summarize(trace: Trace) -> Summary:
     for rank, (start, end, count) in windows.items():
         _read_parts(trace, found, rank, start, end, count)
     _read_buckets(trace, found, windows)
+    found.timeline = _read_timeline(trace, found)
     _read_counters(trace, found, windows)
     _read_work(trace, found, windows)
     _read_operations(trace, found)
@@ -232,6 +254,24 @@ def _read_buckets(trace: Trace, found: Summary, windows: Windows) -> None:
             entry[0], entry[1] = args["bytes"], entry[1] + args["busy_s"] / count
             entry[2] += span["dur"] * 1e-6 / count
     found.buckets = [Bucket(n, int(b), busy_s, wait_s) for n, (b, busy_s, wait_s) in sorted(busy.items())]
+
+
+def _read_timeline(trace: Trace, found: Summary) -> list[Bar]:
+    """The step of the first rank whose length is the median's, with what the others did meanwhile."""
+    rank = min(found.steps)
+    middling = sorted(found.steps[rank].items(), key=lambda each: each[1])[len(found.steps[rank]) // 2][0]
+    (step,) = [span for span in trace.spans("step", rank) if span["args"]["step"] == middling][:1]
+    start, end = step["ts"], step["ts"] + step["dur"]
+    bars = []
+    for span in trace.spans():
+        if span["ts"] < end and span["ts"] + span["dur"] > start and trace.track(span) in _DRAWN:
+            low, high = max(start, span["ts"]), min(end, span["ts"] + span["dur"])
+            track = trace.track(span)
+            bars.append(Bar(span["pid"], track, span["name"], (low - start) * 1e-6, (high - low) * 1e-6))
+    return bars
+
+
+_DRAWN = ("compute", "communication", "data", "checkpoint")
 
 
 def _read_counters(trace: Trace, found: Summary, windows: Windows) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 
-__all__ = ["areas", "bars", "lines", "quantity"]
+__all__ = ["areas", "bars", "lines", "quantity", "timeline"]
 
 WIDTH = 760
 _LEFT, _RIGHT, _BAR, _GAP = 90, 20, 22, 8
@@ -125,4 +125,35 @@ def areas(series: Series, label: str, units: tuple[str, str]) -> str:
         back = [axes.place(x, y) for x, y in zip(reversed(xs), reversed(below), strict=True)]
         title = f"<title>{html.escape(name)}</title>"
         out.append(f'<polygon points="{" ".join(there + back)}" class="s{number % 8}">{title}</polygon>')
+    return "".join([*out, "</svg>"])
+
+
+def timeline(rows: Mapping[str, Sequence[tuple[str, int, float, float]]], label: str) -> str:
+    """Spans in rows, along one axis of time.
+
+    Args:
+        rows: by the row's name its spans: name, number of its colour, start and length in seconds; the outer
+            ones first.
+        label: what is shown, for those who cannot see it.
+    """
+    end = (
+        max((start + length for spans in rows.values() for _, _, start, length in spans), default=0.0) or 1.0
+    )
+    left = _LEFT + 60
+    scale = (WIDTH - left - _RIGHT) / end
+    out = [_open(len(rows) * (_BAR + 4) + 24, label)]
+    for place, (row, spans) in enumerate(rows.items()):
+        y = place * (_BAR + 4)
+        out.append(f'<text x="{left - 8}" y="{y + 16}" class="name">{html.escape(row)}</text>')
+        for name, colour, start, length in spans:
+            x, width = left + start * scale, max(0.5, length * scale)
+            title = html.escape(f"{name} {quantity(length, 's')}")
+            out.append(
+                f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{_BAR}" class="s{colour % 8}">'
+                f"<title>{title}</title></rect>"
+            )
+    for share, anchor in _ANCHORS.items():
+        x, text = left + share * end * scale, quantity(share * end, "s")
+        y = len(rows) * (_BAR + 4) + 12
+        out.append(f'<text x="{x:.0f}" y="{y}" text-anchor="{anchor}" class="tick">{text}</text>')
     return "".join([*out, "</svg>"])
