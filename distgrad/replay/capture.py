@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.modes import modes
+from distgrad.backend.kernels.compiler import has_numba
 from distgrad.backend.recording import here
-from distgrad.errors import CaptureError, OptionError
+from distgrad.errors import CaptureError, MissingDependencyError, OptionError
 from distgrad.replay.arguments import Arguments, Results, graphs_alive
 from distgrad.replay.conditions import Conditions
 from distgrad.replay.explain import describe_tape
@@ -56,9 +57,9 @@ class Captured:
         num_replays: how many were replayed.
     """
 
-    def __init__(self, step: Callable[..., Any], verify_every: int) -> None:
+    def __init__(self, step: Callable[..., Any], mode: str, verify_every: int) -> None:
         functools.update_wrapper(self, step, updated=())
-        self.step, self._verify_every = step, verify_every
+        self.step, self._mode, self._verify_every = step, mode, verify_every
         self._kinds: dict[Any, _Kind] = {}
         self._made: list[str] = []
         self.num_eager = self.num_replays = 0
@@ -123,7 +124,7 @@ class Captured:
         else:
             kind.firsts.remove(first)
             check_alike(first.record, record)
-            kind.unverified.append(Tape(record, inputs, conditions, results))
+            kind.unverified.append(Tape(record, inputs, conditions, results, self._mode))
         return value
 
     def _verify_first(self, kind: _Kind, tape: Tape, arguments: Arguments) -> Any:
@@ -183,7 +184,9 @@ def _check_graphs(value: Any) -> None:
         )
 
 
-def capture(step: Callable[..., Any] | None = None, *, verify_every: int = 1000) -> Any:
+def capture(
+    step: Callable[..., Any] | None = None, *, mode: str = "loops", verify_every: int = 1000
+) -> Any:
     """Record what a function computes in its first calls, and replay that in later ones, without the engine.
 
     For what is called again and again: a training step, or a model under ``no_grad``. The first two calls run
@@ -194,6 +197,8 @@ def capture(step: Callable[..., Any] | None = None, *, verify_every: int = 1000)
 
     Args:
         step: the function, or a module; left out, this is a decorator.
+        mode: ``loops``, where one compiled loop runs NumPy's own inner loops for all calls for which it gives
+            the bits of the call; or ``calls``, where a replay calls NumPy's functions.
         verify_every: every so many replays are compared with an eager step, which finds what no look at the
             first calls can see (a branch that is rarely taken); 0 never.
 
@@ -201,12 +206,19 @@ def capture(step: Callable[..., Any] | None = None, *, verify_every: int = 1000)
         A :class:`Captured`, called as ``step`` is.
 
     Raises:
-        OptionError: a negative ``verify_every``.
+        OptionError: a negative ``verify_every``, or another mode.
+        MissingDependencyError: ``loops`` without Numba.
         CaptureError: (by its calls) what the step does cannot be replayed, or a replay differed; the state is
             then what an eager step leaves, or what was before it.
     """
     if verify_every < 0:
         raise OptionError(f"capture: verify_every must be at least 0, got {verify_every}")
+    if mode not in ("loops", "calls"):
+        raise OptionError(f"capture: mode must be 'loops' or 'calls', got {mode!r}")
+    if mode == "loops" and not has_numba():
+        raise MissingDependencyError(
+            "capture: mode='loops' needs Numba; pip install numba, or pass mode='calls'"
+        )
     if step is None:
-        return functools.partial(capture, verify_every=verify_every)
-    return Captured(step, verify_every)
+        return functools.partial(capture, mode=mode, verify_every=verify_every)
+    return Captured(step, mode, verify_every)

@@ -16,6 +16,7 @@ def describe_tape(tape: Tape) -> list[str]:
     lines = [
         f"tape of {len(tape.calls)} calls, replayed {tape.num_replays} times: "
         + ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items())),
+        f"  {tape.num_instructions} instructions of the compiled machine",
         f"  memory: {tape.block_bytes} bytes for temporaries of {tape.temporary_bytes} bytes together",
         "  calls: " + ", ".join(f"{name} {number}" for name, number in counts.most_common()),
     ]

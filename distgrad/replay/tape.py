@@ -12,6 +12,7 @@ from distgrad.replay.arguments import Results
 from distgrad.replay.calls import Call, mapped
 from distgrad.replay.conditions import Conditions
 from distgrad.replay.emit import Arrays, GuardError, emit_unit
+from distgrad.replay.loops import Assembler, Run, emit_units
 from distgrad.replay.places import Place, Storage
 from distgrad.replay.plan import allocate, plan
 from distgrad.replay.record import Record
@@ -37,21 +38,29 @@ class Tape:
         inputs: the arrays that the step was recorded with, which stay in its memory.
         conditions: what must be as it was.
         results: what the step returns, around the record's outputs.
+        mode: ``loops`` or ``calls``.
 
     Attributes:
         calls: of the record.
         conditions, results: as given.
         num_replays: how often it was run.
+        num_instructions: of the compiled machine.
         block_bytes: of the planned memory.
         temporary_bytes: of all temporaries together.
     """
 
     def __init__(
-        self, record: Record, inputs: Sequence[np.ndarray], conditions: Conditions, results: Results
+        self,
+        record: Record,
+        inputs: Sequence[np.ndarray],
+        conditions: Conditions,
+        results: Results,
+        mode: str,
     ) -> None:
         self.calls, self.conditions, self.results = record.calls, conditions, results
         self.inputs = list(inputs)
-        self.num_replays = 0
+        self.num_replays = self.num_instructions = 0
+        self._assemblers: list[Assembler] = []  # they keep what instructions point to
         units = [
             list(unit)
             for _, unit in itertools.groupby(
@@ -63,8 +72,8 @@ class Tape:
         self.block = allocate(self.block_bytes)
         self._arrays = Arrays(self.block)
         last = max((i for i, unit in enumerate(units) if any(map(_may_fail, unit))), default=-1)
-        self._head = [emit_unit(unit, self._arrays) for unit in units[: last + 1]]
-        self._tail = [emit_unit(unit, self._arrays) for unit in units[last + 1 :]]
+        self._head = self._emit(units[: last + 1], mode)
+        self._tail = self._emit(units[last + 1 :], mode)
         head = list(itertools.chain(*units[: last + 1]))
         self._saved = Saved(each.view() for each in _worth_saving(head, conditions))
         self._remember = _remembering(head)
@@ -72,6 +81,15 @@ class Tape:
         self.effects = _objects(record.calls)
         self._outputs = [(self._arrays.at(place), _is_new(place)) for place in record.outputs]
         self._gradients = [(leaf, leaf.grad) for leaf in conditions.leaves]
+
+    def _emit(self, units: list[list[Call]], mode: str) -> list[Callable[[], Any]]:
+        if mode == "calls":
+            return [emit_unit(unit, self._arrays) for unit in units]
+        assembler = Assembler(self._arrays)
+        self._assemblers.append(assembler)
+        found = emit_units(units, assembler)
+        self.num_instructions += sum(len(each.code) for each in found if isinstance(each, Run))
+        return found
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Replay the step; returns the arrays of its results.

@@ -166,9 +166,30 @@ for _name in (
     *("argmax", "argmin", "argpartition", "argsort", "astype", "choose", "compress", "conj", "conjugate"),
     *("copy", "cumprod", "cumsum", "diagonal", "dot", "flatten", "nonzero", "ravel", "repeat", "reshape"),
     *("round", "searchsorted", "squeeze", "swapaxes", "take", "trace", "transpose", "var", "std", "view"),
-    *("byteswap", "clip", "mean", "sum", "prod", "max", "min", "any", "all"),
+    *("byteswap", "clip", "mean"),
 ):
     setattr(Traced, _name, _method(_name))
+
+
+def _reduction(name: str, ufunc: np.ufunc) -> Any:
+    """What NumPy's method is: a reduction, of all axes unless it is told some."""
+
+    def method(self: Any, axis: Any = None, dtype: Any = None, out: Any = None, **options: Any) -> Any:
+        if name in ("max", "min"):  # which take no dtype
+            dtype, out = None, dtype if out is None else out
+        options |= {"axis": axis} | ({} if dtype is None else {"dtype": dtype})
+        return self.__array_ufunc__(ufunc, "reduce", self, **options, out=None if out is None else (out,))
+
+    method.__name__ = name
+    method.__doc__ = f"As NumPy's ``{name}``, recorded."
+    return method
+
+
+for _name, _ufunc in (
+    *(("sum", np.add), ("prod", np.multiply), ("max", np.maximum), ("min", np.minimum)),
+    *(("any", np.logical_or), ("all", np.logical_and)),
+):
+    setattr(Traced, _name, _reduction(_name, _ufunc))
 for _name in ("itemset", "partition", "put", "resize", "setfield", "sort"):
     if hasattr(np.ndarray, _name):
         setattr(Traced, _name, _method(_name, changes=True))

@@ -27,8 +27,9 @@ def distgrad_step(
     wrap: Callable[[Any], Any] = unwrapped,
     wait: bool = True,
     part: tuple[int, int] = (0, 1),
+    captured: bool = False,
 ) -> Step:
-    """With distgrad's public API; ``wrap`` makes the model data parallel.
+    """With distgrad's public API, eager or captured; ``wrap`` makes the model data parallel.
 
     A step ends when it is computed, or without ``wait`` when all of it is queued. It is of the whole batch,
     or of the ``part`` (which, of how many).
@@ -47,16 +48,27 @@ def distgrad_step(
     optimizer = optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     x, y = (dg.asarray(array, device=place) for array in work.batch(*part))
 
-    def step() -> Any:
+    def train(x: Any, y: Any) -> Any:
         optimizer.zero_grad()
         loss = F.cross_entropy(model(x), y)
         loss.backward()
         optimizer.step()
+        return loss
+
+    run = dg.capture(train) if captured else train
+
+    def step() -> Any:
+        loss = run(x, y)
         if wait:
             script.synchronize(place)
         return loss
 
     return step
+
+
+def captured_step(name: str, threads: int, device: str = "cpu") -> Step:
+    """With distgrad, the step captured and replayed."""
+    return distgrad_step(name, threads, device, captured=True)
 
 
 def torch_step(
@@ -111,9 +123,10 @@ def jax_step(name: str, threads: int, device: str = "cpu") -> Step:
     return jitted_step(name, WORKLOADS[name])
 
 
-#: By the name in the tables; the first word is the library that must be installed.
+#: By the name in the tables; the first word of others' is the library that must be installed.
 STEPS: dict[str, Callable[[str, int, str], Step]] = {
     "distgrad": distgrad_step,
+    "captured": captured_step,
     "torch eager": torch_step,
     "torch compile": compiled_torch_step,
     "jax": jax_step,
