@@ -184,9 +184,7 @@ def _check_graphs(value: Any) -> None:
         )
 
 
-def capture(
-    step: Callable[..., Any] | None = None, *, mode: str = "loops", verify_every: int = 1000
-) -> Any:
+def capture(step: Callable[..., Any] | None = None, *, mode: str = "loops", verify_every: int = 1000) -> Any:
     """Record what a function computes in its first calls, and replay that in later ones, without the engine.
 
     For what is called again and again: a training step, or a model under ``no_grad``. The first two calls run

@@ -7,7 +7,7 @@ instruction, or whose instruction gives other bits, stays a call.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -134,7 +134,7 @@ class Assembler:
             same = _address(x) == _address(to) and (x.shape, x.strides) == (to.shape, to.strides)
             if not same and np.may_share_memory(x, to):
                 return None
-        return self._elementwise(call.function, [*operands, to])
+        return self._elementwise(cast("np.ufunc", call.function), [*operands, to])
 
     def _elementwise(self, function: np.ufunc, operands: list[np.ndarray]) -> list[Instruction] | None:
         """An instruction for operands that broadcast to the last one, the result."""

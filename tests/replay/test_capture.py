@@ -10,8 +10,13 @@ from replay.steps import assert_bit_equal, batches, mlp, training
 
 import distgrad as dg
 from distgrad import nn, optim
+from distgrad.backend.kernels import machine
 from distgrad.errors import CaptureError, OptionError
 from distgrad.nn import functional as F
+from distgrad.replay.emit import Arrays
+from distgrad.replay.holders import recording
+from distgrad.replay.loops import Assembler
+from distgrad.replay.record import Record
 
 DATA = batches(18)
 
@@ -291,6 +296,36 @@ def test_parameters_that_move() -> None:
                 model.to(dtype=dg.float64).to(dtype=dg.float32)
                 model[0].weight.mul_(2.0)
             assert run(x).numpy().tobytes() == model(x).numpy().tobytes()
+
+
+@pytest.mark.parametrize("name", ["clipping", "BatchNorm", "layer norm and GELU", "dropout"])
+def test_calls_in_place_of_loops(name: str) -> None:
+    assert_bit_equal(OPTIONS[name], DATA, mode="calls")
+
+
+def test_small_calls_become_instructions() -> None:
+    """And those whose instruction gives other bits, or that have none, stay calls."""
+    run = assert_bit_equal(training(), DATA)
+    (tape,) = [tape for kind in run._kinds.values() for tape in kind.tapes]
+    small = [call for call in tape.calls if call.kind in ("ufunc", "guard", "fill")]
+    assert tape.num_instructions >= len(small)
+    with pytest.raises(OptionError, match="'loops' or 'calls'"):
+        dg.capture(lambda x: x, mode="graph")
+
+
+def test_an_instruction_with_other_bits_is_not_taken() -> None:
+    """Planted: a machine that computes nothing."""
+    with recording() as recorder:
+        x = recorder.wrap(np.ones(4))
+        y = x * 3.0
+        outputs = [recorder.place(y)]
+    record = Record(recorder, outputs)
+    call = record.calls[0]
+    for storage in record.storages:
+        storage.is_born = False
+    assembler = Assembler(Arrays(np.zeros(0, np.uint8)))
+    assert assembler.assemble(call, lambda code: -1) is None
+    assert assembler.assemble(call, machine.run) is not None
 
 
 def test_explain_and_a_decorator() -> None:

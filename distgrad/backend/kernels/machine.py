@@ -13,11 +13,11 @@ from distgrad.backend.kernels.support import kernel
 __all__ = ["GATHER", "GUARD", "LOOP", "SCATTER", "WIDTH", "run"]
 
 #: An instruction's first number says what it is; it has eight numbers, and those behind are
-#: LOOP: function, its data, how many calls, addresses of the operands' addresses, bytes from one call's to the
-#: next's, address of the lengths, address of the strides.
+#: LOOP: function, its data, how many calls, addresses of the operands' addresses, bytes from one call's to
+#: the next's, address of the lengths, address of the strides.
 #: GUARD: address of a bool, what it must be.
-#: GATHER: x, rows, columns, how many, to, stride of rows, stride of columns: ``to[i] = x[rows[i], columns[i]]``,
-#: all of four bytes.
+#: GATHER: x, rows, columns, how many, to, stride of rows, stride of columns:
+#: ``to[i] = x[rows[i], columns[i]]``, all of four bytes.
 #: SCATTER: x, rows, columns, how many, values, stride of rows, stride of columns and of values, the former in
 #: the upper half: ``x[rows[i], columns[i]] += values[i]``, in float32.
 LOOP, GUARD, GATHER, SCATTER = range(4)
