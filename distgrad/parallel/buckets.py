@@ -21,7 +21,16 @@ from distgrad.comm.base import Communicator
 from distgrad.comm.reduction import is_narrow
 from distgrad.comm.work import Work
 
-__all__ = ["Bucket", "Hook", "all_reduce", "plan_buckets", "store", "suitable_cap", "time_all_reduce"]
+__all__ = [
+    "Bucket",
+    "Hook",
+    "all_reduce",
+    "find_cap",
+    "plan_buckets",
+    "store",
+    "suitable_cap",
+    "time_all_reduce",
+]
 
 _MIB = 1 << 20
 _FIRST_BYTES = _MIB  # a small first bucket starts the communication early
@@ -67,6 +76,28 @@ def suitable_cap(num_bytes: int, transfer_s: float | None = None) -> float:
     if transfer_s is not None:
         count = min(max(math.sqrt(transfer_s / _CALL_S), 1.0), count)
     return min(max(num_bytes / count, _SMALLEST_BYTES), _LARGEST_BYTES)
+
+
+def find_cap(
+    bucket_cap_mb: float | None,
+    parameters: Sequence[tuple[str, Tensor]],
+    comm: Communicator,
+    device: Device,
+    hook: Hook | None,
+    exact: bool,
+) -> float:
+    """Bytes at which a bucket is full, as the user says or as suits the network.
+
+    Collective: where it is measured; blocks: then.
+    """
+    if bucket_cap_mb is not None:
+        return bucket_cap_mb * _MIB
+    if exact:
+        return math.inf  # nothing is reduced before the loop's end, so one bucket costs least
+    num_bytes = sum(parameter.nbytes for _, parameter in parameters)
+    if hook is not None or comm.size == 1:  # some hooks' results depend on the buckets
+        return suitable_cap(num_bytes)
+    return suitable_cap(num_bytes, time_all_reduce(comm, num_bytes, device))
 
 
 def store(parameters: Iterable[Tensor], comm: Communicator, hook: Hook | None) -> list[FlatBuffer]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from distgrad.autograd.parts import are_local
 from distgrad.backend.array_module import get_array_module
-from distgrad.backend.device import device_of, plain, to_device
+from distgrad.backend.device import Device, device_of, plain, to_device
+from distgrad.comm.base import Communicator
 from distgrad.comm.work import Work
-from distgrad.parallel.buckets import Bucket
+from distgrad.parallel.buckets import Bucket, time_all_reduce
 
 __all__ = ["Payoff", "PowerSGD", "TopK", "bf16", "fp16"]
 
@@ -302,6 +303,18 @@ class Payoff:
         self._num_bytes = num_bytes
         self._plain_s = plain_s
         self._compressed_s: list[float] = []
+
+    @staticmethod
+    def watch(hook: Any, comm: Communicator, buckets: Sequence[Bucket], device: Device) -> Payoff | None:
+        """On rank 0, what sees whether a compressor pays.
+
+        Collective: yes; blocks: yes.
+        """
+        if comm.size == 1 or not Payoff.concerns(hook):
+            return None
+        num_bytes = sum(bucket.gradients.nbytes for bucket in buckets)
+        plain_s = time_all_reduce(comm, num_bytes, device)
+        return Payoff(hook, num_bytes, plain_s) if comm.rank == 0 else None
 
     @staticmethod
     def concerns(hook: Any) -> bool:

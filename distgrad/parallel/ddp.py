@@ -14,6 +14,7 @@ from distgrad.autograd.flat import FlatBuffer, gradient_arrays
 from distgrad.autograd.graph import next_number
 from distgrad.autograd.modes import is_grad_enabled
 from distgrad.autograd.tensor import FLOATING, Tensor
+from distgrad.backend.device import CPU
 from distgrad.backend.rng import default_generator
 from distgrad.backend.whole import all_finite
 from distgrad.comm.base import Communicator
@@ -21,7 +22,7 @@ from distgrad.errors import GraphError
 from distgrad.names.lacking import unexpected
 from distgrad.nn.module import Module
 from distgrad.nn.utils.gradients import clip_grad_norm_
-from distgrad.parallel.buckets import Hook, store, suitable_cap, time_all_reduce
+from distgrad.parallel.buckets import Hook, find_cap, store
 from distgrad.parallel.checks import check_devices, check_options, check_same_module, check_sharding
 from distgrad.parallel.compress import Payoff
 from distgrad.parallel.exact import Shards
@@ -37,6 +38,7 @@ from distgrad.parallel.replicas import (
 )
 from distgrad.parallel.sharded import ShardedStorage
 from distgrad.parallel.statistics import Statistics
+from distgrad.parallel.tuning import Tuned, Tuner
 from distgrad.parallel.watching import held_buffers, num_samples
 from distgrad.profiler import owners
 from distgrad.trace import span
@@ -90,6 +92,8 @@ class DistributedDataParallel(Module):
         shard_blocks: with ``shard="parameters"``, names of the modules whose parameters come and go together;
             None takes the members of every ``ModuleList`` and ``Sequential``.
         offload_dir: with ``shard``, an existing folder, in whose nameless files the optimizer's state lies.
+        tune: in the first hundred steps try bucket sizes and numbers of threads, keep what is fastest on all
+            ranks (:class:`~distgrad.parallel.tuning.Tuner`), and say so (``tuned``). In exact mode none.
         **unknown: none; PyTorch's other arguments are met by an error that says what stands for them.
 
     Attributes:
@@ -122,6 +126,7 @@ class DistributedDataParallel(Module):
         shard_group: Communicator | None = None,
         shard_blocks: Sequence[str] | None = None,
         offload_dir: str | None = None,
+        tune: bool = False,
         **unknown: Any,
     ) -> None:
         super().__init__()
@@ -133,12 +138,10 @@ class DistributedDataParallel(Module):
         self.module = module
         self.weigh_by, self.shard = weigh_by, shard
         self.comm = comm if isinstance(comm, Communicator) else find_ranks(module, comm)
-        self.broadcast_buffers = broadcast_buffers
-        self.average_buffers = average_buffers
+        self.broadcast_buffers, self.average_buffers = broadcast_buffers, average_buffers
         self.check_replicas_every = check_replicas_every
         self.hook = hook
-        self._num_joined = 0
-        self._agreed_step = 0
+        self._num_joined = self._agreed_step = 0
         self._shards: Shards | None = None
         if shards is not None:
             seed = self.comm.broadcast_object(default_generator.seed)
@@ -146,15 +149,17 @@ class DistributedDataParallel(Module):
         self._sharded = ShardedStorage.make(
             shard, self.comm, shard_group, self._lay_out_anew, module, shard_blocks, offload_dir
         )
-        self._parameters_by_name = list(module.named_parameters())
-        check_same_module(self._parameters_by_name, self.comm)
-        self._device = check_devices(self._parameters_by_name, self.comm, exact)
-        self._cap_bytes = self._find_cap(bucket_cap_mb)
+        self._parameters_by_name = named = list(module.named_parameters())
+        check_same_module(named, self.comm)
+        self._device = check_devices(named, self.comm, exact)
+        self._cap_bytes = find_cap(bucket_cap_mb, named, self.comm, self._device, hook, exact)
         self._planned: list[bool] = []
         self._reducer: Reducer | None = None
         self._move_and_plan()
         self._take_those_of_rank0()
-        self._payoff = self._watch_payoff()
+        self._payoff = Payoff.watch(self.hook, self.comm, self.reducer.buckets, self._device)
+        free = not (exact or shard or hook), not exact and self._device == CPU
+        self._tuner = Tuner(self.comm, self._cap_bytes, self.plan_buckets, *free) if tune else None
         owners.register(module, held_buffers)
 
     @property
@@ -181,24 +186,6 @@ class DistributedDataParallel(Module):
             raise GraphError("batch_weight: there was no forward pass yet; set it after calling the module")
         return passes[-1]
 
-    def _find_cap(self, bucket_cap_mb: float | None) -> float:
-        if bucket_cap_mb is not None:
-            return bucket_cap_mb * 2**20
-        if self._shards is not None:
-            return math.inf  # nothing is reduced before the loop's end, so one bucket costs least
-        num_bytes = sum(parameter.nbytes for _, parameter in self._parameters_by_name)
-        if self.hook is not None or self.comm.size == 1:  # some hooks' results depend on the buckets
-            return suitable_cap(num_bytes)
-        return suitable_cap(num_bytes, time_all_reduce(self.comm, num_bytes, self._device))
-
-    def _watch_payoff(self) -> Payoff | None:
-        """On rank 0, what sees whether a compressor pays."""
-        if self.comm.size == 1 or not Payoff.concerns(self.hook):
-            return None
-        num_bytes = sum(bucket.gradients.nbytes for bucket in self.reducer.buckets)
-        plain_s = time_all_reduce(self.comm, num_bytes, self._device)
-        return Payoff(self.hook, num_bytes, plain_s) if self.comm.rank == 0 else None
-
     def _move_and_plan(self) -> None:
         """Move parameters that want gradients into the communicator's memory, the last first, and plan."""
         self._planned = self._wanting()
@@ -217,6 +204,17 @@ class DistributedDataParallel(Module):
         if previous is not None:
             self._sharded.let_go()
 
+    @property
+    def tuned(self) -> Tuned | None:
+        """What ``tune=True`` has found; None before that."""
+        return None if self._tuner is None else self._tuner.found
+
+    def plan_buckets(self, cap_bytes: float) -> int:
+        """Plan buckets anew, between steps and on all ranks at once, full at so many bytes; their number."""
+        self._cap_bytes = cap_bytes
+        self._plan(self._ordered, self.reducer.storage)
+        return len(self.reducer.buckets)
+
     def _lay_out_anew(self) -> None:
         if not self.reducer.idle:
             raise GraphError(
@@ -230,6 +228,7 @@ class DistributedDataParallel(Module):
         previous = self._reducer
         if previous is not None:
             previous.detach()
+        self._ordered = ordered
         by_rank = self.weigh_by == "ranks"
         self._reducer = Reducer(ordered, storage, self.comm, self._cap_bytes, self.hook, by_rank)
         if previous is not None:
@@ -324,6 +323,9 @@ class DistributedDataParallel(Module):
         reducer = self.reducer
         if not self.training or not reducer.enabled or reducer.joined:
             return
+        if self._tuner is not None and reducer.idle:
+            self._tuner.step_begins()
+            reducer = self.reducer
         reducer.joined = True
         if self._payoff is not None and reducer.statistics.buckets:
             self._payoff.judge(sum(bucket["busy_s"] for bucket in reducer.statistics.buckets))

@@ -1,0 +1,133 @@
+"""``tune=True`` keeps what is fastest on all ranks, says so, and leaves bits alone that are promised."""
+
+import numpy as np
+import pytest
+
+import distgrad as dg
+from distgrad import nn
+from distgrad.comm import ThreadWorld
+from distgrad.comm.threads import current
+from distgrad.parallel import DistributedDataParallel, tuning
+
+STEPS = 80  # which are enough for three sizes and two numbers of threads
+
+
+@pytest.fixture(autouse=True)
+def restored_threads():
+    before = dg.get_num_threads()
+    yield
+    dg.set_num_threads(before)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock of one's own for each rank: a step takes what its number of buckets and threads say."""
+    now = {}
+
+    class Clock:
+        @staticmethod
+        def perf_counter():
+            return now[current().rank]
+
+    monkeypatch.setattr(tuning, "time", Clock)
+    return now
+
+
+def build(width=128):
+    model = nn.Sequential(*(nn.Linear(width, width) for _ in range(8)))
+    rng = np.random.default_rng(0)  # the ranks are threads, which share distgrad's generator
+    with dg.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(dg.asarray(rng.uniform(-1, 1, parameter.shape).astype(np.float32) / width**0.5))
+    return model
+
+
+def train(comm, steps, seconds=lambda rank, buckets: 1.0, now=None, **options):
+    """Parameters and what was found, after as many steps as the clock is told of."""
+    if now is not None:
+        now[comm.rank] = 0.0
+    ddp = DistributedDataParallel(build(), comm, check_replicas_every=0, **options)
+    optimizer = dg.optim.SGD(ddp.parameters(), lr=0.01)
+    rng = np.random.default_rng(comm.rank)
+    batches = [rng.standard_normal((2, 128)).astype(np.float32) for _ in range(4)]
+    for step in range(steps):
+        optimizer.zero_grad()
+        (ddp(dg.asarray(batches[step % 4])) ** 2).mean().backward()
+        optimizer.step()
+        if now is not None:
+            now[comm.rank] += seconds(comm.rank, len(ddp.reducer.buckets))
+    return [p.detach().numpy().copy() for p in ddp.parameters()], ddp.tuned, len(ddp.reducer.buckets)
+
+
+def run(size, *arguments, **options):
+    """:func:`train` on every rank."""
+    return ThreadWorld(size, timeout_s=60).run(lambda comm: train(comm, STEPS, *arguments, **options))
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_all_ranks_keep_what_the_slowest_has_least_of(size, clock, capsys):
+    """Rank 1 alone finds many buckets slow: all keep few."""
+
+    def seconds(rank, buckets):
+        return 0.01 * buckets if rank == 1 else 0.001 / buckets
+
+    found = run(size, seconds, clock, tune=True, bucket_cap_mb=0.25)
+    (_, tuned, buckets), *others = found
+    assert tuned is not None
+    assert all(other[1] == tuned and other[2] == buckets for other in others)
+    counts = [round(step_s / 0.01) for _, threads, step_s in tuned.trials if threads == tuned.trials[0][1]]
+    assert len(set(counts)) == len(counts) >= 3  # each candidate has its own number of buckets
+    assert buckets == min(counts)
+    assert tuned.bucket_cap_mb > 0.25
+    assert f"DistributedDataParallel: tuned to {tuned}" in capsys.readouterr().err
+
+
+def test_what_is_hardly_faster_changes_nothing(clock):
+    found = run(2, lambda rank, buckets: 1.0 + 1e-3 * buckets, clock, tune=True, bucket_cap_mb=0.25)
+    assert found[0][1].bucket_cap_mb == 0.25
+
+
+def test_buckets_that_come_and_go_train_to_the_same_bits(monkeypatch):
+    dg.set_num_threads(1)
+    monkeypatch.setattr(tuning.os, "sched_getaffinity", lambda pid: {0})  # so that threads stay
+    plain, tuned = (run(2, bucket_cap_mb=0.25, tune=tune) for tune in (False, True))
+    assert len(tuned[0][1].trials) >= 3
+    for ranks in zip(plain[0][0], tuned[0][0], tuned[1][0], strict=True):
+        np.testing.assert_array_equal(*ranks[:2])
+        np.testing.assert_array_equal(*ranks[1:])
+
+
+def test_threads_are_tried_once_a_bucket_size_is_chosen(monkeypatch, clock):
+    dg.set_num_threads(1)
+    monkeypatch.setattr(tuning.os, "sched_getaffinity", lambda pid: set(range(4)))
+    seconds = lambda rank, buckets: 1.0 / dg.get_num_threads()  # noqa: E731
+    found = run(2, seconds, clock, tune=True, bucket_cap_mb=0.25)
+    assert [trial[1] for trial in found[0][1].trials[-2:]] == [1, 2]
+    assert found[0][1].num_threads == dg.get_num_threads() == 2
+
+
+def train_exactly(comm, tune):
+    ddp = DistributedDataParallel(build(16), comm, exact=True, shards=4, tune=tune, check_replicas_every=0)
+    optimizer = dg.optim.SGD(ddp.parameters(), lr=0.1)
+    x = dg.asarray(np.random.default_rng(0).standard_normal((8, 16)).astype(np.float32))
+    for _ in range(40):
+        optimizer.zero_grad()
+        for part in ddp.shards(x):
+            (ddp(part) ** 2).mean().backward()
+        optimizer.step()
+    return [p.detach().numpy().copy() for p in ddp.parameters()]
+
+
+def test_exact_mode_keeps_its_bits():
+    first = ThreadWorld(1).run(train_exactly, False)[0]
+    for size in (1, 2, 3):
+        for parameters in ThreadWorld(size, timeout_s=60).run(train_exactly, True):
+            for a, b in zip(first, parameters, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.filterwarnings("ignore:fp16 does not pay")
+@pytest.mark.parametrize("options", [{"shard": "optimizer"}, {"hook": dg.parallel.fp16}])
+def test_buckets_that_results_depend_on_stay(options, clock):
+    found = run(2, lambda rank, buckets: 1.0, clock, tune=True, bucket_cap_mb=0.25, **options)
+    assert {cap for cap, _, _ in found[0][1].trials} == {0.25}
