@@ -139,8 +139,7 @@ class DistributedDataParallel(Module):
         self.weigh_by, self.shard = weigh_by, shard
         self.comm = comm if isinstance(comm, Communicator) else find_ranks(module, comm)
         self.broadcast_buffers, self.average_buffers = broadcast_buffers, average_buffers
-        self.check_replicas_every = check_replicas_every
-        self.hook = hook
+        self.check_replicas_every, self.hook = check_replicas_every, hook
         self._num_joined = self._agreed_step = 0
         self._shards: Shards | None = None
         if shards is not None:
