@@ -135,8 +135,7 @@ class DistributedDataParallel(Module):
         others = {"bucket_cap_mb": bucket_cap_mb, "hook": hook, "average_buffers": average_buffers}
         check_options(exact, shards, others, weigh_by)
         check_sharding(shard, shard_group, shard_blocks, offload_dir, exact)
-        self.module = module
-        self.weigh_by, self.shard = weigh_by, shard
+        self.module, self.weigh_by, self.shard = module, weigh_by, shard
         self.comm = comm if isinstance(comm, Communicator) else find_ranks(module, comm)
         self.broadcast_buffers, self.average_buffers = broadcast_buffers, average_buffers
         self.check_replicas_every, self.hook = check_replicas_every, hook
