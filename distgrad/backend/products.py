@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.backend.blas import find_blas
+from distgrad.backend.recording import as_one_call
 from distgrad.backend.threads import Calls, count_parts, cut, run_parts
 
 __all__ = ["SMALL_PRODUCT", "TERM_NS", "matmul", "matmul_stack", "run_blocks"]
@@ -120,6 +121,7 @@ def _heard() -> int:
     return sum(flag for name, flag in _EXCEPTIONS.items() if handling[name] != "ignore")
 
 
+@as_one_call(2)
 def matmul_stack(matrix: Any, x: Any, y: Any) -> None:
     """``y[i] = matrix x[i]`` for C-ordered stacks, on all threads; ``matrix`` may be transposed."""
     function = find_blas().sgemm if y.dtype.char == "f" else find_blas().dgemm

@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.backend.blas import single_threaded
-from distgrad.backend.threads import run_parts
+from distgrad.backend.products import matmul
+from distgrad.backend.threads import get_num_threads, run_parts
 from distgrad.replay.calls import Call, Live, mapped
 from distgrad.replay.places import Place
 
 __all__ = ["Arrays", "GuardError", "emit", "emit_unit"]
+
+
+#: A part's time: it was worth a thread when it was recorded.
+_WORTH_NS = 1e9
 
 
 class GuardError(Exception):
@@ -77,6 +81,8 @@ def emit(call: Call, arrays: Arrays) -> Callable[[], Any]:
 
 def _ufunc(call: Call, args: Any, kwargs: Any, outs: list[np.ndarray]) -> Callable[[], Any]:
     if len(outs) == 1 and not kwargs and call.method == "__call__":
+        if call.function is np.matmul and get_num_threads() > 1:
+            return functools.partial(matmul, *args, outs[0])
         if call.function in (np.maximum, np.minimum):  # a third argument is discouraged
             return functools.partial(call.function, *args, out=outs[0])
         return functools.partial(call.function, *args, outs[0])
@@ -139,23 +145,23 @@ def _repeated(run: Callable[[], Any], cell: list[Any]) -> None:
 
 
 def emit_unit(unit: Sequence[Call], arrays: Arrays) -> Callable[[], Any]:
-    """One call, or those that threads share."""
+    """One call, or those of kernels that threads share."""
     if unit[0].group is None:
         return emit(unit[0], arrays)
-    parts: dict[int, list[Callable[[], Any]]] = {}
+    if any(call.value is not None for call in unit):  # what they answer is compared
+        return functools.partial(_in_turn, [emit(call, arrays) for call in unit])
+    parts: dict[int, list[Any]] = {}
     for call in unit:
         assert call.group is not None
-        parts.setdefault(call.group[1], []).append(emit(call, arrays))
+        parts.setdefault(call.group[1], []).append((call.function, *arrays.tree(call.args)))
     each = list(parts.values())
 
-    def run(start: int, stop: int) -> None:
-        for part in each[start:stop]:
-            for call in part:
-                call()
+    def part(start: int, stop: int) -> list[Any]:
+        return [call for calls in each[start:stop] for call in calls]
 
-    return functools.partial(_shared, run, len(each))
+    return functools.partial(run_parts, part, len(each), _WORTH_NS)
 
 
-def _shared(run: Callable[[int, int], None], length: int) -> None:
-    with single_threaded:
-        run_parts(run, length, 1)
+def _in_turn(calls: Sequence[Callable[[], Any]]) -> None:
+    for call in calls:
+        call()

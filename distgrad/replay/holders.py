@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import numpy as np
 from distgrad.autograd.flat import FlatBuffer
 from distgrad.autograd.graph import Leaf
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend import threads
+from distgrad.backend import products, threads
 from distgrad.backend.memory import host_memory
 from distgrad.backend.numpy import numpy_module
 from distgrad.backend.recording import here
@@ -211,8 +212,13 @@ def _viewing(make: Callable[..., Any]) -> Callable[..., Any]:
 # -- kernels and threads
 
 
+def _argument_names(compiled: Any) -> tuple[str, ...]:
+    code = compiled.py_func.__code__
+    return tuple(code.co_varnames[: code.co_argcount])
+
+
 def _kernel(compiled: Any) -> Callable[..., Any]:
-    names = tuple(compiled.py_func.__code__.co_varnames[: compiled.py_func.__code__.co_argcount])
+    names = _argument_names(compiled)
 
     def call(*args: Any) -> Any:
         recorder = _recorder()
@@ -232,37 +238,27 @@ def _change_kernels() -> None:
                     _swap(module, key, _kernel(value))
         if vars(module).get("run_parts") is _run_parts and module is not threads:
             _swap(module, "run_parts", _run_parts_recorded)
+    by_address = products._by_address
+    _swap(products, "_by_address", lambda *given: _recorder() is None and by_address(*given))
 
 
 _run_parts = threads.run_parts
 
 
-def _run_parts_recorded(run: Callable[[int, int], None], length: int, smallest: int) -> None:
-    """The parts one at a time, in whichever thread; their calls in the order of the parts."""
+def _run_parts_recorded(part: Any, length: int, row_ns: float, smallest: int = 1) -> int:
+    """The parts' calls, one after the other; those of several parts are a group that threads share."""
     recorder = _recorder()
-    if recorder is None or recorder.group is not None:
-        _run_parts(run, length, smallest)
-        return
-    turn, first = threading.Lock(), len(recorder.calls)
+    if recorder is None:
+        return _run_parts(part, length, row_ns, smallest)
+    number = max(1, min(length // smallest, threads.count_parts(length * row_ns)))
     recorder.num_groups += 1
-    parts = 0
-
-    def run_recorded(start: int, stop: int) -> None:
-        nonlocal parts
-        with turn:
-            parts += 1
-            before, here.listener = here.listener, recorder
-            recorder.group = (recorder.num_groups, start)
-            try:
-                run(start, stop)
-            finally:
-                recorder.group, here.listener = None, before
-
-    _run_parts(run_recorded, length, smallest)
-    recorder.calls[first:] = sorted(recorder.calls[first:], key=lambda call: call.group[1])
-    if parts == 1:
-        for call in recorder.calls[first:]:
-            call.group = None
+    for start, stop in itertools.pairwise(threads.cut(length, number)):
+        recorder.group = (recorder.num_groups, start) if number > 1 else None
+        for kernel, *args in part(start, stop):
+            compiled = kernel.entry.function
+            recorder.kernel(kernel.entry, tuple(args), _argument_names(compiled))
+    recorder.group = None
+    return 0
 
 
 # -- optimizers

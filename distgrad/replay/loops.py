@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from distgrad.backend.products import SMALL_PRODUCT
 from distgrad.replay.calls import Call
 from distgrad.replay.emit import Arrays, GuardError, emit, emit_unit
 from distgrad.replay.inner import find_loop
@@ -20,7 +21,7 @@ __all__ = ["Assembler", "Run", "emit_units"]
 
 _LOOP, _GUARD, _GATHER, _SCATTER = range(4)  # as the machine has them
 _MOST_CALLS = 1 << 12  # of a loop, by one instruction
-_MOST_WORK = 1 << 24  # multiplications of a product; behind larger ones the call costs nothing
+_MOST_WORK = 2 * SMALL_PRODUCT  # multiplications of a product; larger ones may be shared by threads
 Instruction = list[int]
 
 
@@ -169,7 +170,7 @@ class Assembler:
         if not all(isinstance(each, Place) for each in call.args):
             return None
         a, b, y = (self._operand(each, None) for each in (*call.args, call.outs[0]))
-        if a.ndim != 2 or b.ndim != 2 or not y.size or a.size * b.shape[1] > _MOST_WORK:
+        if a.ndim != 2 or b.ndim != 2 or not y.size or a.size * b.shape[1] >= _MOST_WORK:
             return None
         loop = find_loop(np.matmul, "".join(each.dtype.char for each in (a, b, y)))
         if loop is None:
