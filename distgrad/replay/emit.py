@@ -20,6 +20,9 @@ __all__ = ["Arrays", "GuardError", "emit", "emit_unit"]
 _WORTH_NS = 1e9
 
 
+_matmul: Callable[..., Any] = matmul
+
+
 class GuardError(Exception):
     """A value that Python was told while the step was recorded is another one now."""
 
@@ -82,7 +85,7 @@ def emit(call: Call, arrays: Arrays) -> Callable[[], Any]:
 def _ufunc(call: Call, args: Any, kwargs: Any, outs: list[np.ndarray]) -> Callable[[], Any]:
     if len(outs) == 1 and not kwargs and call.method == "__call__":
         if call.function is np.matmul and get_num_threads() > 1:
-            return functools.partial(matmul, *args, outs[0])
+            return functools.partial(_matmul, *args, outs[0])
         if call.function in (np.maximum, np.minimum):  # a third argument is discouraged
             return functools.partial(call.function, *args, out=outs[0])
         return functools.partial(call.function, *args, outs[0])
