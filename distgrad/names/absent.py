@@ -16,11 +16,7 @@ ABSENT = {
     "fx": "there is no tracing of programs; call the module",
     "_dynamo": "there is no graph compiler; leave it out",
     "_inductor": "there is no graph compiler; leave it out",
-    "distributed.fsdp": "wrap the module in dg.parallel.DistributedDataParallel with shard='parameters'",
     "distributed.rpc": "use send and recv of torch.distributed",
-    "distributed.optim.ZeroRedundancyOptimizer": (
-        "wrap the module in dg.parallel.DistributedDataParallel with shard='optimizer'"
-    ),
     "distributed.checkpoint": "save with torch.save on rank 0",
     "distributed.device_mesh": "make groups with torch.distributed.new_group",
     "distributed.tensor": "use the collectives of torch.distributed.nn.functional",

@@ -137,12 +137,23 @@ class Optimizer:
         if entries and all(isinstance(entry, tuple) for entry in entries):
             full["param_names"] = [entry[0] for entry in entries]
         self.param_groups.append(full)
-        for buffer in flatten(params):
-            if buffer.shares is not None and not self.elementwise:
-                buffer.shares.keep_whole(params)
+        flatten(params)
+        self._own_whole(params)
         self._steps |= dict.fromkeys(params, 0)
         self._group_of |= dict.fromkeys(params, full)
         self._states.add(params)
+
+    def _own_whole(self, parameters: Iterable[Tensor]) -> None:
+        """Where ranks own parts, let one have each parameter that the rule needs whole. Collective: then."""
+        if self.elementwise:
+            return
+        parts: dict[Shares, list[Tensor]] = {}
+        for parameter in parameters:
+            shares = parameter.leaf_state().flat[0].shares
+            if shares is not None:
+                parts.setdefault(shares, []).append(parameter)
+        for shares, group in parts.items():
+            shares.keep_whole(group)
 
     def check_options(self, group: dict[str, Any]) -> None:
         """Refuse options outside their range; a rule with options beyond these extends it.
@@ -213,6 +224,7 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         before = self._num_updates()
+        self._own_whole(self._steps)
         shared = self._find_shared()
         with no_grad(), span("optimizer.step", step=before, optimizer=type(self).__name__):
             for shares in shared:

@@ -29,13 +29,7 @@ from distgrad.parallel.exact import Shards
 from distgrad.parallel.gathering import collect
 from distgrad.parallel.ranks import find_ranks
 from distgrad.parallel.reducer import ForwardPass, Reducer
-from distgrad.parallel.replicas import (
-    average,
-    broadcast,
-    compare_checksums,
-    gather_checksums,
-    join_buffers,
-)
+from distgrad.parallel.replicas import average, broadcast, compare_checksums, gather_checksums, join_buffers
 from distgrad.parallel.sharded import ShardedStorage
 from distgrad.parallel.statistics import Statistics
 from distgrad.parallel.tuning import Tuned, Tuner
@@ -193,8 +187,7 @@ class DistributedDataParallel(Module):
             self._plan(wanting, store(parameters, self.comm, self.hook))
             return
         previous = self._reducer
-        for shares in [] if previous is None else [buffer.shares for buffer in previous.storage]:
-            assert shares is not None
+        for shares in filter(None, [each.shares for each in (previous.storage if previous else [])]):
             shares.settle()
             if any(parameter.grad is not None for parameter in parameters):
                 shares.gather_gradients()  # of which each rank may own others than before
@@ -298,6 +291,13 @@ class DistributedDataParallel(Module):
         if every and self._shards.step % every == every - 1:
             self.check_replicas()
         return self._shards.loop(self.reducer, arrays)
+
+    def shard_optimizer(self) -> None:
+        """Be as with ``shard="optimizer"`` from here on. Collective: yes, between steps; blocks: yes."""
+        self._refuse_sharded("shard_optimizer")
+        self.shard, module = "optimizer", self.module
+        self._sharded = ShardedStorage(self.shard, self.comm, None, self._lay_out_anew, module, None, None)
+        self._lay_out_anew()
 
     def _refuse_sharded(self, where: str) -> None:
         if self._sharded is not None:

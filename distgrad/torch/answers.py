@@ -40,9 +40,20 @@ def open_subrooms(package: str) -> None:
             setattr(sys.modules[package], last, sys.modules[f"{_PACKAGE}.{name}"])
 
 
+class _Room(ModuleType):
+    """A submodule, which is called as the function of its own name within: ``nn.utils.weight_norm``, say."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call the function."""
+        function = getattr(self, self.__name__.rpartition(".")[2], None)
+        if not callable(function):
+            raise TypeError(f"{self.__name__.removeprefix('distgrad.')} is a module, which cannot be called")
+        return function(*args, **options)
+
+
 def _room(name: str) -> ModuleType:
     """A submodule whose names are looked for when they are asked for."""
-    module = ModuleType(f"{_PACKAGE}.{name}", f"PyTorch's ``torch.{name}``.")
+    module = _Room(f"{_PACKAGE}.{name}", f"PyTorch's ``torch.{name}``.")
     module.__path__ = []  # it may have submodules
     places = PLACES[name]
 

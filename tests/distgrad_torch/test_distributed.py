@@ -61,6 +61,21 @@ def test_models_come_out_as_pytorchs_do(tmp_path):
     assert ours[0]["unequal"] != ours[0]["plain"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_sharded_models_come_out_as_pytorchs_and_as_whole_ones(tmp_path):
+    ours = start(OURS, "fsdp_program.py", 2, f"file://{tmp_path}/meeting", timeout=240)
+    theirs = start(THEIRS, "fsdp_program.py", 2, f"file://{tmp_path}/others", timeout=240)
+    assert ours[0] == ours[1]
+    for mine, its in zip(ours, theirs, strict=True):
+        for manner, state in its.items():
+            assert list(mine[manner]) == list(state), manner
+            for key, values in state.items():
+                np.testing.assert_allclose(mine[manner][key], values, atol=2e-6, err_msg=f"{manner} {key}")
+            assert mine[manner] == mine["clipped" if "clipped" in manner else "replicated"], manner
+    assert ours[0]["clipped"] != ours[0]["replicated"]
+
+
 PROGRAM = """
     import os
     import sys

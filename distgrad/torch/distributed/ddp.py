@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +20,9 @@ from distgrad.torch.distributed.groups import member_of
 from distgrad.torch.distributed.hooks import as_hook
 from distgrad.torch.distributed.join import Join, Joinable, JoinHook
 
-__all__ = ["DistributedDataParallel"]
+__all__ = ["DistributedDataParallel", "wrapper_of"]
+
+_wrappers: weakref.WeakSet[DistributedDataParallel] = weakref.WeakSet()
 
 
 class DistributedDataParallel(_Engine, Joinable):
@@ -80,6 +83,7 @@ class DistributedDataParallel(_Engine, Joinable):
             check_replicas_every=0,
             weigh_by="ranks",
         )
+        _wrappers.add(self)
         self.process_group = group
         self.device_ids = list(device_ids) if device_ids else None
         self.find_unused_parameters, self.static_graph = find_unused_parameters, static_graph
@@ -157,6 +161,11 @@ class DistributedDataParallel(_Engine, Joinable):
         return _Shadow(self, bool(options.get("divide_by_initial_world_size", True)))
 
     @property
+    def is_sharded(self) -> bool:
+        """Whether each rank keeps a part of the optimizer's state."""
+        return self._sharded is not None
+
+    @property
     def join_comm(self) -> Communicator:
         """The ranks that train together."""
         return self.comm
@@ -196,6 +205,11 @@ def _device_of(module: Module, device_ids: Any) -> Any:
             f"got device_ids {device_ids}, and the module lies on {device}; leave them out"
         )
     return device
+
+
+def wrapper_of(parameter: Tensor) -> DistributedDataParallel | None:
+    """The wrapper that reduces this parameter's gradients."""
+    return next((each for each in _wrappers if any(parameter is p for p in each.parameters())), None)
 
 
 class _Shadow(JoinHook):
