@@ -1,5 +1,6 @@
 """Derivatives as functions of functions: ``dg.func``."""
 
+from distgrad.autograd.batching import vmap
 from distgrad.autograd.func import (
     grad,
     hessian,
@@ -12,4 +13,4 @@ from distgrad.autograd.func import (
     vjp,
 )
 
-__all__ = ["grad", "hessian", "hvp", "jacfwd", "jacobian", "jacrev", "jvp", "value_and_grad", "vjp"]
+__all__ = ["grad", "hessian", "hvp", "jacfwd", "jacobian", "jacrev", "jvp", "value_and_grad", "vjp", "vmap"]

@@ -22,5 +22,4 @@ ABSENT = {
     "distributed.tensor": "use the collectives of torch.distributed.nn.functional",
     "distributed.pipelining": "use send and recv of torch.distributed",
     "distributed.get_pg_options": "leave it out: groups have no options",
-    "vmap": "write the batch as an axis",
 }

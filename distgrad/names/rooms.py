@@ -108,6 +108,8 @@ _RANKS = "distgrad.torch.distributed"
 
 _LOSSES = f"distgrad.torch.losses:{' '.join(LOSS_LAYERS)}"
 
+_OTHER_LOSSES = "distgrad.torch.class_losses:CTCLoss LinearCrossEntropyLoss"
+
 _CHANCES = {
     "distribution": "distribution exp_family",
     "constraints": "constraints",
@@ -126,8 +128,9 @@ _CHANCES = {
 #: For each submodule the modules that are asked for its names, in order; after a colon stand the names, or
 #: a star and the object in the module that has them.
 PLACES = {
-    "nn": (_LOSSES, "distgrad.nn", "distgrad.torch.nets"),
+    "nn": (_LOSSES, f"{_OTHER_LOSSES} LinearCrossEntropyOptions", "distgrad.nn", "distgrad.torch.nets"),
     "nn.functional": (
+        "distgrad.torch.class_losses:ctc_loss linear_cross_entropy",
         f"distgrad.torch.losses:{' '.join(LOSS_FUNCTIONS)}",
         "distgrad.torch.nets:*F",
         "distgrad.nn.functional",
@@ -140,6 +143,7 @@ PLACES = {
     "nn.utils": ("distgrad.nn.utils", "distgrad.torch.nets:*helpers"),
     "nn.utils.rnn": ("distgrad.nn.utils.rnn",),
     "nn.utils.parametrizations": ("distgrad.nn.utils.parametrizations",),
+    "nn.utils.prune": ("distgrad.nn.utils.prune",),
     "nn.utils.parametrize": ("distgrad.nn.utils.parametrize",),
     "nn.utils.clip_grad": ("distgrad.nn.utils", "distgrad.torch.nets:*helpers"),
     "functional": ("distgrad.torch",),
@@ -208,6 +212,7 @@ PLACES = {
     "hub": ("distgrad.torch.utilities:*hub",),
     "onnx": ("distgrad.torch.utilities:*absent",),
     "_C": ("distgrad.torch.utilities:*internal",),
+    "_C._nn": ("distgrad.nn.functional",),
     "futures": (f"{_RANKS}.works:Future collect_all wait_all",),
     "distributed.distributed_c10d": (_RANKS, f"{_RANKS}.groups"),
     "distributed.nn": (f"{_RANKS}.functional",),
@@ -237,8 +242,8 @@ PLACES = {
     "distributed.elastic": (f"{_RANKS}.recording",),
     "distributed.elastic.multiprocessing": (f"{_RANKS}.recording",),
     "distributed.elastic.multiprocessing.errors": (f"{_RANKS}.recording",),
-    **{f"nn.modules.{name}": (_LOSSES, "distgrad.nn") for name in _NET_FILES.split()},
-    "nn.modules": (_LOSSES, "distgrad.nn"),
+    **{f"nn.modules.{name}": (_LOSSES, _OTHER_LOSSES, "distgrad.nn") for name in _NET_FILES.split()},
+    "nn.modules": (_LOSSES, _OTHER_LOSSES, "distgrad.nn"),
     "nn.modules.utils": ("distgrad.torch.nets:*utils",),
     "distributions": tuple(f"distgrad.torch.probability.{name}" for name in _CHANCES),
     "distributions.utils": ("distgrad.torch.probability.distribution",),
@@ -272,10 +277,13 @@ TOP = (
     "distgrad.torch.kinds",
     "distgrad.torch.creation",
     "distgrad.torch.layers",
+    "distgrad.torch.sparse:mm matmul",
+    "distgrad.torch.class_losses:ctc_loss",
     f"distgrad.nn.functional:{_NET_FUNCTIONS}",
     "distgrad.torch.settings",
     "distgrad.torch.files:save load",
     "distgrad.torch.calls:compile",
+    "distgrad.func:vmap",
     "distgrad.torch.utilities",
     "distgrad.torch.windows:*old",
     "distgrad.torch.sparse:sparse_coo_tensor sparse_csr_tensor spmm hspmm",

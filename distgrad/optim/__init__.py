@@ -7,6 +7,7 @@ from distgrad.optim.lbfgs import LBFGS
 from distgrad.optim.matrix import LAMB, LARS, Adafactor, Muon
 from distgrad.optim.optimizer import Optimizer
 from distgrad.optim.sgd import SGD
+from distgrad.optim.sparse import SparseAdam
 
 __all__ = [
     "ASGD",
@@ -27,6 +28,7 @@ __all__ = [
     "RAdam",
     "RMSprop",
     "Rprop",
+    "SparseAdam",
     "lr_scheduler",
     "swa_utils",
 ]

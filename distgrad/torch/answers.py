@@ -130,13 +130,13 @@ def find_in_torch(name: str) -> Any:
     room = sys.modules.get(f"{_PACKAGE}.{name}")
     found: Any = room
     if found is None and not name.startswith("__"):
-        found = _ask(TOP[:3], name)
+        found = _ask(TOP[:5], name)
     if found is None and name in _KNOWN:
         found = find(name)
     if found is None and name.endswith("_") and not name.startswith("_"):
         found = find_method(name) or getattr(Tensor, name, None)
     if found is None and (not name.startswith("__") or name == "__version__"):
-        found = _ask(TOP[3:], name)
+        found = _ask(TOP[5:], name)
     if found is None:
         try:
             found = importlib.import_module(f"{_PACKAGE}.{name}") if name in FILES.split() else None

@@ -16,7 +16,7 @@ from distgrad.nn.modules.containers import ModuleList
 from distgrad.nn.utils.gradients import clip_grad_norm_
 from distgrad.parallel.batchnorm import SyncBatchNorm
 
-__all__ = ["DataParallel", "SDPBackend", "SyncBatchNorm", "sdpa_kernel"]
+__all__ = ["DataParallel", "SDPBackend", "SyncBatchNorm", "data_parallel", "sdpa_kernel"]
 
 
 class DataParallel(Module):
@@ -36,6 +36,14 @@ class DataParallel(Module):
     def forward(self, *inputs: Any, **options: Any) -> Any:
         """The module's own."""
         return self.module(*inputs, **options)
+
+
+def data_parallel(
+    module: Module, inputs: Any, device_ids: Any = None, output_device: Any = None, dim: int = 0,
+    module_kwargs: Any = None,
+) -> Any:  # fmt: skip
+    """The module's own; arguments as in :class:`DataParallel`."""
+    return module(*(inputs if isinstance(inputs, tuple) else (inputs,)), **(module_kwargs or {}))
 
 
 class SDPBackend:
@@ -110,11 +118,12 @@ class _FractionalMaxPool(Module):
         super().__init__()
         if (output_size is None) == (output_ratio is None):
             raise OptionError(f"{type(self).__name__}: give output_size or output_ratio, and not both")
-        self._given = (kernel_size, output_size, output_ratio, return_indices, _random_samples)
+        self._given = (kernel_size, output_size, output_ratio, return_indices)
+        self.register_buffer("_random_samples", _random_samples)
 
     def forward(self, input: Any) -> Any:
         """The largest of each window."""
-        return type(self)._function(input, *self._given)
+        return type(self)._function(input, *self._given, self._random_samples)
 
 
 def _fractional(

@@ -5,7 +5,7 @@ import pytest
 
 import distgrad as dg
 from distgrad.autograd.tensor import Tensor
-from distgrad.errors import DTypeError, ShapeError
+from distgrad.errors import DTypeError, OptionError, ShapeError
 
 
 def array(*shape, seed=0):
@@ -206,3 +206,51 @@ def test_what_is_refused():
     for jacobian in (dg.func.jacrev, dg.func.jacfwd):
         with pytest.raises(DTypeError, match="function must return tensors, got float"):
             jacobian(lambda x: 3.0)(x)
+
+
+def test_vmap_is_a_loop_over_samples():
+    x, y, w = dg.randn(4, 3), dg.randn(3, 4), dg.randn(3)
+
+    def f(x, y, w):
+        return (x * w).sum(0), {"both": x * y}
+
+    total, parts = dg.func.vmap(f, (0, 1, None))(x, y, w)
+    np.testing.assert_allclose(total.numpy(), (x * w).sum(1).numpy(), rtol=1e-6)
+    np.testing.assert_allclose(parts["both"].numpy(), (x * y.T).numpy(), rtol=1e-6)
+    assert dg.func.vmap(lambda x: x, out_dims=1)(x).shape == (3, 4)
+    assert dg.func.vmap(lambda pair: pair["a"] + pair["b"], ({"a": 0, "b": 1},))({"a": x, "b": y}).shape == (
+        4,
+        3,
+    )
+    nested = dg.func.vmap(dg.func.vmap(lambda a, b: a @ b, (None, 0)), (0, None))(x, x)
+    np.testing.assert_allclose(nested.numpy(), (x @ x.T).numpy(), rtol=1e-5)
+
+
+def test_vmap_of_a_gradient_gives_one_a_sample_and_can_be_differentiated():
+    w, x, y = dg.randn(3), dg.randn(5, 3), dg.randn(5)
+
+    def loss(w, x, y):
+        return (x @ w - y) ** 2
+
+    found = dg.func.vmap(dg.func.grad(loss), (None, 0, 0))(w, x, y)
+    np.testing.assert_allclose(found.numpy(), (2 * (x @ w - y)[:, None] * x).numpy(), rtol=1e-4)
+    mean = dg.func.grad(lambda w: dg.func.vmap(loss, (None, 0, 0))(w, x, y).mean())(w)
+    np.testing.assert_allclose(mean.numpy(), found.mean(0).numpy(), rtol=1e-4)
+
+
+def test_vmap_refuses_batches_that_do_not_fit_and_unasked_for_random_numbers():
+    x = dg.ones((4, 3))
+    with pytest.raises(ShapeError, match=r"one length of at least 1, got \[3, 4\]"):
+        dg.func.vmap(lambda a, b: a, (0, 1))(x, x)
+    with pytest.raises(ShapeError, match="no batch"):
+        dg.func.vmap(lambda a: a, None)(x)
+    with pytest.raises(ShapeError, match="axis 2"):
+        dg.func.vmap(lambda a: a, 2)(x)
+    with pytest.raises(OptionError, match="randomness"):
+        dg.func.vmap(lambda a: a, randomness="some")
+    with pytest.raises(OptionError, match="drew random numbers"):
+        dg.func.vmap(lambda a: a * dg.rand(()))(x)
+    same = dg.func.vmap(lambda a: a * dg.rand(()), randomness="same")(x).numpy()
+    different = dg.func.vmap(lambda a: a * dg.rand(()), randomness="different")(x).numpy()
+    assert len(np.unique(same)) == 1
+    assert len(np.unique(different)) == 4

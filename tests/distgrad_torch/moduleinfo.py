@@ -136,6 +136,9 @@ def run_optimizer(info, torch, ours):
                     optimizer.zero_grad()
                     loss = sum(((each.sin() * (n + 1)) ** 2).sum() for n, each in enumerate(parameters))
                     loss.backward()
+                    if isinstance(loss, torch.Tensor) and info.only_supports_sparse_grads:
+                        for each in parameters:
+                            each.grad = each.grad.to_sparse()
                     return loss
 
                 for _ in range(STEPS):

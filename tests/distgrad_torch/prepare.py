@@ -40,6 +40,9 @@ def main(folder):
     text = (folder / "ng-video-lecture" / "input.txt").read_text()
     characters(text, folder / "nanoGPT" / "data" / "shakespeare_char")
     (folder / "minGPT" / "projects" / "chargpt" / "input.txt").write_text(text[:100000])
+    sentences = folder / "pytorch-tutorial" / "tutorials" / "02-intermediate" / "language_model" / "data"
+    sentences.mkdir(exist_ok=True)
+    (sentences / "train.txt").write_text(text[:200000])
     drawings = folder / "MAML-Pytorch" / "omniglot"
     drawings.mkdir(exist_ok=True)
     np.save(drawings / "omniglot.npy", rng.random((1300, 20, 1, 28, 28)))

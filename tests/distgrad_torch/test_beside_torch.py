@@ -64,3 +64,27 @@ def test_both_compute_and_differentiate_side_by_side():
 def test_an_attribute_error_of_ours_stays_one():
     with pytest.raises(AttributeError, match="absent"):
         OURS.absent()
+
+
+def test_ctc_loss_has_pytorchs_gradient_of_unnormalised_scores_too():
+    rng = np.random.default_rng(0)
+    scores, targets = rng.standard_normal((7, 3, 5)), rng.integers(1, 5, (3, 2))
+    found = []
+    for package in (torch, real):
+        x = package.tensor(scores, requires_grad=True)
+        lengths = [package.tensor([7, 5, 6]), package.tensor([2, 1, 2])]
+        layer = package.nn.CTCLoss(reduction="sum")
+        layer(x, package.tensor(targets), *lengths).backward()
+        loss = package.nn.functional.ctc_loss(x, package.tensor(targets), (7, 5, 6), (2, 1, 2))
+        (gradient,) = package.autograd.grad(loss, x)
+        found.append((x.grad.numpy(), loss.item(), gradient.numpy()))
+    for mine, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_a_function_with_the_name_of_its_submodule_is_both():
+    layer = torch.nn.utils.weight_norm(torch.nn.Linear(2, 3))
+    assert [each.ndim for each in layer.parameters()] == [1, 2, 2]
+    assert torch.nn.utils.weight_norm.weight_norm is not torch.nn.utils.weight_norm
+    with pytest.raises(TypeError, match=r"torch\.nn\.parameter is a module"):
+        torch.nn.parameter()

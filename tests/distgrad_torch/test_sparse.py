@@ -1,12 +1,15 @@
-"""``torch.sparse`` over dense tensors."""
+"""``torch.sparse``: products over the places alone, everything else dense."""
+
+import warnings
 
 import numpy as np
 import pytest
 
 import distgrad as dg
 import distgrad.torch as torch
+from distgrad.errors import ShapeError
 
-pytestmark = pytest.mark.filterwarnings("ignore:sparse tensors are kept dense")
+pytestmark = pytest.mark.filterwarnings("ignore:a sparse tensor was made dense")
 
 PLACES = np.array([[0, 1, 1, 1], [2, 0, 2, 2]])
 
@@ -41,6 +44,43 @@ def test_products_and_the_softmax_of_what_is_not_zero():
     )
     assert rows.tolist() == x.tolist()
     assert torch.sparse.sum(x).item() == 6.0
+
+
+def graph(rows=7, columns=5, count=12):
+    rng = np.random.default_rng(0)
+    places = np.stack([rng.integers(1, rows, count), rng.integers(0, columns, count)])
+    return torch.sparse_coo_tensor(places, rng.standard_normal(count), (rows, columns))  # row 0 is empty
+
+
+@pytest.mark.parametrize(
+    "multiply", [torch.mm, torch.matmul, torch.spmm, torch.sparse.mm, lambda a, b: a @ b]
+)
+def test_a_sparse_product_and_its_gradients_are_the_dense_ones(multiply):
+    sparse, x = graph(), torch.randn(5, 3, dtype=torch.float64)
+    dense = sparse.to_dense()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing is made dense
+        assert sparse.is_sparse
+        assert sparse._nnz() == sparse.values().shape[0] == sparse.indices().shape[1] <= 12
+        assert dg.autograd.gradcheck(lambda x: multiply(sparse, x), (x.clone().requires_grad_(),))
+        assert dg.autograd.gradgradcheck(lambda x: multiply(sparse, x) ** 3, (x.clone().requires_grad_(),))
+        y, z = multiply(sparse, x), multiply(sparse.t(), torch.ones(7, 2, dtype=torch.float64))
+        assert sparse.to(torch.float32).coalesce().transpose(0, 1).T.dtype == torch.float32
+    np.testing.assert_allclose(y.numpy(), (dense @ x).numpy(), atol=1e-14)
+    np.testing.assert_allclose(z.numpy(), (dense.T @ np.ones((7, 2))).numpy(), atol=1e-14)
+    np.testing.assert_allclose((sparse @ x[:, 0]).numpy(), y.numpy()[:, 0], atol=1e-14)
+    np.testing.assert_allclose((sparse @ sparse.t()).numpy(), (dense @ dense.T).numpy(), atol=1e-14)
+
+
+def test_what_a_sparse_tensor_lacks_is_done_with_the_dense_one_and_wrong_shapes_are_errors():
+    sparse = graph()
+    assert (sparse + 1).tolist() == (sparse.to_dense() + 1).tolist()
+    assert graph(count=0).to_dense().tolist() == np.zeros((7, 5)).tolist()
+    assert (graph(count=0) @ torch.ones(5, 2)).tolist() == np.zeros((7, 2)).tolist()
+    with pytest.raises(ShapeError, match=r"\[7, 5\] times \[7, 2\]"):
+        sparse @ torch.ones(7, 2)
+    with pytest.raises(IndexError, match="axis 1 must be from 0 to 2"):
+        torch.sparse_coo_tensor([[0, 0], [1, 3]], [1.0, 2.0], (2, 3))
 
 
 def test_a_gpu_can_be_named_where_there_is_none():

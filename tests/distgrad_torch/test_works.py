@@ -1,5 +1,6 @@
 """Futures and works of ``torch.distributed``: they end, call back and give up when they should."""
 
+import threading
 import time
 
 import numpy as np
@@ -116,3 +117,17 @@ def test_an_error_goes_on_to_what_waits():
     assert seen == [True]
     with pytest.raises(ValueError, match="planted"):
         child.wait()
+
+
+def test_a_future_that_another_thread_ends_is_waited_for():
+    future, may_go = Future(), threading.Event()
+
+    def end():
+        assert may_go.wait(60)
+        future.set_result(7)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    may_go.set()
+    assert future.wait() == 7
+    thread.join()

@@ -32,11 +32,19 @@ def draws(kind, shape):
 
 
 def uniform(shape):
-    return draws("uniform", shape).random(shape)
+    return nudged(draws("uniform", shape).random(shape))
 
 
 def normal(shape):
-    return draws("normal", shape).standard_normal(shape)
+    return nudged(draws("normal", shape).standard_normal(shape))
+
+
+def nudged(x):
+    """Every number times 1 ± 2⁻²⁴, half a unit of float32's last place, where a seed of signs is given."""
+    if "WATCHED_NUDGE" not in os.environ:
+        return x
+    rng = np.random.default_rng([int(os.environ["WATCHED_NUDGE"]), len(_counts), np.size(x)])
+    return x * (1.0 + rng.choice([-1.0, 1.0], np.shape(x)) * 2.0**-24)
 
 
 def integers(low, high, shape):
@@ -161,6 +169,42 @@ def wrap(kind):
     kind.__init__ = init
 
 
+def without_gpu():
+    """Programs that ask for a GPU, whether there is one or not, get the host."""
+
+    def on_host(method):
+        def moved(self, *args, **options):
+            args = [HOST if is_gpu(each) else each for each in args]
+            return method(self, *args, **{k: HOST if is_gpu(each) else each for k, each in options.items()})
+
+        return moved
+
+    def is_gpu(value):
+        return isinstance(value, str | torch.device) and str(value).startswith("cuda")
+
+    HOST = torch.device("cpu")
+    torch.Tensor.to, torch.nn.Module.to = on_host(torch.Tensor.to), on_host(torch.nn.Module.to)
+    torch.Tensor.cuda = torch.nn.Module.cuda = lambda self, *args, **options: self
+    for name in (
+        "zeros",
+        "ones",
+        "empty",
+        "full",
+        "arange",
+        "linspace",
+        "tensor",
+        "rand",
+        "randn",
+        "randint",
+    ):
+        made = getattr(torch, name)
+        setattr(
+            torch,
+            name,
+            lambda *args, _made=made, **o: on_host(lambda _, *a, **k: _made(*a, **k))(0, *args, **o),
+        )
+
+
 def seed_environments():
     """Environments of gymnasium draw the same numbers."""
     try:
@@ -203,6 +247,7 @@ def main():
     if os.environ.get("WATCHED_OTHER_KERNELS"):
         torch.backends.mkldnn.enabled = False
     without_dropout()
+    without_gpu()
     seed_environments()
     watch_losses(limit)
     error = None

@@ -117,6 +117,9 @@ class _Recurrent(Module):
         """Draw new initial values: uniform on ±1/√hidden_size."""
         _reset(self, self.hidden_size)
 
+    def flatten_parameters(self) -> None:
+        """Nothing, for PyTorch's sake: weights need not lie side by side."""
+
     def _weights(self, suffix: str) -> tuple[Any, ...]:
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
         return tuple(self._parameters.get(name + suffix) for name in names)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
+from distgrad import env
 from distgrad.comm.work import Work as CommWork
 from distgrad.errors import CommError, CommTimeoutError
 
@@ -47,7 +49,7 @@ class Future:
         """The value, once it is there.
 
         Raises:
-            CommError: nobody is to set it.
+            CommError: no other thread is there to set it, or none has within ``DISTGRAD_TIMEOUT``.
             Exception: what it ended with in its place.
         """
         self._settle()
@@ -95,7 +97,8 @@ class Future:
     def _end(self, value: Any, error: BaseException | None) -> None:
         if self._done:
             raise CommError("Future.set_result: it is over already; make another future")
-        self._done, self._value, self._error = True, value, error
+        self._value, self._error = value, error
+        self._done = True  # last: another thread may wait for it
         failures = []
         while self._then:
             try:
@@ -105,6 +108,18 @@ class Future:
         if failures:
             raise failures[0]
 
+    def _wait_for_others(self) -> None:
+        """Wait until another thread has ended it.
+
+        Raises:
+            CommError: there is no other thread, or none has within ``DISTGRAD_TIMEOUT``.
+        """
+        deadline_s = time.monotonic() + env.read().timeout_s
+        while not self._done:
+            if threading.active_count() == 1 or time.monotonic() > deadline_s:
+                raise CommError("Future.wait: nothing sets this future; call set_result first")
+            time.sleep(_POLL_S)
+
     def _settle(self) -> None:
         """Wait; an error is for whoever asks for the value."""
         if self._done:
@@ -112,7 +127,7 @@ class Future:
         if self._parent is not None:
             self._parent._settle()
         elif self._produce is None:
-            raise CommError("Future.wait: nothing sets this future; call set_result first")
+            self._wait_for_others()
         else:
             value = error = None
             try:
