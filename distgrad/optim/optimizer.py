@@ -30,7 +30,7 @@ from distgrad.backend.kernels.translate import array_form
 from distgrad.comm.progress import tell_step
 from distgrad.errors import DTypeError, GraphError, ShapeError, StateDictError
 from distgrad.names.hints import ARGUMENTS
-from distgrad.optim.states import States, piece_key
+from distgrad.optim.states import States, own_whole, piece_key
 from distgrad.profiler import owners
 from distgrad.profiler.owners import holders
 from distgrad.trace import span
@@ -138,22 +138,11 @@ class Optimizer:
             full["param_names"] = [entry[0] for entry in entries]
         self.param_groups.append(full)
         flatten(params)
-        self._own_whole(params)
+        if not self.elementwise:
+            own_whole(params)
         self._steps |= dict.fromkeys(params, 0)
         self._group_of |= dict.fromkeys(params, full)
         self._states.add(params)
-
-    def _own_whole(self, parameters: Iterable[Tensor]) -> None:
-        """Where ranks own parts, let one have each parameter that the rule needs whole. Collective: then."""
-        if self.elementwise:
-            return
-        parts: dict[Shares, list[Tensor]] = {}
-        for parameter in parameters:
-            shares = parameter.leaf_state().flat[0].shares
-            if shares is not None:
-                parts.setdefault(shares, []).append(parameter)
-        for shares, group in parts.items():
-            shares.keep_whole(group)
 
     def check_options(self, group: dict[str, Any]) -> None:
         """Refuse options outside their range; a rule with options beyond these extends it.
@@ -224,7 +213,8 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         before = self._num_updates()
-        self._own_whole(self._steps)
+        if not self.elementwise:
+            own_whole(self._steps)
         shared = self._find_shared()
         with no_grad(), span("optimizer.step", step=before, optimizer=type(self).__name__):
             for shares in shared:

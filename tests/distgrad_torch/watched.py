@@ -205,6 +205,25 @@ def without_gpu():
         )
 
 
+def widen_norm():
+    """PyTorch's ``clip_grad_norm_`` with squares summed in float64: in float32 they lose up to 1e-3 of it."""
+
+    def clip_grad_norm_(parameters, max_norm, *args, **options):
+        gradients = [each.grad for each in parameters if each.grad is not None]
+        norm = sum(float((each.double() ** 2).sum()) for each in gradients) ** 0.5
+        for each in gradients:
+            each.mul_(min(1.0, max_norm / (norm + 1e-6)))
+        return torch.tensor(norm)
+
+    torch.nn.utils.clip_grad_norm_ = clip_grad_norm_
+
+
+def old_numpy():
+    """Names that NumPy had when some of the programs were written."""
+    for kind in (int, float, bool, object):
+        vars(np).setdefault(kind.__name__, kind)
+
+
 def seed_environments():
     """Environments of gymnasium draw the same numbers."""
     try:
@@ -246,8 +265,11 @@ def main():
     (watch_ours if OURS else watch_theirs)()
     if os.environ.get("WATCHED_OTHER_KERNELS"):
         torch.backends.mkldnn.enabled = False
+    if os.environ.get("WATCHED_WIDE_NORM"):
+        widen_norm()
     without_dropout()
     without_gpu()
+    old_numpy()
     seed_environments()
     watch_losses(limit)
     error = None
