@@ -138,8 +138,7 @@ class Optimizer:
             full["param_names"] = [entry[0] for entry in entries]
         self.param_groups.append(full)
         flatten(params)
-        if not self.elementwise:
-            own_whole(params)
+        own_whole(params, self.elementwise)
         self._steps |= dict.fromkeys(params, 0)
         self._group_of |= dict.fromkeys(params, full)
         self._states.add(params)
@@ -213,8 +212,7 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         before = self._num_updates()
-        if not self.elementwise:
-            own_whole(self._steps)
+        own_whole(self._steps, self.elementwise)
         shared = self._find_shared()
         with no_grad(), span("optimizer.step", step=before, optimizer=type(self).__name__):
             for shares in shared:

@@ -14,7 +14,7 @@ from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import ARRAY_MODULES
 from distgrad.backend.device import activated, follow, to_device
 
-__all__ = ["States", "piece_key", "shape_key", "state_dtype"]
+__all__ = ["States", "own_whole", "piece_key", "shape_key", "state_dtype"]
 
 Home = tuple[FlatBuffer, int, int]
 
@@ -27,6 +27,20 @@ def piece_key(name: str) -> str:
 def shape_key(name: str) -> str:
     """Under which the shape of the whole stands beside a part of a state, as ``name.shape``."""
     return f"{name}.shape"
+
+
+def own_whole(parameters: Iterable[Tensor], elementwise: bool) -> None:
+    """Where ranks own parts, let one of them have each of these, unless the rule treats elements alike.
+
+    Collective: yes, then; blocks: yes.
+    """
+    parts: dict[Any, list[Tensor]] = {}
+    for parameter in () if elementwise else parameters:
+        shares = parameter.leaf_state().flat[0].shares
+        if shares is not None:
+            parts.setdefault(shares, []).append(parameter)
+    for shares, group in parts.items():
+        shares.keep_whole(group)
 
 
 def state_dtype(dtype: np.dtype) -> np.dtype:
