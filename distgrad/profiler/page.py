@@ -26,7 +26,7 @@ svg text{fill:var(--soft);font-size:12px}svg .name{text-anchor:end}svg .grid{str
 polyline{fill:none;stroke-width:1.5}
 table{border-collapse:collapse;width:100%}td,th{padding:.25rem .6rem;border-bottom:1px solid var(--line);
 text-align:right;font-variant-numeric:tabular-nums}td:first-child,th:first-child{text-align:left}
-td.text,th.text{text-align:left;overflow-wrap:anywhere}
+td{white-space:nowrap}td.text,th.text{text-align:left;white-space:normal;overflow-wrap:anywhere}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,1fr));gap:.7rem}
 .card{background:var(--card);border-radius:.5rem;padding:.7rem .9rem}.card b{display:block;font-size:1.3rem}
 .card span,.soft{color:var(--soft);font-size:.85rem}

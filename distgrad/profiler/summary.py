@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
+from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -218,25 +220,45 @@ def _read_steps(trace: Trace, found: Summary) -> Windows:
 def _read_parts(trace: Trace, found: Summary, rank: int, start: float, end: float, count: int) -> None:
     parts = dict.fromkeys(PARTS, 0.0)
     waits: dict[tuple[int, int], float] = defaultdict(float)
-    hidden = 0.0
-    for span in trace.spans(rank=rank):
-        if not start - 1.0 <= span["ts"] <= end:
-            continue
+    hidden = in_backward = 0.0
+    inside = [span for span in trace.spans(rank=rank) if start - 1.0 <= span["ts"] <= end]
+    computing = [
+        (s["ts"], s["ts"] + s["dur"])
+        for s in inside
+        if s["name"] in ("forward", "backward", "optimizer.step")
+    ]
+    for span in inside:
         seconds, args = span["dur"] * 1e-6 / count, span["args"]
         part = _OF.get(span["name"])
         if part is not None and not _runs_beside(span):
             parts[part] += seconds
         if span["name"] == "bucket.wait":
             hidden += max(0.0, args["busy_s"] / count - seconds)
-        if "waited_for" in args and "waited_s" in args:
-            waits[rank, args["waited_for"]] += args["waited_s"] / count
-    parts["backward"] = max(0.0, parts["backward"] - parts["exposed communication"])
-    parts["waiting for ranks"] = min(parts["exposed communication"], sum(waits.values()))
-    parts["exposed communication"] -= parts["waiting for ranks"]
+        if args.get("number", -1) >= 0 and "group" in args:
+            waited = args.get("waited_s", 0.0) / count
+            if "waited_for" in args:
+                waits[rank, args["waited_for"]] += waited
+            if not _overlaps(span, computing):  # the program's own, which nothing hides
+                parts["exposed communication"] += max(0.0, seconds - waited)
+                parts["waiting for ranks"] += min(seconds, waited)
+            else:
+                in_backward += waited
+    exposed = sum(span["dur"] * 1e-6 / count for span in inside if span["name"] == "bucket.wait")
+    parts["backward"] = max(0.0, parts["backward"] - exposed)
+    waited = min(exposed, in_backward)
+    parts["waiting for ranks"] += waited
+    parts["exposed communication"] -= waited
     whole = (end - start) * 1e-6 / count
     parts["other"] = max(0.0, whole - sum(parts.values()))
     found.parts[rank], found.hidden_s[rank] = parts, hidden
     found.waits |= waits
+
+
+def _overlaps(span: dict[str, Any], intervals: list[tuple[float, float]]) -> bool:
+    """Whether an interval of some, in the order of their starts, holds a span's middle."""
+    middle = span["ts"] + span["dur"] / 2
+    place = bisect_right(intervals, (middle, math.inf)) - 1
+    return place >= 0 and intervals[place][1] >= middle
 
 
 def _runs_beside(span: dict[str, Any]) -> bool:

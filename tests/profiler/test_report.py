@@ -142,6 +142,20 @@ def test_a_rank_that_takes_no_longer_blames_the_network(tmp_path):
     assert straggler.cause == "network"
 
 
+def test_collectives_of_the_programs_own_are_not_taken_for_its_time(tmp_path):
+    writer = Writer(2)
+    for number in range(5):
+        for rank in (0, 1):
+            writer.step(rank, number, number * 10.0)
+        call = {"group": "world", "number": 100 + number, "bytes": 0, "waited_s": 2e-4, "waited_for": 1}
+        writer.add("barrier", 0, "communication", (number * 10.0 + 9.0) * MS, 0.3 * MS, args=call)
+    found = summarize(chrome.read(writer.trace(tmp_path)))
+    gained = {name: found.parts[0][name] - found.parts[1][name] for name in PARTS}
+    expected = {"waiting for ranks": 2e-4, "exposed communication": 1e-4, "other": -3e-4}
+    assert {name: x for name, x in gained.items() if abs(x) > 1e-9} == pytest.approx(expected)
+    assert found.waits == {(0, 1): pytest.approx(2e-4)}
+
+
 def test_a_run_without_faults_gets_no_advice(tmp_path):
     writer = Writer(1)
     for number in range(5):
