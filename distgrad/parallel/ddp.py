@@ -152,7 +152,6 @@ class DistributedDataParallel(Module):
         self._payoff = Payoff.watch(self.hook, self.comm, self.reducer.buckets, self._device)
         free = not (exact or shard or hook), not exact and self._device == CPU
         self._tuner = Tuner(self.comm, self._cap_bytes, self.plan_buckets, *free) if tune else None
-        owners.register(module, held_buffers)
 
     @property
     def reducer(self) -> Reducer:
@@ -230,6 +229,7 @@ class DistributedDataParallel(Module):
             self.comm.broadcast(buffer.data)
         broadcast([p for p in self.module.parameters() if not p.requires_grad], self.comm)
         broadcast(list(self.module.buffers()), self.comm)
+        owners.register(self.module, held_buffers)
         if self._sharded is not None:
             self._sharded.let_go()
 
