@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from distgrad.backend.blas import find_blas
+from distgrad.backend.kernels.compiler import load_numba
+from distgrad.backend.memory import host_memory
 from distgrad.backend.recording import as_one_call
 from distgrad.backend.threads import Calls, count_parts, cut, run_parts
 
@@ -86,12 +88,14 @@ def _address(x: Any) -> int:
 
 
 def _by_address(x1: Any, x2: Any, y: Any) -> bool:
-    """Have threads compute ``y = x1 x2``; whether they did, without any floating-point exception.
+    """Have ``y = x1 x2`` computed by threads; whether it was, without any floating-point exception in them.
 
     Of a product that met one NumPy is to say what the caller's ``errstate`` wants to hear.
     """
-    sides = _side(x1), _side(x2), _side(y)
     function = find_blas().sgemm if y.dtype.char == "f" else find_blas().dgemm
+    if count_parts(x1.size * y.shape[1] * TERM_NS[y.itemsize]) == 1:
+        return False
+    sides = _side(x1), _side(x2), _side(y)
     if None in sides or not function or sides[2][0]:  # type: ignore[index]
         return False
     places = [_address(x) for x in (x1, x2, y)]
@@ -103,6 +107,8 @@ def _by_address(x1: Any, x2: Any, y: Any) -> bool:
     (left, a_row), (right, b_row), (_, c_row) = sides  # type: ignore[misc]
 
     def calls(rows: slice, columns: slice) -> Calls:
+        if (rows.stop - rows.start, columns.stop - columns.start) == y.shape:
+            return [(np.matmul, x1, x2, y)]  # this thread does everything: NumPy looks for exceptions itself
         a = places[0] + rows.start * steps[0]
         b = places[1] + columns.start * steps[1]
         c = places[2] + rows.start * steps[2][0] + columns.start * steps[2][1]
@@ -142,26 +148,47 @@ def matmul_stack(matrix: Any, x: Any, y: Any) -> None:
     run_parts(part, len(x), work_ns)
 
 
+def _are_vectors(x1: Any, x2: Any, y: Any) -> bool:
+    """Whether a product with a vector, or of two, is one for our kernels."""
+    if 1 not in (*y.shape, x1.shape[1]):
+        return False
+    lie = [x.flags.c_contiguous or x.flags.f_contiguous for x in (x1, x2, y)]
+    return all(lie) and (x1.shape[1] > 1 or y.flags.c_contiguous) and load_numba()
+
+
+def _with_vector(x1: Any, x2: Any, y: Any) -> None:
+    from distgrad.backend.kernels import vectors as kernels
+
+    if x1.shape[1] == 1:
+        kernels.outer(x1.reshape(-1), x2.reshape(-1), y)
+    elif len(x1) == 1:
+        kernels.times_vector(x2.T, x1.reshape(-1), y.reshape(-1))
+    else:
+        kernels.times_vector(x1, x2.reshape(-1), y.reshape(-1))
+
+
+@as_one_call(2)
+def _multiply(x1: Any, x2: Any, y: Any) -> None:
+    """``y = x1 x2`` for matrices of one dtype that do not overlap."""
+    if _are_vectors(x1, x2, y):
+        _with_vector(x1, x2, y)
+    elif 1 in y.shape or not _by_address(x1, x2, y):
+        np.matmul(x1, x2, out=y)
+
+
 def matmul(x1: Any, x2: Any, out: Any = None) -> Any:
     """``np.matmul``, whose large products of two matrices all threads share."""
     if x2.ndim == 2 and x1.ndim > 1:
         if x1.ndim > 2 and out is None and x1.flags.c_contiguous and x1.size:
             rows = matmul(x1.reshape(-1, x1.shape[-1]), x2)  # NumPy would multiply each matrix of the stack
             return rows.reshape(*x1.shape[:-1], x2.shape[1])
-        shape = (len(x1), x2.shape[1])
-        dtype = x1.dtype
-        if (
-            x1.size * shape[1] >= 2 * SMALL_PRODUCT
-            and dtype.char in "fd"
-            and dtype == x2.dtype
-            and x1.ndim == 2
-            and len(x2) == x1.shape[1]
-            and min(shape) > 1
-            and count_parts(x1.size * shape[1] * TERM_NS[dtype.itemsize]) > 1
-        ):
-            y = np.empty(shape, dtype) if out is None else out
-            overlaps = np.may_share_memory(y, x1) or np.may_share_memory(y, x2)
-            if y.shape == shape and y.dtype == dtype and not overlaps and _by_address(x1, x2, y):
-                return y  # NumPy copies what overlaps; blocks would not
-            out = y
+        shape, dtype = (len(x1), x2.shape[1]), x1.dtype
+        if x1.ndim == 2 and x1.shape[1] == len(x2) and dtype == x2.dtype and dtype.char in "fd":
+            terms = x1.size * shape[1]
+            if terms >= 2 * SMALL_PRODUCT or (terms >= _VECTOR and 1 in (*shape, len(x2))):
+                y = host_memory.empty(shape, dtype) if out is None else out
+                overlaps = np.may_share_memory(y, x1) or np.may_share_memory(y, x2)
+                if y.shape == shape and y.dtype == dtype and not overlaps:
+                    _multiply(x1, x2, y)  # NumPy copies what overlaps; blocks would not
+                    return y
     return np.matmul(x1, x2, out=out)

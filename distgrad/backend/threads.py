@@ -18,7 +18,16 @@ from distgrad import env
 from distgrad.backend.blas import find_blas
 from distgrad.backend.kernels.compiler import has_numba, load_numba
 
-__all__ = ["Calls", "count_parts", "cut", "get_num_threads", "run_parts", "set_num_threads", "share_cores"]
+__all__ = [
+    "Calls",
+    "count_parts",
+    "cut",
+    "edges_of",
+    "get_num_threads",
+    "run_parts",
+    "set_num_threads",
+    "share_cores",
+]
 
 #: What a part consists of: ``(kernel, argument, …)`` in turn.
 Calls = Iterable[Sequence[Any]]
@@ -174,6 +183,11 @@ def cut(length: int, parts: int, step: int = 1) -> list[int]:
     return [steps * part // parts * step for part in range(parts)] + [length]
 
 
+def edges_of(length: int, row_ns: float, smallest: int = 1) -> list[int]:
+    """Where the parts of :func:`run_parts` begin, and where the last one ends."""
+    return cut(length, max(1, min(length // smallest, count_parts(length * row_ns))))
+
+
 def run_parts(part: Callable[[int, int], Calls], length: int, row_ns: float, smallest: int = 1) -> int:
     """Make the calls of ``part(start, stop)``, with parts that cover ``0 … length``, one a thread.
 
@@ -187,12 +201,11 @@ def run_parts(part: Callable[[int, int], Calls], length: int, row_ns: float, sma
         Floating-point exceptions of the C library's numbers that other threads may have met; 0 where this
         thread did everything.
     """
-    number = min(length // smallest, count_parts(length * row_ns))
-    if number > 1 and _State.lock.acquire(blocking=False):  # another thread's work keeps this pool busy
+    edges = edges_of(length, row_ns, smallest)
+    if len(edges) > 2 and _State.lock.acquire(blocking=False):  # another thread's work keeps this pool busy
         try:
             pool = _make_pool()
-            if pool is not None and not pool.is_quiet():
-                edges = cut(length, min(number, pool.threads))
+            if pool is not None and pool.threads >= len(edges) - 1 and not pool.is_quiet():
                 parts = [list(part(*ends)) for ends in itertools.pairwise(edges)]
                 flags, failed = pool.run(parts)
                 if not failed:

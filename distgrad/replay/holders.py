@@ -250,10 +250,10 @@ def _run_parts_recorded(part: Any, length: int, row_ns: float, smallest: int = 1
     recorder = _recorder()
     if recorder is None:
         return _run_parts(part, length, row_ns, smallest)
-    number = max(1, min(length // smallest, threads.count_parts(length * row_ns)))
+    edges = threads.edges_of(length, row_ns, smallest)
     recorder.num_groups += 1
-    for start, stop in itertools.pairwise(threads.cut(length, number)):
-        recorder.group = (recorder.num_groups, start) if number > 1 else None
+    for start, stop in itertools.pairwise(edges):
+        recorder.group = (recorder.num_groups, start) if len(edges) > 2 else None
         for kernel, *args in part(start, stop):
             compiled = kernel.entry.function
             recorder.kernel(kernel.entry, tuple(args), _argument_names(compiled))

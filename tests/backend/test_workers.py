@@ -180,6 +180,9 @@ def computed():
     yield matmul(np.asfortranarray(normal(70, 600)), normal(600, 90))
     yield matmul(normal(1030, 515), np.asfortranarray(normal(515, 770)))
     convolved = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1}
+    for rows, terms, columns in ((1, 400, 300), (300, 400, 1), (200, 1, 300)):
+        yield matmul(normal(rows, terms), normal(terms, columns))
+        yield matmul(normal(rows, terms, dtype="f8"), normal(columns, terms, dtype="f8").T)
     xp = dg.backend.numpy.numpy_module
     yield kernel("linear")(xp, x, w, b)
     yield kernel("gelu")(xp, x, approximate="none")

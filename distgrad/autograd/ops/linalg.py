@@ -26,10 +26,13 @@ def _rows(xp: Any, x: Array) -> Array:
     return xp.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
 
 
+_OUTER = 1 << 15  # elements of an outer product from which on threads share it
+
+
 def sum_of_products(xp: Any, left: Array, right: Array, into: Array | None) -> Array:
     """``Σ_r left[r, i] right[r, j]``, in ``into`` if it is given and of that dtype."""
     written = {"out": into} if into is not None and into.dtype == left.dtype == right.dtype else {}
-    if len(left) == 1:  # NumPy has no fast product for one
+    if len(left) == 1 and left.size * right.size < _OUTER:  # NumPy has no fast product for one
         return xp.multiply(xp.matrix_transpose(left), right, **written)
     return xp.matmul(xp.matrix_transpose(left), right, **written)
 

@@ -146,23 +146,25 @@ def _lead(row: Any, place: int, top: Any, where: Any) -> None:
 
 
 @jit
-def _last_nan(w: Any, j: int, top: Any, where: Any) -> Any:
-    place = np.int32(-1)
-    at, end, step = _inside(w, 1, j, top.size)
-    while at < end:
-        if top[at] != top[at] and where[at] > place:
-            place = where[at]
-        at += step
-    return place
+def _lead_columns(top: Any, where: Any, stride: int, best: Any, place: Any) -> None:
+    """The same of every ``stride``-th column's largest, of which the first of equal ones leads."""
+    for j in range(best.size):
+        v, at, before, first = top[stride * j], where[stride * j], best[j], place[j]
+        leads = (v > before) | ((v == before) & (at < first))
+        leads |= (v != v) & ((before == before) | (at > first))
+        best[j] = v if leads else before
+        place[j] = at if leads else first
 
 
 @kernel("i2 x3 x3 x3", writes="out", rare=True)
 def _scatter_windows(w: Any, g: Any, x: Any, out: Any) -> None:
     """Each element of ``g`` to the first largest of its window; NaN is largest, the last one.
 
-    The rows of a window come first, for all columns at once, which makes vectors.
+    The rows of a window come first, for all columns at once, then its columns for all windows of a row: both
+    make vectors.
     """
-    length = x.shape[2]
+    length, columns, stride = x.shape[2], g.shape[2], w[1, 1]
+    best, place = np.empty(columns, x.dtype), np.empty(columns, np.int32)
     top, where = np.empty(length, x.dtype), np.empty(length, np.int32)
     for n in range(len(x)):
         plane = out[n].reshape(-1)
@@ -173,19 +175,20 @@ def _scatter_windows(w: Any, g: Any, x: Any, out: Any) -> None:
             where[:] = np.int32(plane.size)
             for at in range(begin, end, step):
                 _lead(x[n, at], at * length, top, where)
-            for j in range(g.shape[2]):
-                best, place, nans = x.dtype.type(-np.inf), np.int32(plane.size), False
-                at, end, step = _inside(w, 1, j, length)
-                while at < end:
-                    v = top[at]
-                    leads = (v > best) | ((v == best) & (where[at] < place))  # no branches: none is foreseen
-                    best, place = v if leads else best, where[at] if leads else place
-                    nans |= v != v
-                    at += step
-                if nans:
-                    place = _last_nan(w, j, top, where)
-                if place < plane.size:
-                    plane[place] += g[n, i, j]
+            best[:] = -np.inf
+            place[:] = np.int32(plane.size)
+            for b in range(w[0, 1]):
+                first, last, start = _reach(w, 1, b, length, columns)
+                to, into = best[first:last], place[first:last]
+                if stride == 1:  # known numbers make vectors
+                    _lead_columns(top[start:], where[start:], 1, to, into)
+                elif stride == 2:
+                    _lead_columns(top[start:], where[start:], 2, to, into)
+                else:
+                    _lead_columns(top[start:], where[start:], stride, to, into)
+            for j in range(columns):
+                if place[j] < plane.size:
+                    plane[place[j]] += g[n, i, j]
 
 
 @kernel("i2 x3 x3", writes="y", rare=True)

@@ -382,6 +382,7 @@ class Pool:
         self._buffer_at = int(np.frombuffer(self._buffer, np.uint8).ctypes.data)
 
     def _find(self, function: Any, arguments: list[Any]) -> Form:
+        function = function.entry.function  # whoever records calls puts his own in a kernel's place
         key = function, _dispatcher.compute_fingerprint(tuple(arguments))
         form = self._forms.get(key)
         if form is None:
