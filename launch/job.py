@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from . import hangs
 from .plan import RankSpec
 
-__all__ = ["SIGNAL_GRACE_S", "TIMEOUT_CODE", "Options", "Rank", "Verdict"]
+__all__ = ["SIGNAL_GRACE_S", "TIMEOUT_CODE", "Options", "Rank", "Verdict", "timed_out"]
 
 TIMEOUT_CODE = 124  # as of timeout(1)
 SIGNAL_GRACE_S = 10.0  # time to write a checkpoint
@@ -74,3 +75,12 @@ class Verdict:
     others: tuple[hangs.Track, ...] = ()
     final: bool = False
     hosts: tuple[str, ...] = ()
+
+
+def timed_out(ranks: Sequence[Rank], limit: str) -> Verdict:
+    """Of a job whose time was over; ``limit`` is the option that said so, with its value."""
+    running = ", ".join(str(rank.spec.rank) for rank in ranks if rank.track.code is None)
+    done = ", ".join(str(rank.spec.rank) for rank in ranks if rank.track.code is not None)
+    text = f"launch: stopped after {limit}; still running: rank {running}"
+    text += f"; ended before: rank {done}" if done else ""
+    return Verdict(TIMEOUT_CODE, f"{text}. The stacks of the running ranks stand above", final=True)

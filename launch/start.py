@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,21 @@ class Starter:
     command: tuple[str, ...]
     environment: Mapping[str, str]
     note: str = ""
+
+    def run(self) -> subprocess.Popen[bytes]:
+        """Start it, with what it writes in a pipe.
+
+        Raises:
+            OSError: it cannot be run.
+        """
+        return subprocess.Popen(
+            self.command,
+            env=dict(self.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a terminal's Ctrl-C is the supervisor's to pass on
+        )
 
 
 def without_mpi(

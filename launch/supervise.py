@@ -17,7 +17,7 @@ from typing import IO, Any
 from . import exit_codes, hangs, plan
 from .frames import CHUNK_BYTES, Frame
 from .hangwatch import HangWatch
-from .job import TIMEOUT_CODE, Options, Rank, Verdict
+from .job import Options, Rank, Verdict, timed_out
 from .lines import Lines
 from .logs import Console
 from .loop import STOPPING, Loop
@@ -33,7 +33,8 @@ FAILURE_GRACE_S = 2.0  # between SIGTERM and SIGKILL once a rank has failed
 LAST_WORDS_S = 1.0  # for what is still on its way once the end is certain
 PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
 LINE_PATIENCE = 2.0  # a rank ends when the launcher has been cut off from it this many times hang_after_s
-CONSEQUENCE_S = 1.0  # for a failure's cause to come, when its consequence on another rank has come first
+# For a failure's cause to come, when its consequence on another rank has come first; while nothing does.
+CONSEQUENCE_S, LONGEST_CONSEQUENCE_S = 1.0, 5.0
 _CONSEQUENCE = re.compile(r"^distgrad\.errors\.RankFailedError: ", re.MULTILINE)
 _ABORT = re.compile(
     rb"^Abort\((-?\d+)\) on node \d+ \(rank \d+ in comm", re.MULTILINE
@@ -84,8 +85,9 @@ class Supervisor:
         self._starter: subprocess.Popen[bytes] | None = None
         self._starter_said = b""
         self._stacks = Stacks(self._loop)
-        # A rank's failure that another one is likely to have caused.
-        self._held: tuple[Rank, Callable[[], None]] | None = None
+        # Failures of ranks that another one is likely to have caused, in the order in which they came.
+        self._held: dict[int, Callable[[], None]] = {}
+        self._held_s = math.inf  # since when, until they are taken for what they are
 
     def run(self, pause_s: float = 0.0) -> int:
         """Run the job, ``pause_s`` seconds from now; return its exit code, 0 only if every rank's was.
@@ -139,14 +141,7 @@ class Supervisor:
         starter = self.start({**self.given, **line})
         if starter.note:
             self.console.say(starter.note)
-        self._starter = subprocess.Popen(
-            starter.command,
-            env=dict(starter.environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # a terminal's Ctrl-C is ours to pass on
-        )
+        self._starter = starter.run()
         said = self._starter.stdout
         if said is not None:
             self._loop.watch(said, lambda: self._hear_starter(said))
@@ -274,7 +269,7 @@ class Supervisor:
         elif kind is Frame.ENDED:
             rank.track.code = exit_codes.exit_code(json.loads(body)["status"])
             self.console.close_rank(number)
-            if rank.track.code and (self._held is None or self._held[0] is not rank):
+            if rank.track.code and number not in self._held:
                 self._fail(rank, rank.track.code)
 
     def _allow(self, rank: Rank, answer: bool = False) -> None:
@@ -328,9 +323,11 @@ class Supervisor:
             leaving: whether it is on its way out, with things of its own to finish.
         """
         number = rank.spec.rank
-        if leaving and self.verdict is None and self._held is None and _CONSEQUENCE.search(traceback):
-            self._held = rank, lambda: self._fail(rank, code, traceback, leaving=True)
-            self._loop.at(CONSEQUENCE_S, self._release)
+        if leaving and self.verdict is None and self._held_s >= 0 and _CONSEQUENCE.search(traceback):
+            if not self._held:
+                self._held_s = self._clock.now_s()
+                self._loop.at(CONSEQUENCE_S, self._look_for_cause)
+            self._held[number] = lambda: self._fail(rank, code, traceback, leaving=True)
             return
         self.console.log(number, traceback)
         if self.verdict is None:
@@ -359,9 +356,19 @@ class Supervisor:
             self._fail(rank, code & 0xFF or 1, how=f"called MPI_Abort({code})")
 
     def _release(self) -> None:
-        """Take the failure that was held back for its cause: there is none."""
-        if self._held is not None and self.verdict is None:
-            self._held[1]()
+        """Take the first failure that was held back for its cause: there is none."""
+        if self._held and self.verdict is None:
+            self._held_s = -1.0
+            next(iter(self._held.values()))()
+
+    def _look_for_cause(self) -> None:
+        """Go on without the cause, once whoever might be it was heard of since, or has been silent long."""
+        waited_s = self._clock.now_s() - self._held_s
+        others = [rank for rank in self._running() if rank.spec.rank not in self._held]
+        if waited_s < LONGEST_CONSEQUENCE_S and any(rank.track.heard_s < self._held_s for rank in others):
+            self._loop.at(CONSEQUENCE_S, self._look_for_cause)
+        else:
+            self._release()
 
     def _stop(self, number: int, grace_s: float, spared: Rank | None = None) -> None:
         """Ask the ranks to end, but for the one that already does; kill them after ``grace_s``."""
@@ -397,14 +404,8 @@ class Supervisor:
         """End a job that takes too long, with the Python stacks of the ranks that are still running."""
         if self.verdict is not None:
             return
-        running = ", ".join(str(rank.spec.rank) for rank in self._running())
-        done = ", ".join(str(rank.spec.rank) for rank in self.ranks if rank.track.code is not None)
         limit_s = self.options.timeout_s if option == "--timeout" else self.options.time_limit_s
-        text = f"launch: stopped after {option} {limit_s:g} s; still running: rank {running}"
-        text += f"; ended before: rank {done}" if done else ""
-        self.verdict = Verdict(
-            TIMEOUT_CODE, f"{text}. The stacks of the running ranks stand above", final=True
-        )
+        self.verdict = timed_out(self.ranks, f"{option} {limit_s:g} s")
 
         def stop(stacks: dict[int, str]) -> None:
             self.console.say(hangs.merge_stacks(stacks))

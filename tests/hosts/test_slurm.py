@@ -261,3 +261,93 @@ def test_several_launchers_at_once_are_refused(slurm: Slurm, script: Path) -> No
     code, output = slurm.run(*command)
     assert code != 0
     failures_guide.check("Several hosts", "`srun distgrad run`", output)
+
+
+ENDLESS = """
+import sys, time
+from pathlib import Path
+import distgrad as dg
+comm = dg.comm.init()
+net = dg.nn.Linear(4, 2)
+model = dg.parallel.DistributedDataParallel(net)
+optimizer = dg.optim.SGD(model.parameters(), lr=0.1)
+manager = dg.checkpoint.CheckpointManager("run")
+manager.add(model=model, optimizer=optimizer)
+start = step = manager.restore_latest() or 0
+print(f"rank {comm.rank} of {comm.size} from step {start}", flush=True)
+while not comm.broadcast_object(start > 0 and step == start + 5):
+    optimizer.zero_grad()
+    (model(dg.ones((3, 4))) ** 2).mean().backward()
+    optimizer.step()
+    manager.step()
+    step += 1
+    time.sleep(0.02)
+    if step == 5 and comm.rank == 0:
+        print("under way", flush=True)
+manager.close()
+print("done", flush=True)
+"""
+BATCH = """#!/bin/sh
+#SBATCH -N 2 -n 2 --requeue --open-mode=append -o log
+exec {python} -m distgrad.launch --grace 50 {options} script.py
+"""
+
+
+def submit(slurm: Slurm, folder: Path, options: str) -> str:
+    """Submit a job that trains until it goes on from a checkpoint; returns its number."""
+    (folder / "script.py").write_text(ENDLESS)
+    (folder / "batch").write_text(BATCH.format(python=sys.executable, options=options))
+    code, output = slurm.run("sbatch", "--parsable", "batch", folder=folder)
+    assert code == 0, output
+    return output.strip()
+
+
+def await_log(folder: Path, words: str, number: int = 1) -> str:
+    """What the job has written once it holds ``words`` so often."""
+    deadline_s = time.monotonic() + 2 * LIMIT_S
+    said = ""
+    while said.count(words) < number:
+        assert time.monotonic() < deadline_s, f"no {words!r} in: {said}"
+        time.sleep(0.1)
+        said = (folder / "log").read_text() if (folder / "log").exists() else ""
+    return said
+
+
+def state(slurm: Slurm, job: str) -> str:
+    """How a job stands with Slurm."""
+    _, output = slurm.run("scontrol", "show", "job", job, "--oneliner")
+    return re.search(r"JobState=(\w+) .*ExitCode=(\d+)", output).expand(r"\1 \2")
+
+
+@pytest.mark.slow
+def test_a_job_that_is_preempted_saves_is_requeued_and_goes_on(slurm: Slurm, tmp_path: Path) -> None:
+    """As ``#SBATCH --signal=B:USR1@120`` has it: the launcher gets the signal, and passes it on."""
+    job = submit(slurm, tmp_path, "--requeue")
+    await_log(tmp_path, "under way")
+    code, output = slurm.run("scancel", "--batch", "--signal=USR1", job)
+    assert code == 0, output
+    said = await_log(tmp_path, "launch: requeued; it goes on where it stands")
+    step = re.search(r"checkpoint: saved at step (\d+) \(SIGUSR1\)", said)[1]
+    deadline_s = time.monotonic() + 2 * LIMIT_S
+    while f"rank 1 of 2 from step {step}" not in (tmp_path / "log").read_text():
+        assert time.monotonic() < deadline_s, state(slurm, job)
+        slurm.run("scontrol", "update", f"jobid={job}", "StartTime=now")  # Slurm waits two minutes by itself
+        time.sleep(0.5)
+    said = await_log(tmp_path, "done", 2)
+    failures_guide.check("Restarts", "Slurm preempts a job, `--requeue`", said)
+
+
+@pytest.mark.slow
+def test_a_job_that_slurm_ends_saves_first(slurm: Slurm, tmp_path: Path) -> None:
+    """The launcher's exit code is the job's."""
+    job = submit(slurm, tmp_path, "--preempt-code 77")
+    await_log(tmp_path, "under way")
+    code, output = slurm.run("scancel", "--batch", "--signal=TERM", job)
+    assert code == 0, output
+    said = await_log(tmp_path, "launch: stopped by SIGTERM")
+    assert re.search(r"checkpoint: saved at step \d+ \(SIGTERM\)", said), said
+    deadline_s = time.monotonic() + LIMIT_S
+    while not state(slurm, job).startswith("FAILED"):
+        assert time.monotonic() < deadline_s, state(slurm, job)
+        time.sleep(0.2)
+    assert state(slurm, job) == "FAILED 77"

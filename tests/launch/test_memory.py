@@ -10,6 +10,7 @@ import time
 import uuid
 from pathlib import Path
 
+import failures_guide
 import pytest
 
 from distgrad.checkpoint.mirror import Mirror, _Line
@@ -44,6 +45,9 @@ def test_a_ranks_death_costs_a_step_and_no_disk(train, tmp_path):
     ended, found, attempts = train("-n 4 --max-restarts 1", tmp_path / "same", STEPS, 8)
     assert ended.code == 0, ended.stderr
     assert attempts == [(0, 4, 0), (1, 4, 7)]  # it died in its eighth step
+    first, _, second = ended.stdout.partition("[0] attempt 1")
+    said = f"{first}{ended.stderr}[0] attempt 1{second}"
+    failures_guide.check("Restarts", "a rank is killed at 4 ranks, `memory=True`", said)
     assert found == bits
     (tmp_path / "hosts").write_text("localhost:4\n")
     options = "--hosts-from hosts --min-ranks 3 --max-ranks 4"
