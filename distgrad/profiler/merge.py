@@ -28,7 +28,6 @@ TRACKS = {
     ),
     "data": ("data.next",),
     "checkpoint": ("checkpoint.save", "checkpoint.load", "checkpoint.snapshot"),
-    "GPU": (),
     "program": (),
 }
 _OF = {name: track for track, names in TRACKS.items() for name in names}
@@ -44,8 +43,6 @@ def track_of(name: str, fields: dict[str, Any]) -> str:
     """The track that a span stands on."""
     if "op" in fields:
         return "operations"
-    if "gpu" in fields:
-        return "GPU"
     return _OF.get(name) or ("communication" if "group" in fields else "program")
 
 
