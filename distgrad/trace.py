@@ -7,7 +7,7 @@ A listener (a profiler, a test, a statistics collector) is an object with two me
         def event(self, name: str, time_s: float, fields: dict) -> None: ...
 
 Times are ``time.perf_counter()`` seconds. Listeners are called in the thread that did the work, so they
-append and return. The spans of a training step, and two events:
+append and return. The spans of a training step, and the events:
 
 ===================  ==================================================================================
 ``forward``          of a module under DistributedDataParallel; ``rank``, ``step``, ``samples``
@@ -23,6 +23,8 @@ append and return. The spans of a training step, and two events:
 ``data.next``        the loop waits for a batch; ``batch``
 ``checkpoint.save``  ``bytes``, ``path``
 ``checkpoint.load``  ``bytes``, ``path``
+``step``             event: the program says that a step is over (``dg.profiler.step``)
+``tuned``            event: what ``DistributedDataParallel(tune=True)`` has found; ``rank``, ``text``
 any operation        inside ``timers["operations"]``; ``op`` (forward or backward), ``line``, ``bytes``
 ===================  ==================================================================================
 """

@@ -100,7 +100,7 @@ class Recorder:
 
     def event(self, name: str, time_s: float, fields: dict[str, Any]) -> None:
         """Keep an event."""
-        if self._keeps:
+        if self._keeps and name != "step":  # of which end_step was told
             if len(self._pending) < MAX_PENDING:
                 self._pending.append((name, time_s, None, get_ident(), fields))
             else:

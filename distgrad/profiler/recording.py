@@ -87,6 +87,7 @@ def step(**told: float) -> None:
         numbers = {name: float(value) for name, value in told.items()}
         for recorder in _running:
             recorder.end_step({name: x for name, x in numbers.items() if math.isfinite(x)})
+    trace.event("step")
 
 
 def _operations(wanted: bool) -> contextlib.AbstractContextManager[None]:

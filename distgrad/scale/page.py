@@ -10,11 +10,11 @@ from distgrad.scale.drawing import Curve, bars, lines
 from distgrad.scale.results import LOSSES
 from distgrad.scale.study import COPIES, OURS, Settings
 
-__all__ = ["page"]
+__all__ = ["STYLE", "page"]
 
 Row = dict[str, Any]
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --ink: #1f2328; --soft: #59636e; --paper: #ffffff; --grid: #d8dee4;
   --c1: #2f6fbb; --c2: #bc5a14; --c3: #1f7f4c; --c4: #7a4fb5; --c5: #8b949e; --c6: #b3405f; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --soft: #9198a1; --paper: #0d1117;
@@ -63,7 +63,7 @@ def page(settings: Settings, rows: list[Row], fitted: Sequence[int], about: str)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width"><title>Scaling of {escape(program)}</title>'
-        f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+        f"<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
     )
 
 

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from click.testing import CliRunner
 
+import distgrad as dg
 from distgrad.cli import main
 from distgrad.errors import LaunchError, OptionError
 from distgrad.scale import study as study_module
@@ -16,6 +17,7 @@ from distgrad.scale.page import page
 from distgrad.scale.recorded import Recorder
 from distgrad.scale.results import LOSSES, summarise
 from distgrad.scale.study import Run, Settings, measure, runs_of
+from distgrad.trace import subscribe, unsubscribe
 
 SCRIPT = """
 import sys
@@ -231,3 +233,15 @@ def test_a_recorder_takes_the_best_mark_and_ends_the_program():
         recorder.span("optimizer.step", 6.0, 6.5, {"step": 3})
     recorder.event("step", 1.0, {})
     assert recorder.kind == "step"
+
+
+def test_a_program_s_own_steps_are_heard():
+    recorder = Recorder(9)
+    subscribe(recorder)
+    try:
+        for _ in range(3):
+            dg.profiler.step(loss=1.0)
+    finally:
+        unsubscribe(recorder)
+    assert recorder.kind == "step"
+    assert len(recorder.rows()) == 2

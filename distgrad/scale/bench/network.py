@@ -149,7 +149,7 @@ def measure(
     cap_mb: float | None = None,
     shard: str | None = None,
 ) -> Row:
-    """Median and least step and what was sent, on the slowest rank.
+    """Median, lower quartile and least of the steps, and what was sent, on the slowest rank.
 
     Args:
         profile: what a rank computes.
@@ -178,6 +178,7 @@ def measure(
         stats = model.stats()
         return {
             "step_ms": 1e3 * statistics.median(times[WARM_UP_STEPS:]),
+            "quartile_ms": 1e3 * statistics.quantiles(times[WARM_UP_STEPS:], n=4)[0],
             "least_ms": 1e3 * min(times[WARM_UP_STEPS:]),
             "communication_ms": 1e3 * stats.communication_s / stats.num_steps,
             "sent_bytes": stats.sent_bytes / stats.num_steps,
