@@ -18,7 +18,8 @@ class Call:
 
     Attributes:
         kind: ``ufunc``, ``function`` (its result is new), ``fill``, ``change`` (it changes an argument),
-            ``kernel``, ``whole``, ``guard`` (Python is told its value) or ``effect`` (Python remembers).
+            ``kernel``, ``rule`` (an optimizer's), ``whole``, ``guard`` (Python is told its value) or
+            ``effect`` (Python remembers).
         function: what is called.
         args, kwargs: its arguments, with places for arrays.
         method: of a universal function.

@@ -42,6 +42,7 @@ class Conditions:
                 if is_read:
                     self._gradients.append((leaf, True, None))
         self._modules = [(module, *state) for module, state in recorder.modules.items()]
+        self._groups = list({id(each[1]): each for each in recorder.groups}.values())
         self._variables = [(name, get, value) for name, get, value in variables]
 
     def new_gradients(self) -> list[Any]:
@@ -62,6 +63,9 @@ class Conditions:
         for module, training, hooks in self._modules:
             if module.training is not training or module._hooks is not hooks:
                 return f"the mode or hooks of a {type(module).__name__} have changed"
+        for optimizer, group, names in self._groups:
+            if optimizer.names(group) != names:
+                return f"the options of a {type(optimizer).__name__} ask for another state"
         for name, get, value in self._variables:
             if get() is not value:
                 return f"{name} has changed"

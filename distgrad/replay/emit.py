@@ -64,6 +64,8 @@ def emit(call: Call, arrays: Arrays) -> Callable[[], Any]:
         return _ufunc(call, args, kwargs, outs)
     if call.kind in ("fill", "change"):
         return functools.partial(call.function, *args, **kwargs)
+    if call.kind == "rule":
+        return functools.partial(_step, call.function, *args)
     if call.kind == "kernel":
         if call.value is None:
             return functools.partial(call.function, *args)
@@ -115,6 +117,11 @@ def _copied(
     if name in _INTO and "out" not in kwargs:
         return functools.partial(call.function, *args, **kwargs, out=out)
     return functools.partial(_stored, run, outs, call.is_several)
+
+
+def _step(kernel: Any, optimizer: Any, number: int, parameter: Any, arrays: list[np.ndarray]) -> None:
+    numbers = optimizer.numbers(optimizer.param_groups[number], optimizer._steps[parameter])
+    kernel(*arrays, *map(arrays[0].dtype.type, optimizer.rule.take(numbers)))
 
 
 def _stored(run: Callable[[], Any], outs: list[np.ndarray], is_several: bool) -> None:

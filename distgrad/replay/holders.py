@@ -27,6 +27,7 @@ from distgrad.comm.progress import tell_step
 from distgrad.errors import CaptureError
 from distgrad.nn.module import Module
 from distgrad.optim.optimizer import Optimizer
+from distgrad.replay.places import Place
 from distgrad.replay.recorder import Recorder
 from distgrad.replay.traced import Traced, plain
 
@@ -281,6 +282,33 @@ def update(optimizer: Any, number: int, parameter: Any, p: Any, g: Any, state: A
     _update(optimizer, optimizer.param_groups[number], p, g, state, optimizer._steps[parameter])
 
 
+def _record_rule(
+    recorder: Any, optimizer: Any, number: int, parameter: Any, p: Any, g: Any, state: Any
+) -> bool:
+    """Record the one kernel that an optimizer's rule runs, if that is all that it does."""
+    rule, group, kind = optimizer.rule, optimizer.param_groups[number], plain(p).dtype.type
+    own = [vars(each) for each in type(optimizer).__mro__ if each not in Optimizer.__mro__]
+    if rule is None or any(name in each for each in own for name in ("update", "_apply_rule")):
+        return False
+    step, inner = optimizer._steps[parameter], Recorder()
+    before = [plain(x).copy() for x in (p, *state.values())]
+    here.listener = inner
+    try:
+        _update(optimizer, group, inner.wrap(plain(p)), inner.wrap(plain(g)), dict(state), step)
+    finally:
+        here.listener = recorder
+    numbers = [kind(x) for x in rule.take(optimizer.numbers(group, step))]
+    if len(inner.calls) == 1 and inner.calls[0].kind == "kernel" and inner.calls[0].group is None:
+        call = inner.calls[0]
+        places = [x for x in call.args if isinstance(x, Place)]
+        if list(call.args[len(places) :]) == numbers:
+            recorder.rule(call, (optimizer, number, parameter, places), (p, g, *state.values()))
+            return True
+    for x, old in zip((p, *state.values()), before, strict=True):
+        plain(x)[...] = old
+    return False
+
+
 def _change_optimizers() -> None:
     with_gradients = Optimizer._with_gradients
 
@@ -289,6 +317,7 @@ def _change_optimizers() -> None:
         for parameter in with_gradients(self, group):
             if recorder is not None:
                 recorder.count(count_step, self, parameter)
+                recorder.groups.append((self, group, self.names(group)))
             yield parameter
 
     def updated(self: Any, group: Any, p: Any, g: Any, state: Any, step: int) -> None:
@@ -298,7 +327,8 @@ def _change_optimizers() -> None:
             return
         parameter = next(each for each in group["params"] if self._steps[each] == step)
         number = next(i for i, each in enumerate(self.param_groups) if each is group)
-        recorder.whole(update, (self, number, parameter, p, g, state), {}, (3, 5))
+        if not _record_rule(recorder, self, number, parameter, p, g, state):
+            recorder.whole(update, (self, number, parameter, p, g, state), {}, (3, 5))
 
     _swap(Optimizer, "_with_gradients", counted)
     _swap(Optimizer, "_update", updated)

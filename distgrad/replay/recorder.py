@@ -38,6 +38,7 @@ class Recorder:
         leaves: the leaves whose gradient it met, each with the id of its array, None for none, and whether
             the step reads that before it sets another.
         modules: those that it called, with their modes.
+        groups: optimizers, groups of theirs, and the state that these asked for.
         group: (number of a call that threads share, the part's start) or None.
     """
 
@@ -48,6 +49,7 @@ class Recorder:
         self.tensors: dict[int, Any] = {}
         self.leaves: dict[Any, Any] = {}
         self.modules: dict[Any, Any] = {}
+        self.groups: list[tuple[Any, Any, Any]] = []
         self.group: tuple[int, int] | None = None
         self.num_groups = 0
         self._wrapped: dict[int, tuple[np.ndarray, Any]] = {}
@@ -290,6 +292,21 @@ class Recorder:
             return
         call = self._add("effect", function, (), {}, [], [])
         call.args = (optimizer, [parameter])
+
+    def rule(self, kernel: Call, args: tuple[Any, ...], arrays: tuple[Any, ...]) -> None:
+        """An optimizer's rule that is one kernel, which a replay gives the numbers of its own time.
+
+        Args:
+            kernel: heard by another recorder.
+            args: the optimizer, the number of a group, a parameter, and the places of the kernel's arrays.
+            arrays: what these lie in.
+        """
+        for x in arrays:
+            self.memory.keep(plain(x))
+        call = Call("rule", kernel.function, args, {})
+        call.reads, call.writes, call.line = kernel.reads, kernel.writes, kernel.line
+        self.places += [*kernel.reads, *kernel.writes]
+        self.calls.append(call)
 
     def place(self, x: Any) -> Place:
         """Where an array lies."""
