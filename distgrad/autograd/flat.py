@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from distgrad.autograd.parts import Part
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.device import activated, device_of, find_backend
+from distgrad.backend.device import Device, activated, device_of, find_backend
 from distgrad.errors import DeviceError, DTypeError
 
 __all__ = [
@@ -104,6 +104,7 @@ class FlatBuffer:
         spare: elements behind each parameter that are nobody's (a bucket's weights); zeros between uses.
         allocate: returns ``num_bytes`` zeros as a uint8 array on that device, as a communicator's
             ``allocate`` does; None takes them from the device's memory.
+        device: where they are to lie that have no elements yet, which are zeros then; None: where they do.
 
     Attributes:
         data: ``[size]``, the parameters' elements, each parameter at a multiple of 64 bytes, zeros between.
@@ -115,13 +116,18 @@ class FlatBuffer:
     shares: Shares | None = None
 
     def __init__(
-        self, parameters: Iterable[Tensor], *, spare: int = 0, allocate: Allocate | None = None
+        self,
+        parameters: Iterable[Tensor],
+        *,
+        spare: int = 0,
+        allocate: Allocate | None = None,
+        device: Device | None = None,
     ) -> None:
         self.parameters = list(parameters)
         dtypes = {parameter.dtype for parameter in self.parameters}
         if len(dtypes) != 1:
             raise DTypeError(f"FlatBuffer: expected parameters of one dtype, got {sorted(map(str, dtypes))}")
-        devices = {parameter.device for parameter in self.parameters}
+        devices = {parameter.device for parameter in self.parameters} if device is None else {device}
         if len(devices) != 1:
             raise DeviceError(
                 f"FlatBuffer: expected parameters on one device, got {sorted(map(str, devices))}; move the "
@@ -181,8 +187,9 @@ class FlatBuffer:
     def _move(self, parameter: Tensor, where: slice) -> None:
         leaf = parameter.leaf_state()
         home = self.data[where].reshape(parameter.shape)
-        with activated(self.device):
-            home[...] = parameter._data
+        if parameter.device == self.device:
+            with activated(self.device):
+                home[...] = parameter._data
         parameter._data = home
         gradient = leaf.grad
         leaf.flat = (self, where.start, where.stop)

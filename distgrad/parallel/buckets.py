@@ -20,6 +20,7 @@ from distgrad.backend.streams import synchronize
 from distgrad.comm.base import Communicator
 from distgrad.comm.reduction import is_narrow
 from distgrad.comm.work import Work
+from distgrad.parallel.gathering import home_of
 
 __all__ = [
     "Bucket",
@@ -111,12 +112,13 @@ def store(parameters: Iterable[Tensor], comm: Communicator, hook: Hook | None) -
     """
     alike: dict[tuple[np.dtype, Device], list[Tensor]] = {}
     for parameter in parameters:
-        alike.setdefault((parameter.dtype, parameter.device), []).append(parameter)
+        alike.setdefault((parameter.dtype, home_of(parameter)), []).append(parameter)
     return [
         FlatBuffer(
             group,
             spare=_SPARE if takes_tail(dtype, device, hook) else 0,
             allocate=functools.partial(comm.allocate, device=device),
+            device=device,
         )
         for (dtype, device), group in alike.items()
     ]

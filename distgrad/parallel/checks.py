@@ -10,6 +10,7 @@ from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, Device
 from distgrad.comm.base import Communicator
 from distgrad.errors import CommMismatchError, DeviceError, OptionError
+from distgrad.parallel.gathering import home_of
 
 __all__ = ["STAGES", "check_devices", "check_options", "check_same_module", "check_sharding", "find_replicas"]
 
@@ -94,7 +95,7 @@ def check_same_module(named: Sequence[tuple[str, Tensor]], comm: Communicator) -
 
 def check_devices(named: Sequence[tuple[str, Tensor]], comm: Communicator, exact: bool) -> Device:
     """Where the parameters lie that want gradients: where the communicator's arrays do."""
-    wanting = [(name, p.device) for name, p in named if p.requires_grad]
+    wanting = [(name, home_of(p)) for name, p in named if p.requires_grad]
     for name, device in wanting:
         if not comm.takes(device):
             way = (

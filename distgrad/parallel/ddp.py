@@ -26,10 +26,11 @@ from distgrad.parallel.buckets import Hook, find_cap, store
 from distgrad.parallel.checks import check_devices, check_options, check_same_module, check_sharding
 from distgrad.parallel.compress import Payoff
 from distgrad.parallel.exact import Shards
+from distgrad.parallel.filling import Filling
 from distgrad.parallel.gathering import collect
 from distgrad.parallel.ranks import find_ranks
 from distgrad.parallel.reducer import ForwardPass, Reducer
-from distgrad.parallel.replicas import average, broadcast, compare_checksums, gather_checksums, join_buffers
+from distgrad.parallel.replicas import average, compare_checksums, gather_checksums, join_buffers
 from distgrad.parallel.sharded import ShardedStorage
 from distgrad.parallel.statistics import Statistics
 from distgrad.parallel.tuning import Tuned, Tuner
@@ -58,7 +59,8 @@ class DistributedDataParallel(Module):
     backward, until the gradients are in.
 
     Args:
-        module: the same on every rank; its parameters are moved into flat buffers and set to rank 0's.
+        module: the same on every rank; its parameters are moved into flat buffers and set to rank 0's. One
+            on ``"meta"`` is filled block by block, by ``reset_parameters``, with the numbers that are due.
         comm: the ranks, also an intracommunicator of mpi4py, as ``dg.comm.init(comm=...)`` takes it; None
             takes all that were started together, by ``nccl`` where the module lies on a GPU. The parameters
             must lie where it exchanges arrays; buffers may also lie on the host.
@@ -143,12 +145,13 @@ class DistributedDataParallel(Module):
         )
         self._parameters_by_name = named = list(module.named_parameters())
         check_same_module(named, self.comm)
+        filling = Filling(module, self.comm, shard_blocks)
         self._device = check_devices(named, self.comm, exact)
         self._cap_bytes = find_cap(bucket_cap_mb, named, self.comm, self._device, hook, exact)
         self._planned: list[bool] = []
         self._reducer: Reducer | None = None
         self._move_and_plan()
-        self._take_those_of_rank0()
+        filling.run(self.reducer.storage, self._let_go)
         self._payoff = Payoff.watch(self.hook, self.comm, self.reducer.buckets, self._device)
         free = not (exact or shard or hook), not exact and self._device == CPU
         self._tuner = Tuner(self.comm, self._cap_bytes, self.plan_buckets, *free) if tune else None
@@ -224,12 +227,7 @@ class DistributedDataParallel(Module):
         if previous is not None:
             self._reducer.succeed(previous)
 
-    def _take_those_of_rank0(self) -> None:
-        for buffer in self.reducer.storage:
-            self.comm.broadcast(buffer.data)
-        broadcast([p for p in self.module.parameters() if not p.requires_grad], self.comm)
-        broadcast(list(self.module.buffers()), self.comm)
-        owners.register(self.module, held_buffers)
+    def _let_go(self) -> None:
         if self._sharded is not None:
             self._sharded.let_go()
 

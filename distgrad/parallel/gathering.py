@@ -15,9 +15,10 @@ from typing import Any, cast
 import numpy as np
 
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.device import Device, device_of
+from distgrad.backend.device import CPU, Device, device_of
+from distgrad.backend.meta import META
 
-__all__ = ["be_absent", "be_present", "collect"]
+__all__ = ["be_absent", "be_present", "collect", "home_of"]
 
 _elements: Any = Tensor.__dict__["_data"]  # the slot itself
 
@@ -122,3 +123,8 @@ def collect(entries: Iterable[tuple[str, Any]], is_root: bool, out: dict[str, An
         if is_root:
             out[key] = value
     return out
+
+
+def home_of(tensor: Tensor) -> Device:
+    """Where a tensor's elements are to lie: where it does, or on the host if it has none yet."""
+    return CPU if tensor.device == META else tensor.device

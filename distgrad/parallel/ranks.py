@@ -9,13 +9,14 @@ from distgrad.comm.base import Communicator
 from distgrad.comm.registry import init, is_initialized, is_mpi
 from distgrad.names.hints import ARGUMENTS
 from distgrad.nn.module import Module
+from distgrad.parallel.gathering import home_of
 
 __all__ = ["find_ranks"]
 
 
 def find_ranks(module: Module, comm: Any) -> Communicator:
     """The ranks of a communicator of mpi4py, or all; their arrays are exchanged where the module lies."""
-    device = next((parameter.device for parameter in module.parameters()), CPU)
+    device = next(map(home_of, module.parameters()), CPU)
     if comm is None:
         return init() if device == CPU or is_initialized() else init(device=device)
     if not is_mpi(comm):

@@ -24,6 +24,7 @@ from distgrad.optim.states import piece_key, shape_key
 from distgrad.parallel.blocks import Blocks, BlockSharding, Unit
 from distgrad.parallel.buckets import plan_buckets
 from distgrad.parallel.checks import find_replicas
+from distgrad.parallel.gathering import home_of
 from distgrad.parallel.sharding import Sharding, assign_whole
 
 __all__ = ["ShardedStorage", "join_states"]
@@ -90,7 +91,7 @@ class ShardedStorage:
         """
         alike: dict[tuple[np.dtype[Any], Device, bool], list[Tensor]] = {}
         for parameter in parameters:
-            key = (parameter.dtype, parameter.device, parameter in self._whole)
+            key = (parameter.dtype, home_of(parameter), parameter in self._whole)
             alike.setdefault(key, []).append(parameter)
         loads = [0] * self.comm.size
         buffers = []
@@ -104,7 +105,9 @@ class ShardedStorage:
                 owners = assign_whole([parameter.size for parameter in group], self.comm.size)
                 order = [place for part in parts for place in sorted(part, key=owners.__getitem__)]
                 group, owners = [group[place] for place in order], [owners[place] for place in order]
-            buffer = FlatBuffer(group, allocate=functools.partial(self.comm.allocate, device=device))
+            buffer = FlatBuffer(
+                group, allocate=functools.partial(self.comm.allocate, device=device), device=device
+            )
             sharding = (Sharding if self._blocks is None else BlockSharding)(
                 buffer,
                 parts,
