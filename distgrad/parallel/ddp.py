@@ -136,10 +136,8 @@ class DistributedDataParallel(Module):
         self.broadcast_buffers, self.average_buffers = broadcast_buffers, average_buffers
         self.check_replicas_every, self.hook = check_replicas_every, hook
         self._num_joined = self._agreed_step = 0
-        self._shards: Shards | None = None
-        if shards is not None:
-            seed = self.comm.broadcast_object(default_generator.seed)
-            self._shards = Shards(module, self.comm, shards, seed)
+        seed = self.comm.broadcast_object(default_generator.seed) if exact else 0
+        self._shards = None if shards is None else Shards(module, self.comm, shards, seed)
         self._sharded = ShardedStorage.make(
             shard, self.comm, shard_group, self._lay_out_anew, module, shard_blocks, offload_dir
         )

@@ -131,5 +131,47 @@ MUTANTS = (
         "(self.step << _SHARD_BITS | self.comm.rank) + 1)",
         "tests/parallel/test_exact.py -k 'any_number_of_ranks and not slow'",
     ),
+    Mutant(
+        "no wait", "a gathered block is read before it is there",
+        "parallel/blocks.py",
+        "            work.wait()\n        unit.works = []\n        for sharding",
+        "            pass\n        unit.works = []\n        for sharding",
+        "tests/parallel/test_sharded_blocks.py -k is_gathered_late",
+    ),
+    Mutant(
+        "no wait", "parameters that are handed out are read before they are there",
+        "parallel/sharding.py",
+        "        if work is not None:\n            work.wait()\n        for place",
+        "        for place",
+        "tests/parallel/test_sharded_blocks.py -k is_gathered_late",
+    ),
+    Mutant(
+        "stale numbers", "backward lets a block go before its last node",
+        "parallel/blocks.py",
+        "events += [(stop, False, unit), (first, True, unit)]",
+        "events += [(stop, False, unit), (stop - 1, True, unit)]",
+        "tests/parallel/test_sharded_groups.py -k 'in_the_same_order and AdamW-4'",
+    ),
+    Mutant(
+        "wrong place", "a rank updates what the next ones own",
+        "parallel/sharding.py",
+        "        own = (slice(edges[comm.rank], edges[comm.rank + 1]) for edges in self._edges)\n",
+        "        own = (slice(edges[comm.rank], edges[-1]) for edges in self._edges)\n",
+        "tests/parallel/test_sharded_groups.py -k 'in_the_same_order and AdamW-4'",
+    ),
+    Mutant(
+        "missing call", "what ranks own is not summed between groups",
+        "parallel/sharding.py",
+        "            replicas.all_reduce(own)\n",
+        "            pass\n",
+        "tests/parallel/test_sharded_groups.py -k 'in_the_same_order and AdamW-4'",
+    ),
+    Mutant(
+        "stale numbers", "a module built of shapes keeps zeros",
+        "parallel/filling.py",
+        "                tensor._overwrite(values)\n",
+        "                pass\n",
+        "tests/parallel/test_filling.py -k built_in_memory",
+    ),
 )
 # fmt: on

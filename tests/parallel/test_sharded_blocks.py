@@ -1,6 +1,7 @@
 """Parameters that are there only while their block computes."""
 
 import copy
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from parallel.problems import parameters_of
 import distgrad as dg
 from distgrad.autograd.checkpoint import checkpoint
 from distgrad.comm import ThreadWorld, init
+from distgrad.comm.threads import ThreadCommunicator
 from distgrad.errors import InPlaceError, OptionError, RankFailedError
 from distgrad.nn import Module, ModuleList, Parameter, functional
 from distgrad.parallel import DistributedDataParallel
@@ -481,6 +483,20 @@ def test_a_dropped_wait_is_seen(monkeypatch):
             unit.works = [Late(unit.parts)]
 
     assert fault_shows(monkeypatch, "_issue", issue)
+
+
+@pytest.mark.parametrize("stage", ["gradients", "parameters"])
+def test_what_is_gathered_late_is_waited_for(stage, monkeypatch):
+    """Every gather takes its time, so that whoever does not wait reads what was there before."""
+    expected = ThreadWorld(2).run(lambda comm: train(comm, None, count=2))
+    gather = ThreadCommunicator._all_gather
+
+    def late(self, *arguments):
+        time.sleep(0.02)
+        gather(self, *arguments)
+
+    monkeypatch.setattr(ThreadCommunicator, "_all_gather", late)
+    assert ThreadWorld(2).run(lambda comm: train(comm, stage, count=2)) == expected
 
 
 # -- processes
