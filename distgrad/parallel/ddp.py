@@ -153,6 +153,7 @@ class DistributedDataParallel(Module):
         self._payoff = Payoff.watch(self.hook, self.comm, self.reducer.buckets, self._device)
         free = not (exact or shard or hook), not exact and self._device == CPU
         self._tuner = Tuner(self.comm, self._cap_bytes, self.plan_buckets, *free) if tune else None
+        owners.register(module, held_buffers)
 
     @property
     def reducer(self) -> Reducer:
