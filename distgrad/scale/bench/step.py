@@ -23,7 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ import numpy as np
 
 import distgrad as dg
 from distgrad.backend.device import Device, activated
+from distgrad.backend.products import matmul_stack
 from distgrad.script import add_device_option, find_device, synchronize
 
 from .peers import STEPS
@@ -65,29 +66,51 @@ def timed(step: Callable[[], Any], seconds: float) -> tuple[list[float], list[fl
     return times, busy
 
 
-def product_time(product: Product, dtype: str, device: Device) -> tuple[float, float]:
-    """Milliseconds of one matrix product and its gradients' products, each at the best rate seen.
+def _best(multiply: Callable[[], Any], device: Device) -> tuple[float, float]:
+    """Milliseconds of a call at the best rate seen, by the clock and of the processor's time."""
+
+    def run() -> None:
+        multiply()
+        synchronize(device)
+
+    return min(zip(*timed(run, 0.05), strict=True))
+
+
+def _ways(
+    shape: tuple[int, int, int], number: int, dtype: str, device: Device, threads: int
+) -> Iterator[tuple[float, float]]:
+    """What one of ``number`` equal products takes: cut among threads, on one, and several side by side."""
+    rows, inner, columns = shape
+    with activated(device) as xp:
+        a, b = xp.ones((rows, inner), dtype), xp.ones((inner, columns), dtype)
+        out = xp.empty((rows, columns), dtype)
+    dg.set_num_threads(threads)
+    yield _best(lambda: xp.matmul(a, b, out=out), device)
+    if device.kind != "cpu" or threads == 1:
+        return
+    dg.set_num_threads(1)
+    yield _best(lambda: xp.matmul(a, b, out=out), device)
+    dg.set_num_threads(threads)
+    some = min(number, 4 * threads)
+    if some >= threads:
+        x, y = np.ones((some, inner, columns), dtype), np.empty((some, rows, columns), dtype)
+        clock, busy = _best(lambda: matmul_stack(a, x, y), device)
+        yield clock / some, busy / some
+
+
+def product_time(product: Product, dtype: str, device: Device, threads: int = 1) -> tuple[float, float]:
+    """Milliseconds of a matrix product and its gradients' products, the best of the ways to compute them.
 
     By the clock, and of the processor's time.
     """
     m, n, k = product.m, product.n, product.k
     shapes = [(m, k, n), (n, m, k)] + [(m, n, k)] * product.input_gradient
-    clock = busy = 0.0
-    for rows, inner, columns in shapes:
-        with activated(device) as xp:
-            a, b = xp.ones((rows, inner), dtype), xp.ones((inner, columns), dtype)
-            out = xp.empty((rows, columns), dtype)
-
-        def multiply(xp: Any = xp, a: Any = a, b: Any = b, out: Any = out) -> None:
-            xp.matmul(a, b, out=out)
-            synchronize(device)
-
-        best = min(zip(*timed(multiply, 0.05), strict=True))
-        clock, busy = clock + best[0], busy + best[1]
-    return clock * product.count * product.share, busy * product.count * product.share
+    each = [min(_ways(shape, product.count, dtype, device, threads)) for shape in shapes]
+    times = product.count * product.share
+    return times * sum(clock for clock, _ in each), times * sum(busy for _, busy in each)
 
 
-def limit_time(name: str, device: Device) -> tuple[float, float]:
+def limit_time(name: str, device: Device, threads: int = 1) -> tuple[float, float]:
     """Milliseconds of a step's matrix products alone, by the clock and of the processor's time."""
     work = WORKLOADS[name]
     kinds: dict[Product, int] = {}
@@ -95,7 +118,7 @@ def limit_time(name: str, device: Device) -> tuple[float, float]:
         kinds[product] = kinds.get(product, 0) + 1
     clock = busy = 0.0
     for product, count in kinds.items():
-        each = product_time(product, work.dtype, device)
+        each = product_time(product, work.dtype, device, threads)
         clock, busy = clock + count * each[0], busy + count * each[1]
     return clock, busy
 
@@ -104,7 +127,7 @@ def measure(name: str, workload: str, threads: int, seconds: float, device: str)
     """One library on one workload, in this process."""
     if name == LIMIT:
         dg.set_num_threads(threads)
-        clock, busy = limit_time(workload, find_device(device))
+        clock, busy = limit_time(workload, find_device(device), threads)
         return {"median_ms": clock, "cpu_ms": busy}
     start = time.perf_counter()
     step = STEPS[name](workload, threads, device)
