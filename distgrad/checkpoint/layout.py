@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy as np
 
 from distgrad.autograd.casting import bfloat16
 from distgrad.checkpoint.digests import BLOCK_BYTES, agrees, digest_of
-from distgrad.errors import DataError
+from distgrad.errors import DataError, OptionError
 
 __all__ = [
     "FORMAT",
@@ -33,6 +34,7 @@ __all__ = [
     "dtype_name",
     "find_checkpoints",
     "folder_name",
+    "local_path",
     "parse_dtype",
     "part_name",
     "rank_file",
@@ -213,6 +215,21 @@ def share(sizes: Sequence[int], rank: int, num_ranks: int) -> list[tuple[int, in
 def _cut(place: int, size: int) -> int:
     """A place to cut an array at, near ``place``, the same for whoever asks."""
     return size if place >= size else max(0, place // 64 * 64)
+
+
+def local_path(folder: str | os.PathLike[str]) -> Path:
+    """A folder, and no address of an object store, which knows neither renaming nor locks.
+
+    Raises:
+        OptionError: an address.
+    """
+    scheme, sign, _ = os.fspath(folder).partition("://")
+    if sign and scheme.isalnum():
+        raise OptionError(
+            f"checkpoint: {folder} is an address, and checkpoints are written to folders; mount the store as "
+            "a folder, or save to a local one and copy whole step-… folders, manifest.json last"
+        )
+    return Path(folder)
 
 
 def find_checkpoints(folder: Path) -> list[Path]:

@@ -19,7 +19,7 @@ import numpy as np
 from distgrad import env
 from distgrad.checkpoint.collect import Collected, collect
 from distgrad.checkpoint.ending import Ending
-from distgrad.checkpoint.layout import find_checkpoints, folder_name, part_name, read_manifest
+from distgrad.checkpoint.layout import find_checkpoints, folder_name, local_path, part_name, read_manifest
 from distgrad.checkpoint.mirror import Mirror
 from distgrad.checkpoint.pieces import Reader
 from distgrad.checkpoint.restoring import restore
@@ -69,7 +69,7 @@ class CheckpointManager:
 
     Raises:
         DataError: a folder that another job uses, or that cannot be made.
-        OptionError: a number or word that is none of those above.
+        OptionError: a number or word that is none of those above, or an address in place of a folder.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class CheckpointManager:
                 "CheckpointManager: best must be 'max', 'min' or None and on_error 'raise' or 'warn', got "
                 f"{best!r}, {on_error!r}"
             )
-        self.folder = Path() if folder is None else Path(folder)
+        self.folder = Path() if folder is None else local_path(folder)
         self.keep, self.every, self.best = keep, every, best
         self.finished = 0  #: steps of training that are done
         self._background, self._on_error = background, on_error
@@ -276,7 +276,8 @@ class CheckpointManager:
             DataError: no checkpoint, or a damaged one.
             StateDictError: it does not fit what was added.
         """
-        return self._take_over(Reader(Path(path), read_manifest(Path(path))), strict, only)
+        folder = local_path(path)
+        return self._take_over(Reader(folder, read_manifest(folder)), strict, only)
 
     # -- inside
 
