@@ -93,15 +93,16 @@ def torch_job(name: str, folder: Path) -> tuple[Step, Save, Callable[[], None], 
     return step, save, wait, 3 * sum(p.nbytes for p in model.parameters())
 
 
-def copy_s(num_bytes: int) -> float:
-    """Seconds that a plain copy takes, the median of nine."""
+def plain_copy(num_bytes: int) -> Callable[[], float]:
+    """What copies as many bytes, and returns the seconds that it took."""
     source, target = np.ones(num_bytes, np.uint8), np.zeros(num_bytes, np.uint8)
-    times = []
-    for _ in range(9):
+
+    def copy() -> float:
         started_s = time.perf_counter()
         np.copyto(target, source)
-        times.append(time.perf_counter() - started_s)
-    return statistics.median(times)
+        return time.perf_counter() - started_s
+
+    return copy
 
 
 def plain_file_s(folder: Path, num_bytes: int) -> tuple[float, float]:
@@ -128,7 +129,8 @@ def measure(job: Any, name: str, options: argparse.Namespace) -> dict[str, float
             step()
         save()
         wait()
-        stalls, ratios = [], []
+        copy = plain_copy(num_bytes)
+        stalls, stalls_in_copies, ratios = [], [], []
         for _ in range(options.rounds):
             times = {}
             for saving in (False, True):
@@ -140,10 +142,15 @@ def measure(job: Any, name: str, options: argparse.Namespace) -> dict[str, float
                 times[saving] = time.perf_counter() - started_s
                 wait()
             ratios.append(times[True] / times[False])
+            for _ in range(4):  # beside a copy, as others may use the machine
+                step()
+                copied_s = copy()
+                stalls_in_copies.append(save() / copied_s)
+                wait()
         return {
             "bytes": num_bytes,
             "stall_ms": 1e3 * statistics.median(stalls),
-            "stall": statistics.median(stalls) / copy_s(num_bytes),
+            "stall": statistics.median(stalls_in_copies),
             "step": statistics.median(ratios),
         }
     finally:

@@ -127,3 +127,8 @@ def write_number(worker):
     """Set up a worker so that the test sees it."""
     with open(os.environ["DISTGRAD_TEST_FILE"], "a") as file:
         file.write(f"{worker}\n")
+
+
+def number_of(sample):
+    """The number that a sample of a tar file has as its text."""
+    return int(sample["txt"])

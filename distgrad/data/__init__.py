@@ -24,6 +24,7 @@ from distgrad.data.sampler import (
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
+from distgrad.data.tar import TarDataset
 from distgrad.data.text import TextStream, Vocabulary, read_text
 from distgrad.data.tokens import TokenDataset, TokenFile
 from distgrad.data.worker import WorkerInfo, get_worker_info
@@ -43,6 +44,7 @@ __all__ = [
     "StackDataset",
     "Subset",
     "SubsetRandomSampler",
+    "TarDataset",
     "TensorDataset",
     "TextStream",
     "TokenDataset",
