@@ -2,9 +2,9 @@
 
     python tests/checkpoint/twenty_kills.py [--kills N] [--seed N] FOLDER
 
-A process below the launcher, the launcher or all of them is killed at a random moment once the job has saved
-something; the next job goes on with 1 to 4 ranks. Prints a row a stage of sharding, and exits 1 where the bits
-differ from those of a job that nobody disturbed.
+A process below the launcher, the launcher or all of them is killed at a random moment once the job has
+saved something; the next job goes on with 1 to 4 ranks. Prints a row a stage of sharding, and exits 1 where
+the bits differ from those of a job that nobody disturbed.
 """
 
 import argparse
