@@ -180,8 +180,19 @@ def random_state() -> dict[str, Any]:
     return {"distgrad": default_generator.get_state(), "numpy": numpy_state, "python": random.getstate()}
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Let the random generators go on from a state that :func:`random_state` took."""
+def restore_random_state(state: dict[str, Any], of_rank0: bool = False) -> None:
+    """Let the random generators go on from a state that :func:`random_state` took.
+
+    Args:
+        state: what it took.
+        of_rank0: there is none of this rank's, and this is rank 0's: what began as rank 0's did, by the same
+            seed, goes on as it does, so that ranks which are to draw alike do; all else stays as it is.
+    """
+    if of_rank0:
+        here, there = default_generator.get_state(), state["distgrad"]
+        if (here["seed"], here["stream"]) == (there["seed"], there["stream"]):
+            default_generator.set_state(there)
+        return
     default_generator.set_state(state["distgrad"])
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])  # noqa: NPY002

@@ -44,8 +44,8 @@ def restore(
             continue
         trees[name] = _inside(manifest.tree[owner], inside, name) if inside else manifest.tree[owner]
     alone = {name: own[name] for name in trees if name in own}
-    if only is None and "$random" in own:
-        alone["$random"] = own["$random"]
+    if only is None and "$random" in manifest.ranks[0]:
+        alone["$random"] = own.get("$random", manifest.ranks[0]["$random"])
     arrays = reader.stored([*trees.values(), *alone.values()])
     for name, tree in trees.items():
         choose_parts(objects[name.partition(".")[0]], _dict(reader, reader.planned(tree, arrays)))
@@ -60,7 +60,7 @@ def restore(
         give_back(owner, each, state, strict and not inside)
     if "$random" in lefts:
         try:
-            restore_random_state(lefts["$random"])
+            restore_random_state(lefts["$random"], "$random" not in own)
         except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(f"checkpoint: {reader.folder}: its random state is damaged: {error!r}") from None
 

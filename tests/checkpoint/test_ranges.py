@@ -14,6 +14,7 @@ from distgrad.checkpoint import pieces as pieces_module
 from distgrad.checkpoint.digests import BLOCK_BYTES, agrees
 from distgrad.checkpoint.layout import read_manifest
 from distgrad.checkpoint.pieces import Reader
+from distgrad.checkpoint.restoring import restore
 from distgrad.errors import DataError, StateDictError
 from distgrad.parallel import DistributedDataParallel
 
@@ -220,3 +221,15 @@ def test_a_part_of_a_pretrained_model(tmp_path):
         manager.restore(path, only=["model.0"])
     np.testing.assert_array_equal(other[0].weight.detach(), pretrained[0].weight.detach())
     np.testing.assert_array_equal(other[1].weight.detach(), head)
+
+
+@pytest.mark.parametrize(("seed", "follows"), [(5, True), (6, False)])
+def test_a_further_rank_of_rank_0_s_seed_draws_as_rank_0_does(tmp_path, seed, follows):
+    dg.manual_seed(5)
+    dg.rand(100)
+    with CheckpointManager(tmp_path) as manager:
+        path = manager.save()
+    coming = dg.rand(3).tolist()
+    dg.manual_seed(seed)
+    restore(Reader(path, read_manifest(path)), {}, 1, True, None)
+    assert (dg.rand(3).tolist() == coming) == follows

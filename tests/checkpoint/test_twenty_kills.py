@@ -1,4 +1,4 @@
-"""A job that is killed at random again and again, each time on another number of ranks, ends with its bits."""
+"""A job that is killed at random, and goes on with another number of ranks each time, ends with its bits."""
 
 import json
 import subprocess
