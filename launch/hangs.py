@@ -255,16 +255,25 @@ def meanwhile(tracks: Iterable[Track]) -> str:
     return "; ".join(f"{_name_ranks(part)} {_doing(part[0])}" for part in _alike(known))
 
 
+def counted(number: int, noun: str) -> str:
+    """How many of something there are, in words."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def is_over(track: Track) -> bool:
+    """Whether a rank has left the others and will soon have ended."""
+    return not track.waiting and track.name.startswith("finalize()")
+
+
 def ended_before(done: Sequence[Track], late: Track) -> str:
     """The end of the sentence on a rank that waited for others which had ended, with what to do about it."""
     text = f"; rank {join(_ranks(done))} had ended before, with exit code 0"
     steps = min(track.step for track in done)
     if not 0 < steps <= late.step:
         return text
-    times = f"{steps} step{'s' * (steps > 1)}"
     return (
-        f"{text}, after {times}, while rank {late.rank} waited in step {late.step + 1}: give every rank the "
-        "same number of batches, as DistributedSampler does"
+        f"{text}, after {counted(steps, 'step')}, while rank {late.rank} waited in step {late.step + 1}: "
+        "give every rank the same number of batches, as DistributedSampler does"
     )
 
 

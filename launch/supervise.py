@@ -193,7 +193,7 @@ class Supervisor:
             self._loop.at(BEAT_S, lambda: self.ask_to_save(why, replan))
             return
         self.asked_to_save, self.replan = True, replan
-        self.console.say(f"launch: {why}; asked {_count(len(running), 'rank')} to save and end")
+        self.console.say(f"launch: {why}; asked {hangs.counted(len(running), 'rank')} to save and end")
         self._send(signal.SIGUSR1)
 
     def _obey(self, number: signal.Signals) -> None:
@@ -214,7 +214,7 @@ class Supervisor:
             running = self._running()
             self._interrupted = number == signal.SIGINT
             self.console.say(
-                f"launch: {number.name} passed on to {_count(len(running), 'rank')}; "
+                f"launch: {number.name} passed on to {hangs.counted(len(running), 'rank')}; "
                 f"they have {self.options.grace_s:g} s, the same signal again kills them"
             )
             text = f"launch: stopped by {number.name} after {self._elapsed_s():.1f} s"
@@ -242,7 +242,7 @@ class Supervisor:
         num_ranks = rank.spec.local_world_size
         if num_ranks > num_cores and not self._crowded:
             self._crowded = True
-            cores = f"{_count(num_cores, 'core')} of {rank.track.host}"
+            cores = f"{hangs.counted(num_cores, 'core')} of {rank.track.host}"
             self.console.say(f"launch: {num_ranks} ranks share {cores}, and take turns")
 
     def _handle(self, rank: Rank, kind: Frame, body: bytes) -> None:
@@ -334,9 +334,9 @@ class Supervisor:
             others = [other for other in self._running() if other is not rank]
             how = f"rank {number} on {rank.track.host} {how or f'exited {code}'}"
             text = f"launch: {how} after {self._elapsed_s():.1f} s"
-            text += f" and {_count(rank.track.step, 'step')}" if rank.track.step else ""
+            text += f" and {hangs.counted(rank.track.step, 'step')}" if rank.track.step else ""
             text += f" ({reason})" if (reason := exit_codes.explain(code)) else ""
-            text += f"; stopped {_count(len(others), 'other rank')}"
+            text += f"; stopped {hangs.counted(len(others), 'other rank')}"
             done = [other.track for other in self.ranks if other.track.code == 0]
             if done and _CONSEQUENCE.search(traceback):
                 text += hangs.ended_before(done, rank.track)
@@ -362,10 +362,14 @@ class Supervisor:
             next(iter(self._held.values()))()
 
     def _look_for_cause(self) -> None:
-        """Go on without the cause, once whoever might be it was heard of since, or has been silent long."""
+        """Go on without the cause, once whoever might be it was heard of since, or has been silent long.
+
+        A rank whose program is over is waited for: its end tells the same, and Python takes its time.
+        """
         waited_s = self._clock.now_s() - self._held_s
-        others = [rank for rank in self._running() if rank.spec.rank not in self._held]
-        if waited_s < LONGEST_CONSEQUENCE_S and any(rank.track.heard_s < self._held_s for rank in others):
+        others = [rank.track for rank in self._running() if rank.spec.rank not in self._held]
+        is_open = any(track.heard_s < self._held_s or hangs.is_over(track) for track in others)
+        if waited_s < LONGEST_CONSEQUENCE_S and is_open:
             self._loop.at(CONSEQUENCE_S, self._look_for_cause)
         else:
             self._release()
@@ -493,7 +497,3 @@ class Supervisor:
 
     def _elapsed_s(self) -> float:
         return time.monotonic() - self._began_s
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

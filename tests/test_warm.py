@@ -66,7 +66,7 @@ def command(*arguments, cache_home, **variables):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=400,
         check=False,
     )
 
@@ -78,7 +78,7 @@ def script(tmp_path):
     return file
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_script_is_warmed_by_a_step_and_its_job_compiles_nothing_and_has_the_same_bits(script, tmp_path):
     cold = command("run", "-n", 2, script, cache_home=tmp_path / "cold")
     assert cold.returncode == 0, cold.stdout + cold.stderr

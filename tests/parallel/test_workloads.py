@@ -90,7 +90,7 @@ def torch_states(tmp_path_factory):
     program = [sys.executable, str(Path(__file__).with_name("torch_ranks.py")), str(path)]
     ranks = [subprocess.Popen([*program, str(rank), "2"]) for rank in range(2)]
     try:
-        assert [rank.wait(90) for rank in ranks] == [0, 0]
+        assert [rank.wait(300) for rank in ranks] == [0, 0]
     finally:
         for rank in ranks:
             rank.kill()
