@@ -112,10 +112,9 @@ class Roster:
             taken = max(0, min(len(times) - _MANY + 1, host.slots, spare))
             spare -= taken
             if taken:
-                left_out[host.name] = (
-                    f"its ranks were the first to fail {len(times)} times in a row; {taken} of its "
-                    f"{host.slots} slots left out"
-                )
+                left_out[host.name] = f"its ranks were the first to fail {len(times)} times in a row"
+                if taken < host.slots:
+                    left_out[host.name] += f"; {taken} of its {host.slots} slots left out"
             if host.slots > taken:
                 hosts.append(plan.Host(host.name, host.slots - taken))
         return Usable(hosts, left_out)
