@@ -1,4 +1,4 @@
-"""A module that was built of shapes trains as one that was built in memory; no rank ever has all of it."""
+"""A module that was built of shapes trains as one that was built in memory, a block at a time."""
 
 import threading
 
