@@ -25,10 +25,12 @@ import numpy as np
 
 import distgrad as dg
 from distgrad import nn, trace
+from distgrad.profiler import recorder as recording
 from distgrad.profiler.recorder import Recorder
 
 _ROUND = 5000
-_TURN_S = 0.6  # longer than the time between two writes
+_TURN_S = recording.FLUSH_S  # of steps between two writes, which are then made here: on a busy machine more
+recording.FLUSH_S = 3600.0  # of them would fall into the same processor time
 
 
 @dataclass
@@ -110,11 +112,13 @@ class Program:
         self._optimizer.step()
 
 
-def turn(program: Program, count: int) -> float:
-    """Processor time of a step of this process, over a turn."""
+def turn(program: Program, count: int, recorder: Recorder | None = None) -> float:
+    """Processor time of a step of this process, over a turn, with what it writes at its end."""
     begin = time.process_time()
     for _ in range(count):
         program.step()
+    if recorder is not None:
+        recorder.flush()
     return (time.process_time() - begin) / count
 
 
@@ -130,7 +134,7 @@ def steps(turns: int) -> list[Row]:
         with tempfile.TemporaryDirectory() as folder:
             recorder = Recorder(Path(folder))
             trace.subscribe(recorder)
-            recorded = turn(program, count)
+            recorded = turn(program, count, recorder)
             recorder.close()
         plain.append(before)
         ratios.append(recorded / ((before + turn(program, count)) / 2))
