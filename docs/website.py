@@ -17,7 +17,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 import api
-
 import build
 
 ROOT = Path(__file__).parents[1]
