@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distgrad.errors import DataError, LaunchError
-from distgrad.profiler.merge import merge
-from distgrad.profiler.recording import spool_folder
 
-from . import live
 from .logs import Console
 
 __all__ = ["Recorded", "tracing"]
@@ -55,6 +52,10 @@ def tracing(wanted: Recorded, console: Console) -> Iterator[dict[str, str]]:
     if wanted == Recorded():
         yield {}
         return
+    from distgrad.profiler.recording import spool_folder  # a job of which nothing is recorded starts sooner
+
+    from . import live
+
     output = wanted.output.absolute() if wanted.output is not None else None
     folder = spool_folder(output or Path.cwd() / f".distgrad-{secrets.token_hex(4)}")
     try:
@@ -83,6 +84,8 @@ def tracing(wanted: Recorded, console: Console) -> Iterator[dict[str, str]]:
 
 def _merge(folder: Path, output: Path, console: Console) -> bool:
     """Make the trace; False if that failed, and the parts are left."""
+    from distgrad.profiler.merge import merge
+
     try:
         console.say("\n".join(merge(folder, output)))
     except (DataError, OSError) as error:
