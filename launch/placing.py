@@ -110,7 +110,8 @@ class Planner:
 
     def problems(self, found: Sequence[plan.Host]) -> dict[str, str]:
         """Why hosts cannot be used now, by their names; it takes a moment to find out."""
-        told: dict[str, str] = slurm.problems([host.name for host in found]) if self._by_slurm else {}
+        names = [host.name for host in found]
+        told: dict[str, str] = slurm.problems(names, os.environ) if self._by_slurm else {}
         remote = []
         for host in found:
             try:

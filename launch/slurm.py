@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 
 from distgrad.errors import LaunchError
 
+from . import commands
 from .plan import Host
 
 __all__ = ["SRUN", "allocation", "expand_tasks", "problems", "requeue"]
 
+_TIMEOUT_S = 30.0
+_DOWN = ("down", "fail", "drained", "powered_down", "unknown")
 # mpiexec starts one process a node by it, which starts the ranks. So ranks find each other by their own MPI's
 # means, whatever Slurm was built with; a step of its own must not wait for the script's.
-_DOWN = ("down", "fail", "drained", "powered_down", "unknown")
 SRUN = "srun --overlap --cpu-bind=none --mpi=none"
 
 
@@ -47,9 +49,7 @@ def allocation(variables: Mapping[str, str]) -> list[Host]:
             f"launch: srun has started {variables['SLURM_STEP_NUM_TASKS']} tasks, and each would start a job "
             "of its own; run distgrad run without srun, or start the script itself: srun python SCRIPT"
         )
-    found = subprocess.run(
-        ["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=False
-    )
+    found = _ask("scontrol", "show", "hostnames", nodes)
     names = found.stdout.split()
     if found.returncode or not names:
         raise LaunchError(f"launch: scontrol cannot name the hosts of {nodes!r}: {found.stderr.strip()}")
@@ -58,26 +58,35 @@ def allocation(variables: Mapping[str, str]) -> list[Host]:
     return [Host(name, slots) for name, slots in zip(names, tasks, strict=True)]
 
 
-def problems(names: Sequence[str]) -> dict[str, str]:
-    """Why nodes of the allocation cannot be used, by their names: those that Slurm takes for down.
+def problems(names: Sequence[str], variables: Mapping[str, str]) -> dict[str, str]:
+    """Why nodes of the allocation cannot be used now, by their names; none if Slurm does not answer.
 
-    A job that is to outlive a node must be submitted with ``--no-kill``.
+    A node that was down, be it for a moment, is taken from the job, which goes on without it only if it was
+    submitted with ``--no-kill``, and does not get it back.
     """
-    listed = subprocess.run(
-        ["sinfo", "--noheader", "--Node", "--nodes", ",".join(names), "--format", "%N %T"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    states = dict(line.split(maxsplit=1) for line in listed.stdout.splitlines() if " " in line)
-    return {
-        name: f"Slurm says that it is {state}"
-        for name, state in states.items()
-        if name in names and (state.startswith(_DOWN) or state.endswith("*"))  # * of one that is silent
-    }
+    kept = _ask("squeue", "--noheader", "--jobs", variables["SLURM_JOB_ID"], "--format", "%N").stdout.strip()
+    nodes = _ask("scontrol", "show", "hostnames", kept).stdout.split() if kept else names
+    listed = _ask("sinfo", "--noheader", "--Node", "--nodes", ",".join(names), "--format", "%N %T").stdout
+    states = dict(line.split(maxsplit=1) for line in listed.splitlines() if " " in line)
+    found = {}
+    for name in names:
+        state = states.get(name, "")
+        if state.startswith(_DOWN) or state.endswith("*"):  # * of one that is silent
+            found[name] = f"Slurm says that it is {state}"
+        elif name not in nodes:
+            found[name] = "Slurm has taken it from the job, as it was down"
+    return found
 
 
 def requeue(variables: Mapping[str, str]) -> str:
     """Put this job into the queue anew, which ends it; returns why that could not be done, or nothing."""
-    done = subprocess.run(
-        ["scontrol", "requeue", variables["SLURM_JOB_ID"]], capture_output=True, text=True, check=False
-    )
+    done = _ask("scontrol", "requeue", variables["SLURM_JOB_ID"])
     return done.stderr.strip() if done.returncode else ""
+
+
+def _ask(*command: str) -> subprocess.CompletedProcess[str]:
+    """What one of Slurm's programs answers; one that is missing or does not end has failed."""
+    try:
+        return commands.run(command, _TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 1, "", str(error))

@@ -288,15 +288,15 @@ manager.close()
 print("done", flush=True)
 """
 BATCH = """#!/bin/sh
-#SBATCH -N 2 -n 2 --requeue --open-mode=append -o log
+#SBATCH -N 2 -n 2 --requeue --open-mode=append -o log {more}
 exec {python} -m distgrad.launch --grace 50 {options} script.py
 """
 
 
-def submit(slurm: Slurm, folder: Path, options: str) -> str:
+def submit(slurm: Slurm, folder: Path, options: str, more: str = "") -> str:
     """Submit a job that trains until it goes on from a checkpoint; returns its number."""
     (folder / "script.py").write_text(ENDLESS)
-    (folder / "batch").write_text(BATCH.format(python=sys.executable, options=options))
+    (folder / "batch").write_text(BATCH.format(python=sys.executable, options=options, more=more))
     code, output = slurm.run("sbatch", "--parsable", "batch", folder=folder)
     assert code == 0, output
     return output.strip()
@@ -351,3 +351,20 @@ def test_a_job_that_slurm_ends_saves_first(slurm: Slurm, tmp_path: Path) -> None
         assert time.monotonic() < deadline_s, state(slurm, job)
         time.sleep(0.2)
     assert state(slurm, job) == "FAILED 77"
+
+
+@pytest.mark.slow
+def test_a_node_that_was_down_is_left_out(slurm: Slurm, tmp_path: Path) -> None:
+    """Also when Slurm takes it for usable again, as here its daemon answers: it is no more the job's."""
+    job = submit(slurm, tmp_path, "-n 2 --min-ranks 1 --max-restarts 3", "--no-kill")
+    await_log(tmp_path, "under way")
+    code, output = slurm.run("scontrol", "update", "nodename=h2", "state=down", "reason=lost")
+    assert code == 0, output
+    said = await_log(tmp_path, "rank 0 of 1 from step")
+    slurm.run("scancel", "--full", job)
+    row = "Slurm takes a node from a job submitted with `--no-kill`, `--min-ranks 1`"
+    failures_guide.check("Restarts", row, said)
+    deadline_s = time.monotonic() + LIMIT_S
+    while state(slurm, job).startswith(("RUNNING", "COMPLETING")):
+        assert time.monotonic() < deadline_s, state(slurm, job)
+        time.sleep(0.2)
