@@ -1,4 +1,4 @@
-"""Which of several failures a job is said to have ended for; its ranks are played, each word when it is due."""
+"""Which of several failures a job is said to have ended for; its ranks are played, each word when due."""
 
 import json
 import sys
