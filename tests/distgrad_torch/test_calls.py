@@ -4,11 +4,12 @@ import importlib
 
 import numpy as np
 import pytest
-import torch as real
 from distgrad.torch.utils.checkpoint import checkpoint_sequential
 
 import distgrad.torch as torch
 from distgrad.errors import OptionError, StateDictError
+
+real = pytest.importorskip("torch")
 
 
 def twins():
