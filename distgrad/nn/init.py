@@ -42,11 +42,17 @@ def _draw_dtype(tensor: Tensor) -> Any:
 
 
 def _drawn(initialize: Callable[Concatenate[Tensor, P], Tensor]) -> Callable[Concatenate[Tensor, P], Tensor]:
-    """Nothing is drawn for a tensor on 'meta', so that filling it later draws the numbers due to it."""
+    """Nothing is drawn for a tensor on 'meta', so that filling it later draws the numbers due to it.
+
+    That it was written is noted, by which filling sees numbers that ``reset_parameters()`` will not give.
+    """
 
     @functools.wraps(initialize)
     def function(tensor: Tensor, /, *args: P.args, **kwargs: P.kwargs) -> Tensor:
-        return tensor if tensor.device == META else initialize(tensor, *args, **kwargs)
+        if tensor.device != META:
+            return initialize(tensor, *args, **kwargs)
+        tensor.changed(f"init.{initialize.__name__}")
+        return tensor
 
     return function
 

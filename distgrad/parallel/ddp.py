@@ -33,7 +33,7 @@ from distgrad.parallel.reducer import ForwardPass, Reducer
 from distgrad.parallel.replicas import average, compare_checksums, gather_checksums, join_buffers
 from distgrad.parallel.sharded import ShardedStorage
 from distgrad.parallel.statistics import Statistics
-from distgrad.parallel.tuning import Tuned, Tuner
+from distgrad.parallel.tuning import Tuned, Tuner, refuse_while_tuning
 from distgrad.parallel.watching import held_buffers, num_samples
 from distgrad.profiler import owners
 from distgrad.trace import span
@@ -151,8 +151,9 @@ class DistributedDataParallel(Module):
         self._move_and_plan()
         filling.run(self.reducer.storage, self._let_go)
         self._payoff = Payoff.watch(self.hook, self.comm, self.reducer.buckets, self._device)
-        free = not (exact or shard or hook), not exact and self._device == CPU
-        self._tuner = Tuner(self.comm, self._cap_bytes, self.plan_buckets, *free) if tune else None
+        free = not (shard or hook), self._device == CPU
+        tunes = tune and not exact
+        self._tuner = Tuner(self.comm, self._cap_bytes, self.plan_buckets, *free) if tunes else None
         owners.register(module, held_buffers)
 
     @property
@@ -198,7 +199,7 @@ class DistributedDataParallel(Module):
 
     @property
     def tuned(self) -> Tuned | None:
-        """What ``tune=True`` has found; None before that."""
+        """What ``tune=True`` has found; None before that, and in exact mode."""
         return None if self._tuner is None else self._tuner.found
 
     def plan_buckets(self, cap_bytes: float) -> int:
@@ -292,6 +293,7 @@ class DistributedDataParallel(Module):
     def shard_optimizer(self) -> None:
         """Be as with ``shard="optimizer"`` from here on. Collective: yes, between steps; blocks: yes."""
         self._refuse_sharded("shard_optimizer")
+        refuse_while_tuning(self._tuner, "shard_optimizer")
         self.shard, module = "optimizer", self.module
         self._sharded = ShardedStorage(self.shard, self.comm, None, self._lay_out_anew, module, None, None)
         self._lay_out_anew()
@@ -315,12 +317,12 @@ class DistributedDataParallel(Module):
             self._move_and_plan()
         elif self.training and reducer.idle and reducer.better_order is not None:
             self._plan(reducer.better_order, reducer.storage)
+        if self.training and self._tuner is not None and not self.reducer.begun:
+            self._tuner.step_begins()
         reducer = self.reducer
+        reducer.begun = True
         if not self.training or not reducer.enabled or reducer.joined:
             return
-        if self._tuner is not None and reducer.idle:
-            self._tuner.step_begins()
-            reducer = self.reducer
         reducer.joined = True
         if self._payoff is not None and reducer.statistics.buckets:
             self._payoff.judge(sum(bucket["busy_s"] for bucket in reducer.statistics.buckets))
@@ -357,6 +359,7 @@ class DistributedDataParallel(Module):
         self._refuse_exact("use_hook")
         if not self.reducer.idle:
             raise GraphError("use_hook: gradients wait for their reduction; call it before the first pass")
+        refuse_while_tuning(self._tuner, "use_hook")
         self.hook = hook
         self._move_and_plan()
 

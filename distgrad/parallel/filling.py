@@ -1,13 +1,15 @@
 """The first numbers of a module that was built of shapes, a block at a time.
 
 They are those of the same module built in memory, where its parts draw theirs in the order of ``children()``,
-and a module after its children. Rank 0 calls each ``reset_parameters()`` so, on a copy of one block that is
-in memory; of what it draws the others, too, keep what they own.
+and a module after its children; the first of those that share a tensor draws it. Rank 0 calls each
+``reset_parameters()`` so, on a copy of one block that is in memory; of what it draws the others, too, keep
+what they own.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,6 +27,7 @@ from distgrad.nn.parameter import Buffer, Parameter
 from distgrad.nn.placing import make_empty
 from distgrad.parallel.blocks import find_blocks
 from distgrad.parallel.replicas import broadcast
+from distgrad.tracebacks import warn_once
 
 __all__ = ["Filling"]
 
@@ -100,12 +103,37 @@ class Filling:
             for each in _after_children(twin) if recurse else [twin]:
                 if any(True for _ in _tensors(each, recurse=False)):
                     each.reset_parameters()
+        self._check_drawn(there, [memo[id(tensor)] for tensor in there])
         for tensor in there:
             if tensor in self._missing:  # what two modules share is drawn twice, and kept once
                 self._missing.remove(tensor)
                 values = memo[id(tensor)]._data
                 self._comm.broadcast(values)
                 tensor._overwrite(values)
+
+    def _check_drawn(self, there: Sequence[Tensor], drawn: Sequence[Tensor]) -> None:
+        """Refuse what rank 0 has not drawn, on all ranks, and warn of what a constructor set otherwise."""
+        missing = [place for place, tensor in enumerate(there) if tensor in self._missing]
+        unwritten = [place for place in missing if not drawn[place]._version[0]]
+        if unwritten := self._comm.broadcast_object(unwritten):
+            raise OptionError(
+                f"DistributedDataParallel: {self._name_of(there[unwritten[0]])} lies on 'meta', and the "
+                "reset_parameters() of its module does not set it; let it set all parameters and buffers, by "
+                "dg.nn.init or copy_, or build the module in memory"
+            )
+        lost = [place for place in missing if there[place]._version[0] > drawn[place]._version[0]]
+        if lost and self._comm.rank == 0:
+            warn_once(
+                "filling",
+                f"DistributedDataParallel: {self._name_of(there[lost[0]])} was set once more after "
+                "reset_parameters(), on 'meta', where numbers are not kept: it gets those of "
+                "reset_parameters() alone; set it there, or load its numbers after wrapping",
+                0,
+            )
+
+    def _name_of(self, tensor: Tensor) -> str:
+        named = itertools.chain(self._module.named_parameters(), self._module.named_buffers())
+        return next(name for name, each in named if each is tensor)
 
 
 def _tensors(module: Module, recurse: bool = True) -> Iterator[Tensor]:

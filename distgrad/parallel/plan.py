@@ -21,7 +21,7 @@ from distgrad.optim.optimizer import Optimizer
 from distgrad.optim.states import state_dtype
 from distgrad.parallel.blocks import unit_keys
 from distgrad.parallel.buckets import plan_buckets, suitable_cap
-from distgrad.parallel.checks import STAGES
+from distgrad.parallel.checks import STAGES, check_sharding
 from distgrad.parallel.sharding import assign_whole
 
 __all__ = ["MemoryPlan", "memory_plan", "on_meta"]
@@ -78,7 +78,8 @@ def memory_plan(
 
     Args:
         module: before it is wrapped; it stays as it is.
-        optimizer: of its parameters, or a function (a class) that makes one of them.
+        optimizer: of its parameters, or a function (a class) that makes one of them. Those that want no
+            gradient have no state.
         shape: of one rank's batch: lengths, for numbers of the parameters' dtype; or what the module is
             called with, a tensor or a tuple of them, of which shape and dtype count.
         ranks: how many there are.
@@ -94,11 +95,9 @@ def memory_plan(
 
     Source: Rajbhandari et al., SC 2020 (the parts), measured on shapes as JAX's ``eval_shape`` has them.
     """
-    if shard not in (None, *STAGES) or ranks < 1:
-        raise OptionError(
-            f"memory_plan: shard must be one of {', '.join(map(repr, STAGES))} or None and ranks at least 1, "
-            f"got shard={shard!r}, ranks={ranks}"
-        )
+    check_sharding(shard, None, shard_blocks, None, False)
+    if not isinstance(ranks, int) or ranks < 1:
+        raise OptionError(f"memory_plan: ranks must be a whole number from 1 up, got {ranks!r}")
     twin = on_meta(module)
     trained = [parameter for parameter in twin.parameters() if parameter.requires_grad]
     buffers = flatten(trained)
@@ -148,7 +147,8 @@ def _activations(twin: Module, arguments: list[Any], loss: Callable[[Any], Tenso
     with META, LiveBytes() as counted:
         out = twin(*arguments)
         found = next(_tensors(out)).sum() if loss is None else loss(out)
-        found.backward()
+        if found.requires_grad:
+            found.backward()
     return given + counted.peak
 
 
@@ -196,6 +196,8 @@ def _state_bytes(optimizer: Any, module: Module, ranks: int) -> int:
     """The largest share of an optimizer's state."""
     if not isinstance(optimizer, Optimizer):
         optimizer = optimizer(list(on_meta(module).parameters()))
+        if not isinstance(optimizer, Optimizer):
+            raise OptionError(f"memory_plan: optimizer must give an Optimizer, got {optimizer!r}")
     if isinstance(optimizer, LBFGS):
         raise OptionError(
             "memory_plan: LBFGS keeps as much history as it has made steps, up to history_size of them; plan "
@@ -203,7 +205,7 @@ def _state_bytes(optimizer: Any, module: Module, ranks: int) -> int:
         )
     sizes, weights = [], []
     for group in optimizer.param_groups:
-        for parameter in group["params"]:
+        for parameter in filter(lambda parameter: parameter.requires_grad, group["params"]):
             shapes = optimizer.state_shapes(group, parameter.shape).values()
             itemsize = state_dtype(parameter.dtype).itemsize
             sizes.append(sum(MetaArray(shape, np.uint8).size for shape in shapes) * itemsize)

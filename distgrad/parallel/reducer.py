@@ -103,6 +103,7 @@ class Reducer:
             and 1 if there are none.
         enabled: whether backward passes reduce; if not they add up until one does.
         active: whether a backward pass is under way.
+        begun: whether there was a forward pass since the last reduction, also one inside ``no_sync``.
         joined: whether this rank has begun the step that the next reduction ends.
         averaged: whether the gradients at hand are means already.
         factor: what a reduction multiplies the means by; the number of ranks leaves sums.
@@ -129,7 +130,7 @@ class Reducer:
         self.enabled = True
         self.active = False
         self.has_data = True
-        self.joined = False
+        self.begun = self.joined = False
         self.averaged = False
         self.factor = 1.0
         self.statistics = Statistics()
@@ -299,7 +300,7 @@ class Reducer:
 
     def _wait(self) -> None:
         """Wait for all buckets, which are over then, also where one ended badly."""
-        self._num_gathered, self._gathered, self.joined = 0, 0.0, False
+        self._begin_anew()
         errors = []
         for bucket in self.buckets:
             try:
@@ -343,6 +344,9 @@ class Reducer:
                 unit = 2.0 ** round(math.log2(unit))  # to the bit, from the first unit as from the last one
             self._reference *= unit
 
+    def _begin_anew(self) -> None:
+        self._num_gathered, self._gathered, self.begun, self.joined = 0, 0.0, False, False
+
     def _stop(self) -> None:
         self.active = False
         _this_thread.weight, _this_thread.reducer = 1.0, None
@@ -369,7 +373,7 @@ class Reducer:
                 if heard and self.averaged:  # the error that says which rank
                     raise consequence from None
                 error.add_note(f"the other ranks could not be told: {consequence}")
-        self._num_gathered, self._gathered, self.joined = 0, 0.0, False
+        self._begin_anew()
         for bucket in self.buckets:
             bucket.finish(usable=False)
         self.averaged = True
@@ -396,7 +400,7 @@ class Reducer:
     def take_weight(self) -> float:
         """How much the backward passes count that were gathered, which are forgotten."""
         weight = self._gathered
-        self._num_gathered, self._gathered, self.joined = 0, 0.0, False
+        self._begin_anew()
         self.passes.clear()
         return weight
 
@@ -437,7 +441,7 @@ class Reducer:
         self.num_steps = previous.num_steps
         self.passes = previous.passes
         self.enabled = previous.enabled
-        self.joined = previous.joined
+        self.begun, self.joined = previous.begun, previous.joined
         self.averaged = previous.averaged
         self._reference = previous._reference
         self._overlaps = previous._overlaps

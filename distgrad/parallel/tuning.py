@@ -2,6 +2,7 @@
 
 A candidate is what the slowest rank takes for it, so that all ranks keep the same. Where bits are promised
 none is tried that could change them: exact mode fixes buckets and threads, so nothing is left to try there.
+A step begins with the first forward pass after a reduction, which all ranks come to equally often.
 """
 
 from __future__ import annotations
@@ -17,16 +18,14 @@ import numpy as np
 
 from distgrad.backend.threads import get_num_threads, set_num_threads
 from distgrad.comm.base import Communicator
+from distgrad.errors import GraphError
 from distgrad.trace import event
 
-__all__ = ["Tuned", "Tuner"]
+__all__ = ["Tuned", "Tuner", "refuse_while_tuning"]
 
 _MIB = 2**20
 _WARM_UP_STEPS = 8  # before the first candidate: kernels compile, and the order of the gradients is agreed on
-_UNCOUNTED_STEPS, _COUNTED_STEPS = (
-    3,
-    8,
-)  # of a candidate; those before the first that counts plan buckets anew
+_UNCOUNTED_STEPS, _COUNTED_STEPS = 3, 8  # of a candidate; in the former, buckets are planned anew
 _FACTORS = (0.25, 0.5, 2.0, 4.0)  # of the bucket size that was planned
 _GAIN = 0.97  # a candidate must take less than that share of what stays otherwise
 _SMALLEST_BYTES = _MIB // 8
@@ -81,16 +80,20 @@ class Tuner:
         self._caps: list[float] = []
         self._tries_caps = tries_caps and comm.size > 1
         self._now = cap_bytes, get_num_threads()
-        self._threads: list[int] = []
-        if tries_threads:
-            share = max(1, len(os.sched_getaffinity(0)) // comm.topology.local_size(comm.rank))
-            agreed = int(comm.host.all_reduce(np.array([share]), "min")[0])
-            self._threads = [threads for threads in (agreed, 1) if threads != self._now[1]][:1]
+        self._threads = self._other_threads() if tries_threads else []
         self._trials: list[tuple[float, int, float]] = []
         self._steps = -_WARM_UP_STEPS
         self._began_s = 0.0
         self._times: list[float] = []
         self.found: Tuned | None = None
+
+    def _other_threads(self) -> list[int]:
+        """Not what all ranks have already: the least of their shares of a host, or else 1."""
+        comm = self._comm
+        share = max(1, len(os.sched_getaffinity(0)) // comm.topology.local_size(comm.rank))
+        shares, fewest, fewer = comm.host.all_reduce(np.array([share, self._now[1], -self._now[1]]), "min")
+        known = {int(fewest)} if fewest == -fewer else set()
+        return [threads for threads in (int(shares), 1) if threads not in known][:1]
 
     def _different_caps(self, cap_bytes: float) -> list[float]:
         """Sizes that give other numbers of buckets than the one at hand and each other."""
@@ -144,6 +147,15 @@ class Tuner:
         event("tuned", rank=self._comm.rank, text=str(self.found))
         if self._comm.rank == 0:
             print(f"DistributedDataParallel: tuned to {self.found}", file=sys.stderr)
+
+
+def refuse_while_tuning(tuner: Tuner | None, where: str) -> None:
+    """Refuse what needs the buckets to stay as they are, until they do."""
+    if tuner is not None and tuner.found is None:
+        raise GraphError(
+            f"{where}: tune=True is still trying bucket sizes, which results may depend on; wait until "
+            "tuned holds what was found, or leave tune out"
+        )
 
 
 def _best(trials: Sequence[tuple[float, int, float]]) -> tuple[float, int, float]:

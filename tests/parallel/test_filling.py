@@ -1,13 +1,14 @@
 """A module that was built of shapes trains as one that was built in memory, a block at a time."""
 
 import threading
+import warnings
 
 import numpy as np
 import pytest
 from parallel.problems import parameters_of
 
 import distgrad as dg
-from distgrad import nn
+from distgrad import nn, tracebacks
 from distgrad.checkpoint import CheckpointManager
 from distgrad.comm import ThreadWorld
 from distgrad.errors import OptionError
@@ -105,15 +106,69 @@ def test_no_more_than_a_block_is_in_memory_at_once(monkeypatch):
     assert max(most) == block
 
 
+class Scaled(nn.Linear):
+    """A part that its base class knows nothing of, whose ``reset_parameters`` it has."""
+
+    def __init__(self, kind, sets=False):
+        super().__init__(3, 3)
+        if kind == "parameter":
+            self.scale = nn.Parameter(dg.ones(3))
+        else:
+            self.register_buffer("scale", dg.ones(3))
+        self.sets = sets
+
+    def reset_parameters(self):
+        super().reset_parameters()
+        if getattr(self, "sets", False):
+            self.scale.data[...] = 2.0
+
+
+@pytest.mark.parametrize("kind", ["parameter", "buffer"])
+@pytest.mark.parametrize("size", [1, 2])
+def test_what_reset_parameters_leaves_out_is_an_error_on_all_ranks(kind, size):
+    """And not what happened to lie in memory."""
+    refused = []
+
+    def wrap(comm):
+        with BUILDING, dg.device("meta"):
+            model = nn.Sequential(nn.Linear(3, 3), Scaled(kind))
+        with pytest.raises(OptionError, match=r"1\.scale lies on 'meta'.* does not set it"):
+            DistributedDataParallel(model, comm)
+        refused.append(comm.rank)
+        with BUILDING, dg.device("meta"):
+            model = nn.Sequential(nn.Linear(3, 3), Scaled(kind, sets=True))
+        scale = DistributedDataParallel(model, comm).module[1].scale
+        np.testing.assert_array_equal(scale.detach().numpy(), 2.0)
+
+    ThreadWorld(size, timeout_s=60).run(wrap)
+    assert sorted(refused) == list(range(size))
+
+
+def test_numbers_that_a_constructor_sets_on_meta_are_said_to_be_lost(monkeypatch):
+    monkeypatch.setattr(tracebacks, "_warned", set())
+    with dg.device("meta"):
+        model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.LSTM(3, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ThreadWorld(1).run(lambda comm: DistributedDataParallel(model, comm))
+    with dg.device("meta"):
+        model = nn.Sequential(nn.Linear(3, 3))
+        nn.init.normal_(model[0].weight, 0.0, 0.02)
+    with pytest.warns(
+        UserWarning, match=r"0\.weight was set once more after reset_parameters\(\), on 'meta'"
+    ):
+        ThreadWorld(1).run(lambda comm: DistributedDataParallel(model, comm))
+
+
 def test_where_first_numbers_are_not_known_is_an_error():
-    class Scaled(nn.Module):
+    class Alone(nn.Module):
         def __init__(self):
             super().__init__()
             self.scale = nn.Parameter(dg.ones(3))
 
     with dg.device("meta"):
-        scaled, half = nn.Sequential(nn.Linear(3, 3), Scaled()), nn.Linear(3, 3)
-    with pytest.raises(OptionError, match=r"1 lies on 'meta'.*Scaled has no reset_parameters"):
+        scaled, half = nn.Sequential(nn.Linear(3, 3), Alone()), nn.Linear(3, 3)
+    with pytest.raises(OptionError, match=r"1 lies on 'meta'.*Alone has no reset_parameters"):
         ThreadWorld(1).run(lambda comm: DistributedDataParallel(scaled, comm, shard="parameters"))
     mixed = nn.Sequential(half, nn.Linear(3, 3))
     with pytest.raises(OptionError, match="2 of 4 parameters lie on 'meta'"):

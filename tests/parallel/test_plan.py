@@ -95,9 +95,42 @@ def test_rules_that_own_whole_parameters_are_planned_by_the_largest_share():
     assert memory_plan(wide, Muon, (2, 64), ranks=3, shard="optimizer").state == 2 * 4 * 64 * 64
 
 
+def frozen(count):
+    model = net()
+    for parameter in list(model.parameters())[:count]:
+        parameter.requires_grad = False
+    return model
+
+
+def test_frozen_parameters_take_no_gradient_and_no_state():
+    """What an optimizer keeps after a step is what is planned, also where it was given all parameters."""
+    model = frozen(2)
+    optimizer = AdamW(model.parameters())
+    model(dg.ones((8, 100))).sum().backward()
+    optimizer.step()
+    arrays = [value for state in optimizer.state_dict()["state"].values() for value in state.values()]
+    kept = sum(array.nbytes for array in arrays if np.ndim(array))
+    for given in (optimizer, AdamW):
+        plan = memory_plan(model, given, (8, 100))
+        assert plan.state == kept == 2 * 4 * 2010
+        assert plan.gradients == pytest.approx(kept / 2, rel=0.01)
+    whole, spread = memory_plan(frozen(0), AdamW, (8, 100)), memory_plan(model, AdamW, (8, 100), ranks=2)
+    assert spread.parameters == pytest.approx(whole.parameters, rel=0.01)
+    nothing = memory_plan(frozen(4), AdamW, (8, 100), ranks=2, shard="parameters")
+    assert nothing.gradients == nothing.state == nothing.buckets == 0
+    assert nothing.activations > 0
+
+
 def test_what_cannot_be_planned_is_refused():
     with pytest.raises(OptionError, match="shard must be one of"):
         memory_plan(net(), AdamW, (8, 100), shard="everything")
+    with pytest.raises(OptionError, match="shard_blocks goes with shard='parameters'"):
+        memory_plan(net(), AdamW, (8, 100), shard_blocks=["0"])
+    for ranks in (0, 1.5):
+        with pytest.raises(OptionError, match="ranks must be a whole number"):
+            memory_plan(net(), AdamW, (8, 100), ranks=ranks)
+    with pytest.raises(OptionError, match="must give an Optimizer, got 3"):
+        memory_plan(net(), lambda parameters: 3, (8, 100))
     with pytest.raises(OptionError, match="history"):
         memory_plan(net(), LBFGS, (8, 100))
 

@@ -7,6 +7,7 @@ import distgrad as dg
 from distgrad import nn
 from distgrad.comm import ThreadWorld
 from distgrad.comm.threads import current
+from distgrad.errors import GraphError
 from distgrad.parallel import DistributedDataParallel, tuning
 
 STEPS = 80  # which are enough for three sizes and two numbers of threads
@@ -87,14 +88,15 @@ def test_what_is_hardly_faster_changes_nothing(clock):
     assert found[0][1].bucket_cap_mb == 0.25
 
 
-def test_buckets_that_come_and_go_train_to_the_same_bits(monkeypatch):
+@pytest.mark.parametrize("size", [2, 3])
+def test_buckets_that_come_and_go_train_to_the_same_bits(size, monkeypatch):
     dg.set_num_threads(1)
     monkeypatch.setattr(tuning.os, "sched_getaffinity", lambda pid: {0})  # so that threads stay
-    plain, tuned = (run(2, bucket_cap_mb=0.25, tune=tune) for tune in (False, True))
+    plain, tuned = (run(size, bucket_cap_mb=0.25, tune=tune) for tune in (False, True))
     assert len(tuned[0][1].trials) >= 3
-    for ranks in zip(plain[0][0], tuned[0][0], tuned[1][0], strict=True):
-        np.testing.assert_array_equal(*ranks[:2])
-        np.testing.assert_array_equal(*ranks[1:])
+    for expected, *found in zip(plain[0][0], *(each[0] for each in tuned), strict=True):
+        for parameter in found:
+            np.testing.assert_array_equal(parameter, expected)
 
 
 def test_threads_are_tried_once_a_bucket_size_is_chosen(monkeypatch, clock):
@@ -106,6 +108,47 @@ def test_threads_are_tried_once_a_bucket_size_is_chosen(monkeypatch, clock):
     assert found[0][1].num_threads == dg.get_num_threads() == 2
 
 
+def test_ranks_of_other_numbers_of_threads_try_the_same_ones(monkeypatch, clock):
+    """Rank 0 has the one thread already that both of them try; without a word between them it would stop."""
+    now = {}
+    monkeypatch.setattr(tuning, "get_num_threads", lambda: now.setdefault(current().rank, current().rank + 1))
+    monkeypatch.setattr(tuning, "set_num_threads", lambda threads: now.update({current().rank: threads}))
+    monkeypatch.setattr(tuning.os, "sched_getaffinity", lambda pid: {0})
+    found = run(2, lambda rank, buckets: 1.0, clock, tune=True, bucket_cap_mb=0.25)
+    assert [[threads for _, threads, _ in each[1].trials[-2:]] for each in found] == [[1, 1], [2, 1]]
+    assert now == {0: 1, 1: 2}  # nothing is gained, and each has what it had
+
+
+def accumulate(comm, passes):
+    ddp = DistributedDataParallel(build(16), comm, tune=True, check_replicas_every=0)
+    x = dg.asarray(np.full((2, 16), comm.rank + 1.0, np.float32))
+    for number in range(STEPS):
+        with ddp.no_sync():
+            for _ in range(passes(comm.rank, number)):
+                ddp(x).sum().backward()
+        ddp(x).sum().backward()
+    return ddp.tuned
+
+
+@pytest.mark.parametrize(
+    "passes", [lambda rank, step: 2, lambda rank, step: (rank + step) % 3], ids=["even", "uneven"]
+)
+def test_steps_of_several_backward_passes_are_tuned(passes):
+    found = ThreadWorld(3, timeout_s=60).run(accumulate, passes)
+    assert found[0] is not None
+    assert found[1:] == found[:1] * 2
+
+
+def test_a_hook_waits_until_the_buckets_stay(clock):
+    def use(comm):
+        clock[comm.rank] = 0.0
+        ddp = DistributedDataParallel(build(16), comm, tune=True)
+        with pytest.raises(GraphError, match="use_hook: tune=True is still trying"):
+            ddp.use_hook(dg.parallel.fp16)
+
+    ThreadWorld(2, timeout_s=60).run(use)
+
+
 def train_exactly(comm, tune):
     ddp = DistributedDataParallel(build(16), comm, exact=True, shards=4, tune=tune, check_replicas_every=0)
     optimizer = dg.optim.SGD(ddp.parameters(), lr=0.1)
@@ -115,12 +158,13 @@ def train_exactly(comm, tune):
         for part in ddp.shards(x):
             (ddp(part) ** 2).mean().backward()
         optimizer.step()
+    assert ddp.tuned is None
     return [p.detach().numpy().copy() for p in ddp.parameters()]
 
 
 def test_exact_mode_keeps_its_bits():
     first = ThreadWorld(1).run(train_exactly, False)[0]
-    for size in (1, 2, 3):
+    for size in (1, 2, 3, 5):  # the last has a rank without a shard
         for parameters in ThreadWorld(size, timeout_s=60).run(train_exactly, True):
             for a, b in zip(first, parameters, strict=True):
                 np.testing.assert_array_equal(a, b)
