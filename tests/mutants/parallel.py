@@ -63,9 +63,8 @@ MUTANTS = (
     Mutant(
         "stale numbers", "gathered weight stays after a reduction",
         "parallel/reducer.py",
-        '        """Wait for all buckets, which are over then, also where one ended badly."""\n'
-        "        self._num_gathered, self._gathered, self.joined = 0, 0.0, False\n",
-        '        """Wait for all buckets, which are over then, also where one ended badly."""\n',
+        "        self._num_gathered, self._gathered, self.begun, self.joined = 0, 0.0, False, False\n",
+        "        self.begun = self.joined = False\n",
         "tests/parallel/test_ddp.py -k ranks_match_one_process",
     ),
     Mutant(
