@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from distgrad.checkpoint.files import save
 from distgrad.checkpoint.layout import Manifest, find_checkpoints, read_manifest
 from distgrad.checkpoint.pieces import Reader
 from distgrad.checkpoint.resharding import reshard
-from distgrad.checkpoint.writer import claim
+from distgrad.checkpoint.writer import claim, unlock
 from distgrad.errors import DataError, OptionError
 
 __all__ = ["consolidate", "listed", "resharded", "shown", "verified"]
@@ -89,7 +88,7 @@ def resharded(path: Path, num_ranks: int, output: Path | None) -> Iterator[str]:
     except OSError as error:
         raise DataError(f"checkpoint: {root} cannot be written: {error.strerror}") from None
     finally:
-        os.close(lock)
+        unlock(lock)
     yield f"{done}: {_size(manifest.nbytes)} of {manifest.world_size} ranks, now of {num_ranks}"
 
 

@@ -40,5 +40,5 @@ def agrees(data: Any, digest: str) -> bool:
     if len(digest) == 64:
         return hashlib.sha256(data).hexdigest() == digest
     if _xxh3 is None:
-        raise DataError("checkpoint: its digests are XXH3's; install the package xxhash to read it")
+        raise DataError("its digests are XXH3's; install the package xxhash to read it")
     return bool(_xxh3(data) == digest)

@@ -34,6 +34,7 @@ class Ending:
         self._comm = comm
         self._end_s, self._margin_s = end_s, margin_s
         self._number: int | None = None
+        self._process, self._is_over = os.getpid(), False
         self._flag: Any = None
         self._work: Any = None
         self._before: dict[int, Any] = {}
@@ -42,14 +43,19 @@ class Ending:
             self._before = {number: signal.signal(number, self._ask) for number in _SIGNALS}
 
     def _ask(self, number: int, frame: Any) -> None:
-        if self._number is not None:
+        in_a_fork = os.getpid() != self._process  # where nobody looks
+        if self._number is not None or self._is_over or in_a_fork:
             self._obey(number)
             return
         self._number, self.why = number, signal.Signals(number).name
 
     def _obey(self, number: int) -> None:
-        signal.signal(number, self._before.get(number) or signal.SIG_DFL)
+        signal.signal(number, _standing(number, self._before.get(number)))
         os.kill(os.getpid(), number)
+
+    def abandon(self) -> None:
+        """Let signals do from now on what they would have done without; in any thread."""
+        self._is_over = True
 
     def agreed(self) -> bool:
         """Whether any rank was asked to end, as all ranks knew it a step ago.
@@ -83,8 +89,16 @@ class Ending:
         if not failed:
             self._settled()
         number, self._number = self._number, None
+        self.abandon()
         for each, handler in self._before.items():
-            signal.signal(each, handler)
-        self._before = {}
+            if signal.getsignal(each) == self._ask:  # else another has it, and gives it back to this one
+                signal.signal(each, _standing(each, handler))
         if number is not None and not obeyed:
             os.kill(os.getpid(), number)
+
+
+def _standing(number: int, handler: Any) -> Any:
+    """A signal's handler, past those of jobs that are over."""
+    while isinstance(owner := getattr(handler, "__self__", None), Ending) and owner._is_over:
+        handler = owner._before.get(number)
+    return handler or signal.SIG_DFL

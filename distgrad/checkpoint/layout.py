@@ -221,15 +221,18 @@ def local_path(folder: str | os.PathLike[str]) -> Path:
     """A folder, and no address of an object store, which knows neither renaming nor locks.
 
     Raises:
-        OptionError: an address.
+        OptionError: an address, or no name.
     """
-    scheme, sign, _ = os.fspath(folder).partition("://")
+    name = os.fsdecode(folder)
+    if not name:
+        raise OptionError("checkpoint: the folder's name is empty; None saves nothing, '.' is this folder")
+    scheme, sign, _ = name.partition("://")
     if sign and scheme.isalnum():
         raise OptionError(
             f"checkpoint: {folder} is an address, and checkpoints are written to folders; mount the store as "
             "a folder, or save to a local one and copy whole step-… folders, manifest.json last"
         )
-    return Path(folder)
+    return Path(name)
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
@@ -262,6 +265,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise DataError(f"checkpoint: {path} is no JSON: {error}") from None
     try:
         return _checked(found)
+    except DataError as error:
+        raise DataError(f"checkpoint: {path} cannot be checked: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"checkpoint: {path} is damaged: {_said(error)}") from None
 

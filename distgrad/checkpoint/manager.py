@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import weakref
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,7 +24,7 @@ from distgrad.checkpoint.layout import find_checkpoints, folder_name, local_path
 from distgrad.checkpoint.mirror import Mirror
 from distgrad.checkpoint.pieces import Reader
 from distgrad.checkpoint.restoring import restore
-from distgrad.checkpoint.writer import Job, Writer, claim, staged
+from distgrad.checkpoint.writer import Job, Writer, claim, staged, unlock
 from distgrad.comm.base import Communicator
 from distgrad.comm.registry import get_world, is_initialized
 from distgrad.errors import DataError, OptionError
@@ -87,11 +88,11 @@ class CheckpointManager:
         memory: int = 0,
         comm: Communicator | None = None,
     ) -> None:
-        if keep < 1 or every < 0 or memory < 0:
-            raise OptionError(
-                "CheckpointManager: keep must be 1 or more, every and memory 0 or more, got "
-                f"{keep}, {every}, {memory}"
-            )
+        for name, value, least in (("keep", keep, 1), ("every", every, 0), ("memory", memory, 0)):
+            if not isinstance(value, int | np.integer) or value < least:
+                raise OptionError(
+                    f"CheckpointManager: {name} must be a whole number from {least} on, got {value!r}"
+                )
         if best not in (None, "max", "min") or on_error not in ("raise", "warn"):
             raise OptionError(
                 "CheckpointManager: best must be 'max', 'min' or None and on_error 'raise' or 'warn', got "
@@ -116,6 +117,7 @@ class CheckpointManager:
         self._ending = Ending(self._comm, signals and not self._saves_nothing, end_s, margin_s)
         self._memory = int(memory)
         self._mirror = Mirror(self._comm) if memory and not self._saves_nothing else None
+        self._let_go = weakref.finalize(self, _let_go, self._writer, self._ending, self._lock)
 
     # -- what is saved
 
@@ -146,7 +148,10 @@ class CheckpointManager:
             DataError: the save before has failed.
             SystemExit: with code 75, once the last save is done that a signal or the time limit asked for; 1
                 if it could not be done.
+            OptionError: the manager is closed.
         """
+        if self._closed and not self._saves_nothing:
+            raise OptionError("CheckpointManager.step: it is closed; make another one")
         self.finished += 1
         if self._saves_nothing:
             return
@@ -173,10 +178,12 @@ class CheckpointManager:
 
         Raises:
             DataError: this save, or the one before, cannot be written.
-            OptionError: the manager has no folder.
+            OptionError: the manager has no folder, or is closed.
         """
         if self._saves_nothing:
             raise OptionError("CheckpointManager.save: there is no folder; give one to CheckpointManager")
+        if self._closed:
+            raise OptionError("CheckpointManager.save: it is closed; make another one")
         value = None if metric is None or metric != metric else float(metric)  # NaN is never best
         self._finish_last()
         started_s = time.perf_counter()
@@ -248,6 +255,7 @@ class CheckpointManager:
             DataError: it is damaged; remove its folder to go on from the one before.
             StateDictError: it does not fit what was added.
         """
+        self._finish_saved()
         found = [] if self._saves_nothing else find_checkpoints(self.folder)
         newest = self._rank0s(str(found[-1]) if found else None)
         if self._mirror is not None and self._mirror.works and only is None:
@@ -276,6 +284,7 @@ class CheckpointManager:
             DataError: no checkpoint, or a damaged one.
             StateDictError: it does not fit what was added.
         """
+        self._finish_saved()
         folder = local_path(path)
         return self._take_over(Reader(folder, read_manifest(folder)), strict, only)
 
@@ -314,27 +323,46 @@ class CheckpointManager:
                 on_rank0()
             except DataError as raised:
                 error = str(raised)
+            except OSError as raised:
+                error = f"checkpoint: {self.folder} cannot be read or written: {raised}"
         error = self._rank0s(error)
         if error is not None:
             raise DataError(error)
+
+    def _finish_saved(self) -> None:
+        """What is read may be what is being written, or about to be removed."""
+        if self._saved is not None and not self._closed:
+            self._finish_last()
 
     def _finish_last(self) -> bool:
         """Wait for the last save on all ranks, none for one that could not write; whether it is whole."""
         if self._rank > 0:
             self._writer.wait()
-        if any(self._everyones(self._rank > 0 and self._writer.has_failed)):
+        if any(self._everyones(self._rank > 0 and self._writer.why is not None)):
             self._writer.give_up()
         self._writer.wait()
-        if not any(self._everyones(self._writer.has_failed)):
+        causes = self._everyones(self._writer.why)
+        if not any(causes):
             return True
         if self._rank == 0 and self._saved is not None:  # a full disk should have its room back
             shutil.rmtree(self.folder / part_name(self._saved), ignore_errors=True)
-        self._writer.has_failed = False
+        self._writer.why = None
         self._saved = None
-        self._settle()
-        if self._on_error == "raise":
-            raise DataError("checkpoint: another rank could not write its part of the last save")
+        self._complain_all(causes)
         return False
+
+    def _complain_all(self, causes: list[str | None]) -> None:
+        """Raise on all ranks, or warn of, what one could not write; that rank 0 could not either follows."""
+        error = self._writer.take_error()
+        if self._num_ranks == 1:
+            text = _said(error, causes[0])
+        else:
+            rank = next((rank for rank, why in enumerate(causes) if rank and why), 0)
+            text = f"checkpoint: rank {rank} could not write its part of the last save: {causes[rank]}"
+        if self._on_error == "raise":
+            raise DataError(text) from error
+        if error is not None:
+            self._complain(text, error)
 
     def _release(self, obeyed: bool, failed: bool = False) -> None:
         """Let go of the folder and the signals."""
@@ -342,15 +370,14 @@ class CheckpointManager:
         if self._mirror is not None:
             self._mirror.close()
         if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+            unlock(self._lock)
+        self._let_go.detach()
         self._ending.close(obeyed, failed)
 
     def _compare(self, state: Collected) -> None:
         """Find out, once, that the ranks differ in what is taken for equal, as each writes a part of it."""
         if self._compared or self._num_ranks == 1:
             return
-        self._compared = True
         sums = self._everyones({name: _checksum(array) for name, array in state.equal.items()})
         for name in sums[0]:
             differing = [rank for rank, each in enumerate(sums) if each.get(name) != sums[0][name]]
@@ -360,6 +387,7 @@ class CheckpointManager:
                     "holds one state for all; average the parameters first, or give each rank a manager and "
                     "a folder of its own, with comm=comm.split(comm.rank)"
                 )
+        self._compared = True
 
     def _check_shared(self) -> None:
         """Find out that a rank does not see the folder which rank 0 has made."""
@@ -381,10 +409,10 @@ class CheckpointManager:
         """Raise, or warn of, what went wrong in the last save."""
         error = self._writer.take_error()
         if error is not None:
+            text = _said(error, self._writer.why)
             if self._num_ranks == 1:  # the others, where there are any, are yet to learn of it
-                self._writer.has_failed = False
-            said = isinstance(error, DataError)
-            self._complain(str(error) if said else f"checkpoint: the last save failed: {error}", error)
+                self._writer.why = None
+            self._complain(text, error)
 
     def _complain(self, text: str, error: BaseException) -> None:
         if self._on_error == "warn":
@@ -425,6 +453,20 @@ class CheckpointManager:
                     scored.append((float(metric), path))
         scored.sort(key=lambda each: each[0], reverse=self.best == "max")
         return [path for _, path in scored]
+
+
+def _said(error: BaseException | None, why: str | None) -> str:
+    return str(why) if isinstance(error, DataError) else f"checkpoint: the last save failed: {why}"
+
+
+def _let_go(writer: Writer, ending: Ending, lock: int | None) -> None:
+    """Of a manager that nobody has closed, and that is gone, or about to go with the process."""
+    ending.abandon()
+    if getattr(sys, "last_value", None) is not None:  # other ranks may write no more
+        writer.give_up()
+    writer.wait()
+    if lock is not None:
+        unlock(lock)
 
 
 def _checksum(array: np.ndarray) -> int:

@@ -25,6 +25,7 @@ from distgrad.errors import DataError
 __all__ = ["Chunked", "Reader", "Slice", "Stored", "copy_all", "write_file", "write_slices"]
 
 _PART_BYTES = 1 << 20  # that are worth a thread of their own
+_OPEN_FILES = 64  # at a time; a process may have 1024, and a job more ranks
 
 
 class Chunked(Protocol):
@@ -231,8 +232,15 @@ class Reader:
             DataError: a file that is missing or damaged, with its name.
         """
         blocks = [block for each in stored for block in self._blocks(each)]
+        names = list(dict.fromkeys(block.file for block in blocks))
+        for first in range(0, len(names), _OPEN_FILES):
+            some = set(names[first : first + _OPEN_FILES])
+            self._read_blocks(some, [block for block in blocks if block.file in some])
+
+    def _read_blocks(self, names: Iterable[str], blocks: Sequence[_Block]) -> None:
+        """Read blocks of these files."""
         with contextlib.ExitStack() as stack:
-            files = {name: stack.enter_context(open(self.folder / name, "rb")) for name in self._headers}
+            files = {name: stack.enter_context(open(self.folder / name, "rb")) for name in names}
             descriptors = {name: file.fileno() for name, file in files.items()}
             _run_bytes(
                 lambda number: self._take(descriptors, blocks[number]), [block.size for block in blocks]

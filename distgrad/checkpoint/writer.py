@@ -38,9 +38,10 @@ from distgrad.checkpoint.pieces import Slice, copy_all, write_file
 from distgrad.errors import DataError
 from distgrad.trace import span
 
-__all__ = ["Job", "Writer", "claim", "merged", "part_of", "publish", "staged", "tidy"]
+__all__ = ["Job", "Writer", "claim", "merged", "part_of", "publish", "staged", "tidy", "unlock"]
 
 _LOOK_S = 0.005
+_locks: set[int] = set()  # that this process holds
 
 
 class Job(NamedTuple):
@@ -88,21 +89,21 @@ class Writer:
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
-        self.has_failed = False  #: Whether the last save has, until its end was waited for.
+        self.why: str | None = None  #: What the last save failed of, until its end was waited for.
         self._given_up = threading.Event()
 
     def start(self, job: Job) -> None:
         """Write ``job`` from now on; the one before must be over."""
         self._given_up.clear()
-        self.has_failed = False
+        self.why = None
         self._thread = threading.Thread(
             target=self._run, args=(job,), name="distgrad-checkpoint", daemon=True
         )
         self._thread.start()
 
     def wait(self) -> None:
-        """Wait until nothing is being written."""
-        if self._thread is not None:
+        """Wait until nothing is being written; in the writing thread itself nothing is any longer."""
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
             self._thread = None
 
@@ -121,9 +122,9 @@ class Writer:
             with span("checkpoint.save", bytes=nbytes, path=str(job.part), step=job.step):
                 self._write(job)
         except BaseException as error:
-            self._error, self.has_failed = error, True
+            self._error, self.why = error, str(error) or repr(error)
             with contextlib.suppress(OSError):  # so that rank 0 does not wait for it
-                (job.part / f"rank{job.rank}.failed").write_text(str(error))
+                (job.part / f"rank{job.rank}.failed").write_text(self.why)
 
     def _write(self, job: Job) -> None:
         pieces = write_file(job.part / rank_file(job.rank), job.state.slices)
@@ -146,9 +147,9 @@ class Writer:
                     raise DataError(f"checkpoint: rank {rank} could not write its part of {job.part}: {why}")
             if not job.part.is_dir():
                 raise DataError(f"checkpoint: {job.part} has gone while it was written")
-            if self._given_up.is_set():
-                raise DataError(f"checkpoint: {job.part} was given up, since another rank could not write")
             if len(found) < job.num_ranks:
+                if self._given_up.is_set():
+                    raise DataError(f"checkpoint: {job.part} was given up, as another rank could not write")
                 time.sleep(_LOOK_S)
         return [found[rank] for rank in range(job.num_ranks)]
 
@@ -209,7 +210,7 @@ def publish(root: Path, manifest: Manifest) -> Path:
 
 
 def claim(folder: Path) -> int:
-    """Make a folder this job's own, and put right what a killed one has left; returns the lock to close.
+    """Make a folder this job's own, and put right what a killed one has left; returns its lock.
 
     Raises:
         DataError: another job uses it, or it cannot be made or written.
@@ -231,7 +232,24 @@ def claim(folder: Path) -> int:
     except OSError as error:
         os.close(lock)
         raise DataError(f"checkpoint: {folder} cannot be written: {error.strerror}") from None
+    _locks.add(lock)
     return lock
+
+
+def unlock(lock: int) -> None:
+    """Let go of what :func:`claim` has locked; in a fork, and a second time, nothing."""
+    if lock in _locks:
+        _locks.remove(lock)
+        os.close(lock)
+
+
+def _after_fork() -> None:
+    """A fork holds no lock of its parent's, which it may outlive."""
+    for lock in list(_locks):
+        unlock(lock)
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def tidy(root: Path) -> None:

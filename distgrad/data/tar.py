@@ -25,7 +25,7 @@ class TarDataset(Dataset):
     other dataset. Shuffled samples are read all over the shards, which disks without moving parts do well.
 
     Args:
-        paths: the shards, not compressed.
+        paths: the shards, not compressed; or one.
         decode: makes a sample of such a dict; None gives the dict.
 
     Raises:
@@ -36,10 +36,11 @@ class TarDataset(Dataset):
 
     def __init__(
         self,
-        paths: Iterable[str | os.PathLike[str]],
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
         decode: Callable[[dict[str, Any]], Any] | None = None,
     ) -> None:
-        self.paths = [Path(path).absolute() for path in paths]
+        several = [paths] if isinstance(paths, str | os.PathLike) else paths
+        self.paths = [Path(path).absolute() for path in several]
         self.decode = decode
         self._kinds: list[str] = []
         keys: list[bytes] = []
@@ -51,7 +52,7 @@ class TarDataset(Dataset):
             for name, place, size in _members(path):
                 stem, kind = _split(name)
                 if stem != last:
-                    keys.append(stem.encode())
+                    keys.append(stem.encode(errors="surrogateescape"))
                     firsts.append(len(files))
                 last = stem
                 files.append((shard, place, size, numbers.setdefault(kind, len(numbers))))
@@ -66,7 +67,7 @@ class TarDataset(Dataset):
         place = index + len(self) if index < 0 else index
         if not 0 <= place < len(self):
             raise IndexError(f"TarDataset: index {index} is out of range for {len(self)} samples")
-        sample: dict[str, Any] = {"__key__": self._keys[place].decode()}
+        sample: dict[str, Any] = {"__key__": self._keys[place].decode(errors="surrogateescape")}
         for shard, start, size, kind in self._files[self._firsts[place] : self._firsts[place + 1]].tolist():
             sample[self._kinds[kind]] = _read(self.paths[shard], start, size)
         return sample if self.decode is None else self.decode(sample)
@@ -96,6 +97,14 @@ def _members(path: Path) -> Iterable[tuple[str, int, int]]:
                         "has files with holes"
                     )
                 yield member.name, member.offset_data, member.size
+            end = shard.offset
+        if size < end + tarfile.BLOCKSIZE or any(_read(path, end, tarfile.BLOCKSIZE)):
+            raise DataError(  # tarfile takes what it cannot read for the end
+                f"TarDataset: {path} is truncated or damaged at byte {end}, where neither a file begins nor "
+                "the archive ends; make it anew"
+            )
+    except DataError:
+        raise
     except OSError as error:
         raise DataError(f"TarDataset: cannot read {path}: {error.strerror}") from None
     except (tarfile.TarError, ValueError, EOFError) as error:

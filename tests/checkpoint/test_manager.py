@@ -159,7 +159,7 @@ def test_a_kill_at_any_write_leaves_the_old_checkpoint_or_the_new(tmp_path):
             with contextlib.suppress(Killed, DataError):
                 manager.save()
             manager._writer.take_error()
-            manager._writer.has_failed = False
+            manager._writer.why = None
         other, _ = build(7)
         newest = find_checkpoints(tmp_path)[-1]
         tree = Reader(newest, read_manifest(newest))
@@ -191,7 +191,7 @@ def test_a_step_that_is_saved_again_is_there_whatever_is_killed_when(tmp_path, m
             with contextlib.suppress(Killed, DataError):
                 manager.save()
         manager._writer.take_error()
-        manager._writer.has_failed = False
+        manager._writer.why = None
         tidy(tmp_path)  # what the next job does first
         (found,) = find_checkpoints(tmp_path)
         assert list(Reader(found, read_manifest(found)).verify())

@@ -171,6 +171,13 @@ def test_digests_are_of_two_kinds(tmp_path, monkeypatch):
         monkeypatch.setattr(digests, "_xxh3", None)
         with pytest.raises(DataError, match="install the package xxhash"):
             agrees(b"a", "0" * 32)
+        monkeypatch.undo()
+        with CheckpointManager(tmp_path) as manager:
+            manager.add(state={"x": np.arange(5)})
+            path = manager.save()
+        monkeypatch.setattr(digests, "_xxh3", None)
+        with pytest.raises(DataError, match=r"manifest.json cannot be checked: .* install .* xxhash"):
+            read_manifest(path)
 
 
 def test_format_1_is_read(tmp_path):

@@ -101,6 +101,22 @@ def test_damaged_shards_are_named(shards, tmp_path):
         data[149]
 
 
+@pytest.mark.parametrize("damage", ["cut at a file's edge", "a damaged header"])
+def test_a_shard_that_tarfile_takes_for_ended_is_not(shards, damage):
+    whole = shards[0].read_bytes()
+    place = whole.index(b"dog/20.txt")
+    shards[0].write_bytes(whole[:place] + (b"" if damage[0] == "c" else b"zzzz" + whole[place + 4 :]))
+    with pytest.raises(DataError, match=rf"0.tar is truncated or damaged at byte {place}, where neither"):
+        TarDataset(shards)
+
+
+def test_a_name_in_no_encoding_and_a_single_shard(tmp_path):
+    path = tmp_path / "0.tar"
+    with tarfile.open(path, "w") as file:
+        file.addfile(tarfile.TarInfo("a\udcff.x"))
+    assert TarDataset(str(path))[0] == TarDataset(path)[0] == {"__key__": "a\udcff", "x": b""}
+
+
 def test_a_job_goes_on_in_mid_epoch_with_what_is_left(shards, tmp_path):
     data = TarDataset(shards, decode=number_of)
 

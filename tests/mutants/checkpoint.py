@@ -144,5 +144,33 @@ MUTANTS = (
         "    if False:",
         "tests/checkpoint/test_damage.py -k field_by_field",
     ),
+    Mutant(
+        "left behind", "a fork keeps the folder's lock",
+        "checkpoint/writer.py",
+        "os.register_at_fork(after_in_child=_after_fork)\n",
+        "",
+        "tests/checkpoint/test_letting_go.py -k keeps_no_lock",
+    ),
+    Mutant(
+        "lost", "a fork takes its parent's signals for itself",
+        "checkpoint/ending.py",
+        "os.getpid() != self._process  #",
+        "False  #",
+        "tests/checkpoint/test_letting_go.py -k own_signal",
+    ),
+    Mutant(
+        "lost", "a save under way goes with Python's end",
+        "checkpoint/manager.py",
+        "        writer.give_up()\n    writer.wait()\n",
+        "        writer.give_up()\n",
+        "tests/checkpoint/test_letting_go.py -k as_python_ends",
+    ),
+    Mutant(
+        "lost", "a shard's damaged header is taken for its end",
+        "data/tar.py",
+        "        if size < end + tarfile.BLOCKSIZE or any(",
+        "        if False and any(",
+        "tests/data/test_tar.py -k takes_for_ended",
+    ),
 )
 # fmt: on
