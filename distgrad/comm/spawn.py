@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import pickle
+import select
 import selectors
 import shutil
 import signal
@@ -38,7 +39,7 @@ def spawn(
     The ranks are forks of this process, so that functions, datasets and variables of a notebook's cells, or
     of the prompt, are there as they stand; what they change is theirs. In each of them ``dg.comm.init()``
     gives the world of all. What they print comes out here, behind ``[rank r]``. An interrupt ends all of
-    them, and so does the end of this process.
+    them, and so does the end of this process; processes that they have started end with them.
 
     ::
 
@@ -84,8 +85,7 @@ def spawn(
         sys.stderr.flush()
         for rank in range(ranks):
             running.append(_Rank(rank, ranks, folder, function, args))
-        _attend(running, None if timeout_s is None else time.monotonic() + timeout_s)
-        return [pickle.loads(rank.result) for rank in running]
+        return _attend(running, None if timeout_s is None else time.monotonic() + timeout_s)
     finally:
         _end(running)
         shutil.rmtree(folder, ignore_errors=True)
@@ -96,7 +96,7 @@ class _Rank:
 
     def __init__(self, rank: int, size: int, folder: str, function: Callable[..., Any], args: Any) -> None:
         self.rank = rank
-        self.result, self.rest = b"", b""
+        self.result, self.rest = bytearray(), bytearray()
         self.code: int | None = None
         outputs, results = os.pipe(), os.pipe()
         parent = os.getpid()
@@ -107,21 +107,76 @@ class _Rank:
             _run(rank, size, folder, function, args, outputs[1], results[1], parent)
         os.close(outputs[1])
         os.close(results[1])
-        self.output, self.results = outputs[0], results[0]
+        self.ending = os.pidfd_open(self.pid)
+        self.reads = {outputs[0]: self.show, results[0]: self.result.extend}
+        for end in self.reads:
+            os.set_blocking(end, False)
 
     def show(self, data: bytes) -> None:
         """Print whole lines; what is left of one waits for its end, or for the rank's."""
-        *lines, self.rest = (self.rest + data).split(b"\n") if data else (self.rest, b"")
-        for line in lines:
-            if data or line:
-                print(f"[rank {self.rank}] {line.decode(errors='replace')}", flush=True)
+        self.rest += data
+        if b"\n" in data:
+            *lines, rest = self.rest.split(b"\n")
+            self.rest = rest
+            for line in lines:
+                self._print(line)
+
+    def _print(self, line: bytearray) -> None:
+        print(f"[rank {self.rank}] {line.decode(errors='replace')}", flush=True)
+
+    def end(self, number: int) -> None:
+        """Send a signal to the rank and whatever it has started; they end before it is waited for."""
+        for kill in (os.killpg, os.kill):  # in its first moment it has no group of its own yet
+            with contextlib.suppress(ProcessLookupError):
+                kill(self.pid, number)
 
     def reap(self) -> None:
-        """Note how it has ended, if it has."""
-        if self.code is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.code = os.waitstatus_to_exitcode(status)
+        """Take what an ended rank has left in its pipes, end what it has started, and note its code.
+
+        Its children may hold the pipes open as long as they please: the rank's end counts, not the pipes'.
+        """
+        self.end(signal.SIGKILL)
+        _, status = os.waitpid(self.pid, 0)
+        self.code = os.waitstatus_to_exitcode(status)
+        for end, take in self.reads.items():
+            while data := _read(end):
+                take(data)
+            os.close(end)
+        os.close(self.ending)
+        if self.rest:
+            self._print(self.rest)
+
+    def value(self) -> Any:
+        """What the function returned.
+
+        Raises:
+            LaunchError: it raised, the rank ended otherwise, or its result cannot be read here.
+        """
+        try:
+            kind, found = pickle.loads(self.result) if self.result else ("", None)
+        except Exception as error:
+            raise LaunchError(
+                f"spawn: what rank {self.rank} returned cannot be unpickled here "
+                f"({type(error).__name__}: {error}); return arrays, tensors or plain values"
+            ) from error
+        if kind == "raised":
+            raise LaunchError(f"spawn: rank {self.rank} failed:\n{found}")
+        if self.code != 0 or kind != "returned":
+            code = int(self.code or 0)
+            code = code if code >= 0 else 128 - code
+            raise LaunchError(
+                f"spawn: rank {self.rank} ended with exit code {code} {explain(code)}".rstrip()
+                + ("" if code else " before its function had returned")
+            )
+        return found
+
+
+def _read(end: int) -> bytes:
+    """What is in a pipe now; nothing also where it is at its end."""
+    try:
+        return os.read(end, 1 << 20)
+    except BlockingIOError:
+        return b""
 
 
 def _run(
@@ -141,11 +196,11 @@ def _run(
         registry.forget()
         set_num_threads(max(1, len(os.sched_getaffinity(0)) // size))
         registry.init(address=f"{folder}/meeting", rank=rank, size=size)
-        found = pickle.dumps(function(*args))
+        found = pickle.dumps(("returned", function(*args)))
         registry.finalize()
         code = 0
     except BaseException as error:
-        found = pickle.dumps("".join(traceback.format_exception(error)))
+        found = pickle.dumps(("raised", "".join(traceback.format_exception(error))))
     finally:
         with contextlib.suppress(BaseException):
             sys.stdout.flush()
@@ -155,54 +210,41 @@ def _run(
         os._exit(code)
 
 
-def _attend(ranks: list[_Rank], deadline_s: float | None) -> None:
+def _attend(ranks: list[_Rank], deadline_s: float | None) -> list[Any]:
     """Relay what the ranks print and take their results, until all have ended or one has failed."""
+    found: dict[int, Any] = {}
     with selectors.DefaultSelector() as selector:
         for rank in ranks:
-            selector.register(rank.output, selectors.EVENT_READ, (rank, True))
-            selector.register(rank.results, selectors.EVENT_READ, (rank, False))
-        while selector.get_map():
+            selector.register(rank.ending, selectors.EVENT_READ, rank)
+            for end in rank.reads:
+                selector.register(end, selectors.EVENT_READ, rank)
+        while len(found) < len(ranks):
             if deadline_s is not None and time.monotonic() > deadline_s:
                 raise LaunchError("spawn: the ranks have not ended in time; all were ended")
             for key, _ in selector.select(_LOOK_S):
-                rank, is_output = key.data
-                data = os.read(key.fd, 1 << 16)
-                if is_output:
-                    rank.show(data)
-                else:
-                    rank.result += data
-                if not data:
-                    selector.unregister(key.fd)
-                    if not is_output:
-                        _check(rank)
-
-
-def _check(rank: _Rank) -> None:
-    """Wait for the end of a rank that has told its result; raise if it has failed."""
-    while rank.code is None:
-        rank.reap()
-        time.sleep(1e-3)
-    if rank.code == _FAILED and rank.result:
-        raise LaunchError(f"spawn: rank {rank.rank} failed:\n{pickle.loads(rank.result)}")
-    if rank.code != 0:
-        code = rank.code if rank.code > 0 else 128 - rank.code
-        raise LaunchError(f"spawn: rank {rank.rank} ended with exit code {code} {explain(code)}".rstrip())
+                rank = key.data
+                if key.fd != rank.ending and rank.code is None:
+                    data = _read(key.fd)
+                    rank.reads[key.fd](data)
+                    if not data:
+                        selector.unregister(key.fd)
+                elif rank.code is None:
+                    for end in (rank.ending, *rank.reads):
+                        if end in selector.get_map():
+                            selector.unregister(end)
+                    rank.reap()
+                    found[rank.rank] = rank.value()
+    return [found[rank.rank] for rank in ranks]
 
 
 def _end(ranks: list[_Rank]) -> None:
-    """Let none of them outlive the call."""
+    """Let none of them outlive the call, nor what they have started."""
     deadline_s = time.monotonic() + _GRACE_S
-    for rank in ranks:
+    left = [rank for rank in ranks if rank.code is None]
+    for rank in left:
+        rank.end(signal.SIGTERM)
+    for rank in left:
+        ended = select.poll()
+        ended.register(rank.ending, select.POLLIN)
+        ended.poll(1e3 * max(0.0, deadline_s - time.monotonic()))
         rank.reap()
-        if rank.code is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(rank.pid, signal.SIGTERM)
-    for rank in ranks:
-        while rank.code is None:
-            rank.reap()
-            if rank.code is None and time.monotonic() > deadline_s:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(rank.pid, signal.SIGKILL)
-            time.sleep(1e-3)
-        os.close(rank.output)
-        os.close(rank.results)

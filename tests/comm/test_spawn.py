@@ -111,6 +111,61 @@ def test_what_it_refuses():
         dg.spawn(again, ranks=2)
 
 
+class Odd:
+    def __reduce__(self):
+        return eval, ("1 / 0",)
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (lambda: os._exit(0), r"rank \d ended with exit code 0 before its function had returned"),
+        (lambda: os._exit(3), r"rank \d ended with exit code 3"),
+        (lambda: sys.exit(3), r"(?s)rank \d failed:.*SystemExit: 3"),
+        (lambda: time.sleep, "OK"),
+        (lambda: lambda: 1, r"(?s)rank \d failed:.*pickle"),
+        (Odd, r"what rank \d returned cannot be unpickled here \(ZeroDivisionError: division by zero\)"),
+    ],
+    ids=["left", "left-3", "exit-3", "fine", "not-pickled", "not-unpickled"],
+)
+def test_every_end_is_told_as_what_it_was(function, told):
+    if told == "OK":
+        assert dg.spawn(function, ranks=2) == [time.sleep] * 2
+        return
+    with pytest.raises(LaunchError, match=told):
+        dg.spawn(function, ranks=2)
+
+
+def test_results_and_lines_of_many_megabytes_come_through(capfd):
+    def much():
+        print("x" * 20_000_000)
+        return np.zeros(50_000_000, np.uint8)
+
+    found = dg.spawn(much, ranks=2, timeout_s=60)
+    assert [array.nbytes for array in found] == [50_000_000] * 2
+    assert len(capfd.readouterr().out) == 2 * (20_000_000 + len("[rank 0] \n"))
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_what_a_rank_leaves_running_neither_holds_the_call_nor_outlives_it(tmp_path, raises):
+    def leave():
+        subprocess.Popen(["sleep", "600"], env={"LEFT": str(tmp_path)})
+        if os.fork() == 0:  # it holds the pipes of the results too
+            os.execvpe("sleep", ["sleep", "600"], {"LEFT": str(tmp_path)}) if raises else time.sleep(600)
+        if raises:
+            raise ZeroDivisionError("on purpose")
+
+    if raises:
+        with pytest.raises(LaunchError, match="on purpose"):
+            dg.spawn(leave, ranks=2, timeout_s=60)
+    else:
+        assert dg.spawn(leave, ranks=2, timeout_s=60) == [None, None]
+    deadline_s = time.monotonic() + 60
+    while alive(f"LEFT={tmp_path}"):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
 def alive(marker):
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
