@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib
 import json
 import math
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distgrad.errors import DataError, MissingDependencyError
+from distgrad.train.loggers.files import rows_of, whole_lines
 
 __all__ = ["plot_runs", "read_run"]
 
@@ -26,11 +26,12 @@ def read_run(path: str | Path) -> dict[str, Curve]:
     file = Path(path)
     if not file.is_file():
         raise DataError(f"plot: {file} is not there; name a file of CSVLogger or JSONLogger")
-    lines = file.read_text().splitlines()
-    if lines and lines[0].startswith("{"):
-        rows = [row for line in lines if (row := _object(line)) and row.get("kind") == "scalars"]
-    elif lines and lines[0].startswith("step,"):
-        rows = [dict(row) for row in csv.DictReader(lines)]
+    text = whole_lines(file)
+    if text.startswith("{"):
+        rows = [row for line in text.split("\n") if (row := _object(line)) and row.get("kind") == "scalars"]
+    elif text.startswith("step,"):
+        names, *lines = rows_of(text)
+        rows = [dict(zip(names, line, strict=False)) for line in lines if line]
     else:
         raise DataError(f"plot: {file} begins neither with step, nor with an object; it is no logger's file")
     curves: dict[str, Curve] = {}
@@ -45,7 +46,7 @@ def _object(line: str) -> dict[str, Any] | None:
     try:
         found = json.loads(line)
     except ValueError:
-        return None  # half a line of a run that was killed
+        return None  # no record
     return found if isinstance(found, dict) else None
 
 

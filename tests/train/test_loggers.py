@@ -16,7 +16,8 @@ from distgrad.errors import DataError, MissingDependencyError, OptionError
 
 
 def rows_of(path):
-    return list(csv.DictReader(path.read_text().splitlines()))
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def objects_of(path):
@@ -43,18 +44,73 @@ def test_a_run_goes_on_behind_a_step(tmp_path):
             for step in range(5):
                 logger.scalars(step, loss=step)
         with path.open("a") as file:
-            file.write('{"half' if kind is train.JSONLogger else "")
+            file.write('{"half' if kind is train.JSONLogger else "1")  # killed in the middle of a line
+        assert train.read_run(path)["loss"] == [(step, step) for step in range(5)]
         with pytest.raises(DataError, match=r"is there already; .*resume=STEP"):
             kind(path)
         with kind(path, resume=2) as logger:
             logger.scalars(3, loss=30)
         read = rows_of if kind is train.CSVLogger else objects_of
         assert [float(row["loss"]) for row in read(path)] == [0, 1, 2, 30]
-    other = tmp_path / "other.csv"
-    other.write_text("a,b\n1,2\n")
-    with pytest.raises(DataError, match="does not begin with step,seconds"):
-        train.CSVLogger(other, resume=3)
-    assert other.read_text() == "a,b\n1,2\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "told"),
+    [
+        (train.CSVLogger, "a,b\n1,2\n9,4\n", "does not begin with step,seconds"),
+        (train.CSVLogger, "step,seconds\nfirst,2\n", "hold a step a line"),
+        (train.JSONLogger, '{\n "a": 1\n}\n', "no record of this kind"),
+        (train.JSONLogger, '{"a": 1}\n[2]\n', "no record of this kind"),
+        (train.JSONLogger, "a table\n", "no record of this kind"),
+    ],
+)
+def test_a_file_of_something_else_stays_as_it_is(kind, text, told, tmp_path):
+    path = tmp_path / "other"
+    path.write_text(text)
+    with pytest.raises(DataError, match=told):
+        kind(path, resume=3)
+    assert path.read_text() == text
+    assert list(tmp_path.iterdir()) == [path]
+
+
+NAMES = ("a,b", 'say "x"', "two\nlines", "cr\rlf\r\n", "é\u2028\x0b", " ")
+
+
+@pytest.mark.parametrize("kind", [train.CSVLogger, train.JSONLogger])
+def test_any_name_and_kind_of_step_comes_back(kind, tmp_path):
+    path = tmp_path / "log"
+    with kind(path) as logger:
+        for step, name in enumerate(NAMES):
+            logger.scalars(np.int64(step), **{name: dg.asarray(step, dtype=dg.bfloat16)})
+    with kind(path, resume=np.int64(len(NAMES))) as logger:
+        logger.scalars(len(NAMES), more=1)
+    found = {name: [(float(step), float(step))] for step, name in enumerate(NAMES)}
+    assert train.read_run(path) == found | {"more": [(float(len(NAMES)), 1.0)]}
+
+
+@pytest.mark.parametrize("kind", [train.CSVLogger, train.JSONLogger])
+def test_fields_of_a_line_and_broken_steps_are_refused(kind, tmp_path):
+    with kind(tmp_path / "log") as logger:
+        with pytest.raises(OptionError, match="'seconds' is a field of every line"):
+            logger.scalars(0, seconds=1.0)
+        with pytest.raises(OptionError, match="step must be a whole number"):
+            logger.scalars(0.5, loss=1.0)
+
+
+def test_settings_of_any_kind_become_json(tmp_path):
+    path = tmp_path / "log.jsonl"
+    with train.JSONLogger(path) as logger:
+        logger.hyperparameters(
+            {"a": float("nan"), "b": np.float32(0.5), "c": np.arange(2), "d": dg.asarray(1.0),
+             "e": {1: [np.inf]}, "f": path, "g": None, "h": True}
+        )  # fmt: skip
+        with pytest.raises(OptionError, match="'kind' is a field"):
+            logger.hyperparameters({"kind": 1})
+    (found,) = objects_of(path)
+    assert found | {"seconds": 0} == {
+        "kind": "hyperparameters", "step": None, "seconds": 0, "a": None, "b": 0.5, "c": [0, 1], "d": 1.0,
+        "e": {"1": [None]}, "f": str(path), "g": None, "h": True,
+    }  # fmt: skip
 
 
 def test_json_lines_hold_everything(tmp_path):

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from sklearn import metrics as sk
 
 import distgrad as dg
 from distgrad import train
@@ -12,6 +11,7 @@ from distgrad.comm import ThreadWorld
 from distgrad.errors import DataError, DTypeError, OptionError, ShapeError
 from distgrad.nn import functional as F
 
+sk = pytest.importorskip("sklearn.metrics", reason="the values are scikit-learn's (make install)")
 SIZES = (1, 2, 3, 5)
 N, CLASSES = 97, 4
 
@@ -235,8 +235,29 @@ def test_tensors_of_any_kind_are_taken():
         (lambda: train.Accuracy(0), OptionError, "top_k must be 1 or more"),
         (lambda: train.Accuracy().update(np.zeros(3), np.zeros(4)), ShapeError, r"predictions are \[3\]"),
         (lambda: train.Accuracy(2).update(np.zeros(3), np.zeros(3)), ShapeError, r"top_k=2 needs scores"),
-        (lambda: train.Accuracy().update(np.zeros(3), np.full(3, 0.5)), DataError, "got fractions"),
+        (
+            lambda: train.Accuracy().update(np.zeros(3), np.full(3, 0.5)),
+            DataError,
+            "must hold classes, whole numbers",
+        ),
         (lambda: train.Accuracy().update(["a"], ["b"]), DTypeError, "must hold real numbers"),
+        (lambda: train.Accuracy().update([0.0, 2.0], [0, 2]), DataError, "must be probabilities of class 1"),
+        (lambda: train.Accuracy().update([-3.0, 0.2], [0, 1]), DataError, "logits through sigmoid"),
+        (
+            lambda: train.F1().update(np.zeros((3, 1)), [0, 1, 1]),
+            ShapeError,
+            r"fewer than two classes.*\[:, 0\]",
+        ),
+        (lambda: train.F1().update([0, 1], [0, math.inf]), DataError, "must hold classes, whole numbers"),
+        (
+            lambda: train.AUROC().update([0.1, 0.9], [0, 2]),
+            DataError,
+            "targets must be classes from 0 to 1, got 2",
+        ),
+        (lambda: train.AUROC().update([0.1, 0.9], [-1, 1]), DataError, "got -1"),
+        (lambda: train.AUROC().update([0.1, 0.9], [0, 0.7]), DataError, "whole numbers"),
+        (lambda: train.AUROC().update(np.zeros((3, 1)), [0, 1, 1]), ShapeError, "of two or more"),
+        (lambda: train.AUROC().update(np.zeros((1, 3)), [3]), DataError, "from 0 to 2, got 3"),
         (lambda: train.F1(1), OptionError, "num_classes must be 2 or more"),
         (lambda: train.F1(3, average="binary"), OptionError, "'binary' for two classes alone"),
         (
@@ -263,6 +284,57 @@ def test_tensors_of_any_kind_are_taken():
 def test_what_metrics_refuse(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_batches_are_of_the_same_classes():
+    area = train.AUROC()
+    area.update([0.1, 0.9], [0, 1])
+    with pytest.raises(ShapeError, match="in all batches alike"):
+        area.update(np.zeros((2, 3)), [0, 1])
+
+
+def test_empty_batches_count_nothing():
+    nothing, classes = np.zeros((0, 3), np.float32), np.zeros(0, int)
+    for metric in (train.Accuracy(), train.Accuracy(2), train.F1(3), train.AUROC(), train.AveragePrecision(),
+                   train.Perplexity()):  # fmt: skip
+        metric.update(nothing, classes)
+        assert math.isnan(metric.compute())
+    scores, targets = samples()
+    for size in SIZES:
+        found = on_ranks(size, train.AUROC, [(scores[:0], targets[:0]), *in_batches(scores, targets)])
+        np.testing.assert_allclose(found, on_ranks(1, train.AUROC, [(scores, targets)])[0])
+
+
+def test_a_mask_hides_what_is_no_number():
+    mean = train.Mean()
+    mean.update([1.0, math.nan, math.inf, 3.0], weight=np.array([True, False, False, True]))
+    assert mean.compute() == 2.0
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.float16])
+def test_the_highest_scores_are_found_in_any_dtype(dtype):
+    scores = np.array([[0, 1, 0, 0], [0, 0, 0, 1]], dtype)
+    metric = train.Accuracy(top_k=2)
+    metric.update(scores, [0, 1])
+    assert metric.compute() == 0.5
+
+
+def test_scores_by_class_keep_three_counts_a_class():
+    metric = train.F1(30_000)
+    assert sum(array.nbytes for array in metric.sums.values()) == 3 * 8 * 30_000
+    metric.update([29_999, 5, 7], [29_999, 5, 8])
+    assert metric.compute() == 2 / 4
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_perplexity_of_half_precision_is_that_of_its_logits(name):
+    rng = np.random.default_rng(0)
+    logits = dg.asarray(3 * rng.standard_normal((64, 1000))).to(dtype=getattr(dg, name))
+    targets = dg.asarray(rng.integers(0, 1000, 64))
+    found, expected = train.Perplexity(), train.Perplexity()
+    found.update(logits, targets)
+    expected.update(logits.double(), targets)
+    assert found.compute() == pytest.approx(expected.compute(), rel=1e-5)
 
 
 def test_nothing_seen_is_nan():

@@ -6,51 +6,66 @@ import csv
 import importlib
 import io
 import json
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from distgrad.autograd.tensor import Tensor
 from distgrad.errors import DataError, MissingDependencyError
 from distgrad.train.loggers.logger import Logger
 
 __all__ = ["CSVLogger", "JSONLogger"]
 
 
-def _open_for(what: str, path: Path, resume: int | None, is_later: Callable[[str], bool]) -> list[str]:
-    """The lines of an earlier run that stay, from a file that is written anew with them.
+def whole_lines(path: Path) -> str:
+    """A file's text up to its last line's end: a run that was killed may have left half a line behind it."""
+    with path.open(encoding="utf-8", newline="") as file:
+        text = file.read()
+    return text[: text.rfind("\n") + 1]
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """The rows of a table, whose cells may hold commas and line breaks."""
+    return list(csv.reader(io.StringIO(text, newline="")))
+
+
+def _earlier(what: str, path: Path, resume: int | None) -> str:
+    """What an earlier run has left in the file, which is made where there is none.
 
     Raises:
         DataError: the file is there, and nobody said to go on.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        return []
-    if resume is None:
-        raise DataError(
-            f"{what}: {path} is there already; name another file, or pass resume=STEP to go on after it"
-        )
-    lines = path.read_text().splitlines()
-    kept = [line for line in lines if not is_later(line)]
-    _replace(path, kept)
-    return kept
+    try:
+        path.open("x").close()
+        return ""
+    except FileExistsError:
+        if resume is None:
+            raise DataError(
+                f"{what}: {path} is there already; name another file, or pass resume=STEP to go on after it"
+            ) from None
+    return whole_lines(path)
 
 
-def _replace(path: Path, lines: list[str]) -> None:
-    """Write the file anew, whole or not at all."""
+def _replace(path: Path, lines: Iterable[str]) -> TextIO:
+    """Write the file anew, whole or not at all, and open it to go on."""
     part = path.with_name(f"{path.name}.{os.getpid()}")
-    part.write_text("".join(f"{line}\n" for line in lines))
+    part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="")
     part.replace(path)
+    return path.open("a", encoding="utf-8", newline="")
 
 
 class CSVLogger(Logger):
     """Numbers as a table: a line a call, a column a name, and one each for ``step`` and ``seconds``.
 
-    Every line is there as soon as the call returns. A name that comes later adds a column.
+    Every line is there as soon as the call returns. A name that comes later adds a column. One program writes
+    a file at a time.
 
     Args:
         path: of a new file.
@@ -61,6 +76,8 @@ class CSVLogger(Logger):
         DataError: the file is there, or is no table of this kind.
     """
 
+    reserved = ("step", "seconds")
+
     def __init__(self, path: str | os.PathLike[str], *, resume: int | None = None) -> None:
         self.path, self.resume = Path(path), resume
         self._columns = ["step", "seconds"]
@@ -68,16 +85,17 @@ class CSVLogger(Logger):
         super().__init__()
 
     def _open(self) -> None:
-        kept = _open_for("CSVLogger", self.path, self.resume, self._is_later)
-        if kept:
-            self._columns = next(csv.reader(kept[:1]))
-            if self._columns[:2] != ["step", "seconds"]:
-                raise DataError(f"CSVLogger: {self.path} does not begin with step,seconds; name another file")
-        self._file = self.path.open("a")
-
-    def _is_later(self, line: str) -> bool:
-        first = line.split(",", 1)[0]
-        return self.resume is not None and first.lstrip("-").isdecimal() and int(first) > self.resume
+        rows = rows_of(_earlier("CSVLogger", self.path, self.resume))
+        if rows:
+            self._columns = rows[0]
+            steps = [row[0] for row in rows[1:] if row]
+            if self._columns[:2] != ["step", "seconds"] or not all(map(_is_step, steps)):
+                raise DataError(
+                    f"CSVLogger: {self.path} does not begin with step,seconds and hold a step a line; name "
+                    "another file"
+                )
+            rows[1:] = [row for row in rows[1:] if row and int(row[0]) <= (self.resume or 0)]
+        self._file = _replace(self.path, map(_line, rows))
 
     def _scalars(self, step: int, values: dict[str, float]) -> None:
         new = [name for name in values if name not in self._columns]
@@ -90,18 +108,23 @@ class CSVLogger(Logger):
     def _widen(self, names: list[str]) -> None:
         self._columns += names
         self._file.close()
-        rows = self.path.read_text().splitlines()[1:]
-        _replace(self.path, [_line(self._columns), *(row + "," * len(names) for row in rows)])
-        self._file = self.path.open("a")
+        rows = rows_of(whole_lines(self.path))[1:]
+        self._file = _replace(
+            self.path, map(_line, [self._columns, *(row + [""] * len(names) for row in rows)])
+        )
 
     def _close(self) -> None:
         self._file.close()
 
 
+def _is_step(cell: str) -> bool:
+    return cell.removeprefix("-").isdecimal()
+
+
 def _line(cells: list[Any]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(cells)
-    return text.getvalue()
+    csv.writer(text, lineterminator="\r\n").writerow(cells)  # so that both are quoted in a name
+    return text.getvalue()[:-2]
 
 
 class JSONLogger(Logger):
@@ -120,8 +143,10 @@ class JSONLogger(Logger):
         resume: as for :class:`CSVLogger`.
 
     Raises:
-        DataError: the file is there.
+        DataError: the file is there, or holds other lines.
     """
+
+    reserved = ("kind", "step", "seconds")
 
     def __init__(self, path: str | os.PathLike[str], *, resume: int | None = None) -> None:
         self.path, self.resume = Path(path), resume
@@ -129,28 +154,31 @@ class JSONLogger(Logger):
         super().__init__()
 
     def _open(self) -> None:
-        _open_for("JSONLogger", self.path, self.resume, self._is_later)
-        self._file = self.path.open("a")
+        kept = []
+        for line in _earlier("JSONLogger", self.path, self.resume).split("\n")[:-1]:
+            try:
+                step = json.loads(line)["step"]
+            except (ValueError, TypeError, KeyError) as error:
+                raise DataError(
+                    f"JSONLogger: {self.path} holds a line that is no record of this kind, {line[:80]!r}; "
+                    "name another file"
+                ) from error
+            if step is None or step <= (self.resume or 0):
+                kept.append(line)
+        self._file = _replace(self.path, kept)
 
-    def _is_later(self, line: str) -> bool:
-        try:
-            step = json.loads(line).get("step")
-        except (ValueError, AttributeError):
-            return True  # half a line of a run that was killed
-        return self.resume is not None and step is not None and step > self.resume
-
-    def _write(self, kind: str, step: int | None, **fields: Any) -> None:
+    def _write(self, kind: str, step: int | None, fields: dict[str, Any]) -> None:
         seconds = round(time.perf_counter() - self._start_s, 3)
-        record = {"kind": kind, "step": step, "seconds": seconds, **fields}
-        self._file.write(json.dumps(record, allow_nan=False, default=str) + "\n")
+        record = {"kind": kind, "step": step, "seconds": seconds, **_plain(fields)}
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
         self._file.flush()
 
     def _scalars(self, step: int, values: dict[str, float]) -> None:
-        self._write("scalars", step, **{k: v if np.isfinite(v) else None for k, v in values.items()})
+        self._write("scalars", step, values)
 
     def _histogram(self, step: int, name: str, values: NDArray[Any], bins: int) -> None:
         counts, edges = np.histogram(values[np.isfinite(values)].astype(np.float64), bins)
-        self._write("histogram", step, name=name, counts=counts.tolist(), edges=edges.tolist())
+        self._write("histogram", step, {"name": name, "counts": counts, "edges": edges})
 
     def _image(self, step: int, name: str, pixels: NDArray[np.uint8]) -> None:
         try:
@@ -163,13 +191,26 @@ class JSONLogger(Logger):
         folder.mkdir(exist_ok=True)
         file = folder / f"{name.replace('/', '_')}-{step}.png"
         image.fromarray(pixels).save(file)
-        self._write("image", step, name=name, file=f"{folder.name}/{file.name}")
+        self._write("image", step, {"name": name, "file": f"{folder.name}/{file.name}"})
 
     def _text(self, step: int, name: str, text: str) -> None:
-        self._write("text", step, name=name, text=text)
+        self._write("text", step, {"name": name, "text": text})
 
     def _hyperparameters(self, values: dict[str, Any]) -> None:
-        self._write("hyperparameters", None, **values)
+        self._write("hyperparameters", None, values)
 
     def _close(self) -> None:
         self._file.close()
+
+
+def _plain(value: Any) -> Any:
+    """The same in JSON's kinds: numbers of NumPy as Python's, NaN and infinity as None, the rest as text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, np.ndarray | np.generic | Tensor):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

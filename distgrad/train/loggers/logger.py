@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distgrad.autograd.tensor import Tensor
 from distgrad.comm.registry import get_world, is_initialized
 from distgrad.errors import OptionError
+from distgrad.train.metrics.metric import numbers_of
 
 __all__ = ["Logger", "Loggers", "number"]
 
 
 def number(what: str, value: Any) -> float:
     """One number, from a tensor, an array or a Python number."""
-    if isinstance(value, Tensor):
-        value = value.detach().cpu().numpy()
-    array = np.asarray(value)
-    if array.size != 1 or array.dtype.kind not in "buif":
+    array = numbers_of(what, value)
+    if array.size != 1:
         raise OptionError(f"{what} must be one real number, got {array.dtype}{list(array.shape)}")
     return float(array.reshape(()))
 
 
-def _array(value: Any) -> NDArray[Any]:
-    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+def _whole(what: str, step: Any) -> int:
+    try:
+        return operator.index(step)
+    except TypeError:
+        raise OptionError(f"{what}: step must be a whole number, got {step!r}") from None
 
 
 class Logger(ABC):
@@ -40,7 +42,10 @@ class Logger(ABC):
 
     Attributes:
         is_writing: whether this rank is the one that writes.
+        reserved: names that the kind needs for itself.
     """
+
+    reserved: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.is_writing = not is_initialized() or get_world().rank == 0
@@ -58,7 +63,9 @@ class Logger(ABC):
         """
         if self.is_writing:
             what = f"{type(self).__name__}.scalars"
-            self._scalars(step, {name: number(f"{what}: {name}", each) for name, each in values.items()})
+            self._refuse_names(what, values)
+            numbers = {name: number(f"{what}: {name}", each) for name, each in values.items()}
+            self._scalars(_whole(what, step), numbers)
 
     def histogram(self, step: int, name: str, values: Any, bins: int = 64) -> None:
         """Write how numbers are distributed.
@@ -72,7 +79,8 @@ class Logger(ABC):
             bins: into how many equal ranges they are counted.
         """
         if self.is_writing:
-            self._histogram(step, name, _array(values).ravel(), bins)
+            what = f"{type(self).__name__}.histogram"
+            self._histogram(_whole(what, step), name, numbers_of(f"{what}: values", values).ravel(), bins)
 
     def image(self, step: int, name: str, picture: Any) -> None:
         """Write a picture.
@@ -86,7 +94,8 @@ class Logger(ABC):
                 point from 0 to 1.
         """
         if self.is_writing:
-            self._image(step, name, _pixels(f"{type(self).__name__}.image", _array(picture)))
+            what = f"{type(self).__name__}.image"
+            self._image(_whole(what, step), name, _pixels(what, numbers_of(f"{what}: picture", picture)))
 
     def text(self, step: int, name: str, text: str) -> None:
         """Write a text.
@@ -94,7 +103,7 @@ class Logger(ABC):
         Collective: no; blocks: no.
         """
         if self.is_writing:
-            self._text(step, name, text)
+            self._text(_whole(f"{type(self).__name__}.text", step), name, text)
 
     def hyperparameters(self, values: Mapping[str, Any]) -> None:
         """Write the settings of the run: numbers, texts, truth values.
@@ -102,6 +111,7 @@ class Logger(ABC):
         Collective: no; blocks: no.
         """
         if self.is_writing:
+            self._refuse_names(f"{type(self).__name__}.hyperparameters", values)
             self._hyperparameters(dict(values))
 
     def close(self) -> None:
@@ -141,6 +151,11 @@ class Logger(ABC):
 
     @abstractmethod
     def _close(self) -> None: ...
+
+    def _refuse_names(self, what: str, names: Iterable[str]) -> None:
+        taken = [name for name in names if name in self.reserved]
+        if taken:
+            raise OptionError(f"{what}: {taken[0]!r} is a field of every line; take another name")
 
     def _refusal(self, what: str) -> OptionError:
         return OptionError(

@@ -10,29 +10,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distgrad.errors import DataError, OptionError, ShapeError
-from distgrad.train.metrics.metric import Metric, numbers_of, same_shape
+from distgrad.train.metrics.metric import Metric, classes_of, numbers_of, same_shape, within
 
 __all__ = ["F1", "Accuracy", "ClassMetric", "ConfusionMatrix", "IoU", "Precision", "Recall"]
 
 _AVERAGES = ("macro", "micro", "weighted", "binary", None)
 
 
-def _classes(what: str, values: Any) -> NDArray[np.int64]:
-    array = numbers_of(what, values)
-    if array.dtype.kind == "f" and not (array == np.trunc(array)).all():
-        raise DataError(f"{what} must hold classes, whole numbers from 0, got fractions")
-    found: NDArray[np.int64] = array.astype(np.int64)
-    return found
-
-
 def _labels(metric: str, predictions: Any, targets: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Predicted and true classes, flat; scores ``[n, classes, ...]`` are taken at their largest."""
-    target = _classes(f"{metric}.update: targets", targets)
-    predicted = numbers_of(f"{metric}.update: predictions", predictions)
+    target = classes_of(f"{metric}.update: targets", targets)
+    what = f"{metric}.update: predictions"
+    predicted = numbers_of(what, predictions)
     if predicted.ndim == target.ndim + 1:
+        if predicted.shape[1] < 2:
+            raise ShapeError(
+                f"{what} are {list(predicted.shape)}, scores of fewer than two classes; pass the "
+                "probabilities of class 1 in the targets' shape: predictions[:, 0]"
+            )
         predicted = predicted.argmax(1)
     elif predicted.dtype.kind == "f" and predicted.ndim == target.ndim:
-        predicted = predicted > 0.5  # the probability of class 1
+        if not ((predicted >= 0) & (predicted <= 1)).all():
+            raise DataError(
+                f"{what} in floating point must be probabilities of class 1, from 0 to 1; pass classes as "
+                "integers, and logits through sigmoid"
+            )
+        predicted = predicted > 0.5
     same_shape(f"{metric}.update", predicted, target)
     return predicted.astype(np.int64).ravel(), target.ravel()
 
@@ -77,7 +80,7 @@ class Accuracy(Metric):
     def _among_the_highest(
         self, predictions: Any, targets: Any
     ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        target = _classes("Accuracy.update: targets", targets)
+        target = classes_of("Accuracy.update: targets", targets)
         scores = numbers_of("Accuracy.update: predictions", predictions)
         if scores.ndim != target.ndim + 1:
             raise ShapeError(
@@ -86,7 +89,7 @@ class Accuracy(Metric):
             )
         rows = np.moveaxis(scores, 1, -1).reshape(-1, scores.shape[1])
         same_shape("Accuracy.update", rows[:, 0], target.ravel())
-        highest = np.argsort(-rows, axis=1, kind="stable")[:, : self.top_k]
+        highest = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, : self.top_k]
         return (highest == target.reshape(-1, 1)).any(1), target.ravel()
 
     def value(self, sums: Mapping[str, NDArray[np.float64]], rows: Mapping[str, list[NDArray[Any]]]) -> float:
@@ -94,7 +97,41 @@ class Accuracy(Metric):
         return float(sums["right"] / sums["count"]) if sums["count"] else float("nan")
 
 
-class ConfusionMatrix(Metric):
+class _Counts(Metric):
+    """What is counted by class: targets that are to be ignored are left out, others refused."""
+
+    def __init__(self, num_classes: int, ignore_index: int | None) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise OptionError(f"{type(self).__name__}: num_classes must be 2 or more, got {num_classes}")
+        self.num_classes, self.ignore_index = num_classes, ignore_index
+
+    def update(self, predictions: Any, targets: Any) -> None:
+        """Take in a batch of this rank.
+
+        Collective: no; blocks: no.
+
+        Args:
+            predictions: scores ``[n, classes, ...]``, classes ``[n, ...]``, or the probabilities of class 1.
+            targets: classes ``[n, ...]``.
+
+        Raises:
+            DataError: a class beyond ``num_classes``, or floating point that is no probability.
+        """
+        name = type(self).__name__
+        predicted, target = _labels(name, predictions, targets)
+        if self.ignore_index is not None:
+            counted = target != self.ignore_index
+            predicted, target = predicted[counted], target[counted]
+        for what, classes in (("predictions", predicted), ("targets", target)):
+            within(f"{name}.update: {what}", classes, self.num_classes, "pass num_classes=, or ignore_index=")
+        self._count(predicted, target)
+
+    @abstractmethod
+    def _count(self, predicted: NDArray[np.int64], target: NDArray[np.int64]) -> None: ...
+
+
+class ConfusionMatrix(_Counts):
     """How many samples of class i were predicted as class j: ``[classes, classes]``.
 
     Args:
@@ -107,41 +144,16 @@ class ConfusionMatrix(Metric):
     def __init__(
         self, num_classes: int = 2, *, normalize: str | None = None, ignore_index: int | None = None
     ) -> None:
-        super().__init__()
-        if num_classes < 2:
-            raise OptionError(f"{type(self).__name__}: num_classes must be 2 or more, got {num_classes}")
+        super().__init__(num_classes, ignore_index)
         if normalize not in (None, "true", "predicted", "all"):
             raise OptionError(
-                f"{type(self).__name__}: normalize must be None, 'true', 'predicted' or 'all', got "
-                f"{normalize!r}"
+                f"ConfusionMatrix: normalize must be None, 'true', 'predicted' or 'all', got {normalize!r}"
             )
-        self.num_classes, self.normalize, self.ignore_index = num_classes, normalize, ignore_index
+        self.normalize = normalize
         self.add_sum("counts", (num_classes, num_classes))
 
-    def update(self, predictions: Any, targets: Any) -> None:
-        """Take in a batch of this rank.
-
-        Collective: no; blocks: no.
-
-        Args:
-            predictions: scores ``[n, classes, ...]``, classes ``[n, ...]``, or the probabilities of class 1.
-            targets: classes ``[n, ...]``.
-
-        Raises:
-            DataError: a class beyond ``num_classes``.
-        """
-        predicted, target = _labels(type(self).__name__, predictions, targets)
-        if self.ignore_index is not None:
-            counted = target != self.ignore_index
-            predicted, target = predicted[counted], target[counted]
-        n = self.num_classes
-        for what, classes in (("predictions", predicted), ("targets", target)):
-            if classes.size and not 0 <= (low := classes.min()) <= (high := classes.max()) < n:
-                raise DataError(
-                    f"{type(self).__name__}.update: {what} must be classes from 0 to {n - 1}, got "
-                    f"{low if low < 0 else high}; pass num_classes=, or ignore_index="
-                )
-        self.sums["counts"] += np.bincount(target * n + predicted, minlength=n * n).reshape(n, n)
+    def _count(self, predicted: NDArray[np.int64], target: NDArray[np.int64]) -> None:
+        np.add.at(self.sums["counts"].reshape(-1), target * self.num_classes + predicted, 1.0)
 
     def value(self, sums: Mapping[str, NDArray[np.float64]], rows: Mapping[str, list[NDArray[Any]]]) -> Any:
         """The matrix: whole numbers, or shares with ``normalize``; 0 where there is nothing to divide by."""
@@ -157,7 +169,7 @@ def _divided(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float
     return np.divide(x, y, out=np.zeros(np.broadcast_shapes(x.shape, y.shape)), where=y != 0)
 
 
-class ClassMetric(ConfusionMatrix):
+class ClassMetric(_Counts):
     """A score of each class from its right, predicted and true counts, and its average.
 
     Args:
@@ -171,7 +183,7 @@ class ClassMetric(ConfusionMatrix):
     def __init__(
         self, num_classes: int = 2, *, average: str | None = "auto", ignore_index: int | None = None
     ) -> None:
-        super().__init__(num_classes, ignore_index=ignore_index)
+        super().__init__(num_classes, ignore_index)
         if average == "auto":
             average = "binary" if num_classes == 2 else "macro"
         if average not in _AVERAGES or (average == "binary" and num_classes > 2):
@@ -180,6 +192,16 @@ class ClassMetric(ConfusionMatrix):
                 f"got {average!r} for {num_classes}"
             )
         self.average = average
+        for name in ("right", "predicted", "true"):
+            self.add_sum(name, (num_classes,))
+
+    def _count(self, predicted: NDArray[np.int64], target: NDArray[np.int64]) -> None:
+        for name, found in (
+            ("right", target[predicted == target]),
+            ("predicted", predicted),
+            ("true", target),
+        ):
+            self.sums[name] += np.bincount(found, minlength=self.num_classes)
 
     @staticmethod
     @abstractmethod
@@ -188,10 +210,9 @@ class ClassMetric(ConfusionMatrix):
 
     def value(self, sums: Mapping[str, NDArray[np.float64]], rows: Mapping[str, list[NDArray[Any]]]) -> Any:
         """The average; of a class that was never predicted, or never there, the score is 0."""
-        counts = sums["counts"]
-        if not counts.any():
+        right, predicted, true = sums["right"], sums["predicted"], sums["true"]
+        if not true.any():
             return float("nan")
-        right, predicted, true = np.diag(counts), counts.sum(0), counts.sum(1)
         if self.average == "micro":
             return float(self.score(*(x.sum(keepdims=True) for x in (right, predicted, true)))[0])
         scores = self.score(right, predicted, true)

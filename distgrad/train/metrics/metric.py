@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from distgrad.autograd.tensor import Tensor
 from distgrad.comm.base import Communicator
 from distgrad.comm.registry import init
-from distgrad.errors import DTypeError, OptionError, ShapeError
+from distgrad.errors import DataError, DTypeError, OptionError, ShapeError
 
-__all__ = ["Metric", "Metrics", "numbers_of"]
+__all__ = ["Metric", "Metrics", "classes_of", "numbers_of", "same_shape", "within"]
 
 Sums = dict[str, NDArray[np.float64]]
 Rows = dict[str, list[NDArray[Any]]]
@@ -36,6 +36,32 @@ def numbers_of(what: str, values: Any) -> NDArray[Any]:
     if array.dtype.kind not in "buif":
         raise DTypeError(f"{what} must hold real numbers, got {array.dtype}")
     return array
+
+
+def classes_of(what: str, values: Any) -> NDArray[np.int64]:
+    """Classes as an array of the host.
+
+    Args:
+        what: the call and argument, for error messages.
+        values: as for :func:`numbers_of`.
+
+    Raises:
+        DTypeError: they are no numbers.
+        DataError: they are no whole ones.
+    """
+    array = numbers_of(what, values)
+    if array.dtype.kind == "f" and not (np.isfinite(array) & (array == np.trunc(array))).all():
+        raise DataError(f"{what} must hold classes, whole numbers from 0, got others")
+    found: NDArray[np.int64] = array.astype(np.int64)
+    return found
+
+
+def within(what: str, classes: NDArray[np.int64], num_classes: int, advice: str) -> None:
+    """Refuse classes beyond those that there are."""
+    if classes.size and not 0 <= (low := classes.min()) <= (high := classes.max()) < num_classes:
+        raise DataError(
+            f"{what} must be classes from 0 to {num_classes - 1}, got {low if low < 0 else high}; {advice}"
+        )
 
 
 class Metric(ABC):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distgrad.errors import DataError, ShapeError
-from distgrad.train.metrics.metric import Metric, numbers_of, same_shape
+from distgrad.train.metrics.metric import Metric, classes_of, numbers_of, same_shape, within
 
 __all__ = ["AUROC", "AveragePrecision", "RankingMetric"]
 
@@ -37,23 +37,33 @@ class RankingMetric(Metric):
             targets: classes ``[n]``.
 
         Raises:
-            DataError: a score that is NaN.
+            DataError: a score that is NaN, or a target beyond the classes.
         """
         name = type(self).__name__
         score = np.array(numbers_of(f"{name}.update: scores", scores), np.float64)
-        target = np.array(numbers_of(f"{name}.update: targets", targets), np.int64)
-        if score.ndim not in (1, 2):
-            raise ShapeError(f"{name}.update: scores must be [n] or [n, classes], got {list(score.shape)}")
+        target = classes_of(f"{name}.update: targets", targets)
+        kinds = self.rows["scores"][0].shape[1:] if self.rows["scores"] else score.shape[1:]
+        if score.ndim not in (1, 2) or score.shape[1:] != kinds or score.shape[1:] in ((0,), (1,)):
+            raise ShapeError(
+                f"{name}.update: scores must be [n], those of class 1, or [n, classes] of two or more, in "
+                f"all batches alike, got {list(score.shape)}"
+            )
         same_shape(f"{name}.update", score[:, 0] if score.ndim == 2 else score, target)
         if np.isnan(score).any():
             raise DataError(f"{name}.update: scores hold NaN, which has no rank")
+        within(
+            f"{name}.update: targets", target, score.shape[1] if score.ndim == 2 else 2,
+            "leave other samples out, or pass scores [n, classes]",
+        )  # fmt: skip
         self.rows["scores"].append(score)
         self.rows["targets"].append(target)
 
     def value(self, sums: Mapping[str, NDArray[np.float64]], rows: Mapping[str, list[NDArray[Any]]]) -> float:
         """The area, or its mean over the classes; NaN if a class has no sample, or all."""
-        if not rows["scores"]:
+        if not any(map(len, rows["targets"])):
             return float("nan")
+        if len({each.shape[1:] for each in rows["scores"]}) > 1:
+            raise ShapeError(f"{type(self).__name__}.compute: the ranks' scores are of different classes")
         scores, targets = np.concatenate(rows["scores"]), np.concatenate(rows["targets"])
         if scores.ndim == 1:
             return self.area(scores, targets == 1)

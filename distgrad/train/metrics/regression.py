@@ -29,8 +29,8 @@ class Mean(Metric):
 
         Args:
             values: of any shape.
-            weight: how much each counts: one number, or one for each of them. A batch's mean loss counts
-                ``weight=len(batch)``.
+            weight: how much each counts: one number, or one for each of them, as a mask: what counts 0 may be
+                NaN. A batch's mean loss counts ``weight=len(batch)``.
         """
         numbers = numbers_of("Mean.update: values", values).astype(np.float64)
         weights = numbers_of("Mean.update: weight", weight).astype(np.float64)
@@ -38,7 +38,7 @@ class Mean(Metric):
             raise ShapeError(
                 f"Mean.update: weight must be one number or {list(numbers.shape)}, got {list(weights.shape)}"
             )
-        self.sums["total"] += (numbers * weights).sum()
+        self.sums["total"] += (np.where(weights == 0, 0, numbers) * weights).sum()
         self.sums["weight"] += np.broadcast_to(weights, numbers.shape).sum()
 
     def value(self, sums: Mapping[str, NDArray[np.float64]], rows: Mapping[str, list[NDArray[Any]]]) -> float:

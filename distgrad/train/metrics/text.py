@@ -45,6 +45,8 @@ class Perplexity(Metric):
         target = targets if isinstance(targets, Tensor) else asarray(targets, device=logits.device)
         with no_grad():
             rows, classes = logits.detach().reshape(-1, logits.shape[-1]), target.detach().reshape(-1)
+            if rows.dtype.itemsize < 4:  # too coarse for a sum of thousands of losses
+                rows = rows.float()
             losses = cross_entropy(rows, classes, reduction="none", ignore_index=self.ignore_index)
             self.sums["count"] += int((classes != self.ignore_index).sum())
             self.sums["loss"] += float(losses.double().sum())
