@@ -98,11 +98,20 @@ class Filling:
         there = list(_tensors(block, recurse))
         for tensor in there:
             memo[id(tensor)] = _in_memory(tensor)
+        below = [each for child in block.children() for each in _tensors(child) if id(each) not in memo]
+        before = [each._version[0] for each in below]
         if self._comm.rank == 0:
             twin = copy.deepcopy(block, memo)
             for each in _after_children(twin) if recurse else [twin]:
                 if any(True for _ in _tensors(each, recurse=False)):
                     each.reset_parameters()
+        changed = [place for place, each in enumerate(below) if each._version[0] != before[place]]
+        if changed := self._comm.broadcast_object(changed):
+            raise OptionError(
+                f"DistributedDataParallel: the reset_parameters() of {type(block).__name__} sets "
+                f"{self._name_of(below[changed[0]])} of a module in it, which is filled by itself; let that "
+                "module's own do it, or name both as one block in shard_blocks"
+            )
         self._check_drawn(there, [memo[id(tensor)] for tensor in there])
         for tensor in there:
             if tensor in self._missing:  # what two modules share is drawn twice, and kept once

@@ -144,6 +144,47 @@ def test_what_reset_parameters_leaves_out_is_an_error_on_all_ranks(kind, size):
     assert sorted(refused) == list(range(size))
 
 
+class Reaching(nn.Module):
+    """Its ``reset_parameters`` sets a parameter of a module in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(3, 3)
+        self.scale = nn.Parameter(dg.empty(3))
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        nn.init.ones_(self.scale)
+        nn.init.zeros_(self.inner.bias)
+
+
+@pytest.mark.filterwarnings("ignore:DistributedDataParallel. inner.bias was set once more")
+@pytest.mark.parametrize("size", [1, 2])
+def test_whoever_sets_what_another_module_draws_is_an_error_but_within_a_block(size):
+    def wrap(comm):
+        with BUILDING, dg.device("meta"):
+            model, block = Reaching(), nn.Sequential(Reaching())
+        with pytest.raises(OptionError, match=r"reset_parameters\(\) of Reaching sets inner\.bias"):
+            DistributedDataParallel(model, comm, shard="parameters")
+        np.testing.assert_array_equal(
+            DistributedDataParallel(block, comm, shard="parameters").state_dict()["module.0.inner.bias"], 0.0
+        )
+
+    ThreadWorld(size, timeout_s=60).run(wrap)
+
+
+def test_attention_is_filled_with_the_numbers_that_it_draws_in_memory():
+    def build():
+        dg.manual_seed(3)
+        return nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16), nn.MultiheadAttention(8, 2, kdim=4))
+
+    expected = parameters_of(build()).tobytes()
+    with dg.device("meta"):
+        model = build()
+    found = ThreadWorld(1).run(lambda comm: parameters_of(DistributedDataParallel(model, comm)).tobytes())
+    assert found == [expected]
+
+
 def test_numbers_that_a_constructor_sets_on_meta_are_said_to_be_lost(monkeypatch):
     monkeypatch.setattr(tracebacks, "_warned", set())
     with dg.device("meta"):

@@ -55,6 +55,16 @@ class _Mask:
         return ops.where(self.hidden, full((), -np.inf, dtype=dtype, device=self.added.device), self.added)
 
 
+class _Output(Linear):
+    """The last product of attention, whose bias begins at 0."""
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, in the order of every linear module."""
+        super().reset_parameters()
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+
 class MultiheadAttention(Module):
     """Attention in several projections ("heads") of the same vectors, joined by another one.
 
@@ -122,16 +132,16 @@ class MultiheadAttention(Module):
         self.in_proj_bias = parameter(3 * embed_dim) if bias else None
         self.bias_k = parameter(1, 1, embed_dim) if add_bias_kv else None
         self.bias_v = parameter(1, 1, embed_dim) if add_bias_kv else None
-        self.out_proj = Linear(embed_dim, embed_dim, bias, device=device, dtype=dtype)
-        self._reset_parameters()
+        self.out_proj = _Output(embed_dim, embed_dim, bias, device=device, dtype=dtype)
+        self.reset_parameters()
 
-    def _reset_parameters(self) -> None:
+    def reset_parameters(self) -> None:
+        """Draw the weights anew; biases become 0."""
         for weight in (self.in_proj_weight, self.q_proj_weight, self.k_proj_weight, self.v_proj_weight):
             if weight is not None:
                 init.xavier_uniform_(weight)
-        for bias in (self.in_proj_bias, self.out_proj.bias):
-            if bias is not None:
-                init.zeros_(bias)
+        if self.in_proj_bias is not None:
+            init.zeros_(self.in_proj_bias)
         for bias in (self.bias_k, self.bias_v):
             if bias is not None:
                 init.xavier_normal_(bias)
