@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from importlib import import_module
@@ -305,8 +306,14 @@ def scale(script: tuple[str, ...], workload: str | None, name: str | None, **opt
     from distgrad.errors import DataError, LaunchError, OptionError
     from distgrad.scale.command import run_command
 
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)  # so that the job that is under way ends too
     try:
         for line in run_command(script, workload, name, **options):
             click.echo(line)
     except (DataError, LaunchError, OptionError) as error:
         raise click.ClickException(str(error)) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ from distgrad.comm.threads import Link
 from distgrad.errors import OptionError
 
 __all__ = ["Cluster", "Failures", "Stragglers"]
+
+_TABLES = ("between", "within", "stragglers", "failures")
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,17 @@ class Cluster:
             table = tomllib.loads(path.read_text())
         except (OSError, tomllib.TOMLDecodeError) as error:
             raise OptionError(f"cluster: {path} cannot be read ({error})") from None
+        for name, value in _numbers(table):
+            whole = name in ("hosts", "ranks_per_host", "checkpoint_every")
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int if whole else int | float)
+                or not value >= 0
+            ):
+                kind = "a whole number" if whole else "a number"
+                raise OptionError(f"cluster: {path}: {name} must be {kind} from 0 up, got {value!r}")
+            if value == 0 and name in ("computing", "gbits", "factor", "hours_between"):
+                raise OptionError(f"cluster: {path}: {name} must be above 0")
         try:
             parts: dict[str, Any] = {
                 "between": _link(table.pop("between", {})),
@@ -161,6 +175,17 @@ class Cluster:
             return Cluster(**table, **parts)
         except (TypeError, ValueError) as error:
             raise OptionError(f"cluster: {path}: {error}; see the guide on scaling for its names") from None
+
+
+def _numbers(table: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The values of a table and those in it."""
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _numbers(value)
+        elif name in _TABLES:
+            raise OptionError(f"cluster: {name} must be a table, got {value!r}")
+        else:
+            yield name, value
 
 
 def _link(table: dict[str, float]) -> Link:

@@ -46,12 +46,15 @@ def fit_study(settings: Settings, runs: dict[Run, list[Row]]) -> Model:
         return joined
 
     alone = of(OURS, known[0]) or []
-    together = of(OURS, known[1]) if len(known) > 1 and not settings.strong else None
+    together = of(OURS, known[1]) if len(known) > 1 else None
     copies = of(COPIES, known[1]) if together is not None else None
     cores = len(os.sched_getaffinity(0))
     hosts = Counter(rank["host"] for rank in together or alone)
     most = max(hosts.values()) if len(hosts) > 1 else None
-    return fit(alone, together, copies, cores=cores, threads=settings.threads, ranks_per_host=most)
+    share = known[0] / known[-1] if settings.strong else 1.0
+    return fit(
+        alone, together, copies, cores=cores, threads=settings.threads, ranks_per_host=most, share=share
+    )
 
 
 def study(settings: Settings, folder: Path) -> Iterator[str]:
@@ -122,14 +125,30 @@ def run_command(
     folder = Path(f"scale-{settings.name}")
     described = None if options["cluster"] is None else Cluster.read(options["cluster"])
     simulated = numbers("--simulate", options["simulate"]) if options["simulate"] else ()
-    if simulated and described is None:
-        raise OptionError("scale: --simulate wants a --cluster, which says what the ranks run on")
+    _check(settings, described, simulated, options["advise"])
     yield from study(settings, folder)
     model = fit_study(settings, read_runs(settings, folder))
     if simulated and described is not None:
         yield from simulated_lines(model, described, simulated)
     if options["advise"]:
         yield from advice_lines(model, described or model.cluster(max(settings.ranks)))
+
+
+def _check(settings: Settings, cluster: Cluster | None, simulated: tuple[int, ...], advises: bool) -> None:
+    """Refuse before anything runs what could not be said after it."""
+    if settings.script and not Path(settings.script[0]).is_file():
+        raise OptionError(f"scale: there is no script {settings.script[0]}")
+    if simulated and cluster is None:
+        raise OptionError("scale: --simulate wants a --cluster, which says what the ranks run on")
+    if (simulated or advises) and min(settings.ranks) > 1:
+        raise OptionError("scale: --simulate and --advise want to know a rank alone; give --ranks 1 too")
+    if advises and cluster is None and len(settings.ranks) == 1:
+        raise OptionError(
+            "scale: --advise wants to know what ranks send; give --ranks 1,2, or a --cluster for them"
+        )
+    for size in simulated:
+        assert cluster is not None
+        cluster.resized(size)
 
 
 def numbers(option: str, text: str) -> tuple[int, ...]:

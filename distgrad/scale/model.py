@@ -90,15 +90,8 @@ class Model:
 
     def simulate(self, ranks: int, plan: Plan | None = None, share: float = 1.0) -> Simulation:
         """Steps on so many ranks, of which each computes a share of the profile's samples."""
-        profile = self.profile
-        scaled = dataclasses.replace(
-            profile,
-            forward_s=share * profile.forward_s,
-            backward_s=share * profile.backward_s,
-            gradients=tuple(dataclasses.replace(g, ready_s=share * g.ready_s) for g in profile.gradients),
-        )
         plan = Plan(self.bucket_bytes) if plan is None else plan
-        return simulate(scaled, self.cluster(ranks), plan, _STEPS, _SEED)
+        return simulate(self.profile.shared(share), self.cluster(ranks), plan, _STEPS, _SEED)
 
     def predict(self, ranks: int, plan: Plan | None = None, share: float = 1.0) -> Prediction:
         """A step on so many ranks."""
@@ -129,6 +122,7 @@ def fit(
     cores: int,
     threads: int = 1,
     ranks_per_host: int | None = None,
+    share: float = 1.0,
 ) -> Model:
     """Fit a model to what the ranks of two runs wrote.
 
@@ -139,6 +133,7 @@ def fit(
         cores: of a host.
         threads: of a rank.
         ranks_per_host: the most.
+        share: of the samples of a rank alone that each of those together has.
 
     Raises:
         DataError: the first run shows no step.
@@ -151,7 +146,7 @@ def fit(
     )
     if together is None or len(together) < 2:
         return model
-    return _with_communication(model, alone, together, copies or together)
+    return _with_communication(model, alone, together, copies or together, share)
 
 
 def _profile(ranks: list[Row]) -> Profile:
@@ -180,7 +175,9 @@ def _gradients(passes: list[Row], backward_s: float) -> tuple[Gradient, ...]:
     return tuple(found)
 
 
-def _with_communication(model: Model, alone: list[Row], together: list[Row], copies: list[Row]) -> Model:
+def _with_communication(
+    model: Model, alone: list[Row], together: list[Row], copies: list[Row], share: float
+) -> Model:
     size = len(together)
     passes = [
         each for rank in together for each in rank["buckets"] if len(each["full"]) == len(each["busy_s"])
@@ -196,7 +193,8 @@ def _with_communication(model: Model, alone: list[Row], together: list[Row], cop
     crowd = max(1.0, apart / model.cores)
     others = max(1, min(size, model.cores // model.threads) - 1)
     contention = max(0.0, computing[2] / computing[0] / crowd - 1.0) / others
-    interference = max(0.0, computing[1] / computing[2] - 1.0) if copies is not together else 0.0
+    shared = model.profile.shared(share).computing_s / model.profile.computing_s
+    interference = max(0.0, computing[1] / (shared * computing[2]) - 1.0) if copies is not together else 0.0
     sizes = [nbytes for _, nbytes in passes[-1]["full"]] if passes else []
     return dataclasses.replace(
         model,

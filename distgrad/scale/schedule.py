@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -65,6 +65,12 @@ class Profile:
     def computing_s(self) -> float:
         """Seconds of a step that waits for nothing."""
         return self.forward_s + self.backward_s + self.rest_s
+
+    def shared(self, share: float) -> Profile:
+        """The step of a rank that has a share of the samples; what does not depend on these stays."""
+        gradients = tuple(replace(each, ready_s=share * each.ready_s) for each in self.gradients)
+        forward_s, backward_s = share * self.forward_s, share * self.backward_s
+        return replace(self, forward_s=forward_s, backward_s=backward_s, gradients=gradients)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from distgrad.scale.workload import PEERS
 __all__ = ["Run", "Settings", "measure", "runs_of"]
 
 LEAST_STEPS = 5  # that count
+STOPPING_S = 60.0  # that a job has to end when it is told to
 OURS, COPIES = "distgrad", "copies"  # kinds of runs; the others are peers
 
 
@@ -75,6 +77,11 @@ class Settings:
             raise OptionError(
                 "scale: expected --repeat from 1 up and --warm-up from 2 up to 5 below --steps, got "
                 f"{self.repeat}, {self.warm_up} and {self.steps}"
+            )
+        if self.threads < 1 or not self.seconds > 0:
+            raise OptionError(
+                f"scale: --threads must be from 1 up and --seconds above 0, got {self.threads} and "
+                f"{self.seconds}"
             )
         unknown = [peer for peer in self.peers if peer not in PEERS]
         if unknown or (self.peers and self.workload is None):
@@ -126,20 +133,28 @@ def measure(settings: Settings, folder: Path) -> Iterator[str]:
         OptionError: the folder holds another study.
         LaunchError: a run has failed, with the end of what it printed.
     """
-    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    runs, about = folder / "runs", folder / "study.json"
+    runs.mkdir(parents=True, exist_ok=True)
     description = json.dumps(asdict(settings), indent=1)
-    about = folder / "study.json"
-    if about.exists() and about.read_text() != description:
-        raise OptionError(
-            f"scale: {folder} holds a study with other settings ({about}); pass --name, or remove the folder"
-        )
-    about.write_text(description)
-    runs = list(runs_of(settings))
-    for number, run in enumerate(runs, 1):
-        if (folder / "runs" / run.name).exists():
-            continue
-        yield f"{number}/{len(runs)} {run.kind} on {run.ranks} rank{'s' if run.ranks > 1 else ''}"
-        _make(run, settings, folder / "runs")
+    if not about.exists() or about.read_text() != description:
+        if any(path.name[0] != "." for path in runs.iterdir()):  # those with a dot never ended
+            raise OptionError(
+                f"scale: {folder} holds a study with other settings ({about}); pass --name, or remove the "
+                "folder"
+            )
+        about.write_text(description)
+    planned = list(runs_of(settings))
+    try:
+        for number, run in enumerate(planned, 1):
+            if (runs / run.name).exists():
+                continue
+            yield f"{number}/{len(planned)} {run.kind} on {run.ranks} rank{'s' if run.ranks > 1 else ''}"
+            _make(run, settings, runs)
+    finally:
+        with suppress(OSError):  # a study of no run at all leaves nothing
+            runs.rmdir()
+            about.unlink()
+            folder.rmdir()
 
 
 def _num_steps(settings: Settings, folder: Path) -> int:
@@ -152,23 +167,51 @@ def _make(run: Run, settings: Settings, folder: Path) -> None:
     part = folder / f".{run.name}"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
-    task = {
-        "folder": str(part.resolve()),
-        "steps": _num_steps(settings, folder),
-        "least": settings.warm_up + LEAST_STEPS,
-        "seconds": settings.seconds if run == Run(OURS, 1, 0) else None,
-        "alone": run.kind == COPIES,
-        "workload": settings.workload,
-        "strong": settings.strong,
-        "peer": None if run.kind in (OURS, COPIES) else run.kind,
-        "ddp": settings.ddp,
-        "store": str((part / "store").resolve()),
-    }
-    threads = dict.fromkeys(env.THREAD_VARIABLES, str(settings.threads))
-    command = [sys.executable, "-m", "distgrad", "run", "-n", str(run.ranks), *settings.where]
-    command += ["-m", "distgrad.scale.recorded", json.dumps(task), *settings.script]
+    try:
+        task = {
+            "folder": str(part.resolve()),
+            "steps": _num_steps(settings, folder),
+            "least": settings.warm_up + LEAST_STEPS,
+            "seconds": settings.seconds if run == Run(OURS, 1, 0) else None,
+            "alone": run.kind == COPIES,
+            "workload": settings.workload,
+            "strong": settings.strong,
+            "peer": None if run.kind in (OURS, COPIES) else run.kind,
+            "ddp": settings.ddp,
+            "store": str((part / "store").resolve()),
+        }
+        command = [sys.executable, "-m", "distgrad", "run", "-n", str(run.ranks), *settings.where]
+        command += ["-m", "distgrad.scale.recorded", json.dumps(task), *settings.script]
+        _check(run, settings, part, _perform(command, settings.threads))
+        part.rename(folder / run.name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _perform(command: list[str], threads: int) -> subprocess.CompletedProcess[str]:
+    """Run a job to its end; whatever ends this first ends the job too."""
     kept = {name: value for name, value in os.environ.items() if name not in UNSET}
-    done = subprocess.run(command, env={**kept, **threads}, capture_output=True, text=True, check=False)
+    given = kept | dict.fromkeys(env.THREAD_VARIABLES, str(threads))
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=given, stdout=pipe, stderr=pipe, text=True) as job:
+        try:
+            printed = job.communicate()
+        except BaseException:
+            job.terminate()  # the launcher, which ends its ranks
+            try:
+                job.communicate(timeout=STOPPING_S)
+            except subprocess.TimeoutExpired:
+                job.kill()
+            raise
+    return subprocess.CompletedProcess(command, job.returncode, *printed)
+
+
+def _check(run: Run, settings: Settings, part: Path, done: subprocess.CompletedProcess[str]) -> None:
+    """Whether all ranks have written enough steps.
+
+    Raises:
+        LaunchError: they have not.
+    """
     results = list(part.glob("rank*.json"))
     if done.returncode or len(results) != run.ranks:
         raise LaunchError(
@@ -182,4 +225,3 @@ def _make(run: Run, settings: Settings, folder: Path) -> None:
             "dg.profiler.step(), an optimizer's step or a backward pass under DistributedDataParallel; train "
             "for longer, or pass a smaller --warm-up"
         )
-    part.rename(folder / run.name)

@@ -2,8 +2,12 @@
 
 import csv
 import json
+import signal
 import subprocess
+import sys
+import time
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -91,7 +95,7 @@ def faked(monkeypatch, tmp_path):
     """Runs that write their results at once, or fail: the names of those that were made."""
     made = Made()
 
-    def run(command, **options):
+    def run(command, threads):
         task = json.loads(command[command.index("distgrad.scale.recorded") + 1])
         name = task["folder"].rsplit("/.", 1)[1]
         made.append(name)
@@ -102,7 +106,7 @@ def faked(monkeypatch, tmp_path):
             (tmp_path / "runs" / f".{name}" / f"rank{rank}.json").write_text(text)
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(study_module.subprocess, "run", run)
+    monkeypatch.setattr(study_module, "_perform", run)
     return made
 
 
@@ -121,15 +125,77 @@ def test_an_interrupted_study_goes_on_where_it_was(faked, tmp_path):
     with pytest.raises(LaunchError, match=r"distgrad-1-1 ended with 3 and 0 of 1 results(.|\n)*it broke"):
         list(measure(settings, tmp_path))
     assert faked == names[:4]
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir() if path.name[0] != ".") == sorted(
-        names[:3]
-    )
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == sorted(names[:3])
     faked.fails = None
     faked.clear()
     assert len(list(measure(settings, tmp_path))) == 3
     assert faked == names[3:]
     with pytest.raises(OptionError, match="other settings"):
         list(measure(Settings("x", workload="mlp"), tmp_path))
+
+
+def test_a_study_whose_first_run_fails_leaves_nothing_and_may_be_another_next(faked, tmp_path):
+    faked.fails = "distgrad-1-0"
+    folder = tmp_path / "none"
+    with pytest.raises(LaunchError, match="it broke"):
+        list(measure(Settings("x", workload="tiny"), folder))
+    assert not folder.exists()
+    faked.fails = None
+    (tmp_path / "runs" / ".distgrad-1-0").mkdir(parents=True)  # a run that was killed outright
+    (tmp_path / "study.json").write_text("{ half")
+    assert len(list(measure(Settings("x", workload="tiny", repeat=1), tmp_path))) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_study_that_is_stopped_ends_its_job_and_keeps_what_is_whole(number, tmp_path):
+    """The script waits in the second run, once both ranks are there."""
+    (tmp_path / "train.py").write_text(
+        "import os, sys, time, pathlib\nimport distgrad as dg\ncomm = dg.comm.init()\n"
+        "while comm.size == 1:\n    dg.profiler.step()\n"
+        "pathlib.Path(f'pid{comm.rank}').write_text(str(os.getpid()))\ncomm.barrier()\ntime.sleep(600)\n"
+    )
+    options = ["--repeat", "1", "--steps", "10", "train.py"]
+    command = [sys.executable, "-m", "distgrad", "scale", *options]
+    study = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        files = [tmp_path / f"pid{rank}" for rank in range(2)]
+        wait_until(lambda: study.poll() is not None or all(f.exists() and f.read_text() for f in files))
+        pids = [int(file.read_text()) for file in files]
+        study.send_signal(number)
+        printed = study.communicate(timeout=60)[0]
+    finally:
+        study.kill()
+    assert study.returncode == (143 if number == signal.SIGTERM else 1), printed
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    assert [path.name for path in (tmp_path / "scale-train" / "runs").iterdir()] == ["distgrad-1-0"]
+
+
+def wait_until(holds):
+    end_s = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["missing.py"], "there is no script missing.py"),
+        (["--workload", "tiny", "--simulate", "8"], "wants a --cluster"),
+        (["--workload", "tiny", "--ranks", "2,4", "--advise"], "give --ranks 1 too"),
+        (["--workload", "tiny", "--ranks", "1", "--advise"], "give --ranks 1,2, or a --cluster"),
+        (["--workload", "tiny", "--cluster", "c.toml", "--simulate", "12"], "do not fill hosts of 8"),
+    ],
+)
+def test_what_could_not_be_said_afterwards_is_refused_before_anything_runs(
+    options, said, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.toml").write_text("ranks_per_host = 8\n")
+    done = CliRunner().invoke(main, ["scale", *options])
+    assert done.exit_code == 1
+    assert said in done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["c.toml"]
 
 
 @pytest.mark.parametrize(
@@ -140,6 +206,8 @@ def test_an_interrupted_study_goes_on_where_it_was(faked, tmp_path):
         ({"workload": "chess"}, "no workload 'chess'"),
         ({"workload": "gpt", "ranks": (0, 1)}, "--ranks"),
         ({"workload": "gpt", "steps": 8}, "--warm-up"),
+        ({"workload": "gpt", "threads": 0}, "--threads"),
+        ({"workload": "gpt", "seconds": float("nan")}, "--seconds"),
         ({"workload": "gpt", "peers": ("caffe",)}, "--peers"),
         ({"script": ("a.py",), "peers": ("torch-ddp",)}, "--peers"),
     ],
@@ -216,6 +284,20 @@ def test_the_model_finds_what_it_was_given():
     assert model.predict(2).computing_s == pytest.approx(1.1)
     assert model.predict(8).step_s > model.predict(4).step_s > model.predict(2).step_s
     assert fit_line([1.0, 2.0], [5.0, 4.0])[1] == 0.0  # no time falls with the bytes
+
+
+def test_strong_scaling_is_predicted_with_what_it_sends():
+    """Half the samples: forward and backward are half as long, the rest, reductions and contention stay."""
+    passes = [{"full": [[0.1, 1000]], "busy_s": [0.05], "backward_s": 0.4}]
+    alone = [rank_of([{"backward_s": 0.4, "forward_s": 0.3}] * 9, buckets=passes)]
+    together = [rank_of([{"step_s": 0.85, "exposed_s": 0.05}] * 9, buckets=passes) for _ in range(2)]
+    copies = [rank_of([{"step_s": 1.1}] * 9) for _ in range(2)]
+    model = fit(alone, together, copies, cores=8, share=0.5)
+    assert model.contention == pytest.approx(0.1)
+    shared_s = 1.1 * (0.5 * 0.7 + 0.3)
+    assert model.interference == pytest.approx(0.8 / shared_s - 1)
+    assert model.predict(2, share=0.5).computing_s == pytest.approx(0.8)
+    assert model.predict(2, share=0.5).step_s == pytest.approx(0.8, abs=0.06)
 
 
 def test_a_recorder_takes_the_best_mark_and_ends_the_program():
