@@ -123,6 +123,13 @@ def test_a_description_is_read_and_wrong_ones_are_named(tmp_path):
         ("[between]\nspeed = 3", "speed"),
         ("hosts =", "cannot be read"),
         ("hosts = 0", "from 1 up"),
+        ("hosts = 2.5", "hosts must be a whole number from 0 up, got 2.5"),
+        ('hosts = "two"', "hosts must be a whole number"),
+        ("computing = -1.0", "computing must be a number from 0 up"),
+        ("computing = nan", "computing must be a number from 0 up"),
+        ("between = 5", "between must be a table"),
+        ("[between]\ngbits = 0", "gbits must be above 0"),
+        ("[stragglers]\nspread = true", "spread must be a number"),
     ):
         path.write_text(text)
         with pytest.raises(OptionError, match=said):
