@@ -65,6 +65,18 @@ def dealt(**options):
     return DataLoader(DATA, 4, sampler=DistributedSampler(DATA, 2, 0, **options))
 
 
+def evaluated():
+    """An order in which nothing is learnt may come again, before an epoch and after it."""
+    loader = dealt()
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        for _ in range(2):
+            list(dg.train.evaluate(nn.Linear(2, 2), loader, show=False))
+        list(loader)
+        with dg.no_grad():
+            list(loader)
+
+
 MISTAKES = [
     (
         lambda: run(DataLoader(DATA, 4, shuffle=True)),
@@ -100,6 +112,7 @@ def test_the_other_ranks_say_nothing(mistake, text, monkeypatch):
     [
         lambda: run(dealt(), 3, set_epoch=True),
         lambda: run(dealt(shuffle=False), 2),
+        evaluated,
         lambda: run(DataLoader(DATA, 4), 2),
         lambda: step(30, 1.0),
         lambda: now_and_then(40),

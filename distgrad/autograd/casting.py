@@ -141,7 +141,7 @@ def settle(y: Any, values: Sequence[Any]) -> Any:
     for group in groups:
         found = [each.dtype for each in group if each.dtype.kind in kinds or each.dtype.char in kinds]
         if found:
-            wanted = np.result_type(*found)
+            wanted = _common(found)
             break
     if wanted is None:
         if kinds == "iu":
@@ -152,6 +152,16 @@ def settle(y: Any, values: Sequence[Any]) -> Any:
     elif dtype.kind != "c" and wanted.kind == "c":
         wanted = np.dtype(np.float64 if wanted.itemsize == 16 else np.float32)
     return y.astype(wanted) if wanted.itemsize < dtype.itemsize else y
+
+
+def _common(dtypes: Sequence[np.dtype]) -> np.dtype:
+    try:
+        return np.result_type(*dtypes)
+    except TypeError as error:
+        met = " and ".join(dict.fromkeys(str(each) for each in dtypes))
+        raise DTypeError(
+            f"dtypes: {met} meet, and have none in common; convert one of them, with x.astype(dg.float32) say"
+        ) from error
 
 
 def set_weak_scalars(enabled: bool) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypedDict, TypeVar, Unpack, overload
 import numpy as np
 
 from distgrad import env
+from distgrad.autograd.modes import is_grad_enabled
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import find_accelerator
 from distgrad.backend.rng import Generator, default_generator
@@ -197,8 +198,7 @@ class DataLoader(Generic[Batch_co]):
         self.num_workers = num_workers
         self.collate_fn = collate_fn or (default_convert if batch_size is None else default_collate)
         self._collate = AsOne(self.collate_fn) if batch_size is None else self.collate_fn
-        self.pin_memory = pin_memory
-        self.drop_last = drop_last
+        self.pin_memory, self.drop_last = pin_memory, drop_last
         self.timeout = timeout
         self.worker_init_fn = worker_init_fn
         self.generator = generator
@@ -207,6 +207,7 @@ class DataLoader(Generic[Batch_co]):
         self._idle: WorkerPool | None = None
         self._epoch = 0  # of the iteration that began last, or if none did of the first
         self._begun: dict[str, Any] | None = None  # the sampler's state when it began
+        self._learnt: dict[str, Any] | None = None  # the same of the last one not under no_grad
         self._num_batches = 0  # that it has given
         self._skip = 0  # batches that the next iteration leaves out, where the sampler cannot do it
 
@@ -217,6 +218,8 @@ class DataLoader(Generic[Batch_co]):
             self._epoch += 1
         skip, self._skip = self._skip, 0
         self._begun, self._num_batches = state, 0
+        if is_grad_enabled():
+            self._learnt = state
         seeds = [self._source.seed & (1 << 64) - 1, self._epoch, getattr(self.sampler, "rank", 0)]
         seed = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)  # fits int64
         batches = self._batches(skip, seed)
@@ -237,7 +240,8 @@ class DataLoader(Generic[Batch_co]):
                 f"DataLoader: shuffle=True without a sampler gives each of {ranks} ranks the whole dataset; "
                 "pass sampler=DistributedSampler(dataset), which shuffles too",
             )
-        before = self._begun if isinstance(sampler, DistributedSampler) and sampler.shuffle else None
+        learns = isinstance(sampler, DistributedSampler) and sampler.shuffle and is_grad_enabled()
+        before = self._learnt if learns else None
         if before == {"epoch": getattr(sampler, "epoch", None), "index": 0}:
             warn_once(
                 "epoch",
@@ -271,7 +275,7 @@ class DataLoader(Generic[Batch_co]):
         what was given already is left out.
         """
         state = state_dict["sampler"]
-        self._epoch, self._begun = int(state_dict["epoch"]), None
+        self._epoch, self._begun, self._learnt = int(state_dict["epoch"]), None, None
         sampler = self._resumable
         if sampler is None:
             self._skip = int(state["index"])

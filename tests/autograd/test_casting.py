@@ -208,6 +208,16 @@ def test_products_of_16_bits_add_in_float32():
     assert float(y.astype(dg.float32).item()) == 4096.0  # added in bfloat16 it would stay at 256
 
 
+@pytest.mark.parametrize(
+    "operation", [dg.add, dg.maximum, dg.matmul, dg.pow, dg.concat, dg.where, dg.result_type]
+)
+def test_the_two_kinds_of_16_bits_have_no_common_dtype(operation):
+    x, y = dg.ones((2, 2), dtype=dg.bfloat16), dg.ones((2, 2), dtype=dg.float16)
+    arguments = {dg.concat: ([x, y],), dg.where: (x > 0, x, y)}.get(operation, (x, y))
+    with pytest.raises(dg.DTypeError, match="bfloat16"):
+        operation(*arguments)
+
+
 def test_the_matmul_precision_is_told_to_backends():
     from distgrad.backend import precision
 

@@ -14,7 +14,8 @@ import pytest
 from distgrad.launch import rank
 
 pytestmark = pytest.mark.timeout(120)
-EXAMPLE = Path(__file__).parents[2] / "examples" / "mnist.py"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "mnist.py"
 ENDS_WITHIN_S = 10.0
 WORK = """
 import os, time
@@ -125,6 +126,15 @@ comm.barrier()
     for prefix in ("[0] ", "[1] "):
         lines = [line[4:10] for line in output.splitlines() if line.startswith(prefix)]
         assert lines == [f"{count:06d}" for count in range(4000)]
+
+
+def test_the_guides_first_job_runs_on_two_hosts(launch):
+    page = (ROOT / "docs" / "guide" / "first-cluster-job.md").read_text()
+    job = launch("--hosts h1:1,h2:1", re.search(r"```python\n(.*?)```", page, flags=re.DOTALL)[1])
+    code, output = job.end()
+    assert code == 0, output
+    assert re.search(r"epoch 4: loss 0\.\d+ on 2 ranks of 2 hosts", output), output
+    job.await_nothing_left(5)
 
 
 @pytest.mark.slow
