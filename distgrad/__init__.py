@@ -142,7 +142,7 @@ from distgrad.errors import (
 if _TYPE_CHECKING:
     # isort: off
     from distgrad import (
-        amp, autograd, checkpoint, comm, cuda, data, func, nn, optim, parallel, profiler, special, train,
+        amp, autograd, checkpoint, comm, cuda, data, func, hub, nn, optim, parallel, profiler, special, train,
     )
     # isort: on
     from distgrad.checkpoint.files import load, save
@@ -161,7 +161,7 @@ uint8, uint16, uint32, uint64 = (_np.dtype(_name) for _name in ("uint8", "uint16
 bool = _np.dtype("bool")
 
 _ROOMS = (
-    *("amp", "autograd", "checkpoint", "comm", "cuda", "data", "func", "nn", "optim", "parallel"),
+    *("amp", "autograd", "checkpoint", "comm", "cuda", "data", "func", "hub", "nn", "optim", "parallel"),
     *("profiler", "special", "train"),
 )
 _FILES = {
@@ -214,7 +214,7 @@ __all__ = [  # noqa: RUF022 (in alphabetical order)
     "full_like", "func", "gather", "gaussian_nll_loss", "gelu", "get_autocast_dtype",
     "get_float32_matmul_precision", "get_num_threads", "glu", "greater",
     "greater_equal", "group_norm", "hardshrink", "hardsigmoid", "hardswish", "hardtanh",
-    "hinge_embedding_loss", "huber_loss", "hypot", "iinfo", "imag", "index_add", "index_select", "inf",
+    "hinge_embedding_loss", "hub", "huber_loss", "hypot", "iinfo", "imag", "index_add", "index_select", "inf",
     "is_autocast_enabled",
     "inference_mode", "instance_norm", "int16", "int32", "int64", "int8", "interpolate",
     "is_grad_enabled", "is_inference_mode_enabled", "isdtype", "isfinite", "isinf", "isnan", "kl_div",

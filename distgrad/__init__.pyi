@@ -32,6 +32,7 @@ from distgrad import cuda as cuda
 from distgrad import data as data
 from distgrad import fft as fft
 from distgrad import func as func
+from distgrad import hub as hub
 from distgrad import linalg as linalg
 from distgrad import nn as nn
 from distgrad import optim as optim
@@ -267,6 +268,7 @@ __all__ = [
     "hardswish",
     "hardtanh",
     "hinge_embedding_loss",
+    "hub",
     "huber_loss",
     "hypot",
     "iinfo",

@@ -35,6 +35,7 @@ ROOMS = (
     "distgrad.checkpoint",
     "distgrad.profiler",
     "distgrad.train",
+    "distgrad.hub",
     "distgrad.amp",
     "distgrad.func",
     "distgrad.autograd",

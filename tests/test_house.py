@@ -64,6 +64,7 @@ GUESTS = {
     "tqdm": r"distgrad\.(cli|train\.progress)",
     "matplotlib": r"distgrad\.train\.plots",
     "safetensors": r"distgrad\.checkpoint\.files",
+    "tokenizers": r"distgrad\.hub\.tokens",
     "xxhash": r"distgrad\.checkpoint\.digests",
 }
 LAZY = (
