@@ -89,7 +89,7 @@ class Bert(PretrainedModel):
         config.only("position_embedding_type", "absolute")
         width, num_tokens = config.count("hidden_size", 768), config.count("vocab_size", 30522)
         eps, dropout = config.number("layer_norm_eps", 1e-12), config.number("hidden_dropout_prob", 0.1)
-        self.tokens = Embedding(num_tokens, width)
+        self.tokens = Embedding(num_tokens, width, config.padding(num_tokens, 0))
         self.places = Embedding(config.count("max_position_embeddings", 512), width)
         self.kinds = Embedding(config.count("type_vocab_size", 2), width)
         self.norm, self.dropout = LayerNorm(width, eps), Dropout(dropout)

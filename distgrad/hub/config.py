@@ -76,6 +76,11 @@ class Config:
                 f"hub.load: {self.where}: {name} is {found!r}, of which distgrad.hub computes {value!r} only"
             )
 
+    def padding(self, num_tokens: int, default: int | None = None) -> int | None:
+        """The token of padding, whose row of the table is not trained; None where there is none."""
+        number = self.values.get("pad_token_id", default)
+        return number if type(number) is int and 0 <= number < num_tokens else None
+
     def num_labels(self) -> int:
         """Classes of a classification head: as many as have names, two where none have."""
         names = self.values.get("id2label")

@@ -50,7 +50,7 @@ class Llama(PretrainedModel):
     def __init__(self, config: Config, task: str) -> None:
         super().__init__(config, task)
         width, num_tokens = config.count("hidden_size", 4096), config.count("vocab_size", 32000)
-        self.tokens = Embedding(num_tokens, width)
+        self.tokens = Embedding(num_tokens, width, config.padding(num_tokens))
         self.blocks = ModuleList(self._block(width) for _ in range(self.num_layers()))
         self.norm = RMSNorm(width, config.number("rms_norm_eps", 1e-6))
         heads = config.count("num_attention_heads", 32)

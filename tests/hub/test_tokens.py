@@ -77,11 +77,11 @@ def test_what_cannot_be_read_is_said(tmp_path, monkeypatch):
     with pytest.raises(dg.DataError, match="expected texts, or pairs of texts"):
         dg.hub.tokenize(found, [3])
     (tmp_path / "tokenizer_config.json").write_text("{")
-    with pytest.raises(dg.DataError, match="tokenizer_config.json is no JSON"):
+    with pytest.raises(dg.DataError, match=r"tokenizer_config\.json is no JSON"):
         dg.hub.tokenizer(tmp_path)
     (tmp_path / "tokenizer_config.json").unlink()
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(dg.DataError, match="the tokenizer in .* cannot be read"):
+    with pytest.raises(dg.DataError, match=r"the tokenizer in .* cannot be read"):
         dg.hub.tokenizer(tmp_path)
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(dg.MissingDependencyError, match=r"pip install 'distgrad\[hub\]'"):
