@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import shlex
 import signal
@@ -181,6 +182,16 @@ def _check(options: argparse.Namespace) -> None:
         raise LaunchError("launch: --requeue is for a job of Slurm's, and SLURM_JOB_ID is not set")
     if options.trace_ops and options.trace is None:
         raise LaunchError("launch: --trace-ops goes with --trace FILE; name the file")
+    if options.wait and not _is_elastic(options):
+        raise LaunchError(
+            "launch: --wait-for-hosts is for a job that goes on with the hosts there are; give --hosts-from, "
+            "--min-ranks or --max-ranks too"
+        )
+    if (options.no_restart_codes or options.restart_window < math.inf) and not _max_restarts(options):
+        raise LaunchError(
+            "launch: --restart-window and --no-restart-codes are for a job that is started anew; give "
+            "--max-restarts too"
+        )
 
 
 def _launch(options: argparse.Namespace) -> int:

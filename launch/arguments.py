@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,6 +88,22 @@ def _exit_code(text: str) -> int:
     return int(text)
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 1 << 16:
+        raise argparse.ArgumentTypeError(f"must be a port from 1 to 65535, got {text!r}")
+    return int(text)
+
+
+def _words(text: str) -> str:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a command, got {text!r}: {error}") from error
+    if not words:
+        raise argparse.ArgumentTypeError("must be a command, got nothing")
+    return text
+
+
 def make_parser(program: str) -> argparse.ArgumentParser:
     """The parser of the launcher's command line; ``program`` is what it is called there."""
     parser = argparse.ArgumentParser(
@@ -133,7 +150,7 @@ def _add_places(add: Callable[..., argparse.Action]) -> None:
     )
     add("--hostfile", "--machinefile", type=Path, metavar="FILE",
         help="the same, one a line: 'name slots=4', 'name:4' or 'name'")  # fmt: skip
-    add("--ssh", default=ssh.DEFAULT, metavar="COMMAND",
+    add("--ssh", type=_words, default=ssh.DEFAULT, metavar="COMMAND",
         help=f"what reaches other hosts (default: {ssh.DEFAULT})")  # fmt: skip
     add("--backend", choices=("shm", "mpi", "nccl"),
         help="how ranks communicate (default: shm on one host, mpi on several; nccl: on GPUs)")  # fmt: skip
@@ -148,7 +165,7 @@ def _add_watching(add: Callable[..., argparse.Action]) -> None:
         "DISTGRAD_TRACE)")  # fmt: skip
     add("--trace-ops", action="store_true", help="in the trace, also operations, by name and line")
     add("--watch", action="store_true", help="show a line a rank: its step, samples/s, loss, waiting, memory")
-    add("--metrics-port", type=_count, metavar="PORT",
+    add("--metrics-port", type=_port, metavar="PORT",
         help="answer with the same for Prometheus, at http://127.0.0.1:PORT/metrics")  # fmt: skip
     add("--timeout", type=_seconds, metavar="S", help="end the job if it takes longer than S seconds")
     add("--hang-after", type=_seconds, default=60.0, metavar="S",

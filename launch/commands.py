@@ -31,6 +31,7 @@ def run(command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess
             raise OSError("the launcher ends")
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            errors="replace",  # whatever it writes
             start_new_session=True,  # so that what it has started ends with it
         )  # fmt: skip
         _running.add(process)

@@ -17,8 +17,9 @@ from .plan import Host
 
 __all__ = ["is_local", "job_address", "parse_hosts", "read_hostfile", "select", "source"]
 
-_ENTRY = re.compile(r"^([^\s:,=]+)(?::(\d+))?$")
-_SLOTS = re.compile(r"^slots=(\d+)$", re.IGNORECASE)
+_ENTRY = re.compile(r"^(\w[\w.-]*)(?::(\d{1,9}))?$")
+_SLOTS = re.compile(r"^slots=(\d{1,9})$", re.IGNORECASE)
+_MAX_QUOTED = 60  # characters of a line that is none
 _COMMAND_TIMEOUT_S = 30.0
 _DISCARD_PORT = 9  # a UDP socket connected to it sends nothing; it only asks the routing table
 
@@ -49,7 +50,7 @@ def read_hostfile(path: Path) -> list[Host]:
         LaunchError: there is no such file, no host in it, or a line that is none of these.
     """
     try:
-        text = path.read_text()
+        text = path.read_text(errors="replace")
     except OSError as error:
         raise LaunchError(f"launch: the host file cannot be read: {error}") from error
     found = _parse_lines(text, str(path))
@@ -71,12 +72,18 @@ def source(text: str) -> Callable[[], list[Host]]:
     path = Path(text)
     if path.is_file() and not os.access(path, os.X_OK):
         return lambda: _parse_lines(_read(path), text)
-    return lambda: _parse_lines(_output(shlex.split(text)), text)
+    try:
+        command = shlex.split(text)
+    except ValueError as error:
+        raise LaunchError(f"launch: --hosts-from {text!r}: {error}") from error
+    if not command:
+        raise LaunchError("launch: --hosts-from must name a file or a command, got nothing")
+    return lambda: _parse_lines(_output(command), text)
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(errors="replace")
     except OSError as error:
         raise LaunchError(f"launch: --hosts-from: {error}") from error
 
@@ -107,10 +114,13 @@ def _parse_lines(text: str, where: str) -> list[Host]:
     for number, line in enumerate(text.splitlines(), 1):
         name, *words = line.partition("#")[0].split() or [""]
         match = _ENTRY.match(name)
-        slots = [int(found[1]) for word in words if (found := _SLOTS.match(word))]
-        if name and (match is None or any("=" not in word for word in words) or len(slots) > 1):
+        given = [word for word in words if word.lower().startswith("slots=")]
+        slots = [int(found[1]) for word in given if (found := _SLOTS.match(word))]
+        is_odd = len(given) > 1 or len(slots) < len(given) or any("=" not in word for word in words)
+        if name and (match is None or is_odd):
             raise LaunchError(
-                f"launch: {where}, line {number}: expected 'name slots=4', 'name:4' or 'name', got {line!r}"
+                f"launch: {where}, line {number}: expected 'name slots=4', 'name:4' or 'name', got "
+                f"{line[:_MAX_QUOTED]!r}"
             )
         if match is not None:
             entries.append(Host(match[1], slots[0] if slots else int(match[2] or 1)))
@@ -153,12 +163,12 @@ def is_local(name: str, must_resolve: bool = True) -> bool:
         return True
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # no name of the network's has an empty part, or a long one
         if not must_resolve:
             return False
+        why = error.strerror if isinstance(error, OSError) else error
         raise LaunchError(
-            f"launch: host {name}: the name does not resolve ({error.strerror}); correct it, or add it to "
-            "/etc/hosts"
+            f"launch: host {name}: the name does not resolve ({why}); correct it, or add it to /etc/hosts"
         ) from error
     for family, kind, protocol, _, address in found:
         with socket.socket(family, kind, protocol) as probe:

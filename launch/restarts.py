@@ -16,8 +16,11 @@ __all__ = ["RestartPolicy"]
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 _USAGE_CODE = 2  # of programs that do not understand their arguments
 #: Exceptions that stand for a mistake in the script, which the next attempt would make again.
-_MISTAKES = ("SyntaxError", "IndentationError", "TabError", "ImportError", "ModuleNotFoundError", "NameError")
-_LAST_LINE = re.compile(r"^(\w+)(?::|$)", re.MULTILINE)
+_MISTAKES = (
+    "SyntaxError", "IndentationError", "TabError", "ImportError", "ModuleNotFoundError", "NameError",
+    "distgrad.errors.OptionError",
+)  # fmt: skip
+_LAST_LINE = re.compile(r"^([\w.]+)(?::|$)", re.MULTILINE)
 
 
 @dataclass

@@ -331,7 +331,8 @@ class Supervisor:
             return
         self.console.log(number, traceback)
         if self.verdict is None:
-            others = [other for other in self._running() if other is not rank]
+            stopped = self._held.keys() | {each.spec.rank for each in self._running()}  # by it, or seeing it
+            others = tuple(each.track for each in self.ranks if each.spec.rank in stopped - {number})
             how = f"rank {number} on {rank.track.host} {how or f'exited {code}'}"
             text = f"launch: {how} after {self._elapsed_s():.1f} s"
             text += f" and {hangs.counted(rank.track.step, 'step')}" if rank.track.step else ""
@@ -341,8 +342,7 @@ class Supervisor:
             if done and _CONSEQUENCE.search(traceback):
                 text += hangs.ended_before(done, rank.track)
             text += f". See {self.console.log_path(number)}" if self.console.log_dir is not None else ""
-            tracks = tuple(other.track for other in others)
-            self.verdict = Verdict(code, text, traceback, tracks, hosts=(rank.spec.host,))
+            self.verdict = Verdict(code, text, traceback, others, hosts=(rank.spec.host,))
             saved = code == exit_codes.PREEMPTED  # so have all, and leave by themselves
             ask = (0, self.options.grace_s) if saved else (signal.SIGTERM, FAILURE_GRACE_S)
             self._stop(*ask, spared=rank if leaving else None)

@@ -41,7 +41,7 @@ class Mutant:
 def copy_package(folder: Path) -> Path:
     """The package in a folder, which Python looks into first; compiled, as far as it was."""
     shutil.copytree(PACKAGE, folder / "distgrad", ignore=shutil.ignore_patterns("launch"))
-    (folder / "distgrad" / "launch").symlink_to(ROOT / "launch")
+    shutil.copytree(ROOT / "launch", folder / "distgrad" / "launch")  # as a wheel has it
     return folder / "distgrad"
 
 
@@ -58,7 +58,8 @@ def run_check(check: Sequence[str], copy: Path, timeout_s: float = 280) -> tuple
 
 def problem(mutant: Mutant) -> str:
     """Why a fault cannot be planted; empty if it can."""
-    count = (PACKAGE / mutant.file).read_text().count(mutant.old)
+    folder = ROOT if mutant.file.startswith("launch/") else PACKAGE
+    count = (folder / mutant.file).read_text().count(mutant.old)
     return "" if count == 1 else f"{mutant.file} holds this {count} times:\n{mutant.old}"
 
 

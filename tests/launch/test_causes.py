@@ -84,6 +84,8 @@ def test_a_failure_is_the_cause_also_behind_those_of_ranks_that_lost_it(play, mo
     verdict = play(act)
     assert verdict.text.startswith("launch: rank 0 on ")
     assert (verdict.code, verdict.traceback, verdict.hosts) == (1, CAUSE, ("here",))
+    assert "; stopped 2 other ranks" in verdict.text  # of which one has ended before
+    assert [track.rank for track in verdict.others] == [1, 2]
 
 
 def test_without_a_cause_the_first_that_lost_another_is_named(play, monkeypatch):

@@ -118,10 +118,25 @@ def test_a_command_that_hangs_ends_with_the_launcher(start, tmp_path):
         ("-n 4 --min-ranks 2 --max-ranks 3", "got 2, 4 and 3"),
         ("--hosts a:1 --hosts-from x", "--hosts and --hosts-from were both given"),
         ("--hosts-from /bin/false", "--hosts-from: /bin/false exited 1"),
+        ("--hosts-from 'unbalanced", '--hosts-from "\'unbalanced": No closing quotation'),
+        ("--hosts-from=", "--hosts-from must name a file or a command, got nothing"),
+        ("--hosts-from garbage", "launch: garbage, line 1: expected 'name slots=4', 'name:4' or 'name'"),
+        ("--hosts-from cat@garbage", "launch: cat garbage, line 1: expected 'name slots=4'"),
+        ("--hostfile garbage", "launch: garbage, line 1: expected 'name slots=4'"),
+        ("--hosts=-v:1", "--hosts must be like a:4,b:4, got '-v:1'"),
+        ("--hosts a..b:1", "host a..b: the name does not resolve ("),
+        (f"--hosts a:{'9' * 5000}", "--hosts must be like a:4,b:4"),
+        ("--ssh 'x", '--ssh: must be a command, got "\'x": No closing quotation'),
+        ("--metrics-port 65536", "must be a port from 1 to 65535, got '65536'"),
+        ("-n 2 --wait-for-hosts 5", "--wait-for-hosts is for a job that goes on with the hosts there are"),
+        ("-n 2 --restart-window 5", "are for a job that is started anew; give --max-restarts too"),
+        ("-n 2 --no-restart-codes 5", "are for a job that is started anew; give --max-restarts too"),
     ],
 )
-def test_options_that_contradict_each_other(run, options, said):
-    ended = run(options, "pass")
+def test_options_that_contradict_each_other(start, tmp_path, options, said):
+    (tmp_path / "garbage").write_bytes(b"\xff\xfe\0 " + bytes(range(128, 256)) * 40)
+    words = [word.replace("@", " ") for word in options.split(" ")]
+    ended = start(words, "pass").end()
     assert ended.code == 2
     assert said in ended.stderr
 

@@ -13,7 +13,7 @@ from distgrad.launch.rank import usable_cores
 from distgrad.launch.start import Starter
 from distgrad.launch.supervise import Supervisor
 
-ENDS_WITHIN_S = 5.0
+ENDS_WITHIN_S = 30.0  # also where others use the processors
 
 
 def test_ranks_find_their_place_and_their_lines_stay_whole(run, tmp_path):

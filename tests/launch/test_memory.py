@@ -58,6 +58,19 @@ def test_a_ranks_death_costs_a_step_and_no_disk(train, tmp_path):
     assert not list(tmp_path.glob("*/step-*"))
 
 
+@pytest.mark.parametrize("shard", ["optimizer", pytest.param("gradients", marks=pytest.mark.slow)])
+def test_each_rank_keeps_its_shard_and_fewer_ranks_go_on_from_all_of_them(train, tmp_path, shard):
+    """Of four a rank dies; three, with other shards, end with the bits of one rank that holds all."""
+    _, bits, _ = train("-n 1", tmp_path / "whole", STEPS)
+    (tmp_path / "hosts").write_text("localhost:4\n")
+    options = "--hosts-from hosts --min-ranks 3 --max-ranks 4"
+    ended, found, attempts = train(options, tmp_path / "sharded", STEPS, 8, shard)
+    assert ended.code == 0, ended.stderr
+    assert attempts == [(0, 4, 0), (1, 3, 7)]
+    assert found == bits
+    assert not list(tmp_path.glob("*/step-*"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_what_is_kept_goes_with_the_launcher(start, tmp_path, number):
     job = start("-n 2 --max-restarts 1 --grace 1", SCRIPT, str(tmp_path / "run"), str(STEPS), "0")

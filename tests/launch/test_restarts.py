@@ -108,6 +108,8 @@ def test_the_policy_counts_within_its_window_and_backs_off_without_progress():
         (Verdict(1, "", "Traceback\n  File\nNameError: name 'x' is not defined\n"), 1, True),
         (Verdict(1, "", "ImportError: first\n\nDuring …\n\nOSError: then\n"), 0, True),
         (Verdict(1, "", "  File 'x'\n    x = = 2\nSyntaxError: invalid syntax\n"), 0, False),
+        (Verdict(1, "", "Traceback\n  File\ndistgrad.errors.OptionError: SGD: lr must …\n"), 0, False),
+        (Verdict(1, "", "Traceback\n  File\ndistgrad.errors.DataError: a file\n"), 0, True),
         (Verdict(2, ""), 0, False),
         (Verdict(2, ""), 3, True),
         (Verdict(137, ""), 0, True),

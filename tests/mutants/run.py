@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest has it
 import mutation
 from mutation import Mutant
 
-ROOMS = ("optim", "parallel", "comm", "checkpoint", "data")
+ROOMS = ("optim", "parallel", "comm", "checkpoint", "data", "launch")
 NONE_CHOSEN = 5  # pytest's exit status where no test ran
 SKIPPED = "skipped, as its tests are here"
 

@@ -19,7 +19,7 @@ def test_a_fault_s_text_stands_once_in_the_package(mutant):
     assert mutant.old != mutant.new
 
 
-def test_there_are_sixty_faults_in_five_rooms_and_others_are_drawn_every_day():
+def test_there_are_sixty_faults_in_six_rooms_and_others_are_drawn_every_day():
     assert len(run.mutants()) >= 60
     assert all(len(run.mutants([room])) >= 10 for room in run.ROOMS)
     days = [datetime.date(2026, 1, day) for day in range(1, 29)]

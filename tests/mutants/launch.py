@@ -1,0 +1,148 @@
+"""Faults in launch/ and in memory that outlives ranks, each with the tests of which one must fail on it."""
+
+from mutation import Mutant
+
+# fmt: off
+MUTANTS = (
+    Mutant(
+        "wrong count", "a host loses slots after its third failure in a row only",
+        "launch/roster.py",
+        "_MANY = 2  #",
+        "_MANY = 3  #",
+        "tests/launch/test_elastic.py -k slots_that_fail",
+    ),
+    Mutant(
+        "wrong count", "more slots are taken than may be spared",
+        "launch/roster.py",
+        "min(len(times) - _MANY + 1, host.slots, spare)",
+        "min(len(times) - _MANY + 1, host.slots)",
+        "tests/launch/test_elastic.py -k slots_that_fail",
+    ),
+    Mutant(
+        "left behind", "a failure is never forgotten",
+        "launch/roster.py",
+        "times = [at for at in self._failures.get(host.name, []) if now_s - at < _FORGET_S]",
+        "times = self._failures.get(host.name, [])",
+        "tests/launch/test_elastic.py -k slots_that_fail",
+    ),
+    Mutant(
+        "wrong count", "failures of other hosts in between do not count",
+        "launch/roster.py",
+        "        self._failures = {\n",
+        "        self._failures |= {\n",
+        "tests/launch/test_elastic.py -k slots_that_fail",
+    ),
+    Mutant(
+        "missing check", "a job leaves a host though too few are left",
+        "launch/roster.py",
+        "        if gone and room >= self.sizes.fewest:\n",
+        "        if gone:\n",
+        "tests/launch/test_elastic.py -k named_no_more",
+    ),
+    Mutant(
+        "missing check", "one look does to plan a job anew",
+        "launch/roster.py",
+        "            if why and why == last:\n",
+        "            if why:\n",
+        "tests/launch/test_elastic.py -k only_if_it_stays",
+    ),
+    Mutant(
+        "missing check", "hosts that cannot be used are used",
+        "launch/roster.py",
+        "usable = [host for host in named if host.name not in told]",
+        "usable = list(named)",
+        "tests/launch/test_elastic.py -k does_not_answer",
+    ),
+    Mutant(
+        "wrong count", "restarts are counted for ever",
+        "launch/restarts.py",
+        "[at for at in self._times if self.clock() - at < self.window_s]",
+        "list(self._times)",
+        "tests/launch/test_restarts.py -k window",
+    ),
+    Mutant(
+        "wrong number", "pauses stay long after an attempt that did some steps",
+        "launch/restarts.py",
+        "        if not self._times or made_progress:\n",
+        "        if not self._times:\n",
+        "tests/launch/test_restarts.py -k window",
+    ),
+    Mutant(
+        "wrong number", "pauses double without an end",
+        "launch/restarts.py",
+        "min(2 * self._pause_s or FIRST_PAUSE_S, LONGEST_PAUSE_S)",
+        "2 * self._pause_s or FIRST_PAUSE_S",
+        "tests/launch/test_restarts.py -k window",
+    ),
+    Mutant(
+        "missing check", "a mistake after some steps is taken for one of the script",
+        "launch/restarts.py",
+        "        if not num_steps and (mistake := _mistake(verdict)):\n",
+        "        if mistake := _mistake(verdict):\n",
+        "tests/launch/test_restarts.py -k told_from_what_may_pass",
+    ),
+    Mutant(
+        "missing check", "exit codes that forbid a restart do not",
+        "launch/restarts.py",
+        "        if verdict.code in self.codes:\n",
+        "        if False:\n",
+        "tests/launch/test_restarts.py -k would_fail_again",
+    ),
+    Mutant(
+        "wrong rank", "the second of two consequences is named as the cause",
+        "launch/supervise.py",
+        "self._held_s >= 0 and _CONSEQUENCE.search",
+        "not self._held and _CONSEQUENCE.search",
+        "tests/launch/test_causes.py",
+    ),
+    Mutant(
+        "missing check", "a node that Slurm has taken from the job is used",
+        "launch/slurm.py",
+        "        elif name not in nodes:\n",
+        "        elif False:\n",
+        "tests/launch/test_slurm.py",
+    ),
+    Mutant(
+        "half written", "what is being written anew counts as whole",
+        "launch/agent.py",
+        "        self.notes.pop(key, None)\n        if key not in self.files:\n",
+        "        if key not in self.files:\n",
+        "tests/launch/test_memory.py -k lists_what_is_whole",
+    ),
+    Mutant(
+        "left behind", "what earlier attempts kept is not let go",
+        "launch/agent.py",
+        'if key[0] < request["before"]',
+        'if key[0] < request["before"] - 1',
+        "tests/launch/test_memory.py -k lists_what_is_whole",
+    ),
+    Mutant(
+        "left behind", "an agent stays when the launcher has gone",
+        "launch/agent.py",
+        "                        return\n",
+        "                        poll.unregister(0)\n",
+        "tests/launch/test_memory.py -k 'ends_when_the_launcher'",
+    ),
+    Mutant(
+        "lost", "a copy is written over the one before",
+        "checkpoint/mirror.py",
+        "        slot = self._count % 2\n",
+        "        slot = 0\n",
+        "tests/launch/test_memory.py -k costs_a_step",
+    ),
+    Mutant(
+        "lost", "the older of two copies is gone on from",
+        "checkpoint/mirror.py",
+        "        return max(wholes, default=None)\n",
+        "        return min(wholes, default=None)\n",
+        "tests/launch/test_memory.py -k costs_a_step",
+    ),
+    Mutant(
+        "missing check", "a copy that some ranks did not finish counts",
+        "checkpoint/mirror.py",
+        "            if all((*found, rank) in everyones for rank in range(found[2]))\n",
+        "",
+        "tests/launch/test_memory.py -k costs_a_step",
+    ),
+)
+# fmt: on
