@@ -11,10 +11,12 @@ recovery in distributed training with in-memory checkpoints, SOSP 2023.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +35,7 @@ from distgrad.tracebacks import warn_once
 __all__ = ["Mirror"]
 
 _CONNECT_S = 20.0  # an agent on another host may take as long to start as a rank
+_ANSWER_S = 30.0  # for an agent to answer; less than it takes to be judged a hang
 _LOOK_S = 0.05
 _CHUNK_BYTES = 1 << 16
 _TAG = 7_340
@@ -72,12 +75,14 @@ class _Line:
         if user not in (os.geteuid(), 0):
             raise PermissionError(f"the agent is of user {user}")
         self.folder = Path(f"/proc/{process}/fd")
+        self._line.settimeout(_ANSWER_S)
+        self.held()  # see that it answers
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """The agent's answer.
 
         Raises:
-            OSError: it has gone.
+            OSError: it has gone, or does not answer.
         """
         self._line.sendall(json.dumps(request).encode() + b"\n")
         said = bytearray()
@@ -124,6 +129,7 @@ class Mirror:
         self._count = 0
         self._work: Any = None
         self._flag = np.zeros(1, np.int32)
+        self._lost = ""  # why this host's agent keeps nothing more
         settings = env.read()
         self._attempt, self._line, why = settings.attempt, None, ""
         try:
@@ -179,24 +185,26 @@ class Mirror:
     def save(self, step: int, state: Collected) -> None:
         """Keep a rank's part, here and on the neighbour.
 
+        Where an agent has gone, the job goes on: nothing more is kept then, which is said.
+
         Collective: yes; blocks: until it is copied, and sent, and until all ranks have kept the one before.
         """
-        line = self._agent()
         self._settle()
+        line = self._line
+        if line is None:
+            return
         slot = self._count % 2
-        file = line.ask(do="hold", key=[self._attempt, self._rank, slot])["file"]
-        with open(line.folder / str(file), "r+b") as memory:
-            pieces = write_slices(memory, str(file), state.slices)
-            size = memory.tell()
-        note = {"step": step, "num_ranks": self._num_ranks, "size": size, **part_of(state, pieces)}
-        if self._rank == 0:
-            note["tree"] = state.tree
-        text = json.dumps(note)
-        line.ask(do="commit", key=[self._attempt, self._rank, slot], note=json.loads(text))
-        self._exchange(line, slot, file, text, size)
+        text, path, size = "", line.folder, 0
+        with self._noting_loss():
+            text, path, size = self._keep(line, [self._attempt, self._rank, slot], step, state)
+        if self._comm is not None and self._to is not None:
+            _send(self._comm, self._to, text, path, size)
+            for source in self._from:
+                with self._noting_loss():
+                    self._receive(line, source, [self._attempt, source, slot])
         self._count += 1
+        self._flag[0] = self._lost != ""
         if self._comm is not None:
-            self._flag[0] = 0
             self._work = self._comm.host.all_reduce(self._flag, "max", async_op=True)
 
     def _settle(self) -> None:
@@ -204,24 +212,57 @@ class Mirror:
         if self._work is not None:
             self._work.wait()
             self._work = None
-        if self._count == 1 and self._is_first:
-            self._agent().ask(do="drop", before=self._attempt)
+        if self._flag[0]:
+            if self._lost:
+                warn_once("lost memory", f"checkpoint: nothing is kept in memory any more: {self._lost}")
+            self.close()
+        elif self._count == 1 and self._is_first:
+            with self._noting_loss():
+                self._agent().ask(do="drop", before=self._attempt)
 
-    def _exchange(self, line: _Line, slot: int, file: int, text: str, size: int) -> None:
-        """Send this rank's part to the neighbour, and keep what comes."""
-        if self._comm is None or self._to is None:
-            return
-        _send(self._comm, self._to, text, line.folder / str(file), size)
-        for source in self._from:
-            self._receive(line, source, [self._attempt, source, slot])
+    @contextlib.contextmanager
+    def _noting_loss(self) -> Iterator[None]:
+        """Go on without the agent once it has gone; the other ranks learn of it with the end of the copy."""
+        try:
+            yield
+        except OSError as error:
+            self._lost = self._lost or str(error)
+
+    def _keep(self, line: _Line, key: list[int], step: int, state: Collected) -> tuple[str, Path, int]:
+        """Have the agent of this host keep a part; returns its note, where it lies, and its bytes.
+
+        Raises:
+            OSError: the agent has gone.
+        """
+        if self._lost:
+            raise OSError(self._lost)
+        file = line.ask(do="hold", key=key)["file"]
+        path = line.folder / str(file)
+        with open(path, "r+b") as memory:
+            pieces = write_slices(memory, str(file), state.slices)
+            size = memory.tell()
+        note = {"step": step, "num_ranks": self._num_ranks, "size": size, **part_of(state, pieces)}
+        if self._rank == 0:
+            note["tree"] = state.tree
+        text = json.dumps(note)
+        line.ask(do="commit", key=key, note=json.loads(text))
+        return text, path, size
 
     def _receive(self, line: _Line, source: int, key: list[int]) -> None:
-        """Keep a part that another rank sends."""
+        """Keep a part that another rank sends, unless that one has none.
+
+        Raises:
+            OSError: the agent has gone.
+        """
         comm = self._comm
         assert comm is not None
         lengths = comm.host.recv(np.empty(2, np.int64), source, _TAG)
+        if not lengths[0]:
+            return
         text = comm.host.recv(np.empty(int(lengths[0]), np.uint8), source, _TAG)
         data = comm.host.recv(np.empty(int(lengths[1]), np.uint8), source, _TAG)
+        if self._lost:
+            return
         file = line.ask(do="hold", key=key)["file"]
         with open(line.folder / str(file), "r+b") as memory:
             memory.write(data.data)
@@ -291,9 +332,16 @@ def _manifest(found: tuple[int, int, int], parts: list[_Held]) -> Manifest:
 
 
 def _send(comm: Communicator, dest: int, text: str, path: Path, size: int) -> None:
-    """Send a part to a rank of another host."""
-    note = np.frombuffer(text.encode(), np.uint8)
-    comm.host.send(np.array([note.size, size], np.int64), dest, _TAG)
+    """Send a part to a rank of another host, or that there is none, without a note."""
+    note, data = np.frombuffer(text.encode(), np.uint8), np.empty(0, np.uint8)
+    if text:
+        try:
+            with open(path, "rb") as memory:
+                data = np.frombuffer(memory.read(size), np.uint8)
+        except OSError:  # the agent has gone since
+            note = note[:0]
+    comm.host.send(np.array([note.size, data.size], np.int64), dest, _TAG)
+    if not note.size:
+        return
     comm.host.send(note, dest, _TAG)
-    with open(path, "rb") as memory:
-        comm.host.send(np.frombuffer(memory.read(size), np.uint8), dest, _TAG)
+    comm.host.send(data, dest, _TAG)

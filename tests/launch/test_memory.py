@@ -83,6 +83,37 @@ def test_what_is_kept_goes_with_the_launcher(start, tmp_path, number):
     job.await_no_process(LIMIT_S)
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_job_goes_on_without_its_agent(run, number):
+    """Of three ranks that take themselves for hosts of their own, so that each sends its part to another."""
+    script = f"""
+        import os
+        os.environ["NODE_RANK"] = os.environ["RANK"]
+        import distgrad as dg
+        from distgrad.checkpoint import mirror
+        mirror._ANSWER_S = 2.0
+        comm = dg.comm.init()
+        model = dg.parallel.DistributedDataParallel(dg.nn.Linear(4, 2))
+        optimizer = dg.optim.SGD(model.parameters(), lr=0.1)
+        manager = dg.checkpoint.CheckpointManager("run", memory=True)
+        manager.add(model=model, optimizer=optimizer)
+        for step in range(8):
+            optimizer.zero_grad()
+            model(dg.ones((2, 4)) * (comm.rank + 1)).sum().backward()
+            optimizer.step()
+            if step == 3 and comm.rank == 1:
+                os.kill(int(manager._mirror._line.folder.parts[2]), {number})
+            manager.step()
+        assert not manager._mirror.works
+        manager.close()
+        print("attempt", dg.comm.attempt(), "over")
+    """
+    ended = run("-n 3 --max-restarts 1", script)
+    assert ended.code == 0, ended.stderr
+    assert ended.stdout.count("attempt 0 over") == 3
+    assert "checkpoint: nothing is kept in memory any more: " in ended.stderr
+
+
 def is_launcher(path, mark):
     """Whether a process is a job's launcher."""
     try:

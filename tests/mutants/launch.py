@@ -117,13 +117,6 @@ MUTANTS = (
         "tests/launch/test_memory.py -k lists_what_is_whole",
     ),
     Mutant(
-        "left behind", "an agent stays when the launcher has gone",
-        "launch/agent.py",
-        "                        return\n",
-        "                        poll.unregister(0)\n",
-        "tests/launch/test_memory.py -k 'ends_when_the_launcher'",
-    ),
-    Mutant(
         "lost", "a copy is written over the one before",
         "checkpoint/mirror.py",
         "        slot = self._count % 2\n",
@@ -131,11 +124,11 @@ MUTANTS = (
         "tests/launch/test_memory.py -k costs_a_step",
     ),
     Mutant(
-        "lost", "the older of two copies is gone on from",
+        "lost", "a rank whose agent has gone does not tell the others",
         "checkpoint/mirror.py",
-        "        return max(wholes, default=None)\n",
-        "        return min(wholes, default=None)\n",
-        "tests/launch/test_memory.py -k costs_a_step",
+        '        self._flag[0] = self._lost != ""\n',
+        "        self._flag[0] = False\n",
+        "tests/launch/test_memory.py -k without_its_agent",
     ),
     Mutant(
         "missing check", "a copy that some ranks did not finish counts",
