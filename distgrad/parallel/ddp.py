@@ -460,13 +460,13 @@ class DistributedDataParallel(Module):
         """
         start_s = time.perf_counter()
         statistics = self.stats()
-        alone = self._sharded is not None and self._sharded.shard == "parameters"  # then there is but one
-        named = [pair for pair in self._parameters_by_name if not (alone and pair[1].requires_grad)]
+        own = self._parameters_by_name
+        named, holders = (own, None) if self._sharded is None else self._sharded.replicated(own)
         counted_ns = int(statistics.computing_s * 1e9)
-        gathered = gather_checksums([parameter for _, parameter in named], self.comm, counted_ns)
+        gathered = gather_checksums([tensor for _, tensor in named], self.comm, counted_ns)
         statistics.comparing_s += time.perf_counter() - start_s
         statistics.slowest_rank = int(np.argmax(gathered[:, -1]))
-        compare_checksums(gathered[:, :-1], [name for name, _ in named], self._agreed_step)
+        compare_checksums(gathered[:, :-1], [name for name, _ in named], self._agreed_step, holders)
         self._agreed_step = self.reducer.num_steps
 
     @contextmanager

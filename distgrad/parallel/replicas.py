@@ -135,8 +135,13 @@ def gather_checksums(tensors: Sequence[Tensor], comm: Communicator, number: int)
     return gathered
 
 
-def compare_checksums(gathered: NDArray[np.int64], names: Sequence[str], agreed_step: int) -> None:
-    """See whether all ranks have the same checksums.
+def compare_checksums(
+    gathered: NDArray[np.int64],
+    names: Sequence[str],
+    agreed_step: int,
+    holders: NDArray[np.int64] | None = None,
+) -> None:
+    """See whether all ranks that hold the same have the same checksums.
 
     Collective: no; blocks: no.
 
@@ -144,17 +149,22 @@ def compare_checksums(gathered: NDArray[np.int64], names: Sequence[str], agreed_
         gathered: ``[size, parameters]``.
         names: of the parameters.
         agreed_step: at which all agreed last.
+        holders: ``[size, parameters]``, equal where ranks hold the same; None where all do.
 
     Raises:
         CommMismatchError: they do not, with the first parameter that differs and the ranks.
     """
-    differs = np.any(gathered != gathered[0], axis=0)
+    holders = np.zeros_like(gathered) if holders is None else holders
+    alike = np.argmax(holders[None] == holders[:, None], axis=1)  # the first rank that holds the same
+    wrong = gathered != np.take_along_axis(gathered, alike, axis=0)
+    differs = wrong.any(axis=0)
     if not differs.any():
         return
     first = int(np.argmax(differs))
+    held = alike[:, first] == alike[np.argmax(wrong[:, first]), first]
     ranks: dict[int, list[int]] = {}
-    for rank, checksum in enumerate(gathered[:, first].tolist()):
-        ranks.setdefault(checksum, []).append(rank)
+    for rank in np.flatnonzero(held).tolist():
+        ranks.setdefault(int(gathered[rank, first]), []).append(rank)
     raise CommMismatchError(
         f"replicas differ in {int(differs.sum())} of {len(names)} parameters, first in "
         f"{names[first]}; ranks {' against '.join(map(str, ranks.values()))}; all agreed last at "

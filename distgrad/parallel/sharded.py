@@ -57,6 +57,7 @@ class ShardedStorage:
         self.shard = shard
         self.comm = comm if group is None else group
         self._replicas = None if group is None else find_replicas(comm, group)
+        self._holders = [] if group is None else comm.all_gather_object(group.rank)
         self._lay_out = lay_out
         self._offload_dir = offload_dir
         self._whole: set[Tensor] = set()  # parameters that one rank owns
@@ -145,6 +146,27 @@ class ShardedStorage:
         """
         if self._blocks is not None:
             self._blocks.let_all_go()
+
+    def replicated(self, named: Sequence[tuple[str, Tensor]]) -> tuple[Sequence[tuple[str, Tensor]], Any]:
+        """What several ranks hold the same of, by name, of parameters: all, or this rank's part.
+
+        Collective: no; blocks: no.
+
+        Returns:
+            Names and tensors, and ``[ranks, tensors]``, equal where ranks hold the same; None where all do.
+        """
+        if self._blocks is None:
+            return named, None
+        spread = [pair for pair in named if pair[1].requires_grad]
+        found = [pair for pair in named if not pair[1].requires_grad]
+        if not self._holders:  # each part is there once
+            return found, None
+        holders = np.zeros((len(self._holders), len(named)), np.int64)
+        holders[:, len(found) :] = np.array(self._holders)[:, None]
+        for name, parameter in spread:
+            part = parameter.leaf_state().flat[0].shares.part(parameter)
+            found.append((name, Tensor(part.data)))
+        return found, holders
 
     def _check_device(self, device: Device) -> None:
         if device != CPU and (self.shard != "optimizer" or self._offload_dir is not None):

@@ -7,7 +7,7 @@ from parallel.sharded_problems import OPTIMIZERS, SMALL_MB, WIDTHS, Net, make, m
 import distgrad as dg
 from distgrad.checkpoint import CheckpointManager
 from distgrad.comm import ThreadWorld, init
-from distgrad.errors import OptionError
+from distgrad.errors import CommMismatchError, OptionError
 from distgrad.optim import Muon
 from distgrad.parallel import DistributedDataParallel, join_states
 
@@ -115,6 +115,33 @@ def test_each_group_holds_all_of_the_state():
     found = ThreadWorld(4).run(state_is_in_each_group)
     assert found[0][0] + found[1][0] == found[0][1]
     assert [kept for kept, _ in found[:2]] == [kept for kept, _ in found[2:]]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_replica_that_differs_is_seen(stage):
+    """Rank 2 changes what it owns of a parameter: its replica is rank 0, in the other group."""
+
+    def run(comm):
+        net = Net()
+        for parameter in list(net.parameters())[:1]:
+            parameter.requires_grad = False
+        model = DistributedDataParallel(net, comm, shard=stage, shard_group=split(comm, 2))
+        optimizer = dg.optim.AdamW(model.parameters())
+        steps(model, optimizer, 2)
+        model.check_replicas()
+        if comm.rank == 2:
+            parameter = list(net.parameters())[2]
+            part = parameter.leaf_state().flat[0].shares.part(parameter)
+            elements = parameter._data if part is None else part.data
+            assert elements.size
+            elements.reshape(-1)[0] += 1.0
+        model.check_replicas()
+
+    others = "0" if stage == "parameters" else "0, 1, 3"
+    with pytest.raises(
+        CommMismatchError, match=rf"ranks \[{others}\] against \[2\]; all agreed last at step 2"
+    ):
+        ThreadWorld(4, timeout_s=60).run(run)
 
 
 def test_groups_that_do_not_cover_the_ranks_alike_are_refused():
