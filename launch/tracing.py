@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from distgrad.errors import DataError, LaunchError
+from distgrad.errors import DataError, LaunchError, OptionError
 
 from .logs import Console
 
@@ -52,15 +51,21 @@ def tracing(wanted: Recorded, console: Console) -> Iterator[dict[str, str]]:
     if wanted == Recorded():
         yield {}
         return
-    from distgrad.profiler.recording import spool_folder  # a job of which nothing is recorded starts sooner
+    from distgrad.profiler.recording import (  # a job of which nothing is recorded starts sooner
+        remove_spool,
+        spool_folder,
+    )
 
     from . import live
 
     output = wanted.output.absolute() if wanted.output is not None else None
-    folder = spool_folder(output or Path.cwd() / f".distgrad-{secrets.token_hex(4)}")
     try:
-        shutil.rmtree(folder, ignore_errors=True)  # of a launcher that was killed
-        folder.mkdir()
+        folder = spool_folder(output or Path.cwd() / f".distgrad-{secrets.token_hex(4)}")
+    except OptionError as error:
+        raise LaunchError(f"launch: --trace: {error}") from error
+    try:
+        remove_spool(folder)  # of a launcher that was killed
+        folder.mkdir(exist_ok=True)
     except OSError as error:
         raise LaunchError(
             f"launch: {folder.parent} must be a folder that can be written to ({error}), and that all hosts "
@@ -79,7 +84,7 @@ def tracing(wanted: Recorded, console: Console) -> Iterator[dict[str, str]]:
             }
     finally:
         if output is None or _merge(folder, output, console):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_spool(folder)
 
 
 def _merge(folder: Path, output: Path, console: Console) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,7 +14,9 @@ from typing import Any
 
 from distgrad.errors import DataError
 
-__all__ = ["Trace", "check", "read"]
+__all__ = ["FORMAT", "Trace", "check", "read"]
+
+FORMAT = "distgrad 1"  # of a trace's ``otherData``: what its spans mean
 
 Event = dict[str, Any]
 
@@ -69,7 +72,7 @@ def read(path: Path | str) -> Trace:
         raw = path.read_bytes()
         text = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
         whole = json.loads(text, parse_constant=_refuse)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(
             f"profiler: {path} must be a trace in Chrome's JSON format ({error}); give what --trace wrote"
         ) from error
@@ -83,6 +86,7 @@ def read(path: Path | str) -> Trace:
     trace = Trace(events, {} if isinstance(whole, list) else whole.get("otherData", {}))
     trace.ranks = sorted({event["pid"] for event in events})
     for event in events:
+        event.setdefault("args", {})
         if event["ph"] == "M" and event["name"] == "thread_name":
             trace.tracks[event["pid"], event["tid"]] = event["args"]["name"]
     return trace

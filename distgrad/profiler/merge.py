@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO, cast
 
+from distgrad.profiler.chrome import FORMAT
 from distgrad.profiler.spool import SpoolFile, align, read_folder
 
 __all__ = ["TRACKS", "merge", "track_of"]
@@ -36,7 +37,7 @@ _ROOM = 100  # numbers of tracks for the threads of each of them
 _WAIT_S = 1e-4
 
 Event = dict[str, Any]
-Call = tuple[str, int]
+Call = tuple[int, str, int]  # of an attempt, in a group, its number
 
 
 def track_of(name: str, fields: dict[str, Any]) -> str:
@@ -98,7 +99,7 @@ def _find_last(files: list[SpoolFile]) -> dict[Call, int]:
             for _, start_s, end_s, _, fields in batch:
                 if end_s is not None and fields.get("number", -1) >= 0 and "group" in fields:
                     # A span begins where this rank comes, also where it is alone.
-                    call = (fields["group"], fields["number"])
+                    call = (file.attempt, fields["group"], fields["number"])
                     come = (file.relation(start_s), file.rank)
                     last[call] = max(last.get(call, come), come)
     return {call: rank for call, (_, rank) in last.items()}
@@ -115,7 +116,7 @@ def _about(files: list[SpoolFile], origin_s: float) -> dict[str, Any]:
         for file in files
     ]  # fmt: skip
     return {
-        "format": "distgrad 1",
+        "format": FORMAT,
         "command": first["argv"],
         "began": first["time_s"] + origin_s - first["perf_s"],
         "clocks": clocks,
@@ -169,7 +170,7 @@ def _events(file: SpoolFile, last_comers: dict[Call, int], origin_s: float) -> I
                 event |= {"ph": "i", "s": "t"}
             else:
                 event["dur"] = max(0.0, round(micros(end_s) - event["ts"], 3))
-            found.append(event | {"args": _arguments(fields, end_s, last_comers, rank)})
+            found.append(event | {"args": _arguments(fields, end_s, last_comers, file)})
     found.sort(key=lambda event: (event["tid"], event["ts"], -event.get("dur", 0.0)))
     _blame_waits(found)
     yield from found
@@ -183,7 +184,7 @@ def _meta(name: str, rank: int, args: dict[str, Any]) -> Event:
 
 
 def _arguments(
-    fields: dict[str, Any], end_s: float | None, last_comers: dict[Call, int], rank: int
+    fields: dict[str, Any], end_s: float | None, last_comers: dict[Call, int], file: SpoolFile
 ) -> dict[str, Any]:
     """A span's fields, with whom it waited for; what JSON has no number for is left out."""
     args = {
@@ -192,8 +193,8 @@ def _arguments(
         if value is not None and not (isinstance(value, float) and not math.isfinite(value))
     }
     if end_s is not None and args.get("waited_s", 0.0) >= _WAIT_S and "group" in args:
-        last = last_comers.get((args["group"], args["number"]))
-        if last is not None and last != rank:
+        last = last_comers.get((file.attempt, args["group"], args["number"]))
+        if last is not None and last != file.rank:
             args["waited_for"] = last
     return args
 

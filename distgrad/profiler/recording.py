@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import math
 import os
-import shutil
 import sys
 import time
 from collections.abc import Container, Iterator
@@ -15,20 +13,37 @@ from pathlib import Path
 from distgrad import env, trace
 from distgrad.errors import OptionError
 from distgrad.profiler import spool
+from distgrad.profiler.clocks import ADDRESS_FILE
 from distgrad.profiler.merge import merge
 from distgrad.profiler.recorder import Recorder, find_rank, find_size
 
-__all__ = ["record", "spool_folder", "start", "step"]
+__all__ = ["record", "remove_spool", "spool_folder", "start", "step"]
 
 _PATIENCE_S = 60.0  # for the other ranks to come to their end
+_FAILED_S = 2.0  # the same where this one has failed: they may wait for it
 _LOOK_S = 0.05
 
 _running: list[Recorder] = []
 
 
 def spool_folder(output: Path) -> Path:
-    """The folder in which ranks leave what becomes the file ``output``."""
+    """The folder in which ranks leave what becomes the file ``output``.
+
+    Raises:
+        OptionError: no file can have this name, as that of a folder.
+    """
+    if not output.name or output.is_dir():
+        raise OptionError(f"profiler: a trace becomes a file, and {output} is a folder; name a file in it")
     return output.with_name(f"{output.name}.spool")
+
+
+def remove_spool(folder: Path) -> None:
+    """Remove what ranks have left, and the folder if nothing else is in it; what is not there is no error."""
+    for path in folder.glob("*"):
+        if path.suffix in (".jsonl", ".status", ".part") or path.name == ADDRESS_FILE:
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 @contextlib.contextmanager
@@ -57,7 +72,8 @@ def record(
     Returns:
         A context manager, which gives the recorder.
 
-    Collective: no; blocks: rank 0, at the end, until the others are there, a minute at most.
+    Collective: no; blocks: rank 0, at the end, until the others are there, a minute at most; two seconds
+    where an exception ends the body.
 
     Raises:
         OptionError: the folder cannot be written to, or the process is being recorded already.
@@ -65,13 +81,16 @@ def record(
     output = Path(path).absolute()
     began_s = time.time()
     recorder = _begin(spool_folder(output), steps)
+    patience_s = _FAILED_S
     try:
         with _operations(ops):
             yield recorder
+        # At the program's end, what ended it is not raised here.
+        patience_s = _PATIENCE_S if getattr(sys, "last_value", None) is None else _FAILED_S
     finally:
         _end(recorder)
         if find_rank() == 0:
-            _collect(recorder, output, began_s)
+            _collect(recorder, output, began_s, patience_s)
 
 
 def step(**told: float) -> None:
@@ -79,14 +98,19 @@ def step(**told: float) -> None:
 
     Args:
         told: numbers that are worth showing: ``loss=…``; ``samples=…`` is the number of samples of this
-            rank's batch.
+            rank's batch; ``step`` is counted here.
+
+    Raises:
+        OptionError: a number named ``step``.
 
     Collective: no; blocks: no.
     """
+    if "step" in told:
+        raise OptionError("profiler.step: steps are counted here, from 0; tell step under another name")
     if _running:
         numbers = {name: float(value) for name, value in told.items()}
         for recorder in _running:
-            recorder.end_step({name: x for name, x in numbers.items() if math.isfinite(x)})
+            recorder.end_step(numbers)
     trace.event("step")
 
 
@@ -122,17 +146,17 @@ def _end(recorder: Recorder) -> None:
         recorder.close()
 
 
-def _collect(recorder: Recorder, output: Path, began_s: float) -> None:
+def _collect(recorder: Recorder, output: Path, began_s: float, patience_s: float) -> None:
     """Rank 0: wait for the others, and make one file of all."""
     folder = spool_folder(output)
     own_s = min(began_s, recorder.path.stat().st_mtime) - 1.0  # the clock of a file server may be another
-    deadline_s = time.monotonic() + _PATIENCE_S
+    deadline_s = time.monotonic() + patience_s
     while not _all_ended(folder, own_s) and time.monotonic() < deadline_s:
         time.sleep(_LOOK_S)
     recorder.close_server()
     for line in merge(folder, output, own_s):
         print(line, file=sys.stderr)
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_spool(folder)
 
 
 def _all_ended(folder: Path, since_s: float) -> bool:

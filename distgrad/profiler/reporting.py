@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from distgrad.profiler import chrome
 from distgrad.profiler.advice import advise
 from distgrad.profiler.merge import merge
 from distgrad.profiler.page import render
-from distgrad.profiler.recording import spool_folder
+from distgrad.profiler.recording import remove_spool, spool_folder
+from distgrad.profiler.spool import is_growing
 from distgrad.profiler.summary import PARTS, Bucket, Summary, summarize
 
 __all__ = ["report"]
@@ -43,7 +43,8 @@ def report(source: Any, page: str | os.PathLike[str] | None = None) -> Path:
         folder = spool_folder(path.absolute())
         if not path.exists() and folder.is_dir():
             merge(folder, path.absolute())
-            shutil.rmtree(folder, ignore_errors=True)
+            if not is_growing(folder):
+                remove_spool(folder)
         found = summarize(chrome.read(path))
         output = Path(page) if page is not None else path.with_name(f"{path.name}.html")
     else:

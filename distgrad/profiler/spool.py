@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 from distgrad.errors import DataError
 from distgrad.profiler.clocks import Ping, Relation, relate
 
-__all__ = ["SpoolFile", "align", "has_ended", "read_folder"]
+__all__ = ["SpoolFile", "align", "has_ended", "is_growing", "read_folder"]
+
+_SILENT_S = 10.0  # ranks write twice a second
 
 
 @dataclass
@@ -44,6 +47,11 @@ class SpoolFile:
     ended: bool = False
     relation: Relation = field(default_factory=Relation)
     trouble: str = ""
+
+    @property
+    def attempt(self) -> int:
+        """How often the launcher had started the ranks before."""
+        return int(self.about.get("attempt", 0))
 
     def batches(self) -> Iterator[list[list[Any]]]:
         """The spans and events, as they were written together."""
@@ -117,6 +125,15 @@ def align(files: list[SpoolFile]) -> None:
             )
             file.relation = Relation(-offset, error_s=float("inf"))
             file.trouble = f"{error}; taken from the time of day"
+
+
+def is_growing(folder: Path) -> bool:
+    """Whether a rank that has not come to its end has written of late, so that it may still run."""
+    now_s = time.time()
+    return any(
+        abs(now_s - path.stat().st_mtime) < _SILENT_S and not has_ended(path)
+        for path in folder.glob("*.jsonl")
+    )
 
 
 def has_ended(path: Path) -> bool:

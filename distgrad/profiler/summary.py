@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distgrad.errors import DataError
-from distgrad.profiler.chrome import Trace
+from distgrad.profiler.chrome import FORMAT, Trace
 
 __all__ = ["PARTS", "Bar", "Bucket", "Operation", "Straggler", "Summary", "summarize"]
 
@@ -165,9 +165,13 @@ def summarize(trace: Trace) -> Summary:
     """Put a trace into numbers.
 
     Raises:
-        DataError: no step was recorded.
+        DataError: no step was recorded, or another program wrote the trace.
     """
     about = trace.about
+    if about.get("format") != FORMAT:
+        raise DataError(
+            "report: the trace is none of distgrad's, and its spans mean something else; open it in Perfetto"
+        )
     found = Summary(" ".join(about.get("command", [])) or "a program")
     found.hosts = {each["rank"]: each["host"] for each in about.get("clocks", [])}
     windows = _read_steps(trace, found)

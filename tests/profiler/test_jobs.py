@@ -13,6 +13,7 @@ import pytest
 
 from distgrad.profiler import chrome, clocks, merge
 from distgrad.profiler.recording import spool_folder
+from distgrad.profiler.reporting import report
 from distgrad.profiler.spool import read_folder
 
 LIMIT_S = 90.0
@@ -33,7 +34,7 @@ TRAIN = """
             optimizer.zero_grad()
             loss = model(x).sum()
             if comm.rank == late:
-                time.sleep(0.05)  # a straggler
+                time.sleep(0.4)  # a straggler, also on a machine that is busy with others
             loss.backward()
             optimizer.step()
 """
@@ -51,18 +52,18 @@ def run(folder, options, script, **variables):
 
 
 def test_the_launcher_makes_one_trace_of_all_ranks_that_names_a_straggler(tmp_path):
-    code, said = run(tmp_path, "--trace out.json.gz -n 3", "train(5, late=1)")
+    code, said = run(tmp_path, "--trace out.json.gz -n 3", "train(6, late=1)")
     assert code == 0, said
     assert "out.json.gz: 3 ranks" in said
     found = chrome.read(tmp_path / "out.json.gz")
     assert found.ranks == [0, 1, 2]
     for rank in found.ranks:
-        assert [span["args"]["step"] for span in found.spans("step", rank)] == list(range(5))
+        assert [span["args"]["step"] for span in found.spans("step", rank)] == list(range(6))
     for rank in (0, 2):
         waits = [span["args"].get("waited_for") for span in found.spans("all_reduce", rank)[-4:]]
-        assert waits.count(1) == 4
+        assert waits.count(1) >= 3  # a busy machine may hold up another one once
         blamed = [span["args"].get("waited_for") for span in found.spans("bucket.wait", rank)[-4:]]
-        assert blamed.count(1) == 4
+        assert blamed.count(1) >= 3
     assert sorted(os.listdir(tmp_path)) == ["out.json.gz", "script.py"]
 
 
@@ -117,6 +118,65 @@ def test_a_rank_that_is_killed_leaves_what_it_did_up_to_its_last_second(tmp_path
     assert sorted(os.listdir(tmp_path)) == ["out.json.gz", "script.py"]
 
 
+FAILING = """
+    try:
+        with dg.profiler.record("mine.json"):
+            train(1)
+            if comm.rank == 0:
+                raise ZeroDivisionError("on purpose")
+            time.sleep(600)
+    except ZeroDivisionError:
+        end_s = time.monotonic()
+        raise
+"""
+
+
+def test_a_rank_that_fails_in_a_recording_does_not_wait_for_the_others(tmp_path):
+    start_s = time.monotonic()
+    code, said = run(tmp_path, "-n 2", FAILING)
+    assert code == 1
+    assert "on purpose" in said
+    assert time.monotonic() - start_s < 45.0  # those that end well are waited for a minute
+    assert len(chrome.read(tmp_path / "mine.json").spans("step", 0)) == 1
+
+
+ANEW = """
+    train(1, late=1 if dg.comm.attempt() else 0)
+    if not dg.comm.attempt():
+        sys.exit(1)
+"""
+
+
+def test_ranks_wait_for_those_of_their_own_attempt(tmp_path):
+    code, said = run(tmp_path, "--max-restarts 1 --trace out.json -n 2", ANEW)
+    assert code == 0, said
+    found = chrome.read(tmp_path / "out.json")
+    blamed = [
+        {span["args"].get("waited_for") for span in found.spans("bucket.wait", rank)} - {None}
+        for rank in (0, 1)
+    ]
+    assert blamed == [{1}, {0}]  # rank 1 was late in the second, rank 0 in the first
+
+
+@pytest.mark.parametrize("name", [".", "/", "folder"])
+def test_a_folder_is_no_trace(name, tmp_path):
+    (tmp_path / "folder").mkdir()
+    code, said = run(tmp_path, f"--trace {name} -n 1", "train(1)")
+    assert code == 2
+    assert "is a folder; name a file in it" in said
+    assert sorted(os.listdir(tmp_path)) == ["folder", "script.py"]
+
+
+def test_what_others_have_in_the_folder_stays(tmp_path):
+    folder = tmp_path / "out.json.spool"
+    folder.mkdir()
+    for name in ("mine.txt", "old.jsonl"):
+        (folder / name).write_text("mine")
+    code, said = run(tmp_path, "--trace out.json -n 1", "train(1)")
+    assert code == 0, said
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+
+
 LEFT = """
     import os
 
@@ -126,6 +186,19 @@ LEFT = """
     recorder.flush()
     os._exit(0)
 """
+
+
+def test_a_report_leaves_a_running_job_what_it_writes(tmp_path):
+    code, said = run(tmp_path, "-n 1", LEFT)
+    assert code == 0, said
+    (path,) = spool_folder(tmp_path / "a.json").glob("*.jsonl")
+    os.utime(path)
+    report(tmp_path / "a.json")
+    assert path.exists()
+    (tmp_path / "a.json").unlink()
+    os.utime(path, (1e9, 1e9))  # a job that was killed long ago
+    report(tmp_path / "a.json")
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "a.json.html", "script.py"]
 
 
 def test_a_half_written_line_is_left_out(tmp_path):

@@ -114,6 +114,12 @@ def test_a_job_is_watched_and_leaves_nothing(tmp_path):
     assert [re.match(r"rank \d: step 3, ", line) is not None for line in last] == [True, True]
     assert all("loss 0.5" in line and line.endswith(", ended") for line in last)
     assert os.listdir(tmp_path) == ["script.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "distgrad.launch", "--metrics-port", "80000", "script.py"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "must be from 1 to 65535, got '80000'" in done.stderr
 
 
 def test_a_port_that_is_taken_is_said(tmp_path):

@@ -1,5 +1,6 @@
 """What a process records, and the file that becomes of it."""
 
+import gc
 import gzip
 import json
 import os
@@ -16,6 +17,7 @@ from distgrad import nn, trace
 from distgrad.errors import DataError, OptionError
 from distgrad.profiler import chrome, recorder
 from distgrad.profiler.recording import spool_folder
+from distgrad.profiler.status import prometheus, read_status, status_lines
 
 
 def train(num_steps):
@@ -76,6 +78,22 @@ def test_steps_are_those_that_the_program_ends(tmp_path):
     assert [span["args"] for span in written.spans("work")] == [{"number": 1}]
     assert [span["args"] for span in written.spans("step")] == [{"step": 1, "loss": 1.0}]
     assert written.spans("step")[0]["dur"] >= 1000.0
+
+
+def test_what_a_program_tells_is_no_number_of_a_step(tmp_path):
+    with pytest.raises(OptionError, match="steps are counted here"):
+        dg.profiler.step(step=3)
+
+
+def test_a_loss_that_is_no_number_is_shown(tmp_path):
+    with dg.profiler.record(tmp_path / "out.json") as recorder:
+        dg.profiler.step(loss=float("nan"))
+        recorder.flush()
+        (status,) = read_status(recorder.path.parent)
+    (line,) = status_lines([status])
+    assert "loss nan" in line
+    assert 'name="loss"} nan' in prometheus([status])
+    assert chrome.read(tmp_path / "out.json").spans("step")[0]["args"] == {"step": 0}
 
 
 def test_threads_that_overlap_get_tracks_of_their_own(tmp_path):
@@ -219,6 +237,7 @@ def test_operations_are_traced_by_name_and_line_and_no_longer_after_it(tmp_path)
 
 def test_a_graph_tells_what_its_products_take(tmp_path):
     path = tmp_path / "out.json"
+    gc.collect()  # models of other tests, which are counted while they are alive
     with dg.profiler.record(path):
         train(2)
     found = chrome.read(path)
