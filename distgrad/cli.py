@@ -153,7 +153,22 @@ def _report(lines: Iterable[str]) -> None:
         raise click.ClickException(str(error)) from None
 
 
-_PATH = click.argument("path", type=click.Path(exists=True, file_okay=False, path_type=Path))
+class _PlaceType(click.Path):
+    """A folder, or an address in a store."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if "://" not in str(value):
+            return super().convert(value, param, ctx)
+        from distgrad.checkpoint.places import place_of
+        from distgrad.errors import OptionError
+
+        try:
+            return place_of(value)
+        except OptionError as error:
+            self.fail(str(error), param, ctx)
+
+
+_PATH = click.argument("path", type=_PlaceType(exists=True, file_okay=False, path_type=Path))
 
 
 @checkpoint.command()
@@ -187,7 +202,7 @@ def verify(path: Path) -> None:
 @_PATH
 @click.option("--ranks", type=int, required=True, help="How many files to spread it over.")
 @click.option(
-    "-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="A folder for the new one."
+    "-o", "--output", type=_PlaceType(file_okay=False, path_type=Path), help="A folder for the new one."
 )
 def reshard(path: Path, ranks: int, output: Path | None) -> None:
     """Write a checkpoint anew as another number of ranks would have, in its place or elsewhere.

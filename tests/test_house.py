@@ -66,6 +66,7 @@ GUESTS = {
     "safetensors": r"distgrad\.checkpoint\.files",
     "tokenizers": r"distgrad\.hub\.tokens",
     "xxhash": r"distgrad\.checkpoint\.digests",
+    "fsspec": r"distgrad\.checkpoint\.places",
 }
 LAZY = (
     "cupy",

@@ -9,6 +9,7 @@ from pathlib import Path
 from distgrad.checkpoint.files import save
 from distgrad.checkpoint.layout import Manifest, find_checkpoints, read_manifest
 from distgrad.checkpoint.pieces import Reader
+from distgrad.checkpoint.places import Place
 from distgrad.checkpoint.resharding import reshard
 from distgrad.checkpoint.writer import claim, unlock
 from distgrad.errors import DataError, OptionError
@@ -16,7 +17,7 @@ from distgrad.errors import DataError, OptionError
 __all__ = ["consolidate", "listed", "resharded", "shown", "verified"]
 
 
-def _found(path: Path) -> list[tuple[Path, Manifest]]:
+def _found(path: Place) -> list[tuple[Place, Manifest]]:
     """The checkpoint at a path, or all those in the folder, each with its manifest."""
     folders = find_checkpoints(path) or [path]
     return [(folder, read_manifest(folder)) for folder in folders]
@@ -30,7 +31,7 @@ def _size(nbytes: int) -> str:
     return f"{value:.3g} {unit}"
 
 
-def listed(path: Path) -> Iterator[str]:
+def listed(path: Place) -> Iterator[str]:
     """A line a checkpoint: name, bytes, ranks, time and metric.
 
     Raises:
@@ -42,7 +43,7 @@ def listed(path: Path) -> Iterator[str]:
         yield f"{line}  {manifest.notes.get('time', '')}" + ("" if metric is None else f"  metric {metric:g}")
 
 
-def shown(path: Path) -> Iterator[str]:
+def shown(path: Place) -> Iterator[str]:
     """What the newest checkpoint at a path holds, array by array.
 
     Raises:
@@ -55,7 +56,7 @@ def shown(path: Path) -> Iterator[str]:
         yield f"{name}  {entry.dtype}{list(entry.shape)}  {len(entry.pieces)} pieces"
 
 
-def verified(path: Path) -> Iterator[str]:
+def verified(path: Place) -> Iterator[str]:
     """A line a checkpoint, once the digests of all its arrays agree.
 
     Raises:
@@ -66,7 +67,7 @@ def verified(path: Path) -> Iterator[str]:
         yield f"{folder.name}: {count} arrays, {_size(manifest.nbytes)}: whole"
 
 
-def resharded(path: Path, num_ranks: int, output: Path | None) -> Iterator[str]:
+def resharded(path: Place, num_ranks: int, output: Place | None) -> Iterator[str]:
     """Write the newest checkpoint at a path anew as ``num_ranks`` ranks would have; a line when it is done.
 
     Args:
@@ -76,7 +77,7 @@ def resharded(path: Path, num_ranks: int, output: Path | None) -> Iterator[str]:
 
     Raises:
         DataError: a damaged checkpoint, or a folder that a job uses or that cannot be written.
-        OptionError: no ranks.
+        OptionError: no ranks, or a store's checkpoint in its own place.
     """
     if num_ranks < 1:
         raise OptionError(f"checkpoint: the number of ranks must be 1 or more, got {num_ranks}")
@@ -92,7 +93,7 @@ def resharded(path: Path, num_ranks: int, output: Path | None) -> Iterator[str]:
     yield f"{done}: {_size(manifest.nbytes)} of {manifest.world_size} ranks, now of {num_ranks}"
 
 
-def consolidate(path: Path, output: Path, only: str | None = None) -> None:
+def consolidate(path: Place, output: Path, only: str | None = None) -> None:
     """Write one object's state, or all of it, of the newest checkpoint to one safetensors file.
 
     Args:

@@ -12,17 +12,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from distgrad.autograd.casting import bfloat16
 from distgrad.checkpoint.digests import BLOCK_BYTES, agrees, digest_of
-from distgrad.errors import DataError, OptionError
+from distgrad.checkpoint.places import MANIFEST, Place, StorePath
+from distgrad.errors import DataError
 
 __all__ = [
     "FORMAT",
@@ -31,10 +30,11 @@ __all__ = [
     "Manifest",
     "Piece",
     "check_pieces",
+    "draft",
     "dtype_name",
     "find_checkpoints",
     "folder_name",
-    "local_path",
+    "is_folder_name",
     "parse_dtype",
     "part_name",
     "rank_file",
@@ -42,10 +42,10 @@ __all__ = [
     "replaced_name",
     "share",
     "signed",
+    "step_of",
 ]
 
 FORMAT = 2  #: Of the folder; a reader takes this one and older ones.
-MANIFEST = "manifest.json"
 _MAX_MANIFEST_BYTES = 256 << 20
 _FOLDER = re.compile(r"step-(\d{8,})")
 _FILE = re.compile(r"rank\d{1,7}\.safetensors")
@@ -93,6 +93,11 @@ def folder_name(step: int) -> str:
 def part_name(step: int) -> str:
     """Of one that is being written."""
     return f".{folder_name(step)}.distgrad-part"
+
+
+def draft(root: Place, step: int) -> Place:
+    """Where a checkpoint is written: in a store under its own name, as it is none before its manifest."""
+    return root / (folder_name(step) if isinstance(root, StorePath) else part_name(step))
 
 
 def replaced_name(step: int | str) -> str:
@@ -217,38 +222,26 @@ def _cut(place: int, size: int) -> int:
     return size if place >= size else max(0, place // 64 * 64)
 
 
-def local_path(folder: str | os.PathLike[str]) -> Path:
-    """A folder, and no address of an object store, which knows neither renaming nor locks.
-
-    Raises:
-        OptionError: an address, or no name.
-    """
-    name = os.fsdecode(folder)
-    if not name:
-        raise OptionError("checkpoint: the folder's name is empty; None saves nothing, '.' is this folder")
-    scheme, sign, _ = name.partition("://")
-    if sign and scheme.isalnum():
-        raise OptionError(
-            f"checkpoint: {folder} is an address, and checkpoints are written to folders; mount the store as "
-            "a folder, or save to a local one and copy whole step-… folders, manifest.json last"
-        )
-    return Path(name)
-
-
-def find_checkpoints(folder: Path) -> list[Path]:
+def find_checkpoints(folder: Place) -> list[Any]:
     """The whole checkpoints in a folder, the oldest first."""
     try:
-        found = [path for path in folder.iterdir() if _FOLDER.fullmatch(path.name)]
+        found = [path for path in folder.iterdir() if is_folder_name(path.name)]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted((path for path in found if (path / MANIFEST).is_file()), key=_step)
+    return sorted((path for path in found if (path / MANIFEST).is_file()), key=step_of)
 
 
-def _step(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
+def is_folder_name(name: str) -> bool:
+    """Whether a checkpoint is called so."""
+    return _FOLDER.fullmatch(name) is not None
 
 
-def read_manifest(folder: Path) -> Manifest:
+def step_of(checkpoint: Place) -> int:
+    """How many steps were finished, by a checkpoint's name."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def read_manifest(folder: Place) -> Manifest:
     """The manifest of a checkpoint, with all that it says checked.
 
     Raises:

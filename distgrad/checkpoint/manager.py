@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -20,11 +18,12 @@ import numpy as np
 from distgrad import env
 from distgrad.checkpoint.collect import Collected, collect
 from distgrad.checkpoint.ending import Ending
-from distgrad.checkpoint.layout import find_checkpoints, folder_name, local_path, part_name, read_manifest
+from distgrad.checkpoint.layout import draft, find_checkpoints, folder_name, read_manifest, step_of
 from distgrad.checkpoint.mirror import Mirror
 from distgrad.checkpoint.pieces import Reader
+from distgrad.checkpoint.places import Name, Place, discard, place_of
 from distgrad.checkpoint.restoring import restore
-from distgrad.checkpoint.writer import Job, Writer, claim, staged, unlock
+from distgrad.checkpoint.writer import Job, Writer, claim, retire, staged, unlock
 from distgrad.comm.base import Communicator
 from distgrad.comm.registry import get_world, is_initialized
 from distgrad.errors import DataError, OptionError
@@ -53,8 +52,9 @@ class CheckpointManager:
     say so, and end with exit code 75. All methods but ``add`` are collective.
 
     Args:
-        folder: where checkpoints lie, made if need be; on a file system that all ranks share. One job at a
-            time uses it. None: nothing is saved, so that a script can leave it to its command line.
+        folder: where checkpoints lie, made if need be; on a file system that all ranks share, or an address
+            in a store that fsspec knows (``s3://bucket/run``). One job at a time uses it. None: nothing is
+            saved, so that a script can leave it to its command line.
         keep: how many are kept; the best one is kept beside them.
         every: steps between two saves; 0 saves only when :meth:`save` is called, or the job is to end.
         best: ``"max"`` or ``"min"``: which metric given to :meth:`save` or :meth:`step` is best; None: none.
@@ -70,12 +70,12 @@ class CheckpointManager:
 
     Raises:
         DataError: a folder that another job uses, or that cannot be made.
-        OptionError: a number or word that is none of those above, or an address in place of a folder.
+        OptionError: a number or word that is none of those above, or an address without a package for it.
     """
 
     def __init__(
         self,
-        folder: str | os.PathLike[str] | None,
+        folder: Name | None,
         *,
         keep: int = 3,
         every: int = 0,
@@ -98,7 +98,7 @@ class CheckpointManager:
                 "CheckpointManager: best must be 'max', 'min' or None and on_error 'raise' or 'warn', got "
                 f"{best!r}, {on_error!r}"
             )
-        self.folder = Path() if folder is None else local_path(folder)
+        self.folder = Path() if folder is None else place_of(folder)
         self.keep, self.every, self.best = keep, every, best
         self.finished = 0  #: steps of training that are done
         self._background, self._on_error = background, on_error
@@ -171,7 +171,7 @@ class CheckpointManager:
             with span("checkpoint.mirror", step=self.finished):
                 self._mirror.save(self.finished, collect(self._objects, self._rank, self._num_ranks))
 
-    def save(self, metric: float | None = None) -> Path:
+    def save(self, metric: float | None = None) -> Place:
         """Save now; returns the folder that the checkpoint will have.
 
         Collective: yes; blocks: for as long as it takes to copy this rank's part, and to write the last one.
@@ -260,13 +260,11 @@ class CheckpointManager:
         newest = self._rank0s(str(found[-1]) if found else None)
         if self._mirror is not None and self._mirror.works and only is None:
             kept = self._mirror.newest()
-            if kept is not None and (newest is None or kept[0] >= int(Path(newest).name[5:])):
+            if kept is not None and (newest is None or kept[0] >= step_of(place_of(newest))):
                 return self._take_over(self._mirror.reader(kept), strict, None)
         return None if newest is None else self.restore(newest, strict=strict, only=only)
 
-    def restore(
-        self, path: str | os.PathLike[str], *, strict: bool = True, only: Iterable[str] | None = None
-    ) -> int:
+    def restore(self, path: Name, *, strict: bool = True, only: Iterable[str] | None = None) -> int:
         """Take over a checkpoint, written by any number of ranks; returns how many steps were finished.
 
         What ranks have alone (random generators, where a loader stands, what a hook remembers) comes back on
@@ -285,7 +283,7 @@ class CheckpointManager:
             StateDictError: it does not fit what was added.
         """
         self._finish_saved()
-        folder = local_path(path)
+        folder = place_of(path)
         return self._take_over(Reader(folder, read_manifest(folder)), strict, only)
 
     # -- inside
@@ -303,13 +301,13 @@ class CheckpointManager:
     def _make_part(self) -> None:
         """On rank 0: the folder that the ranks write into."""
         later = find_checkpoints(self.folder)[-1:]
-        if later and int(later[0].name[5:]) > self.finished:
+        if later and step_of(later[0]) > self.finished:
             raise DataError(
                 f"checkpoint: {later[0]} is of a run that was further than step {self.finished}; go on "
                 "from it with restore_latest(), or remove it, or use another folder"
             )
-        part = self.folder / part_name(self.finished)
-        shutil.rmtree(part, ignore_errors=True)
+        part = draft(self.folder, self.finished)
+        discard(part)
         try:
             part.mkdir()
         except OSError as error:
@@ -345,7 +343,9 @@ class CheckpointManager:
         if not any(causes):
             return True
         if self._rank == 0 and self._saved is not None:  # a full disk should have its room back
-            shutil.rmtree(self.folder / part_name(self._saved), ignore_errors=True)
+            part = draft(self.folder, self._saved)
+            if part not in find_checkpoints(self.folder):  # in a store it may be whole by now
+                discard(part)
         self._writer.why = None
         self._saved = None
         self._complain_all(causes)
@@ -391,7 +391,7 @@ class CheckpointManager:
 
     def _check_shared(self) -> None:
         """Find out that a rank does not see the folder which rank 0 has made."""
-        part = self.folder / part_name(self.finished)
+        part = draft(self.folder, self.finished)
         blind = [rank for rank, sees in enumerate(self._everyones(part.is_dir())) if not sees]
         if blind:
             raise DataError(
@@ -430,7 +430,7 @@ class CheckpointManager:
             "commit": _commit(),
         }
 
-    def _prune(self, newest: Path) -> None:
+    def _prune(self, newest: Place) -> None:
         """Remove the checkpoints that are not to be kept; called on rank 0, in the thread that wrote."""
         found = find_checkpoints(self.folder)
         kept = {newest, *found[-self.keep :]}
@@ -438,14 +438,11 @@ class CheckpointManager:
             kept |= set(self.best_checkpoints(found)[:1])
         for path in found:
             if path not in kept:
-                doomed = self.folder / part_name(int(path.name[5:]))  # not half a checkpoint, if it ends here
-                with contextlib.suppress(OSError):
-                    path.rename(doomed)
-                shutil.rmtree(doomed, ignore_errors=True)
+                retire(path)
 
-    def best_checkpoints(self, among: Iterable[Path] | None = None) -> list[Path]:
+    def best_checkpoints(self, among: Iterable[Place] | None = None) -> list[Place]:
         """Checkpoints that have a metric, the best first. Collective: no; blocks: no."""
-        scored: list[tuple[float, Path]] = []
+        scored: list[tuple[float, Place]] = []
         for path in find_checkpoints(self.folder) if among is None else among:
             with contextlib.suppress(DataError):
                 metric = read_manifest(path).notes.get("metric")

@@ -110,7 +110,7 @@ class _MemoryReader(Reader):
     def _header(self, name: str) -> tuple[dict[str, Any], int, int]:
         if name not in self._headers:
             path = self.folder / name
-            with open(path, "rb") as file:
+            with path.open("rb") as file:
                 length = int.from_bytes(file.read(8), "little")
                 self._headers[name] = json.loads(file.read(length)), 8 + length, path.stat().st_size
         return self._headers[name]

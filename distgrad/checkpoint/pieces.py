@@ -7,10 +7,8 @@ import contextlib
 import itertools
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
@@ -19,6 +17,7 @@ from distgrad.autograd.parts import Part
 from distgrad.backend.threads import cut, get_num_threads
 from distgrad.checkpoint.digests import BLOCK_BYTES, agrees, digest_of
 from distgrad.checkpoint.layout import Entry, Manifest, Piece, dtype_name, parse_dtype
+from distgrad.checkpoint.places import Place, created, reading
 from distgrad.checkpoint.tree import array_names, decode
 from distgrad.errors import DataError
 
@@ -60,13 +59,10 @@ class Slice(NamedTuple):
             yield from self.data.chunks()
 
 
-def write_file(path: Path, slices: Sequence[Slice]) -> dict[str, list[Piece]]:
+def write_file(path: Place, slices: Sequence[Slice]) -> dict[str, list[Piece]]:
     """Write slices to a new file, to the disk; returns the pieces by the arrays' names."""
-    with open(path, "xb") as file:
-        found = write_slices(file, path.name, slices)
-        file.flush()
-        os.fsync(file.fileno())
-    return found
+    with created(path) as file:
+        return write_slices(file, path.name, slices)
 
 
 def write_slices(file: BinaryIO, name: str, slices: Sequence[Slice]) -> dict[str, list[Piece]]:
@@ -189,7 +185,7 @@ class Reader:
         manifest: what it says.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Place, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
         self._headers: dict[str, tuple[dict[str, Any], int, int]] = {}
@@ -240,10 +236,10 @@ class Reader:
     def _read_blocks(self, names: Iterable[str], blocks: Sequence[_Block]) -> None:
         """Read blocks of these files."""
         with contextlib.ExitStack() as stack:
-            files = {name: stack.enter_context(open(self.folder / name, "rb")) for name in names}
-            descriptors = {name: file.fileno() for name, file in files.items()}
+            reads = {name: stack.enter_context(reading(self.folder / name)) for name in names}
             _run_bytes(
-                lambda number: self._take(descriptors, blocks[number]), [block.size for block in blocks]
+                lambda number: self._take(reads[blocks[number].file], blocks[number]),
+                [block.size for block in blocks],
             )
 
     def decoded(self, tree: Any, arrays: Mapping[str, Stored] | None = None) -> Any:
@@ -308,13 +304,13 @@ class Reader:
                 skip, digest = max(begin, first) - begin, piece.digests[number]
                 yield _Block(stored.name, piece.file, base + begin, end - begin, digest, skip, wanted)
 
-    def _take(self, descriptors: Mapping[str, int], block: _Block) -> None:
+    def _take(self, read: Callable[[memoryview, int], int], block: _Block) -> None:
         """Read one block, compare its digest, and hand out what is wanted of it."""
         data = block.out if block.out.size == block.size else np.empty(block.size, np.uint8)
         path, count = self.folder / block.file, 0
         while count < block.size:
             try:
-                got = os.preadv(descriptors[block.file], [data[count:].data], block.place + count)
+                got = read(data[count:].data, block.place + count)
             except OSError as error:
                 raise DataError(f"checkpoint: cannot read {path}: {error.strerror}") from None
             if not got:
@@ -358,7 +354,7 @@ class Reader:
                 if path.is_symlink():
                     raise DataError(f"checkpoint: {path} is a link; a checkpoint's files lie in its folder")
                 size = path.stat().st_size
-                with open(path, "rb") as file:
+                with path.open("rb") as file:
                     length = int.from_bytes(file.read(8), "little")
                     if length > size:
                         raise ValueError("its header is longer than the file")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
-from distgrad.checkpoint.layout import Entry, Manifest, Piece, part_name, rank_file, share
+from distgrad.checkpoint.layout import Entry, Manifest, Piece, draft, rank_file, share
 from distgrad.checkpoint.pieces import Reader, Slice, write_file
+from distgrad.checkpoint.places import Place, discard
 from distgrad.checkpoint.tree import array_names
 from distgrad.checkpoint.writer import publish
+from distgrad.errors import OptionError
 
 __all__ = ["reshard"]
 
@@ -34,7 +34,7 @@ class _Range:
             yield self._reader.range(self._name, self._start + first, self._start + last)
 
 
-def reshard(reader: Reader, num_ranks: int, root: Path) -> Path:
+def reshard(reader: Reader, num_ranks: int, root: Place) -> Place:
     """Write a checkpoint into ``root`` as ``num_ranks`` ranks would have; one of its step is replaced.
 
     What a rank has alone stays with the rank of its number, as far as there is one.
@@ -45,6 +45,7 @@ def reshard(reader: Reader, num_ranks: int, root: Path) -> Path:
     Raises:
         DataError: the checkpoint is damaged.
         OSError: ``root`` cannot be written.
+        OptionError: it is a store, and would be read and written in one place.
     """
     old = reader.manifest
     ranks = tuple(old.ranks[rank] if rank < old.world_size else {} for rank in range(num_ranks))
@@ -56,8 +57,10 @@ def reshard(reader: Reader, num_ranks: int, root: Path) -> Path:
     }
     kept = {name: entry for name, entry in old.arrays.items() if owner.get(name, 0) < num_ranks}
     divided = {name: entry for name, entry in kept.items() if name not in owner}
-    part = root / part_name(old.step)
-    shutil.rmtree(part, ignore_errors=True)
+    part = draft(root, old.step)
+    if part == reader.folder:
+        raise OptionError(f"checkpoint: {part} cannot be replaced in a store; name another place with -o")
+    discard(part)
     part.mkdir()
     try:
         pieces: dict[str, list[Piece]] = {}
@@ -81,5 +84,6 @@ def reshard(reader: Reader, num_ranks: int, root: Path) -> Path:
         return publish(
             root, Manifest(old.step, num_ranks, old.tree, ranks, arrays, {**old.notes, "resharded": True})
         )
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    except BaseException:
+        discard(part)
+        raise

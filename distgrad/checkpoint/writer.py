@@ -27,18 +27,23 @@ from distgrad.checkpoint.layout import (
     Manifest,
     Piece,
     check_pieces,
+    draft,
     dtype_name,
+    find_checkpoints,
     folder_name,
+    is_folder_name,
     parse_dtype,
     part_name,
     rank_file,
     replaced_name,
+    step_of,
 )
 from distgrad.checkpoint.pieces import Slice, copy_all, write_file
+from distgrad.checkpoint.places import MARK, Place, StorePath, discard, write_text
 from distgrad.errors import DataError
 from distgrad.trace import span
 
-__all__ = ["Job", "Writer", "claim", "merged", "part_of", "publish", "staged", "tidy", "unlock"]
+__all__ = ["Job", "Writer", "claim", "merged", "part_of", "publish", "retire", "staged", "tidy", "unlock"]
 
 _LOOK_S = 0.005
 _locks: set[int] = set()  # that this process holds
@@ -56,18 +61,18 @@ class Job(NamedTuple):
         done: called on rank 0 with the folder, once it has its name.
     """
 
-    root: Path
+    root: Place
     step: int
     rank: int
     num_ranks: int
     state: Collected
     notes: dict[str, Any]
-    done: Callable[[Path], None]
+    done: Callable[[Place], None]
 
     @property
-    def part(self) -> Path:
+    def part(self) -> Place:
         """The folder while it is written."""
-        return self.root / part_name(self.step)
+        return draft(self.root, self.step)
 
 
 def staged(slices: Sequence[Slice], buffer: np.ndarray) -> tuple[list[Slice], np.ndarray]:
@@ -128,7 +133,7 @@ class Writer:
 
     def _write(self, job: Job) -> None:
         pieces = write_file(job.part / rank_file(job.rank), job.state.slices)
-        _write_text(job.part / f"rank{job.rank}.json", json.dumps(part_of(job.state, pieces)))
+        write_text(job.part / f"rank{job.rank}.json", json.dumps(part_of(job.state, pieces)))
         if job.rank == 0:
             manifest = merged(job.step, job.num_ranks, job.state.tree, self._gather(job), job.notes)
             for rank in range(job.num_ranks):
@@ -195,11 +200,16 @@ def part_of(state: Collected, pieces: dict[str, list[Piece]]) -> dict[str, Any]:
     return {"pieces": pieces, "entries": entries, "own": state.own}
 
 
-def publish(root: Path, manifest: Manifest) -> Path:
+def publish(root: Place, manifest: Manifest) -> Place:
     """Give a checkpoint whose files are written its manifest and its name; returns its folder."""
-    part, final = root / part_name(manifest.step), root / folder_name(manifest.step)
+    part = draft(root, manifest.step)
+    if isinstance(root, StorePath) or isinstance(part, StorePath):  # no renaming: the manifest is last
+        (part / MARK).unlink()
+        write_text(part / MANIFEST, manifest.to_json())
+        return part
+    final = root / folder_name(manifest.step)
     before = root / replaced_name(manifest.step)
-    _write_text(part / MANIFEST, manifest.to_json())
+    write_text(part / MANIFEST, manifest.to_json())
     _sync_folder(part)
     if final.exists():  # the step was saved before; that one stays until this one has its name
         final.rename(before)
@@ -209,12 +219,27 @@ def publish(root: Path, manifest: Manifest) -> Path:
     return final
 
 
-def claim(folder: Path) -> int:
+def retire(checkpoint: Place) -> None:
+    """Remove a whole checkpoint so that it is never half of one."""
+    doomed = checkpoint
+    if not isinstance(checkpoint, StorePath):
+        doomed = checkpoint.with_name(part_name(step_of(checkpoint)))
+        with contextlib.suppress(OSError):
+            checkpoint.rename(doomed)
+    discard(doomed)
+
+
+def claim(folder: Place) -> int | None:
     """Make a folder this job's own, and put right what a killed one has left; returns its lock.
+
+    A store knows no locks, so that None tells two jobs apart there.
 
     Raises:
         DataError: another job uses it, or it cannot be made or written.
     """
+    if isinstance(folder, StorePath):
+        _tidy_store(folder)
+        return None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
@@ -236,11 +261,24 @@ def claim(folder: Path) -> int:
     return lock
 
 
-def unlock(lock: int) -> None:
+def unlock(lock: int | None) -> None:
     """Let go of what :func:`claim` has locked; in a fork, and a second time, nothing."""
-    if lock in _locks:
+    if lock is not None and lock in _locks:
         _locks.remove(lock)
         os.close(lock)
+
+
+def _tidy_store(root: StorePath) -> None:
+    """Take half a checkpoint away, which has no manifest."""
+    try:
+        whole = find_checkpoints(root)
+        for path in root.iterdir():
+            if is_folder_name(path.name) and path not in whole:
+                path.remove()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DataError(f"checkpoint: {root} cannot be used: {error.strerror}") from None
 
 
 def _after_fork() -> None:
@@ -264,16 +302,6 @@ def tidy(root: Path) -> None:
             before.rename(final)
     for part in root.glob(".step-*.distgrad-part"):
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _write_text(path: Path, text: str) -> None:
-    """A small file, on the disk, whole or not at all."""
-    beside = path.with_name(f"{path.name}.new")
-    with open(beside, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Disks that are full, folders that cannot be written, addresses that are no folders."""
+"""Disks that are full, folders that cannot be written, and none."""
 
 import os
 import subprocess
@@ -83,14 +83,6 @@ def test_a_folder_that_is_read_only():
     """Also for who may write everywhere: /proc takes no files."""
     with pytest.raises(DataError, match=r"/proc/self/run cannot be made or written: "):
         CheckpointManager("/proc/self/run")
-
-
-@pytest.mark.parametrize("address", ["s3://bucket/run", "gs://bucket/run", "file:///tmp/run"])
-def test_addresses_are_refused_in_words(address, tmp_path):
-    with pytest.raises(OptionError, match="is an address, and checkpoints are written to folders; mount"):
-        CheckpointManager(address)
-    with CheckpointManager(tmp_path) as manager, pytest.raises(OptionError, match="is an address"):
-        manager.restore(f"{address}/step-00000001")
 
 
 def test_without_a_folder_nothing_is_saved():

@@ -145,6 +145,20 @@ MUTANTS = (
         "tests/checkpoint/test_damage.py -k field_by_field",
     ),
     Mutant(
+        "half written", "of a store's checkpoint the manifest is not the first to go",
+        "checkpoint/places.py",
+        "                (folder / MANIFEST).unlink()\n            folder.remove()\n",
+        "                pass\n            [each.unlink() for each in sorted(folder.iterdir(), key=str)[::-1]]\n",
+        "tests/checkpoint/test_stores.py -k killed_at_any",
+    ),
+    Mutant(
+        "lost", "a store's whole checkpoint goes with what failed after it",
+        "checkpoint/manager.py",
+        "            if part not in find_checkpoints(self.folder):",
+        "            if True:",
+        "tests/checkpoint/test_stores.py -k whole_checkpoint",
+    ),
+    Mutant(
         "left behind", "a fork keeps the folder's lock",
         "checkpoint/writer.py",
         "os.register_at_fork(after_in_child=_after_fork)\n",
