@@ -125,6 +125,16 @@ def test_a_save_that_is_killed_at_any_change_leaves_a_whole_checkpoint(address, 
         assert left == ["step-00000004"]
 
 
+def test_what_fails_after_a_save_leaves_it(address, monkeypatch):
+    def fail(self, newest):
+        raise OSError("the store has gone")
+
+    monkeypatch.setattr(CheckpointManager, "_prune", fail)
+    with pytest.raises(DataError, match="the store has gone"):
+        saved(address, 1)
+    assert names(address) == ["step-00000001"]
+
+
 def test_damage_is_named(address):
     path = saved(address, 1)
     file = path / "rank0.safetensors"

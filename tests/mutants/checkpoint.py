@@ -148,7 +148,7 @@ MUTANTS = (
         "half written", "of a store's checkpoint the manifest is not the first to go",
         "checkpoint/places.py",
         "                (folder / MANIFEST).unlink()\n            folder.remove()\n",
-        "                pass\n            [each.unlink() for each in sorted(folder.iterdir(), key=str)[::-1]]\n",
+        "                pass\n            [x.unlink() for x in sorted(folder.iterdir(), key=str)[::-1]]\n",
         "tests/checkpoint/test_stores.py -k killed_at_any",
     ),
     Mutant(
@@ -156,7 +156,7 @@ MUTANTS = (
         "checkpoint/manager.py",
         "            if part not in find_checkpoints(self.folder):",
         "            if True:",
-        "tests/checkpoint/test_stores.py -k whole_checkpoint",
+        "tests/checkpoint/test_stores.py -k fails_after",
     ),
     Mutant(
         "left behind", "a fork keeps the folder's lock",
