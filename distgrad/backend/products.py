@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.backend.blas import find_blas
+from distgrad.backend.blas import find_blas, find_math
 from distgrad.backend.kernels.compiler import load_numba
 from distgrad.backend.memory import host_memory
 from distgrad.backend.recording import as_one_call
@@ -20,6 +20,7 @@ __all__ = ["SMALL_PRODUCT", "TERM_NS", "matmul", "matmul_stack", "run_blocks"]
 TERM_NS = {4: 0.02, 8: 0.04}  #: One thread's time for a multiplication, by bytes of a number
 SMALL_PRODUCT = 1 << 20  #: Multiplications; OpenBLAS has other kernels for products of up to 100³
 _STEP = 16  # rows and columns that BLAS multiplies at once, or several times less
+_KEPT = 0xFF  # the exceptions that a pool keeps
 _VECTOR = 1 << 15  # elements of a matrix from which on its product with a vector is ours
 
 
@@ -96,7 +97,8 @@ def _by_address(x1: Any, x2: Any, y: Any) -> bool:
     if count_parts(x1.size * y.shape[1] * TERM_NS[y.itemsize]) == 1:
         return False
     sides = _side(x1), _side(x2), _side(y)
-    if None in sides or not function or sides[2][0]:  # type: ignore[index]
+    heard = _heard()
+    if None in sides or not function or sides[2][0] or heard is None:  # type: ignore[index]
         return False
     places = [_address(x) for x in (x1, x2, y)]
     if places[0] == places[1] and x1.strides == x2.strides[::-1] and x1.shape == x2.shape[::-1]:
@@ -115,16 +117,40 @@ def _by_address(x1: Any, x2: Any, y: Any) -> bool:
         size = (rows.stop - rows.start, columns.stop - columns.start, terms)
         return [(multiply, function, left, right, *size, one, (a, a_row), (b, b_row), (c, c_row), 1, 0, 0, 0)]
 
-    return not run_blocks(y.shape, terms, calls, size=y.itemsize) & _heard()
+    return not run_blocks(y.shape, terms, calls, size=y.itemsize) & heard
 
 
-_EXCEPTIONS = {"invalid": 1, "divide": 4, "over": 8, "under": 16}  # of x86, as its C library counts them
+@functools.cache
+def _exceptions() -> dict[str, int] | None:
+    """The C library's numbers of floating-point exceptions, which processors differ in, by having it meet them.
+
+    None where it has no functions for them, or numbers that the pool does not keep.
+    """
+    library = find_math()
+    if library is None:
+        return None
+
+    def met(function: Any, x: float) -> int:
+        library.feclearexcept(_KEPT)
+        function(x)
+        return int(library.fetestexcept(_KEPT))
+
+    inexact = met(library.exp, 1.0)
+    found = {
+        "invalid": met(library.log, -1.0) & ~inexact, "divide": met(library.log, 0.0) & ~inexact,
+        "over": met(library.exp, 1e4) & ~inexact, "under": met(library.exp, -1e4) & ~inexact,
+    }  # fmt: skip
+    library.feclearexcept(_KEPT)
+    return found if len({*found.values(), 0}) == 5 else None
 
 
-def _heard() -> int:
-    """The floating-point exceptions that NumPy would not ignore now."""
-    handling: dict[str, Any] = {**np.geterr()}
-    return sum(flag for name, flag in _EXCEPTIONS.items() if handling[name] != "ignore")
+def _heard() -> int | None:
+    """The floating-point exceptions that NumPy would not ignore now; None if they are not known."""
+    handling = [name for name, what in {**np.geterr()}.items() if what != "ignore"]
+    known = _exceptions()
+    if known is None:
+        return None if handling else 0
+    return sum(known[name] for name in handling)
 
 
 @as_one_call(2)

@@ -12,6 +12,7 @@ from distgrad.autograd.tensor import Tensor
 from distgrad.backend.threads import get_num_threads
 from distgrad.errors import CaptureError
 from distgrad.replay.calls import mapped
+from distgrad.replay.places import Place, owner
 from distgrad.replay.traced import plain
 
 __all__ = ["Arguments", "Results", "graphs_alive"]
@@ -25,14 +26,23 @@ class Arguments:
     Attributes:
         args, kwargs: as given.
         arrays: of the tensors and arrays among them, in order.
+        objects: those among them that the key names by their ids, which must not become another object's.
         key: what calls have in common that one tape can stand for.
     """
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.args, self.kwargs = args, kwargs
         self.arrays: list[np.ndarray] = []
+        self.objects: list[Any] = []
         shown = self._describe((args, kwargs) if kwargs else args)
-        self.key = (shown, get_num_threads(), modes.grad is False, modes.recording is False, modes.casts)
+        self.key = (
+            shown,
+            self._twins(),
+            get_num_threads(),
+            modes.grad is False,
+            modes.recording is False,
+            modes.casts,
+        )
 
     def _describe(self, tree: Any) -> Any:
         kind = tree.__class__
@@ -43,12 +53,32 @@ class Arguments:
         x = tree._data if isinstance(tree, Tensor) else tree
         if isinstance(x, np.ndarray):
             self.arrays.append(x)
-            return (kind, x.shape, x.dtype.char, x is not tree and tree._node is not None)
+            order = None if x.flags.c_contiguous else x.strides  # sums go along the memory
+            return (kind, x.shape, order, x.dtype.char, x is not tree and tree._node is not None)
         if isinstance(tree, Tensor):
             raise CaptureError(
                 f"capture: a tensor lies on {tree.device}; only those on the CPU are captured yet"
             )
-        return (kind, tree) if isinstance(tree, _PLAIN) else (kind, id(tree))
+        if isinstance(tree, _PLAIN):
+            return (kind, tree if tree else repr(tree))  # -0.0 equals 0.0
+        self.objects.append(tree)
+        return (kind, id(tree))
+
+    def _twins(self) -> Any:
+        """For each array the number of the first that is the same; None where no two share memory."""
+        owners = [id(owner(x)) for x in self.arrays]
+        if len(set(owners)) == len(owners):
+            return None
+        found = []
+        for number, x in enumerate(self.arrays):
+            place = Place(x)
+            alike = (place.address, place.shape, place.strides, place.dtype)
+            for before, y in enumerate(self.arrays[:number]):
+                other = Place(y)
+                if owners[before] == owners[number] and np.may_share_memory(x, y):
+                    same = alike == (other.address, other.shape, other.strides, other.dtype)
+                    found.append((number, before, same))
+        return tuple(found) or None
 
     def describe(self) -> str:
         """The arguments and modes, for messages."""
@@ -62,12 +92,26 @@ class Arguments:
         shown += [f"{name}={mapped(each, show)}" for name, each in self.kwargs.items()]
         return f"({', '.join(shown)}) on {get_num_threads()} threads"
 
+    def copies(self) -> list[np.ndarray]:
+        """Memory for the arrays, laid out as they are; one for those that are the same."""
+        found: list[np.ndarray] = []
+        same = {number: before for number, before, _ in self.key[1] or ()}
+        for number, x in enumerate(self.arrays):
+            found.append(found[same[number]] if number in same else _alike(x))
+        return found
+
     def check(self) -> None:
         """Refuse arguments that want a gradient, whose place is with the caller's own tensor.
 
         Raises:
-            CaptureError: there is one.
+            CaptureError: there is one, or two that overlap without being the same.
         """
+        for number, before, is_same in self.key[1] or ():
+            if not is_same:
+                raise CaptureError(
+                    f"capture: arguments {before} and {number} (counting tensors) overlap in memory; "
+                    "pass one of them, and take the other's view of it inside the step"
+                )
 
         def visit(x: Any) -> Any:
             if isinstance(x, Tensor) and x.requires_grad:
@@ -92,6 +136,15 @@ class Arguments:
         return args, kwargs
 
 
+def _alike(x: np.ndarray) -> np.ndarray:
+    """New memory with an array's shape and strides."""
+    place = Place(x)
+    if place.is_empty or x.flags.c_contiguous:
+        return np.empty(x.shape, x.dtype)
+    start, stop = place.bounds()
+    return np.ndarray(x.shape, x.dtype, np.zeros(stop - start, np.uint8), place.address - start, x.strides)
+
+
 class Result:
     """Stands for an array in a step's results.
 
@@ -111,7 +164,7 @@ class Results:
         value: tensors, arrays and other things, nested in tuples, lists and dicts.
 
     Attributes:
-        arrays: the plain arrays of those that the step has made.
+        arrays: the plain arrays of those that the step has made, or was given.
     """
 
     def __init__(self, value: Any, is_born: Any) -> None:

@@ -18,15 +18,17 @@ from distgrad.replay.conditions import Conditions
 from distgrad.replay.explain import describe_tape
 from distgrad.replay.holders import recording
 from distgrad.replay.looks import check_replay
+from distgrad.replay.places import owner
 from distgrad.replay.record import Record, check_alike
 from distgrad.replay.tape import GuardError, Tape
-from distgrad.replay.variables import check_unchanged, own_variables
+from distgrad.replay.variables import check_unchanged
 from distgrad.tracebacks import warn_once
 
 __all__ = ["Captured", "capture"]
 
 _WARM_UP = 2  # an optimizer makes its state in the first call, and kernels and caches come
 _MAX_TAPES = 8
+_MAX_KINDS = 64
 
 
 @dataclasses.dataclass
@@ -41,11 +43,16 @@ class _Recording:
 class _Kind:
     """Calls of one key: with arguments of the same shapes, dtypes and values that are no arrays."""
 
-    def __init__(self) -> None:
+    def __init__(self, objects: list[Any]) -> None:
         self.num_calls = 0
+        self.objects = objects  # which the key knows by their ids
         self.firsts: list[_Recording] = []
         self.unverified: list[Tape] = []
         self.tapes: list[Tape] = []
+
+    def has_records(self) -> bool:
+        """Whether anything was recorded."""
+        return bool(self.firsts or self.unverified or self.tapes)
 
 
 class Captured:
@@ -72,11 +79,20 @@ class Captured:
         arguments = Arguments(args, kwargs)
         kind = self._kinds.get(arguments.key)
         if kind is None:
-            kind = self._kinds[arguments.key] = _Kind()
+            kind = self._add_kind(arguments)
         for tape in kind.tapes:
             if tape.conditions.broken() is None:
                 return self._replay(tape, arguments)
         return self._learn(kind, arguments)
+
+    def _add_kind(self, arguments: Arguments) -> _Kind:
+        """A kind for these arguments; of those that led to nothing the oldest goes when there are many."""
+        if len(self._kinds) >= _MAX_KINDS:
+            idle = [key for key, kind in self._kinds.items() if not kind.has_records()]
+            for key in idle[:1]:
+                del self._kinds[key]
+        kind = self._kinds[arguments.key] = _Kind(arguments.objects)
+        return kind
 
     def _replay(self, tape: Tape, arguments: Arguments) -> Any:
         self._verified += 1
@@ -117,7 +133,7 @@ class Captured:
         first = next((each for each in kind.firsts if each.conditions.broken() is None), None)
         if first is None:
             self._count_tape(arguments)
-        inputs = [x.copy() for x in arguments.arrays] if first is None else first.inputs
+        inputs = arguments.copies() if first is None else first.inputs
         value, record, conditions, results = self._record(arguments, inputs)
         if first is None:
             kind.firsts.append(_Recording(record, conditions, inputs))
@@ -141,20 +157,21 @@ class Captured:
         """Compute the step, recorded."""
         for to, x in zip(inputs, arguments.arrays, strict=True):
             np.copyto(to, x)
-        variables = own_variables(self.step)
         with recording() as recorder:
             args, kwargs = arguments.replaced([recorder.wrap(x) for x in inputs])
-            value = self.step(*args, **kwargs)
-            results = Results(value, recorder.memory.is_born)
-            outputs = [recorder.place(x) for x in results.arrays]
+            with recorder.surroundings.listening():
+                value = self.step(*args, **kwargs)
+            owners = {id(owner(x)) for x in inputs}
+            results = Results(value, lambda x: recorder.memory.is_born(x) or id(owner(x)) in owners)
+            outputs, given = ([recorder.place(x) for x in some] for some in (results.arrays, inputs))
         del args, kwargs
-        check_unchanged(variables)
+        check_unchanged(recorder.surroundings.watched)
         _check_graphs(value)
-        record = Record(recorder, outputs)
+        record = Record(recorder, outputs, given)
         copies = [x.copy() for x in results.take_arrays()]
         del value
         record.settle(recorder)
-        return results.build(copies), record, Conditions(recorder, variables), results
+        return results.build(copies), record, Conditions(recorder, recorder.surroundings.watched), results
 
     def _count_tape(self, arguments: Arguments) -> None:
         self._made.append(arguments.describe())

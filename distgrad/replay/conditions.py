@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from distgrad.autograd.nodes import Leaf
 from distgrad.replay.traced import plain
-from distgrad.replay.variables import Variable
+from distgrad.replay.variables import Watched, attributes_of, entries_of
 
 __all__ = ["Conditions"]
 
@@ -16,20 +17,21 @@ class Conditions:
 
     Args:
         recorder: that heard the step; it is over, and what it made has been let go.
-        variables: of the step's own code.
+        watched: what the step's Python code sees.
 
     Attributes:
         leaves: whose gradients the step changes.
     """
 
-    def __init__(self, recorder: Any, variables: Sequence[Variable]) -> None:
+    def __init__(self, recorder: Any, watched: Sequence[Watched]) -> None:
         self._tensors = []
         self.leaves = recorder.living_leaves()
         gradients = {id(leaf.grad) for leaf in self.leaves}
         for reference, array in recorder.tensors.values():
             tensor = reference()
             if tensor is not None and id(tensor) not in gradients and id(plain(tensor._data)) == array:
-                self._tensors.append((tensor, plain(tensor._data), tensor._node is None))
+                node = tensor._node
+                self._tensors.append((tensor, plain(tensor._data), node if isinstance(node, Leaf) else None))
         self._gradients: list[Any] = []
         self._new: list[Any] = []
         for leaf in self.leaves:
@@ -41,9 +43,11 @@ class Conditions:
                 self._new.append(leaf)
                 if is_read:
                     self._gradients.append((leaf, True, None))
-        self._modules = [(module, *state) for module, state in recorder.modules.items()]
-        self._groups = list({id(each[1]): each for each in recorder.groups}.values())
-        self._variables = [(name, get, value) for name, get, value in variables]
+        self._groups = _groups(recorder)
+        optimizers = {id(each[0]): each[0] for each in self._groups}.values()
+        self._watched = [*watched, *(each for leaf in self.leaves for each in _hooks(leaf))]
+        self._watched += [entries_of("param_groups", each.param_groups) for each in optimizers]
+        self._watched += [entries_of("params of a group", group["params"]) for _, group, *_ in self._groups]
 
     def new_gradients(self) -> list[Any]:
         """The arrays of gradients that were not there before the step, or that it does not read."""
@@ -51,22 +55,48 @@ class Conditions:
 
     def broken(self) -> str | None:
         """What is not as it was; None if all is."""
-        for tensor, array, is_constant in self._tensors:
+        for tensor, array, leaf in self._tensors:
             if tensor._data is not array:
                 return f"a tensor of shape {list(array.shape)} has moved in memory"
-            if (tensor._node is None) is not is_constant:
+            if tensor._node is not leaf and (leaf is not None or tensor._node.__class__ is Leaf):
                 return f"requires_grad of a tensor of shape {list(array.shape)} has changed"
         for leaf, is_none, array in self._gradients:
             g = leaf.grad
             if (g is not None) if is_none else (g is None or g._data is not array):
                 return "gradients are there that were not, or the other way round"
-        for module, training, hooks in self._modules:
-            if module.training is not training or module._hooks is not hooks:
-                return f"the mode or hooks of a {type(module).__name__} have changed"
-        for optimizer, group, names in self._groups:
+        for optimizer, group, names, parameters, lags in self._groups:
             if optimizer.names(group) != names:
                 return f"the options of a {type(optimizer).__name__} ask for another state"
-        for name, get, value in self._variables:
-            if get() is not value:
+            if _lags(optimizer, parameters) != lags:
+                return f"parameters of a {type(optimizer).__name__} have taken other numbers of steps"
+        for each in self._watched:
+            name = each.changed()
+            if name is not None:
                 return f"{name} has changed"
         return None
+
+
+def _groups(recorder: Any) -> list[Any]:
+    """Optimizers, groups, the state that these ask for, the parameters that are stepped, and their lags."""
+    found: dict[int, Any] = {}
+    for optimizer, group, names, parameter in recorder.groups:
+        found.setdefault(id(group), (optimizer, group, names, {}))[3][parameter] = None
+    return [
+        (optimizer, group, names, tuple(parameters), _lags(optimizer, tuple(parameters)))
+        for optimizer, group, names, parameters in found.values()
+    ]
+
+
+def _lags(optimizer: Any, parameters: tuple[Any, ...]) -> list[int]:
+    """Steps that parameters have taken less than the first: those with as many may share a rule's call."""
+    taken = optimizer._steps
+    first = taken[parameters[0]]
+    return [first - taken[parameter] for parameter in parameters]
+
+
+def _hooks(leaf: Any) -> list[Watched]:
+    """What is called when a leaf has its gradient."""
+    names = ("hooks", "post_hooks", "observer")
+    lists = [getattr(leaf, name) for name in names[:2] if getattr(leaf, name)]
+    own = [attributes_of("a tensor", leaf, names)]
+    return own + [entries_of("a tensor's hooks", each) for each in lists]

@@ -113,7 +113,7 @@ def _change_arrays() -> None:
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:
         recorder = _recorder()
         if recorder is not None:
-            recorder.modules.setdefault(self, (self.training, self._hooks))
+            recorder.surroundings.module(self)
         return call(self, *args, **kwargs)
 
     _swap(Module, "__call__", called)
@@ -317,7 +317,7 @@ def _change_optimizers() -> None:
         for parameter in with_gradients(self, group):
             if recorder is not None:
                 recorder.count(count_step, self, parameter)
-                recorder.groups.append((self, group, self.names(group)))
+                recorder.groups.append((self, group, self.names(group), parameter))
             yield parameter
 
     def updated(self: Any, group: Any, p: Any, g: Any, state: Any, step: int) -> None:

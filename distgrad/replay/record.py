@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import gc
 import weakref
+from collections.abc import Sequence
 
 from distgrad.errors import CaptureError
 from distgrad.replay.calls import Call
@@ -21,16 +22,21 @@ class Record:
     Args:
         recorder: that has listened to a whole step.
         outputs: the places of the results.
+        inputs: those of the arguments.
 
     Attributes:
         calls: of the step.
         outputs: as given.
+        given: what arguments lie in.
         storages: in the order in which the step met them.
         written: those that it writes.
         digests: of storages from before the step, or from out of sight, that it only reads.
+
+    Raises:
+        CaptureError: the step changes an argument, of which a replay has a copy.
     """
 
-    def __init__(self, recorder: Recorder, outputs: list[Place]) -> None:
+    def __init__(self, recorder: Recorder, outputs: list[Place], inputs: Sequence[Place] = ()) -> None:
         self.calls, self.outputs = recorder.calls, outputs
         known = recorder.memory.storages()
         starts = [storage.start for storage in known]
@@ -49,8 +55,18 @@ class Record:
             self.written |= changed
         for place in outputs:
             self._meet(place)
+        self.given = {place.storage for place in inputs if not place.is_empty}
+        self._check_given()
         fixed = [each for each in self.storages if not each.is_born and each not in self.written]
         self.digests = {each.number: each.digest() for each in fixed}
+
+    def _check_given(self) -> None:
+        for call in self.calls:
+            if any(not place.is_empty and place.storage in self.given for place in call.writes):
+                raise CaptureError(
+                    f"capture: the step changes an argument in place, by {call.name} at {call.where()}; a "
+                    "replay computes on a copy: change a copy (x.clone()) and return it"
+                )
 
     def _meet(self, place: Place) -> None:
         if not place.is_empty and place.storage.number < 0:

@@ -14,6 +14,7 @@ from distgrad.backend.recording import here
 from distgrad.errors import CaptureError
 from distgrad.replay.calls import Call, Live, describe_user_line, mapped
 from distgrad.replay.places import Memory, Place, owner
+from distgrad.replay.surroundings import Surroundings
 from distgrad.replay.traced import Traced, plain, plain_tree
 
 __all__ = ["Recorder"]
@@ -37,8 +38,8 @@ class Recorder:
         tensors: the tensors that the step read, each with the id of its array.
         leaves: the leaves whose gradient it met, each with the id of its array, None for none, and whether
             the step reads that before it sets another.
-        modules: those that it called, with their modes.
-        groups: optimizers, groups of theirs, and the state that these asked for.
+        surroundings: what its Python code sees, and the modules that it called.
+        groups: optimizers, groups of theirs, the state that these asked for, and a parameter each.
         group: (number of a call that threads share, the part's start) or None.
     """
 
@@ -48,8 +49,8 @@ class Recorder:
         self.places: list[Place] = []
         self.tensors: dict[int, Any] = {}
         self.leaves: dict[Any, Any] = {}
-        self.modules: dict[Any, Any] = {}
-        self.groups: list[tuple[Any, Any, Any]] = []
+        self.surroundings = Surroundings()
+        self.groups: list[tuple[Any, Any, Any, Any]] = []
         self.group: tuple[int, int] | None = None
         self.num_groups = 0
         self._wrapped: dict[int, tuple[np.ndarray, Any]] = {}

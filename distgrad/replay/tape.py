@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.errors import CaptureError
 from distgrad.replay.arguments import Results
 from distgrad.replay.calls import Call, mapped
 from distgrad.replay.conditions import Conditions
@@ -26,7 +27,8 @@ _GAP = 128
 #: Functions whose result's shape depends on numbers.
 _BY_NUMBERS = {
     *("argwhere", "compress", "extract", "flatnonzero", "nonzero", "repeat", "trim_zeros", "unique"),
-    *("unique_all", "unique_counts", "unique_inverse", "unique_values"),
+    *("unique_all", "unique_counts", "unique_inverse", "unique_values", "bincount", "histogram"),
+    *("intersect1d", "setdiff1d", "setxor1d", "union1d", "histogram_bin_edges", "delete", "insert"),
 }
 
 
@@ -79,7 +81,7 @@ class Tape:
         self._remember = _remembering(head)
         self.outliving = _outliving(record.calls)
         self.effects = _objects(record.calls)
-        self._outputs = [(self._arrays.at(place), _is_new(place)) for place in record.outputs]
+        self._outputs = [(self._arrays.at(place), _is_new(place, record)) for place in record.outputs]
         self._gradients = [(leaf, leaf.grad) for leaf in conditions.leaves]
 
     def _emit(self, units: list[list[Call]], mode: str) -> list[Callable[[], Any]]:
@@ -109,8 +111,14 @@ class Tape:
             self._saved.put_back()
             put_back()
             raise
-        for call in self._tail:
-            call()
+        try:
+            for call in self._tail:
+                call()
+        except GuardError as guard:
+            raise CaptureError(
+                f"capture: {guard}, of which nothing told before the step changed its state: some of it is "
+                "that after this step now; leave what has another shape each time out of the captured step"
+            ) from None
         for leaf, gradient in self._gradients:
             leaf.grad = gradient
         self.num_replays += 1
@@ -121,6 +129,8 @@ def _may_fail(call: Call) -> bool:
     """Whether a call asks for something that may be another one in a replay."""
     if call.kind == "guard" or (call.kind == "kernel" and call.value is not None):
         return True
+    if call.name == "where" and len(call.args) == 1:
+        return True
     return call.name in _BY_NUMBERS or (call.name == "_get" and _has_mask(call.args[1]))
 
 
@@ -130,8 +140,9 @@ def _has_mask(key: Any) -> bool:
     return bool(found)
 
 
-def _is_new(place: Place) -> bool:
-    return place.is_empty or place.storage.is_born
+def _is_new(place: Place, record: Record) -> bool:
+    """Whether a result is handed out as a copy, since the next replay writes where it lies."""
+    return place.is_empty or place.storage.is_born or place.storage in record.given
 
 
 def _outliving(calls: Any) -> list[Storage]:

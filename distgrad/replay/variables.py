@@ -1,84 +1,104 @@
-"""What a step's own code names: the variables of functions around it, globals, attributes of its object."""
+"""Values that Python holds and a step may read: attributes, variables, and the entries of dicts and lists."""
 
 from __future__ import annotations
 
-import functools
-import types
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.tensor import Tensor
 from distgrad.errors import CaptureError
 
-__all__ = ["Variable", "check_unchanged", "own_variables"]
+__all__ = ["SCALARS", "Watched", "attributes_of", "check_unchanged", "entries_of", "is_same"]
 
-#: (name, function that gives it, value).
-Variable = tuple[str, Callable[[], Any], Any]
-
-_WATCHED = (bool, int, float, complex, str, type(None), Tensor, np.ndarray)
-
-
-@functools.cache
-def _number(n: int) -> Any:
-    """One object a number, to be compared by identity."""
-    return types.SimpleNamespace(n=n)
+SCALARS = (bool, int, float, complex, str, bytes, type(None), np.generic, np.dtype)
+_CONTAINERS = (list, tuple, dict, set, frozenset)
+_ABSENT = object()
+_MOST_ENTRIES = 256  # of a container; of a longer one only the length is watched
+_LENGTH = object()
 
 
-def _length(thing: Any) -> Any:
-    return _number(len(thing))
+def is_same(a: Any, b: Any) -> bool:
+    """Whether two values are one object, or numbers, strings and containers of them that are alike."""
+    if a is b:
+        return True
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, SCALARS):
+        return repr(a) == repr(b)  # which tells −0.0 from 0.0, and takes a NaN for itself
+    if not isinstance(a, _CONTAINERS) or len(a) != len(b):
+        return False
+    if isinstance(a, dict):
+        return all(key in b and is_same(value, b[key]) for key, value in a.items())
+    return bool(a == b) if isinstance(a, set | frozenset) else all(map(is_same, a, b))
 
 
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    yield code
-    for each in code.co_consts:
-        if isinstance(each, types.CodeType):
-            yield from _codes(each)
+class Watched:
+    """Some of what one object, dict, list or variable holds, as it was when a step first came to it.
+
+    Args:
+        where: what a message calls it, with ``{}`` for a key.
+        anchor: whose life decides whether it was there before the step.
+        read: gives the value of a key.
+        keys: that are watched.
+    """
+
+    __slots__ = ("anchor", "keys", "read", "values", "where")
+
+    def __init__(self, where: str, anchor: Any, read: Callable[[Any], Any], keys: Iterable[Any]) -> None:
+        self.where, self.anchor, self.read, self.keys = where, anchor, read, tuple(keys)
+        self.values = tuple(map(read, self.keys))
+
+    def changed(self) -> str | None:
+        """The name of a value that is another one now; None if all are what they were."""
+        if all(map(operator.is_, map(self.read, self.keys), self.values)):
+            return None
+        for key, value in zip(self.keys, self.values, strict=True):
+            if not is_same(self.read(key), value):
+                if key is _LENGTH:
+                    return f"the length of {self.where.removesuffix('[{!r}]')}"
+                return self.where.format(key)
+        return None
 
 
-def _reached(step: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Names, and functions that give what they are bound to now."""
-    owner = getattr(step, "__self__", None)
-    function = getattr(step, "__func__", step)
-    while isinstance(function, functools.partial):
-        function = function.func
-    if not isinstance(function, types.FunctionType):
-        owner, function = step, None
-    if function is not None:
-        names = dict.fromkeys(name for code in _codes(function.__code__) for name in code.co_names)
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-            yield name, functools.partial(getattr, cell, "cell_contents", None)
-        for name in names:
-            if name in function.__globals__:
-                yield name, functools.partial(function.__globals__.get, name)
-    if owner is not None and hasattr(owner, "__dict__"):
-        for name in list(vars(owner)):
-            yield f"self.{name}", functools.partial(vars(owner).get, name)
+def attributes_of(where: str, thing: Any, keys: Iterable[str]) -> Watched:
+    """Some attributes of an object."""
+    own = getattr(thing, "__dict__", {})
+    keys = tuple(keys)
+    if own.__class__ is dict and all(key in own for key in keys):
+        return Watched(f"{where}.{{}}", thing, own.get, keys)
+    return Watched(f"{where}.{{}}", thing, lambda key: getattr(thing, key, _ABSENT), keys)
 
 
-def own_variables(step: Any) -> list[Variable]:
-    """The variables whose value decides what a step computes, and lists that it could let grow."""
-    found: list[Variable] = []
-    for name, get in _reached(step):
-        value = get()
-        if isinstance(value, _WATCHED):
-            found.append((name, get, value))
-        elif value.__class__ in (list, dict, set):
-            get = functools.partial(_length, value)
-            found.append((f"the length of {name}", get, get()))
-    return found
+def entries_of(where: str, thing: Any) -> Watched:
+    """The length of a dict, list or set, and the entries of one that is not very long."""
+    if isinstance(thing, dict):
+        keys = tuple(thing) if len(thing) <= _MOST_ENTRIES else ()
+
+        def read(key: Any) -> Any:
+            return len(thing) if key is _LENGTH else thing.get(key, _ABSENT)
+
+    else:
+        keys = tuple(range(len(thing))) if isinstance(thing, list) and len(thing) <= _MOST_ENTRIES else ()
+
+        def read(key: Any) -> Any:
+            if key is _LENGTH:
+                return len(thing)
+            return thing[key] if key < len(thing) else _ABSENT
+
+    return Watched(f"{where}[{{!r}}]", thing, read, (_LENGTH, *keys))
 
 
-def check_unchanged(variables: list[Variable]) -> None:
+def check_unchanged(watched: Iterable[Watched]) -> None:
     """Refuse a step that changes them itself.
 
     Raises:
-        CaptureError: with the variable's name.
+        CaptureError: with the value's name.
     """
-    for name, get, value in variables:
-        now = get()
-        if now is not value and not (isinstance(value, int | float | str) and now == value):
+    for each in watched:
+        name = each.changed()
+        if name is not None:
             raise CaptureError(
                 f"capture: the step changes {name} in Python, which a replay does not do again; change it "
                 "outside the captured step, or keep it in a tensor and change that in place"

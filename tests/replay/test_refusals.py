@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import random
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,54 @@ def plateau() -> Any:
     return step
 
 
+ONES = iter([1.0] * 1000)
+TALLY = {"calls": 0}
+
+
+def tally() -> float:
+    TALLY["calls"] += 1
+    return 1.0 if TALLY["calls"] % 50 else 2.0
+
+
+class Counting(nn.Module):
+    """Does something else every 50th time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.number = mlp(), 0
+
+    def forward(self, x: Any) -> Any:
+        self.number += 1
+        return self.inner(x) * (2.0 if self.number % 50 == 0 else 1.0)
+
+
+def lbfgs() -> Any:
+    model = mlp()
+    optimizer = optim.LBFGS(model.parameters(), max_iter=2)
+
+    def step(x: Any, y: Any) -> Any:
+        def closure() -> Any:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            return loss
+
+        return optimizer.step(closure).detach()
+
+    return step
+
+
+def plain_mean() -> Any:
+    model = mlp()
+    mean = optim.swa_utils.AveragedModel(model)
+
+    def step(x: Any, y: Any) -> Any:
+        mean.update_parameters(model)
+        return x.sum()
+
+    return step
+
+
 def run_all(run: Any, data: list[Any]) -> None:
     for batch in data:
         run(*batch)
@@ -75,18 +125,36 @@ REFUSED = {
     "a branch": (steps(forward=lambda m, x: m(x) * 2 if float(x.sum()) > 0 else m(x)), "return the tensor"),
     "scaled by a number": (steps(forward=lambda m, x: m(x) * float(x[0, 0])), "looks at a number"),
     "a mask": (steps(loss=lambda h, y: h[h > 0].sum()), "given other numbers or shapes"),
-    "a counter": (steps(forward=count), "given other numbers or shapes each time"),
+    "a counter": (steps(forward=count), "changes counted in Python"),
     "a method's counter": (Trainer().counting, r"changes self\.count in Python"),
     "a state that is bound anew": (Trainer().remembering, r"changes self\.hidden in Python|keeps a tensor"),
     "numpy.random": (
         steps(forward=lambda m, x: m(x) + dg.asarray(DRAWN.standard_normal((8, 3), "f"))),
-        "made out of sight",
+        "draws from DRAWN",
     ),
     "a list that grows": (
         steps(after=lambda m, o: kept.append(m[0].weight * 2)),
-        "keeps a tensor of 384 bytes",
+        r"changes the length of kept",
     ),
     "a graph that goes out": (lambda x, y: F.cross_entropy(MODEL(x), y), "with its graph"),
+    "a branch on Python's random": (
+        steps(forward=lambda m, x: m(x) * 2 if random.random() < 0.01 else m(x)),
+        "draws from Python's random",
+    ),
+    "a branch on numpy.random": (
+        steps(forward=lambda m, x: m(x) * 2 if np.random.random() < 0.01 else m(x)),  # noqa: NPY002
+        "draws from numpy.random",
+    ),
+    "a step that takes from an iterator": (steps(forward=lambda m, x: m(x) * next(ONES)), "iterator ONES"),
+    "an argument that is changed": (lambda x, y: x.mul_(2.0).sum(), "changes an argument in place"),
+    "an argument's array that is changed": (
+        lambda x, y: (x.numpy().fill(1.0), x.sum())[1],
+        "changes an argument in place",
+    ),
+    "a module's counter": (steps(model=Counting), r"changes self\.number"),
+    "an entry of a dict": (steps(forward=lambda m, x: m(x) * tally()), r"changes TALLY\['calls'\]"),
+    "LBFGS": (lbfgs(), "keeps a tensor|looks at a number"),
+    "a plain mean of weights": (plain_mean(), "looks at a number"),
     "a schedule that looks": (plateau(), "is given a number that the step computes"),
 }
 MODEL = mlp()
@@ -110,13 +178,13 @@ def test_an_argument_that_wants_a_gradient() -> None:
 
 def test_a_branch_that_is_rarely_taken_is_found_and_undone() -> None:
     """Nothing in the first calls shows it, and every so many replays are compared."""
-    calls = [0]
+    calls = ctypes.c_long()  # of which Python's own attributes tell nothing
     model = mlp()
     optimizer = optim.SGD(model.parameters(), lr=0.1)
 
     def rare() -> float:
-        calls[0] += 1
-        return 3.0 if calls[0] == 6 else 1.0  # the eager half of the first comparison in replays
+        calls.value += 1
+        return 3.0 if calls.value == 6 else 1.0  # the eager half of the first comparison in replays
 
     def step(x: Any, y: Any) -> Any:
         optimizer.zero_grad()
