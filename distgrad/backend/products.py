@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.backend.blas import find_blas, find_math
+from distgrad.backend.blas import find_blas
+from distgrad.backend.flags import exception_flags
 from distgrad.backend.kernels.compiler import load_numba
 from distgrad.backend.memory import host_memory
 from distgrad.backend.recording import as_one_call
@@ -20,7 +21,6 @@ __all__ = ["SMALL_PRODUCT", "TERM_NS", "matmul", "matmul_stack", "run_blocks"]
 TERM_NS = {4: 0.02, 8: 0.04}  #: One thread's time for a multiplication, by bytes of a number
 SMALL_PRODUCT = 1 << 20  #: Multiplications; OpenBLAS has other kernels for products of up to 100³
 _STEP = 16  # rows and columns that BLAS multiplies at once, or several times less
-_KEPT = 0xFF  # the exceptions that a pool keeps
 _VECTOR = 1 << 15  # elements of a matrix from which on its product with a vector is ours
 
 
@@ -120,34 +120,10 @@ def _by_address(x1: Any, x2: Any, y: Any) -> bool:
     return not run_blocks(y.shape, terms, calls, size=y.itemsize) & heard
 
 
-@functools.cache
-def _exceptions() -> dict[str, int] | None:
-    """The C library's numbers of floating-point exceptions, which processors differ in, by having it meet them.
-
-    None where it has no functions for them, or numbers that the pool does not keep.
-    """
-    library = find_math()
-    if library is None:
-        return None
-
-    def met(function: Any, x: float) -> int:
-        library.feclearexcept(_KEPT)
-        function(x)
-        return int(library.fetestexcept(_KEPT))
-
-    inexact = met(library.exp, 1.0)
-    found = {
-        "invalid": met(library.log, -1.0) & ~inexact, "divide": met(library.log, 0.0) & ~inexact,
-        "over": met(library.exp, 1e4) & ~inexact, "under": met(library.exp, -1e4) & ~inexact,
-    }  # fmt: skip
-    library.feclearexcept(_KEPT)
-    return found if len({*found.values(), 0}) == 5 else None
-
-
 def _heard() -> int | None:
     """The floating-point exceptions that NumPy would not ignore now; None if they are not known."""
     handling = [name for name, what in {**np.geterr()}.items() if what != "ignore"]
-    known = _exceptions()
+    known = exception_flags()
     if known is None:
         return None if handling else 0
     return sum(known[name] for name in handling)

@@ -193,7 +193,7 @@ class Shards:
                     f"DistributedDataParallel: {name} is a SyncBatchNorm, whose sums depend on the ranks; "
                     "with exact=True use BatchNorm, which takes each shard's own statistics"
                 )
-        set_num_threads(1)  # the bits of matrix products depend on how many there are
+        set_num_threads(1)  # a BLAS with threads of its own has other bits with each number of them
         self.comm = comm
         self.seed = seed
         self.step = 0

@@ -1,6 +1,7 @@
 """Products that several threads share: the same numbers, whoever has part in them."""
 
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -11,7 +12,9 @@ import pytest
 
 import distgrad as dg
 from distgrad.autograd.ops.recurrent import lstm_steps
+from distgrad.backend import products
 from distgrad.backend.blas import find_blas
+from distgrad.backend.flags import exception_flags
 from distgrad.backend.products import matmul, matmul_stack
 
 
@@ -199,6 +202,24 @@ def test_parts_follow_the_callers_errstate(threads):
         assert np.isinf(matmul(huge, huge)).all()
     with np.errstate(all="raise"), pytest.raises(FloatingPointError):
         matmul(np.concatenate([np.zeros((256, 256)), huge]), huge)
+
+
+def test_exceptions_have_the_processors_numbers():
+    found = exception_flags()
+    assert found.keys() == {"invalid", "divide", "over", "under"}
+    assert all(flag.bit_count() == 1 for flag in found.values())
+    if platform.machine() == "x86_64":
+        assert found == {"invalid": 1, "divide": 4, "over": 8, "under": 16}
+
+
+def test_numpy_multiplies_where_exceptions_cannot_be_told(two_threads, monkeypatch):
+    monkeypatch.setattr(products, "exception_flags", lambda: None)
+    monkeypatch.setattr(products, "run_blocks", lambda *args, **options: 1 / 0)
+    huge = np.full((256, 256), 1e300)
+    with np.errstate(all="raise"), pytest.raises(FloatingPointError):
+        matmul(huge, huge)
+    with np.errstate(all="ignore"), pytest.raises(ZeroDivisionError):
+        matmul(huge, huge)
 
 
 def test_a_product_at_the_interpreters_end_waits_for_nobody():

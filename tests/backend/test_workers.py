@@ -3,6 +3,7 @@
 import gc
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -314,6 +315,28 @@ def test_a_library_that_is_not_openblas_multiplies_all(number, monkeypatch):
     assert (y == 8).all()
 
 
+def exit_code(child):
+    """That of a forked child, or None of one that hangs, which is killed."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+
+
+def test_a_child_that_hangs_is_told_from_one_that_ends(monkeypatch):
+    start = itertools.count(step=61)
+    child = os.fork()
+    if not child:
+        signal.pause()
+    monkeypatch.setattr(time, "monotonic", lambda: next(start))
+    assert exit_code(child) is None
+
+
 def test_a_fork_in_the_middle_of_work_goes_on(number):
     number(2)
     x = np.ones((400, 400), "f4")
@@ -332,8 +355,7 @@ def test_a_fork_in_the_middle_of_work_goes_on(number):
             if not child:
                 os._exit(0 if (matmul(x, x) == 400).all() else 1)
             children.append(child)
-        for child in children:
-            assert os.waitpid(child, 0) == (child, 0)
+        assert [exit_code(child) for child in children] == [0] * 5
     finally:
         going.set()
         other.join(60)
