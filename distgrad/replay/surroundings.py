@@ -137,7 +137,7 @@ class Surroundings:
             self._enter(frame, code)
         elif event == "return" and frame.f_back is not None:
             caller = frame.f_back.f_code
-            if not _is_library(caller.co_filename):
+            if not _is_library(caller.co_filename) and gc.is_tracked(value):
                 self._reach(f"{code.co_name}()", value, _names(caller)[1])
 
     def _enter(self, frame: types.FrameType, code: types.CodeType) -> None:
@@ -154,7 +154,7 @@ class Surroundings:
         count += bool(code.co_flags & 4) + bool(code.co_flags & 8)
         free = {name: local[name] for name in code.co_freevars if name in local}
         for name in (*code.co_varnames[:count], *free):
-            if name in local:
+            if name in local and (name in free or gc.is_tracked(local[name])):
                 self._reach(name, local[name], attributes)
         if free:
             self._closures.setdefault((code, *map(id, free.values())), (code, free))
@@ -178,7 +178,8 @@ class Surroundings:
         elif isinstance(thing, np.random.RandomState):
             self._draw(where, thing, thing.get_state)
         elif isinstance(thing, collections.abc.Iterator) and not isinstance(thing, io.IOBase):
-            self._iterators.append((where, thing))
+            if gc.is_tracked(thing):  # a range's is not, so that nobody knows when it was made
+                self._iterators.append((where, thing))
         elif isinstance(thing, functools.partial):
             self._reach(where, (thing.func, thing.args, thing.keywords), names, depth)
         elif isinstance(thing, types.MethodType):

@@ -287,3 +287,23 @@ def test_a_profiler_goes_on() -> None:
     finally:
         sys.setprofile(None)
     assert seen
+
+
+def test_what_the_step_makes_itself_may_change() -> None:
+    def count(numbers: dict[str, int], seen: list[int], holder: Any) -> int:
+        numbers["n"] += 1
+        seen.append(numbers["n"])
+        holder.last = sum(each * 2 for each in range(1, 3))
+        return holder.last
+
+    def step(x: Any) -> Any:
+        numbers, seen, holder = {"n": 0}, [0], types.SimpleNamespace(last=0)
+        for _ in range(3):
+            x = x * float(count(numbers, seen, holder))
+        return x * float(len(seen)) + sum(each + 0.0 for each in iter(seen))
+
+    call = dg.capture(step)
+    for number in range(12):
+        x = dg.asarray(np.full(3, float(number)))
+        assert call(x).numpy().tolist() == step(x).numpy().tolist()
+    assert call.num_replays == 8
