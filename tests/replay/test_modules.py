@@ -1,4 +1,4 @@
-"""Every module of ``nn``, captured: values, gradients and an optimizer's step are an eager call's, to the bit."""
+"""Every module of ``nn``, captured: values, gradients and steps are those of eager calls, to the bit."""
 
 from __future__ import annotations
 
