@@ -19,13 +19,6 @@ from .rank import usable_cores
 __all__ = ["make_parser"]
 
 
-def _port(text: str) -> int:
-    port = _count(text)
-    if port > 65535:
-        raise argparse.ArgumentTypeError(f"must be from 1 to 65535, got {text!r}")
-    return port
-
-
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")

@@ -119,7 +119,7 @@ def test_a_job_is_watched_and_leaves_nothing(tmp_path):
         cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "must be from 1 to 65535, got '80000'" in done.stderr
+    assert "must be a port from 1 to 65535, got '80000'" in done.stderr
 
 
 def test_a_port_that_is_taken_is_said(tmp_path):
