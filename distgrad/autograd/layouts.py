@@ -12,7 +12,7 @@ import numpy as np
 from distgrad.autograd import creation
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.inplace import overwrite
-from distgrad.autograd.meanings import kind, typed
+from distgrad.autograd.meanings import from_parts, kind, typed
 from distgrad.autograd.random import multinomial
 from distgrad.autograd.tensor import Tensor, make_tensor, share
 from distgrad.backend.array_module import get_array_module
@@ -319,11 +319,6 @@ def put_in_place(x: Any, indices: Sequence[Any], values: Any, accumulate: bool) 
 
 
 # -- complex numbers
-
-
-def from_parts(real: Any, imag: Any) -> Any:
-    """Complex numbers from their parts."""
-    return ops.add(real, ops.multiply(imag, 1j))
 
 
 def as_pairs(x: Any) -> Any:

@@ -411,6 +411,18 @@ def counted(x: Any, weights: Any, minlength: int) -> Any:
     return Tensor(to_device(found if weights is None else found.astype(weights.dtype), x.device))
 
 
+# -- complex numbers
+
+
+def from_parts(real: Any, imag: Any) -> Any:
+    """Complex numbers from their parts, which are of one floating-point dtype."""
+    kinds = [each.dtype.kind if isinstance(each, Tensor) else None for each in (real, imag)]
+    if kinds != ["f", "f"] or real.dtype != imag.dtype:
+        got = " and ".join(str(getattr(each, "dtype", type(each).__name__)) for each in (real, imag))
+        raise DTypeError(f"complex: expected two tensors of one floating-point dtype, got {got}")
+    return ops.add(real, ops.multiply(imag, 1j))
+
+
 # -- comparison and choice
 
 
@@ -421,6 +433,8 @@ def all_equal(x: Any, y: Any) -> bool:
 
 def close(x: Any, y: Any, rtol: float, atol: float, equal_nan: bool) -> Any:
     """Whether ``|x − y| ≤ atol + rtol |y|``, an element at a time."""
+    if rtol < 0 or atol < 0:
+        raise OptionError(f"isclose: rtol and atol must be 0 or more, got {rtol} and {atol}")
     found = np.isclose(to_device(x._data, CPU), to_device(y._data, CPU), rtol, atol, equal_nan)
     return Tensor(to_device(np.asarray(found), x.device))
 

@@ -15,7 +15,7 @@ from distgrad.autograd.dispatch import as_array
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, activated, device_of, resolve, to_device
 from distgrad.backend.rng import Generator, default_generator
-from distgrad.errors import DTypeError, ShapeError
+from distgrad.errors import DTypeError, OptionError, ShapeError
 
 __all__ = [
     "bernoulli",
@@ -197,6 +197,8 @@ def multinomial(
     data = x._data if isinstance(x, Tensor) else np.asarray(x)
     place = device_of(data)
     data = to_device(data, CPU).astype(np.float64)
+    if num_samples < 1:
+        raise OptionError(f"multinomial: num_samples must be 1 or more, got {num_samples}")
     if data.ndim not in (1, 2):
         raise ShapeError(f"multinomial: expected one or two axes, got {list(data.shape)}")
     if not (np.isfinite(data) & (data >= 0)).all() or not (data.sum(axis=-1) > 0).all():

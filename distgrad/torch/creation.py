@@ -173,7 +173,10 @@ def arange(*args: Any, **options: Any) -> Tensor:
     out = given.pop("out")
     if not 1 <= len(args) <= 3:
         raise TypeError(f"arange: expected one to three numbers, got {len(args)}")
-    return _finish(creation.arange(*[_value(each) for each in args], **given), out)
+    numbers = [_value(each) for each in args]
+    if len(numbers) > 1 and (numbers[1] - numbers[0]) * (numbers[2] if len(numbers) > 2 else 1) < 0:
+        raise OptionError(f"arange: the end lies behind the start, in the steps' direction: got {numbers}")
+    return _finish(creation.arange(*numbers, **given), out)
 
 
 def range(start: float, end: float | None = None, step: float = 1, **options: Any) -> Tensor:

@@ -144,6 +144,8 @@ def _fractional(
         output_size = [int(n * ratio) for n, ratio in zip(x.shape[2:], ratios, strict=True)]
     if _random_samples is None:
         _random_samples = rand((*x.shape[:2], axes), dtype=x.dtype, device=x.device)
+    elif len(_random_samples) > len(x):  # PyTorch reads as many as there are examples
+        _random_samples = _random_samples[: len(x)]
     if axes == 2:  # there the last axis comes first
         _random_samples = ops.flip(_random_samples, axis=-1)
     options = {"kernel_size": repeated(kernel_size), "output_size": repeated(output_size)}

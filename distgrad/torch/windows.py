@@ -12,7 +12,7 @@ from distgrad.autograd.creation import asarray
 from distgrad.autograd.meanings import kind
 from distgrad.autograd.porting import Shape as Size
 from distgrad.autograd.tensor import Tensor
-from distgrad.errors import OptionError
+from distgrad.errors import DTypeError, OptionError
 
 __all__ = ["bartlett", "blackman", "cosine", "gaussian", "general_cosine", "general_hamming", "hamming",
            "hann", "kaiser"]  # fmt: skip
@@ -24,6 +24,8 @@ def _window(shape: Shape, count: int, sym: bool, dtype: Any, device: Any, grad: 
     """``count`` numbers of a shape over 0 … last, which is ``count`` where the window is periodic."""
     if count < 0:
         raise OptionError(f"windows: expected a length from 0 on, got {count}")
+    if dtype is not None and not np.issubdtype(kind(dtype), np.inexact):
+        raise DTypeError(f"windows: expected a floating-point dtype, got {dtype}")
     last = max(count - 1 if sym else count, 1)
     values = shape(np.arange(count, dtype=np.float64), last, *given) if count > 1 else np.ones(count)
     found = DEFAULTS[float] if dtype is None else kind(dtype)
@@ -32,6 +34,8 @@ def _window(shape: Shape, count: int, sym: bool, dtype: Any, device: Any, grad: 
 
 
 def _cosines(n: np.ndarray, last: int, *weights: float) -> np.ndarray:
+    if not weights:
+        raise OptionError("general_cosine: expected at least one coefficient, got none")
     total = np.zeros_like(n)
     for order, weight in enumerate(weights):
         total = total + (-1) ** order * weight * np.cos(2 * np.pi * order * n / last)
@@ -55,6 +59,8 @@ def _made(name: str, shape: Shape, names: str = "", defaults: tuple[Any, ...] = 
         unknown = set(given) - set(words)
         if unknown or len(args) > len(words) or len(given) < len(words):
             raise TypeError(f"{name}: expected {words or 'no further arguments'}, got {args} {options}")
+        if layout not in (None, "strided"):
+            raise OptionError(f"{name}: windows are dense, got layout={layout}; leave it out")
         return _window(shape, M, sym, dtype, device, requires_grad, *(given[word] for word in words))
 
     window.__name__ = window.__qualname__ = name
@@ -63,10 +69,14 @@ def _made(name: str, shape: Shape, names: str = "", defaults: tuple[Any, ...] = 
 
 
 def _kaiser(n: np.ndarray, last: int, beta: float) -> np.ndarray:
+    if beta < 0:
+        raise OptionError(f"kaiser: beta must be 0 or more, got {beta}")
     return np.asarray(np.i0(beta * np.sqrt(np.maximum(1 - (2 * n / last - 1) ** 2, 0))) / np.i0(beta))
 
 
 def _gaussian(n: np.ndarray, last: int, std: float) -> np.ndarray:
+    if std <= 0:
+        raise OptionError(f"gaussian: std must be above 0, got {std}")
     return np.exp(-(((n - last / 2) / std) ** 2) / 2)
 
 

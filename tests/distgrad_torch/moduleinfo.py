@@ -2,10 +2,12 @@
 
 ``python tests/distgrad_torch/moduleinfo.py [name ...] [--write]`` prints a line an entry that does not match:
 modules by outputs and gradients from the same state dict, in training and evaluation, optimizers by the
-parameters after ten steps. With ``--write`` the table in ``docs/guide/torch-names.md`` is written anew.
+parameters after ten steps over a bowl, where LBFGS converges without a line search; PyTorch's Muon without
+its rounding to bfloat16. With ``--write`` the table in ``docs/guide/torch-names.md`` is written anew.
 """
 
 import argparse
+import contextlib
 import copy
 import importlib
 import signal
@@ -32,18 +34,32 @@ def carried(state, torch, ours):
     return {name: ours.from_numpy(value.detach().numpy().copy()) for name, value in state.items()}
 
 
-def mapped(value, torch, ours):
-    """Arguments for the other package, its functions and modules too."""
+def layer_of(layer, torch, ours):
+    """A new layer of a transformer, built as PyTorch's was."""
+    return getattr(ours.nn, type(layer).__name__)(
+        layer.linear1.in_features, layer.self_attn.num_heads, layer.linear1.out_features, layer.dropout.p,
+        mapped(layer.activation, torch, ours), layer.norm1.eps, layer.self_attn.batch_first, layer.norm_first,
+        layer.linear1.bias is not None,
+    )  # fmt: skip
+
+
+def mapped(value, torch, ours, made=None):
+    """Arguments for the other package, its functions and layers too; what is one tensor twice stays one."""
+    made = {} if made is None else made
+    if isinstance(value, torch.Tensor):
+        return made.setdefault(id(value), translated(value, torch, ours))
+    if isinstance(value, torch.nn.TransformerEncoderLayer | torch.nn.TransformerDecoderLayer):
+        return layer_of(value, torch, ours)
     if callable(value) and getattr(value, "__module__", "").startswith("torch"):
         found = ours
         for part in f"{value.__module__}.{value.__qualname__}".split(".")[1:]:
             found = getattr(found, part)
         return found
     if isinstance(value, dict):
-        return {key: mapped(each, torch, ours) for key, each in value.items()}
+        return {key: mapped(each, torch, ours, made) for key, each in value.items()}
     if isinstance(value, list | tuple) and not isinstance(value, torch.Size):
-        made = [mapped(each, torch, ours) for each in value]
-        return made if isinstance(value, list) else tuple(made)
+        several = [mapped(each, torch, ours, made) for each in value]
+        return several if isinstance(value, list) else tuple(several)
     if isinstance(value, torch.nn.utils.rnn.PackedSequence):
         raise NotImplementedError("a packed sequence")
     return translated(value, torch, ours)
@@ -116,6 +132,17 @@ def run_module(info, torch, ours):
     return None
 
 
+@contextlib.contextmanager
+def without_bfloat16(torch):
+    """``Tensor.bfloat16`` is the identity, which only Muon calls."""
+    rounded = torch.Tensor.bfloat16
+    torch.Tensor.bfloat16 = lambda self: self.clone()
+    try:
+        yield
+    finally:
+        torch.Tensor.bfloat16 = rounded
+
+
 def run_optimizer(info, torch, ours):
     """None if all samples of an optimizer match, else the first that does not and why."""
     for sample in info.optim_inputs_func(device="cpu"):
@@ -134,15 +161,18 @@ def run_optimizer(info, torch, ours):
 
                 def closure(parameters=parameters, optimizer=optimizer):
                     optimizer.zero_grad()
-                    loss = sum(((each.sin() * (n + 1)) ** 2).sum() for n, each in enumerate(parameters))
+                    loss = sum(
+                        ((each**2 + 0.5 * each.sin()) * (n + 1)).sum() for n, each in enumerate(parameters)
+                    )
                     loss.backward()
                     if isinstance(loss, torch.Tensor) and info.only_supports_sparse_grads:
                         for each in parameters:
                             each.grad = each.grad.to_sparse()
                     return loss
 
-                for _ in range(STEPS):
-                    optimizer.step(closure)
+                with without_bfloat16(torch):
+                    for _ in range(STEPS):
+                        optimizer.step(closure)
                 pair.append(parameters)
             for place, (mine, theirs) in enumerate(zip(*pair, strict=True)):
                 same(mine, theirs, f"parameter {place}")
@@ -159,7 +189,7 @@ def main(arguments):
     parser.add_argument("--write", action="store_true")
     chosen = parser.parse_args(arguments)
     torch, ours, module_db, optim_db = load()
-    signal.signal(signal.SIGALRM, late)
+    signal.signal(signal.SIGPROF, late)
     warnings.simplefilter("ignore")
     np.seterr(all="ignore")
     entries = [(f"nn.{info.module_cls.__name__}", info, run_module) for info in module_db]
@@ -169,12 +199,12 @@ def main(arguments):
         if chosen.names and name.split(".")[-1] not in chosen.names:
             continue
         total += 1
-        signal.alarm(SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
             reason = run(info, torch, ours)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".split("\n")[0][:150]
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         if reason is not None:
             failed[name] = reason
             print(f"{name}: {reason}", flush=True)

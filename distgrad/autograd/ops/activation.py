@@ -247,6 +247,8 @@ def _(xp: Any, g: Array, x: Array, negative_slope: float) -> Array:
 )
 def hardtanh(xp: Any, x: Array, /, *, min_val: float = -1.0, max_val: float = 1.0) -> Array:
     """Linear between two values; the gradient at the ends is 0."""
+    if min_val > max_val:
+        raise OptionError(f"hardtanh: min_val must be at most max_val, got {min_val} and {max_val}")
     return xp.minimum(xp.maximum(x, min_val), max_val)
 
 
@@ -376,6 +378,8 @@ def rrelu(
         training: draw a slope for each element.
         generator: of the random numbers; None means the default one.
     """
+    if lower > upper:
+        raise OptionError(f"rrelu: lower must be at most upper, got {lower} and {upper}")
     if not training:
         return xp.leaky_relu(x, negative_slope=(lower + upper) / 2.0)
     draws = (generator or default_generator).uniform(x.shape, x.dtype, device_of(plain(x)))

@@ -11,7 +11,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite
 from distgrad.autograd.primitive import Reject, Sample
-from distgrad.errors import DTypeError, ShapeError
+from distgrad.errors import DTypeError, OptionError, ShapeError
 
 _SIGNS = np.array([1.0, -1.0, 1.0])
 _CLASSES = np.array([1, 0, 3])
@@ -70,6 +70,8 @@ def triplet_margin_loss(
         eps: added to every difference.
         swap: take the negative's distance to the positive where that is smaller.
     """
+    if margin <= 0:
+        raise OptionError(f"triplet_margin_loss: margin must be above 0, got {margin}")
     near = xp.pairwise_distance(anchor, positive, p=p, eps=eps)
     far = xp.pairwise_distance(anchor, negative, p=p, eps=eps)
     if swap:

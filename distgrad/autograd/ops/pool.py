@@ -21,7 +21,7 @@ from distgrad.autograd.ops.shape_rules import Shape, first_dtype, pairs
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.autograd.tensor import FLOATING
 from distgrad.backend.device import at_hand, widened
-from distgrad.errors import ShapeError
+from distgrad.errors import OptionError, ShapeError
 
 
 def check_fit(where: str, x: Shape, geometry: Geometry) -> Geometry:
@@ -434,6 +434,8 @@ def avg_pool(
     """
     geometry = geometry_of("avg_pool", x.shape, kernel_size, stride, padding, 1, ceil_mode)
     total = xp.sum_pool(*widened(x), geometry=geometry)
+    if divisor_override == 0:
+        raise OptionError("avg_pool: divisor_override must not be 0")
     if divisor_override is not None:
         y = total / divisor_override
     else:

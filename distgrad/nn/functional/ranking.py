@@ -7,6 +7,7 @@ from typing import Any
 
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.tensor import Tensor
+from distgrad.errors import OptionError
 from distgrad.nn.functional.arguments import as_values, mean_or_sum
 
 __all__ = [
@@ -88,6 +89,8 @@ def triplet_margin_with_distance_loss(
     reduction: str = "mean",
 ) -> Tensor:
     """:func:`triplet_margin_loss` with a distance of one's own; None: the pairwise 2-norm."""
+    if margin <= 0:
+        raise OptionError(f"triplet_margin_with_distance_loss: margin must be above 0, got {margin}")
     distance = ops.pairwise_distance if distance_function is None else distance_function
     near, far = distance(anchor, positive), distance(anchor, negative)
     if swap:
