@@ -189,6 +189,26 @@ def test_vae(monkeypatch, capsys):
     assert all(len(row) == 4 * 28 for row in drawn)
 
 
+@needs("tokenizers")
+def test_finetune(tmp_path):
+    finetune = module("finetune")
+    library = importlib.import_module("tokenizers")
+    words = library.BertWordPieceTokenizer()
+    texts = [text for text, _ in finetune.read_sentences()]
+    words.train_from_iterator(texts, vocab_size=800, show_progress=False)
+    words.save(str(tmp_path / "tokenizer.json"))
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = dg.hub.Config({"model_type": "bert", "vocab_size": 800, **sizes, "hidden_dropout_prob": 0.0})
+    dg.hub.save(dg.hub.Bert(config, "masked-lm"), tmp_path)
+    folders = f"--model {tmp_path} --save {tmp_path / 'tuned'}"
+    out = launch("finetune", f"{folders} --epochs 4 --lr 1e-2 --length 24")
+    losses = [float(text) for text in re.findall(r"([\d.]+) nats a sentence", out)]
+    assert losses[-1] < 0.7 * losses[0]
+    assert number(r"held-out accuracy: ([\d.]+)%", out) > 35  # the most frequent module: 24
+    tuned = dg.hub.load(tmp_path / "tuned")
+    assert (tuned.task, tuned.config.num_labels()) == ("classification", len(finetune.MODULES))
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_heat_surrogate_inside_a_simulation(ranks):
     out = launch("heat_surrogate", "--cells 128 --runs 8 --epochs 8", ranks, "mpi")
