@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from distgrad.autograd.codegen import retained_names
+from distgrad.autograd.nodes import Node
 from distgrad.autograd.primitive import Primitive
 from distgrad.autograd.shapes import heard_by
 
-__all__ = ["RULES", "Counter", "counting"]
+__all__ = ["RULES", "Counter", "counting", "node_flops"]
 
 
 def _by_last_axis(out: Any, x: Any, *others: Any) -> int:
@@ -58,6 +60,36 @@ RULES: dict[str, Callable[..., int]] = {
     "lstm_steps": _lstm_steps,
     "matmul": _by_last_axis,
 }
+
+
+class _Shape:
+    """What rules look at of an array."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape, self.size = shape, math.prod(shape)
+
+
+def node_flops(node: Node) -> int:
+    """What a recorded operation takes, in its forward pass and for each gradient that it gives."""
+    rule = RULES.get(node.op.name)
+    if rule is None or not node.metas or node.saved.__class__ is not tuple or node.op.shape is None:
+        return 0
+    if "shape" in node.op.signature.parameters:  # gradients of convolutions, which keep no shape of theirs
+        return 0
+    inputs = node.op.inputs
+    saved = dict(zip(retained_names(node.op), node.saved, strict=True))
+    shapes = []
+    for name, meta in zip(inputs, node.metas, strict=True):  # of an input without gradient: kept
+        shape = meta[0] if meta is not None else saved.get(f"{name}_shape")
+        shapes.append(shape or getattr(saved.get(name), "shape", None))
+    if not (shapes[0] and shapes[1]):
+        return 0
+    attributes = {name: each for name, each in saved.items() if name in node.op.signature.parameters}
+    out = node.op.shape(*shapes, **{name: attributes[name] for name in attributes if name not in inputs})
+    gradients = 2 if node.op.name == "attention" else sum(target is not None for target in node.edges[:2])
+    return rule(_Shape(out if node.op.outputs == 1 else out[0]), *(_Shape(each or ()) for each in shapes)) * (
+        1 + gradients
+    )
 
 
 class Counter:
