@@ -133,6 +133,7 @@ STYLE = """\
 table, pre { display: block; max-width: 100%; overflow-x: auto; }
 img { max-width: 100%; height: auto; }
 .col-md-9, .container, .bs-sidebar a { overflow-wrap: anywhere; white-space: normal; }
+td, th { overflow-wrap: normal; }
 """
 
 

@@ -340,9 +340,8 @@ class Reducer:
                 )
         elif self.buckets and self.buckets[0].summed_weight > 0.0:
             unit = self.buckets[0].summed_weight / self.comm.size
-            if not all(bucket.alike for bucket in self.buckets):  # what a hook remembers goes on from a file
-                unit = 2.0 ** round(math.log2(unit))  # to the bit, from the first unit as from the last one
-            self._reference *= unit
+            # A power of two changes no bits: a job that goes on from a file begins with another unit.
+            self._reference *= 2.0 ** round(math.log2(unit))
 
     def _begin_anew(self) -> None:
         self._num_gathered, self._gathered, self.begun, self.joined = 0, 0.0, False, False
