@@ -213,8 +213,8 @@ class Mirror:
             self._work.wait()
             self._work = None
         if self._flag[0]:
-            if self._lost:
-                warn_once("lost memory", f"checkpoint: nothing is kept in memory any more: {self._lost}")
+            why = self._lost or "the agent of another rank has gone"
+            warn_once("lost memory", f"checkpoint: nothing is kept in memory any more: {why}")
             self.close()
         elif self._count == 1 and self._is_first:
             with self._noting_loss():
