@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -143,22 +143,32 @@ def _fit(key: Key, array: np.ndarray, own: dict[str, Any], fitting: dict[str, An
     return []
 
 
-def save(model: PretrainedModel, folder: str | os.PathLike[str], *, max_file_bytes: int = 5 * 10**9) -> None:
+def save(
+    model: PretrainedModel,
+    folder: str | os.PathLike[str],
+    *,
+    state_dict: Mapping[str, Any] | None = None,
+    max_file_bytes: int = 5 * 10**9,
+) -> None:
     """Write a model so that transformers loads it: ``config.json`` and its weights as safetensors.
 
     Files of a model that the folder had before are replaced, each once it is complete; other files stay, so a
     tokenizer can be copied there.
 
-    Collective: no; on several ranks let one of them write.
+    Collective: no; on several ranks let one of them write. Of sharded parameters give ``state_dict``: to read
+    them all ranks are needed.
 
     Args:
         model: of :func:`load`, or made with a class of this package; trained or not. Under a wrapper such as
             ``DistributedDataParallel`` it is ``wrapper.module``.
         folder: receives the files; made where it is not there.
+        state_dict: the values, in place of the model's own: ``ddp.state_dict(rank0_only=True)``, which all
+            ranks call, where parameters are sharded.
         max_file_bytes: weights of more bytes are written as several files with an index.
 
     Raises:
-        DTypeError: something that is no such model, or whose parameters are spread over ranks.
+        DTypeError: something that is no such model.
+        StateDictError: ``state_dict`` lacks a parameter.
         OSError: a file cannot be written.
     """
     if not isinstance(model, PretrainedModel):
@@ -166,7 +176,8 @@ def save(model: PretrainedModel, folder: str | os.PathLike[str], *, max_file_byt
         hint = "pass its .module" if inner else "dg.save writes the state of any module"
         raise DTypeError(f"hub.save: expected a model of distgrad.hub, got {type(model).__name__}; {hint}")
     folder = Path(folder)
-    own = model.state_dict()
+    state = model.state_dict() if state_dict is None else state_dict
+    own = {name.removeprefix("module."): value for name, value in state.items()}  # as a wrapper names them
     arrays = {model.saved_name(key): gather(key, lambda name: _host(own, name)) for key in model.own_keys()}
     dtypes = {str(array.dtype) for array in arrays.values()}
     config = {
@@ -181,9 +192,8 @@ def save(model: PretrainedModel, folder: str | os.PathLike[str], *, max_file_byt
     write_text(folder / FILE, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def _host(own: dict[str, Any], name: str) -> np.ndarray:
+def _host(own: Mapping[str, Any], name: str) -> np.ndarray:
     """A parameter's values in host memory."""
-    tensor = own[name]
-    if not hasattr(tensor, "detach"):
-        raise DTypeError(f"hub.save: {name} is spread over ranks; gather the parameters first")
-    return np.asarray(tensor.detach().to("cpu").numpy())
+    if name not in own:
+        raise StateDictError(f"hub.save: the state dict lacks {name}; pass the state of this model")
+    return np.asarray(own[name].detach().to("cpu").numpy())

@@ -59,7 +59,7 @@ class PretrainedModel(Module):
 
     def own_keys(self) -> list[Key]:
         """The keys of all arrays that this model has."""
-        own = self.state_dict()
+        own = {name for name, _ in self.named_parameters()}
         return [key for key in self.all_keys() if all(name in own for name in key.ours)]
 
     def all_keys(self) -> list[Key]:

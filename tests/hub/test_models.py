@@ -206,3 +206,12 @@ def test_nothing_is_left_beside_what_is_saved(tmp_path):
     dg.hub.save(dg.hub.load(folder), tmp_path / "a/b")
     names = sorted(path.name for path in (tmp_path / "a/b").iterdir())
     assert names == ["config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+def test_the_row_of_padding_is_not_trained(kind, tmp_path):
+    model = dg.hub.load(folders.make(tmp_path, kind, pad_token_id=3)[0])
+    model(dg.asarray(IDS)).square().sum().backward()
+    slope = np.abs(values(model.tokens.weight.grad)).sum(axis=1)
+    assert slope[3] == 0
+    assert slope[7] > 0
