@@ -14,7 +14,7 @@ from distgrad.nn import functional as F
 
 KERNELS = Path(support.__file__).parent
 #: They allocate by themselves: an update's direction, and what ranks share.
-APART = {"rules.py", "shared.py"}
+APART = {"rules.py", "shared.py", "workers.py"}  # the last: what threads tell each other
 
 
 class Recorded(np.ndarray):

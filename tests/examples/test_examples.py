@@ -76,9 +76,13 @@ HOST_ALONE = {
     "exact",
     "first_step",
     "kernels",
+    "predicted",
+    "published",
+    "restarts",
     "sharded",
     "sharded_gpt",
     "thread_levels",
+    "trace",
 }  # what CPUs have
 PROGRAMS = [
     path.relative_to(EXAMPLES.parent).as_posix()

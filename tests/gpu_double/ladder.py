@@ -62,7 +62,10 @@ STEPS = (
     Step(
         4,
         "the double",
-        tuple(f"tests/gpu_double/test_{name}.py" for name in ("kernels", "memory", "operations", "products")),
+        tuple(
+            f"tests/gpu_double/test_{name}.py"
+            for name in ("kernels", "memory", "operations", "products", "tracing")
+        ),
     ),
     Step(4, "kernels", ("tests/backend/test_cuda_kernels.py",)),
     Step(4, "training", ("tests/gpu/test_released_cupy.py",)),

@@ -11,7 +11,7 @@ from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.flat import Shares, gradient_arrays, gradient_pieces
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import get_array_module
-from distgrad.backend.device import at_hand, follow
+from distgrad.backend.device import CPU, at_hand, follow, to_device
 from distgrad.backend.recording import as_one_call
 from distgrad.backend.whole import clip_by_norm, norm_of, scale
 from distgrad.errors import ShapeError
@@ -62,7 +62,7 @@ def _total_norm(
         total = norm_of(tuple(arrays), float(norm_type), tuple(pieces), shares.exchange).astype(dtype)
     else:
         total = norm_of(tuple(arrays), float(norm_type)).astype(dtype) if arrays else np.zeros((), dtype)
-    if error_if_nonfinite and not np.isfinite(total):
+    if error_if_nonfinite and not np.isfinite(to_device(total, CPU)):
         raise FloatingPointError(
             f"get_total_norm: the norm of order {norm_type} of the gradients is {float(total)}"
         )

@@ -259,7 +259,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for peer in filter(None, options.peers.split(",")):
         if peer not in STEPS:
             parser.error(f"--peers: {peer!r} is none of {list(STEPS)[1:]}")
-        if peer != "captured" and importlib.util.find_spec(peer.split()[0]) is None:
+        if peer == "captured" and options.device not in (None, "cpu"):
+            print("skipped captured: steps on a GPU are not captured", flush=True)
+        elif peer != "captured" and importlib.util.find_spec(peer.split()[0]) is None:
             print(f"skipped {peer}: {peer.split()[0]} is not installed", flush=True)
         else:
             names.append(peer)
