@@ -98,6 +98,7 @@ RULES = [
     (optim.LAMB, {"lr": 0.1}),
     (optim.LARS, {"lr": 1.0, "weight_decay": 0.1}),
     (optim.Muon, {}),
+    (optim.SparseAdam, {}),
 ]
 
 

@@ -43,18 +43,28 @@ class SparseAdam(Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "maximize": maximize})
 
+    def numbers(self, group: dict[str, Any], step: int) -> dict[str, float]:
+        """The sign, the newest gradient's weight in the moments, and the rate with their bias corrected."""
+        beta1, beta2 = group["betas"]
+        return {
+            "sign": -1.0 if group["maximize"] else 1.0,
+            "rest1": 1.0 - beta1,
+            "rest2": 1.0 - beta2,
+            "rate": group["lr"] * math.sqrt(1.0 - beta2**step) / (1.0 - beta1**step),
+            "eps": group["eps"],
+        }
+
     def update(
         self, group: dict[str, Any], p: np.ndarray, g: np.ndarray, state: dict[str, np.ndarray], step: int
     ) -> None:
         """``m = β₁ m + (1 − β₁) g`` and so on, in the rows that were used."""
-        xp = get_array_module(p)
-        beta1, beta2 = group["betas"]
-        g = -g if group["maximize"] else g
+        xp, numbers = get_array_module(p), self.numbers(group, step)
+        g = -g if numbers["sign"] < 0 else g
         used = g != 0
         if p.ndim > 1:
             used = xp.any(used.reshape(len(p), -1), axis=1).reshape(-1, *[1] * (p.ndim - 1))
         mean, square = state["exp_avg"], state["exp_avg_sq"]
-        mean += xp.where(used, (1.0 - beta1) * (g - mean), 0.0).astype(mean.dtype, copy=False)
-        square += xp.where(used, (1.0 - beta2) * (g * g - square), 0.0).astype(square.dtype, copy=False)
-        rate = group["lr"] * math.sqrt(1.0 - beta2**step) / (1.0 - beta1**step)
-        p -= xp.where(used, rate * mean / (xp.sqrt(square) + group["eps"]), 0.0).astype(p.dtype, copy=False)
+        mean += xp.where(used, numbers["rest1"] * (g - mean), 0.0).astype(mean.dtype, copy=False)
+        square += xp.where(used, numbers["rest2"] * (g * g - square), 0.0).astype(square.dtype, copy=False)
+        change = numbers["rate"] * mean / (xp.sqrt(square) + numbers["eps"])
+        p -= xp.where(used, change, 0.0).astype(p.dtype, copy=False)

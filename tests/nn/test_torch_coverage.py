@@ -62,7 +62,7 @@ def compared():
     return {
         "modules": (modules - losses - lazy - MODULES_ELSEWHERE, {case.name for case in CASES["modules"]}),
         "losses": (losses, {case.name for case in CASES["losses"]}),
-        "optimizers": (optimizers, {*rules, "LBFGS", "Muon"}),
+        "optimizers": (optimizers, {*rules, "LBFGS", "Muon", "SparseAdam"}),  # those by their own tests
         "schedulers": (
             classes_of_both(room, torch.optim.lr_scheduler, room.LRScheduler) - {"LRScheduler"},
             {*schedules, "ReduceLROnPlateau", "SequentialLR", "ChainedScheduler"},

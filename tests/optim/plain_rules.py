@@ -45,6 +45,21 @@ def adam(p, grads, o, default_decay=0.0):
     return p
 
 
+def sparse_adam(p, grads, o):
+    (b1, b2), eps = o.get("betas", (0.9, 0.999)), o.get("eps", 1e-8)
+    p = p.copy()
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    for t, raw in enumerate(grads, 1):
+        for row in range(len(p)) if p.ndim else [()]:
+            g = _ascent(p[row], raw[row], o)
+            if np.any(g):
+                m[row] = b1 * m[row] + (1 - b1) * g
+                v[row] = b2 * v[row] + (1 - b2) * g**2
+                rate = o["lr"] / (1 - b1**t) * np.sqrt(1 - b2**t)
+                p[row] -= rate * m[row] / (np.sqrt(v[row]) + eps)
+    return p
+
+
 def adamw(p, grads, o):
     return adam(p, grads, {**o, "decoupled_weight_decay": True}, default_decay=1e-2)
 
@@ -231,5 +246,5 @@ def muon(p, grads, o):
 PLAIN = {
     "SGD": sgd, "Adam": adam, "AdamW": adamw, "RMSprop": rmsprop, "Adagrad": adagrad, "Adadelta": adadelta,
     "Adamax": adamax, "NAdam": nadam, "RAdam": radam, "Rprop": rprop, "ASGD": asgd, "Lion": lion,
-    "LAMB": lamb, "LARS": lars, "Adafactor": adafactor, "Muon": muon,
+    "LAMB": lamb, "LARS": lars, "Adafactor": adafactor, "Muon": muon, "SparseAdam": sparse_adam,
 }  # fmt: skip

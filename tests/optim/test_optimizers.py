@@ -116,6 +116,25 @@ def test_a_pytorch_state_dict_goes_on_here(rule, options):
     equal(params, theirs)
 
 
+@pytest.mark.parametrize("maximize", [False, True])
+def test_sparse_adam_equals_pytorchs_with_gradients_of_some_rows(maximize):
+    torch = pytest.importorskip("torch", reason="comparison with PyTorch needs it installed (make machine)")
+    rng, options = np.random.default_rng(4), {"lr": 0.05, "betas": (0.8, 0.9), "maximize": maximize}
+    before = rng.standard_normal((5, 3))
+    ours, theirs = dg.Tensor(before.copy(), requires_grad=True), torch.tensor(before, requires_grad=True)
+    optimizer, twin = optim.SparseAdam([ours], **options), torch.optim.SparseAdam([theirs], **options)
+    for rows in ([0, 2], [2], [1, 3], [0, 2, 3]):  # never the last
+        g = np.zeros_like(before)
+        g[rows] = rng.standard_normal((len(rows), 3))
+        g[rows[0], 0] = 0.0  # an element of a row that is used
+        ours.grad = dg.Tensor(g)
+        theirs.grad = torch.sparse_coo_tensor([rows], g[rows], before.shape, check_invariants=True)
+        optimizer.step()
+        twin.step()
+    equal([ours], [theirs])
+    np.testing.assert_array_equal(ours.detach().numpy()[4], before[4])
+
+
 def plain_adamw(p, grads, lr, betas, eps, decay):
     """The published rule, step by step."""
     m, v = np.zeros_like(p), np.zeros_like(p)

@@ -9,7 +9,7 @@ from distgrad import nn, optim
 RULES = [
     optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop, optim.Adagrad, optim.Adadelta, optim.Adamax,
     optim.NAdam, optim.RAdam, optim.Rprop, optim.ASGD, optim.Adafactor, optim.Lion, optim.LAMB, optim.LARS,
-    optim.Muon, optim.LBFGS,
+    optim.Muon, optim.SparseAdam, optim.LBFGS,
 ]  # fmt: skip
 START = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
 ROWS = np.random.default_rng(1).standard_normal((32, 4)).astype(np.float32)

@@ -45,6 +45,7 @@ CASES = [
     ("Muon", {"lr": 0.1, "weight_decay": 0.2, "momentum": 0.8, "ns_steps": 3}),
     ("Muon", {"lr": 0.1, "nesterov": False, "adjust_lr_fn": "match_rms_adamw"}),
     ("Muon", {"lr": 0.1, "ns_coefficients": (2, -1.5, 0.5), "eps": 9.0}),
+    ("SparseAdam", {"lr": 0.03, "betas": (0.8, 0.9), "eps": 0.05, "maximize": True}),
 ]  # fmt: skip
 IDS = [f"{name}-{'-'.join(options)}" for name, options in CASES]
 SMALL = [(3, 4), (5,), (), (4, 3), (2, 3, 4)]
@@ -155,6 +156,7 @@ _COMPUTING = {
     "adam": {"numbers", "descent"},
     "adaptive": {"numbers", "begin", "_momentum", "mu"},
     "matrix": {"numbers", "update", "_orthogonalized", "_norm", "_at_least"},
+    "sparse": {"numbers", "update"},
     "lbfgs": {"_direction", "_move", "_gradient", "_sign"},
 }
 #: Faults that change nothing: a matrix or its transpose, of which Muon takes the one with fewer rows.
