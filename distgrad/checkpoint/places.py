@@ -126,9 +126,14 @@ class StorePath:
             return bytes(self._files.cat_file(self._path)).decode()
 
     def write_text(self, text: str) -> int:
-        """Put an object, which stores do as a whole."""
+        """Put an object as a whole, as stores do; a local file gets its name once it is whole."""
+        schemes = self._files.protocol
+        local = "file" in ((schemes,) if isinstance(schemes, str) else schemes)  # others may read
+        beside = f"{self._path}.new" if local else self._path
         with _said():
-            self._files.pipe_file(self._path, text.encode())
+            self._files.pipe_file(beside, text.encode())
+            if local:
+                os.replace(beside, self._path)
         return len(text)
 
     def unlink(self) -> None:

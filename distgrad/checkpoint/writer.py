@@ -129,7 +129,7 @@ class Writer:
         except BaseException as error:
             self._error, self.why = error, str(error) or repr(error)
             with contextlib.suppress(OSError):  # so that rank 0 does not wait for it
-                (job.part / f"rank{job.rank}.failed").write_text(self.why)
+                write_text(job.part / f"rank{job.rank}.failed", self.why)
 
     def _write(self, job: Job) -> None:
         pieces = write_file(job.part / rank_file(job.rank), job.state.slices)

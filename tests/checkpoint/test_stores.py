@@ -1,4 +1,4 @@
-"""Checkpoints in object stores, as fsspec has them: in memory, and in files, which are never renamed."""
+"""Checkpoints in object stores, as fsspec has them: in memory, and in files."""
 
 import importlib
 import itertools
@@ -70,6 +70,26 @@ def test_saved_by_some_ranks_and_read_by_others(address, before, after):
     assert names(address) == ["step-00000004", "step-00000006"]
     assert read_manifest(find_checkpoints(place_of(address))[-1]).world_size == before
     assert dg.comm.ThreadWorld(after, timeout_s=60).run(restore) == [expected] * after
+
+
+@pytest.mark.parametrize("before", [None, "old"])
+def test_a_text_is_there_as_a_whole_or_not_at_all(tmp_path, monkeypatch, before):
+    """Who reads it while it is written, as rank 0 does, finds no half of it."""
+    path, seen = place_of(f"file://{tmp_path}") / "rank1.json", []
+    if before is not None:
+        path.write_text(before)
+    put = path._files.pipe_file
+
+    def slowly(name, data):
+        for stop in (0, len(data) // 2, len(data)):
+            put(name, data[:stop])
+            seen.append(path.read_text() if path.is_file() else None)
+
+    monkeypatch.setattr(path._files, "pipe_file", slowly)
+    path.write_text('{"own": 1}')
+    assert seen == [before] * 3
+    assert path.read_text() == '{"own": 1}'
+    assert [each.name for each in tmp_path.iterdir()] == ["rank1.json"]
 
 
 class Killed(BaseException):

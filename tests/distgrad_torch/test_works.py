@@ -94,7 +94,8 @@ def test_on_three_ranks_with_mpi(world):
     check_messages()
 
 
-def test_a_future_calls_back_when_it_is_set():
+def test_a_future_calls_back_when_it_is_set(monkeypatch):
+    monkeypatch.setenv("DISTGRAD_TIMEOUT", "0.2")  # any other thread, which might set it, is waited for
     future, seen = Future(), []
     child = future.then(lambda found: found.value() + 1)
     child.add_done_callback(lambda found: seen.append(found.value()))
@@ -107,6 +108,18 @@ def test_a_future_calls_back_when_it_is_set():
     assert future.then(lambda found: found.value() + 2).done()
     with pytest.raises(CommError, match="over already"):
         future.set_result(2)
+
+
+def test_a_future_that_no_thread_ends_is_given_up(monkeypatch):
+    monkeypatch.setenv("DISTGRAD_TIMEOUT", "0.2")
+    may_go = threading.Event()
+    thread = threading.Thread(target=may_go.wait, args=(60,))
+    thread.start()
+    with pytest.raises(CommError, match="nothing sets"):
+        Future().then(lambda found: found.value()).wait()
+    assert thread.is_alive()
+    may_go.set()
+    thread.join()
 
 
 def test_an_error_goes_on_to_what_waits():

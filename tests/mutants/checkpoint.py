@@ -126,8 +126,8 @@ MUTANTS = (
     Mutant(
         "half written", "a checkpoint has its name before its manifest",
         "checkpoint/writer.py",
-        "    _write_text(part / MANIFEST, manifest.to_json())\n    _sync_folder(part)\n",
-        "    threading.Timer(0.2, lambda: _write_text(final / MANIFEST, manifest.to_json())).start()\n",
+        "    write_text(part / MANIFEST, manifest.to_json())\n    _sync_folder(part)\n",
+        "    threading.Timer(0.2, lambda: write_text(final / MANIFEST, manifest.to_json())).start()\n",
         "tests/checkpoint/test_kills.py -k some_calls",
     ),
     Mutant(
@@ -150,6 +150,13 @@ MUTANTS = (
         "                (folder / MANIFEST).unlink()\n            folder.remove()\n",
         "                pass\n            [x.unlink() for x in sorted(folder.iterdir(), key=str)[::-1]]\n",
         "tests/checkpoint/test_stores.py -k killed_at_any",
+    ),
+    Mutant(
+        "half written", "a text in a local store has its name before it is whole",
+        "checkpoint/places.py",
+        '        beside = f"{self._path}.new" if local else self._path\n',
+        "        beside = self._path\n",
+        "tests/checkpoint/test_stores.py -k as_a_whole",
     ),
     Mutant(
         "lost", "a store's whole checkpoint goes with what failed after it",
