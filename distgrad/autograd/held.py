@@ -14,6 +14,9 @@ from distgrad.profiler.owners import holders
 __all__: list[str] = []
 
 _Holding = tuple[str, Any, str]
+_elements: Any = Tensor.__dict__[
+    "_data"
+]  # the slot itself: a sharded parameter would be gathered by all ranks
 
 
 def _line(node: Any) -> str:
@@ -22,7 +25,10 @@ def _line(node: Any) -> str:
 
 
 def _of_tensor(tensor: Tensor) -> Iterator[_Holding]:
-    data, node = getattr(tensor, "_data", None), getattr(tensor, "_node", None)
+    try:
+        data, node = _elements.__get__(tensor), getattr(tensor, "_node", None)
+    except AttributeError:  # it is being made
+        return
     if not hasattr(data, "nbytes"):
         return
     if isinstance(node, Node):

@@ -73,9 +73,9 @@ def spawn(
             f"spawn: this process is rank {world.rank} of {world.size} already; call it in a program that "
             "was started alone"
         )
-    if "cupy" in sys.modules:
+    if _is_on_gpus():
         raise CommError(
-            "spawn: this process has loaded CuPy, and a fork cannot use its GPUs; start a script with "
+            "spawn: this process has arrays on a GPU, which a fork cannot use; start a script with "
             "distgrad run, or spawn before anything is on a GPU"
         )
     folder = tempfile.mkdtemp(prefix="distgrad-spawn-")
@@ -89,6 +89,17 @@ def spawn(
     finally:
         _end(running)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_on_gpus() -> bool:
+    """Whether this process has arrays on a GPU."""
+    cupy = sys.modules.get("cupy")
+    if cupy is None:
+        return False
+    try:
+        return bool(cupy.get_default_memory_pool().total_bytes())
+    except cupy.cuda.runtime.CUDARuntimeError:  # there is none
+        return False
 
 
 class _Rank:

@@ -1,5 +1,6 @@
 """What is alive, by what it is for and by line, and a helper that sees leaks."""
 
+import gc
 import sys
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 
 import distgrad as dg
 from distgrad import nn
+from distgrad.comm import ThreadWorld
+from distgrad.parallel import DistributedDataParallel
 
 
 def lines_of(found, kind):
@@ -19,12 +22,26 @@ def here(offset):
 
 @pytest.fixture
 def before():
-    """What other tests have left."""
+    """What other tests have left, once what nobody holds is gone."""
+    gc.collect()
     return dg.profiler.memory().by_kind()
 
 
 def more(before, kind):
     return dg.profiler.memory().by_kind().get(kind, 0) - before.get(kind, 0)
+
+
+def test_looking_gathers_nothing():
+    """One rank may ask, and the others need not."""
+
+    def run(comm):
+        model = DistributedDataParallel(nn.Linear(30, 20), comm, shard="parameters")
+        before = comm.family.num_issued
+        if comm.rank == 0:
+            assert dg.profiler.memory().by_kind()["parameters"] > 0
+        return comm.family.num_issued - before, model is None
+
+    assert ThreadWorld(2, timeout_s=30).run(run) == [(0, False)] * 2
 
 
 def test_memory_is_told_by_what_it_is_for(before):
