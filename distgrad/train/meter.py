@@ -9,21 +9,9 @@ import numpy as np
 from distgrad.comm.base import Communicator
 from distgrad.comm.registry import init
 from distgrad.errors import OptionError
+from distgrad.parallel.watching import measured_flops
 
 __all__ = ["Meter", "Rates", "measured_flops"]
-
-_SIDE, _TIMES = 1024, 5  # of the square product that tells a processor's limit, and how often it runs
-
-
-def measured_flops() -> float:
-    """FLOP/s of a large product in float32 with this process's threads, the best of five."""
-    a = np.ones((_SIDE, _SIDE), np.float32)
-    seconds = []
-    for _ in range(_TIMES):
-        start = time.perf_counter()
-        a @ a
-        seconds.append(time.perf_counter() - start)
-    return 2 * _SIDE**3 / min(seconds)
 
 
 class Rates:
