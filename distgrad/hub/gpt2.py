@@ -12,8 +12,7 @@ from distgrad.autograd.tensor import Tensor
 from distgrad.hub.config import Config
 from distgrad.hub.keys import Key, both
 from distgrad.hub.layers import Attention, Block, FeedForward, activation, attention_mask, check_length
-from distgrad.hub.model import PretrainedModel, new_head
-from distgrad.nn.functional.affine import linear
+from distgrad.hub.model import Decoder, new_head
 from distgrad.nn.modules.containers import ModuleList
 from distgrad.nn.modules.dropout import Dropout
 from distgrad.nn.modules.embedding import Embedding
@@ -22,7 +21,7 @@ from distgrad.nn.modules.normalization import LayerNorm
 __all__ = ["GPT2"]
 
 
-class GPT2(PretrainedModel):
+class GPT2(Decoder):
     """A decoder of texts, each place of which sees what is before it.
 
     Args:
@@ -79,23 +78,6 @@ class GPT2(PretrainedModel):
         feed_forward = FeedForward(width, inner, activation(config, "activation_function", "gelu_new"))
         norms = LayerNorm(width, eps), LayerNorm(width, eps)
         return Block(attention, feed_forward, norms, config.number("resid_pdrop", 0.1), norm_first=True)
-
-    def forward(self, input_ids: Any, attention_mask: Any = None) -> Tensor:
-        """Texts as numbers of tokens to what the task asks for.
-
-        Args:
-            input_ids: ``[n, L]``.
-            attention_mask: ``[n, L]``, 0 where a place is padding; None if none is. Pad behind the text:
-                places are counted from the row's start.
-
-        Returns:
-            "features": ``[n, L, width]``; "causal-lm": logits ``[n, L, vocab_size]`` of the next token.
-        """
-        hidden = self.encode(input_ids, attention_mask)
-        if self.task == "features":
-            return hidden
-        table = self.tokens if self.token_head is None else self.token_head
-        return linear(hidden, table.weight)
 
     def encode(self, input_ids: Any, padding: Any = None) -> Tensor:
         """The features ``[n, L, width]`` of all places, whatever the task; arguments as of ``forward``."""

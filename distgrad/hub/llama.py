@@ -11,9 +11,8 @@ from distgrad.autograd.tensor import Tensor
 from distgrad.hub.config import Config
 from distgrad.hub.keys import Key, both
 from distgrad.hub.layers import Attention, Block, FeedForward, activation, attention_mask
-from distgrad.hub.model import PretrainedModel, new_head
+from distgrad.hub.model import Decoder, new_head
 from distgrad.hub.rotary import Rotary
-from distgrad.nn.functional.affine import linear
 from distgrad.nn.modules.containers import ModuleList
 from distgrad.nn.modules.embedding import Embedding
 from distgrad.nn.modules.normalization import RMSNorm
@@ -21,7 +20,7 @@ from distgrad.nn.modules.normalization import RMSNorm
 __all__ = ["Llama", "Mistral", "Qwen2"]
 
 
-class Llama(PretrainedModel):
+class Llama(Decoder):
     """A decoder with rotary positions, root-mean-square norms and gated feed-forward networks.
 
     Args:
@@ -96,23 +95,6 @@ class Llama(PretrainedModel):
         return Block(
             attention, feed_forward, (RMSNorm(width, eps), RMSNorm(width, eps)), 0.0, norm_first=True
         )
-
-    def forward(self, input_ids: Any, attention_mask: Any = None) -> Tensor:
-        """Texts as numbers of tokens to what the task asks for.
-
-        Args:
-            input_ids: ``[n, L]``.
-            attention_mask: ``[n, L]``, 0 where a place is padding; None if none is. Pad behind the text:
-                places are counted from the row's start.
-
-        Returns:
-            "features": ``[n, L, width]``; "causal-lm": logits ``[n, L, vocab_size]`` of the next token.
-        """
-        hidden = self.encode(input_ids, attention_mask)
-        if self.task == "features":
-            return hidden
-        table = self.tokens if self.token_head is None else self.token_head
-        return linear(hidden, table.weight)
 
     def encode(self, input_ids: Any, padding: Any = None) -> Tensor:
         """The features ``[n, L, width]`` of all places, whatever the task; arguments as of ``forward``."""

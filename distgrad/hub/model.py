@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, ClassVar
 
+from distgrad.autograd.tensor import Tensor
 from distgrad.errors import DataError, OptionError
 from distgrad.hub.config import Config
 from distgrad.hub.keys import Key, expand
 from distgrad.nn import init
+from distgrad.nn.functional.affine import linear
 from distgrad.nn.module import Module
 from distgrad.nn.modules.linear import Linear
 
-__all__ = ["PretrainedModel"]
+__all__ = ["Decoder", "PretrainedModel"]
 
 
 class PretrainedModel(Module):
@@ -78,6 +81,41 @@ class PretrainedModel(Module):
     def extra_repr(self) -> str:
         """The task."""
         return f"task={self.task!r}"
+
+
+class Decoder(PretrainedModel):
+    """A model that foretells each next token; ``encode`` gives what it knows at every place.
+
+    Args: as for :class:`PretrainedModel`.
+
+    Attributes:
+        tokens: the table of tokens.
+        token_head: the table that logits come from; None where it is that of the tokens.
+    """
+
+    tokens: Any
+    token_head: Any
+
+    @abstractmethod
+    def encode(self, input_ids: Any, padding: Any = None) -> Tensor:
+        """The features ``[n, L, width]`` of all places, whatever the task; arguments as of ``forward``."""
+
+    def forward(self, input_ids: Any, attention_mask: Any = None) -> Tensor:
+        """Texts as numbers of tokens to what the task asks for.
+
+        Args:
+            input_ids: ``[n, L]``.
+            attention_mask: ``[n, L]``, 0 where a place is padding; None if none is. Pad behind the text:
+                places are counted from the row's start.
+
+        Returns:
+            "features": ``[n, L, width]``; "causal-lm": logits ``[n, L, vocab_size]`` of the next token.
+        """
+        hidden = self.encode(input_ids, attention_mask)
+        if self.task == "features":
+            return hidden
+        table = self.tokens if self.token_head is None else self.token_head
+        return linear(hidden, table.weight)
 
 
 def new_head(config: Config, width: int, outputs: int, bias: bool = True) -> Linear:
