@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -141,6 +142,8 @@ def crash_points(monkeypatch, count):
     ]:
         monkeypatch.setattr(owner, name, wrapped(getattr(owner, name)))
     monkeypatch.setattr(Path, "mkdir", wrapped(Path.mkdir))
+    said = threading.excepthook  # the writing thread ends as the process would: at once, and silently
+    monkeypatch.setattr(threading, "excepthook", lambda args: args.exc_type is Killed or said(args))
 
 
 def test_a_kill_at_any_write_leaves_the_old_checkpoint_or_the_new(tmp_path):

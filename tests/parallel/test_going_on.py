@@ -19,9 +19,11 @@ def test_going_on_from_a_state_changes_no_bits(size):
         x = np.random.default_rng([step, rank]).standard_normal((6 + rank, 4))
         return dg.asarray(x.astype(np.float32))
 
+    dg.manual_seed(0)  # here, as ranks that are threads share one generator
+    start = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+
     def train(comm, steps, state=None):
-        dg.manual_seed(0)
-        model = DistributedDataParallel(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)), comm)
+        model = DistributedDataParallel(copy.deepcopy(start), comm)
         optimizer = dg.optim.AdamW(model.parameters(), lr=0.1)
         if state is not None:
             model.load_state_dict(state[0])
