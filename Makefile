@@ -152,5 +152,5 @@ $(DOUBLE_READY): $(TEST_READY)
 	    echo "make: no wheels of them for $$($(PYTHON) -V): the tests of the GPU path that need them skip"; fi
 
 clean:
-	rm -rf $(VENV) build dist docs/reference .pytest_cache .mypy_cache .ruff_cache .hypothesis .ranks
+	rm -rf $(VENV) build dist distgrad/version.txt docs/reference .pytest_cache .mypy_cache .ruff_cache .hypothesis .ranks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

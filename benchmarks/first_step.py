@@ -4,7 +4,7 @@
 
     python benchmarks/first_step.py                                  # all workloads and libraries, 1 round
     python benchmarks/first_step.py --workloads gpt --libraries distgrad --rounds 3 --json rows.json
-    python benchmarks/first_step.py --wheel dist/distgrad-0.1.0-py3-none-any.whl   # as `make wheel` makes it
+    python benchmarks/first_step.py --wheel dist/*.whl   # as `make wheel` makes it
     python benchmarks/first_step.py --libraries distgrad --before ../distgrad-before
 
 Each figure is of a fresh process, from its start to the end of its first and tenth whole step (zero_grad,

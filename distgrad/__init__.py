@@ -149,7 +149,6 @@ if _TYPE_CHECKING:
     from distgrad.comm.spawn import spawn
     from distgrad.replay.capture import capture
 
-__version__ = "0.1.0"
 __array_api_version__ = "2024.12"
 
 e, inf, nan, pi, newaxis = _math.e, _math.inf, _math.nan, _math.pi, None
@@ -178,6 +177,9 @@ def __getattr__(name: str) -> _Any:
         return getattr(_importlib.import_module(f"distgrad.{_FILES[name]}"), name)
     if name == "bfloat16":  # NumPy has none, and the package that has is loaded when asked for
         return _casting.bfloat16()
+    if name == "__version__":  # a checkout asks Git, which takes as long as importing all the rest
+        globals()[name] = _importlib.import_module("distgrad.version").find_version()
+        return globals()[name]
     return _find(name)
 
 
@@ -185,7 +187,7 @@ _find = _attributes("", _explain_name)  # few programs call them, and many have 
 
 
 def __dir__() -> list[str]:
-    names = (*globals(), *_ROOMS, *_FILES, *_PUBLIC[""].split())
+    names = ("__version__", *globals(), *_ROOMS, *_FILES, *_PUBLIC[""].split())
     return [_name for _name in names if not _name.startswith("_") or _name.startswith("__")]
 
 

@@ -21,8 +21,23 @@ except ModuleNotFoundError:
 __all__ = ["main"]
 
 
+def _tell_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:
+        from distgrad.version import find_version
+
+        click.echo(f"distgrad, version {find_version()}")
+        context.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="distgrad", prog_name="distgrad")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_tell_version,
+    help="Show the version.",
+)
 def main() -> None:
     """Data-parallel training of neural networks on NumPy, CuPy and MPI."""
 

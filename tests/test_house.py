@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 # A file imports from lower floors, or from its own room, where no files may form a cycle. A name is a room
 # with all its files, or one file; several rooms of a floor do not know each other.
 FLOORS = [
-    "errors env trace names tracebacks",
+    "errors env trace names tracebacks version",
     "profiler",
     "backend launch",
     "autograd comm",
