@@ -3,18 +3,16 @@
 import os
 import re
 import resource
+import select
 import signal
 import subprocess
 import sys
-import termios
 import time
-from fcntl import ioctl
 
 import pytest
 
 from .conftest import LIMIT_S
 
-PIPE_BYTES = 15 << 12  # at least, of a pipe into which no more goes: it has room for 16 pages
 LINES = 4000  # of 200 characters a rank: several times what pipes and the launcher hold
 WRITES = f"""
     import os, sys, time
@@ -96,12 +94,14 @@ def await_that(condition):
 
 
 def await_silence(job):
-    """Let the ranks write until nothing more goes into the pipe."""
-    held = bytearray(4)
+    """Let the ranks write until nothing more goes into the pipe, not all pages of which need be full."""
 
     def is_full():
-        ioctl(job.process.stdout, termios.FIONREAD, held)
-        return int.from_bytes(held, sys.byteorder) >= PIPE_BYTES
+        end = os.open(f"/proc/self/fd/{job.process.stdout.fileno()}", os.O_WRONLY | os.O_NONBLOCK)
+        try:
+            return not select.select([], [end], [], 0)[1]
+        finally:
+            os.close(end)
 
     await_that(is_full)
 
