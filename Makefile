@@ -49,11 +49,11 @@ test: $(TEST_READY) $(DOUBLE_READY)
 	@$(MAKE) --no-print-directory -j2 --output-sync=target test-engine test-ranks
 
 # What computes, and what waits for ranks: neither half keeps two cores busy.
-ENGINE := $(addprefix tests/,autograd backend benchmarks checkpoint distgrad_torch examples gpu gpu_double nn optim)
+ENGINE := $(addprefix tests/,autograd backend benchmarks checkpoint data distgrad_torch examples gpu gpu_double nn optim)
 test-engine: SELECTED := $(ENGINE)
 test-ranks: SELECTED := $(addprefix --ignore=,$(ENGINE))
 test-engine test-ranks:
-	@$(VENV)/bin/python tests/second_try.py .pytest_cache/$@ -m "not slow" $(SELECTED)
+	@$(VENV)/bin/python tests/second_try.py .pytest_cache/$@ -m "not slow" --durations=15 $(SELECTED)
 
 # The slow tests too: thousands of random programs, steps of twenty seconds, eight ranks on every check.
 test-all: $(TEST_READY) $(DOUBLE_READY)
