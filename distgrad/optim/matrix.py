@@ -217,6 +217,14 @@ class Adafactor(Optimizer):
         p -= rate / _at_least(1.0, _norm(u) / (math.sqrt(u.size) * numbers["d"])) * u
 
 
+#: By ``adjust_lr_fn``, what the learning rate of a matrix of so many rows and columns is multiplied by.
+_SCALES: dict[str, Callable[[int, int], float]] = {
+    "original": lambda rows, columns: math.sqrt(max(1.0, rows / columns)),
+    "match_rms_adamw": lambda rows, columns: 0.2 * math.sqrt(max(rows, columns)),
+    "spectral_unclamped": lambda rows, columns: math.sqrt(rows / columns),
+}
+
+
 class Muon(Optimizer):
     """Momentum whose matrix is brought close to orthogonal before each step.
 
@@ -229,7 +237,8 @@ class Muon(Optimizer):
         ns_coefficients: (a, b, c) of the iteration ``x = a x + (b y + c y²) x`` with ``y = x xᵀ``.
         eps: smallest norm that the matrix is divided by.
         ns_steps: number of iterations.
-        adjust_lr_fn: ``"original"`` (as None) or ``"match_rms_adamw"``, ``0.2 √max(rows, columns)``.
+        adjust_lr_fn: ``"original"`` (as None), ``"match_rms_adamw"``, ``0.2 √max(rows, columns)``, or
+            ``"spectral_unclamped"``, ``√(rows / columns)``.
 
     Source: Jordan et al., 2024; computed in the parameters' own dtype, not in bfloat16.
     """
@@ -256,9 +265,10 @@ class Muon(Optimizer):
     def check_options(self, group: Group) -> None:
         """Only matrices can be made orthogonal."""
         super().check_options(group)
-        if group["adjust_lr_fn"] not in (None, "original", "match_rms_adamw"):
+        if group["adjust_lr_fn"] not in (None, *_SCALES):
             raise ValueError(
-                f"Muon: adjust_lr_fn must be 'original' or 'match_rms_adamw', got {group['adjust_lr_fn']!r}"
+                f"Muon: adjust_lr_fn must be one of {', '.join(map(repr, _SCALES))}, "
+                f"got {group['adjust_lr_fn']!r}"
             )
         for parameter in group["params"]:
             if parameter.ndim != 2:
@@ -278,10 +288,7 @@ class Muon(Optimizer):
         b += (1.0 - momentum) * (g - b)
         x = g + momentum * (b - g) if group["nesterov"] else b
         x = _orthogonalized(x, group["ns_coefficients"], group["ns_steps"], group["eps"])
-        rows, columns = p.shape
-        scale = math.sqrt(max(1.0, rows / columns))
-        if group["adjust_lr_fn"] == "match_rms_adamw":
-            scale = 0.2 * math.sqrt(max(rows, columns))
+        scale = _SCALES[group["adjust_lr_fn"] or "original"](*p.shape)
         p *= numbers["shrink"]
         p -= numbers["lr"] * scale * x
 

@@ -19,6 +19,8 @@ PAGE = HERE.parents[1] / "docs" / "guide" / "torch-programs.md"
 STEPS, ENOUGH = 20, 1e-4
 #: PyTorch with the norm of gradients in float64, as ours is: in float32 it loses digits in large embeddings.
 WIDE_NORM = {"WATCHED_WIDE_NORM": "1"}
+#: Both in float64, where rounding has nearly no part in what is between them.
+FLOAT64 = {"WATCHED_FLOAT64": "1"}
 #: What PyTorch differs from itself by: its operations without oneDNN, MKL's and its own vector code; and
 #: random numbers (so also first weights) that are half a unit of float32's last place away, three times.
 CONTROLS = (
@@ -300,6 +302,9 @@ def main(arguments):
             others = (run(options.folder, program, False, seconds=1000, control=each) for each in CONTROLS)
             apart = [gap(each["losses"], theirs["losses"]) for each in others]
             verdict += f"; PyTorch's other kernels {apart[0]:.1e}, nudged {max(apart[1:]):.1e}"
+            exact = (run(options.folder, program, ours, seconds=1000, control=FLOAT64)["losses"]
+                     for ours in (True, False))  # fmt: skip
+            verdict += f"; both in float64 {gap(*exact):.1e}"
             if max(apart) < ENOUGH:
                 wide = run(options.folder, program, False, seconds=1000, control=WIDE_NORM)
                 verdict += (

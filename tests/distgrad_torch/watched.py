@@ -218,6 +218,16 @@ def widen_norm():
     torch.nn.utils.clip_grad_norm_ = clip_grad_norm_
 
 
+def in_float64():
+    """All that a program computes in float32 is computed in float64."""
+    torch.set_default_dtype(torch.float64)
+    torch.float = torch.float32 = torch.float64
+    torch.Tensor.float = torch.Tensor.double
+    torch.FloatTensor = torch.DoubleTensor
+    from_numpy = torch.from_numpy
+    torch.from_numpy = lambda x: from_numpy(x.astype(np.float64) if x.dtype == np.float32 else x)
+
+
 def old_numpy():
     """Names that NumPy had when some of the programs were written."""
     for kind in (int, float, bool, object):
@@ -267,6 +277,8 @@ def main():
         torch.backends.mkldnn.enabled = False
     if os.environ.get("WATCHED_WIDE_NORM"):
         widen_norm()
+    if os.environ.get("WATCHED_FLOAT64"):
+        in_float64()
     without_dropout()
     without_gpu()
     old_numpy()

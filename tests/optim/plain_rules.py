@@ -239,6 +239,8 @@ def muon(p, grads, o):
         scale = np.sqrt(max(1.0, p.shape[0] / p.shape[1]))
         if o.get("adjust_lr_fn") == "match_rms_adamw":
             scale = 0.2 * np.sqrt(max(p.shape))
+        if o.get("adjust_lr_fn") == "spectral_unclamped":
+            scale = np.sqrt(p.shape[0] / p.shape[1])
         p = _shrunk(p, o, o.get("weight_decay", 0.1)) - o["lr"] * scale * (left * sizes) @ right
     return p
 

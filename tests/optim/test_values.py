@@ -45,6 +45,7 @@ CASES = [
     ("Muon", {"lr": 0.1, "weight_decay": 0.2, "momentum": 0.8, "ns_steps": 3}),
     ("Muon", {"lr": 0.1, "nesterov": False, "adjust_lr_fn": "match_rms_adamw"}),
     ("Muon", {"lr": 0.1, "ns_coefficients": (2, -1.5, 0.5), "eps": 9.0}),
+    ("Muon", {"lr": 0.1, "adjust_lr_fn": "spectral_unclamped"}),
     ("SparseAdam", {"lr": 0.03, "betas": (0.8, 0.9), "eps": 0.05, "maximize": True}),
 ]  # fmt: skip
 IDS = [f"{name}-{'-'.join(options)}" for name, options in CASES]
