@@ -51,9 +51,10 @@ def init(
     alone is a world of one. A second call returns the same world. What the launcher has left out of
     ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``LOCAL_WORLD_SIZE`` and ``NODE_RANK`` is set from here on.
 
-    Processes of one host that a program has started itself (``multiprocessing``) meet at an ``address``, with
-    their ``rank`` and ``size``; those that another launcher has started (torchrun) at ``MASTER_ADDR`` and
-    ``MASTER_PORT``, if it sets these, ``RANK`` and ``WORLD_SIZE``.
+    Processes that a program has started itself (``multiprocessing``) meet at an ``address``, with their
+    ``rank`` and ``size``; those that another launcher has started (torchrun) at ``MASTER_ADDR`` and
+    ``MASTER_PORT``, if it sets these, ``RANK`` and ``WORLD_SIZE``. Where they are on several hosts, rank 0
+    listens there until all have come, and they exchange arrays by MPI (MPICH's, or one of its kind).
 
     Inside an MPI program, ``init(comm=comm)`` joins the ranks of one of its communicators, and leaves all
     others alone. It is the world if there was none, so that ``get_world()`` and ``init()`` return it; every
@@ -73,8 +74,9 @@ def init(
             rank's own GPU.
         nccl_provider: the binding to NCCL, ``cupy`` or ``pynccl``; None takes ``DISTGRAD_NCCL_PROVIDER``, or
             else ``cupy``.
-        address: where the processes of one user on this host meet: ``host:port``, of which nothing listens on
-            the network, or any path of a file, which is not made.
+        address: where the processes meet: ``host:port`` of rank 0's host, where nobody listens if that is a
+            loopback address or ``LOCAL_WORLD_SIZE`` says that all are here; or, on one host, any path of a
+            file, which is not made.
         rank: with ``address``, this process's place.
         size: with ``address``, number of ranks.
 
@@ -113,9 +115,10 @@ def _settings(address: str | None, rank: int | None, size: int | None) -> env.En
             f"comm.init: address, rank and size go together, got address={address!r}, rank={rank}, "
             f"size={size}; leave all out where a launcher has started the ranks"
         )
+    found = env.read()
     return replace(
-        env.read(), rank=rank, world_size=size, address=address, job_secret=None, local_world_size=None,
-        mpi_size=None, slurm_size=None, backend=None,
+        found, rank=rank, world_size=size, address=address, job_secret=None, mpi_size=None, slurm_size=None,
+        local_world_size=found.local_world_size if found.world_size == size else None, backend=None,
     )  # fmt: skip
 
 
@@ -239,7 +242,8 @@ def _connect(name: str | None, settings: env.Environment, timeout_s: float | Non
         sizes["the MPI launcher's environment"] = None
     told = {source: size for source, size in sizes.items() if size is not None}
     if name is None and settings.meets:
-        world, name = _meet(settings, timeout_s), "shm"
+        world = _meet(settings, timeout_s)
+        name = world.backend
     else:
         if name is None:
             name = "mpi" if any(size > 1 for size in told.values()) else "single"
@@ -261,20 +265,20 @@ def _connect(name: str | None, settings: env.Environment, timeout_s: float | Non
 
 
 def _meet(settings: env.Environment, timeout_s: float | None) -> Communicator:
-    """The ranks of this host that come to one address."""
+    """The ranks that come to one address, on one host or several."""
     rank, size, address = settings.rank, settings.world_size, settings.address
     assert rank is not None
     assert size is not None
     assert address is not None
-    if settings.local_world_size not in (None, size):
-        raise CommError(
-            f"comm.init: {size} ranks are to meet at {address}, but only {settings.local_world_size} of them "
-            "are on this host; ranks of several hosts are started by distgrad run --hosts or by mpirun"
-        )
+    seconds = settings.timeout_s if timeout_s is None else timeout_s
     rendezvous = importlib.import_module("distgrad.comm.rendezvous")
-    found: Communicator = rendezvous.meet(
-        rendezvous.local_place(address), rank, size, settings.timeout_s if timeout_s is None else timeout_s
-    )
+    if size > 1 and settings.local_world_size != size and rendezvous.is_reached(address):
+        host, _, port = address.rpartition(":")
+        bootstrap = importlib.import_module("distgrad.comm.bootstrap")
+        several: Communicator | None = bootstrap.meet(host, int(port), rank, size, seconds)
+        if several is not None:
+            return several
+    found: Communicator = rendezvous.meet(rendezvous.local_place(address), rank, size, seconds)
     return found
 
 

@@ -20,8 +20,9 @@ from distgrad.comm.shm import SharedMemoryCommunicator, join
 from distgrad.errors import CommError, CommTimeoutError
 from distgrad.launch.hosts import is_local
 
-__all__ = ["local_place", "meet"]
+__all__ = ["is_reached", "local_place", "meet"]
 
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1", "")
 _HELLO = struct.Struct("=qq")  # rank and size
 _SECRET_BYTES = 16
 _RETRY_S = 5e-3
@@ -40,12 +41,17 @@ def local_place(address: str) -> str:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise CommError(f"comm.init: address must be host:port or the path of a file, got {address!r}")
-    if host not in ("localhost", "127.0.0.1", "[::1]", "::1") and not is_local(host, must_resolve=False):
+    if is_reached(address) and not is_local(host, must_resolve=False):
         raise CommError(
-            f"comm.init: the ranks are to meet at {address}, which is not this machine; ranks of several "
-            "hosts are started by distgrad run --hosts or by mpirun, and need no address"
+            f"comm.init: the ranks are to meet at {address}, which is not this machine, but LOCAL_WORLD_SIZE "
+            "says that all of them are here; give this machine's address, or 127.0.0.1"
         )
     return f"port {port}"
+
+
+def is_reached(address: str) -> bool:
+    """Whether ranks of other hosts may come to that address: it is no file, and not this host's alone."""
+    return "/" not in address and address.rpartition(":")[0] not in _LOOPBACK
 
 
 def meet(place: str, rank: int, size: int, timeout_s: float) -> SharedMemoryCommunicator:

@@ -133,7 +133,10 @@ def test_variables_of_another_launcher_are_an_address(monkeypatch, tmp_path):
     assert init().backend == "shm"
     assert init().all_reduce(np.ones(2)).tolist() == [1, 1]
     finalize()
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(CommError, match="only 1 of them are on this host; ranks of several hosts"):
+    monkeypatch.setenv("MASTER_ADDR", "192.0.2.1")
+    with pytest.raises(
+        CommError, match="not this machine, but LOCAL_WORLD_SIZE says that all of them are here"
+    ):
         init()

@@ -248,7 +248,9 @@ def run(folder, program, ours, limit=STEPS, seconds=150, control=None):
         str(HERE / "watched.py"),
         str(limit),
     ]
-    root = str(folder / program.split("/")[0])
+    root = os.pathsep.join(
+        [str(folder / program.split("/")[0]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    )
     variables = {
         **os.environ,
         "PYTHONPATH": root,
@@ -292,7 +294,6 @@ def main(arguments):
         "--write", action="store_true", help="the rows of these programs, or all, in the guide"
     )
     options = parser.parse_args(arguments)
-    rows = []
     for program in PROGRAMS:
         if options.names and not any(name in program for name in options.names):
             continue
@@ -310,10 +311,9 @@ def main(arguments):
                 verdict += (
                     f"; from PyTorch's with the norm in float64 {gap(mine['losses'], wide['losses']):.1e}"
                 )
-        rows.append((program, verdict, ratio))
         print(f"{program}: {verdict}; time {ratio:.2f}", flush=True)
-    if options.write:
-        write(rows)
+        if options.write:
+            write([(program, verdict, ratio)])
 
 
 def judged(mine, theirs):

@@ -16,7 +16,7 @@ from distgrad.comm.base import Communicator
 from distgrad.comm.registry import finalize, init
 from distgrad.comm.registry import is_initialized as _has_world
 from distgrad.errors import CommError, OptionError
-from distgrad.torch.distributed.stores import Store
+from distgrad.torch.distributed.stores import FileStore, Store
 from distgrad.torch.distributed.works import seconds_of, settle_all
 
 __all__ = [
@@ -125,7 +125,7 @@ def init_process_group(
 
     Under ``distgrad run``, ``mpirun`` and ``srun`` those are the ranks of the job, whatever the method says;
     ranks that a program has started itself, or torchrun, meet at the address of ``env://``, ``tcp://`` or
-    ``file://``, or find each other through the store: they are processes of one host.
+    ``file://``, or find each other through the store. On several hosts they exchange arrays by MPI.
 
     Args:
         backend: ``gloo``: arrays on the host; ``nccl``: on a GPU a rank; ``mpi``: by MPI; None: on GPUs where
@@ -191,7 +191,7 @@ def _find_place(
     if store is not None:
         if world_size < 1 or rank < 0:
             raise ValueError("init_process_group: with store=, world_size and rank must be given")
-        return {"address": store.meeting_place(rank), "rank": rank, "size": world_size}
+        return {"address": store.meeting_place(rank, world_size), "rank": rank, "size": world_size}
     url = urlsplit(method or "env://")
     query = parse_qs(url.query)
     rank = int(query.get("rank", [str(rank)])[0])
@@ -203,7 +203,7 @@ def _find_place(
     if url.scheme == "env":
         rank = _variable("RANK") if rank < 0 else rank
         world_size = _variable("WORLD_SIZE") if world_size < 0 else world_size
-        address = f"{_variable('MASTER_ADDR', str)}:{_variable('MASTER_PORT', str)}"
+        address = f"{_variable('MASTER_ADDR', str)}:{_variable('MASTER_PORT') + _is_agents()}"
     elif url.scheme == "tcp":
         address = url.netloc
     elif url.scheme == "file":
@@ -214,7 +214,14 @@ def _find_place(
         )
     if rank < 0 or world_size < 1:
         raise ValueError(f"init_process_group: {url.scheme}:// needs rank= and world_size=")
+    if url.scheme == "file" and settings.local_world_size not in (None, world_size):
+        address = FileStore(address, world_size).meeting_place(rank, world_size)
     return {"address": address, "rank": rank, "size": world_size}
+
+
+def _is_agents() -> bool:
+    """Whether torchrun's agent listens at MASTER_PORT itself, so that ranks take the port above it."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def _is_launched(settings: env.Environment, rank: int, world_size: int) -> bool:

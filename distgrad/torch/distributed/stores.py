@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Sequence
 from typing import IO, Any
 
+from distgrad.comm.topology import host_name
 from distgrad.errors import CommError, CommTimeoutError
 from distgrad.torch.distributed.works import seconds_of
 
@@ -144,13 +145,25 @@ class Store:
         """Yes."""
         return True
 
-    def meeting_place(self, rank: int) -> str:
+    def meeting_place(self, rank: int, size: int) -> str:
         """Where the ranks of ``init_process_group(store=...)`` meet, as the first one says."""
         self._num_meetings += 1
         key = f"{_PLACE} {self._num_meetings}"
+        self.set(f"{key} of {rank}", host_name())
         if rank == 0:
-            self.set(key, f"/{secrets.token_hex(16)}")
+            hosts = self.multi_get([f"{key} of {each}" for each in range(size)])
+            several = len(set(hosts)) > 1
+            self.set(key, f"{self.own_address()}:{_free_port()}" if several else f"/{secrets.token_hex(16)}")
         return self.get(key).decode()
+
+    def own_address(self) -> str:
+        """Where the users of the store on other hosts reach this one."""
+        return socket.gethostname()
+
+
+def _free_port() -> int:
+    with socket.create_server(("", 0)) as door:
+        return int(door.getsockname()[1])
 
 
 class HashStore(Store):
@@ -239,6 +252,10 @@ class PrefixStore(Store):
 
     def _request(self, verb: str, key: str, *values: bytes) -> bytes | None:
         return self.underlying_store._request(verb, f"{self.prefix}/{key}", *values)
+
+    def own_address(self) -> str:
+        """As the other store's."""
+        return self.underlying_store.own_address()
 
 
 def _send(line: socket.socket, parts: Sequence[bytes]) -> None:
@@ -352,6 +369,11 @@ class TCPStore(Store):
                 time.sleep(_POLL_S)
             else:
                 return line
+
+    def own_address(self) -> str:
+        """This end of the line to the master; the master's name where that is here."""
+        own = str(self._line.getsockname()[0])
+        return self.host if own.startswith("127.") else own
 
     def _request(self, verb: str, key: str, *values: bytes) -> bytes | None:
         parts = [verb.encode(), key.encode(), *values]
