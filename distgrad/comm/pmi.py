@@ -49,7 +49,7 @@ class Server:
     def run(self) -> None:
         """Let the ranks meet, and serve them until the last has ended."""
         with contextlib.ExitStack() as lines:
-            lines.callback(lambda: [line.close() for line in self._lines.values()])
+            lines.callback(self._close)
             with self.door:
                 error = self._gather()
             if error is not None:
@@ -57,6 +57,10 @@ class Server:
             several = len(set(self._hosts.values())) > 1
             self._tell_all({"way": "mpi" if several else "host"})
             return self._serve() if several else None
+
+    def _close(self) -> None:
+        for line in self._lines.values():
+            line.close()
 
     def _gather(self) -> str | None:
         """Wait for all ranks; what is wrong with them, None if nothing is."""
