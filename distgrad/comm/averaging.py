@@ -15,16 +15,22 @@ __all__ = ["Averaging"]
 
 
 class Averaging(CallPipeline):
-    """What makes a mean of what a backend adds up; a backend whose arrays lie elsewhere says where."""
+    """What makes a mean of what a backend adds up; a backend whose arrays lie elsewhere says where.
+
+    Attributes:
+        has_mean: whether the backend's "mean" divides while it adds, so that nothing is left to do behind it.
+    """
+
+    has_mean = False
 
     def _reduce_all(self, x: NDArray[Any], flat: NDArray[Any], op: str, weight: float | None) -> NDArray[Any]:
         if op == "mean" and is_narrow(flat.dtype):
             self._mean_of_narrow(flat, 1.0 if weight is None else weight)
         elif weight is not None:
             self._weighted_mean(flat, weight)
-        elif op == "mean":
+        elif op == "mean" and not self.has_mean:
             self._all_reduce(flat, "sum")
-            self._divide(flat, op)
+            self._divide(flat)
         else:
             self._all_reduce(flat, op)
         return x
@@ -52,19 +58,18 @@ class Averaging(CallPipeline):
             flat[...] = 0
         self._all_reduce(flat, "sum")
 
-    def _divide(self, flat: NDArray[Any], op: str) -> None:
-        if op == "mean":
-            flat /= self.size
+    def _divide(self, flat: NDArray[Any]) -> None:
+        flat /= self.size
 
     def _reduce_part(self, x: NDArray[Any], out: NDArray[Any], op: str, edges: list[int]) -> None:
         """Reduce this rank's part of the flat ``x`` into ``out``."""
-        if op != "mean":
-            self._reduce_scatter(x, out, op, edges)
-        elif is_narrow(x.dtype):
+        if op == "mean" and is_narrow(x.dtype):
             self._narrow_part(x, out, edges)
-        else:
+        elif op == "mean" and not self.has_mean:
             self._reduce_scatter(x, out, "sum", edges)
-            self._divide(out, op)
+            self._divide(out)
+        else:
+            self._reduce_scatter(x, out, op, edges)
 
     def _narrow_part(self, x: NDArray[Any], out: NDArray[Any], edges: list[int]) -> None:
         wide = x.astype(np.float32)

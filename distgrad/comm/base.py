@@ -222,6 +222,25 @@ class Communicator(Unequal):
 
         return self._issue(Call("split"), body, False)
 
+    def split_by_host(self) -> tuple[Communicator, Communicator]:
+        """The ranks of this rank's host, and those of its place among the ranks of every host.
+
+        What is summed within hosts and then between them has been summed over all ranks, where hosts hold
+        equally many; the first group has the fast links, the second the slow ones.
+
+        Collective: yes; blocks: yes.
+
+        Returns:
+            Both groups, named ``PARENT/host/NUMBER`` and ``PARENT/place/NUMBER``; a host with fewer ranks is
+            missing in the groups of higher places.
+        """
+        host, place = self.topology.node_rank(self.rank), self.local_rank
+        within = self.split(host, group=f"{self.group}/host/{host}")
+        between = self.split(place, group=f"{self.group}/place/{place}")
+        assert within is not None
+        assert between is not None
+        return within, between
+
     def allocate(self, nbytes: int, device: Device | str | None = None) -> NDArray[np.uint8]:
         """Zeroed memory, page aligned, from where this communicator reduces fastest.
 

@@ -30,8 +30,8 @@ DTYPES = {
     "int8": 0, "uint8": 1, "int32": 2, "uint32": 3, "int64": 4, "uint64": 5,
     "float16": 6, "float32": 7, "float64": 8, "bfloat16": 9,
 }  # fmt: skip
-#: NCCL's numbers for reductions.
-OPS = {"sum": 0, "prod": 1, "max": 2, "min": 3}
+#: NCCL's numbers for reductions; a mean of floats is a sum of what each rank has multiplied beforehand.
+OPS = {"sum": 0, "prod": 1, "max": 2, "min": 3, "mean": 4}
 
 
 class Link(Protocol):

@@ -29,6 +29,7 @@ _BYTES = DTYPES["uint8"]
 class NcclVerbs(Communicator):
     """The part of :class:`distgrad.comm.nccl.NcclCommunicator` that moves arrays."""
 
+    has_mean = True
     device: Device
     provider: Provider
     stream: Stream
@@ -204,10 +205,6 @@ class NcclVerbs(Communicator):
     def _narrow_part(self, x: NDArray[Any], out: NDArray[Any], edges: list[int]) -> None:
         with self._on_stream():
             super()._narrow_part(x, out, edges)
-
-    def _divide(self, flat: NDArray[Any], op: str) -> None:
-        with self._on_stream():
-            super()._divide(flat, op)
 
 
 def _address(x: Any) -> int:

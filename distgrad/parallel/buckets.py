@@ -63,7 +63,18 @@ def time_all_reduce(comm: Communicator, num_bytes: int, device: Device = CPU) ->
     return float(comm.host.broadcast(best_s)[0]) * max(1.0, num_bytes / trial.nbytes)
 
 
-def suitable_cap(num_bytes: int, transfer_s: float | None = None) -> float:
+def time_call(comm: Communicator, device: Device) -> float:
+    """Seconds that a bucket more costs, whatever is in it; the first rank's, on all of them.
+
+    A device and its links are asked, by an all-reduce of next to nothing. On the host it is the processor's
+    time beside backward, which no call alone shows.
+
+    Collective: on a device; blocks: there.
+    """
+    return _CALL_S if device == CPU else time_all_reduce(comm, 0, device)
+
+
+def suitable_cap(num_bytes: int, transfer_s: float | None = None, call_s: float = _CALL_S) -> float:
     """Bytes at which a bucket is full.
 
     The last of ``k`` buckets cannot hide, and each costs a call: ``transfer_s / k + k call_s`` is least for
@@ -72,10 +83,11 @@ def suitable_cap(num_bytes: int, transfer_s: float | None = None) -> float:
     Args:
         num_bytes: of all gradients.
         transfer_s: seconds that they travel, all together; None if that is not known.
+        call_s: as :func:`time_call` has it.
     """
     count = float(_MAX_BUCKETS)
     if transfer_s is not None:
-        count = min(max(math.sqrt(transfer_s / _CALL_S), 1.0), count)
+        count = min(max(math.sqrt(transfer_s / call_s), 1.0), count)
     return min(max(num_bytes / count, _SMALLEST_BYTES), _LARGEST_BYTES)
 
 
@@ -98,7 +110,7 @@ def find_cap(
     num_bytes = sum(parameter.nbytes for _, parameter in parameters)
     if hook is not None or comm.size == 1:  # some hooks' results depend on the buckets
         return suitable_cap(num_bytes)
-    return suitable_cap(num_bytes, time_all_reduce(comm, num_bytes, device))
+    return suitable_cap(num_bytes, time_all_reduce(comm, num_bytes, device), time_call(comm, device))
 
 
 def store(parameters: Iterable[Tensor], comm: Communicator, hook: Hook | None) -> list[FlatBuffer]:
@@ -192,6 +204,7 @@ class Bucket:
         joined: whether the tail travels among the gradients.
         alike: whether it is summed as the gradients are, whichever way it travels.
         leaves_tail: whether the bucket does not reduce its tail, as no hook must know it.
+        has_mean: whether the ranks' sum is divided by their number on its way: where that costs nothing.
         pending: gradients that this backward pass still owes.
         launched: whether the reduction of this step has been issued.
     """
@@ -219,11 +232,13 @@ class Bucket:
         behind = [each.stop for each in self.slices]
         self._spare = np.array([behind[0] + 1, behind[0] + 2, *behind]) if self.joined else _NOWHERE
         self.leaves_tail = hook is None and not self.joined
+        self.has_mean = self.leaves_tail and not self.is_narrow and comm.has_mean
         self._hook = all_reduce if hook is None else hook
         self.comm = comm
         self.leaves: list[Leaf] = [parameter.leaf_state() for parameter in self.parameters]
         self.pending = 0
         self._weight = 0.0
+        self._divided_by = 1  # what the sum of this step already is
         self._work: Work | None = None
         self._tail_work: Work | None = None  # of the tail alone
         self._release: Work | None = None  # of memory
@@ -319,6 +334,7 @@ class Bucket:
             if self.is_narrow:
                 self._weight = self._weight / self.summed_weight if self._weight else 0.0
                 self.gradients *= self.gradients.dtype.type(self._weight)
+        self._divided_by = self.comm.size if self.has_mean else 1
         self._work = self._hook(self)
         if self._releases:
             self._release = self.comm.submit(self._let_go, "release gradients")
@@ -355,7 +371,7 @@ class Bucket:
             usable: if not, only what was kept stays.
             factor: of the mean.
         """
-        total, own = self.total, self.gradients[self.own]
+        total, own = self.total / self._divided_by, self.gradients[self.own]
         follow(own)
         if self.joined:
             self.gradients[self._spare] = 0
@@ -375,6 +391,7 @@ class Bucket:
         self._kept = None
         self._kept_leaves = set()
         self._work = self._tail_work = self._release = None
+        self._divided_by = 1
 
     def settle(self, used: NDArray[Any]) -> None:
         """Take ``gradients`` for the mean over all ranks, made elsewhere, and add what was kept.
@@ -412,12 +429,13 @@ def all_reduce(bucket: Bucket) -> Work:
     Collective: yes; blocks: no.
     """
     comm, gradients, shares = bucket.comm, bucket.gradients, bucket.flat.shares
+    op = "mean" if bucket.has_mean else "sum"
     if shares is not None and not bucket.is_narrow:
-        scattered: Work = shares.reduce_scatter(bucket.start)
+        scattered: Work = shares.reduce_scatter(bucket.start, op)
         return scattered
     work: Work = (
         comm.all_reduce(gradients, "mean", async_op=True, weight=bucket.weight)
         if bucket.is_narrow and bucket.leaves_tail
-        else comm.all_reduce(gradients, async_op=True)
+        else comm.all_reduce(gradients, op, async_op=True)
     )
     return work

@@ -179,8 +179,8 @@ class Sharding:
         found: list[NDArray[Any]] = self.comm.host.all_gather_v(numbers)
         return found
 
-    def reduce_scatter(self, start: int) -> Work:
-        """Begin to sum gradients into the owners' parts, among these ranks and then with their replicas.
+    def reduce_scatter(self, start: int, op: str = "sum") -> Work:
+        """Begin to sum gradients into the owners' parts, or to average them, among all ranks or by groups.
 
         Collective: yes; blocks: no.
         """
@@ -189,12 +189,12 @@ class Sharding:
         whole, own = grad[start : edges[-1]], grad[edges[self.rank] : edges[self.rank + 1]]
         replicas = self._replicas
         if replicas is None:
-            work: Work = self.comm.reduce_scatter(whole, async_op=True, out=own, counts=lengths)
+            work: Work = self.comm.reduce_scatter(whole, op, async_op=True, out=own, counts=lengths)
             return work
 
         def reduce() -> None:
-            self.comm.reduce_scatter(whole, out=own, counts=lengths)
-            replicas.all_reduce(own)
+            self.comm.reduce_scatter(whole, op, out=own, counts=lengths)
+            replicas.all_reduce(own, op)
 
         return self.comm.submit(reduce, "reduce between groups")
 

@@ -90,13 +90,12 @@ MUTANTS = (
     Mutant(
         "wrong stream", "the arithmetic of a mean runs on the caller's stream", _VERBS,
         "            with self.stream:\n                yield\n", "            yield\n",
-        f"{_VERB}[mean of parts-late]",
+        f"{_VERB}[weighted mean-late]",
     ),
     Mutant(
-        "wrong stream", "a division is not put behind the sum", _VERBS,
-        "        with self._on_stream():\n            super()._divide(flat, op)",
-        "        super()._divide(flat, op)",
-        f"{_VERB}[mean of parts-late]",
+        "wrong operator", "a mean is called a sum", _LIB,
+        '"mean": 4', '"mean": 0',
+        f"{_DOUBLE}/test_communicator.py::test_reductions[cupy]",
     ),
     Mutant(
         "hidden order", "the communication stream waits for the default stream", _CUPY,

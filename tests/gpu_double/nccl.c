@@ -104,18 +104,24 @@ static uint16_t to_bfloat16(float value) {
     return value != value ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 #define IDENTITY(x) (x)
+/* A mean of floats is the sum of what each rank has multiplied; one of whole numbers is divided in the end. */
+#define IS_WHOLE(x) ((__typeof__(x))0.5 == 0)
+#define SHARE(x, n) (IS_WHOLE(x) ? (x) : (x) * ((__typeof__(x))1 / (__typeof__(x))(n)))
+#define LEFT(x, n) (IS_WHOLE(x) ? (x) / (__typeof__(x))(n) : (x))
 #define REDUCTION(name, T, Wide, read, write)                                                                        \
     static void name(Comm *c, int operator, size_t offset, void *out, size_t count) {                                \
         for (size_t i = 0; i < count; i++) {                                                                         \
             Wide total = read(((const T *)(c->shared->seats[0].data + offset))[i]);                                  \
+            if (operator == AVERAGE) total = SHARE(total, c->size);                                                  \
             for (int q = 1; q < c->size; q++) {                                                                      \
                 Wide other = read(((const T *)(c->shared->seats[q].data + offset))[i]);                              \
+                if (operator == AVERAGE) other = SHARE(other, c->size);                                              \
                 if (operator == SUM || operator == AVERAGE) total = total + other;                                   \
                 else if (operator == PRODUCT) total = total * other;                                                 \
                 else if (operator == MAXIMUM ? other > total || other != other : other < total || other != other)    \
                     total = other;                                                                                   \
             }                                                                                                        \
-            if (operator == AVERAGE) total = total / (Wide)c->size;                                                  \
+            if (operator == AVERAGE) total = LEFT(total, c->size);                                                   \
             ((T *)out)[i] = write(total);                                                                            \
         }                                                                                                            \
     }

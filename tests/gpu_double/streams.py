@@ -80,7 +80,7 @@ class Scheduler:
         timeout_s: after which a wait gives up and says what it waits for.
 
     Attributes:
-        started: on a null GPU how often each thing was queued, by its name: ``kernel adam``, ``a copy``.
+        started: how often each thing was queued, by its name: ``kernel adam``, ``a copy``.
     """
 
     def __init__(self, order: str, timeout_s: float) -> None:
@@ -140,8 +140,8 @@ class Scheduler:
             raises: whether an operation that has run and failed raises here, and not at the next wait.
         """
         stream = self.find(handle, device)
+        self.started[re.sub(r" (of|for) .*", "", name)] += 1
         if self.order == NULL:
-            self.started[re.sub(r" (of|for) .*", "", name)] += 1
             return stream
         if stream.captured is not None:
             stream.captured.append((name, step))

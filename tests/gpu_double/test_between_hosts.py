@@ -122,6 +122,15 @@ def test_calls_that_agree_go_on_and_end(monkeypatch):
         comm.all_reduce(x, "max")
     part = comm.split(int(comm.rank == 1))
     part.all_reduce(x, "max")
+    within, between = comm.split_by_host()
+    assert (within.size, between.size) == ((1, 2), (2, 2), (2, 1))[comm.rank]
+    assert (within.group, between.group) == (
+        f"world/host/{min(comm.rank, 1)}",
+        f"world/place/{max(comm.rank - 1, 0)}",
+    )
+    x[...] = comm.rank + 1.0
+    between.all_reduce(within.all_reduce(x))
+    assert x.tolist() == [(6.0, 6.0, 5.0)[comm.rank]] * 4  # the second host's second rank has no partner
     comm.barrier()
     assert (comm._ledger._numbers[:, ledger._COMPARED] == comm.log.count).all()
     assert comm.find_mismatch() is None

@@ -1,13 +1,16 @@
 """Rung 5: data-parallel training on the doubles of CuPy and NCCL, against one process with all samples."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from device_programs import on_host
-from gpu_double.worlds import num_host_waits
+from gpu_double.worlds import num_host_waits, num_started
 from parallel.problems import Network, batches
 
 import distgrad as dg
 from distgrad import nn
+from distgrad.backend.device import CPU, Device
 from distgrad.comm import ThreadWorld
 from distgrad.errors import CommMismatchError, DeviceError, GraphError, RankFailedError
 from distgrad.nn import functional as F
@@ -21,6 +24,7 @@ from distgrad.parallel import (
     TopK,
     adasum,
     bf16,
+    buckets,
     fp16,
 )
 
@@ -116,6 +120,49 @@ def test_training_equals_one_process_and_the_host_never_waits(world):
     assert stats.communication_s > 0.0
     assert 0.0 <= stats.hidden_share <= 1.0
     assert all(bucket["busy_s"] >= 0.0 for bucket in stats.buckets)
+
+
+@worlds((2, "late"), (3, "early"))
+@pytest.mark.parametrize("shard", [None, "optimizer"])
+def test_where_weights_agree_the_mean_is_nccl_s_alone(world, shard):
+    comm = dg.comm.init(device="cuda")
+    x, y = batches(1, 4 * comm.size)[0]
+    own, fewer = (slice(4 * comm.rank + few, 4 * comm.rank + 4) for few in (0, comm.rank))
+    model = DistributedDataParallel(Network().to(comm.device), comm, bucket_cap_mb=SMALL, shard=shard)
+    plain, found = Network().to(comm.device), []
+    # A first step sets the unit of weights; in the last one the first ranks have more samples.
+    expected = Network()
+    loss_of(expected, x, y).backward()
+    for module, samples in ((model, own), (plain, own), (model, own), (model, fewer)):
+        module.zero_grad()
+        loss = loss_of(module, x[samples], y[samples], comm.device)
+        before = num_started("multiply")
+        loss.backward()
+        found.append(num_started("multiply") - before)
+        if samples is own and module is model and shard is None:
+            assert_near(gradients_of(model), gradients_of(expected))
+    if num_started("multiply"):
+        _, alone, alike, unlike = found
+        assert alike == alone
+        assert unlike >= alone + len(model.reducer.buckets)
+
+
+def test_the_number_of_buckets_follows_what_a_call_costs_there(monkeypatch):
+    asked = []
+
+    def time_all_reduce(comm, num_bytes, device):
+        asked.append(num_bytes)
+        return 0.5e-3 if num_bytes else 20e-6
+
+    monkeypatch.setattr(buckets, "time_all_reduce", time_all_reduce)
+    given = [("weight", dg.zeros(12_500_000))]
+    comm = SimpleNamespace(size=2)
+    on_gpu = buckets.find_cap(None, given, comm, Device("cuda", 0), None, False)
+    assert asked == [50_000_000, 0]
+    on_host = buckets.find_cap(None, given, comm, CPU, None, False)
+    assert asked[2:] == [50_000_000]  # the host's cost is the processor's, beside backward
+    assert on_gpu == pytest.approx(50_000_000 / 5)
+    assert on_host == 25 * 2**20  # the largest there is
 
 
 class Heads(nn.Module):

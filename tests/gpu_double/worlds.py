@@ -40,6 +40,13 @@ def num_host_waits() -> int:
     return 0 if on_real_gpus() else installed().scheduler.num_waits
 
 
+def num_started(what: str) -> int:
+    """How often this process has started what has ``what`` in its name, as ``multiply``; on a real GPU 0."""
+    if on_real_gpus():
+        return 0
+    return sum(count for name, count in installed().scheduler.started.items() if what in name)
+
+
 def nccl_world(name: str = "world"):
     """A communicator of CuPy's NCCL over all ranks, on the device of the rank's number."""
     import cupy
