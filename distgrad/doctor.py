@@ -24,6 +24,7 @@ from typing import Any
 from distgrad.backend.streams import synchronize
 from distgrad.comm.libnccl import PROVIDERS
 from distgrad.comm.registry import init
+from distgrad.launch import nvidia
 from distgrad.launch.mpirun import family
 from distgrad.launch.rank import usable_cores
 
@@ -183,7 +184,9 @@ def _cuda() -> dict[str, Any]:
         found["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"]
     found |= _installed([*_CUDA_PACKAGES["12"], *_CUDA_PACKAGES["13"], "pynccl"])
     found |= _probe(_CUPY_PROBE) if importlib.util.find_spec("cupy") else {"CuPy": None}
-    return found | {f"NCCL by {name}": _nccl(name) for name in PROVIDERS}
+    found |= {f"NCCL by {name}": _nccl(name) for name in PROVIDERS}
+    tables = {"MIG": nvidia.instances(), "links": nvidia.links(), "NCCL": nvidia.nccl_variables(os.environ)}
+    return found | {name: rows for name, rows in tables.items() if rows}
 
 
 def _nccl(provider: str) -> str:
@@ -264,11 +267,17 @@ def _advise_on_gpus(cuda: dict[str, Any]) -> list[str]:
     if not cuda.get("CuPy"):
         return [f"there is an NVIDIA driver, but CuPy is {cuda.get('error', 'missing')}; {command}"]
     if not _gpus(cuda):
-        return [f"CuPy {cuda['CuPy']} finds no GPU ({_plain(cuda['GPUs'])}); {command}"]
+        nothing = f"CuPy {cuda['CuPy']} finds no GPU ({_plain(cuda['GPUs'])}); {command}"
+        return [nothing, *_advise_on_ranks(cuda)]
     nccl = [cuda[f"NCCL by {name}"] for name in PROVIDERS]
     if all(found.startswith("missing") for found in nccl):
         return [f"GPUs cannot talk to each other, as NCCL is {nccl[0]}; {command}"]
-    return []
+    return _advise_on_ranks(cuda)
+
+
+def _advise_on_ranks(cuda: dict[str, Any]) -> list[str]:
+    """What keeps ranks from this machine's GPUs, or slows them."""
+    return nvidia.advise(cuda.get("CUDA_VISIBLE_DEVICES"), cuda.get("MIG", {}), cuda.get("NCCL", {}))
 
 
 def _advise(report: dict[str, Any]) -> list[str]:
@@ -313,7 +322,7 @@ def present(report: dict[str, Any]) -> str:
         if report[title]:
             lines.append(title)
             for name, value in report[title].items():
-                rows = value if name == "GPUs" and isinstance(value, dict) else {name: value}
+                rows = value if title == "cuda" and isinstance(value, dict) else {name: value}
                 lines += [f"  {row:<18} {_plain(part)}" for row, part in rows.items()]
     lines.append("install")
     lines += [f"  {row['for']:<8} {row['command']:<30} {row['state']}" for row in report["install"]]

@@ -481,6 +481,9 @@ class FakeBackend(Backend):
     def use_stream(self, native: Any, index: int) -> None:
         _active.streams = (*_active.streams, (index, native))[-2 * NUM_DEVICES :]
 
+    def lend(self, array: Any, native: Any) -> None:
+        """Nothing is handed out twice here."""
+
     def make_event(self, timing: bool, index: int) -> FakeEvent:
         return FakeEvent()
 

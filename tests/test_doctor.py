@@ -10,6 +10,7 @@ import pytest
 
 from distgrad import doctor
 from distgrad.comm import libnccl
+from distgrad.launch import nvidia
 
 
 def healthy():
@@ -171,3 +172,72 @@ def test_the_command_measures_two_ranks():
     text = doctor.present(report)
     assert 'pip install "distgrad[cuda13]"' in text
     assert "bandwidth_gb_s" in text
+
+
+SMI = """#!/bin/sh
+if [ "$1" = -L ]; then
+  echo 'GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-1)'
+  echo '  MIG 3g.40gb     Device  0: (UUID: MIG-a)'
+  echo '  MIG 3g.40gb     Device  1: (UUID: MIG-b)'
+  echo 'GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-2)'
+else
+  printf '\\033[4m\\tGPU0\\tGPU1\\tNIC0\\tCPU Affinity\\033[0m\\n'
+  printf 'GPU0\\t X \\tNV18\\tPIX\\t0-31\\n'
+  printf 'GPU1\\tNV18\\t X \\tSYS\\t0-31\\n'
+  printf 'NIC0\\tPIX\\tSYS\\t X \\t\\n\\nLegend:\\n\\n  GPU9\\tis not one\\n'
+fi
+"""
+
+
+def test_divided_gpus_links_and_nccl_s_settings_are_told(tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(SMI)
+    tool.chmod(0o755)
+    (tmp_path / "nccl.conf").write_text("# a note\nNCCL_SOCKET_IFNAME = eth0\nNCCL_DEBUG=WARN\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert nvidia.instances() == {"GPU 0": "3g.40gb, 3g.40gb"}
+    assert nvidia.links() == {
+        "links": "GPU0 GPU1 NIC0 CPU Affinity",
+        "GPU0": "X NV18 PIX 0-31",
+        "GPU1": "NV18 X SYS 0-31",
+        "NIC0": "PIX SYS X",
+    }
+    file = f"{tmp_path}/nccl.conf"
+    assert nvidia.nccl_variables({"NCCL_DEBUG": "INFO", "HOME": "/"}, (file, "/no/file")) == {
+        "NCCL_SOCKET_IFNAME": f"eth0 ({file})",
+        "NCCL_DEBUG": "INFO",
+    }
+    monkeypatch.setenv("NCCL_NET", "Socket")
+    found = doctor._cuda()
+    assert found["MIG"] == {"GPU 0": "3g.40gb, 3g.40gb"}
+    assert found["NCCL"]["NCCL_NET"] == "Socket"
+    titles = ("versions", "machine", "blas", "mpi", "limits", "self-test", "install", "advice")
+    lines = doctor.present({**{title: {} for title in titles}, "cuda": found}).splitlines()
+    assert "  GPU1               NV18 X SYS 0-31" in lines
+    assert "  NCCL_NET           Socket" in lines
+
+
+def test_without_the_driver_s_tool_nothing_is_told_of_gpus(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert (nvidia.instances(), nvidia.links()) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("visible", "divided", "settings", "words"),
+    [
+        (None, {}, {}, None),
+        ("0,1", {}, {"NCCL_P2P_DISABLE": "0", "NCCL_DEBUG": "INFO"}, None),
+        ("MIG-a", {}, {}, None),
+        ("", {}, {}, "CUDA_VISIBLE_DEVICES='' hides every GPU"),
+        ("-1", {}, {}, "CUDA_VISIBLE_DEVICES='-1' hides every GPU"),
+        ("0,1,0", {}, {}, "names a GPU twice"),
+        ("MIG-a,MIG-b", {}, {}, "names several instances (MIG)"),
+        (None, {"GPU 0": "3g.40gb"}, {}, "GPU 0: divided into instances (MIG)"),
+        (None, {}, {"NCCL_P2P_DISABLE": "1"}, "NCCL_P2P_DISABLE=1 keeps GPUs of a host from"),
+    ],
+)
+def test_what_keeps_ranks_from_gpus(visible, divided, settings, words):
+    advice = nvidia.advise(visible, divided, settings)
+    assert [words in sentence for sentence in advice] == ([] if words is None else [True])
+    cuda = GPU | {"CUDA_VISIBLE_DEVICES": visible, "MIG": divided, "NCCL": settings}
+    assert doctor._advise_on_gpus(cuda) == advice

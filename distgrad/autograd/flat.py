@@ -68,8 +68,8 @@ class Shares(Protocol):
     def exchange(self, numbers: NDArray[Any]) -> list[NDArray[Any]]:
         """Every rank's numbers, as many as each has. Collective: yes."""
 
-    def reduce_scatter(self, start: int) -> Any:
-        """Begin to sum the gradients of the range from ``start`` over all ranks into the owners' parts."""
+    def reduce_scatter(self, start: int, op: str = ...) -> Any:
+        """Begin to reduce the gradients of the range from ``start`` over all ranks into the owners' parts."""
 
     def settle(self) -> None:
         """Wait until what was handed out is in."""

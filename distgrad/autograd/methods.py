@@ -56,7 +56,7 @@ from distgrad.autograd.ops import (  # noqa: F401 (importing them registers thei
     trig,
     windows,
 )
-from distgrad.autograd.ops.move import destination, is_pinned, moved, pinned
+from distgrad.autograd.ops.move import destination, is_pinned, lent, moved, pinned
 from distgrad.autograd.porting import Elsewhere
 from distgrad.autograd.tensor import Tensor
 from distgrad.autograd.timing import timed_operations  # noqa: F401 (registers itself)
@@ -395,6 +395,7 @@ _OWN: dict[str, Any] = {
     "cuda": _cuda,
     "pin_memory": pinned,
     "is_pinned": is_pinned,
+    "record_stream": lent,
     "item": _item,
     "tolist": lambda self: self._data.tolist(),
     "numpy": _numpy,

@@ -19,6 +19,7 @@ from distgrad.backend.array_module import ArrayModule, register_array_module
 from distgrad.backend.cublas import matmul
 from distgrad.backend.device import Backend, memory_of
 from distgrad.backend.kernels.table import accelerated
+from distgrad.backend.lending import Lending
 from distgrad.backend.precision import on_precision
 from distgrad.errors import DeviceError
 
@@ -286,6 +287,7 @@ class CudaBackend(Backend):
         self._pool = cp.get_default_memory_pool()
         self._peak: _Peak | None = None
         self._under_way: deque[tuple[Any, Any]] = deque()  # pinned memory, until its copy has arrived
+        self._lending = Lending(lambda stream: stream.record(cp.cuda.Event(disable_timing=True)))
         self.xp = make_array_module()
         cp.cuda.runtime.setDevice(self._first)
         on_precision(_set_precision)
@@ -361,7 +363,8 @@ class CudaBackend(Backend):
             return out
 
     def _let_go(self) -> None:
-        """Give up the pinned memory whose copies have arrived, so that it serves again."""
+        """Give up memory whose copies have arrived and whose streams are done, so that it serves again."""
+        self._lending.collect()
         while self._under_way and self._under_way[0][0].done:
             try:
                 self._under_way.popleft()
@@ -406,6 +409,10 @@ class CudaBackend(Backend):
         with cp.cuda.Device(index):
             return cp.cuda.Event(disable_timing=not timing)
 
+    def lend(self, array: Any, native: Any) -> None:
+        self._let_go()
+        self._lending.lend(array.data.mem, native)
+
     def elapsed_ms(self, start: Any, end: Any) -> float:
         return float(cp.cuda.get_elapsed_time(start, end))
 
@@ -425,6 +432,7 @@ class CudaBackend(Backend):
 
     def free_unused(self) -> None:
         """Give what no array holds back to the driver."""
+        self._let_go()
         self._pool.free_all_blocks()
 
     def memory_info(self, index: int) -> tuple[int, int]:

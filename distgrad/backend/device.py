@@ -208,6 +208,10 @@ class Backend(ABC):
         """Let this thread's work go to a stream."""
 
     @abstractmethod
+    def lend(self, array: Any, native: Any) -> None:
+        """Keep an array's memory, when it is gone, until a stream of the backend's has done its work so far."""
+
+    @abstractmethod
     def make_event(self, timing: bool, index: int) -> Any:
         """The backend's own event; None on a CPU."""
 
@@ -257,6 +261,9 @@ class InOrder(Backend):
         return None
 
     def use_stream(self, native: Any, index: int) -> None:
+        return None
+
+    def lend(self, array: Any, native: Any) -> None:
         return None
 
     def make_event(self, timing: bool, index: int) -> None:

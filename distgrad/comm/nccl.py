@@ -80,6 +80,15 @@ def _check_distinct(host: Communicator, device: Device) -> None:
             )
 
 
+def _seat_of(device: Device, host: Communicator) -> str:
+    """Where a GPU sits, as the driver and the kernel's log call it."""
+    backend = find_backend(device.kind)
+    found = backend.properties(device.index) if hasattr(backend, "properties") else {}
+    places = [found.get(f"pci{part}ID", 0) for part in ("Domain", "Bus", "Device")]
+    name = host.topology.hosts[host.rank].split()[0]
+    return f"GPU {places[0]:04x}:{places[1]:02x}:{places[2]:02x}.0 of {name}"
+
+
 class NcclCommunicator(NcclVerbs):
     """A group of ranks with a GPU each; :func:`connect` makes the first one.
 
@@ -110,6 +119,7 @@ class NcclCommunicator(NcclVerbs):
         self.device = device
         self.provider = provider
         self.stream = Stream(device, priority=-1)
+        self._seat = _seat_of(device, host)  # asked while it still answers
         self._ledger = self._open_ledger()
         self._within: Call | None = None  # the call of submit that is running
         unique_id = host.broadcast_object(provider.make_id() if host.rank == 0 else None)
@@ -190,9 +200,9 @@ class NcclCommunicator(NcclVerbs):
         self.check_failure(call)
         if everyone and self._ledger is not None and self._ledger.write(call):
             self._compare_period(self._ledger)
-        work = StreamWork(self, call, body)
         with activated(self.device):
             try:
+                work = StreamWork(self, call, body)
                 work.run()
             except Exception as error:
                 self._explain(call, error)
@@ -205,8 +215,12 @@ class NcclCommunicator(NcclVerbs):
         """Raise what lies behind an error, if that is known."""
         mismatch = None if isinstance(error, CommMismatchError) else self._find_cause()
         is_nccl = type(error).__name__ == "NcclError"  # CuPy's class, and that of libnccl's own binding
+        is_cuda = type(error).__name__ == "CUDARuntimeError"
         if mismatch is not None or is_nccl:
             self.fail(CommError(f"{call.name}, group '{self.group}': rank {self.rank}: {error}"))
+        elif is_cuda:
+            self.fail(self.device_failure(error))
+        if mismatch is not None or is_nccl or is_cuda:
             if mismatch is not None:
                 self.family.told = True
                 raise mismatch from error
@@ -263,6 +277,13 @@ class NcclCommunicator(NcclVerbs):
                 f"{call.name}, group '{self.group}': nothing can be sent after an earlier call failed on "
                 f"rank {self.rank} ({family.failure}); end the program"
             ) from family.failure
+
+    def device_failure(self, error: Exception) -> CommError:
+        """That this rank's GPU does not answer, and where it sits."""
+        return CommError(
+            f"group '{self.group}': rank {self.rank} on {self.device} failed: {error} ({self._seat}; the "
+            "kernel's log, dmesg, says under 'Xid' what became of it)"
+        )
 
     def find_failure(self) -> str | None:
         """What NCCL reports of what runs in the background."""

@@ -53,6 +53,9 @@ class StreamCommunicator(Protocol):
     def find_failure(self) -> str | None:
         """What the device's side reports."""
 
+    def device_failure(self, error: Exception) -> CommError:
+        """That the device does not answer."""
+
     def abort(self) -> None:
         """End what is under way."""
 
@@ -119,7 +122,11 @@ class StreamWork(Work):
                     raise CommTimeoutError(f"wait: {self._name} is still under way after {timeout} s")
                 time.sleep(1e-3)
         self._comm.check_failure(self.call)
-        current_stream(self._comm.device).wait_event(self._end)
+        try:
+            current_stream(self._comm.device).wait_event(self._end)
+        except Exception as error:
+            self._comm.fail(self._comm.device_failure(error))
+            self._comm.check_failure(self.call)
         return self._result
 
     def device_s(self, origin: Event) -> tuple[float, float]:
@@ -174,9 +181,7 @@ class Watchdog:
                 try:
                     self._look()
                 except Exception as error:  # a GPU that has failed says so to whoever asks it anything
-                    comm.fail(
-                        CommError(f"group '{comm.group}': rank {comm.rank} on {comm.device} failed: {error}")
-                    )
+                    comm.fail(comm.device_failure(error))
 
     def _look(self) -> None:
         works, comm = self._works, self._comm

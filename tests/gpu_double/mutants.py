@@ -133,8 +133,8 @@ MUTANTS = (
     ),
     Mutant(
         "wrong device", "a call runs on the caller's device, not on its array's", _NCCL,
-        "        work = StreamWork(self, call, body)\n        with activated(self.device):\n",
-        "        work = StreamWork(self, call, body)\n        with contextmanager(lambda: iter([None]))():\n",
+        "        with activated(self.device):\n            try:\n                work = StreamWork(",
+        "        with contextmanager(lambda: iter([0]))():\n            try:\n                work = StreamWork(",
         f"{_DOUBLE}/test_orders.py::test_a_view_a_foreign_device_and_a_second_group[late]",
     ),
     Mutant(

@@ -56,6 +56,12 @@ _ATTRIBUTES = {
 }
 # Functions that stay CuPy's own: they look nothing up on a device.
 _UNTOUCHED = {"check_status", "get_build_version"}
+# Those that end something, or ask nothing of a device, succeed where it is lost.
+_HARMLESS = {
+    "getDevice", "setDevice", "getDeviceCount", "runtimeGetVersion", "_getCUDAMajorVersion", "free",
+    "freeHost", "eventDestroy", "streamDestroy", "moduleUnload", "_ensure_context", "ctxGetCurrent", "ctxGetDevice",
+}  # fmt: skip
+_LOST = 999  # cudaErrorUnknown
 
 
 def unavailable() -> str | None:
@@ -87,6 +93,7 @@ class Runtime:
 
     Attributes:
         calls: how often each function was called.
+        lost: devices that have fallen off the bus: every call that concerns one fails.
     """
 
     def __init__(self, num_devices: int, order: str, device_bytes: int, timeout_s: float) -> None:
@@ -95,6 +102,7 @@ class Runtime:
         self.scheduler = Scheduler(order, timeout_s)
         self.memory = Memory(device_bytes)
         self.kernels = Kernels(self.scheduler, self.memory, self.get_device)
+        self.lost: set[int] = set()
         self._current = threading.local()
 
     # -- devices
@@ -138,6 +146,9 @@ class Runtime:
             "sharedMemPerBlockOptin": MAX_SHARED_BYTES,
             "l2CacheSize": 50 << 20,
             "computeMode": 0,
+            "pciDomainID": 0,
+            "pciBusID": device,
+            "pciDeviceID": 0,
         }
 
     def memory_info(self) -> tuple[int, int]:
@@ -332,9 +343,13 @@ def _refuse(module: str, name: str) -> Callable[..., Any]:
     return refuse
 
 
-def _count(calls: Counter[str], name: str, handler: Callable[..., Any]) -> Callable[..., Any]:
+def _count(double: Runtime, name: str, handler: Callable[..., Any]) -> Callable[..., Any]:
+    calls = double.calls
+
     def counted(*arguments: Any, **options: Any) -> Any:
         calls[name] += 1
+        if double.lost and name not in _HARMLESS and double.get_device() in double.lost:
+            raise double._error(_LOST)
         return handler(*arguments, *[value for key, value in options.items() if key != "flags"])
 
     return counted
@@ -389,7 +404,7 @@ def install(
         short = module.__name__.rsplit(".", 1)[1]
         table = {name: _refuse(short, name) for name in signatures(module) if name not in _UNTOUCHED}
         table |= handlers
-        swap(module, {name: _count(double.calls, name, handler) for name, handler in table.items()})
+        swap(module, {name: _count(double, name, handler) for name, handler in table.items()})
     from gpu_double.libraries import preload
 
     preload(double)

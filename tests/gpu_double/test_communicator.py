@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from gpu_double.runtime import installed
 from gpu_double.worlds import share
 
 import distgrad as dg
@@ -268,6 +269,37 @@ def test_a_start_may_end_after_others_have_come_and_gone(monkeypatch):
     monkeypatch.setattr(libnccl.CupyProvider, "connect", connect_slowly)
     with world(timeout_s=20) as comm:
         assert comm.size == 2
+
+
+@pytest.mark.gpu_double(ranks=3, devices=3, timeout=90, dies=(1,))
+@pytest.mark.parametrize("seen_by", ["the next call", "a wait", "the watchdog"])
+def test_a_rank_whose_gpu_falls_off_the_bus_is_named(seen_by):
+    comm = world(timeout_s=40)
+    x, y = (on_device(comm, np.ones(3, "f4")) for _ in range(2))
+    comm.all_reduce(x)
+    comm.barrier()
+    if comm.rank == 1:
+        work = comm.all_reduce(x, async_op=True) if seen_by == "a wait" else None
+        installed().lost.add(1)
+        limit_s = time.monotonic() + 60
+        while seen_by == "the watchdog" and comm.family.failure is None and time.monotonic() < limit_s:
+            time.sleep(0.01)
+        with pytest.raises(
+            CommError, match=r"rank 1 on cuda:1 failed: cudaErrorUnknown.* \(GPU 0000:01:00\.0 of .*Xid"
+        ):
+            comm.all_reduce(y) if work is None else work.wait()
+        share("lost", b"")
+        os.kill(os.getpid(), signal.SIGKILL)
+    works = [comm.all_reduce(each, async_op=True) for each in (x, y)]
+    limit_s = time.monotonic() + 60
+    while not works[1].done():  # it ends when the watchdog has given up
+        assert time.monotonic() < limit_s, "what waits for the rank that has ended goes on waiting"
+        time.sleep(0.01)
+    with pytest.raises(RankFailedError, match=r"all_reduce.*rank 1,? .*ended"):
+        comm.all_reduce(x)
+    share("lost")
+    share(f"told {comm.rank}", b"")  # or the other one might be told of this rank's end too
+    share(f"told {2 - comm.rank}")
 
 
 @pytest.mark.gpu_double(ranks=3, devices=3, timeout=90, dies=(2,))

@@ -247,6 +247,42 @@ def test_a_stream_waits_for_another_and_for_an_event(order):
         assert (y + x).tolist() == [9.0] * 64
 
 
+def start_and_drop(reader, records):
+    """What a stream reads of a tensor that is gone by then, and what is made in its place."""
+    x = dg.ones(64, device="cuda") * 3
+    view = x[:32]
+    reader.wait_stream(dg.cuda.current_stream())
+    with dg.cuda.stream(reader):
+        y = x * 2
+    if records:
+        view.record_stream(reader)
+    del x, view
+    if records:
+        dg.cuda.empty_cache()  # where it looks which tensors are gone, as in every copy to a device
+    other = dg.ones(64, device="cuda") * 7
+    return y, other
+
+
+@orders(1)
+def test_memory_that_another_stream_reads_is_kept_until_it_has(order):
+    reader = dg.cuda.Stream()
+    with dg.cuda.stream(dg.cuda.Stream()):
+        held = dg.cuda.memory_allocated()
+        y, other = start_and_drop(reader, True)
+        dg.cuda.current_stream().synchronize()
+        reader.synchronize()
+        assert (y.tolist(), other.tolist()) == ([6.0] * 64, [7.0] * 64)
+        del y, other
+        dg.cuda.empty_cache()
+        assert dg.cuda.memory_allocated() == held
+        if order == "late" and not on_real_gpus():  # there it may go well, once
+            y, _other = start_and_drop(reader, False)
+            dg.cuda.current_stream().synchronize()
+            reader.synchronize()
+            assert y.tolist() != [6.0] * 64
+    dg.ones(3).record_stream(reader)  # of the host: nothing is under way
+
+
 @orders(1)
 def test_a_captured_step_runs_at_each_launch_and_not_before(order):
     x = dg.tensor([1.0, 2.0], device="cuda")

@@ -10,11 +10,12 @@ from distgrad.autograd.dispatch import Array, operations, primitive
 from distgrad.autograd.ops.shape_rules import same_shape
 from distgrad.autograd.primitive import Sample
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.device import CPU, Device, find_accelerator, resolve, to_device
+from distgrad.backend.device import CPU, Device, find_accelerator, find_backend, resolve, to_device
 from distgrad.backend.meta import META
+from distgrad.backend.streams import Stream
 from distgrad.errors import DeviceError
 
-__all__ = ["destination", "is_pinned", "move", "moved", "pinned"]
+__all__ = ["destination", "is_pinned", "lent", "move", "moved", "pinned"]
 
 
 @primitive(
@@ -70,6 +71,20 @@ def pinned(tensor: Tensor) -> Tensor:
     if tensor.device != CPU:
         raise DeviceError(f"pin_memory: expected a tensor on the host, got one on {str(tensor.device)!r}")
     return tensor if backend.is_pinned(tensor._data) else Tensor(backend.pin(tensor._data))
+
+
+def lent(tensor: Tensor, stream: Stream) -> None:
+    """Keep the tensor's memory until a stream has done all that it is given while there are tensors in it.
+
+    Needed where a tensor made on one stream is read on another and dropped: its memory would be handed out to
+    the first one's next work at once. Collectives of distgrad's keep what they read by themselves.
+
+    Args:
+        tensor: or a view; all of its memory is kept.
+        stream: that reads or writes it. On the CPU nothing is under way.
+    """
+    if stream.native is not None and tensor.device != CPU:
+        find_backend(tensor.device.kind).lend(tensor._data, stream.native)
 
 
 def is_pinned(tensor: Tensor) -> bool:
