@@ -209,7 +209,7 @@ class Backend(ABC):
 
     @abstractmethod
     def lend(self, array: Any, native: Any) -> None:
-        """Keep an array's memory, when it is gone, until a stream of the backend's has done its work so far."""
+        """Keep an array's memory, when it is gone, until a native stream has done its work so far."""
 
     @abstractmethod
     def make_event(self, timing: bool, index: int) -> Any:

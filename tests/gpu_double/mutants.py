@@ -133,8 +133,8 @@ MUTANTS = (
     ),
     Mutant(
         "wrong device", "a call runs on the caller's device, not on its array's", _NCCL,
-        "        with activated(self.device):\n            try:\n                work = StreamWork(",
-        "        with contextmanager(lambda: iter([0]))():\n            try:\n                work = StreamWork(",
+        "        with activated(self.device):\n            try:\n                work =",
+        "        with contextmanager(lambda: iter([None]))():\n            try:\n                work =",
         f"{_DOUBLE}/test_orders.py::test_a_view_a_foreign_device_and_a_second_group[late]",
     ),
     Mutant(

@@ -59,7 +59,8 @@ _UNTOUCHED = {"check_status", "get_build_version"}
 # Those that end something, or ask nothing of a device, succeed where it is lost.
 _HARMLESS = {
     "getDevice", "setDevice", "getDeviceCount", "runtimeGetVersion", "_getCUDAMajorVersion", "free",
-    "freeHost", "eventDestroy", "streamDestroy", "moduleUnload", "_ensure_context", "ctxGetCurrent", "ctxGetDevice",
+    "freeHost", "eventDestroy", "streamDestroy", "moduleUnload", "_ensure_context", "ctxGetCurrent",
+    "ctxGetDevice",
 }  # fmt: skip
 _LOST = 999  # cudaErrorUnknown
 
