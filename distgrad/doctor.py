@@ -24,8 +24,8 @@ from typing import Any
 from distgrad.backend.streams import synchronize
 from distgrad.comm.libnccl import PROVIDERS
 from distgrad.comm.registry import init
-from distgrad.launch import nvidia
 from distgrad.launch.mpirun import family
+from distgrad.launch.nvidia import advise, instances, links, nccl_variables
 from distgrad.launch.rank import usable_cores
 
 __all__ = ["examine", "present"]
@@ -185,7 +185,7 @@ def _cuda() -> dict[str, Any]:
     found |= _installed([*_CUDA_PACKAGES["12"], *_CUDA_PACKAGES["13"], "pynccl"])
     found |= _probe(_CUPY_PROBE) if importlib.util.find_spec("cupy") else {"CuPy": None}
     found |= {f"NCCL by {name}": _nccl(name) for name in PROVIDERS}
-    tables = {"MIG": nvidia.instances(), "links": nvidia.links(), "NCCL": nvidia.nccl_variables(os.environ)}
+    tables = {"MIG": instances(), "links": links(), "NCCL": nccl_variables(os.environ)}
     return found | {name: rows for name, rows in tables.items() if rows}
 
 
@@ -277,7 +277,7 @@ def _advise_on_gpus(cuda: dict[str, Any]) -> list[str]:
 
 def _advise_on_ranks(cuda: dict[str, Any]) -> list[str]:
     """What keeps ranks from this machine's GPUs, or slows them."""
-    return nvidia.advise(cuda.get("CUDA_VISIBLE_DEVICES"), cuda.get("MIG", {}), cuda.get("NCCL", {}))
+    return advise(cuda.get("CUDA_VISIBLE_DEVICES"), cuda.get("MIG", {}), cuda.get("NCCL", {}))
 
 
 def _advise(report: dict[str, Any]) -> list[str]:
