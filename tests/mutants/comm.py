@@ -7,8 +7,8 @@ MUTANTS = (
     Mutant(
         "wrong number", "a mean is a sum",
         "comm/averaging.py",
-        "            flat /= self.size\n",
-        "            pass\n",
+        "        flat /= self.size\n",
+        "        pass\n",
         "tests/comm/test_contract.py -k 'test_threads and reduce'",
     ),
     Mutant(

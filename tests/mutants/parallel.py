@@ -161,7 +161,7 @@ MUTANTS = (
     Mutant(
         "missing call", "what ranks own is not summed between groups",
         "parallel/sharding.py",
-        "            replicas.all_reduce(own)\n",
+        "            replicas.all_reduce(own, op)\n",
         "            pass\n",
         "tests/parallel/test_sharded_groups.py -k 'in_the_same_order and AdamW-4'",
     ),
