@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from distgrad.backend.device import native
 from distgrad.data.dataset import Subset, TensorDataset
 from distgrad.errors import DataError
 
-__all__ = ["AsOne", "default_collate", "default_convert", "fetch", "fetch_next", "pin"]
+__all__ = ["AsOne", "Share", "default_collate", "default_convert", "fetch", "fetch_next", "pin"]
 
 _DTYPES = {bool: np.bool_, int: np.int64, float: np.float32}
 
@@ -110,21 +110,43 @@ def fetch(dataset: Any, indices: Sequence[Any], collate_fn: Callable[[list[Any]]
     return collate_fn([dataset[index] for index in indices])
 
 
+class Share(NamedTuple):
+    """Which of a stream's next samples make a batch.
+
+    Attributes:
+        batch_size: samples for each rank, if there are as many.
+        rank: whose batch it is.
+        ranks: how many take turns; 1 where the stream is one rank's own.
+    """
+
+    batch_size: int
+    rank: int = 0
+    ranks: int = 1
+
+    @property
+    def total(self) -> int:
+        """Samples of all ranks' batches together."""
+        return self.batch_size * self.ranks
+
+
 def fetch_next(
-    samples: Iterator[Any], batch_size: int, drop_last: bool, collate_fn: Callable[[list[Any]], Any]
+    samples: Iterator[Any], share: Share, drop_last: bool, collate_fn: Callable[[list[Any]], Any]
 ) -> Any:
     """Read the next samples of a stream as one batch; None at its end.
 
+    Where only other ranks get samples, the batch has the structure of any other, with zero rows.
+
     Args:
         samples: the stream.
-        batch_size: how many to take, if there are as many.
-        drop_last: whether fewer count as the end.
+        share: which of them to take.
+        drop_last: whether fewer than all ranks' count as the end.
         collate_fn: puts samples together.
     """
-    batch = list(islice(samples, batch_size))
-    if not batch or (drop_last and len(batch) < batch_size):
+    batch = list(islice(samples, share.total))
+    if not batch or (drop_last and len(batch) < share.total):
         return None
-    return collate_fn(batch)
+    own = batch[share.rank :: share.ranks]
+    return collate_fn(own) if own else _without_rows(collate_fn(batch[:1]))
 
 
 def pin(batch: Any) -> Any:

@@ -14,8 +14,9 @@ from distgrad.autograd.modes import is_grad_enabled
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import find_accelerator
 from distgrad.backend.rng import Generator, default_generator
-from distgrad.data.collate import AsOne, default_collate, default_convert, fetch, fetch_next, pin
+from distgrad.data.collate import AsOne, Share, default_collate, default_convert, fetch, fetch_next, pin
 from distgrad.data.dataset import Indexed, IterableDataset
+from distgrad.data.foreign import ForeignStream, Place, is_foreign, refuse_without_length
 from distgrad.data.sampler import (
     BatchSampler,
     DistributedSampler,
@@ -25,6 +26,7 @@ from distgrad.data.sampler import (
 )
 from distgrad.data.worker import Payload
 from distgrad.data.worker_pool import WorkerPool, runs_unguarded
+from distgrad.errors import StateDictError
 from distgrad.names.lacking import unexpected
 from distgrad.trace import span
 from distgrad.tracebacks import warn_once
@@ -69,7 +71,8 @@ class DataLoader(Generic[Batch_co]):
 
     Args:
         dataset: has ``__getitem__`` and ``__len__``, or is an
-            :class:`~distgrad.data.dataset.IterableDataset`.
+            :class:`~distgrad.data.dataset.IterableDataset`, or a stream of Hugging Face's ``datasets``: its
+            files are dealt to the workers, and their samples in turn to the ranks.
         batch_size: samples a batch, on each rank; None gives the samples themselves, one at a time.
         shuffle: whether to draw in random order, another one each epoch.
         sampler: draws the indices, in place of ``shuffle``.
@@ -181,20 +184,27 @@ class DataLoader(Generic[Batch_co]):
     ) -> None:
         if others:
             raise unexpected("DataLoader", next(iter(others)))
-        iterable, shuffle = isinstance(dataset, IterableDataset), bool(shuffle)
+        stream = None
+        if is_foreign(dataset):
+            stream = ForeignStream(dataset, 0 if _guard_is_optional and runs_unguarded() else num_workers)
+        iterable, shuffle = stream is not None or isinstance(dataset, IterableDataset), bool(shuffle)
         _check_order(iterable, batch_size, shuffle, sampler, batch_sampler, drop_last)
         if generator is not None and not shuffle and not num_workers:
             raise ValueError("DataLoader: generator serves shuffle=True; give it to your sampler instead")
         _check_workers(num_workers, timeout, prefetch_factor, persistent_workers)
         if batch_sampler is None and not iterable:
+            refuse_without_length(dataset)
             sampler = _make_sampler(dataset, shuffle, generator) if sampler is None else sampler
             batch_sampler = BatchSampler(sampler, batch_size or 1, drop_last)
         elif isinstance(batch_sampler, BatchSampler):
             sampler = batch_sampler.sampler
         self.dataset = dataset
+        self._stream = stream
+        self._place: Place | None = None  # of such a stream: where the epoch stands
         self.batch_size = batch_size
         self.sampler = sampler
         self.batch_sampler = batch_sampler
+        self._share = Share(batch_size or 1, *((0, 1) if stream is None else (stream.rank, stream.ranks)))
         self.num_workers = num_workers
         self.collate_fn = collate_fn or (default_convert if batch_size is None else default_collate)
         self._collate = AsOne(self.collate_fn) if batch_size is None else self.collate_fn
@@ -218,6 +228,7 @@ class DataLoader(Generic[Batch_co]):
             self._epoch += 1
         skip, self._skip = self._skip, 0
         self._begun, self._num_batches = state, 0
+        self._place = None if self._stream is None else self._stream.begin()
         if is_grad_enabled():
             self._learnt = state
         seeds = [self._source.seed & (1 << 64) - 1, self._epoch, getattr(self.sampler, "rank", 0)]
@@ -260,11 +271,13 @@ class DataLoader(Generic[Batch_co]):
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: in which epoch, and after which batch of those it has given.
 
-        With a :class:`~distgrad.data.sampler.DistributedSampler` it is the same on every rank, and fits any
-        number of them.
+        With a :class:`~distgrad.data.sampler.DistributedSampler`, or of a stream of Hugging Face's
+        ``datasets``, it is the same on every rank, and fits any number of them.
         """
         if self._begun is None:
             return {"epoch": self._epoch, "sampler": self._sampler_state()}
+        if self._stream is not None:
+            return {"epoch": self._epoch, "sampler": self._stream.state_dict(self._place)}
         index = self._begun["index"] + self._num_batches * self._step
         return {"epoch": self._epoch, "sampler": {**self._begun, "index": index}}
 
@@ -272,11 +285,16 @@ class DataLoader(Generic[Batch_co]):
         """Let the next iteration go on where :meth:`state_dict` was taken.
 
         A sampler or batch sampler of the user's own, without a ``load_state_dict``, is drawn from its start;
-        what was given already is left out.
+        what was given already is left out. A stream of ``datasets`` is read from its start, to leave the same
+        out.
+
+        Raises:
+            StateDictError: a place in a stream that another number of workers read, or in no stream.
         """
-        state = state_dict["sampler"]
+        state, sampler = state_dict["sampler"], self._stream or self._resumable
+        if self._stream is None and "stream_epoch" in state:
+            raise StateDictError("DataLoader: the state is a place in a stream, which this dataset is not")
         self._epoch, self._begun, self._learnt = int(state_dict["epoch"]), None, None
-        sampler = self._resumable
         if sampler is None:
             self._skip = int(state["index"])
         else:
@@ -296,6 +314,8 @@ class DataLoader(Generic[Batch_co]):
         return self.batch_sampler.global_batch_size if self._resumable is not None else 1
 
     def _sampler_state(self) -> dict[str, Any]:
+        if self._stream is not None:
+            return self._stream.state_dict()
         return {"index": self._skip} if self._resumable is None else self._resumable.state_dict()
 
     def _count(self, batches: Iterator[Any]) -> Iterator[Any]:
@@ -311,19 +331,21 @@ class DataLoader(Generic[Batch_co]):
     def _batches(self, skip: int, seed: int) -> Iterator[Any]:
         """The batches of one epoch, the first ``skip`` left out."""
         if self.batch_sampler is None:
-            return islice(self._made(repeat(self.batch_size or 1), seed, 0), skip, None)
+            return islice(self._made(repeat(self._share), seed, 0), skip, None)
         first = self._sampler_state()["index"] // self._step
         return self._made(islice(iter(self.batch_sampler), skip, None), seed, first)
 
     def _made(self, tasks: Iterator[Any], seed: int, first: int) -> Iterator[Any]:
         if self.num_workers and not (_guard_is_optional and _told_of_guard()):
             yield from self._made_by_workers(tasks, seed, first)
-        elif isinstance(self.dataset, IterableDataset):
-            samples = iter(self.dataset)
-            for size in tasks:
-                batch = fetch_next(samples, size, self.drop_last, self._collate)
+        elif self._stream is not None or isinstance(self.dataset, IterableDataset):
+            stream = self._stream
+            samples = iter(self.dataset) if stream is None else stream.iterate(self._place)
+            for share in tasks:
+                batch = fetch_next(samples, share, self.drop_last, self._collate)
                 if batch is None:
                     return
+                self._advance(0)
                 yield batch
         else:
             for indices in tasks:
@@ -332,17 +354,28 @@ class DataLoader(Generic[Batch_co]):
     def _made_by_workers(self, tasks: Iterator[Any], seed: int, first: int) -> Iterator[Any]:
         pool, self._idle = self._idle, None
         if pool is None:
-            payload = Payload(self.dataset, self._collate, self.worker_init_fn, self.drop_last)
+            source = self.dataset if self._stream is None else self._stream
+            payload = Payload(source, self._collate, self.worker_init_fn, self.drop_last)
             pool = WorkerPool(payload, self.num_workers, self.prefetch_factor, self.timeout, seed)
+        numbers, turn = list(range(first, first + self.num_workers)), 0
+        if self._place is not None:
+            numbers, turn = self._place.numbers(self._share.total), self._place.next
         complete = False
         try:
-            yield from pool.run(tasks, seed, first)
+            for batch in pool.run(tasks, seed, numbers, turn, self._place):
+                self._advance(pool.giver)
+                yield batch
             complete = True
         finally:
             if complete and self.persistent_workers and self._idle is None:
                 self._idle = pool
             else:
                 pool.close()
+
+    def _advance(self, worker: int) -> None:
+        """Count a batch that a worker gave."""
+        if self._place is not None:
+            self._place = self._place.after(worker, self._share.total)
 
 
 def _make_sampler(dataset: Any, shuffle: bool, generator: Generator | None) -> Any:

@@ -173,14 +173,14 @@ class _Worker:
             payload.worker_init_fn(start.id)
 
     def run(self, number: int, slot: int, task: Any) -> tuple[Any, ...] | None:
-        """Make one batch, or with a negative number begin an epoch of the seed ``task``."""
+        """Make one batch, or with a negative number begin an epoch: ``task`` is its seed and place."""
         dataset, collate_fn = self._payload.dataset, self._payload.collate_fn
         iterable = isinstance(dataset, IterableDataset)
         if number < 0:
-            self._seed = task
+            self._seed, place = task
             if iterable:
-                _seed_all(task, -1)
-                self._samples = iter(dataset)
+                _seed_all(self._seed, -1)
+                self._samples = iter(dataset) if place is None else dataset.iterate(place)
             return None
         _seed_all(self._seed, number)
         if iterable:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing import Pipe, process
 from multiprocessing.connection import Connection
 from types import FrameType
@@ -54,6 +54,9 @@ class WorkerPool:
 
     Worker k mod ``num_workers`` makes batch k of a dataset with indices; the batches come in their order.
 
+    Attributes:
+        giver: the worker that made the batch which :meth:`run` gave last.
+
     Args:
         payload: dataset, functions and settings for the workers.
         num_workers: how many processes.
@@ -72,6 +75,7 @@ class WorkerPool:
             )
         self.num_workers = num_workers
         self.timeout_s = timeout_s
+        self.giver = 0
         self._processes: list[subprocess.Popen[bytes]] = []
         self._connections: list[Connection] = []
         self._slots = [[Segment() for _ in range(prefetch_factor)] for _ in range(num_workers)]
@@ -109,39 +113,44 @@ class WorkerPool:
         finally:
             segment.close()
 
-    def run(self, tasks: Iterator[Any], seed: int, first: int = 0) -> Iterator[Any]:
+    def run(
+        self, tasks: Iterator[Any], seed: int, numbers: Sequence[int], first: int = 0, place: Any = None
+    ) -> Iterator[Any]:
         """The batches of one epoch, in order.
 
         Args:
-            tasks: lists of indices, or for an iterable dataset the batch size as often as need be.
+            tasks: lists of indices, or for an iterable dataset the share as often as need be.
             seed: of the epoch.
-            first: the number of its first batch.
+            numbers: of each worker's first batch; its next ones count on by ``num_workers``.
+            first: the worker that begins.
+            place: where the epoch of a stream that can tell goes on.
 
         Raises:
             WorkerError: a worker died or passed the timeout.
             Exception: whatever the dataset raised in a worker, its traceback there in a note.
         """
         for worker in range(self.num_workers):
-            self._send(worker, (-1, 0, seed))
-        numbers = itertools.count(first)
+            self._send(worker, (-1, 0, (seed, place)))
+        following = [itertools.count(number, self.num_workers) for number in numbers]
         pending: deque[tuple[int, int, int]] = deque()
 
         def issue(worker: int, slot: int) -> None:
             task = next(tasks, None)
             if task is not None:
-                number = next(numbers)
+                number = next(following[worker])
                 self._send(worker, (number, slot, task))
                 pending.append((worker, slot, number))
 
         for slot in range(len(self._slots[0])):
-            for worker in range(self.num_workers):
-                issue(worker, slot)
+            for turn in range(self.num_workers):
+                issue((first + turn) % self.num_workers, slot)
         while pending:
             worker, slot, number = pending.popleft()
             kind, *content = self._receive(worker, number)
             if kind == "batch":
                 batch = self._slots[worker][slot].load(*content)
                 issue(worker, slot)
+                self.giver = worker
                 yield batch
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from distgrad.hub.layers import (
     Pooler,
     activation,
     attention_mask,
-    check_length,
+    look_up_places,
 )
 from distgrad.hub.model import PretrainedModel, new_head
 from distgrad.nn.functional.affine import linear
@@ -111,31 +111,38 @@ class Bert(PretrainedModel):
             norm_first=False,
         )
 
-    def forward(self, input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None) -> Tensor:
+    def forward(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+    ) -> Tensor:
         """Texts as numbers of tokens to what the task asks for.
 
         Args:
             input_ids: ``[n, L]``.
             attention_mask: ``[n, L]``, 0 where a place is padding; None if none is.
             token_type_ids: ``[n, L]``, which of two texts a token belongs to; None means the first.
+            position_ids: ``[n, L]``, the place of each token; None means 0, 1, … in each row.
 
         Returns:
             "features": ``[n, L, width]``; "masked-lm": logits ``[n, L, vocab_size]``; "classification":
             logits ``[n, num_labels]``.
         """
-        hidden = self.encode(input_ids, attention_mask, token_type_ids)
+        hidden = self.encode(input_ids, attention_mask, token_type_ids, position_ids)
         if self.token_head is not None:
             return self.token_head(hidden, self.tokens.weight)
         if self.classifier is not None:
             return self.classifier(self.head_dropout(self.pool(hidden)))
         return hidden
 
-    def encode(self, input_ids: Any, padding: Any = None, token_type_ids: Any = None) -> Tensor:
+    def encode(
+        self, input_ids: Any, padding: Any = None, token_type_ids: Any = None, position_ids: Any = None
+    ) -> Tensor:
         """The features ``[n, L, width]`` of all places, whatever the task; arguments as of ``forward``."""
         x = self.tokens(input_ids)
-        length = x.shape[1]
-        check_length(length, self.places.num_embeddings, "Bert")
-        x = x + self.places.weight[:length]
+        x = x + look_up_places(self.places, position_ids, x, 0, "Bert")
         x = x + (self.kinds.weight[0] if token_type_ids is None else self.kinds(token_type_ids))
         x = self.dropout(self.norm(x))
         mask = attention_mask(padding, x)

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 from distgrad.autograd.tensor import Tensor
 from distgrad.hub.config import Config
+from distgrad.hub.generation import Cache
 from distgrad.hub.keys import Key, both
-from distgrad.hub.layers import Attention, Block, FeedForward, activation, attention_mask, check_length
+from distgrad.hub.layers import Attention, Block, FeedForward, activation, attention_mask, look_up_places
 from distgrad.hub.model import Decoder, new_head
 from distgrad.nn.modules.containers import ModuleList
 from distgrad.nn.modules.dropout import Dropout
@@ -65,6 +66,10 @@ class GPT2(Decoder):
         """How many blocks there are."""
         return self.config.count("n_layer", 12)
 
+    def longest(self) -> int:
+        """How many places there are."""
+        return self.places.num_embeddings
+
     @staticmethod
     def _block(config: Config, width: int, eps: float, layer: int) -> Block:
         heads = config.count("n_head", 12)
@@ -79,13 +84,14 @@ class GPT2(Decoder):
         norms = LayerNorm(width, eps), LayerNorm(width, eps)
         return Block(attention, feed_forward, norms, config.number("resid_pdrop", 0.1), norm_first=True)
 
-    def encode(self, input_ids: Any, padding: Any = None) -> Tensor:
+    def encode(
+        self, input_ids: Any, padding: Any = None, position_ids: Any = None, cache: Cache | None = None
+    ) -> Tensor:
         """The features ``[n, L, width]`` of all places, whatever the task; arguments as of ``forward``."""
         x = self.tokens(input_ids)
-        length = x.shape[1]
-        check_length(length, self.places.num_embeddings, "GPT2")
-        x = self.dropout(x + self.places.weight[:length])
-        mask = attention_mask(padding, x, causal=True)
-        for block in self.blocks:
-            x = block(x, mask)
+        past = 0 if cache is None else cache.length
+        x = self.dropout(x + look_up_places(self.places, position_ids, x, past, "GPT2"))
+        mask = attention_mask(padding, x, causal=True, past=past)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, mask, cache=None if cache is None else cache.layers[layer])
         return self.norm(x)

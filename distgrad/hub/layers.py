@@ -11,13 +11,24 @@ from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import DataError, ShapeError
 from distgrad.hub.config import Config
+from distgrad.hub.generation import LayerCache
 from distgrad.hub.rotary import rotate
 from distgrad.nn.module import Module
 from distgrad.nn.modules.activation import GELU, ReLU, SiLU, Tanh
 from distgrad.nn.modules.dropout import Dropout
+from distgrad.nn.modules.embedding import Embedding
 from distgrad.nn.modules.linear import Linear
 
-__all__ = ["Attention", "Block", "FeedForward", "Pooler", "activation", "attention_mask", "check_length"]
+__all__ = [
+    "Attention",
+    "Block",
+    "FeedForward",
+    "Pooler",
+    "activation",
+    "attention_mask",
+    "check_positions",
+    "look_up_places",
+]
 
 _ACTIVATIONS: dict[str, tuple[type[Module], tuple[str, ...]]] = {
     "gelu": (GELU, ()),
@@ -51,36 +62,74 @@ def check_length(length: int, longest: int, where: str) -> None:
         raise ShapeError(f"{where}: {length} tokens in a row, but the model has {longest} places; cut them")
 
 
-def attention_mask(padding: Any, x: Tensor, causal: bool = False, window: int | None = None) -> Tensor | None:
+def attention_mask(
+    padding: Any, x: Tensor, causal: bool = False, window: int | None = None, past: int = 0
+) -> Tensor | None:
     """Where queries may look, as :class:`Attention` takes it.
 
     Args:
-        padding: ``[n, L]``, 0 where a place is padding; None if none is.
+        padding: ``[n, S]``, 0 where a place is padding; None if none is.
         x: ``[n, L, width]``, for its shape and device.
         causal: whether place i sees places 0 … i only.
         window: how many places, its own counted, a place sees back to; None means all.
+        past: places before those of ``x``, which are seen too: S = past + L.
 
     Returns:
-        Booleans ``[n, 1, 1 or L, L]``; None where ``is_causal`` says all there is to say.
+        Booleans ``[n, 1, 1 or L, S]``; None where ``is_causal`` says all there is to say.
 
     Raises:
         ShapeError: padding of another shape.
     """
     rows, length = x.shape[:2]
-    near = None
-    if causal and (padding is not None or (window is not None and window < length)):
-        back = length if window is None else window
-        seen = np.tri(length, dtype=bool) & ~np.tri(length, k=-back, dtype=bool)
+    total, near = past + length, None
+    is_windowed = window is not None and window < total
+    if causal and (padding is not None or is_windowed or (past and length > 1)):
+        back = total if window is None else window
+        seen = np.tri(length, total, past, dtype=bool) & ~np.tri(length, total, past - back, dtype=bool)
         near = asarray(seen, device=x.device)
     if padding is None:
         return near
     padding = asarray(padding, device=x.device)
-    if tuple(padding.shape) != (rows, length):
+    if tuple(padding.shape) != (rows, total):
         raise ShapeError(
-            f"hub: expected an attention_mask [{rows}, {length}] for these tokens, got {list(padding.shape)}"
+            f"hub: expected an attention_mask [{rows}, {total}] for these tokens, got {list(padding.shape)}"
         )
-    real = ops.reshape(ops.not_equal(padding, 0), (rows, 1, 1, length))
+    real = ops.reshape(ops.not_equal(padding, 0), (rows, 1, 1, total))
     return real if near is None else ops.logical_and(real, near)
+
+
+def look_up_places(table: Embedding, position_ids: Any, x: Tensor, past: int, where: str) -> Tensor:
+    """The rows of a table of places: those that are asked for, or one after another from ``past`` on.
+
+    Args:
+        table: of places.
+        position_ids: ``[n, L]`` or ``[1, L]``; None means past, past+1, ….
+        x: ``[n, L, width]``.
+        past: places before those of ``x``.
+        where: for messages.
+
+    Raises:
+        ShapeError: more places than the table has, or ``position_ids`` of another shape.
+    """
+    check_length(past + x.shape[1], table.num_embeddings, where)
+    if position_ids is None:
+        return table.weight[past : past + x.shape[1]]
+    return table(check_positions(position_ids, x))
+
+
+def check_positions(position_ids: Any, x: Tensor) -> Tensor:
+    """Positions as a tensor where ``x`` lies.
+
+    Raises:
+        ShapeError: they are not ``[n, L]`` or ``[1, L]`` for ``x`` of ``[n, L, width]``.
+    """
+    found = asarray(position_ids, device=x.device)
+    rows, length = x.shape[:2]
+    if tuple(found.shape) not in ((rows, length), (1, length)):
+        raise ShapeError(
+            f"hub: expected position_ids [{rows}, {length}] for these tokens, got {list(found.shape)}"
+        )
+    return found
 
 
 class Attention(Module):
@@ -127,13 +176,16 @@ class Attention(Module):
         self.out = Linear(inner, width, out_bias)
         self.dropout, self.causal, self.scale = dropout, causal, scale
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, turn: Any = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, turn: Any = None, cache: LayerCache | None = None
+    ) -> Tensor:
         """``[n, L, width]``, and the same back.
 
         Args:
             x: the places.
             mask: of :func:`attention_mask`.
-            turn: cosines and sines ``[L, head_width]`` by which queries and keys are rotated.
+            turn: cosines and sines by which queries and keys are rotated, of :class:`Rotary`.
+            cache: keys and values of the places before; those of ``x`` are added.
         """
         rows, length, _ = x.shape
         query, key, value = (
@@ -142,13 +194,15 @@ class Attention(Module):
         )
         if turn is not None:
             query, key = rotate(query, *turn), rotate(key, *turn)
+        if cache is not None:
+            key, value = cache.extend(key, value)
         y = ops.scaled_dot_product_attention(
             query,
             key,
             value,
             mask,
             dropout_p=self.dropout if self.training else 0.0,
-            is_causal=self.causal and mask is None,
+            is_causal=self.causal and mask is None and length == key.shape[2],
             scale=self.scale,
             enable_gqa=self.num_kv_heads != self.num_heads,
         )
@@ -208,12 +262,14 @@ class Block(Module):
         self.dropout = Dropout(dropout)
         self.norm_first = norm_first
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, turn: Any = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, turn: Any = None, cache: LayerCache | None = None
+    ) -> Tensor:
         """``[n, L, width]``, and the same back; the arguments are those of :class:`Attention`."""
         if self.norm_first:
-            x = x + self.dropout(self.attention(self.norm1(x), mask, turn))
+            x = x + self.dropout(self.attention(self.norm1(x), mask, turn, cache))
             return x + self.dropout(self.feed_forward(self.norm2(x)))
-        x = self.norm1(x + self.dropout(self.attention(x, mask, turn)))
+        x = self.norm1(x + self.dropout(self.attention(x, mask, turn, cache)))
         return self.norm2(x + self.dropout(self.feed_forward(x)))
 
 

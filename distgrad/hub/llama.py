@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 from distgrad.autograd.tensor import Tensor
 from distgrad.hub.config import Config
+from distgrad.hub.generation import Cache
 from distgrad.hub.keys import Key, both
-from distgrad.hub.layers import Attention, Block, FeedForward, activation, attention_mask
+from distgrad.hub.layers import Attention, Block, FeedForward, activation, attention_mask, check_positions
 from distgrad.hub.model import Decoder, new_head
 from distgrad.hub.rotary import Rotary
 from distgrad.nn.modules.containers import ModuleList
@@ -96,13 +97,17 @@ class Llama(Decoder):
             attention, feed_forward, (RMSNorm(width, eps), RMSNorm(width, eps)), 0.0, norm_first=True
         )
 
-    def encode(self, input_ids: Any, padding: Any = None) -> Tensor:
+    def encode(
+        self, input_ids: Any, padding: Any = None, position_ids: Any = None, cache: Cache | None = None
+    ) -> Tensor:
         """The features ``[n, L, width]`` of all places, whatever the task; arguments as of ``forward``."""
         x = self.tokens(input_ids)
-        mask = attention_mask(padding, x, causal=True, window=self.window())
-        turn = self._rotary.turn(x)
-        for block in self.blocks:
-            x = block(x, mask, turn)
+        past = 0 if cache is None else cache.length
+        mask = attention_mask(padding, x, causal=True, window=self.window(), past=past)
+        positions = None if position_ids is None else check_positions(position_ids, x)
+        turn = self._rotary.turn(x, past, positions)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, mask, turn, None if cache is None else cache.layers[layer])
         return self.norm(x)
 
 

@@ -46,9 +46,21 @@ class Rotary:
         plain = (1.0 / np.float32(theta) ** places).astype(np.float32)
         self._frequencies = _scaled(plain, settings, config)
 
-    def turn(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines ``[L, head_width]`` for ``x`` of shape ``[n, L, width]``."""
-        angles = np.arange(x.shape[1], dtype=np.float32)[:, None] * self._frequencies
+    def turn(self, x: Tensor, past: int = 0, position_ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Cosines and sines for ``x`` of shape ``[n, L, width]``.
+
+        Args:
+            x: the places.
+            past: the number of the first one.
+            position_ids: their numbers, ``[n or 1, L]``; None means past, past+1, ….
+
+        Returns:
+            ``[L, head_width]`` each, or with ``position_ids`` ``[n or 1, 1, L, head_width]``.
+        """
+        places = np.arange(past, past + x.shape[1])
+        if position_ids is not None:
+            places = position_ids.to("cpu").numpy()[:, None]
+        angles = places.astype(np.float32)[..., None] * self._frequencies
         twice = np.concatenate([angles, angles], axis=-1)
         cos, sin = (asarray(f(twice), dtype=x.dtype, device=x.device) for f in (np.cos, np.sin))
         return cos, sin
@@ -84,7 +96,7 @@ def rotate(x: Tensor, cos: Any, sin: Any) -> Tensor:
 
     Args:
         x: ``[n, H, L, E]``.
-        cos, sin: of the angles, ``[L, E]``.
+        cos, sin: of the angles, ``[L, E]`` or ``[n, 1, L, E]``.
     """
     half = x.shape[-1] // 2
     return x * cos + ops.concat([-x[..., half:], x[..., :half]], axis=-1) * sin

@@ -174,3 +174,38 @@ def test_a_head_made_here_is_loaded_there(tmp_path):
     assert again.config.num_labels == 4
     ids = np.arange(6)[None]
     np.testing.assert_allclose(ours(read, [ids]), theirs(again, [ids]), rtol=1e-4, atol=1e-5)
+
+
+DECODERS = [
+    ("GPT2LMHeadModel", {**GPT2, "pad_token_id": 0}),
+    ("LlamaForCausalLM", {**SHARED, "eos_token_id": 2}),
+    ("MistralForCausalLM", {**SHARED, "sliding_window": 3, "eos_token_id": [2, 7]}),
+    ("Qwen2ForCausalLM", {**SHARED, "eos_token_id": 2}),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), DECODERS)
+def test_texts_go_on_as_theirs(name, settings, tmp_path):
+    """The likeliest tokens, also of texts with padding before them, to the end that the config names."""
+    model = make(name, settings)
+    model.save_pretrained(tmp_path)
+    read = dg.hub.load(tmp_path)
+    ids, mask = np.random.default_rng(1).integers(3, 50, (4, 6)), np.ones((4, 6), dtype=np.int64)
+    mask[1, :2], mask[3, :5] = 0, 0
+    expected = model.generate(
+        torch.tensor(ids), attention_mask=torch.tensor(mask), max_new_tokens=12, do_sample=False
+    )
+    np.testing.assert_array_equal(read.generate(ids, mask, max_new_tokens=12).numpy(), expected.numpy())
+
+
+@pytest.mark.parametrize(("name", "settings"), [("BertModel", TEXT), *DECODERS])
+def test_position_ids_are_theirs(name, settings, tmp_path):
+    model = make(name, settings)
+    model.save_pretrained(tmp_path)
+    ids, places = np.arange(12).reshape(2, 6), np.array([[0, 0, 1, 2, 3, 4], [3, 4, 5, 6, 7, 8]])
+    with torch.no_grad():
+        out = model(torch.tensor(ids), position_ids=torch.tensor(places))
+    expected = (out.logits if hasattr(out, "logits") else out.last_hidden_state).numpy()
+    with dg.no_grad():
+        got = dg.hub.load(tmp_path)(ids, position_ids=places).numpy()
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=2e-5)

@@ -5,6 +5,20 @@ from mutation import Mutant
 # fmt: off
 MUTANTS = (
     Mutant(
+        "wrong count", "every rank takes every row of a stream",
+        "data/collate.py",
+        "    own = batch[share.rank :: share.ranks]\n",
+        "    own = batch\n",
+        "tests/data/test_streams.py -k every_row_once",
+    ),
+    Mutant(
+        "wrong place", "a stream begins anew in mid-epoch",
+        "data/foreign.py",
+        "islice(iter(part), place.counts[worker], None)",
+        "islice(iter(part), 0, None)",
+        "tests/data/test_streams.py -k any_number_of_ranks",
+    ),
+    Mutant(
         "wrong count", "ranks draw the same samples",
         "data/sampler.py",
         "slice(self._begin() + self.rank, self.total_size, self.num_replicas)",
