@@ -65,7 +65,8 @@ class Environment:
         trace_spool: ``DISTGRAD_TRACE_SPOOL``, the folder in which the ranks leave what the launcher reads.
         memory: ``DISTGRAD_MEMORY``, by which a rank finds the launcher's agent of its host, which holds what
             the ranks keep in memory.
-        attempt: ``DISTGRAD_ATTEMPT``, how often the launcher had started the ranks before.
+        attempt: ``DISTGRAD_ATTEMPT``, how often the launcher had started the ranks before; programs find why
+            the last attempt ended in ``DISTGRAD_ATTEMPT_CAUSE``.
         no_color: ``NO_COLOR``, whether the user wants no colours (https://no-color.org).
     """
 

@@ -10,10 +10,18 @@ import inspect
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+import click
+import pictures
+
 from distgrad.autograd.primitive import Primitive
+from distgrad.cli import main
+from distgrad.nn.module import Module
 
 #: Packages whose public names have pages, in the order in which they are listed.
 ROOMS = (
@@ -47,7 +55,6 @@ ROOMS = (
     "distgrad.horovod",
     "distgrad.horovod.elastic",
 )
-COMMANDS = ("", "run", "bench", "checkpoint", "doctor", "ops", "plot", "scale", "template", "warm")
 _SECTIONS = ("Args", "Returns", "Yields", "Raises", "Attributes", "Source")
 _ROLE = re.compile(r":(?:class|func|meth|mod|data|attr|exc):`~?([^`]+)`")
 
@@ -129,12 +136,25 @@ def methods(kind: type) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
+def curve(kind: type) -> list[str]:
+    """The picture of an activation; nothing of other modules, and of those that need arguments."""
+    if not issubclass(kind, Module) or inspect.isabstract(kind):
+        return []
+    required = [each for each in inspect.signature(kind).parameters.values() if each.default is each.empty]
+    if any(each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL) for each in required):
+        return []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what layers say to a row of numbers
+        found = pictures.picture(kind.__name__, kind().eval())
+    return [found] if found else []
+
+
 def page(room: str, name: str, value: Any) -> str:
     """The page of one public name."""
     public = f"{room.replace('distgrad', 'dg')}.{name}"
     parts = [f"# {name}"]
     if inspect.isclass(value):
-        parts += [f"```python\n{signature(public, value)}\n```", prose(value.__doc__ or "")]
+        parts += [f"```python\n{signature(public, value)}\n```", prose(value.__doc__ or ""), *curve(value)]
         for key, method in methods(value):
             function = method.fget if isinstance(method, property) else getattr(method, "__func__", method)
             head = key if isinstance(method, property) else signature(key, function)
@@ -183,10 +203,18 @@ def room_pages(room: str) -> dict[str, str]:
     return {"index": "\n\n".join(text) + "\n"} | pages
 
 
+def commands(group: click.Group, name: str = "") -> Iterator[str]:
+    """What can be typed behind ``distgrad``: the group itself, its commands and theirs."""
+    yield name
+    for key, command in sorted(group.commands.items()):
+        inner = f"{name} {key}".strip()
+        yield from commands(command, inner) if isinstance(command, click.Group) else [inner]
+
+
 def command_page() -> str:
     """The options of every command, as ``--help`` prints them."""
     parts = ["# The command line"]
-    for command in COMMANDS:
+    for command in commands(main):
         asked = [sys.executable, "-m", "distgrad", *command.split(), "--help"]
         done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True)
         parts += [f"## {f'distgrad {command}'.strip()}", f"```\n{done.stdout.strip()}\n```"]

@@ -16,6 +16,9 @@ from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent))
+import pictures
+
 import distgrad as dg
 from distgrad.autograd.dispatch import operations
 from distgrad.autograd.later import PUBLIC
@@ -214,6 +217,16 @@ def prose(docstring: str) -> str:
     return "\n".join(lines)
 
 
+def picture(record: Primitive) -> str:
+    """The curve of an operation on one number; nothing for any other operation, or one that draws."""
+    drawn = "generator" in inspect.signature(record.formula).parameters
+    if len(record.inputs) != 1 or record.variadic or drawn:
+        return ""
+    attributes = next(sample_cases([record])).example.attributes
+    function = getattr(operations, record.name)
+    return pictures.picture(record.name, lambda x: function(x, **attributes), record.domain)
+
+
 def page(record: Primitive) -> str:
     """The page of one operation."""
     program = example(next(sample_cases([record])))
@@ -226,6 +239,7 @@ def page(record: Primitive) -> str:
         fenced(signature(record), "python"),
         fenced(record.math),
         prose(record.formula.__doc__ or ""),
+        picture(record),
         f"Takes {takes}{gives}.",
         *(["Gradients of other operations call it; it has no public name."] if is_internal(record) else []),
         "## Example",
@@ -241,7 +255,7 @@ def page(record: Primitive) -> str:
     if record.source:
         parts += ["## Source", record.source]
     parts.append(f"[All operations](index.md#{family(record)})")
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def index() -> str:

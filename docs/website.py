@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import api
 import build
+import pictures
 
 ROOT = Path(__file__).parents[1]
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
@@ -134,6 +135,10 @@ table, pre { display: block; max-width: 100%; overflow-x: auto; }
 img { max-width: 100%; height: auto; }
 .col-md-9, .container, .bs-sidebar a { overflow-wrap: anywhere; white-space: normal; }
 td, th { overflow-wrap: normal; }
+td code { white-space: nowrap; overflow-wrap: normal; }
+@media (max-width: 36rem) {
+  td:first-child:nth-last-child(2), td:first-child:nth-last-child(2) + td { display: block; border: 0; }
+}
 """
 
 
@@ -143,7 +148,7 @@ def main(target: Path) -> int:
     sources = work / "sources"
     try:
         write_sources(sources)
-        write(sources, "site.css", STYLE)
+        write(sources, "site.css", STYLE + pictures.STYLE)
         (work / "mkdocs.yml").write_text(settings(sources.resolve(), (work / "site").resolve()))
         command = [
             sys.executable,

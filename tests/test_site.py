@@ -3,23 +3,31 @@
 import functools
 import http.server
 import importlib
+import inspect
 import json
 import re
 import shutil
 import subprocess
 import sys
 import threading
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
+import numpy as np
 import pytest
+
+import distgrad as dg
+from distgrad import cli, errors
+from distgrad.autograd.primitive import REGISTRY
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 pytest.importorskip("mkdocs")
 api = importlib.import_module("api")
 website = importlib.import_module("website")
+pictures = importlib.import_module("pictures")
 PAGES = (
     "index.html",
     "guide/metrics.html",
@@ -154,6 +162,93 @@ def test_pages_fit_a_phone_and_a_desk(site, tmp_path):
 )
 def test_docstrings_become_markdown(docstring, expected):
     assert api.prose(docstring) == expected
+
+
+def test_every_variable_and_command_is_on_its_page():
+    page = api.environment_page()
+    code = [*(ROOT / "distgrad").rglob("*.py"), *(ROOT / "launch").rglob("*.py")]
+    names = {name for path in code for name in re.findall(r"\bDISTGRAD_[A-Z_]+", path.read_text())}
+    assert len(names) > 10
+    assert [name for name in sorted(names) if name not in page] == []
+    found = set(api.commands(cli.main))
+    assert {"", "run", "report", "checkpoint verify"} <= found
+    assert {name.partition(" ")[0] for name in found} == {"", *cli.main.commands}
+
+
+def test_every_package_that_users_reach_has_pages():
+    """What ``dg`` names, what that names in turn, and all errors."""
+    rooms, waiting = set(), ["distgrad"]
+    while waiting:
+        room = waiting.pop()
+        rooms.add(room)
+        module = importlib.import_module(room)
+        values = [getattr(module, name) for name in module.__all__]
+        waiting += {value.__name__ for value in values if inspect.ismodule(value)} - rooms
+    assert rooms <= set(api.ROOMS)
+    defined = {
+        name
+        for name, value in vars(errors).items()
+        if inspect.isclass(value) and value.__module__ == errors.__name__ and not name.startswith("_")
+    }
+    assert defined == set(errors.__all__) & defined
+    assert defined <= set(api.room_pages("distgrad.errors"))
+
+
+def points(svg, kind):
+    """The points of a curve in a picture, in the picture's own units."""
+    runs = re.findall(rf'<polyline class="{kind}" points="([^"]+)"', svg)
+    return np.array([list(map(float, point.split(","))) for run in runs for point in run.split()])
+
+
+@pytest.mark.parametrize(
+    ("function", "slope", "runs"),
+    [
+        (np.tanh, lambda x: 1 - np.tanh(x) ** 2, (1, 1)),
+        (np.square, lambda x: 2 * x, (1, 1)),
+        (np.floor, lambda x: 0 * x, (9, 1)),
+        (lambda x: 1 / x, lambda x: -1 / x**2, (2, 2)),
+    ],
+    ids=["tanh", "square", "floor", "reciprocal"],
+)
+def test_a_picture_shows_a_function_and_its_derivative(function, slope, runs, request):
+    name = request.node.callspec.id
+    svg = pictures.picture(name, getattr(dg, name), (-4.0, 4.0))
+    assert (svg.count('class="value" points'), svg.count('class="slope" points')) == runs
+    with np.errstate(divide="ignore"):
+        x = np.linspace(-4, 4, pictures.POINTS)
+        low, high = pictures.heights(function(x), slope(x))
+    width = pictures.WIDTH - pictures.LEFT - pictures.RIGHT
+    height = pictures.HEIGHT - pictures.TOP - pictures.BOTTOM
+    for kind, expected in (("value", function), ("slope", slope)):
+        found = points(svg, kind)
+        places = (found[:, 0] - pictures.LEFT) / width * 8 - 4
+        inner = np.abs(places - np.round(places)) > 0.05  # away from jumps, as places are rounded
+        heights = high - (found[:, 1] - pictures.TOP) / height * (high - low)
+        room = 0.01 * (high - low)
+        assert inner.sum() > 100
+        np.testing.assert_allclose(heights[inner], expected(places[inner]), atol=room)
+
+
+def test_what_is_no_function_of_one_number_has_no_picture():
+    for function in (
+        dg.cumsum,
+        dg.sum,
+        dg.flip,
+        dg.rand_like,
+        dg.isnan,
+        dg.softmax,
+        lambda x: x.reshape(-1, 1),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert pictures.picture("none", function) == ""
+    assert "<svg" in api.page("distgrad.nn", "GELU", dg.nn.GELU)
+    assert "<svg" not in api.page("distgrad.nn", "Linear", dg.nn.Linear)
+    build = importlib.import_module("build")
+    drawn = [
+        name for name in ("exp", "gelu", "relu", "sin", "dropout", "matmul") if build.picture(REGISTRY[name])
+    ]
+    assert drawn == ["exp", "gelu", "relu", "sin"]
 
 
 def test_links_between_files_become_links_between_pages():

@@ -97,6 +97,8 @@ class DataLoader(Generic[Batch_co]):
         ValueError: arguments that exclude each other, or one outside its range.
     """
 
+    _place: Place | None = None  # of a stream that can tell: where the epoch stands
+
     @overload
     def __init__(
         self: DataLoader[Batch],
@@ -184,27 +186,20 @@ class DataLoader(Generic[Batch_co]):
     ) -> None:
         if others:
             raise unexpected("DataLoader", next(iter(others)))
-        stream = None
-        if is_foreign(dataset):
-            stream = ForeignStream(dataset, 0 if _guard_is_optional and runs_unguarded() else num_workers)
+        stream = _make_stream(dataset, num_workers)
         iterable, shuffle = stream is not None or isinstance(dataset, IterableDataset), bool(shuffle)
         _check_order(iterable, batch_size, shuffle, sampler, batch_sampler, drop_last)
         if generator is not None and not shuffle and not num_workers:
             raise ValueError("DataLoader: generator serves shuffle=True; give it to your sampler instead")
         _check_workers(num_workers, timeout, prefetch_factor, persistent_workers)
         if batch_sampler is None and not iterable:
-            refuse_without_length(dataset)
             sampler = _make_sampler(dataset, shuffle, generator) if sampler is None else sampler
             batch_sampler = BatchSampler(sampler, batch_size or 1, drop_last)
         elif isinstance(batch_sampler, BatchSampler):
             sampler = batch_sampler.sampler
-        self.dataset = dataset
-        self._stream = stream
-        self._place: Place | None = None  # of such a stream: where the epoch stands
+        self.dataset, self._stream = dataset, stream
         self.batch_size = batch_size
-        self.sampler = sampler
-        self.batch_sampler = batch_sampler
-        self._share = Share(batch_size or 1, *((0, 1) if stream is None else (stream.rank, stream.ranks)))
+        self.sampler, self.batch_sampler = sampler, batch_sampler
         self.num_workers = num_workers
         self.collate_fn = collate_fn or (default_convert if batch_size is None else default_collate)
         self._collate = AsOne(self.collate_fn) if batch_size is None else self.collate_fn
@@ -310,6 +305,11 @@ class DataLoader(Generic[Batch_co]):
         return self.sampler if hasattr(self.sampler, "load_state_dict") else None
 
     @property
+    def _share(self) -> Share:
+        stream = self._stream
+        return Share(self.batch_size or 1, *((0, 1) if stream is None else (stream.rank, stream.ranks)))
+
+    @property
     def _step(self) -> int:
         return self.batch_sampler.global_batch_size if self._resumable is not None else 1
 
@@ -378,7 +378,14 @@ class DataLoader(Generic[Batch_co]):
             self._place = self._place.after(worker, self._share.total)
 
 
+def _make_stream(dataset: Any, num_workers: int) -> ForeignStream | None:
+    if not is_foreign(dataset):
+        return None
+    return ForeignStream(dataset, 0 if _guard_is_optional and runs_unguarded() else num_workers)
+
+
 def _make_sampler(dataset: Any, shuffle: bool, generator: Generator | None) -> Any:
+    refuse_without_length(dataset)
     return RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
 
 

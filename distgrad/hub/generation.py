@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from distgrad.autograd.random import multinomial
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.rng import Generator
 from distgrad.errors import OptionError, ShapeError
-
-if TYPE_CHECKING:
-    from distgrad.hub.model import Decoder
 
 __all__ = ["Cache", "LayerCache", "Sampling", "generate"]
 
@@ -102,7 +99,7 @@ class Sampling:
 
 @no_grad()
 def generate(
-    model: Decoder,
+    model: Any,
     input_ids: Any,
     attention_mask: Any,
     max_new_tokens: int,

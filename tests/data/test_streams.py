@@ -68,7 +68,7 @@ def test_workers_read_files_of_their_own(make, ranks, workers):
 def loader_of(stream, batch_size, rank, ranks, **options):
     """The loader of one rank of several, without the others."""
     loader = DataLoader(stream, batch_size, **options)
-    loader._share = loader._share._replace(rank=rank, ranks=ranks)
+    loader._stream.rank, loader._stream.ranks = rank, ranks
     return loader
 
 
