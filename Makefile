@@ -7,6 +7,7 @@
 # make gpu-check   rung 8: tests and figures on real GPUs, into gpu-check/; CUDA=12 for drivers of CUDA 12;
 #             without pip or a network call tests/gpu/device.sh itself
 # make wheel  a wheel in dist, with all kernels compiled for x86-64-v3 and v4 by this Python and this Numba
+# make release-check   archives, fresh installations on every Python found, licences, SBOM, containers, conda; BASE=IMAGE
 # make docs   the reference, a page an operation, in docs/reference
 # make bench  time of training steps beside PyTorch and JAX, two gigabytes of peers on the first run
 # make clean  remove what the others have made
@@ -23,6 +24,7 @@ DIGEST := $(shell { cat pyproject.toml Makefile; $(PYTHON) -VV; pwd; } 2>/dev/nu
 RUN_READY := $(VENV)/ready-to-run-$(DIGEST)
 BENCH_READY := $(VENV)/ready-to-bench-$(DIGEST)
 TEST_READY := $(VENV)/ready-to-test-$(DIGEST)
+RELEASE_READY := $(VENV)/ready-to-release-$(DIGEST)
 DOUBLE_READY := $(VENV)/ready-for-the-double-$(DIGEST)
 COMPARE_READY := $(VENV)/ready-to-compare-$(DIGEST)
 
@@ -35,7 +37,7 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-engine test-ranks test-all machine mutants matrix ladder gpu-check wheel docs site site-check bench clean
+.PHONY: demo test test-engine test-ranks test-all machine mutants matrix ladder gpu-check wheel release-check docs site site-check bench clean
 
 demo: $(RUN_READY)
 	$(VENV)/bin/distgrad run -n 2 examples/mnist.py
@@ -106,6 +108,11 @@ wheel: $(RUN_READY)
 	DISTGRAD_CACHE=$(COMPILED) $(VENV)/bin/distgrad warm --all --level x86-64-v3 --level x86-64-v4
 	@$(PIP) wheel --no-deps --wheel-dir dist . ; code=$$?; rm -rf $(COMPILED) build; exit $$code
 
+# A line a stage, and what to do where one fails: packaging/check_release.py. RELEASE=build runs that stage alone.
+RELEASE ?=
+release-check: $(RELEASE_READY)
+	@$(VENV)/bin/python packaging/check_release.py $(if $(BASE),--base $(BASE)) $(RELEASE)
+
 docs: $(RUN_READY)
 	rm -rf docs/reference
 	$(VENV)/bin/python docs/build.py docs/reference
@@ -142,6 +149,11 @@ $(BENCH_READY): $(RUN_READY)
 $(TEST_READY): $(RUN_READY)
 	@echo "Adding the test tools to $(VENV) (on the first run only)"
 	@$(PIP) install --editable '.[mpi,test]'
+	@touch $@
+
+$(RELEASE_READY): $(RUN_READY)
+	@echo "Adding the tools of a release to $(VENV) (on the first run only)"
+	@$(PIP) install --editable '.[mpi,release]'
 	@touch $@
 
 # CuPy, NVRTC and NCCL, a gigabyte, with which the GPU path is tested where there is no GPU. Without their wheels
