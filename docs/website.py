@@ -7,6 +7,7 @@ become links between pages, and what has no page is named without one.
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
 import re
@@ -34,7 +35,7 @@ def places() -> dict[str, str]:
         if path.suffix in (".md", ".svg", ".png") and not own.startswith("reference/"):
             found[f"docs/{own}"] = own
     for path in sorted((ROOT / "examples").iterdir()):
-        if path.suffix in (".py", ".c"):
+        if path.suffix in (".py", ".c", ".ipynb"):
             found[f"examples/{path.name}"] = f"examples/{path.name}.md"
     return found
 
@@ -63,6 +64,12 @@ def write(folder: Path, name: str, text: str) -> None:
     path.write_text(text)
 
 
+def notebook(text: str) -> str:
+    """A notebook's cells as Markdown."""
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+    return "\n\n".join(f"```python\n{text}\n```" if kind == "code" else text for kind, text in cells) + "\n"
+
+
 def write_sources(folder: Path) -> None:
     """Every page of the site as Markdown."""
     found = places()
@@ -73,6 +80,8 @@ def write_sources(folder: Path) -> None:
         elif path.suffix in (".py", ".c"):
             language = "python" if path.suffix == ".py" else "c"
             write(folder, place, f"# {path.name}\n\n```{language}\n{path.read_text()}```\n")
+        elif path.suffix == ".ipynb":
+            write(folder, place, notebook(path.read_text()))
         else:
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / place)

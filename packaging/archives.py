@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 #: What building adds to an sdist.
-ADDED = re.compile(r"PKG-INFO|setup\.cfg|distgrad/version\.txt|distgrad\.egg-info/[\w.]+")
+ADDED = re.compile(r"PKG-INFO|setup\.cfg|distgrad/version\.txt|distgrad\.egg-info/[\w.-]+")
 #: What a wheel says of itself.
 DIST_INFO = re.compile(
     r"distgrad-[^/]+\.dist-info/"

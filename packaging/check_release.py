@@ -192,8 +192,8 @@ HEAD = """\
 # Licences of what distgrad needs
 
 distgrad itself is Apache-2.0. This is what `pip install "distgrad[mpi]"` brings with it, on Linux;
-`make release-check` writes the table and refuses licences that it does not know. Nothing of these packages is in
-distgrad's wheel.
+`make release-check` writes the table and refuses licences that it does not know. Nothing of these packages is
+in distgrad's wheel.
 
 """
 

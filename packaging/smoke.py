@@ -1,4 +1,4 @@
-"""What must work where distgrad alone is installed: ``ENV/bin/python smoke.py VERSION`` in an empty folder."""
+"""What must work where distgrad alone is installed: ``ENV/bin/python smoke.py VERSION``, anywhere empty."""
 
 from __future__ import annotations
 

@@ -61,6 +61,7 @@ GUESTS = {
     "jax": r"distgrad\.scale\.bench\.(jax_models|peers)",
     "optax": r"distgrad\.scale\.bench\.jax_models",
     "click": r"distgrad\.cli",
+    "cloudpickle": r"distgrad\.data\.worker",
     "tqdm": r"distgrad\.(cli|train\.progress)",
     "matplotlib": r"distgrad\.train\.plots",
     "safetensors": r"distgrad\.checkpoint\.files",

@@ -133,6 +133,7 @@ class _Rank:
                 self._print(line)
 
     def _print(self, line: bytearray) -> None:
+        line = line.rstrip(b"\r").rpartition(b"\r")[2]  # as a terminal would show what a bar has drawn
         print(f"[rank {self.rank}] {line.decode(errors='replace')}", flush=True)
 
     def end(self, number: int) -> None:

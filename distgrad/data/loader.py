@@ -66,8 +66,9 @@ class DataLoader(Generic[Batch_co]):
     With workers, batches are made ahead of their use, in the same order for any number of workers. Workers
     are interpreters of their own, which is safe beside MPI and threads; they get the dataset and the
     functions by pickle. If some of these are defined in the script itself, the workers import the script, so
-    that what it does must stand under ``if __name__ == "__main__":``. In a worker the random numbers of
-    distgrad, NumPy and Python depend on seed, epoch and batch alone.
+    that what it does must stand under ``if __name__ == "__main__":``; from a notebook's cells or a prompt
+    they come through cloudpickle, where that is installed. In a worker the random numbers of distgrad, NumPy
+    and Python depend on seed, epoch and batch alone.
 
     Args:
         dataset: has ``__getitem__`` and ``__len__``, or is an

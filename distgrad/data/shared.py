@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import pickle
+from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
@@ -31,14 +32,18 @@ class Segment:
         self.descriptor = os.memfd_create("distgrad-loader") if descriptor is None else descriptor
         self._map: mmap.mmap | None = None
 
-    def dump(self, value: Any) -> tuple[bytes, list[int]]:
+    def dump(self, value: Any, dumps: Callable[..., bytes] = pickle.dumps) -> tuple[bytes, list[int]]:
         """Write an object: the bytes of its arrays here, the rest into a pickle.
+
+        Args:
+            value: the object.
+            dumps: what pickles it.
 
         Returns:
             The pickle and the arrays' sizes in bytes, which :meth:`load` takes.
         """
         buffers: list[pickle.PickleBuffer] = []
-        head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+        head = dumps(value, protocol=5, buffer_callback=buffers.append)
         arrays = [np.frombuffer(buffer.raw(), dtype=np.uint8) for buffer in buffers]
         sizes = [array.size for array in arrays]
         *starts, total = _starts(sizes)

@@ -8,6 +8,8 @@ that a batch is the same whichever worker makes it.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import pickle
 import queue
@@ -29,9 +31,16 @@ from distgrad.backend.rng import default_generator
 from distgrad.data.collate import fetch, fetch_next
 from distgrad.data.dataset import IterableDataset
 from distgrad.data.shared import Segment
+from distgrad.errors import WorkerError
 
-__all__ = ["Payload", "Start", "WorkerInfo", "describe_main", "get_worker_info", "main"]
+__all__ = ["Payload", "Start", "WorkerInfo", "choose_dumps", "describe_main", "get_worker_info", "main"]
 
+_FILES = {"init_main_from_name", "init_main_from_path"}  # of describe_main
+_IN_NO_FILE = (
+    "DataLoader: the dataset or a function of the loader stands in a notebook's cell or at a prompt, "
+    "where workers, interpreters of their own, cannot find it; pip install cloudpickle, or write it to a "
+    "file that is imported (%%writefile data.py), or pass num_workers=0"
+)
 _GRACE_S = 5.0  # for a worker that is still busy when its loader is gone
 _info: WorkerInfo | None = None
 
@@ -78,6 +87,20 @@ class Start:
 def get_worker_info() -> WorkerInfo | None:
     """Which worker this process is; None outside a loader's worker."""
     return _info
+
+
+def choose_dumps() -> Callable[..., bytes]:
+    """What pickles for workers: cloudpickle where it is installed and the program is in no file.
+
+    Workers cannot import what stands in a notebook's cells or was typed at a prompt; cloudpickle sends such
+    classes and functions themselves.
+    """
+    module = sys.modules["__main__"]
+    if getattr(module, "__file__", None) is None and getattr(module.__spec__, "name", None) is None:
+        with contextlib.suppress(ModuleNotFoundError):
+            found: Callable[..., bytes] = importlib.import_module("cloudpickle").dumps
+            return found
+    return pickle.dumps
 
 
 def describe_main(head: bytes) -> dict[str, Any]:
@@ -161,7 +184,12 @@ class _Worker:
             del current._inheriting
         descriptor, head, sizes = start.payload
         segment = Segment(descriptor)
-        payload: Payload = segment.map(head, sizes)
+        try:
+            payload: Payload = segment.map(head, sizes)
+        except AttributeError as error:
+            if "__main__" in str(error) and not start.surroundings.keys() & _FILES:
+                raise WorkerError(_IN_NO_FILE) from error
+            raise
         segment.close()
         self._payload = payload
         self._slots = [Segment(slot) for slot in start.slots]

@@ -18,7 +18,7 @@ from typing import Any
 
 from distgrad import env
 from distgrad.data.shared import Segment
-from distgrad.data.worker import Payload, Start, describe_main
+from distgrad.data.worker import Payload, Start, choose_dumps, describe_main
 from distgrad.errors import WorkerError
 from distgrad.launch.exit_codes import explain
 
@@ -90,7 +90,7 @@ class WorkerPool:
     def _start(self, payload: Payload, seed: int) -> None:
         segment = Segment()
         try:
-            head, sizes = segment.dump(payload)
+            head, sizes = segment.dump(payload, choose_dumps())
             surroundings = describe_main(head)
             variables = {**env.without_world(), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
             for worker, slots in enumerate(self._slots):

@@ -146,6 +146,14 @@ def test_results_and_lines_of_many_megabytes_come_through(capfd):
     assert len(capfd.readouterr().out) == 2 * (20_000_000 + len("[rank 0] \n"))
 
 
+def test_a_bar_that_was_drawn_over_is_not_shown(capfd):
+    def draw():
+        print("|..|\r|x.|\r    \rdone\r")
+
+    dg.spawn(draw, ranks=1)
+    assert capfd.readouterr().out == "[rank 0] done\n"
+
+
 @pytest.mark.parametrize("raises", [False, True])
 def test_what_a_rank_leaves_running_neither_holds_the_call_nor_outlives_it(tmp_path, raises):
     def leave():

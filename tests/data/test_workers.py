@@ -281,3 +281,35 @@ def test_options_that_serve_workers_alone_are_refused_without_them():
             DataLoader([1], **{"num_workers": 1, **options})
     with pytest.raises(ValueError, match="an IterableDataset decides on the order"):
         DataLoader(Counting(3), shuffle=True)
+
+
+AT_A_PROMPT = """
+import sys
+import numpy as np
+import distgrad as dg
+
+class Squares(dg.data.Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return np.float32(index**2)
+
+if {hidden}:
+    sys.modules["cloudpickle"] = None  # as if it were not installed
+print(*(np.asarray(x).tolist() for x in dg.data.DataLoader(Squares(), batch_size=2, num_workers=2)))
+"""
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_a_class_that_is_in_no_file_reaches_workers_or_the_error_says_how(hidden):
+    if not hidden:
+        pytest.importorskip("cloudpickle")
+    command = [sys.executable, "-c", AT_A_PROMPT.format(hidden=hidden)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if hidden:
+        assert done.returncode == 1
+        assert "WorkerError: DataLoader: the dataset or a function" in done.stderr
+        assert "pip install cloudpickle" in done.stderr
+    else:
+        assert done.stdout == "[0.0, 1.0] [4.0, 9.0]\n", done.stderr
