@@ -1,7 +1,9 @@
 """Names of ``torch.distributed.fsdp``: policies, and errors for what the engine does not do."""
 
+import numpy as np
 import pytest
 
+import distgrad as dg
 import distgrad.torch as torch
 from distgrad.errors import OptionError
 from distgrad.torch import nn
@@ -39,7 +41,8 @@ def test_policies_choose_blocks():
     ("options", "word"),
     [
         ({"mixed_precision": fsdp.MixedPrecision(param_dtype=torch.bfloat16)}, "autocast"),
-        ({"sharding_strategy": fsdp.ShardingStrategy.HYBRID_SHARD}, "FULL_SHARD"),
+        ({"sharding_strategy": "HYBRID_SHARD"}, "FULL_SHARD"),
+        ({"sharding_strategy": fsdp.ShardingStrategy.HYBRID_SHARD, "process_group": 1}, "a pair of groups"),
         ({"ignored_modules": []}, "ignored_modules"),
         ({"param_init_fn": print}, "param_init_fn"),
     ],
@@ -63,3 +66,61 @@ def test_state_dicts_of_another_kind_and_parameters_of_no_wrapper_are_errors():
         zero(net().parameters(), torch.optim.SGD, lr=0.1)
     with pytest.raises(OptionError, match="optimizer_class"):
         zero(net().parameters(), "SGD")
+
+
+def trained(comm, steps=3, **options):
+    """A small model's wrapper and state after some steps on a batch of this rank's own."""
+    width = options.pop("width", 4)
+    model = nn.Sequential(nn.Linear(2, width), nn.Tanh(), nn.Linear(width, width), nn.Linear(width, 1))
+    for place, each in enumerate(model.parameters()):
+        with torch.no_grad():
+            each.copy_(torch.linspace(-1, 1, each.numel()).reshape(each.shape) * (1 + 0.1 * place))
+    optimizer_of = options.pop("optimizer", lambda each: torch.optim.AdamW(each.parameters(), lr=1e-2))
+    before = optimizer_of(model) if options.pop("early", False) else None
+    shard = options.pop("shard", lambda each: fsdp.FullyShardedDataParallel(each, **options))
+    wrapped = shard(model)
+    optimizer = before or optimizer_of(wrapped)
+    for step in range(steps):
+        x = torch.sin(torch.arange(8.0) * (1 + comm.rank + 0.3 * step)).reshape(4, 2)
+        (wrapped(x) - x[:, :1].cos()).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return wrapped, {name: value.numpy().copy() for name, value in wrapped.state_dict().items()}
+
+
+@pytest.fixture
+def comm():
+    torch.distributed.init_process_group("gloo")
+    yield dg.comm.get_world()
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.ranks(4)
+def test_groups_of_ranks_that_share_train_as_all_do(comm):
+    _, expected = trained(comm, sharding_strategy=fsdp.ShardingStrategy.NO_SHARD)
+    dist = torch.distributed
+    sharing, _ = dist.new_subgroups_by_enumeration([[0, 1], [2, 3]])
+    same, _ = dist.new_subgroups_by_enumeration([[0, 2], [1, 3]])
+    strategies = fsdp.ShardingStrategy
+    for strategy in (strategies.HYBRID_SHARD, strategies._HYBRID_SHARD_ZERO2):
+        for groups in ((sharing, same), None):
+            wrapped, found = trained(comm, sharding_strategy=strategy, process_group=groups)
+            assert wrapped._engine._sharded.comm.size == (2 if groups else comm.local_size)
+            for name, value in expected.items():
+                np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.ranks(2)
+@pytest.mark.parametrize("kind", ["Muon", "LAMB"])
+def test_rules_of_whole_parameters_made_before_sharding_own_them_whole(comm, kind):
+    def optimizer(model):
+        if kind == "Muon":
+            return torch.optim.Muon([each for each in model.parameters() if each.ndim == 2], lr=0.1)
+        return dg.optim.LAMB(model.parameters(), lr=0.1)
+
+    options = {"optimizer": optimizer, "width": 300}  # the ranks' parts meet within a matrix
+    _, expected = trained(comm, sharding_strategy=fsdp.ShardingStrategy.NO_SHARD, **options)
+    for early in (False, True):
+        _, found = trained(comm, early=early, shard=fsdp.fully_shard, **options)
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5)

@@ -6,10 +6,8 @@ inside it as its blocks.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from distgrad.backend.device import CPU
@@ -17,7 +15,26 @@ from distgrad.errors import OptionError
 from distgrad.nn.module import Module
 from distgrad.parallel.ddp import DistributedDataParallel
 from distgrad.parallel.gathering import collect
-from distgrad.torch.distributed.groups import member_of
+from distgrad.torch.distributed.groups import member_of, new_subgroups
+from distgrad.torch.distributed.sharding_options import (
+    BackwardPrefetch,
+    CPUOffload,
+    CPUOffloadPolicy,
+    FullOptimStateDictConfig,
+    FullStateDictConfig,
+    LocalOptimStateDictConfig,
+    LocalStateDictConfig,
+    MixedPrecision,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    OptimStateDictConfig,
+    ShardedOptimStateDictConfig,
+    ShardedStateDictConfig,
+    ShardingStrategy,
+    StateDictConfig,
+    StateDictSettings,
+    StateDictType,
+)
 from distgrad.torch.distributed.wrapping import chosen_by
 from distgrad.tracebacks import warn_once
 
@@ -30,106 +47,15 @@ __all__ = [
 ]  # fmt: skip
 
 
-class ShardingStrategy(enum.Enum):
-    """What ranks keep parts of."""
-
-    FULL_SHARD = enum.auto()
-    SHARD_GRAD_OP = enum.auto()
-    NO_SHARD = enum.auto()
-    HYBRID_SHARD = enum.auto()
-    _HYBRID_SHARD_ZERO2 = enum.auto()
-
-
 #: PyTorch's words for the engine's.
 _STAGES = {
     ShardingStrategy.FULL_SHARD: "parameters",
     ShardingStrategy.SHARD_GRAD_OP: "gradients",
     ShardingStrategy.NO_SHARD: None,
+    ShardingStrategy.HYBRID_SHARD: "parameters",
+    ShardingStrategy._HYBRID_SHARD_ZERO2: "gradients",
 }
-
-
-class BackwardPrefetch(enum.Enum):
-    """When the next block is gathered in backward: behind the one before it has begun, whichever is said."""
-
-    BACKWARD_PRE = enum.auto()
-    BACKWARD_POST = enum.auto()
-
-
-class StateDictType(enum.Enum):
-    """Kinds of state dicts; there is one, the whole one."""
-
-    FULL_STATE_DICT = enum.auto()
-    LOCAL_STATE_DICT = enum.auto()
-    SHARDED_STATE_DICT = enum.auto()
-
-
-@dataclass
-class StateDictConfig:
-    """How state dicts are made.
-
-    Attributes:
-        offload_to_cpu: taken: they are.
-        rank0_only: rank 0 alone gets the entries.
-    """
-
-    offload_to_cpu: bool = False
-    rank0_only: bool = False
-
-
-FullStateDictConfig = LocalStateDictConfig = ShardedStateDictConfig = StateDictConfig
-OptimStateDictConfig = FullOptimStateDictConfig = StateDictConfig
-LocalOptimStateDictConfig = ShardedOptimStateDictConfig = StateDictConfig
-
-
-@dataclass
-class StateDictSettings:
-    """A kind, and how the module's and the optimizer's are made."""
-
-    state_dict_type: StateDictType
-    state_dict_config: StateDictConfig
-    optim_state_dict_config: StateDictConfig
-
-
-@dataclass
-class CPUOffload:
-    """Whether parameters lie on the host; taken where they do."""
-
-    offload_params: bool = False
-
-
-@dataclass
-class OffloadPolicy:
-    """Nothing is kept elsewhere."""
-
-
-@dataclass
-class CPUOffloadPolicy(OffloadPolicy):
-    """Parameters lie on the host; taken where they do."""
-
-    pin_memory: bool = True
-
-
-@dataclass
-class MixedPrecision:
-    """Dtypes of a block's computation; of no dtype but the parameters' own here."""
-
-    param_dtype: Any = None
-    reduce_dtype: Any = None
-    buffer_dtype: Any = None
-    keep_low_precision_grads: bool = False
-    cast_forward_inputs: bool = False
-    cast_root_forward_inputs: bool = True
-    _module_classes_to_ignore: Any = ()
-
-
-@dataclass
-class MixedPrecisionPolicy:
-    """Dtypes of a block's computation; of no dtype but the parameters' own here."""
-
-    param_dtype: Any = None
-    reduce_dtype: Any = None
-    output_dtype: Any = None
-    cast_forward_inputs: bool = True
+_HYBRID = (ShardingStrategy.HYBRID_SHARD, ShardingStrategy._HYBRID_SHARD_ZERO2)
 
 
 def _check(where: str, module: Module, precision: Any, offloaded: bool, refused: dict[str, Any]) -> None:
@@ -152,8 +78,21 @@ def _check(where: str, module: Module, precision: Any, offloaded: bool, refused:
             raise OptionError(f"{where}: {name} is not to be had; leave it out")
 
 
-def _engine(module: Module, group: Any, stage: str | None, blocks: list[Module]) -> DistributedDataParallel:
-    """The engine's wrapper of an outermost module. Collective: yes; blocks: yes."""
+def _engine(
+    module: Module, group: Any, stage: str | None, blocks: list[Module], hybrid: bool = False
+) -> DistributedDataParallel:
+    """The engine's wrapper of an outermost module. Collective: yes; blocks: yes.
+
+    Args:
+        module: the outermost one.
+        group: its ranks, None for all; if ``hybrid``, the ones that share, and those that hold the same.
+        stage: of the engine.
+        blocks: whose parameters come and go together.
+        hybrid: whether groups of ranks, those of a host if none are given, hold everything each.
+    """
+    sharing = None
+    if hybrid:
+        sharing, group = (new_subgroups()[0] if group is None else group[0]), None
     found = member_of(group, "FullyShardedDataParallel")
     assert found is not None
     device = next((parameter.device for parameter in module.parameters()), CPU)
@@ -170,8 +109,13 @@ def _engine(module: Module, group: Any, stage: str | None, blocks: list[Module])
         check_replicas_every=0,
         weigh_by="ranks",
         shard=stage,
+        shard_group=None if sharing is None else sharing.for_device(device),
         shard_blocks=[names[each] for each in blocks] if blocks and stage == "parameters" else None,
     )
+
+
+def _is_pair(groups: Any) -> bool:
+    return isinstance(groups, tuple) and len(groups) == 2
 
 
 class FullyShardedDataParallel(Module):
@@ -186,8 +130,10 @@ class FullyShardedDataParallel(Module):
 
     Args:
         module: the same on every rank.
-        process_group: the ranks; None takes all.
-        sharding_strategy: FULL_SHARD (also None), SHARD_GRAD_OP or NO_SHARD.
+        process_group: the ranks; None takes all. With HYBRID_SHARD a pair of groups: the ranks that share
+            with this one, and those that hold the same as this one; None takes the ranks of a host.
+        sharding_strategy: FULL_SHARD (also None), SHARD_GRAD_OP, NO_SHARD, or HYBRID_SHARD, where each of
+            several groups of ranks holds everything.
         cpu_offload: taken for modules on the host.
         auto_wrap_policy: says which modules within are blocks; see ``torch.distributed.fsdp.wrap``.
         backward_prefetch, sync_module_states, forward_prefetch, limit_all_gathers, use_orig_params: taken:
@@ -225,6 +171,11 @@ class FullyShardedDataParallel(Module):
             raise OptionError(
                 f"FullyShardedDataParallel: sharding_strategy must be one of "
                 f"{', '.join(each.name for each in _STAGES)}, got {strategy}"
+            )
+        if strategy in _HYBRID and not (process_group is None or _is_pair(process_group)):
+            raise OptionError(
+                "FullyShardedDataParallel: with HYBRID_SHARD process_group must be a pair of groups, those "
+                f"that share and those that hold the same, or None for a host's ranks, got {process_group!r}"
             )
         others = {"ignored_modules": ignored_modules, "param_init_fn": param_init_fn,
                   "ignored_states": ignored_states, "device_mesh": device_mesh}  # fmt: skip
@@ -265,10 +216,11 @@ class FullyShardedDataParallel(Module):
             ]
             for each in inner:
                 each._is_inner = True
-            stage = _STAGES[self.sharding_strategy]
+            strategy = self.sharding_strategy
             self.__dict__["_engine"] = _engine(
-                self.module, self.process_group, stage, list(dict.fromkeys(blocks))
-            )
+                self.module, self.process_group, _STAGES[strategy], list(dict.fromkeys(blocks)),
+                strategy in _HYBRID,
+            )  # fmt: skip
         found: DistributedDataParallel = self._engine
         return found
 
