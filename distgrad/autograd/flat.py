@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from distgrad.autograd.masters import Masters
 from distgrad.autograd.parts import Part
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import Device, activated, device_of, find_backend
@@ -45,12 +46,14 @@ class Shares(Protocol):
         is_replica: whether a rank with a lower number, of another group, owns what this one does.
         owned: this rank's ranges of the buffer, ascending.
         releases: whether the memory of gradients that others own is given back.
+        masters: what is updated in the place of this rank's ranges, in a dtype of more digits; or None.
     """
 
     rank: int
     is_replica: bool
     owned: Sequence[slice]
     releases: bool
+    masters: Masters | None
 
     @property
     def parts(self) -> Sequence[range]:
@@ -68,11 +71,11 @@ class Shares(Protocol):
     def exchange(self, numbers: NDArray[Any]) -> list[NDArray[Any]]:
         """Every rank's numbers, as many as each has. Collective: yes."""
 
-    def reduce_scatter(self, start: int, op: str = ...) -> Any:
+    def reduce_scatter(self, start: int, op: str = ..., weight: float = ...) -> Any:
         """Begin to reduce the gradients of the range from ``start`` over all ranks into the owners' parts."""
 
-    def settle(self) -> None:
-        """Wait until what was handed out is in."""
+    def settle(self, parameters: Iterable[Tensor] = ()) -> None:
+        """Wait until what was handed out is in; masters of these follow what was written into them."""
 
     def hand_out(self, parameters: Iterable[Tensor]) -> None:
         """Give every rank the owned elements of parameters that were updated. Collective: yes."""
@@ -95,6 +98,9 @@ class Shares(Protocol):
     def part(self, parameter: Tensor) -> Part | None:
         """What this rank holds of a parameter, where it is not all of it at all times."""
 
+    def detached(self, parameter: Tensor, root: int | None = None) -> Tensor | None:
+        """A parameter as a state dict has it, on all ranks, or on one, and None elsewhere."""
+
 
 class FlatBuffer:
     """Parameters of one dtype and device, moved into one array in the order given.
@@ -105,6 +111,7 @@ class FlatBuffer:
         allocate: returns ``num_bytes`` zeros as a uint8 array on that device, as a communicator's
             ``allocate`` does; None takes them from the device's memory.
         device: where they are to lie that have no elements yet, which are zeros then; None: where they do.
+        dtype: what they become; None: what they are.
 
     Attributes:
         data: ``[size]``, the parameters' elements, each parameter at a multiple of 64 bytes, zeros between.
@@ -122,6 +129,7 @@ class FlatBuffer:
         spare: int = 0,
         allocate: Allocate | None = None,
         device: Device | None = None,
+        dtype: np.dtype[Any] | None = None,
     ) -> None:
         self.parameters = list(parameters)
         dtypes = {parameter.dtype for parameter in self.parameters}
@@ -133,7 +141,7 @@ class FlatBuffer:
                 f"FlatBuffer: expected parameters on one device, got {sorted(map(str, devices))}; move the "
                 "module with .to"
             )
-        self.dtype, self.device = dtypes.pop(), devices.pop()
+        self.dtype, self.device = dtype or dtypes.pop(), devices.pop()
         self.spare = spare
         self.slices: list[slice] = []
         size = 0
@@ -169,6 +177,31 @@ class FlatBuffer:
                 yield first, last, place + first - own.start
             place += own.stop - own.start
 
+    def updated(self, where: slice, inside: slice) -> tuple[Any, Any]:
+        """Elements that this rank owns and their gradients, as an optimizer updates them.
+
+        Args:
+            where: in ``data`` and ``grad``.
+            inside: the same among all elements that are owned.
+        """
+        masters = None if self.shares is None else self.shares.masters
+        if masters is None:
+            return self.data[where], self.grad[where]
+        return masters.data[inside], (self.grad[where] if masters.grad is None else masters.grad[inside])
+
+    def updated_between(self, start: int, stop: int) -> tuple[Any, Any]:
+        """The same for the elements ``start … stop - 1``, of which this rank owns all."""
+        _, _, place = next(self.owned(start, stop), (0, 0, 0))  # there is nothing of an empty one
+        return self.updated(slice(start, stop), slice(place, place + stop - start))
+
+    def owned_gradients(self, start: int, stop: int) -> Iterator[Any]:
+        """This rank's gradients of the elements ``start … stop - 1``; rounded ones follow what they round."""
+        masters = None if self.shares is None else self.shares.masters
+        for first, last, place in self.owned(start, stop):
+            if masters is not None and masters.grad is not None:
+                yield masters.grad[place : place + last - first]
+            yield self.grad[first:last]
+
     def _array(self, size: int, allocate: Allocate | None) -> Any:
         num_bytes = size * self.dtype.itemsize
         if allocate is None:
@@ -195,7 +228,8 @@ class FlatBuffer:
         leaf.flat = (self, where.start, where.stop)
         leaf.buffer = self.grad[where].reshape(parameter.shape)
         if gradient is not None:
-            parameter.grad = gradient
+            same = gradient.dtype == self.dtype
+            parameter.grad = gradient if same else Tensor(gradient._data.astype(self.dtype))
 
 
 class Run(NamedTuple):
@@ -259,10 +293,16 @@ def gradient_runs(parameters: Iterable[Tensor], where: str | None = None) -> tup
     for parameter in dict.fromkeys(parameters):
         if parameter.grad is None:
             continue
+        leaf = parameter.leaf_state()
+        is_flat = parameter.grad._data is leaf.buffer
+        shares = leaf.flat[0].shares if is_flat else None
+        if shares is not None and shares.masters is not None:
+            shares.masters.take_writes([parameter])
         if where is not None:
             parameter.grad.changed(where)
-        leaf = parameter.leaf_state()
-        if parameter.grad._data is leaf.buffer:
+            if shares is not None and shares.masters is not None:
+                shares.masters.note(parameter)
+        if is_flat:
             pieces.append(Run(*leaf.flat))
         else:
             loose.append(parameter.grad._data)
@@ -272,7 +312,7 @@ def gradient_runs(parameters: Iterable[Tensor], where: str | None = None) -> tup
 def gradient_arrays(parameters: Iterable[Tensor], where: str | None = None) -> list[Any]:
     """The arrays of :func:`gradient_runs`, as far as this rank owns them."""
     runs, loose = gradient_runs(parameters, where)
-    return loose + [own.buffer.grad[own.start : own.stop] for run in runs for own in run.owned()]
+    return loose + [array for run in runs for array in run.buffer.owned_gradients(run.start, run.stop)]
 
 
 def gradient_pieces(parameters: Iterable[Tensor]) -> tuple[list[Any], list[Any], Shares | None]:
@@ -294,8 +334,10 @@ def gradient_pieces(parameters: Iterable[Tensor]) -> tuple[list[Any], list[Any],
             continue
         buffer, start, stop = leaf.flat
         shares = shares or buffer.shares
-        first, last, _ = next(buffer.owned(start, stop), (start, start, 0))
-        pieces.append(buffer.grad[first:last])
+        if buffer.shares.masters is not None:
+            buffer.shares.masters.take_writes([parameter])
+        first, last, place = next(buffer.owned(start, stop), (start, start, 0))
+        pieces.append(buffer.updated(slice(first, last), slice(place, place + last - first))[1])
     return whole, pieces, shares
 
 

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["Part", "are_local", "local_views", "outside"]
+__all__ = ["Part", "are_local", "kept_dtype", "local_views", "outside", "shares_of"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,9 +55,26 @@ def are_local() -> bool:
     return _state.local
 
 
+def shares_of(parameter: Any) -> Any:
+    """Which ranks own what of a parameter, as its flat buffer has it; None where this one owns all."""
+    leaf = parameter._leaf
+    return None if leaf is None or leaf.flat is None else leaf.flat[0].shares
+
+
+def kept_dtype(parameter: Any) -> Any:
+    """The dtype in which a parameter is updated and saved: its own, or that of its master weights."""
+    shares = shares_of(parameter)
+    return parameter.dtype if shares is None or shares.masters is None else shares.masters.dtype
+
+
 def outside(parameter: Any) -> Any:
-    """A tensor outside the graph, in the same memory; inside :func:`local_views` a part, if it is spread."""
-    leaf = parameter._leaf if _state.local else None
-    shares = None if leaf is None or leaf.flat is None else leaf.flat[0].shares
-    part = None if shares is None else shares.part(parameter)
-    return parameter.detach() if part is None else part
+    """A tensor outside the graph, in the same memory; inside :func:`local_views` a part, if it is spread.
+
+    Of a parameter that has master weights it is a copy of these. Collective: then; blocks: then.
+    """
+    shares = shares_of(parameter)
+    part = shares.part(parameter) if _state.local and shares is not None else None
+    if part is not None:
+        return part
+    has_masters = shares is not None and shares.masters is not None
+    return shares.detached(parameter) if has_masters else parameter.detach()

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from distgrad.autograd.creation import zeros
-from distgrad.autograd.parts import Part
+from distgrad.autograd.parts import Part, shares_of
 from distgrad.autograd.porting import Shape
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import ARRAY_MODULES
@@ -160,11 +160,12 @@ def write(tensor: Tensor, values: Any, where: str) -> Tensor:
             owns.
         where: the caller, for messages about values changed in place.
     """
-    if isinstance(values, Part):
-        tensor.leaf_state().flat[0].shares.overwrite(tensor, values)
+    is_part, shares = isinstance(values, Part), shares_of(tensor)
+    if not is_part and values.__class__ in ARRAY_MODULES:
+        values = to_device(values, tensor.device)
+    if is_part or (shares is not None and shares.masters is not None):
+        shares.overwrite(tensor, values)
     else:
-        if values.__class__ in ARRAY_MODULES:
-            values = to_device(values, tensor.device)
         tensor._overwrite(values)
     tensor.changed(where)
     return tensor

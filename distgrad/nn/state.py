@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from distgrad.autograd.parts import Part
+from distgrad.autograd.parts import Part, kept_dtype
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import ARRAY_MODULES
 from distgrad.backend.meta import META, MetaArray
@@ -88,8 +88,9 @@ def _misfits(key: str, own: Any, value: Any, assign: bool) -> list[str]:
     if not isinstance(own, Tensor):
         return []
     if isinstance(value, Part):
-        if own.shape != value.shape or own.dtype != value.data.dtype:
-            return [f"{key} is {own.dtype}{list(own.shape)} in the module but a part of {list(value.shape)}"]
+        dtype = kept_dtype(own)
+        if own.shape != value.shape or dtype != value.data.dtype:
+            return [f"{key} is {dtype}{list(own.shape)} in the module but a part of {list(value.shape)}"]
         return []
     kind: type = value.__class__
     if not issubclass(kind, np.ndarray | np.generic) and kind not in ARRAY_MODULES:

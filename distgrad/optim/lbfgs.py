@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distgrad.autograd.modes import enable_grad, no_grad
-from distgrad.autograd.parts import are_local
+from distgrad.autograd.parts import are_local, shares_of
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import ARRAY_MODULES, get_array_module
 from distgrad.backend.device import Device, to_device, widened
@@ -126,6 +126,12 @@ class LBFGS(Optimizer):
         """
         if closure is None:
             raise ValueError("LBFGS: step needs a closure that computes the loss and its gradients anew")
+        shares = map(shares_of, self.param_groups[0]["params"])
+        if any(each is not None and each.masters is not None for each in shares):
+            raise OptionError(
+                "LBFGS: it looks for a minimum along lines of whole parameters, and param_dtype leaves each "
+                "rank a rounded copy; leave param_dtype out"
+            )
         with no_grad():
             first = _call(closure)
             memory = self._memory

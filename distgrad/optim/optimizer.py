@@ -215,8 +215,8 @@ class Optimizer:
         own_whole(self._steps, self.elementwise)
         shared = self._find_shared()
         with no_grad(), span("optimizer.step", step=before, optimizer=type(self).__name__):
-            for shares in shared:
-                shares.settle()
+            for shares, parameters in shared.items():
+                shares.settle(parameters)
             for group in self.param_groups:
                 self._step(group)
             for shares, parameters in shared.items():
@@ -261,9 +261,9 @@ class Optimizer:
             state = self._states.of(parameter)
             if state is not None:
                 buffer, start, stop = parameter.leaf_state().flat
-                values = buffer.data[start:stop].reshape(parameter.shape)
+                pair = buffer.updated_between(start, stop)
+                values, gradient = (array.reshape(parameter.shape) for array in pair)
                 follow(values)
-                gradient = parameter.leaf_state().buffer
                 self._update(group, values, gradient, state, self._steps[parameter])
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -307,7 +307,7 @@ class Optimizer:
             for where in Run(buffer, start, stop).blocks(length):
                 inside = slice(where.start - start + place, where.stop - start + place)
                 state = {name: array[inside] for name, array in arrays.items()}
-                self._update(group, buffer.data[where], buffer.grad[where], state, run.key)
+                self._update(group, *buffer.updated(where, inside), state, run.key)
 
     def _update(self, group: dict[str, Any], p: Any, g: Any, state: dict[str, Any], step: int) -> None:
         """The rule on arrays that it has room in: parameters of 16 bits are rounded after it alone."""

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from distgrad.autograd.graph import Node, next_number
 from distgrad.autograd.modes import is_grad_enabled
@@ -28,8 +29,8 @@ from distgrad.comm.work import Work
 from distgrad.errors import CommError, OptionError
 from distgrad.nn.module import Module
 from distgrad.nn.modules.containers import ModuleList, Sequential
-from distgrad.parallel.gathering import be_absent
 from distgrad.parallel.reducer import PeerFailedError, launch_agreed
+from distgrad.parallel.replicas import checksums
 from distgrad.parallel.sharding import Sharding
 
 __all__ = ["BlockSharding", "Blocks", "Unit", "find_blocks", "unit_keys"]
@@ -126,47 +127,50 @@ class BlockSharding(Sharding):
         """The parameters that come and go with this one."""
         return self.units[self._part_of[self._place_of[parameter]]]
 
-    def gather(self, number: int) -> Work:
-        """Begin to bring a part together. Collective: yes; blocks: no."""
-        whole, own, lengths = list(self._ranges())[number]
-        data = self.buffer.data
-        work: Work = self.comm.all_gather(data[own], async_op=True, out=data[whole], counts=lengths)
-        return work
-
     def arrive(self, number: int) -> None:
         """A part is there: let it be read. Collective: no; blocks: no."""
         self._arrive(number)
 
+    def checksums(self, number: int, ranks: Sequence[int]) -> dict[Tensor, NDArray[np.int64]]:
+        """Of each parameter of a part, which is there, those of what these ranks own."""
+        edges, found = self._edges[number], {}
+        for place in self._parts[number]:
+            where = self.buffer.slices[place]
+            pieces = [slice(max(where.start, edges[r]), min(where.stop, edges[r + 1])) for r in ranks]
+            own = [self.buffer.data[each.start : max(each.start, each.stop)] for each in pieces]
+            found[self.buffer.parameters[place]] = checksums([Tensor(array) for array in own])
+        return found
+
     def let_go(self, number: int) -> None:
         """Give back the memory of a part that other ranks own. Collective: no; blocks: no."""
         edges, rank = self._edges[number], self.comm.rank
-        for place in self._parts[number]:
-            be_absent(self.buffer.parameters[place])
+        self._be_absent(number)
         for others in (slice(edges[0], edges[rank]), slice(edges[rank + 1], edges[-1])):
             release_pages(self.buffer.data[others])
 
     def hand_out(self, parameters: Iterable[Tensor]) -> None:
         """Elements that others have of these parameters are out of date: let them go. Collective: no."""
+        parameters = list(parameters)
+        if self.masters is not None:
+            self.masters.publish(parameters)
         self.blocks.let_go(dict.fromkeys(map(self.unit_of, parameters)))
 
     def bring(self, parameter: Tensor) -> None:
         """Gather a parameter that is used outside its block. Collective: yes; blocks: yes."""
         self.blocks.pin(self.unit_of(parameter))
 
-    def settle(self) -> None:
-        """Wait until no gather is under way. Collective: no; blocks: yes."""
+    def settle(self, parameters: Iterable[Tensor] = ()) -> None:
+        """Wait until no gather is under way, and take over what was written into these parameters.
+
+        Collective: no; blocks: yes.
+        """
         self.blocks.settle()
+        if self.masters is not None:
+            self.masters.take_writes(parameters)
 
     def detached(self, parameter: Tensor, root: int | None = None) -> Tensor | None:
-        """A copy outside the graph, since the elements will not stay. Collective: yes; blocks: yes.
-
-        It is read-only: who writes into it means the parameter.
-        """
-        found = self.whole(parameter, root)
-        if found is None:
-            return None
-        found.flags.writeable = False
-        return Tensor(found)
+        """A copy outside the graph, since the elements will not stay. Collective: yes; blocks: yes."""
+        return self.copied(parameter, root)
 
     def overwrite(self, parameter: Tensor, values: Any) -> None:
         """Set what this rank owns of a parameter, as every rank does. Collective: no; blocks: yes.
@@ -176,25 +180,17 @@ class BlockSharding(Sharding):
             values: for all of it, or the part that this rank owns.
         """
         self.settle()
-        own = self.part(parameter)
+        self.set_owned(parameter, values)
         if isinstance(values, Part):
-            own.data[...] = values.data
             self.hand_out([parameter])
-            return
-        whole = np.broadcast_to(values, parameter.shape).reshape(-1)
-        own.data[...] = whole[own.start : own.start + own.data.size]
+        elif self.unit_of(parameter).present:
+            parameter._overwrite(values)
 
     def part(self, parameter: Tensor) -> Part:
         """What this rank owns of a parameter, where it lies. Collective: no; blocks: no."""
-        buffer, start, stop = parameter.leaf_state().flat
-        first, last, _ = next(buffer.owned(start, stop), (start, start, 0))
-        return Part(parameter.shape, first - start, buffer.data[first:last], self.is_replica)
-
-    def whole(self, parameter: Tensor, root: int | None = None) -> Any:
-        """A copy of a parameter, which stays where it is. Collective: yes; blocks: yes."""
-        _, start, stop = parameter.leaf_state().flat
-        found = self.all_gather(self.part(parameter).data, self.counts(start, stop), root)
-        return None if found is None else found.reshape(parameter.shape)
+        if self.masters is not None:
+            self.masters.take_writes([parameter])
+        return self._part_at(parameter.shape, parameter.leaf_state().flat)
 
 
 class Blocks:
@@ -266,6 +262,21 @@ class Blocks:
         """Gather a unit that stays until a backward pass has ended. Collective: yes; blocks: yes."""
         self._bring(unit)
         unit.pinned = True
+
+    def checksums(self, parameters: Sequence[Tensor], ranks: Sequence[int]) -> NDArray[np.int64]:
+        """Of parameters what several ranks own, as it comes in a gather, ``[ranks, parameters]``.
+
+        Collective: yes; blocks: yes.
+        """
+        found: dict[Tensor, NDArray[np.int64]] = {}
+        for unit in self._all:
+            was_present = unit.present
+            self._bring(unit)
+            for sharding, number in unit.parts:
+                found |= sharding.checksums(number, ranks)
+            if not (was_present or unit.holds):
+                self._let_go(unit)
+        return np.array([found[parameter] for parameter in parameters], np.int64).reshape(-1, len(ranks)).T
 
     def settle(self) -> None:
         """Wait until no gather is under way. Collective: no; blocks: yes."""

@@ -205,6 +205,9 @@ class Bucket:
         alike: whether it is summed as the gradients are, whichever way it travels.
         leaves_tail: whether the bucket does not reduce its tail, as no hook must know it.
         has_mean: whether the ranks' sum is divided by their number on its way: where that costs nothing.
+        sums: what becomes the sum, and the mean, in this rank's part: ``gradients[own]``, or the memory
+            beside master weights, of which that is then a rounded copy.
+        is_widened: whether it is the latter.
         pending: gradients that this backward pass still owes.
         launched: whether the reduction of this step has been issued.
     """
@@ -227,6 +230,12 @@ class Bucket:
             rank = flat.shares.rank
             self.own = slice(edges[rank] - self.start, edges[rank + 1] - self.start)
             self.counts = [stop - start for start, stop in itertools.pairwise(edges)]
+        self._masters = None if flat.shares is None else flat.shares.masters
+        self.sums: Any = self.gradients[self.own]
+        if self._masters is not None and self._masters.grad is not None:
+            first, last = self.start + self.own.start, self.start + self.own.stop
+            self.sums = self._masters.grad[self._masters.owned(first, last)[1]]
+        self.is_widened = self.sums.dtype != flat.dtype
         self.alike = takes_tail(flat.dtype, flat.device, hook)
         self.joined = self.alike and self.counts is None
         behind = [each.stop for each in self.slices]
@@ -259,7 +268,7 @@ class Bucket:
     def total(self) -> float:
         """The sum of the ranks' weights, of which the summed gradients are that many times the mean."""
         summed = self.summed_weight
-        return float(summed > 0.0) if self.is_narrow else summed
+        return float(summed > 0.0) if self.is_narrow and not self.is_widened else summed
 
     @property
     def summed_weight(self) -> float:
@@ -281,13 +290,15 @@ class Bucket:
         self._kept_leaves = {leaf for leaf in self.leaves if leaf.grad is not None}
         if self._kept_leaves:
             follow(self.gradients)
+            if self._masters is not None:
+                self._masters.take_writes(self.parameters)
+                self._masters.forget_gradients(p for p in self.parameters if p.grad is None)
             for leaf, where in zip(self.leaves, self.slices, strict=True):
                 if leaf.grad is None:
                     self.gradients[where] = 0
                 leaf.grad = None
-            own = self.gradients[self.own]
-            if not at_hand(own) or own.any():
-                self._kept = own.copy()
+            if not at_hand(self.sums) or self.sums.any():
+                self._kept = self.sums.copy()
 
     def gather(self, leaf: Leaf) -> None:
         """Bring a gradient that has a graph of its own (``create_graph=True``) into the bucket."""
@@ -371,23 +382,28 @@ class Bucket:
             usable: if not, only what was kept stays.
             factor: of the mean.
         """
-        total, own = self.total / self._divided_by, self.gradients[self.own]
+        total, own = self.total / self._divided_by, self.sums
         follow(own)
         if self.joined:
             self.gradients[self._spare] = 0
         if not usable:
-            self.gradients[...] = 0
+            self.gradients[...] = own[...] = 0
         elif total != factor:
             own *= factor / total if total > 0.0 else 0.0
         if self._kept is not None:
             own += self._kept
-        for leaf, used in zip(self.leaves, self.used, strict=True):
+        if self.is_widened:
+            with np.errstate(over="ignore"):
+                self.gradients[self.own] = own
+        for parameter, leaf, used in zip(self.parameters, self.leaves, self.used, strict=True):
             if leaf not in self._kept_leaves and not (usable and used):
                 leaf.grad = None
             elif leaf.grad is None:
                 leaf.grad = Tensor(leaf.buffer)
             else:
                 leaf.grad.changed("all_reduce")
+            if self.is_widened and leaf.grad is not None and self._masters is not None:
+                self._masters.note(parameter)
         self._kept = None
         self._kept_leaves = set()
         self._work = self._tail_work = self._release = None
@@ -430,8 +446,8 @@ def all_reduce(bucket: Bucket) -> Work:
     """
     comm, gradients, shares = bucket.comm, bucket.gradients, bucket.flat.shares
     op = "mean" if bucket.has_mean else "sum"
-    if shares is not None and not bucket.is_narrow:
-        scattered: Work = shares.reduce_scatter(bucket.start, op)
+    if shares is not None and (bucket.is_widened or not bucket.is_narrow):
+        scattered: Work = shares.reduce_scatter(bucket.start, op, bucket.weight)
         return scattered
     work: Work = (
         comm.all_reduce(gradients, "mean", async_op=True, weight=bucket.weight)

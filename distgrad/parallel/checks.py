@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from distgrad.autograd.casting import bfloat16
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, Device
 from distgrad.comm.base import Communicator
+from distgrad.comm.reduction import is_narrow
 from distgrad.errors import CommMismatchError, DeviceError, OptionError
+from distgrad.parallel.buckets import Hook
+from distgrad.parallel.compress import bf16, fp16
 from distgrad.parallel.gathering import home_of
 
-__all__ = ["STAGES", "check_devices", "check_options", "check_same_module", "check_sharding", "find_replicas"]
+__all__ = [
+    "STAGES",
+    "ShardOptions",
+    "check_devices",
+    "check_options",
+    "check_same_module",
+    "find_replicas",
+]
 
 #: What may be sharded, each with what stands before it.
 STAGES = ("optimizer", "gradients", "parameters")
@@ -36,42 +50,113 @@ def check_options(
         )
 
 
-def check_sharding(
-    shard: str | None,
-    group: Communicator | None,
-    blocks: Sequence[str] | None,
-    offload_dir: str | None,
-    exact: bool,
-) -> None:
-    """Refuse what goes with ``shard`` where it has no use, and what does not go with it."""
-    if shard == "parameters" and exact:
-        raise OptionError(
-            "DistributedDataParallel: with exact=True ranks run the module as often as they have shards, but "
-            "blocks of shard='parameters' are gathered by all ranks at once; take shard='gradients'"
-        )
-    if shard not in (None, *STAGES):
-        raise OptionError(
-            f"DistributedDataParallel: shard must be one of {', '.join(map(repr, STAGES))} or None, "
-            f"got {shard!r}"
-        )
-    if group is not None and (shard is None or exact):
-        raise OptionError(
-            "DistributedDataParallel: shard_group says among whom parts are spread; it goes with shard=, and "
-            f"without exact, got shard={shard!r}, exact={exact}"
-        )
-    if shard is None and offload_dir is not None:
-        raise OptionError(
-            "DistributedDataParallel: offload_dir keeps an owner's state; give shard='optimizer' too"
-        )
-    if shard != "parameters" and blocks is not None:
-        raise OptionError(
-            f"DistributedDataParallel: shard_blocks goes with shard='parameters', got shard={shard!r}"
-        )
-    if offload_dir is not None and not Path(offload_dir).is_dir():
-        raise OptionError(
-            f"DistributedDataParallel: offload_dir must be a folder, and {offload_dir} is none; make it "
-            "first, on a local disk"
-        )
+@dataclass(frozen=True)
+class ShardOptions:
+    """How a module is sharded: the options of :class:`DistributedDataParallel` of the same names.
+
+    Attributes:
+        shard: a stage, or None.
+        group, blocks, offload_dir: ``shard_group``, ``shard_blocks`` and ``offload_dir``.
+        param_dtype, reduce_dtype: as given, or None.
+    """
+
+    shard: str | None = None
+    group: Communicator | None = None
+    blocks: Sequence[str] | None = None
+    offload_dir: str | None = None
+    param_dtype: np.dtype[Any] | None = None
+    reduce_dtype: np.dtype[Any] | None = None
+
+    @classmethod
+    def make(cls, *options: Any) -> ShardOptions:
+        """From all of them, in their order; dtypes may be given by name."""
+        shard, group, blocks, folder, computing, reducing = options
+        dtypes = (_dtype("param_dtype", computing), _dtype("reduce_dtype", reducing))
+        return cls(shard, group, blocks, folder, *dtypes)
+
+    @property
+    def widens(self) -> bool:
+        """Whether gradients of 16 bits are summed, and kept by their owners, in float32."""
+        return self.param_dtype is not None and self.reduce_dtype == np.float32
+
+    @property
+    def narrows(self) -> bool:
+        """Whether gradients of float32 travel in 16 bits."""
+        return self.param_dtype is None and self.reduce_dtype is not None and is_narrow(self.reduce_dtype)
+
+    def check(self, exact: bool = False, hook: Hook | None = None) -> Hook | None:
+        """Refuse what goes with ``shard`` where it has no use, and what does not go with it.
+
+        Returns:
+            The hook that sums gradients, where they do not travel as they are.
+        """
+        shard = self.shard
+        if shard == "parameters" and exact:
+            raise OptionError(
+                "DistributedDataParallel: with exact=True ranks run the module as often as they have shards, "
+                "but blocks of shard='parameters' are gathered by all ranks at once; take shard='gradients'"
+            )
+        if shard not in (None, *STAGES):
+            raise OptionError(
+                f"DistributedDataParallel: shard must be one of {', '.join(map(repr, STAGES))} or None, "
+                f"got {shard!r}"
+            )
+        if self.group is not None and (shard is None or exact):
+            raise OptionError(
+                "DistributedDataParallel: shard_group says among whom parts are spread; it goes with shard=, "
+                f"and without exact, got shard={shard!r}, exact={exact}"
+            )
+        if shard is None and self.offload_dir is not None:
+            raise OptionError(
+                "DistributedDataParallel: offload_dir keeps an owner's state; give shard='optimizer' too"
+            )
+        if shard != "parameters" and self.blocks is not None:
+            raise OptionError(
+                f"DistributedDataParallel: shard_blocks goes with shard='parameters', got shard={shard!r}"
+            )
+        if self.offload_dir is not None and not Path(self.offload_dir).is_dir():
+            raise OptionError(
+                f"DistributedDataParallel: offload_dir must be a folder, and {self.offload_dir} is none; "
+                "make it first, on a local disk"
+            )
+        self._check_dtypes(exact, hook)
+        narrow = fp16 if self.reduce_dtype == np.float16 else bf16
+        return narrow if self.narrows else hook
+
+    def _check_dtypes(self, exact: bool, hook: Any) -> None:
+        if self.param_dtype is None and self.reduce_dtype is None:
+            return
+        if self.shard is None:
+            raise OptionError(
+                "DistributedDataParallel: param_dtype and reduce_dtype go with shard=, whose owners keep "
+                "parameters in float32; give shard='optimizer' too, or autocast, or hook=dg.parallel.bf16"
+            )
+        if self.param_dtype is not None and not is_narrow(self.param_dtype):
+            raise OptionError(
+                "DistributedDataParallel: param_dtype, in which the module computes, must be float16 or "
+                f"bfloat16, got {self.param_dtype}"
+            )
+        if self.reduce_dtype is None:
+            return
+        if exact or hook is not None:
+            raise OptionError(
+                "DistributedDataParallel: reduce_dtype says how gradients are summed, and so does "
+                f"{'exact=True' if exact else 'a hook'}; leave one of them out"
+            )
+        same = self.param_dtype is None or self.param_dtype == self.reduce_dtype
+        narrow = same and is_narrow(self.reduce_dtype)
+        if not narrow and self.reduce_dtype != np.float32:
+            raise OptionError(
+                "DistributedDataParallel: reduce_dtype must be float32, or 16 bits, those of param_dtype "
+                f"where it is given, got {self.reduce_dtype} with param_dtype={self.param_dtype}"
+            )
+
+
+def _dtype(option: str, given: Any) -> np.dtype[Any] | None:
+    try:
+        return None if given is None else bfloat16() if given == "bfloat16" else np.dtype(given)
+    except TypeError:
+        raise OptionError(f"DistributedDataParallel: {option} must be a dtype, got {given!r}") from None
 
 
 def check_same_module(named: Sequence[tuple[str, Tensor]], comm: Communicator) -> None:

@@ -23,14 +23,14 @@ from distgrad.names.lacking import unexpected
 from distgrad.nn.module import Module
 from distgrad.nn.utils.gradients import clip_grad_norm_
 from distgrad.parallel.buckets import Hook, find_cap, store
-from distgrad.parallel.checks import check_devices, check_options, check_same_module, check_sharding
+from distgrad.parallel.checks import ShardOptions, check_devices, check_options, check_same_module
 from distgrad.parallel.compress import Payoff
 from distgrad.parallel.exact import Shards
 from distgrad.parallel.filling import Filling
 from distgrad.parallel.gathering import collect
 from distgrad.parallel.ranks import find_ranks
 from distgrad.parallel.reducer import ForwardPass, Reducer
-from distgrad.parallel.replicas import average, compare_checksums, gather_checksums, join_buffers
+from distgrad.parallel.replicas import average, compare, held_alike, join_buffers
 from distgrad.parallel.sharded import ShardedStorage
 from distgrad.parallel.statistics import Statistics
 from distgrad.parallel.tuning import Tuned, Tuner, refuse_while_tuning
@@ -88,6 +88,10 @@ class DistributedDataParallel(Module):
         shard_blocks: with ``shard="parameters"``, names of the modules whose parameters come and go together;
             None takes the members of every ``ModuleList`` and ``Sequential``.
         offload_dir: with ``shard``, an existing folder, in whose nameless files the optimizer's state lies.
+        param_dtype: with ``shard``, float16 or bfloat16, in which float32 parameters are gathered, and the
+            module computes, on inputs that are cast too. Owners keep, update and save theirs in float32.
+        reduce_dtype: with ``shard``, in which gradients are reduced: float32 keeps all digits of the mean of
+            16-bit ones, 16 bits are what float32 ones travel in; None is theirs.
         tune: in the first hundred steps try bucket sizes and numbers of threads, keep what is fastest on all
             ranks (:class:`~distgrad.parallel.tuning.Tuner`), and say so (``tuned``). In exact mode none.
         **unknown: none; PyTorch's other arguments are met by an error that says what stands for them.
@@ -99,8 +103,7 @@ class DistributedDataParallel(Module):
             ``model.batch_weight = (target != -100).sum()`` where the loss is the mean over counted targets.
 
     Raises:
-        CommMismatchError: modules that differ between ranks, with the first parameter that does; later, also
-            parameters that have come to differ.
+        CommMismatchError: modules, or later parameters, that differ between ranks, with the first that does.
 
     Source: Li et al., VLDB 2020 (buckets and overlap); the weights and the flat buffers are not theirs.
     """
@@ -122,6 +125,8 @@ class DistributedDataParallel(Module):
         shard_group: Communicator | None = None,
         shard_blocks: Sequence[str] | None = None,
         offload_dir: str | None = None,
+        param_dtype: Any = None,
+        reduce_dtype: Any = None,
         tune: bool = False,
         **unknown: Any,
     ) -> None:
@@ -130,7 +135,8 @@ class DistributedDataParallel(Module):
             raise unexpected("DistributedDataParallel", next(iter(unknown)))
         others = {"bucket_cap_mb": bucket_cap_mb, "hook": hook, "average_buffers": average_buffers}
         check_options(exact, shards, others, weigh_by)
-        check_sharding(shard, shard_group, shard_blocks, offload_dir, exact)
+        options = ShardOptions.make(shard, shard_group, shard_blocks, offload_dir, param_dtype, reduce_dtype)
+        hook = options.check(exact, hook)
         self.module, self.weigh_by, self.shard = module, weigh_by, shard
         self.comm = comm if isinstance(comm, Communicator) else find_ranks(module, comm)
         self.broadcast_buffers, self.average_buffers = broadcast_buffers, average_buffers
@@ -138,9 +144,7 @@ class DistributedDataParallel(Module):
         self._num_joined = self._agreed_step = 0
         seed = self.comm.broadcast_object(default_generator.seed) if exact else 0
         self._shards = None if shards is None else Shards(module, self.comm, shards, seed)
-        self._sharded = ShardedStorage.make(
-            shard, self.comm, shard_group, self._lay_out_anew, module, shard_blocks, offload_dir
-        )
+        self._sharded = ShardedStorage.make(options, self.comm, self._lay_out_anew, module)
         self._parameters_by_name = named = list(module.named_parameters())
         check_same_module(named, self.comm)
         filling = Filling(module, self.comm, shard_blocks)
@@ -149,11 +153,10 @@ class DistributedDataParallel(Module):
         self._planned: list[bool] = []
         self._reducer: Reducer | None = None
         self._move_and_plan()
-        filling.run(self.reducer.storage, self._let_go)
+        filling.run(self.reducer.storage, None if self._sharded is None else self._sharded.let_go)
         self._payoff = Payoff.watch(self.hook, self.comm, self.reducer.buckets, self._device)
-        free = not (shard or hook), self._device == CPU
-        tunes = tune and not exact
-        self._tuner = Tuner(self.comm, self._cap_bytes, self.plan_buckets, *free) if tunes else None
+        tuner = self.comm, self._cap_bytes, self.plan_buckets, not (shard or hook), self._device == CPU
+        self._tuner = Tuner(*tuner) if tune and not exact else None
         owners.register(module, held_buffers)
 
     @property
@@ -227,15 +230,13 @@ class DistributedDataParallel(Module):
         if previous is not None:
             self._reducer.succeed(previous)
 
-    def _let_go(self) -> None:
-        if self._sharded is not None:
-            self._sharded.let_go()
-
     def _wanting(self) -> list[bool]:
         return [parameter.requires_grad for _, parameter in self._parameters_by_name]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the module on this rank's batch."""
+        if self._sharded is not None:
+            args, kwargs = self._sharded.cast(args, kwargs)
         if not is_grad_enabled() or self.reducer.active:  # active: a checkpoint calls it once more
             return self.module(*args, **kwargs)
         if self._shards is not None and self.training and not self._shards.active:
@@ -294,8 +295,8 @@ class DistributedDataParallel(Module):
         """Be as with ``shard="optimizer"`` from here on. Collective: yes, between steps; blocks: yes."""
         self._refuse_sharded("shard_optimizer")
         refuse_while_tuning(self._tuner, "shard_optimizer")
-        self.shard, module = "optimizer", self.module
-        self._sharded = ShardedStorage(self.shard, self.comm, None, self._lay_out_anew, module, None, None)
+        self.shard, options = "optimizer", ShardOptions("optimizer")
+        self._sharded = ShardedStorage(options, self.comm, self._lay_out_anew, self.module)
         self._lay_out_anew()
 
     def _refuse_sharded(self, where: str) -> None:
@@ -360,7 +361,7 @@ class DistributedDataParallel(Module):
         if not self.reducer.idle:
             raise GraphError("use_hook: gradients wait for their reduction; call it before the first pass")
         refuse_while_tuning(self._tuner, "use_hook")
-        self.hook = hook
+        self.hook = hook if self._sharded is None else self._sharded.options.check(hook=hook)
         self._move_and_plan()
 
     def state_dict(
@@ -460,13 +461,11 @@ class DistributedDataParallel(Module):
         """
         start_s = time.perf_counter()
         statistics = self.stats()
-        own = self._parameters_by_name
-        named, holders = (own, None) if self._sharded is None else self._sharded.replicated(own)
+        own, sharded = self._parameters_by_name, self._sharded
         counted_ns = int(statistics.computing_s * 1e9)
-        gathered = gather_checksums([tensor for _, tensor in named], self.comm, counted_ns)
+        held = held_alike(own) if sharded is None else sharded.held(own)
+        statistics.slowest_rank = compare(held, self.comm, counted_ns, self._agreed_step)
         statistics.comparing_s += time.perf_counter() - start_s
-        statistics.slowest_rank = int(np.argmax(gathered[:, -1]))
-        compare_checksums(gathered[:, :-1], [name for name, _ in named], self._agreed_step, holders)
         self._agreed_step = self.reducer.num_steps
 
     @contextmanager

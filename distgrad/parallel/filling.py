@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.flat import FlatBuffer
+from distgrad.autograd.parts import kept_dtype
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU
 from distgrad.backend.meta import META
@@ -23,7 +24,7 @@ from distgrad.backend.rng import default_generator
 from distgrad.comm.base import Communicator
 from distgrad.errors import OptionError
 from distgrad.nn.module import Module
-from distgrad.nn.parameter import Buffer, Parameter
+from distgrad.nn.parameter import Buffer, Parameter, write
 from distgrad.nn.placing import make_empty
 from distgrad.parallel.blocks import find_blocks
 from distgrad.parallel.replicas import broadcast
@@ -63,21 +64,23 @@ class Filling:
                 )
         make_empty(self._missing - set(trained), CPU)  # they are not spread
 
-    def run(self, storage: Sequence[FlatBuffer], let_go: Callable[[], None]) -> None:
+    def run(self, storage: Sequence[FlatBuffer], let_go: Callable[[], None] | None) -> None:
         """Let all ranks have the same numbers: those of rank 0, or the first ones.
 
         Collective: yes; blocks: yes.
 
         Args:
             storage: what holds the parameters.
-            let_go: lets parameters go that come and go.
+            let_go: lets parameters go that come and go; None where there are none.
         """
+        let_go = let_go or _nothing
         if self._missing:
             let_go()
             self._fill_all()
         else:
             for buffer in storage:
-                self._comm.broadcast(buffer.data)
+                if buffer.shares is None or buffer.shares.masters is None:  # which were set to rank 0's
+                    self._comm.broadcast(buffer.data)
         broadcast([each for each in self._module.parameters() if not each.requires_grad], self._comm)
         broadcast(list(self._module.buffers()), self._comm)
         let_go()
@@ -118,7 +121,7 @@ class Filling:
                 self._missing.remove(tensor)
                 values = memo[id(tensor)]._data
                 self._comm.broadcast(values)
-                tensor._overwrite(values)
+                write(tensor, values, "reset_parameters")
 
     def _check_drawn(self, there: Sequence[Tensor], drawn: Sequence[Tensor]) -> None:
         """Refuse what rank 0 has not drawn, on all ranks, and warn of what a constructor set otherwise."""
@@ -145,13 +148,17 @@ class Filling:
         return next(name for name, each in named if each is tensor)
 
 
+def _nothing() -> None:
+    """Let nothing go."""
+
+
 def _tensors(module: Module, recurse: bool = True) -> Iterator[Tensor]:
     yield from module.parameters(recurse=recurse)
     yield from module.buffers(recurse=recurse)
 
 
 def _in_memory(tensor: Tensor) -> Tensor:
-    room = np.empty(tensor.shape, tensor.dtype)
+    room = np.empty(tensor.shape, kept_dtype(tensor))
     if isinstance(tensor, Parameter):
         return Parameter(room, tensor.requires_grad)
     return Buffer(room, persistent=tensor.persistent) if isinstance(tensor, Buffer) else Tensor(room)

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from distgrad.autograd.parts import shares_of
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, Device, device_of
 from distgrad.backend.meta import META
@@ -116,10 +117,10 @@ def collect(entries: Iterable[tuple[str, Any]], is_root: bool, out: dict[str, An
     Collective: yes; blocks: for such a one.
     """
     for key, value in entries:
-        if isinstance(value, _Absent):
-            value = value.leaf_state().flat[0].shares.detached(value, 0)  # type: ignore[attr-defined]
-        elif isinstance(value, Tensor):
-            value = value.detach()
+        if isinstance(value, Tensor):
+            shares = shares_of(value)
+            spread = shares is not None and (isinstance(value, _Absent) or shares.masters is not None)
+            value = shares.detached(value, 0) if spread else value.detach()
         if is_root:
             out[key] = value
     return out

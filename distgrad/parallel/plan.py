@@ -21,7 +21,7 @@ from distgrad.optim.optimizer import Optimizer
 from distgrad.optim.states import state_dtype
 from distgrad.parallel.blocks import unit_keys
 from distgrad.parallel.buckets import plan_buckets, suitable_cap
-from distgrad.parallel.checks import STAGES, check_sharding
+from distgrad.parallel.checks import STAGES, ShardOptions
 from distgrad.parallel.sharding import assign_whole
 
 __all__ = ["MemoryPlan", "memory_plan", "on_meta"]
@@ -34,8 +34,8 @@ class MemoryPlan:
     """Bytes that one rank needs, of those ranks the one that needs most.
 
     Attributes:
-        parameters: elements that stay with the rank, and the module's buffers.
-        gradients: of what it owns, or of all.
+        parameters: elements that stay with the rank, master weights too, and the module's buffers.
+        gradients: of what it owns, or of all; where they are summed in float32, their means too.
         state: the optimizer's.
         buckets: what is there for a while of what other ranks own: gradients of buckets that are being
             reduced, and the parameters of blocks that compute.
@@ -67,6 +67,8 @@ def memory_plan(
     shard: str | None = None,
     shard_blocks: Sequence[str] | None = None,
     bucket_cap_mb: float | None = None,
+    param_dtype: Any = None,
+    reduce_dtype: Any = None,
     loss: Callable[[Any], Tensor] | None = None,
 ) -> MemoryPlan:
     """How many bytes a rank needs to train a module, from one step of forward and backward on ``"meta"``.
@@ -83,7 +85,8 @@ def memory_plan(
         shape: of one rank's batch: lengths, for numbers of the parameters' dtype; or what the module is
             called with, a tensor or a tuple of them, of which shape and dtype count.
         ranks: how many there are.
-        shard, shard_blocks, bucket_cap_mb: as for :class:`DistributedDataParallel`.
+        shard, shard_blocks, bucket_cap_mb, param_dtype, reduce_dtype: as for
+            :class:`DistributedDataParallel`.
         loss: of what the module returns, on ``"meta"`` too; None takes the sum of its first tensor.
 
     Returns:
@@ -95,10 +98,16 @@ def memory_plan(
 
     Source: Rajbhandari et al., SC 2020 (the parts), measured on shapes as JAX's ``eval_shape`` has them.
     """
-    check_sharding(shard, None, shard_blocks, None, False)
+    options = ShardOptions.make(shard, None, shard_blocks, None, param_dtype, reduce_dtype)
+    options.check()
     if not isinstance(ranks, int) or ranks < 1:
         raise OptionError(f"memory_plan: ranks must be a whole number from 1 up, got {ranks!r}")
     twin = on_meta(module)
+    computing = options.param_dtype
+    masters = 0 if computing is None else 4 * sum(p.size for p in twin.parameters() if p.requires_grad)
+    if computing is not None:
+        for each in twin.parameters():
+            each._data = MetaArray(each.shape, computing if each.requires_grad else each.dtype)
     trained = [parameter for parameter in twin.parameters() if parameter.requires_grad]
     buffers = flatten(trained)
     num_bytes = sum(buffer.data.nbytes for buffer in buffers)
@@ -106,15 +115,16 @@ def memory_plan(
     stage = 0 if shard is None else 1 + STAGES.index(shard)
     gradients, parameters = (num_bytes if stage < first else _share(num_bytes, ranks) for first in (2, 3))
     foreign = (ranks - 1) / ranks  # of what comes and goes
-    reducing = foreign * _pair(_buckets(buffers, bucket_cap_mb)) if stage == 2 else 0.0
-    if stage == 3:
-        reducing = foreign * 2 * _pair(_units(twin, shard_blocks))  # parameters and gradients
+    largest = _pair(_units(twin, shard_blocks) if stage == 3 else _buckets(buffers, bucket_cap_mb))
+    reducing = foreign * largest * {2: 1, 3: 2}.get(stage, 0)  # gradients, and parameters too
+    if options.widens and computing is not None:
+        reducing += largest * 4 // computing.itemsize  # a copy that is summed in float32
     return MemoryPlan(
-        parameters=parameters + sum(each.nbytes for each in others),
-        gradients=gradients,
+        parameters=parameters + _share(masters, ranks) + sum(each.nbytes for each in others),
+        gradients=gradients + (_share(masters, ranks) if options.widens else 0),
         state=_state_bytes(optimizer, module, ranks if stage else 1),
         buckets=round(reducing),
-        activations=_activations(twin, _arguments(shape, trained), loss),
+        activations=_activations(twin, _arguments(shape, trained, computing), loss),
     )
 
 
@@ -133,13 +143,19 @@ def on_meta(module: Module) -> Module:
     return copy.deepcopy(module, memo)
 
 
-def _arguments(shape: Any, parameters: Sequence[Tensor]) -> list[Any]:
-    """What the module is called with, on 'meta'."""
+def _arguments(shape: Any, parameters: Sequence[Tensor], computing: np.dtype[Any] | None) -> list[Any]:
+    """What the module is called with, on 'meta': in the dtype in which it computes, where one is given."""
     given = shape if isinstance(shape, tuple | list) else (shape,)
     if all(isinstance(each, int) for each in given):
         dtype = next((p.dtype for p in parameters if p.dtype.char in FLOATING), np.dtype(np.float32))
         return [Tensor(MetaArray(given, dtype))]
-    return [Tensor(MetaArray(each.shape, each.dtype)) if hasattr(each, "dtype") else each for each in given]
+    cast = {np.dtype(np.float32): computing or np.dtype(np.float32)}
+    return [
+        Tensor(MetaArray(each.shape, cast.get(np.dtype(each.dtype), each.dtype)))
+        if hasattr(each, "dtype")
+        else each
+        for each in given
+    ]
 
 
 def _activations(twin: Module, arguments: list[Any], loss: Callable[[Any], Tensor] | None) -> int:

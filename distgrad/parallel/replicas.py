@@ -10,7 +10,7 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Sequence
 from numbers import Number
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,12 @@ from distgrad.nn.module import Module
 from distgrad.nn.parameter import write
 
 __all__ = [
+    "Held",
     "average",
     "broadcast",
     "checksums",
-    "compare_checksums",
-    "gather_checksums",
+    "compare",
+    "held_alike",
     "join_buffers",
     "parameter_hash",
 ]
@@ -126,48 +127,59 @@ def checksums(tensors: Sequence[Tensor]) -> NDArray[np.int64]:
     return found
 
 
-def gather_checksums(tensors: Sequence[Tensor], comm: Communicator, number: int) -> NDArray[np.int64]:
-    """Every rank's checksums, and behind them a number of its own, ``[size, len(tensors) + 1]``.
+class Held(NamedTuple):
+    """What a rank holds, by numbers in which differing values show.
+
+    Attributes:
+        names: of parameters.
+        sums: ``[rows, parameters]``.
+        holders: ``[rows, parameters]``, equal, on all ranks, where the same is held.
+    """
+
+    names: Sequence[str]
+    sums: NDArray[np.int64]
+    holders: NDArray[np.int64]
+
+
+def held_alike(named: Sequence[tuple[str, Tensor]]) -> Held:
+    """What every rank holds all of."""
+    sums = checksums([tensor for _, tensor in named])[None]
+    return Held([name for name, _ in named], sums, np.zeros_like(sums))
+
+
+def compare(held: Held, comm: Communicator, number: int, agreed_step: int) -> int:
+    """See whether all ranks hold the same where they should.
 
     Collective: yes; blocks: yes, on a GPU until it is there.
-    """
-    gathered: NDArray[np.int64] = comm.host.all_gather(np.append(checksums(tensors), number))
-    return gathered
-
-
-def compare_checksums(
-    gathered: NDArray[np.int64],
-    names: Sequence[str],
-    agreed_step: int,
-    holders: NDArray[np.int64] | None = None,
-) -> None:
-    """See whether all ranks that hold the same have the same checksums.
-
-    Collective: no; blocks: no.
 
     Args:
-        gathered: ``[size, parameters]``.
-        names: of the parameters.
+        held: what this one holds, of the same rows and names on every rank.
+        comm: the ranks.
+        number: any of this rank's own.
         agreed_step: at which all agreed last.
-        holders: ``[size, parameters]``, equal where ranks hold the same; None where all do.
+
+    Returns:
+        The rank with the largest number.
 
     Raises:
         CommMismatchError: they do not, with the first parameter that differs and the ranks.
     """
-    holders = np.zeros_like(gathered) if holders is None else holders
-    alike = np.argmax(holders[None] == holders[:, None], axis=1)  # the first rank that holds the same
-    wrong = gathered != np.take_along_axis(gathered, alike, axis=0)
+    told = comm.host.all_gather(np.concatenate([held.sums.ravel(), held.holders.ravel(), [number]]))
+    rows, names = held.sums.shape
+    sums, holders = (part.reshape(-1, names) for part in np.split(told[:, :-1], 2, axis=1))
+    alike = np.argmax(holders[None] == holders[:, None], axis=1)  # the first row that holds the same
+    wrong = sums != np.take_along_axis(sums, alike, axis=0)
     differs = wrong.any(axis=0)
     if not differs.any():
-        return
+        return int(np.argmax(told[:, -1]))
     first = int(np.argmax(differs))
-    held = alike[:, first] == alike[np.argmax(wrong[:, first]), first]
+    same = alike[:, first] == alike[np.argmax(wrong[:, first]), first]
     ranks: dict[int, list[int]] = {}
-    for rank in np.flatnonzero(held).tolist():
-        ranks.setdefault(int(gathered[rank, first]), []).append(rank)
+    for row in np.flatnonzero(same).tolist():
+        ranks.setdefault(int(sums[row, first]), []).append(row // rows)
     raise CommMismatchError(
-        f"replicas differ in {int(differs.sum())} of {len(names)} parameters, first in "
-        f"{names[first]}; ranks {' against '.join(map(str, ranks.values()))}; all agreed last at "
+        f"replicas differ in {int(differs.sum())} of {names} parameters, first in "
+        f"{held.names[first]}; ranks {' against '.join(map(str, ranks.values()))}; all agreed last at "
         f"step {agreed_step}. Every rank must make the same updates: look for random numbers, "
         "data or options that enter an update on one rank only"
     )

@@ -17,56 +17,49 @@ from distgrad.autograd.flat import FlatBuffer
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, Device
 from distgrad.backend.memory import release_freed_memory
+from distgrad.backend.meta import META
 from distgrad.comm.base import Communicator
-from distgrad.errors import DeviceError, StateDictError
+from distgrad.errors import DeviceError, OptionError, StateDictError
 from distgrad.nn.module import Module
 from distgrad.optim.states import piece_key, shape_key
 from distgrad.parallel.blocks import Blocks, BlockSharding, Unit
 from distgrad.parallel.buckets import plan_buckets
-from distgrad.parallel.checks import find_replicas
+from distgrad.parallel.checks import ShardOptions, find_replicas
 from distgrad.parallel.gathering import home_of
+from distgrad.parallel.replicas import Held, held_alike
 from distgrad.parallel.sharding import Sharding, assign_whole
 
 __all__ = ["ShardedStorage", "join_states"]
+
+_MASTERS = np.dtype(np.float32)
 
 
 class ShardedStorage:
     """Moves parameters into flat buffers whose elements are spread over ranks.
 
     Args:
-        shard: ``optimizer``, ``gradients`` or ``parameters``.
+        options: the stage, and what goes with it.
         comm: the ranks.
-        group: those of them that this one shares with; None for all.
         lay_out: lays all parameters out anew.
         module: whose parameters they are.
-        blocks: names of modules whose parameters come and go together, as for
-            :func:`~distgrad.parallel.blocks.find_blocks`.
-        offload_dir: an existing folder for the optimizer's state; None keeps it in memory.
     """
 
     def __init__(
-        self,
-        shard: str,
-        comm: Communicator,
-        group: Communicator | None,
-        lay_out: Callable[[], None],
-        module: Module,
-        blocks: Sequence[str] | None,
-        offload_dir: str | None,
+        self, options: ShardOptions, comm: Communicator, lay_out: Callable[[], None], module: Module
     ) -> None:
-        self.shard = shard
+        group = options.group
+        self.shard, self.options = str(options.shard), options
+        self._all = comm
         self.comm = comm if group is None else group
         self._replicas = None if group is None else find_replicas(comm, group)
-        self._holders = [] if group is None else comm.all_gather_object(group.rank)
         self._lay_out = lay_out
-        self._offload_dir = offload_dir
         self._whole: set[Tensor] = set()  # parameters that one rank owns
-        self._blocks = Blocks(module, comm, blocks) if shard == "parameters" else None
+        self._blocks = Blocks(module, comm, options.blocks) if self.shard == "parameters" else None
 
     @classmethod
-    def make(cls, shard: str | None, *options: Any) -> ShardedStorage | None:
+    def make(cls, options: ShardOptions, *others: Any) -> ShardedStorage | None:
         """One for a stage; None for none. The other arguments are the constructor's."""
-        return None if shard is None else cls(shard, *options)
+        return None if options.shard is None else cls(options, *others)
 
     def keep_whole(self, parameters: Iterable[Tensor]) -> None:
         """From now on one rank owns all of each of these.
@@ -92,12 +85,12 @@ class ShardedStorage:
         """
         alike: dict[tuple[np.dtype[Any], Device, bool], list[Tensor]] = {}
         for parameter in parameters:
-            key = (parameter.dtype, home_of(parameter), parameter in self._whole)
+            key = (self._dtype_of(parameter), home_of(parameter), parameter in self._whole)
             alike.setdefault(key, []).append(parameter)
         loads = [0] * self.comm.size
         buffers = []
         units: dict[tuple[int, ...], Unit] = {}
-        for (_, device, whole), group in alike.items():
+        for (dtype, device, whole), group in alike.items():
             self._check_device(device)
             group, parts = self._divide(group, cap_bytes)
             keys = [() if self._blocks is None else self._blocks.unit_key(group[part[0]]) for part in parts]
@@ -106,27 +99,67 @@ class ShardedStorage:
                 owners = assign_whole([parameter.size for parameter in group], self.comm.size)
                 order = [place for part in parts for place in sorted(part, key=owners.__getitem__)]
                 group, owners = [group[place] for place in order], [owners[place] for place in order]
-            buffer = FlatBuffer(
-                group, allocate=functools.partial(self.comm.allocate, device=device), device=device
-            )
-            sharding = (Sharding if self._blocks is None else BlockSharding)(
-                buffer,
-                parts,
-                owners,
-                loads,
-                self.comm,
-                replicas=self._replicas,
-                releases=self.shard != "optimizer",
-                keep_whole=self.keep_whole,
-                offload_dir=self._offload_dir,
-            )
+            before = self._values(group)
+            allocate = functools.partial(self.comm.allocate, device=device)
+            buffer = FlatBuffer(group, allocate=allocate, device=device, dtype=dtype)
+            sharding = self._share(buffer, parts, owners, loads)
             if isinstance(sharding, BlockSharding) and self._blocks is not None:
                 sharding.attach(self._blocks, [units.setdefault(key, Unit()) for key in keys])
             buffers.append(buffer)
+            while before:
+                parameter, values = before.pop()
+                sharding.overwrite(parameter, values())
         if self._blocks is not None:
             self._blocks.attach(units)
         release_freed_memory()  # where the parameters lay before
         return buffers
+
+    def _share(
+        self, buffer: FlatBuffer, parts: Sequence[range], owners: Sequence[int] | None, loads: list[int]
+    ) -> Sharding:
+        options = self.options
+        return (Sharding if self._blocks is None else BlockSharding)(
+            buffer,
+            parts,
+            owners,
+            loads,
+            self.comm,
+            replicas=self._replicas,
+            releases=self.shard != "optimizer",
+            keep_whole=self.keep_whole,
+            offload_dir=options.offload_dir,
+            master_dtype=None if options.param_dtype is None else _MASTERS,
+            widens=options.widens,
+        )
+
+    def _dtype_of(self, parameter: Tensor) -> np.dtype[Any]:
+        """What a parameter's elements become, for computing."""
+        computing = self.options.param_dtype
+        if computing is not None and parameter.dtype not in (_MASTERS, computing):
+            raise OptionError(
+                f"DistributedDataParallel: param_dtype={computing} computes with copies of float32 "
+                f"parameters, got one of {parameter.dtype}; convert the module with .float()"
+            )
+        return parameter.dtype if computing is None else computing
+
+    def _values(self, parameters: Sequence[Tensor]) -> list[tuple[Tensor, Callable[[], Any]]]:
+        """What gives, one after the other, parameters all of whose digits their owners are to keep."""
+        if self.options.param_dtype is None:
+            return []
+        found: list[tuple[Tensor, Callable[[], Any]]] = []
+        for parameter in parameters:
+            home = parameter.leaf_state().flat
+            shares = None if home is None else home[0].shares
+            if isinstance(shares, Sharding) and shares.masters is not None:
+                shares.masters.take_writes([parameter])
+                found.append((parameter, functools.partial(shares.whole, parameter.shape, home)))
+            elif parameter.device != META:
+                found.append((parameter, functools.partial(self._first_values, parameter._data)))
+        return found
+
+    def _first_values(self, array: Any) -> Any:
+        """Those of the first of all ranks, in the dtype of master weights."""
+        return self._all.broadcast(array.astype(_MASTERS))
 
     def _divide(self, group: list[Tensor], cap_bytes: float) -> tuple[list[Tensor], list[range]]:
         """Parameters in the order in which they lie, and which of them travel together: those of a unit."""
@@ -139,6 +172,17 @@ class ShardedStorage:
         parts = [range(*edge) for edge in itertools.pairwise(stops)]
         return [parameter for unit in units.values() for parameter in unit], parts
 
+    def cast(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the module is called with, tensors of float32 in the dtype in which it computes."""
+        dtype = self.options.param_dtype
+        if dtype is None:
+            return args, kwargs
+
+        def narrowed(value: Any) -> Any:
+            return value.to(dtype) if isinstance(value, Tensor) and value.dtype == _MASTERS else value
+
+        return tuple(map(narrowed, args)), {name: narrowed(value) for name, value in kwargs.items()}
+
     def let_go(self) -> None:
         """Let parameters go that have been laid out, where they come and go.
 
@@ -147,29 +191,28 @@ class ShardedStorage:
         if self._blocks is not None:
             self._blocks.let_all_go()
 
-    def replicated(self, named: Sequence[tuple[str, Tensor]]) -> tuple[Sequence[tuple[str, Tensor]], Any]:
-        """What several ranks hold the same of, by name, of parameters: all, or this rank's part.
+    def held(self, named: Sequence[tuple[str, Tensor]]) -> Held:
+        """What this rank holds of parameters, to be compared: all of them, or parts that come and go.
 
-        Collective: no; blocks: no.
+        Of those it is its own part, and that of the rank before it, as this one gets it in a gather.
 
-        Returns:
-            Names and tensors, and ``[ranks, tensors]``, equal where ranks hold the same; None where all do.
+        Collective: where blocks come and go; blocks: then.
         """
         if self._blocks is None:
-            return named, None
+            return held_alike(named)
+        alike = held_alike([pair for pair in named if not pair[1].requires_grad])
         spread = [pair for pair in named if pair[1].requires_grad]
-        found = [pair for pair in named if not pair[1].requires_grad]
-        if not self._holders:  # each part is there once
-            return found, None
-        holders = np.zeros((len(self._holders), len(named)), np.int64)
-        holders[:, len(found) :] = np.array(self._holders)[:, None]
-        for name, parameter in spread:
-            part = parameter.leaf_state().flat[0].shares.part(parameter)
-            found.append((name, Tensor(part.data)))
-        return found, holders
+        rank, before = self.comm.rank, (self.comm.rank - 1) % self.comm.size
+        found = self._blocks.checksums([parameter for _, parameter in spread], (rank, before))
+        owners = np.repeat([[rank], [before]], len(spread), axis=1)
+        return Held(
+            [*alike.names, *(name for name, _ in spread)],
+            np.concatenate([np.repeat(alike.sums, 2, axis=0), found], axis=1),
+            np.concatenate([np.repeat(alike.holders, 2, axis=0), owners], axis=1),
+        )
 
     def _check_device(self, device: Device) -> None:
-        if device != CPU and (self.shard != "optimizer" or self._offload_dir is not None):
+        if device != CPU and (self.shard != "optimizer" or self.options.offload_dir is not None):
             raise DeviceError(
                 f"DistributedDataParallel: the parameters lie on {device}, where shard='optimizer' alone is "
                 "of use, without offload_dir: the pages under a device's memory cannot be given back"

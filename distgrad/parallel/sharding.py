@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distgrad.autograd.flat import FlatBuffer
+from distgrad.autograd.masters import Masters
 from distgrad.autograd.parts import Part
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import get_array_module
@@ -86,12 +87,15 @@ class Sharding:
         releases: give the memory of gradients that other ranks own back, once they are reduced.
         keep_whole: is called with parameters that a rule needs whole.
         offload_dir: a folder for the optimizer's state; None keeps it in memory.
+        master_dtype: of the elements that this rank owns, where they are not updated as they lie.
+        widens: sum the gradients in that dtype too.
 
     Attributes:
         rank: in ``comm``.
         is_replica: whether a rank with a lower number, of another group, owns what this one does.
         owned: this rank's ranges.
         releases: as given.
+        masters: what is updated in the place of what this rank owns; or None.
     """
 
     def __init__(
@@ -106,6 +110,8 @@ class Sharding:
         releases: bool,
         keep_whole: Callable[[Iterable[Tensor]], None],
         offload_dir: str | None = None,
+        master_dtype: np.dtype[Any] | None = None,
+        widens: bool = False,
     ) -> None:
         self.buffer, self.comm, self.releases = buffer, comm, releases
         self.rank, self._replicas = comm.rank, replicas
@@ -129,7 +135,11 @@ class Sharding:
         own = (slice(edges[comm.rank], edges[comm.rank + 1]) for edges in self._edges)
         self.owned: Sequence[slice] = [each for each in own if each.start < each.stop]
         self._works: dict[int, Work] = {}  # of the parts that are being handed out
+        self._stale: set[int] = set()  # parts of which ranks have what they own alone
+        self.masters: Masters | None = None
         buffer.shares = self
+        if master_dtype is not None:
+            self.masters = Masters(buffer, master_dtype, self.zeros, widens)
 
     # -- where parts lie
 
@@ -179,24 +189,36 @@ class Sharding:
         found: list[NDArray[Any]] = self.comm.host.all_gather_v(numbers)
         return found
 
-    def reduce_scatter(self, start: int, op: str = "sum") -> Work:
+    def reduce_scatter(self, start: int, op: str = "sum", weight: float = 1.0) -> Work:
         """Begin to sum gradients into the owners' parts, or to average them, among all ranks or by groups.
 
         Collective: yes; blocks: no.
+
+        Args:
+            start: of the range.
+            op: ``sum`` or ``mean``.
+            weight: how much this rank's count, where they are summed in the master weights' dtype.
         """
-        edges = self.edges(start)
+        edges, masters, replicas = self.edges(start), self.masters, self._replicas
         grad, lengths = self.buffer.grad, [last - first for first, last in itertools.pairwise(edges)]
         whole, own = grad[start : edges[-1]], grad[edges[self.rank] : edges[self.rank + 1]]
-        replicas = self._replicas
-        if replicas is None:
+        widens = masters is not None and masters.grad is not None
+        if replicas is None and not widens:
             work: Work = self.comm.reduce_scatter(whole, op, async_op=True, out=own, counts=lengths)
             return work
+        if masters is not None and masters.grad is not None:
+            own = masters.grad[masters.owned(edges[self.rank], edges[self.rank + 1])[1]]
 
         def reduce() -> None:
-            self.comm.reduce_scatter(whole, op, out=own, counts=lengths)
-            replicas.all_reduce(own, op)
+            summed = whole
+            if masters is not None and widens:
+                summed = whole.astype(masters.dtype)
+                summed *= masters.dtype.type(weight)
+            self.comm.reduce_scatter(summed, op, out=own, counts=lengths)
+            if replicas is not None:
+                replicas.all_reduce(own, op)
 
-        return self.comm.submit(reduce, "reduce between groups")
+        return self.comm.submit(reduce, "reduce gradients")
 
     def gather_gradients(self) -> None:
         """Let every rank have the whole mean of the gradients.
@@ -222,49 +244,127 @@ class Sharding:
 
         Collective: yes; blocks: no; whoever reads one of them waits.
         """
+        parameters = list(parameters)
+        if self.masters is not None:
+            self.masters.publish(parameters)
         if self.comm.size == 1:
             return
         updated = {self._part_of[self._place_of[parameter]] for parameter in parameters}
-        data, ranges = self.buffer.data, list(self._ranges())
-        follow(data)
+        follow(self.buffer.data)
         for number in sorted(updated, reverse=True):
-            whole, own, lengths = ranges[number]
-            self._works[number] = self.comm.all_gather(
-                data[own], async_op=True, out=data[whole], counts=lengths
-            )
-            for place in self._parts[number]:
-                be_absent(self.buffer.parameters[place])
+            self._works[number] = self.gather(number)
+            self._stale.discard(number)
+            self._be_absent(number)
+
+    def gather(self, number: int) -> Work:
+        """Begin to bring a part together. Collective: yes; blocks: no."""
+        whole, own, lengths = list(self._ranges())[number]
+        data = self.buffer.data
+        work: Work = self.comm.all_gather(data[own], async_op=True, out=data[whole], counts=lengths)
+        return work
+
+    def _be_absent(self, number: int) -> None:
+        for place in self._parts[number]:
+            be_absent(self.buffer.parameters[place])
 
     def bring(self, parameter: Tensor) -> None:
         """Wait for a parameter's elements.
 
-        Collective: no; blocks: yes.
+        Collective: where ranks have set what they own alone; blocks: yes.
         """
         self._arrive(self._part_of[self._place_of[parameter]])
 
     def overwrite(self, parameter: Tensor, values: Any) -> None:
-        """Set a parameter on this rank. Collective: no; blocks: until its elements are there."""
-        self.bring(parameter)
-        parameter._overwrite(values)
+        """Set a parameter, as every rank does. Collective: no; blocks: until its elements are there.
+
+        Args:
+            parameter: which.
+            values: for all of it, or the part that this rank owns.
+        """
+        if not isinstance(values, Part):
+            self.bring(parameter)
+            parameter._overwrite(values)
+        if self.masters is not None:
+            self.set_owned(parameter, values)
+        if isinstance(values, Part) and self.comm.size > 1:
+            number = self._part_of[self._place_of[parameter]]
+            self._stale.add(number)
+            self._be_absent(number)
+
+    def set_owned(self, parameter: Tensor, values: Any) -> None:
+        """Set what this rank owns of a parameter, its master weights too. Collective: no; blocks: no."""
+        own = self._part_at(parameter.shape, parameter.leaf_state().flat)
+        if not isinstance(values, Part):
+            if getattr(values, "shape", None) != own.shape:  # a number, or what broadcasts
+                room = get_array_module(own.data).empty(own.shape, dtype=own.data.dtype)
+                room[...] = values
+                values = room
+            stop = own.start + own.data.size
+            values = Part(own.shape, own.start, values.reshape(-1)[own.start : stop])
+        own.data[...] = values.data
+        if self.masters is not None:
+            self.masters.publish([parameter])
 
     def detached(self, parameter: Tensor, root: int | None = None) -> Tensor | None:
-        """The same elements outside the graph, on all ranks. Collective: no; blocks: until they are there."""
+        """A parameter as a state dict has it, on all ranks: the same elements, or a copy of master weights.
+
+        Collective: with master weights; blocks: until the elements are there.
+        """
+        if self.masters is not None:
+            return self.copied(parameter, root)
         self.bring(parameter)
         return parameter.detach()
 
-    def part(self, parameter: Tensor) -> Part | None:
-        """None: every rank holds all of every parameter. Collective: no; blocks: no."""
-        return None
+    def copied(self, parameter: Tensor, root: int | None) -> Tensor | None:
+        """A copy outside the graph, on all ranks, or on one: read-only, since who writes means the parameter.
 
-    def settle(self) -> None:
-        """Wait until all that was handed out is in.
+        Collective: yes; blocks: yes.
+        """
+        if self.masters is not None:
+            self.masters.take_writes([parameter])
+        found = self.whole(parameter.shape, parameter.leaf_state().flat, root)
+        if isinstance(found, np.ndarray):
+            found.flags.writeable = False
+        return None if found is None else Tensor(found)
+
+    def whole(
+        self, shape: tuple[int, ...], home: tuple[FlatBuffer, int, int], root: int | None = None
+    ) -> Any:
+        """A copy of what owners have of a parameter that lies there. Collective: yes; blocks: yes."""
+        found = self.all_gather(self._part_at(shape, home).data, self.counts(*home[1:]), root)
+        return None if found is None else found.reshape(shape)
+
+    def _part_at(self, shape: tuple[int, ...], home: tuple[FlatBuffer, int, int]) -> Part:
+        buffer, start, stop = home
+        first, last, place = next(buffer.owned(start, stop), (start, start, 0))
+        masters = self.masters
+        data = buffer.data[first:last] if masters is None else masters.data[place : place + last - first]
+        return Part(shape, first - start, data, self.is_replica)
+
+    def part(self, parameter: Tensor) -> Part | None:
+        """What this rank owns of a parameter's master weights; None where every rank holds all.
+
+        Collective: no; blocks: no.
+        """
+        if self.masters is None:
+            return None
+        self.masters.take_writes([parameter])
+        return self._part_at(parameter.shape, parameter.leaf_state().flat)
+
+    def settle(self, parameters: Iterable[Tensor] = ()) -> None:
+        """Wait until all that was handed out is in, and take over what was written into these parameters.
 
         Collective: no; blocks: yes.
         """
-        for number in list(self._works):
+        if self.masters is not None:
+            self.masters.take_writes(parameters)
+        for number in {*self._works, *self._stale}:
             self._arrive(number)
 
     def _arrive(self, number: int) -> None:
+        if number in self._stale:
+            self._stale.remove(number)
+            self._works[number] = self.gather(number)
         work = self._works.pop(number, None)
         if work is not None:
             work.wait()

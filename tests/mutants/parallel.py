@@ -28,7 +28,7 @@ MUTANTS = (
     Mutant(
         "stale numbers", "a failed pass leaves its gradients",
         "parallel/buckets.py",
-        "        if not usable:\n            self.gradients[...] = 0\n        elif",
+        "        if not usable:\n            self.gradients[...] = own[...] = 0\n        elif",
         "        if usable and",
         "tests/parallel/test_passes.py -k before_a_failed_pass",
     ),
@@ -168,9 +168,23 @@ MUTANTS = (
     Mutant(
         "stale numbers", "a module built of shapes keeps zeros",
         "parallel/filling.py",
-        "                tensor._overwrite(values)\n",
+        '                write(tensor, values, "reset_parameters")\n',
         "                pass\n",
         "tests/parallel/test_filling.py -k built_in_memory",
+    ),
+    Mutant(
+        "wrong dtype", "sums of 16-bit gradients that are to be wide are rounded before they are added",
+        "parallel/sharding.py",
+        "                summed *= masters.dtype.type(weight)\n",
+        "                summed[...] = (summed * masters.dtype.type(weight)).astype(grad.dtype)\n",
+        "tests/parallel/test_sharded_dtypes.py -k 'by_hand and AdamW-3'",
+    ),
+    Mutant(
+        "stale numbers", "what a user writes into a parameter does not reach its master weights",
+        "autograd/masters.py",
+        "                _take(self.data[inside], self._buffer.data[where])\n",
+        "                pass\n",
+        "tests/parallel/test_sharded_dtypes.py -k writes_into",
     ),
 )
 # fmt: on

@@ -76,6 +76,25 @@ def test_the_parts_follow_the_formulas():
     assert "total" in str(whole)
 
 
+def test_parts_of_parameters_in_16_bits():
+    """Of each 2 bytes and 2 of its gradient; of what a rank owns 4 of a master, and 4 of a float32 mean."""
+    size, options = sum(p.nbytes for p in net().parameters()), {"ranks": 4, "param_dtype": "bfloat16"}
+
+    def plan(**more):
+        return memory_plan(net(), AdamW, (32, 100), **options, **more)
+
+    near = {"rel": 1e-2}  # places are aligned
+    for shard, kept in (("optimizer", 1.0), ("gradients", 1.0), ("parameters", 0.25)):
+        found = plan(shard=shard, reduce_dtype="float32")
+        assert found.parameters == pytest.approx(size * (kept / 2 + 0.25), **near)
+        gradients = 0.5 if shard == "optimizer" else 0.125
+        assert found.gradients == pytest.approx(size * (gradients + 0.25), **near)
+        assert found.state == pytest.approx(2 * size * 0.25, **near)
+        assert plan(shard=shard).gradients == pytest.approx(size * gradients, **near)
+    whole = memory_plan(net(), AdamW, (32, 100), ranks=4, shard="optimizer")
+    assert plan(shard="optimizer").activations < whole.activations
+
+
 def test_a_module_stays_as_it_is_and_may_lie_nowhere():
     model = net()
     before = [parameter.detach().numpy().copy() for parameter in model.parameters()]

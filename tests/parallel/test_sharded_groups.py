@@ -137,11 +137,38 @@ def test_a_replica_that_differs_is_seen(stage):
             elements.reshape(-1)[0] += 1.0
         model.check_replicas()
 
-    others = "0" if stage == "parameters" else "0, 1, 3"
-    with pytest.raises(
-        CommMismatchError, match=rf"ranks \[{others}\] against \[2\]; all agreed last at step 2"
-    ):
+    # Of a part that comes and goes the next rank says what it gets of it.
+    ranks = r"\[0, 1\] against \[2, 3\]" if stage == "parameters" else r"\[0, 1, 3\] against \[2\]"
+    with pytest.raises(CommMismatchError, match=rf"ranks {ranks}; all agreed last at step 2"):
         ThreadWorld(4, timeout_s=60).run(run)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_part_that_reaches_its_neighbour_otherwise_is_seen(size):
+    """The planted fault: what rank 0 owns comes changed to the rank after it."""
+
+    def run(comm, broken):
+        model = DistributedDataParallel(Net(), comm, shard="parameters")
+        model.check_replicas()
+        gather = comm.all_gather
+
+        def changed(x, async_op=False, out=None, **options):
+            found = gather(x, out=out, **options)
+            if comm.rank == 1 and async_op:
+                out[0] += 1.0
+            return Done() if async_op else found
+
+        if broken:
+            comm.all_gather = changed
+        model.check_replicas()
+
+    class Done:
+        def wait(self):
+            pass
+
+    ThreadWorld(size, timeout_s=60).run(lambda comm: run(comm, False))
+    with pytest.raises(CommMismatchError, match=r"ranks \[0\] against \[1\]"):
+        ThreadWorld(size, timeout_s=60).run(lambda comm: run(comm, True))
 
 
 def test_groups_that_do_not_cover_the_ranks_alike_are_refused():
