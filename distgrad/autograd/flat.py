@@ -47,6 +47,7 @@ class Shares(Protocol):
         owned: this rank's ranges of the buffer, ascending.
         releases: whether the memory of gradients that others own is given back.
         masters: what is updated in the place of this rank's ranges, in a dtype of more digits; or None.
+        is_filled: whether every rank began with rank 0's elements.
     """
 
     rank: int
@@ -54,6 +55,10 @@ class Shares(Protocol):
     owned: Sequence[slice]
     releases: bool
     masters: Masters | None
+
+    @property
+    def is_filled(self) -> bool:
+        """See above."""
 
     @property
     def parts(self) -> Sequence[range]:
@@ -112,6 +117,7 @@ class FlatBuffer:
             ``allocate`` does; None takes them from the device's memory.
         device: where they are to lie that have no elements yet, which are zeros then; None: where they do.
         dtype: what they become; None: what they are.
+        moves: False leaves it to the caller to set their elements, which are zeros at first.
 
     Attributes:
         data: ``[size]``, the parameters' elements, each parameter at a multiple of 64 bytes, zeros between.
@@ -130,6 +136,7 @@ class FlatBuffer:
         allocate: Allocate | None = None,
         device: Device | None = None,
         dtype: np.dtype[Any] | None = None,
+        moves: bool = True,
     ) -> None:
         self.parameters = list(parameters)
         dtypes = {parameter.dtype for parameter in self.parameters}
@@ -152,7 +159,7 @@ class FlatBuffer:
         self.data = self._array(size, allocate)
         self.grad = self._array(size, allocate)
         for parameter, where in zip(self.parameters, self.slices, strict=True):
-            self._move(parameter, where)
+            self._move(parameter, where, moves)
 
     def next_place(self, stop: int) -> int:
         """Where the parameter starts that follows one which ends at ``stop``."""
@@ -217,10 +224,10 @@ class FlatBuffer:
             )
         return memory[:num_bytes].view(self.dtype)
 
-    def _move(self, parameter: Tensor, where: slice) -> None:
+    def _move(self, parameter: Tensor, where: slice, moves: bool) -> None:
         leaf = parameter.leaf_state()
         home = self.data[where].reshape(parameter.shape)
-        if parameter.device == self.device:
+        if moves and parameter.device == self.device:
             with activated(self.device):
                 home[...] = parameter._data
         parameter._data = home

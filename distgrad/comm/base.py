@@ -241,7 +241,9 @@ class Communicator(Unequal):
         assert between is not None
         return within, between
 
-    def allocate(self, nbytes: int, device: Device | str | None = None) -> NDArray[np.uint8]:
+    def allocate(
+        self, nbytes: int, device: Device | str | None = None, lazy: bool = False
+    ) -> NDArray[np.uint8]:
         """Zeroed memory, page aligned, from where this communicator reduces fastest.
 
         Among ranks of one host that is memory which all of them map: arrays that lie in it, at the same place
@@ -252,6 +254,7 @@ class Communicator(Unequal):
         Args:
             nbytes: bytes, from 0.
             device: where; None means the host.
+            lazy: let pages of the host's memory come as they are written, small ones, where most will not be.
 
         Returns:
             ``[nbytes]``; other dtypes are views of it.
@@ -260,7 +263,7 @@ class Communicator(Unequal):
             with activated(found) as xp:
                 return xp.zeros(nbytes, np.uint8)
         return self._issue(
-            Call("allocate", options=f"nbytes={nbytes}"), lambda: self._allocate(nbytes), False
+            Call("allocate", options=f"nbytes={nbytes}"), lambda: self._allocate(nbytes, lazy), False
         )
 
     def close(self) -> None:

@@ -308,10 +308,14 @@ class Meeting:
 
     # Memory
 
-    def allocate(self, nbytes: int) -> NDArray[np.uint8]:
+    def allocate(self, nbytes: int, lazy: bool = False) -> NDArray[np.uint8]:
         """Zeroed memory whose arrays are reduced in place.
 
         Collective: yes, with equal ``nbytes``; blocks: yes.
+
+        Args:
+            nbytes: bytes.
+            lazy: let pages come as they are written; else large ones come at once.
         """
         self.meet()
         self._num_arenas += 1
@@ -321,7 +325,8 @@ class Meeting:
         memory = self._neighbours.share(stride * self.size, self.ranks, topic)
         rows = np.frombuffer(memory, np.uint8).reshape(self.size, stride)
         own = np.frombuffer(memory, np.uint8, nbytes, self.rank * stride)
-        enlarge_pages(own)
+        if not lazy:
+            enlarge_pages(own)
         # Views of ``own`` have it as their base, by whose identity the arena is found, and end with the last.
         place = np.array([self._num_arenas, rows.ctypes.data, stride, own.ctypes.data], np.int64)
         self._arenas[id(own)] = Arena(self._num_arenas, rows, place)

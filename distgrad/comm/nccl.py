@@ -425,8 +425,8 @@ class NcclCommunicator(NcclVerbs):
     def _gather_lengths(self, length: int) -> list[int]:
         return self._host.all_gather_object(length)
 
-    def _allocate(self, nbytes: int) -> NDArray[np.uint8]:
-        return self._host.allocate(nbytes)
+    def _allocate(self, nbytes: int, lazy: bool) -> NDArray[np.uint8]:
+        return self._host.allocate(nbytes, lazy=lazy)
 
     def _split(self, color: int | None, members: list[int], group: str) -> NcclCommunicator | None:
         host = self._host.split(color, members.index(self.rank) if color is not None else 0, group)

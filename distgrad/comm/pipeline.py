@@ -324,8 +324,8 @@ class CallPipeline(abc.ABC):
             "them by mpirun"
         )
 
-    def _allocate(self, nbytes: int) -> NDArray[np.uint8]:
-        """Zeroed memory, page aligned; the ranks meet."""
+    def _allocate(self, nbytes: int, lazy: bool) -> NDArray[np.uint8]:
+        """Zeroed memory, page aligned, whose pages come as they are written; the ranks meet."""
         self._barrier()
         memory = np.zeros(nbytes + _PAGE_BYTES, np.uint8)
         start = -memory.ctypes.data % _PAGE_BYTES

@@ -79,8 +79,8 @@ class HostCommunicator(Communicator):
 
     _host: HostGroup
 
-    def _allocate(self, nbytes: int) -> NDArray[np.uint8]:
-        return self._host.allocate(nbytes)
+    def _allocate(self, nbytes: int, lazy: bool) -> NDArray[np.uint8]:
+        return self._host.allocate(nbytes, lazy)
 
     @property
     def meeting(self) -> HostGroup:

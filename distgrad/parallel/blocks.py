@@ -113,9 +113,10 @@ class BlockSharding(Sharding):
 
     units: dict[int, Unit]  # by the number of the part
     blocks: Blocks
+    is_filled = True
 
     def attach(self, blocks: Blocks, units: Sequence[Unit]) -> None:
-        """Say to which unit each part belongs; the elements are there."""
+        """Say to which unit each part belongs; ranks have what they own alone."""
         self.blocks = blocks
         self.units = dict(enumerate(units))
         for number, unit in self.units.items():
@@ -236,7 +237,7 @@ class Blocks:
         return self._within[parameter]
 
     def attach(self, units: Mapping[tuple[int, ...], Unit]) -> None:
-        """Take units, whose elements are there, in the place of those that there were."""
+        """Take units, of which ranks have what they own, in the place of those that there were."""
         self._all = list(units.values())
         self._units = {
             block: [unit for key, unit in units.items() if place in key]
@@ -244,11 +245,8 @@ class Blocks:
         }
         self._spans.clear()
         for unit in self._all:
-            unit.present, unit.since = True, next_number()
-
-    def let_all_go(self) -> None:
-        """Let every unit go, which nobody has used yet. Collective: no."""
-        self.let_go(self._all)
+            for sharding, number in unit.parts:
+                sharding.let_go(number)
 
     def let_go(self, units: Iterable[Unit]) -> None:
         """Let units go. Collective: no; blocks: yes.

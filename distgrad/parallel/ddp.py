@@ -153,7 +153,7 @@ class DistributedDataParallel(Module):
         self._planned: list[bool] = []
         self._reducer: Reducer | None = None
         self._move_and_plan()
-        filling.run(self.reducer.storage, None if self._sharded is None else self._sharded.let_go)
+        filling.run(self.reducer.storage)
         self._payoff = Payoff.watch(self.hook, self.comm, self.reducer.buckets, self._device)
         tuner = self.comm, self._cap_bytes, self.plan_buckets, not (shard or hook), self._device == CPU
         self._tuner = Tuner(*tuner) if tune and not exact else None
@@ -197,8 +197,6 @@ class DistributedDataParallel(Module):
             if any(parameter.grad is not None for parameter in parameters):
                 shares.gather_gradients()  # of which each rank may own others than before
         self._plan(wanting, self._sharded.store(parameters, self._cap_bytes))
-        if previous is not None:
-            self._sharded.let_go()
 
     @property
     def tuned(self) -> Tuned | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,26 +64,22 @@ class Filling:
                 )
         make_empty(self._missing - set(trained), CPU)  # they are not spread
 
-    def run(self, storage: Sequence[FlatBuffer], let_go: Callable[[], None] | None) -> None:
+    def run(self, storage: Sequence[FlatBuffer]) -> None:
         """Let all ranks have the same numbers: those of rank 0, or the first ones.
 
         Collective: yes; blocks: yes.
 
         Args:
             storage: what holds the parameters.
-            let_go: lets parameters go that come and go; None where there are none.
         """
-        let_go = let_go or _nothing
         if self._missing:
-            let_go()
             self._fill_all()
         else:
             for buffer in storage:
-                if buffer.shares is None or buffer.shares.masters is None:  # which were set to rank 0's
+                if buffer.shares is None or not buffer.shares.is_filled:
                     self._comm.broadcast(buffer.data)
         broadcast([each for each in self._module.parameters() if not each.requires_grad], self._comm)
         broadcast(list(self._module.buffers()), self._comm)
-        let_go()
 
     def _fill_all(self) -> None:
         whole, _ = find_blocks(self._module, self._blocks)
@@ -146,10 +142,6 @@ class Filling:
     def _name_of(self, tensor: Tensor) -> str:
         named = itertools.chain(self._module.named_parameters(), self._module.named_buffers())
         return next(name for name, each in named if each is tensor)
-
-
-def _nothing() -> None:
-    """Let nothing go."""
 
 
 def _tensors(module: Module, recurse: bool = True) -> Iterator[Tensor]:

@@ -100,8 +100,9 @@ class ShardedStorage:
                 order = [place for part in parts for place in sorted(part, key=owners.__getitem__)]
                 group, owners = [group[place] for place in order], [owners[place] for place in order]
             before = self._values(group)
-            allocate = functools.partial(self.comm.allocate, device=device)
-            buffer = FlatBuffer(group, allocate=allocate, device=device, dtype=dtype)
+            lazy = self._blocks is not None
+            allocate = functools.partial(self.comm.allocate, device=device, lazy=lazy)
+            buffer = FlatBuffer(group, allocate=allocate, device=device, dtype=dtype, moves=not before)
             sharding = self._share(buffer, parts, owners, loads)
             if isinstance(sharding, BlockSharding) and self._blocks is not None:
                 sharding.attach(self._blocks, [units.setdefault(key, Unit()) for key in keys])
@@ -143,23 +144,27 @@ class ShardedStorage:
         return parameter.dtype if computing is None else computing
 
     def _values(self, parameters: Sequence[Tensor]) -> list[tuple[Tensor, Callable[[], Any]]]:
-        """What gives, one after the other, parameters all of whose digits their owners are to keep."""
-        if self.options.param_dtype is None:
+        """What gives, one after the other, the elements of which ranks are to keep what they own.
+
+        Nothing, where every rank keeps all of them as they are.
+        """
+        if self.options.param_dtype is None and self._blocks is None:
             return []
         found: list[tuple[Tensor, Callable[[], Any]]] = []
         for parameter in parameters:
             home = parameter.leaf_state().flat
             shares = None if home is None else home[0].shares
-            if isinstance(shares, Sharding) and shares.masters is not None:
-                shares.masters.take_writes([parameter])
+            if isinstance(shares, Sharding) and shares.is_filled:
+                shares.settle([parameter])
                 found.append((parameter, functools.partial(shares.whole, parameter.shape, home)))
             elif parameter.device != META:
                 found.append((parameter, functools.partial(self._first_values, parameter._data)))
         return found
 
     def _first_values(self, array: Any) -> Any:
-        """Those of the first of all ranks, in the dtype of master weights."""
-        return self._all.broadcast(array.astype(_MASTERS))
+        """Those of the first of all ranks, in the dtype in which they are kept."""
+        masters = self.options.param_dtype is not None
+        return self._all.broadcast(array.astype(_MASTERS if masters else array.dtype))
 
     def _divide(self, group: list[Tensor], cap_bytes: float) -> tuple[list[Tensor], list[range]]:
         """Parameters in the order in which they lie, and which of them travel together: those of a unit."""
@@ -182,14 +187,6 @@ class ShardedStorage:
             return value.to(dtype) if isinstance(value, Tensor) and value.dtype == _MASTERS else value
 
         return tuple(map(narrowed, args)), {name: narrowed(value) for name, value in kwargs.items()}
-
-    def let_go(self) -> None:
-        """Let parameters go that have been laid out, where they come and go.
-
-        Collective: no; blocks: no.
-        """
-        if self._blocks is not None:
-            self._blocks.let_all_go()
 
     def held(self, named: Sequence[tuple[str, Tensor]]) -> Held:
         """What this rank holds of parameters, to be compared: all of them, or parts that come and go.

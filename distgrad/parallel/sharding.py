@@ -144,6 +144,11 @@ class Sharding:
     # -- where parts lie
 
     @property
+    def is_filled(self) -> bool:
+        """Whether every rank began with rank 0's elements."""
+        return self.masters is not None
+
+    @property
     def parts(self) -> list[range]:
         """The numbers of the parameters that travel together."""
         return self._parts

@@ -2,6 +2,7 @@
 
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from parallel.problems import parameters_of
 
 import distgrad as dg
 from distgrad import nn, tracebacks
+from distgrad.backend.memory import release_freed_memory
 from distgrad.checkpoint import CheckpointManager
 from distgrad.comm import ThreadWorld
 from distgrad.errors import OptionError
@@ -214,3 +216,34 @@ def test_where_first_numbers_are_not_known_is_an_error():
     mixed = nn.Sequential(half, nn.Linear(3, 3))
     with pytest.raises(OptionError, match="2 of 4 parameters lie on 'meta'"):
         ThreadWorld(1).run(lambda comm: DistributedDataParallel(mixed, comm))
+
+
+def status_bytes(name):
+    """A number of this process's, as the kernel tells it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+@pytest.mark.ranks(2, backend="shm", timeout=120)
+def test_wrapping_takes_no_more_than_what_a_rank_keeps():
+    """The most that is resident while 48 MiB are laid out: the own half, and what rank 0 draws a block with.
+
+    Laid out whole, with room for gradients, they would take 96.
+    """
+    comm = dg.comm.init(timeout_s=60)
+
+    def wrap(count):
+        with dg.device("meta"):
+            layers = nn.Sequential(*(nn.Sequential(nn.Linear(512, 512)) for _ in range(count)))
+        return DistributedDataParallel(layers, comm, shard="parameters")
+
+    wrap(1)  # what is loaded and compiled for it
+    release_freed_memory()
+    comm.barrier()
+    before = status_bytes("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    comm.barrier()
+    whole, block = wrap(48), 512 * 513 * 4
+    comm.barrier()
+    num_bytes = sum(parameter.nbytes for parameter in whole.parameters())
+    assert status_bytes("VmHWM") - before <= num_bytes / 2 + 8 * block

@@ -68,7 +68,7 @@ def test_any_number_of_ranks(name, size):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [*SIZES, 8])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_on_any_number_of_ranks(name, size, dtype):
     assert_same_bits(size, name, dtype, clip=0.5)
