@@ -91,11 +91,6 @@ class ShardOptions:
             The hook that sums gradients, where they do not travel as they are.
         """
         shard = self.shard
-        if shard == "parameters" and exact:
-            raise OptionError(
-                "DistributedDataParallel: with exact=True ranks run the module as often as they have shards, "
-                "but blocks of shard='parameters' are gathered by all ranks at once; take shard='gradients'"
-            )
         if shard not in (None, *STAGES):
             raise OptionError(
                 f"DistributedDataParallel: shard must be one of {', '.join(map(repr, STAGES))} or None, "

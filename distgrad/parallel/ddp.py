@@ -143,7 +143,7 @@ class DistributedDataParallel(Module):
         self.check_replicas_every, self.hook = check_replicas_every, hook
         self._num_joined = self._agreed_step = 0
         seed = self.comm.broadcast_object(default_generator.seed) if exact else 0
-        self._shards = None if shards is None else Shards(module, self.comm, shards, seed)
+        self._shards = None if shards is None else Shards(module, self.comm, shards, seed, self.shard)
         self._sharded = ShardedStorage.make(options, self.comm, self._lay_out_anew, module)
         self._parameters_by_name = named = list(module.named_parameters())
         check_same_module(named, self.comm)

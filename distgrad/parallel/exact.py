@@ -177,6 +177,8 @@ class Shards:
         comm: the ranks.
         num_shards: how many, on all ranks together.
         seed: what random numbers are keyed by, besides the step and the shard.
+        sharded: what of the module each rank keeps a part of. With ``"parameters"`` all run it equally often,
+            those with fewer shards on no samples at last, since its blocks are gathered by all at once.
 
     Attributes:
         step: number of the coming step, from 0.
@@ -184,7 +186,9 @@ class Shards:
         active: whether a step's loop is under way.
     """
 
-    def __init__(self, module: Module, comm: Communicator, num_shards: int, seed: int) -> None:
+    def __init__(
+        self, module: Module, comm: Communicator, num_shards: int, seed: int, sharded: str | None = None
+    ) -> None:
         if num_shards < 1 or num_shards >= 1 << _SHARD_BITS:
             raise OptionError(f"DistributedDataParallel: shards must be from 1 to 2^24 - 1, got {num_shards}")
         for name, child in module.named_modules():
@@ -204,6 +208,9 @@ class Shards:
         self._module = module
         self._tree = Tree(num_shards)
         self._own = owned_shards(comm.rank, comm.size, num_shards)
+        self._together = sharded == "parameters"
+        most = max(len(owned_shards(rank, comm.size, num_shards)) for rank in range(comm.size))
+        self._num_empty = most - len(self._own) if self._together else 0  # passes that nothing comes of
 
     def loop(self, reducer: Reducer, arrays: Sequence[Any]) -> Iterator[Any]:
         """This rank's shards of a batch, one after the other; past the last one the gradients are means.
@@ -218,13 +225,21 @@ class Shards:
         step = self._begin(reducer)
         failed = True
         try:
-            for shard in self._own:
+            for number, shard in enumerate(self._own):
+                if number:
+                    self._set_back(step)
                 default_generator.manual_seed(self.seed, (self.step << _SHARD_BITS | shard) + 1)
                 first, stop = (rows * edge // self._tree.num_leaves for edge in (shard, shard + 1))
-                if stop > first:
+                if stop > first or self._together:
                     parts = tuple(array[first:stop] for array in arrays)
                     yield parts if len(parts) > 1 else parts[0]
                 self._gather(reducer, step, shard)
+            for number in range(self._num_empty):
+                if number or self._own:
+                    self._set_back(step)
+                parts = tuple(array[:0] for array in arrays)
+                yield parts if len(parts) > 1 else parts[0]
+                self._forget(reducer)
             failed = False
         finally:  # also where the loop was left: the others wait
             default_generator.set_state(state)
@@ -273,15 +288,28 @@ class Shards:
         if step.start:
             floating = [buffer._data.reshape(-1).astype(np.float64) for buffer in self._floating()]
             step.buffers.add(shard, weight * np.concatenate([np.zeros(0), *floating]))
-            if shard != self._own[-1]:
-                for buffer, values in zip(self._module.buffers(), step.start, strict=True):
-                    write(buffer, values, "exact shards")
+
+    def _forget(self, reducer: Reducer) -> None:
+        """Let a pass have been none."""
+        reducer.take_weight()
+        for bucket in reducer.buckets:
+            for leaf in bucket.leaves:
+                leaf.grad = None
+
+    def _set_back(self, step: _Step) -> None:
+        """Let buffers be what they were before the step."""
+        for buffer, values in zip(self._module.buffers(), step.start, strict=True):
+            write(buffer, values, "exact shards")
 
     def _end(self, reducer: Reducer, step: _Step, rows: int, failed: bool) -> None:
         """Join what all ranks have; every rank comes here once a step, or ends."""
         reducer.take_weight()
         reducer.enabled = reducer.averaged = True
         reducer.count_step()
+        if failed and self._together:  # the others wait in a gather, where they hear of it
+            for bucket in reducer.buckets:
+                bucket.finish(usable=False)
+            return
         step.news[-2:] = rows, failed
         news = self.comm.all_reduce(
             step.news
