@@ -258,6 +258,8 @@ def test_tensors_of_any_kind_are_taken():
         (lambda: train.AUROC().update([0.1, 0.9], [0, 0.7]), DataError, "whole numbers"),
         (lambda: train.AUROC().update(np.zeros((3, 1)), [0, 1, 1]), ShapeError, "of two or more"),
         (lambda: train.AUROC().update(np.zeros((1, 3)), [3]), DataError, "from 0 to 2, got 3"),
+        (lambda: train.Accuracy().update([[0.1, 0.9]], [-1]), DataError, "from 0 to 1, got -1; name others"),
+        (lambda: train.Accuracy(2).update(np.eye(3), [0, 1, 3]), DataError, "from 0 to 2, got 3"),
         (lambda: train.F1(1), OptionError, "num_classes must be 2 or more"),
         (lambda: train.F1(3, average="binary"), OptionError, "'binary' for two classes alone"),
         (

@@ -67,6 +67,9 @@ class Accuracy(Metric):
             predictions: scores ``[n, classes, ...]``; or, with ``top_k=1``, classes ``[n, ...]``, or the
                 probabilities of class 1 in floating point.
             targets: classes ``[n, ...]``.
+
+        Raises:
+            DataError: a target that is none of the classes of the scores.
         """
         if self.top_k == 1:
             predicted, target = _labels("Accuracy", predictions, targets)
@@ -74,6 +77,9 @@ class Accuracy(Metric):
         else:
             right, target = self._among_the_highest(predictions, targets)
         counted = np.ones(target.shape, bool) if self.ignore_index is None else target != self.ignore_index
+        shape = numbers_of("Accuracy.update: predictions", predictions).shape
+        if len(shape) > classes_of("Accuracy.update: targets", targets).ndim:
+            within("Accuracy.update: targets", target[counted], shape[1], "name others by ignore_index=")
         self.sums["right"] += (right & counted).sum()
         self.sums["count"] += counted.sum()
 
