@@ -13,9 +13,11 @@ from distgrad.backend.device import Device, find_backend
 from distgrad.backend.streams import Event as _Event
 from distgrad.backend.streams import Stream as _Stream
 from distgrad.errors import DeviceError
+from distgrad.replay.graphed import Graphed, graphed
 
 __all__ = [
     "Event",
+    "Graphed",
     "Stream",
     "current_device",
     "current_stream",
@@ -24,6 +26,7 @@ __all__ = [
     "empty_cache",
     "get_device_capability",
     "get_device_name",
+    "graphed",
     "is_available",
     "max_memory_allocated",
     "mem_get_info",

@@ -6,14 +6,18 @@ broadcast, multiplies stacks of 16-bit numbers as float32, and lets no stack use
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib
 import math
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from distgrad.backend.graphs import graph_recording, refuse
 from distgrad.backend.precision import get_float32_matmul_precision
+from distgrad.errors import CaptureError
 
 __all__ = ["matmul", "readable"]
 
@@ -29,6 +33,32 @@ def _library() -> tuple[Any, Any]:
     """CuPy's binding, and what finds the current device's handle."""
     binding = importlib.import_module("cupy_backends.cuda.libs.cublas")
     return binding.gemmStridedBatchedEx, importlib.import_module("cupy.cuda.device").get_cublas_handle
+
+
+@functools.cache
+def _loaded() -> ctypes.CDLL:
+    """The library that CuPy has loaded."""
+    for name in ("libcublas.so.13", "libcublas.so.12"):
+        try:
+            library = ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+        except OSError:
+            continue
+        kinds = {"p": ctypes.c_void_p, "i": ctypes.c_int, "l": ctypes.c_longlong}
+        library.cublasGemmStridedBatchedEx.argtypes = [kinds[x] for x in "piiiiippiilpiilppiiliii"]
+        library.cublasSetStream_v2.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+        return library
+    raise CaptureError("matmul: a step is written down, and no libcublas.so.12 or .13 is loaded")
+
+
+def _recorded(handle: int, *arguments: Any) -> None:
+    """The product in a step that is written down, where CuPy's binding refuses every call of cuBLAS."""
+    library, stream = _loaded(), importlib.import_module("cupy").cuda.get_current_stream().ptr
+    for status in (
+        library.cublasSetStream_v2(handle, stream),
+        library.cublasGemmStridedBatchedEx(handle, *arguments),
+    ):
+        if status:
+            raise CaptureError(f"matmul: cuBLAS answers {status} while a step is written down")
 
 
 class _Matrices(NamedTuple):
@@ -104,6 +134,7 @@ def matmul(a: Any, b: Any, out: Any = None, scale: float = 1.0, add: bool = Fals
     cp = importlib.import_module("cupy")  # which multiplies whole and complex numbers, and vectors
     product = None if out is None else _multiply(a, b, None, scale, False)
     if product is None:
+        refuse(f"a product of {a.dtype}{list(a.shape)} and {b.dtype}{list(b.shape)}, no floating matrices")
         product = cp.matmul(a, b)
         if scale != 1.0:
             product *= scale
@@ -136,6 +167,8 @@ def _multiply(a: Any, b: Any, out: Any, scale: float, add: bool) -> Any:
     if max(one.lead, two.lead, there.lead, rows) > _MOST:
         return None
     call, handle = _library()
+    if graph_recording() is not None:
+        call = _recorded
     # In cuBLAS's column order all are transposed: yᵀ = bᵀ aᵀ.
     call(
         *(handle(), two.turned, one.turned, columns, rows, terms),

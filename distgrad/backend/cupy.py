@@ -10,6 +10,7 @@ import functools
 import importlib
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -417,6 +418,10 @@ class CudaBackend(Backend):
         return float(cp.cuda.get_elapsed_time(start, end))
 
     # -- memory
+
+    def private_memory(self) -> Callable[[], Any]:
+        """What opens memory of its own, of which arrays are made inside, and none outside."""
+        return functools.partial(cp.cuda.using_allocator, cp.cuda.MemoryPool().malloc)
 
     def _index_pool(self, index: int, question: str) -> int:
         with cp.cuda.Device(index):

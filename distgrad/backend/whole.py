@@ -40,7 +40,7 @@ def _sum_squares_formula(xp: Any, arrays: Arrays) -> Any:
 def _clip_formula(xp: Any, arrays: Arrays, norm: Any, most: float) -> Arrays:
     factor = xp.minimum(most / (norm + 1e-6), 1.0)
     for x in arrays:
-        x *= factor.astype(x.dtype)
+        x[...] = xp.where(x != 0, x * factor.astype(x.dtype), x)
     return arrays
 
 
@@ -147,7 +147,9 @@ def _blocks(arrays: Arrays) -> Iterator[Any]:
 
 
 def clip_by_norm(arrays: Arrays, norm: Any, most: float) -> None:
-    """Scale arrays down in place so that a norm that was ``norm`` becomes ``most``; a NaN goes into them.
+    """Scale arrays down in place so that a norm that was ``norm`` becomes ``most``.
+
+    A NaN goes into all that is not zero: there are zeros between gradients, and these must stay.
 
     Args:
         arrays: at least one.
@@ -159,10 +161,14 @@ def clip_by_norm(arrays: Arrays, norm: Any, most: float) -> None:
 
 
 def scale(arrays: Arrays, factor: float) -> None:
-    """Multiply arrays in place, each by the factor rounded to its dtype."""
+    """Multiply arrays in place, each by the factor rounded to its dtype; zeros stay, whatever the factor."""
     for array in arrays:
         follow(array)
-        array *= array.dtype.type(factor)
+        rounded = array.dtype.type(factor)
+        if factor == factor:
+            array *= rounded
+        else:  # between gradients in one memory lie zeros, from which nothing would take a NaN away again
+            array[...] = get_array_module(array).where(array != 0, array * rounded, array)
 
 
 def all_finite(arrays: Arrays) -> Any:

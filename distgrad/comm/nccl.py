@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distgrad.backend.device import Device, activated, find_backend, resolve
+from distgrad.backend.graphs import graph_recording
 from distgrad.backend.streams import Stream
 from distgrad.comm.base import Communicator
 from distgrad.comm.calls import Call, name_ranks
@@ -207,7 +208,11 @@ class NcclCommunicator(NcclVerbs):
             except Exception as error:
                 self._explain(call, error)
                 raise
-            self._watchdog.watch(work)
+            recording = graph_recording()
+            if recording is None:
+                self._watchdog.watch(work)
+            else:  # its events are no moments, and its arrays are needed at every replay
+                recording.keep((work, work.held))
             self.sent_bytes += call.sent_bytes(self.size)
             return work if async_op else work.wait()
 

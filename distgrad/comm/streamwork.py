@@ -134,6 +134,11 @@ class StreamWork(Work):
         return origin.elapsed_time(self._start) * 1e-3, origin.elapsed_time(self._end) * 1e-3
 
     @property
+    def held(self) -> Any:
+        """What the device needs until it has finished."""
+        return self._held
+
+    @property
     def start(self) -> Event:
         """What the device comes to before it."""
         return self._start

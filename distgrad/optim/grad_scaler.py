@@ -10,6 +10,7 @@ import numpy as np
 from distgrad.autograd.flat import gradient_arrays, gradient_pieces
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import at_hand
+from distgrad.backend.graphs import graph_recording
 from distgrad.backend.recording import as_one_call, effect
 from distgrad.backend.whole import unscale
 from distgrad.errors import GraphError, OptionError
@@ -21,6 +22,9 @@ __all__ = ["GradScaler"]
 @as_one_call(0)
 def _unscale(arrays: tuple[Any, ...], scaler: GradScaler) -> Any:
     """Divide arrays by the scale of now; returns whether all elements are finite."""
+    recording = graph_recording()
+    if recording is not None:
+        return unscale(arrays, recording.live(1, lambda: (1.0 / scaler._scale,)))
     return unscale(arrays, 1.0 / scaler._scale)
 
 
@@ -93,6 +97,10 @@ class GradScaler:
         """
         if not self._enabled:
             return outputs
+        recording = graph_recording()
+        if isinstance(outputs, Tensor) and recording is not None:
+            live = recording.live(1, lambda: (self._scale,))
+            return outputs * Tensor(live.reshape(()).astype(outputs.dtype))
         if isinstance(outputs, Tensor):
             return outputs * (_scale_of(self, outputs.dtype) if at_hand(outputs) else self._scale)
         if isinstance(outputs, list | tuple):
@@ -142,6 +150,14 @@ class GradScaler:
             raise GraphError("GradScaler.step: called already since the last update(); call it once")
         if optimizer not in self._finite:
             self.unscale_(optimizer)
+        recording = graph_recording()
+        if recording is not None:
+            self._stepped[optimizer] = True
+
+            def tell(is_finite: bool) -> None:
+                self._stepped[optimizer] = is_finite
+
+            return recording.branch(self._finite.pop(optimizer), tell, lambda: optimizer.step(**kwargs))
         self._stepped[optimizer] = bool(self._finite.pop(optimizer))
         return optimizer.step(*args, **kwargs) if self._stepped[optimizer] else None
 
@@ -155,6 +171,11 @@ class GradScaler:
             GraphError: no optimizer has stepped or been unscaled since the last one.
         """
         if not self._enabled:
+            return
+        recording = graph_recording()
+        if recording is not None:  # done by every replay, when it knows the outcomes
+            self._stepped, self._finite = {}, {}
+            recording.effect(lambda: self.update(new_scale))
             return
         outcomes = [*self._stepped.values(), *(bool(finite) for finite in self._finite.values())]
         self._stepped, self._finite = {}, {}

@@ -23,6 +23,7 @@ from distgrad.autograd.modes import enable_grad, no_grad
 from distgrad.autograd.tensor import FLOATING, Tensor
 from distgrad.backend.array_module import get_array_module
 from distgrad.backend.device import CPU, follow, widened
+from distgrad.backend.graphs import graph_recording
 from distgrad.backend.kernels.elementwise import Elementwise
 from distgrad.backend.kernels.rules import RULES
 from distgrad.backend.kernels.table import accelerated, expect, is_fused
@@ -30,6 +31,8 @@ from distgrad.backend.kernels.translate import array_form
 from distgrad.comm.progress import tell_step
 from distgrad.errors import DTypeError, GraphError, ShapeError, StateDictError
 from distgrad.names.hints import ARGUMENTS
+from distgrad.optim.matching import matched_groups, num_steps
+from distgrad.optim.recorded import apply_recorded, check_recordable, record_count
 from distgrad.optim.states import States, own_whole, piece_key
 from distgrad.profiler import owners
 from distgrad.profiler.owners import holders
@@ -177,7 +180,10 @@ class Optimizer:
             raise TypeError(f"{type(self).__name__}: an optimizer must define rule and numbers, or update")
         if step == 1:
             self.begin(group, state)
-        self._apply_rule((p, g), state, self.numbers(group, step))
+        if (recording := graph_recording()) is None:
+            self._apply_rule((p, g), state, self.numbers(group, step))
+        else:
+            apply_recorded(self, recording, group, (p, g), state, step)
 
     def _apply_rule(
         self, first: tuple[np.ndarray, ...], state: dict[str, np.ndarray], numbers: dict[str, Any]
@@ -214,6 +220,8 @@ class Optimizer:
         before = self._num_updates()
         own_whole(self._steps, self.elementwise)
         shared = self._find_shared()
+        if (recording := graph_recording()) is not None:
+            check_recordable(self, type(self).update is not Optimizer.update, shared, closure)
         with no_grad(), span("optimizer.step", step=before, optimizer=type(self).__name__):
             for shares, parameters in shared.items():
                 shares.settle(parameters)
@@ -228,6 +236,8 @@ class Optimizer:
                 f"{type(self).__name__}.step: no parameter has a gradient, so nothing was changed; call "
                 "loss.backward() after zero_grad() and before step(), with the parameters of this model",
             )
+        elif recording is not None:
+            record_count(self, recording)
         tell_step(updates)
         return loss
 
@@ -400,13 +410,13 @@ class Optimizer:
             StateDictError: groups or parameters that differ in number, or an array that is missing.
             ShapeError: an array of another shape than its parameter.
         """
-        matched = _matched(self.param_groups, state_dict["param_groups"])
+        matched = matched_groups(self.param_groups, state_dict["param_groups"])
         plan = []
         for group, (options, numbers) in zip(self.param_groups, matched, strict=True):
             for parameter, number in zip(group["params"], numbers, strict=True):
                 entry = state_dict["state"].get(number, {})
                 shapes = self.state_shapes({**group, **options}, parameter.shape)
-                for name, shape in shapes.items() if _num_steps(entry) else ():
+                for name, shape in shapes.items() if num_steps(entry) else ():
                     if piece_key(name) in entry:
                         raise StateDictError(
                             f"load_state_dict: parameter {number} holds one rank's piece of {name!r}; make "
@@ -424,8 +434,8 @@ class Optimizer:
             group.update(options)
         for _, parameter, entry in plan:
             self._states.forget(parameter)
-            self._steps[parameter] = _num_steps(entry)
-            for name in self._shapes_of(parameter) if _num_steps(entry) else ():
+            self._steps[parameter] = num_steps(entry)
+            for name in self._shapes_of(parameter) if num_steps(entry) else ():
                 self._states.write(parameter, name, entry[name])
 
     def local_parts(self, state_dict: dict[str, Any]) -> Iterator[tuple[Any, int, int]]:
@@ -436,7 +446,7 @@ class Optimizer:
         Returns:
             Each of these arrays, the first element of the range, and one past its last.
         """
-        matched = _matched(self.param_groups, state_dict["param_groups"])
+        matched = matched_groups(self.param_groups, state_dict["param_groups"])
         for group, (options, numbers) in zip(self.param_groups, matched, strict=True):
             for parameter, number in zip(group["params"], numbers, strict=True):
                 entry = state_dict["state"].get(number, {})
@@ -451,50 +461,6 @@ class Optimizer:
             lines.append(f"Parameter Group {number}")
             lines += [f"    {k}: {v}" for k, v in sorted(group.items()) if k != "params"]
         return "\n".join([*lines, ")"])
-
-
-def _matched(
-    own: list[dict[str, Any]], saved: list[dict[str, Any]]
-) -> list[tuple[dict[str, Any], list[int]]]:
-    """For each group the options to take over, and the numbers under which its parameters' state is saved.
-
-    Raises:
-        StateDictError: groups of other sizes, and no names to go by.
-    """
-    by_name = {
-        name: (number, group)
-        for group in saved
-        for name, number in zip(group.get("param_names", ()), group["params"], strict=False)
-    }
-    names = [name for group in own for name in group.get("param_names", ())]
-    if names and sorted(names) == sorted(by_name) and len(names) == sum(len(each["params"]) for each in own):
-        matched = []
-        for group in own:
-            homes = [by_name[name] for name in group["param_names"]]
-            matched.append((_agreed([home for _, home in homes]), [number for number, _ in homes]))
-        return matched
-    sizes, ours = ([len(group["params"]) for group in groups] for groups in (saved, own))
-    if sizes != ours:
-        raise StateDictError(
-            f"load_state_dict: the file's groups hold {sizes} parameters, this optimizer {ours}; make both "
-            "from model.named_parameters(), and the state goes by name"
-        )
-    return [(_agreed([group]), group["params"]) for group in saved]
-
-
-def _agreed(groups: list[dict[str, Any]]) -> dict[str, Any]:
-    """The options that have one value in all these groups."""
-    first, *others = groups or [{}]
-    return {
-        option: value
-        for option, value in first.items()
-        if option not in ("params", "param_names") and all(other.get(option) == value for other in others)
-    }
-
-
-def _num_steps(entry: dict[str, Any]) -> int:
-    """The steps behind a parameter's state; PyTorch's SGD keeps a momentum and doesn't count them."""
-    return int(entry.get("step", bool(entry)))
 
 
 holders[Optimizer] = lambda optimizer: (("state", array, "") for array in optimizer._states.arrays())

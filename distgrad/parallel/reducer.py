@@ -26,6 +26,7 @@ from distgrad.autograd.flat import FlatBuffer
 from distgrad.autograd.graph import Leaf, Node
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU
+from distgrad.backend.graphs import graph_recording
 from distgrad.backend.streams import Moment
 from distgrad.comm.base import Communicator
 from distgrad.errors import CommError, GraphError, RankFailedError
@@ -457,6 +458,8 @@ class Reducer:
             bucket.comm = comm
 
     def _count(self) -> None:
+        if graph_recording() is not None:
+            return  # what is written down takes no time
         start_s = time.perf_counter()
         total = self.statistics
         total.ready_order = [name for bucket in self.buckets for name in bucket.names]

@@ -141,7 +141,7 @@ static int queue_product(Handle *h, const char *name, Product s, const void *alp
     *work = s;
     Range ranges[] = {range_of(&s.a, s.count, s.is_batch_of_pointers), range_of(&s.b, s.count, s.is_batch_of_pointers),
                       range_of(&s.c, s.count, s.is_batch_of_pointers)};
-    return enqueue(h->stream, name, run_product, work, 3, ranges) ? INTERNAL_ERROR : OK;
+    return enqueue(h->stream, name, run_product, work, sizeof s, 3, ranges) ? INTERNAL_ERROR : OK;
 }
 
 /* The rows and columns are those in memory, before a transposition. */
@@ -250,7 +250,7 @@ static int queue_loop(Handle *h, const char *name, Loop s) {
     Range ranges[] = {{s.x, length_x ? ((length_x - 1) * s.incx + 1) * size_of(s.type) : 0},
                       {s.y, s.y && s.n ? ((s.n - 1) * (size_t)s.incy + 1) * size_of(s.type) : 0}};
     if (h->pointer_mode || s.kind == OUTER)
-        return enqueue(h->stream, name, run_loop, work, 2, ranges) ? INTERNAL_ERROR : OK;
+        return enqueue(h->stream, name, run_loop, work, sizeof s, 2, ranges) ? INTERNAL_ERROR : OK;
     free(work);
     return NOT_SUPPORTED; /* a result on the host would have to wait for the stream */
 }

@@ -78,7 +78,7 @@ STEPS = (
         "training",
         tuple(f"tests/gpu_double/test_{name}.py" for name in ("ddp", "sharded", "inside_mpi")),
     ),
-    Step(6, "orders", ("tests/gpu_double/test_streams.py", "tests/gpu_double/test_orders.py")),
+    Step(6, "orders", tuple(f"tests/gpu_double/test_{name}.py" for name in ("streams", "orders", "graphed"))),
     Step(6, "planted faults", ("tests/gpu_double/test_mutants.py",)),
     Step(7, "NCCL itself", ("tests/comm/test_libnccl.py",)),
 )

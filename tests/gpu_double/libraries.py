@@ -7,6 +7,7 @@ import importlib.util
 import re
 import subprocess
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ class _Range(ctypes.Structure):
 
 _ENQUEUE = ctypes.CFUNCTYPE(
     *(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p),
-    *(ctypes.c_int, ctypes.POINTER(_Range)),
+    *(ctypes.c_size_t, ctypes.c_int, ctypes.POINTER(_Range)),
 )
 _DEVICE = ctypes.CFUNCTYPE(ctypes.c_int)
 _REFUSE = """
@@ -92,24 +93,44 @@ def preload(double: Runtime) -> None:
 
 
 def _connect(library: ctypes.CDLL, double: Runtime) -> None:
-    def enqueue(stream: int | None, name: bytes, step: int, work: int, count: int, ranges: Any) -> int:
+    malloc = ctypes.CDLL(None).malloc
+    malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    if hasattr(library, "double_begin"):
+        library.double_begin.argtypes = [ctypes.c_void_p]
+
+    def enqueue(
+        stream: int | None, name: bytes, step: int, work: int, size: int, count: int, ranges: Any
+    ) -> int:
         run, device, text = _STEP(step), double.get_device(), name.decode()
         touched = [(ranges[i].start or 0, ranges[i].num_bytes) for i in range(count)]
-        is_checked = False
 
-        def operation() -> bool:
-            nonlocal is_checked
-            if not is_checked:
-                for start, num_bytes in touched:
-                    double.memory.check(start, num_bytes, device, text)
-                is_checked = True
-            result = run(work)
-            if result < 0:
-                raise DoubleError(library.ncclGetLastError(None).decode())
-            return result > 0
+        def begin(work: int) -> Callable[[], bool]:
+            is_checked = False
+            if hasattr(library, "double_begin"):
+                library.double_begin(work)
+
+            def operation() -> bool:
+                nonlocal is_checked
+                if not is_checked:
+                    for start, num_bytes in touched:
+                        double.memory.check(start, num_bytes, device, text)
+                    is_checked = True
+                result = run(work)
+                if result < 0:
+                    raise DoubleError(library.ncclGetLastError(None).decode())
+                return result > 0
+
+            return operation
+
+        def renew() -> Callable[[], bool]:  # the step frees its work
+            copy = malloc(size)
+            ctypes.memmove(copy, work, size)
+            return begin(copy)
 
         try:
-            double.scheduler.enqueue(stream or 0, device, text, operation, raises=False)
+            captured = double.scheduler.is_capturing(stream or 0, device)
+            operation = renew if captured else begin(work)
+            double.scheduler.enqueue(stream or 0, device, text, operation, raises=False, renews=captured)
         except Exception:
             traceback.print_exc()
             return 1

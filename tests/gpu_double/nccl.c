@@ -292,6 +292,16 @@ static int run_group(void *work) {
     return all_over;
 }
 
+/* A group goes to its stream, now and not when it was captured: its collectives get their numbers. */
+void double_begin(void *work) {
+    Group *group = work;
+    for (int i = 0; i < group->count; i++) {
+        Work *w = &group->works[i];
+        if (w->call.call != SEND && w->call.call != RECEIVE) w->call.number = w->comm->num_called++;
+        atomic_fetch_add(&w->comm->num_pending, 1);
+    }
+}
+
 static __thread int depth;
 static __thread Work grouped[1024];
 static __thread int num_grouped;
@@ -311,7 +321,8 @@ static int launch(void) { /* what has been gathered, one group a stream */
     int status = SUCCESS;
     while (num_grouped && status == SUCCESS) {
         void *stream = grouped[0].stream;
-        Group *group = calloc(1, sizeof(Group) + num_grouped * sizeof(Work));
+        size_t size = sizeof(Group) + num_grouped * sizeof(Work);
+        Group *group = calloc(1, size);
         Range *ranges = calloc(2 * num_grouped, sizeof(Range));
         int rest = 0;
         char name[160] = "";
@@ -324,7 +335,7 @@ static int launch(void) { /* what has been gathered, one group a stream */
                 grouped[rest++] = grouped[i];
         }
         num_grouped = rest;
-        if (enqueue(stream, name, run_group, group, 2 * group->count, ranges)) status = INTERNAL_ERROR;
+        if (enqueue(stream, name, run_group, group, size, 2 * group->count, ranges)) status = INTERNAL_ERROR;
         free(ranges);
     }
     return status;
@@ -346,9 +357,7 @@ static int call(Comm *c, int kind, const void *in, void *out, size_t count, int 
     if (current_device() != c->device)
         return fail(INVALID_USAGE, "%s on device %d, but the communicator is of device %d", CALLS[kind], current_device(), c->device);
     if (num_grouped == sizeof grouped / sizeof *grouped) return fail(INTERNAL_ERROR, "over %d calls in a group", num_grouped);
-    uint64_t number = kind == SEND || kind == RECEIVE ? 0 : c->num_called++;
-    grouped[num_grouped++] = (Work){c, {kind, type, operator, root, count, number}, in, out, 0, 0, 0, stream};
-    atomic_fetch_add(&c->num_pending, 1);
+    grouped[num_grouped++] = (Work){c, {kind, type, operator, root, count, 0}, in, out, 0, 0, 0, stream};
     return depth ? SUCCESS : launch();
 }
 

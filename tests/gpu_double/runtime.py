@@ -168,7 +168,7 @@ class Runtime:
 
     def free(self, pointer: int, kind: str) -> None:
         """cudaFree and cudaFreeHost, which wait for the device."""
-        self.scheduler.wait_for_device()
+        self.scheduler.wait_for_device(captured=False)  # in a relaxed capture it is allowed
         self.memory.free(pointer, kind)
 
     def attributes(self, pointer: int) -> Any:
@@ -210,6 +210,8 @@ class Runtime:
             ctypes.memmove(target, source_address, num_bytes)
             return True
 
+        if kind == _TO_DEVICE and self.scheduler.is_capturing(stream, device):
+            raise DoubleError(f"{name} from the host in a capture: a launch would send what lies there then")
         self.scheduler.enqueue(stream, device, name, step)
         if kind == _TO_HOST and not pinned:
             self.scheduler.wait_for_stream(stream, device)

@@ -24,6 +24,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from gpu_double.build import DoubleError
 
@@ -32,6 +33,41 @@ NOT_READY = 600  # cudaErrorNotReady
 EAGER, LATE, EARLY, NULL = "eager", "late", "early", "null"
 _PATIENCE_S = 5.0  # of a wait, until streams that nobody waits for run too, as they would on a GPU
 _SLEEP_S = 0.0005
+
+
+@dataclass(eq=False)
+class Capture:
+    """What streams are given between the begin and the end of a capture, in the order in which it came.
+
+    A stream that waits for an event of the capture joins it, and has to be waited for by the first one.
+
+    Attributes:
+        origin: the stream that began it.
+        entries: names, and what makes a step anew for each launch.
+        last: for each stream how many entries there were after its last one.
+        seen: for each stream up to where the first one waits for it.
+        is_over: whether it has ended.
+    """
+
+    origin: Stream
+    entries: list[tuple[str, Callable[[], Step]]] = field(default_factory=list)
+    last: dict[Stream, int] = field(default_factory=dict)
+    seen: dict[Stream, int] = field(default_factory=dict)
+    is_over: bool = False
+
+    def add(self, stream: Stream, name: str, renew: Callable[[], Step]) -> None:
+        """Write down what a stream of it is given."""
+        self.entries.append((name, renew))
+        self.last[stream] = len(self.entries)
+
+    def end(self) -> list[tuple[str, Callable[[], Step]]]:
+        """What was written down, once every stream has been waited for."""
+        self.is_over = True
+        for stream, last in self.last.items():
+            stream.captured = None
+            if stream is not self.origin and self.seen.get(stream, 0) < last:
+                raise DoubleError(f"{stream} joined the capture of {self.origin}, which does not wait for it")
+        return self.entries
 
 
 @dataclass(eq=False)
@@ -44,7 +80,7 @@ class Stream:
         is_blocking: whether it and the legacy default stream wait for each other.
         pending: what has not run, with a name for error messages.
         num_submitted, num_finished: operations since the stream was made.
-        captured: what has been written down since a capture began; None where there is none.
+        captured: the capture that writes down what it gets; None where there is none.
         is_running: whether its next operation is under way.
     """
 
@@ -54,7 +90,7 @@ class Stream:
     pending: deque[tuple[str, Step]] = field(default_factory=deque)
     num_submitted: int = 0
     num_finished: int = 0
-    captured: list[tuple[str, Step]] | None = None
+    captured: Capture | None = None
     is_running: bool = False
 
     def __str__(self) -> str:
@@ -70,6 +106,7 @@ class Event:
     completed_s: float = 0.0
     num_polls: int = 0
     polled_at: int = -1
+    capture: Capture | None = None
 
 
 class Scheduler:
@@ -93,7 +130,7 @@ class Scheduler:
         self.events: dict[int, Event] = {}
         self.num_waits = 0  # of the host
         self.num_queued = 0
-        self._graphs: dict[int, list[tuple[str, Step]]] = {}
+        self._graphs: dict[int, list[tuple[str, Callable[[], Step]]]] = {}
         self._failures: list[BaseException] = []  # of operations, for the next call that waits
         self._lock = threading.RLock()
         self._next_handle = 0x1000
@@ -130,13 +167,22 @@ class Scheduler:
             if (stream := self.streams.pop((-1, handle), None)) is not None and stream.pending:
                 self.streams[-2, handle] = stream
 
-    def enqueue(self, handle: int, device: int, name: str, step: Step, raises: bool = True) -> Stream:
+    def enqueue(
+        self,
+        handle: int,
+        device: int,
+        name: str,
+        step: Any,
+        raises: bool = True,
+        renews: bool = False,
+    ) -> Stream:
         """Queue an operation, after what CUDA's rules put before it.
 
         Args:
             handle, device: the stream's.
             name: for error messages.
             step: what it does.
+            renews: a capture is under way, and ``step`` makes what it does at each launch.
             raises: whether an operation that has run and failed raises here, and not at the next wait.
         """
         stream = self.find(handle, device)
@@ -144,7 +190,7 @@ class Scheduler:
         if self.order == NULL:
             return stream
         if stream.captured is not None:
-            stream.captured.append((name, step))
+            stream.captured.add(stream, name, step if renews else lambda: step)
             return stream
         with self._lock:
             before = [(other, other.num_submitted) for other in self._implicit(stream)]
@@ -182,28 +228,30 @@ class Scheduler:
         """Write down what the stream gets from now on, instead of queueing it."""
         stream = self.find(handle, device)
         self._refuse_capture(stream, "a capture")
-        stream.captured = []
+        stream.captured = Capture(stream)
+        stream.captured.last[stream] = 0
 
     def end_capture(self, handle: int, device: int) -> int:
         """Handle of a graph that holds what was written down."""
         stream = self.find(handle, device)
         if stream.captured is None:
             raise DoubleError(f"{stream} ends a capture that was not begun")
+        if stream.captured.origin is not stream:
+            raise DoubleError(f"{stream} ends a capture that {stream.captured.origin} began")
         graph = self.make_handle()
-        self._graphs[graph], stream.captured = stream.captured, None
+        self._graphs[graph] = stream.captured.end()
         return graph
 
     def launch_graph(self, graph: int, handle: int, device: int) -> None:
         """Queue all that the graph holds."""
-        for name, step in self._graphs[graph]:
-            self.enqueue(handle, device, name, step)
+        for name, renew in self._graphs[graph]:
+            self.enqueue(handle, device, name, renew(), raises=False)
 
     def is_capturing(self, handle: int, device: int) -> bool:
         """Whether the stream writes down what it gets."""
         return self.find(handle, device).captured is not None
 
     def _refuse_capture(self, stream: Stream, what: str) -> None:
-        """CUDA takes events into a graph too; no code of the package's does that in a capture."""
         if stream.captured is not None:
             raise DoubleError(f"{stream} is being captured, and cannot take {what}")
 
@@ -223,7 +271,10 @@ class Scheduler:
     def record(self, handle: int, stream_handle: int, device: int) -> None:
         """Let the event stand for all that the stream holds now."""
         event = self._event(handle)
-        self._refuse_capture(self.find(stream_handle, device), "an event")
+        event.capture = (stream := self.find(stream_handle, device)).captured
+        if event.capture is not None:
+            event.stream, event.position = stream, event.capture.last[stream]
+            return
 
         def stamp() -> bool:
             event.completed_s = time.perf_counter()
@@ -235,11 +286,24 @@ class Scheduler:
 
     def wait_event(self, stream_handle: int, handle: int, device: int) -> None:
         """Let what the stream gets from now on run after the event."""
-        event = self._event(handle)
-        self._refuse_capture(self.find(stream_handle, device), "an event")
-        if event.stream is not None:
+        event, stream = self._event(handle), self.find(stream_handle, device)
+        if event.capture is not None or stream.captured is not None:
+            self._join(stream, event)
+        elif event.stream is not None:
             before = [(event.stream, event.position)]
             self.enqueue(stream_handle, device, f"wait for event {handle:#x}", lambda: self._depend(before))
+
+    def _join(self, stream: Stream, event: Event) -> None:
+        """Order two streams of a capture; inside and outside of one cannot wait for each other."""
+        capture = event.capture
+        if capture is None or capture.is_over or stream.captured not in (None, capture):
+            raise DoubleError(f"{stream} and the event it waits for are not of one capture")
+        if stream.captured is None:
+            stream.captured = capture
+            capture.last[stream] = 0
+        if stream is capture.origin:
+            assert event.stream is not None
+            capture.seen[event.stream] = max(capture.seen.get(event.stream, 0), event.position)
 
     def query_event(self, handle: int) -> int:
         """0 or NOT_READY. Asking twice, with nothing queued in between, is a wait and lets work run.
@@ -248,6 +312,8 @@ class Scheduler:
         often they look makes nothing run that is late.
         """
         event = self._event(handle)
+        if event.capture is not None:
+            raise DoubleError("an event of a capture is no moment that could be asked for")
         with self._lock:
             if event.stream is None or event.stream.num_finished >= event.position:
                 return 0
@@ -279,13 +345,16 @@ class Scheduler:
             targets = [(other, other.num_submitted) for other in [stream, *self._implicit(stream)]]
         self._wait(targets)
 
-    def wait_for_device(self, device: int | None = None) -> None:
-        """Return when all that the device holds has run; without a device, all devices."""
+    def wait_for_device(self, device: int | None = None, captured: bool = True) -> None:
+        """Return when all that the device holds has run; without a device, all devices.
+
+        Streams that are captured refuse it, unless ``captured`` leaves them out.
+        """
         with self._lock:
             targets = [
                 (stream, stream.num_submitted)
                 for stream in self.streams.values()
-                if device in (None, stream.device)
+                if device in (None, stream.device) and (captured or stream.captured is None)
             ]
         self._wait(targets)
 

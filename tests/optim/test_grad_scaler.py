@@ -143,3 +143,17 @@ def test_steps_without_overflow_do_not_depend_on_the_scale():
         ThreadWorld(2, timeout_s=30).run(train, None, (), 3, scale) for scale in (2.0**4, 2.0**10)
     )
     assert [digest for digest, _ in small[0]][:1] == [digest for digest, _ in large[0]][:1]
+
+
+def test_an_overflow_that_was_clipped_is_over_with_its_step():
+    """Also where gradients lie behind one another in memory, with room in between."""
+    model = dg.nn.Sequential(dg.nn.Linear(3, 3), dg.nn.Linear(3, 1))
+    optimizer, scaler = dg.optim.SGD(model.parameters(), lr=0.1), dg.amp.GradScaler(init_scale=8.0)
+    for first, scale in ((1.0, 8.0), (np.inf, 4.0), (1.0, 4.0), (1.0, 4.0)):
+        optimizer.zero_grad()
+        scaler.scale(model(dg.tensor([[first, 1.0, 1.0]], dtype=dg.float32)).sum()).backward()
+        scaler.unscale_(optimizer)
+        dg.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        scaler.step(optimizer)
+        scaler.update()
+        assert scaler.get_scale() == scale

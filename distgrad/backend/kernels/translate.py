@@ -127,14 +127,20 @@ class _Cuda:
 
 
 def cuda_source(rule: Elementwise) -> str:
-    """A kernel over flat arrays, of which those that may be missing are null."""
+    """A kernel over flat arrays, of which those that may be missing are null.
+
+    Behind the numbers comes where they lie in memory, for steps that are played again, or null.
+    """
     parameters = [f"{'' if name in rule.writes else 'const '}T* {name}_" for name in rule.arrays]
     for name in rule.numbers:
         parameters.append(f"double {name}_")
         parameters += [f"const double* {name}_found"] if name in rule.measured else []
+    parameters.append("const double* live")
     lines = [f"KERNEL {rule.name}(i64 n, {', '.join(parameters)}) {{"]
-    for name in rule.numbers:
-        value = f"{name}_found ? *{name}_found : {name}_" if name in rule.measured else f"{name}_"
+    for place, name in enumerate(rule.numbers):
+        value = f"live ? live[{place}] : {name}_"
+        if name in rule.measured:
+            value = f"{name}_found ? *{name}_found : {value}"
         lines.append(f"  const A {name} = (A)({value});")
     lines.append("  FOR_EACH(i, n) {")
     known = set(_loaded(rule.arrays, rule.body, rule.writes))

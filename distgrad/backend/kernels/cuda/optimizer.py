@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 from distgrad.backend.kernels.cuda.launch import over_elements
 from distgrad.backend.kernels.elementwise import Elementwise
 from distgrad.backend.kernels.rules import RULES
+
+_UNKNOWN = itertools.repeat(0.0)  # the host does not know them
 
 
 def _run(rule: Elementwise, arrays: list[Any], numbers: list[Any]) -> Any:
@@ -30,17 +33,21 @@ def _run(rule: Elementwise, arrays: list[Any], numbers: list[Any]) -> Any:
 
 
 def _launcher(rule: Elementwise) -> Callable[..., Any]:
-    """``(array, …, numbers)``; a number that lies on the device stays there, since the host would wait."""
+    """``(array, …, numbers)``; what lies on the device stays there, since the host would wait.
+
+    A number may lie there, or all of them, one behind the other, in float64.
+    """
 
     def run(*given: Any) -> Any:
         *arrays, numbers = given
         values: list[Any] = []
-        for name, number in zip(rule.numbers, numbers, strict=True):
+        live = numbers if isinstance(numbers, arrays[0].__class__) else None
+        for name, number in zip(rule.numbers, numbers if live is None else _UNKNOWN, strict=live is None):
             found = name in rule.measured and isinstance(number, arrays[0].__class__)
             values.append(0.0 if found else float(number))
             if name in rule.measured:
                 values.append(number.astype(np.float64, copy=False) if found else None)
-        return _run(rule, arrays, values)
+        return _run(rule, arrays, [*values, live])
 
     return run
 

@@ -21,6 +21,16 @@ __device__ inline void draw(u64 seed, u64 stream, u64 low, u64 high, u64 i, u64*
   words[3] = c3;
 }
 
+// In a step that is played again the state lies in memory: seed, stream and the block to go on from.
+#define AT_BASE                    \
+  if (base) {                      \
+    u64 sum = low + base[2];       \
+    high += base[3] + (sum < low); \
+    low = sum;                     \
+    seed = base[0];                \
+    stream = base[1];              \
+  }
+
 // Numbers in [0, 1) from a block's words: four of double, else eight.
 __device__ inline double unit(const u64* words, int k, double) {
   return (double)(words[k] >> 11) * (1.0 / 9007199254740992.0);
@@ -37,7 +47,8 @@ __device__ inline float trim(float u, float) { return u; }
 __device__ inline float trim(float u, Half) { return floorf(u * 2048.0f) * (1.0f / 2048.0f); }
 __device__ inline float trim(float u, Brain) { return floorf(u * 256.0f) * (1.0f / 256.0f); }
 
-KERNEL random_bits(i64 n, u64 seed, u64 stream, u64 low, u64 high, u64* out) {
+KERNEL random_bits(i64 n, u64 seed, u64 stream, u64 low, u64 high, const u64* base, u64* out) {
+  AT_BASE
   FOR_EACH(i, (n + 3) / 4) {
     u64 words[4];
     draw(seed, stream, low, high, i, words);
@@ -46,7 +57,8 @@ KERNEL random_bits(i64 n, u64 seed, u64 stream, u64 low, u64 high, u64* out) {
   }
 }
 
-KERNEL random_uniform(i64 n, u64 seed, u64 stream, u64 low, u64 high, T* out) {
+KERNEL random_uniform(i64 n, u64 seed, u64 stream, u64 low, u64 high, const u64* base, T* out) {
+  AT_BASE
   FOR_EACH(i, (n + PER_BLOCK - 1) / PER_BLOCK) {
     u64 words[4];
     draw(seed, stream, low, high, i, words);
@@ -59,7 +71,8 @@ KERNEL random_uniform(i64 n, u64 seed, u64 stream, u64 low, u64 high, T* out) {
 
 // y = x times `kept` where a uniform number is at least p, times 0 elsewhere; p and `kept` are numbers of the
 // arrays' type, so that each product is rounded once, as on the host.
-KERNEL dropout(i64 n, u64 seed, u64 stream, u64 low, u64 high, double p, double kept, const T* x, T* y) {
+KERNEL dropout(i64 n, u64 seed, u64 stream, u64 low, u64 high, const u64* base, double p, double kept, const T* x, T* y) {
+  AT_BASE
   FOR_EACH(i, (n + PER_BLOCK - 1) / PER_BLOCK) {
     u64 words[4];
     draw(seed, stream, low, high, i, words);
@@ -78,7 +91,8 @@ __device__ inline A uniform_at(u64 seed, u64 stream, u64 low, u64 high, i64 i) {
 
 // Standard normal numbers in pairs, of which the first half of the array holds the cosines.
 // Source: Box and Muller, Annals of Mathematical Statistics, 1958.
-KERNEL random_normal(i64 n, u64 seed, u64 stream, u64 low, u64 high, T* out) {
+KERNEL random_normal(i64 n, u64 seed, u64 stream, u64 low, u64 high, const u64* base, T* out) {
+  AT_BASE
   i64 pairs = (n + 1) / 2;
   FOR_EACH(i, pairs) {
     A radius = sqrt((A)-2 * (A)log1p(-uniform_at(seed, stream, low, high, i)));

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.backend.graphs import graph_recording
 from distgrad.backend.kernels.cuda.launch import over_elements
 
 __all__ = ["State", "bits", "normal", "uniform", "words_of"]
@@ -15,9 +16,12 @@ State = tuple[int, int, int]  # seed, stream, and blocks drawn before
 
 
 def words_of(state: State) -> tuple[Any, ...]:
-    """The state as the kernels take it."""
+    """The state as the kernels take it: four words, and where in memory those lie that they count from."""
+    recording, base = graph_recording(), None
+    if recording is not None:
+        *state, base = recording.words(state)
     seed, stream, block = state
-    return tuple(np.uint64(word & _MASK) for word in (seed, stream, block, block >> 64))
+    return (*(np.uint64(word & _MASK) for word in (seed, stream, block, block >> 64)), base)
 
 
 def bits(out: Any, state: State) -> Any:

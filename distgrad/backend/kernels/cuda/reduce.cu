@@ -15,7 +15,8 @@ KERNEL square_parts(i64 n, i64 run, const T* x, double* parts) {
 }
 
 // x times a factor; and for each block of threads how many elements of its run were infinite or NaN.
-KERNEL unscale_parts(i64 n, i64 run, T* x, double* parts, double factor) {
+KERNEL unscale_parts(i64 n, i64 run, T* x, double* parts, double factor, const double* live) {
+  if (live) factor = *live;
   i64 first = blockIdx.x * run, last = first + run < n ? first + run : n;
   double count = 0;
   FOR_BLOCK(i, first, last) {
@@ -35,9 +36,12 @@ KERNEL sum_parts(i64 n, const double* parts, double* total) {
   if (threadIdx.x == 0) *total = sum;
 }
 
-// x less what makes its norm larger than `most`; a NaN goes into x.
+// x less what makes its norm larger than `most`; a NaN goes into x, but for the zeros between gradients.
 KERNEL clip_by_norm(i64 n, const double* norm, double most, T* x) {
   double scale = most / (*norm + 1e-6);
   if (scale >= 1) return;
-  FOR_EACH(i, n) store(x + i, widen(x[i]) * (A)scale);
+  FOR_EACH(i, n) {
+    A v = widen(x[i]);
+    if (v != (A)0) store(x + i, v * (A)scale);
+  }
 }

@@ -21,7 +21,7 @@ def _are_slices(arrays: Arrays) -> bool:
     return all(x.__class__ is kind and x.flags.c_contiguous and x.dtype.char in TYPES for x in arrays)
 
 
-def _over_slices(name: str, arrays: Arrays, *numbers: float) -> Any:
+def _over_slices(name: str, arrays: Arrays, *numbers: Any) -> Any:
     """One launch a slice, and one for all that they left: float64, without axes."""
     if not _are_slices(arrays):
         return None
@@ -43,9 +43,13 @@ def sum_squares(arrays: Arrays) -> Any:
     return _over_slices("square_parts", arrays)
 
 
-def unscale(arrays: Arrays, factor: float) -> Any:
-    """Multiply arrays in place; how many of their elements were infinite or NaN, float64 without axes."""
-    return _over_slices("unscale_parts", arrays, float(factor))
+def unscale(arrays: Arrays, factor: Any) -> Any:
+    """Multiply arrays in place; how many of their elements were infinite or NaN, float64 without axes.
+
+    The factor is a number, or float64 ``[1]`` on the device.
+    """
+    is_live = isinstance(factor, arrays[0].__class__)
+    return _over_slices("unscale_parts", arrays, *((0.0, factor) if is_live else (float(factor), None)))
 
 
 def clip_by_norm(arrays: Arrays, norm: Any, most: float) -> Any:
