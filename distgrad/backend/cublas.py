@@ -43,7 +43,7 @@ def _loaded() -> ctypes.CDLL:
             library = ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
         except OSError:
             continue
-        kinds = {"p": ctypes.c_void_p, "i": ctypes.c_int, "l": ctypes.c_longlong}
+        kinds: dict[str, Any] = {"p": ctypes.c_void_p, "i": ctypes.c_int, "l": ctypes.c_longlong}
         library.cublasGemmStridedBatchedEx.argtypes = [kinds[x] for x in "piiiiippiilpiilppiiliii"]
         library.cublasSetStream_v2.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
         return library

@@ -19,7 +19,7 @@ from distgrad.backend.device import Device, find_backend
 from distgrad.backend.streams import Stream
 from distgrad.errors import CaptureError
 
-__all__ = ["Branch", "GraphRecording", "Segment", "graph_recording", "refuse"]
+__all__ = ["Branch", "GraphRecording", "Segment", "graph_recording", "private_memory", "refuse"]
 
 _NUMBERS = 4096  # of a step; those of an optimizer are a dozen a group of parameters
 _WORDS = 4  # of a generator's state: seed, stream, and the block in two words
@@ -48,6 +48,13 @@ def refuse(what: str) -> None:
     """
     if _here.recording is not None:
         raise CaptureError(f"graphed: a step that is written down cannot have {what}")
+
+
+def private_memory(device: Device) -> Callable[[], Any]:
+    """What opens memory of a GPU's of its own: arrays are made of it inside, and none outside."""
+    backend: Any = find_backend(device.kind)
+    memory: Callable[[], Any] = backend.private_memory()
+    return memory
 
 
 @dataclasses.dataclass

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distgrad.backend.array_module import get_array_module
 from distgrad.backend.graphs import GraphRecording
 from distgrad.comm.progress import tell_step
 from distgrad.errors import CaptureError
 
-if TYPE_CHECKING:
-    from distgrad.optim.optimizer import Optimizer
-
 __all__ = ["apply_recorded", "check_recordable", "record_count"]
 
 
-def check_recordable(optimizer: Optimizer, has_own_update: bool, shared: Any, closure: Any) -> None:
+def check_recordable(optimizer: Any, has_own_update: bool, shared: Any, closure: Any) -> None:
     """Refuse what looks at numbers on the host.
 
     Args:
-        optimizer: that is about to step.
+        optimizer: an Optimizer that is about to step.
         has_own_update: whether its class computes more than its rule.
         shared: parameters of which ranks own parts.
         closure: as given.
@@ -40,7 +37,7 @@ def check_recordable(optimizer: Optimizer, has_own_update: bool, shared: Any, cl
 
 
 def apply_recorded(
-    optimizer: Optimizer,
+    optimizer: Any,
     recording: GraphRecording,
     group: dict[str, Any],
     arrays: tuple[Any, ...],
@@ -50,7 +47,7 @@ def apply_recorded(
     """The rule, by the options and the number of steps that there will be when it is played.
 
     Args:
-        optimizer, recording: whose rule, and where it is written down.
+        optimizer, recording: the Optimizer whose rule it is, and where it is written down.
         group, state, step: as ``Optimizer.update`` has them.
         arrays: the rule's first ones.
     """
@@ -61,7 +58,7 @@ def apply_recorded(
     optimizer._fused(get_array_module(arrays[0]), *arrays, *map(state.get, rule.state), live)
 
 
-def record_count(optimizer: Optimizer, recording: GraphRecording) -> None:
+def record_count(optimizer: Any, recording: GraphRecording) -> None:
     """Count the step when it is played, and not while it is written down."""
     steps = optimizer._steps
     updated = [parameter for parameter in steps if parameter.grad is not None]

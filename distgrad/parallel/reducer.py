@@ -469,9 +469,8 @@ class Reducer:
         total.num_bytes += sum(bucket["num_bytes"] for bucket in each)
         works = [bucket.work for bucket in self.buckets]
         before, self._ended = self._ended or self._moments[0], self._moments[-1]
-        self._unsettled.append(
-            Timing(total, each, works, self._moments, before, self.comm.rank, self.num_steps - 1)
-        )
+        number = self.num_steps - 1
+        self._unsettled.append(Timing(total, each, works, self._moments, before, self.comm.rank, number))
         self.settle()
         total.counting_s += time.perf_counter() - start_s
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.device import Device, find_backend
-from distgrad.backend.graphs import GraphRecording, graph_recording
+from distgrad.backend.device import Device
+from distgrad.backend.graphs import GraphRecording, graph_recording, private_memory
 from distgrad.backend.rng import default_generator
 from distgrad.backend.streams import Stream, current_stream
 from distgrad.errors import CaptureError, OptionError
@@ -37,7 +37,7 @@ class _Graph:
     def __init__(self, step: Callable[..., Any], device: Device, warm_up: int) -> None:
         self._step, self._device, self._warm_up = step, device, warm_up
         self._stream = Stream(device)
-        self._memory = find_backend(device.kind).private_memory()
+        self._memory = private_memory(device)
         self._inputs: list[Any] = []
         self._recording: GraphRecording | None = None
         self._result: Any = None

@@ -18,9 +18,9 @@ State = tuple[int, int, int]  # seed, stream, and blocks drawn before
 def words_of(state: State) -> tuple[Any, ...]:
     """The state as the kernels take it: four words, and where in memory those lie that they count from."""
     recording, base = graph_recording(), None
-    if recording is not None:
-        *state, base = recording.words(state)
     seed, stream, block = state
+    if recording is not None:
+        seed, stream, block, base = recording.words(state)
     return (*(np.uint64(word & _MASK) for word in (seed, stream, block, block >> 64)), base)
 
 
