@@ -34,7 +34,7 @@ MUTANTS = (
     ),
     Mutant(
         "wrong choice", "a group takes an option on which any saved group agrees",
-        "optim/optimizer.py",
+        "optim/matching.py",
         "and all(other.get(option) == value",
         "and any(other.get(option) == value",
         "tests/optim/test_optimizers.py -k agree",
