@@ -163,6 +163,7 @@ def by_cuda_form(tmp_path_factory):
         for name, number in zip(rule.numbers, numbers, strict=True):
             values += [ctypes.c_double(number), *([None] if name in rule.measured else [])]
         values[0] = ctypes.c_longlong(SIZE)
+        values.append(None)  # the numbers do not lie in memory
         getattr(library(text), rule.name)(*values)
         return given
 
