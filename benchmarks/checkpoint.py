@@ -7,9 +7,11 @@
 
 ``stall`` is what ``manager.step()`` takes when it saves, as a multiple of a plain copy of the state's bytes
 (into memory that was written before). ``step`` is the time of training with a save every ``--every`` steps
-over that without one; the two take turns. ``write`` and ``read`` are bytes a second over those of one plain
-file on the same disk, with fsync. PyTorch saves the same model and AdamW's state by
-``torch.distributed.checkpoint.async_save``.
+over that without one, in processor time too; the two take turns. PyTorch saves the same model and AdamW's
+state by ``torch.distributed.checkpoint.async_save``. ``disk`` writes and reads ``--megabytes`` in turns with
+``dd``, with fsync, and reads what the page cache has been told to forget. ``ranks`` are the seconds of a save
+to the disk, of the stall of one in the background, and of a load, of ``--rank-megabytes`` that all ranks hold
+alike, beside PyTorch's ``dcp.save``, ``async_save`` and ``load`` over Gloo.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ import json
 import os
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -105,21 +109,6 @@ def plain_copy(num_bytes: int) -> Callable[[], float]:
     return copy
 
 
-def plain_file_s(folder: Path, num_bytes: int) -> tuple[float, float]:
-    """Seconds to write a plain file to the disk, and to read it back."""
-    data, path = np.random.default_rng(0).bytes(num_bytes), folder / "plain"
-    started_s = time.perf_counter()
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    written_s = time.perf_counter()
-    path.read_bytes()
-    read_s = time.perf_counter()
-    path.unlink()
-    return written_s - started_s, read_s - written_s
-
-
 def measure(job: Any, name: str, options: argparse.Namespace) -> dict[str, float]:
     """The row of one library."""
     folder = Path(tempfile.mkdtemp(dir=options.folder))
@@ -130,18 +119,20 @@ def measure(job: Any, name: str, options: argparse.Namespace) -> dict[str, float
         save()
         wait()
         copy = plain_copy(num_bytes)
-        stalls, stalls_in_copies, ratios = [], [], []
+        stalls, stalls_in_copies, ratios, processor = [], [], [], []
         for _ in range(options.rounds):
-            times = {}
+            times, used = {}, {}
             for saving in (False, True):
-                started_s = time.perf_counter()
+                started_s, began_s = time.perf_counter(), time.process_time()
                 for number in range(options.steps):
                     step()
                     if saving and number % options.every == options.every - 1:
                         stalls.append(save())
                 times[saving] = time.perf_counter() - started_s
                 wait()
+                used[saving] = time.process_time() - began_s
             ratios.append(times[True] / times[False])
+            processor.append(used[True] / used[False])
             for _ in range(4):  # beside a copy, as others may use the machine
                 step()
                 copied_s = copy()
@@ -152,13 +143,34 @@ def measure(job: Any, name: str, options: argparse.Namespace) -> dict[str, float
             "stall_ms": 1e3 * statistics.median(stalls),
             "stall": statistics.median(stalls_in_copies),
             "step": statistics.median(ratios),
+            "processor": statistics.median(processor),
         }
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def disk_share(name: str, options: argparse.Namespace) -> dict[str, float]:
-    """Writing and reading by distgrad over those of a plain file, in turns."""
+def dd_s(folder: Path, num_bytes: int) -> tuple[float, float]:
+    """Seconds that dd takes to write a file, with fsync, and to read it back from the disk."""
+    path, count = folder / "plain", num_bytes >> 20
+    times = []
+    for words in ([f"of={path}", "if=/dev/zero", "conv=fsync"], [f"if={path}", "of=/dev/null"]):
+        started_s = time.perf_counter()
+        subprocess.run(["dd", "bs=1M", f"count={count}", "status=none", *words], check=True)
+        times.append(time.perf_counter() - started_s)
+        forget([path])
+    path.unlink()
+    return times[0], times[1]
+
+
+def forget(paths: Iterable[Path]) -> None:
+    """Let files be read from the disk the next time, not from memory."""
+    for path in paths:
+        with open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def disk_share(options: argparse.Namespace) -> dict[str, float]:
+    """Writing and reading by distgrad over those of dd, in turns."""
     import distgrad as dg
 
     folder = Path(tempfile.mkdtemp(dir=options.folder))
@@ -166,20 +178,102 @@ def disk_share(name: str, options: argparse.Namespace) -> dict[str, float]:
         rng = np.random.default_rng(0)
         state = {str(i): rng.random(1 << 22, np.float32) for i in range(options.megabytes // 16)}
         num_bytes = sum(array.nbytes for array in state.values())
-        writes, reads = [], []
-        with dg.checkpoint.CheckpointManager(folder / "saved", keep=1) as manager:
+        rows: list[tuple[float, float, float, float]] = []
+        with dg.checkpoint.CheckpointManager(folder / "saved", keep=1, background=False) as manager:
             manager.add(state=state)
-            for number in range(options.rounds):
-                plain = plain_file_s(folder, num_bytes)
+            for number in range(options.disk_rounds):
+                plain = dd_s(folder, num_bytes)
                 manager.finished = number
                 started_s = time.perf_counter()
                 path = manager.save()
-                manager.wait()
                 written_s = time.perf_counter()
+                forget(Path(str(path)).iterdir())
+                ready_s = time.perf_counter()
                 manager.restore(path)
-                writes.append(plain[0] / (written_s - started_s))
-                reads.append(plain[1] / (time.perf_counter() - written_s))
-        return {"bytes": num_bytes, "write": statistics.median(writes), "read": statistics.median(reads)}
+                rows.append((*plain, written_s - started_s, time.perf_counter() - ready_s))
+        dd_write, dd_read, write, read = (statistics.median(each) for each in zip(*rows, strict=True))
+        speeds = {"dd_write": dd_write, "dd_read": dd_read, "write": write, "read": read}
+        shares = {
+            "write_share": statistics.median(row[0] / row[2] for row in rows),
+            "read_share": statistics.median(row[1] / row[3] for row in rows),
+        }
+        return {"bytes": num_bytes} | {n: num_bytes / s / 1e6 for n, s in speeds.items()} | shares
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+Timed = tuple[Callable[[], Any], Callable[[], Any], Callable[[], Any], Callable[[], Any], int]
+
+
+def distgrad_rank(folder: Path, megabytes: int) -> Timed:
+    """Of one rank: a save that waits, one that does not, what waits for it, a load; and which rank it is."""
+    import distgrad as dg
+
+    comm = dg.comm.init()
+    net = dg.nn.Sequential(*(dg.nn.Linear(2048, 2048, bias=False) for _ in range(megabytes // 16)))
+    options: dict[str, Any] = {"keep": 1, "signals": False}
+    waiting = dg.checkpoint.CheckpointManager(folder / "waiting", background=False, **options)
+    manager = dg.checkpoint.CheckpointManager(folder / "background", **options)
+    for each in (waiting, manager):
+        each.add(model=net)
+    return waiting.save, manager.save, manager.wait, waiting.restore_latest, comm.rank
+
+
+def torch_rank(folder: Path, megabytes: int) -> Timed:
+    """The same by PyTorch, over Gloo."""
+    import torch
+    import torch.distributed.checkpoint as dcp
+
+    torch.distributed.init_process_group("gloo")
+    net = torch.nn.Sequential(*(torch.nn.Linear(2048, 2048, bias=False) for _ in range(megabytes // 16)))
+    state, pending = {"model": net.state_dict()}, []
+
+    def save() -> None:
+        dcp.save(state, checkpoint_id=folder / "waiting")
+
+    def start() -> None:
+        pending.append(dcp.async_save(state, checkpoint_id=folder / "background"))
+
+    def load() -> None:
+        dcp.load(state, checkpoint_id=folder / "waiting")
+
+    return save, start, lambda: pending.pop().result(), load, torch.distributed.get_rank()
+
+
+def be_rank(library: str, folder: Path, options: argparse.Namespace) -> None:
+    """Measure in one of several processes; the first one writes what it found."""
+    make = {"distgrad": distgrad_rank, "torch": torch_rank}[library]
+    save, start, wait, load, rank = make(folder, options.rank_megabytes)
+    found: dict[str, list[float]] = {"save": [], "stall": [], "load": []}
+
+    def timed(name: str, call: Callable[[], Any]) -> None:
+        started_s = time.perf_counter()
+        call()
+        found[name].append(time.perf_counter() - started_s)
+
+    for _ in range(options.rounds + 1):  # the first makes buffers, and is left out
+        timed("save", save)
+        timed("stall", start)
+        wait()
+        timed("load", load)
+    if rank == 0:
+        medians = {name: statistics.median(times[1:]) for name, times in found.items()}
+        (folder / "row.json").write_text(json.dumps(medians))
+
+
+def beside_torch(library: str, num_ranks: int, options: argparse.Namespace) -> dict[str, float]:
+    """The seconds of a save, of its stall in the background, and of a load, on so many ranks."""
+    start = {
+        "distgrad": ["-m", "distgrad", "run", "-n", str(num_ranks)],
+        "torch": ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}"],
+    }[library]
+    folder = Path(tempfile.mkdtemp(dir=options.folder))
+    try:
+        own = [__file__, f"--rank-of={library}", f"--folder={folder}", f"--rounds={options.rounds}"]
+        command = [sys.executable, *start, *own, f"--rank-megabytes={options.rank_megabytes}"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        row: dict[str, float] = json.loads((folder / "row.json").read_text())
+        return row
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -190,25 +284,56 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=20, help="steps between two saves")
     parser.add_argument("--steps", type=int, default=40, help="in a turn")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--megabytes", type=int, default=512, help="of the arrays that show the disk's share")
+    parser.add_argument(
+        "--megabytes", type=int, default=3072, help="of the arrays that show the disk's share"
+    )
+    parser.add_argument("--disk-rounds", type=int, default=3)
+    parser.add_argument("--rank-megabytes", type=int, default=512)
     parser.add_argument("--folder", help="on the disk to write to; the one for temporary files by default")
     parser.add_argument("--peers", default="torch", choices=["torch", "none"])
+    parser.add_argument("--only", default="stall,disk,ranks", help="which of the three, by commas")
+    parser.add_argument("--rank-of", choices=["distgrad", "torch"], help=argparse.SUPPRESS)
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
-    rows = {"distgrad": measure(distgrad_job, options.workload, options)}
-    if options.peers == "torch":
-        rows["torch"] = measure(torch_job, options.workload, options)
-    for name, row in rows.items():
+    if options.rank_of:
+        be_rank(options.rank_of, Path(options.folder), options)
+        return 0
+    rows = report(options, ["distgrad", "torch"] if options.peers == "torch" else ["distgrad"])
+    if options.json:
+        Path(options.json).write_text(json.dumps(rows, indent=1))
+    return 0
+
+
+def report(options: argparse.Namespace, libraries: list[str]) -> dict[str, dict[str, float]]:
+    """Measure what was asked for; print and return the rows."""
+    rows: dict[str, dict[str, float]] = {}
+    chosen = options.only.split(",")
+    jobs = {"distgrad": distgrad_job, "torch": torch_job}
+    for name in libraries if "stall" in chosen else []:
+        row = rows[name] = measure(jobs[name], options.workload, options)
         print(
             f"{name:9} {row['bytes'] / 1e6:7.0f} MB  stall {row['stall_ms']:7.1f} ms"
-            f" ({row['stall']:.2f} x a copy)  steps with saves / without {row['step']:.3f}"
+            f" ({row['stall']:.2f} x a copy)  steps with saves / without {row['step']:.3f}, of processor time"
+            f" {row['processor']:.3f}",
+            flush=True,
         )
-    share = disk_share(options.workload, options)
-    print(f"disk      {share['bytes'] / 1e6:7.0f} MB  of a plain file's speed: ", end="")
-    print(f"write {share['write']:.2f}, read {share['read']:.2f}")
-    if options.json:
-        Path(options.json).write_text(json.dumps({**rows, "disk": share}, indent=1))
-    return 0
+    if "disk" in chosen:
+        row = rows["disk"] = disk_share(options)
+        print(
+            f"disk      {row['bytes'] / 1e6:7.0f} MB"
+            f"  write {row['write']:.0f} MB/s, {row['write_share']:.2f} of dd's"
+            f"  read {row['read']:.0f} MB/s, {row['read_share']:.2f} of dd's",
+            flush=True,
+        )
+    for num_ranks in (1, 2) if "ranks" in chosen else ():
+        for name in libraries:
+            row = rows[f"{name} on {num_ranks}"] = beside_torch(name, num_ranks, options)
+            print(
+                f"{name:9} {num_ranks} ranks, {options.rank_megabytes} MB: save {row['save']:.2f} s,"
+                f" stall {row['stall']:.3f} s, load {row['load']:.2f} s",
+                flush=True,
+            )
+    return rows
 
 
 if __name__ == "__main__":

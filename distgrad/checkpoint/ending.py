@@ -6,13 +6,15 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from distgrad.comm.base import Communicator
+from distgrad.errors import OptionError
 
-__all__ = ["Ending"]
+__all__ = ["Ending", "refuse_second"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -95,6 +97,28 @@ class Ending:
                 signal.signal(each, _standing(each, handler))
         if number is not None and not obeyed:
             os.kill(os.getpid(), number)
+
+
+def refuse_second(let_go: Callable[[], None]) -> None:
+    """Refuse a second one in a process, of which the first would end it before the other has saved.
+
+    Args:
+        let_go: called before that.
+
+    Raises:
+        OptionError: another one hears the signals already.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return  # where none hears any
+    for number in _SIGNALS:
+        other = getattr(signal.getsignal(number), "__self__", None)
+        if isinstance(other, Ending) and not other._is_over and other._process == os.getpid():
+            let_go()
+            raise OptionError(
+                f"CheckpointManager: another manager of this process hears {signal.Signals(number).name} "
+                "and would end the job before this one has saved; add everything to that one, close it "
+                "first, or pass signals=False"
+            )
 
 
 def _standing(number: int, handler: Any) -> Any:

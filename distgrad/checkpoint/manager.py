@@ -17,7 +17,7 @@ import numpy as np
 
 from distgrad import env
 from distgrad.checkpoint.collect import Collected, collect
-from distgrad.checkpoint.ending import Ending
+from distgrad.checkpoint.ending import Ending, refuse_second
 from distgrad.checkpoint.layout import draft, find_checkpoints, folder_name, read_manifest, step_of
 from distgrad.checkpoint.mirror import Mirror
 from distgrad.checkpoint.pieces import Reader
@@ -60,9 +60,10 @@ class CheckpointManager:
         best: ``"max"`` or ``"min"``: which metric given to :meth:`save` or :meth:`step` is best; None: none.
         background: write in a thread from a copy of the state; False writes before ``step`` returns.
         on_error: what happens if a save fails: ``"raise"`` at the next call, or ``"warn"`` and train on.
-        signals: whether SIGTERM and SIGUSR1 ask for a last save.
+        signals: whether SIGTERM, SIGUSR1 and the end of Slurm's job ask for a last save. One manager of a
+            process can have that.
         time_limit_s: seconds from now at which the job will be ended; None means Slurm's own limit, if there
-            is one.
+            is one and with ``signals``.
         margin_s: seconds before that limit at which the last save begins.
         memory: steps between two copies of the state into memory that outlives the ranks (True: each step),
             on their own host and a neighbour's; 0: none. Needs ``distgrad run --max-restarts``.
@@ -70,7 +71,8 @@ class CheckpointManager:
 
     Raises:
         DataError: a folder that another job uses, or that cannot be made.
-        OptionError: a number or word that is none of those above, or an address without a package for it.
+        OptionError: a number or word that is none of those above, an address without a package for it, or a
+            second manager with ``signals``.
     """
 
     def __init__(
@@ -113,8 +115,12 @@ class CheckpointManager:
         self._compared = False  # whether what is to be equal on all ranks was
         if not self._saves_nothing:
             self._together(self._open)
-        end_s = env.read().job_end_s if time_limit_s is None else time.time() + time_limit_s
-        self._ending = Ending(self._comm, signals and not self._saves_nothing, end_s, margin_s)
+        hears = signals and not self._saves_nothing
+        if hears:
+            refuse_second(lambda: unlock(self._lock))
+        slurms_s = env.read().job_end_s if hears else None
+        end_s = slurms_s if time_limit_s is None else time.time() + time_limit_s
+        self._ending = Ending(self._comm, hears, end_s, margin_s)
         self._memory = int(memory)
         self._mirror = Mirror(self._comm) if memory and not self._saves_nothing else None
         self._let_go = weakref.finalize(self, _let_go, self._writer, self._ending, self._lock)

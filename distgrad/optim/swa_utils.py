@@ -95,7 +95,8 @@ class AveragedModel(Module):
     the plain mean.
 
     Args:
-        model: what is averaged; copied, not changed.
+        model: what is averaged; copied, not changed; of ``DistributedDataParallel`` the module
+            inside.
         device: where the copy lies (default: where the model does).
         avg_fn: gives the new average for ``(average, parameter, num_averaged)``.
         multi_avg_fn: changes the averages in place for ``(averages, parameters, num_averaged)``.
@@ -122,7 +123,7 @@ class AveragedModel(Module):
         super().__init__()
         if avg_fn is not None and multi_avg_fn is not None:
             raise ValueError("AveragedModel: avg_fn and multi_avg_fn exclude each other; pass one of them")
-        self.module = copy.deepcopy(model)
+        self.module = copy.deepcopy(model.module if getattr(model, "is_wrapper", False) else model)
         if device is not None:
             self.module.to(device)
         self.register_buffer("n_averaged", Tensor(np.zeros((), dtype=np.int64)))

@@ -28,7 +28,7 @@ from distgrad.parallel.compress import Payoff
 from distgrad.parallel.exact import Shards
 from distgrad.parallel.filling import Filling
 from distgrad.parallel.gathering import collect
-from distgrad.parallel.ranks import find_ranks
+from distgrad.parallel.ranks import find_ranks, refuse_copy
 from distgrad.parallel.reducer import ForwardPass, Reducer
 from distgrad.parallel.replicas import average, compare, held_alike, join_buffers
 from distgrad.parallel.sharded import ShardedStorage
@@ -107,6 +107,8 @@ class DistributedDataParallel(Module):
 
     Source: Li et al., VLDB 2020 (buckets and overlap); the weights and the flat buffers are not theirs.
     """
+
+    __deepcopy__, is_wrapper = refuse_copy, True
 
     def __init__(
         self,

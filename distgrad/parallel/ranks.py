@@ -7,11 +7,12 @@ from typing import Any
 from distgrad.backend.device import CPU
 from distgrad.comm.base import Communicator
 from distgrad.comm.registry import init, is_initialized, is_mpi
+from distgrad.errors import OptionError
 from distgrad.names.hints import ARGUMENTS
 from distgrad.nn.module import Module
 from distgrad.parallel.gathering import home_of
 
-__all__ = ["find_ranks"]
+__all__ = ["find_ranks", "refuse_copy"]
 
 
 def find_ranks(module: Module, comm: Any) -> Communicator:
@@ -25,3 +26,11 @@ def find_ranks(module: Module, comm: Any) -> Communicator:
             f"{type(comm).__name__}; {ARGUMENTS['DistributedDataParallel']['device_ids']}"
         )
     return init(comm=comm) if device == CPU else init("nccl", comm=comm, device=device)
+
+
+def refuse_copy(model: Any, memo: Any) -> Any:
+    """In the place of ``__deepcopy__``: a copy would train by itself, or meet the ranks unasked."""
+    raise OptionError(
+        f"{type(model).__name__}: it cannot be copied, as it belongs to its ranks; copy the module inside, "
+        "copy.deepcopy(ddp.module), and wrap the copy on all ranks if it is to be trained"
+    )

@@ -70,11 +70,22 @@ def test_a_manager_that_is_dropped_lets_go_of_folder_and_signals(tmp_path):
     assert signal.getsignal(signal.SIGUSR1) is before
 
 
-def test_managers_closed_in_any_order_give_signals_back(tmp_path):
+def test_one_manager_hears_that_the_job_is_to_end(tmp_path, monkeypatch):
+    """A second would end it before the first has saved, or the other way round."""
     before = signal.getsignal(signal.SIGUSR1)
-    first, second = managed(tmp_path / "a"), managed(tmp_path / "b")
-    first.close()
-    second.close()
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 30))
+    first = managed(tmp_path / "a")
+    with pytest.raises(OptionError, match="another manager of this process hears SIGTERM and would end"):
+        managed(tmp_path / "b")
+    with managed(tmp_path / "b", signals=False, every=1) as second:  # which its refusal has not locked
+        signal.raise_signal(signal.SIGTERM)
+        second.step()
+        with pytest.raises(SystemExit):
+            first.step()
+    assert find_checkpoints(tmp_path / "a")
+    assert find_checkpoints(tmp_path / "b")
+    with managed(tmp_path / "b"):
+        managed(tmp_path / "c", signals=False).close()
     assert signal.getsignal(signal.SIGUSR1) is before
 
 

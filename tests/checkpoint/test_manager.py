@@ -48,7 +48,7 @@ def bits(model):
 
 def managed(folder, seed=0, **options):
     model, optimizer = build(seed)
-    manager = CheckpointManager(folder, **options)
+    manager = CheckpointManager(folder, **{"signals": False} | options)
     manager.add(model=model, optimizer=optimizer)
     return model, optimizer, manager
 
@@ -489,7 +489,7 @@ def test_the_time_limit_ends_the_job_in_time(tmp_path, told, monkeypatch):
     limit_s = 30 if told == "by the user" else None
     if limit_s is None:
         monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 30))
-    model, optimizer, manager = managed(tmp_path, time_limit_s=limit_s, margin_s=31)
+    model, optimizer, manager = managed(tmp_path, time_limit_s=limit_s, margin_s=31, signals=True)
     train(model, optimizer, 0)
     with pytest.raises(SystemExit) as ended:
         manager.step()

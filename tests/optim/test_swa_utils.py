@@ -1,5 +1,7 @@
 """Averaged models, their rates and batch norms, beside PyTorch's."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -103,6 +105,30 @@ def test_rates_equal_pytorchs(strategy, epochs):
         groups = [{"params": [dg.ones(1).requires_grad_()], "lr": lr} for lr in (0.1, 0.3)]
         expected = rates(torch.optim.SGD(theirs), torch.optim.swa_utils, swa_lr)
         np.testing.assert_allclose(rates(SGD(groups), swa_utils, swa_lr), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shard", [None, "gradients", "parameters"])
+def test_the_average_of_a_data_parallel_model_is_that_of_its_module(shard):
+    start = nn.Sequential(nn.Linear(3, 20), nn.Linear(20, 2))
+
+    def run(comm):
+        net = copy.deepcopy(start)
+        model = dg.parallel.DistributedDataParallel(net, comm, shard=shard)
+        optimizer = SGD(model.parameters(), lr=0.01)
+        averaged, plain = swa_utils.AveragedModel(model), []
+        for _ in range(3):
+            optimizer.zero_grad()
+            (model(dg.full((2, 3), comm.rank + 1.0)) ** 2).sum().backward()
+            optimizer.step()
+            averaged.update_parameters(model)
+            plain.append(net[0].bias.detach().numpy().copy())
+        np.testing.assert_allclose(averaged.module[0].bias.detach().numpy(), np.mean(plain, 0), rtol=1e-5)
+        with pytest.raises(OptionError, match=r"belongs to its ranks; copy the module inside"):
+            copy.deepcopy(model)
+        return averaged(dg.ones((1, 3))).detach().numpy().tolist()
+
+    first, second = dg.comm.ThreadWorld(2, timeout_s=60).run(run)
+    assert first == second
 
 
 def test_what_is_refused():
