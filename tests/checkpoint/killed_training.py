@@ -1,7 +1,6 @@
 """Trains for 200 steps in exact mode, from where it stood: FOLDER STAGE [PAUSE]; prints its hash.
 
-Dropout, a schedule, samples that a worker changes at random, AdamW, whose state is sharded with STAGE. With
-"parameters", which exact mode does not know, the bits are of as many ranks.
+Dropout, a schedule, samples that a worker changes at random, AdamW, whose state is sharded with STAGE.
 """
 
 import hashlib
@@ -38,24 +37,17 @@ def main():
         nn.Linear(12, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Dropout(0.2), nn.Linear(64, 64), nn.Linear(64, 5)
     )
     shard = None if stage == "none" else stage
-    exact = {} if stage == "parameters" else {"exact": True, "shards": 4}
-    model = dg.parallel.DistributedDataParallel(net, comm, shard=shard, **exact)
+    model = dg.parallel.DistributedDataParallel(net, comm, exact=True, shards=4, shard=shard)
     optimizer = dg.optim.AdamW(model.parameters(), lr=1e-2)
     scheduler = OneCycleLR(optimizer, 1e-2, total_steps=STEPS + 1)
-    if exact:
-        loader = dg.data.DataLoader(Noisy(), ROWS, shuffle=True, num_workers=1)
-    else:
-        sampler = dg.data.DistributedSampler(Noisy(), comm.size, comm.rank)
-        loader = dg.data.DataLoader(Noisy(), ROWS // comm.size, sampler=sampler, num_workers=1)
+    loader = dg.data.DataLoader(Noisy(), ROWS, shuffle=True, num_workers=1)
     manager = dg.checkpoint.CheckpointManager(folder, keep=2, every=3)
     manager.add(model=model, optimizer=optimizer, scheduler=scheduler, loader=loader)
     manager.restore_latest()
     while manager.finished < STEPS:
-        if not exact:
-            sampler.set_epoch(manager.finished * ROWS // len(Noisy()))
         for x, y in loader:
             optimizer.zero_grad()
-            for part, labels in model.shards(x, y) if exact else [(x, y)]:
+            for part, labels in model.shards(x, y):
                 F.cross_entropy(model(part), labels).backward()
             optimizer.step()
             scheduler.step()
