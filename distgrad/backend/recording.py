@@ -34,9 +34,15 @@ class Listener(Protocol):
 
 
 class _Here(threading.local):
-    """Who listens to this thread; None: nobody."""
+    """Who listens to this thread; None: nobody.
+
+    Attributes:
+        listener: to what it computes.
+        hears: is called with each communicator that it issues a call of, while a step is recorded.
+    """
 
     listener: Listener | None = None
+    hears: Callable[[Any], None] | None = None
 
 
 here = _Here()

@@ -49,6 +49,7 @@ class Module:
     _non_persistent: set[str]
     _hooks: Hooks | None
     forward: Callable[..., Any]
+    _counted: tuple[str, ...] = ()  # attributes that count calls, of which no result depends
     _kernels: tuple[str, ...] = ()  # of the operations that forward calls, and of their gradients
 
     def __init__(self) -> None:

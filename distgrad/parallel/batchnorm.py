@@ -12,6 +12,7 @@ from distgrad.autograd.function import Function
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import get_array_module
 from distgrad.backend.device import at_hand
+from distgrad.backend.recording import as_one_call
 from distgrad.comm.base import Communicator
 from distgrad.comm.registry import get_world, is_initialized
 from distgrad.errors import ShapeError
@@ -39,6 +40,12 @@ class _Sum(Function):
         total = _Sum.apply(share, ctx.comm)
         launch_agreed(ctx.comm)
         return total * (1.0 / weight if weight else 0.0), None
+
+
+@as_one_call()
+def _check_count(total: Any, shape: list[int]) -> None:
+    if total[0] == 1.0:
+        raise ShapeError(f"SyncBatchNorm: one element a channel has no variance; got {shape}")
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -130,8 +137,8 @@ class SyncBatchNorm(_BatchNorm):
         count = full((1,), input.size // self.num_features, dtype=np.float64, device=input.device)
         sums = _Sum.apply(ops.concat([x.sum(axis=axes).astype(np.float64), count], axis=0), group)
         total: Any = sums._data[-1:]
-        if at_hand(total) and total[0] == 1.0:  # on a GPU nobody waits to see it
-            raise ShapeError(f"SyncBatchNorm: one element a channel has no variance; got {list(input.shape)}")
+        if at_hand(total):  # on a GPU nobody waits to see it
+            _check_count(total, list(input.shape))
         total = Tensor(get_array_module(total).maximum(total, 1.0))
         mean = sums[:-1] / total
         centered = x - mean.astype(x.dtype).reshape(shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from distgrad.parallel.exact import Shards
 from distgrad.parallel.filling import Filling
 from distgrad.parallel.gathering import collect
 from distgrad.parallel.ranks import find_ranks, refuse_copy
-from distgrad.parallel.reducer import ForwardPass, Reducer
+from distgrad.parallel.reducer import Reducer
 from distgrad.parallel.replicas import average, compare, held_alike, join_buffers
 from distgrad.parallel.sharded import ShardedStorage
 from distgrad.parallel.statistics import Statistics
@@ -109,6 +108,7 @@ class DistributedDataParallel(Module):
     """
 
     __deepcopy__, is_wrapper = refuse_copy, True
+    _counted = ("_num_joined", "_agreed_step")
 
     def __init__(
         self,
@@ -170,20 +170,11 @@ class DistributedDataParallel(Module):
     @property
     def batch_weight(self) -> float:
         """How much the last forward pass counts."""
-        return self._last_pass().weight
+        return self.reducer.passes.last().weight
 
     @batch_weight.setter
     def batch_weight(self, weight: Any) -> None:
-        weight = float(weight)
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"batch_weight: expected a finite number of at least 0, got {weight}")
-        self._last_pass().weight = weight
-
-    def _last_pass(self) -> ForwardPass:
-        passes = self.reducer.passes
-        if not passes:
-            raise GraphError("batch_weight: there was no forward pass yet; set it after calling the module")
-        return passes[-1]
+        self.reducer.passes.weigh_last(weight)
 
     def _move_and_plan(self) -> None:
         """Move parameters that want gradients into the communicator's memory, the last first, and plan."""
@@ -251,7 +242,7 @@ class DistributedDataParallel(Module):
         with span("forward", rank=self.comm.rank, step=self.reducer.num_steps, samples=samples):
             out = self.module(*args, **kwargs)
         self.reducer.forward_ended(self.comm.family.num_issued - issued, (*args, *kwargs.values()))
-        self.reducer.passes.append(ForwardPass(first, next_number(), samples))
+        self.reducer.passes.add(first, samples)
         return out
 
     def shards(self, *arrays: Any) -> Iterator[Any]:

@@ -14,10 +14,8 @@ import math
 import sys
 import threading
 import time
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,15 +29,15 @@ from distgrad.backend.streams import Moment
 from distgrad.comm.base import Communicator
 from distgrad.errors import CommError, GraphError, RankFailedError
 from distgrad.parallel.buckets import Bucket, Hook, plan_buckets
+from distgrad.parallel.passes import ForwardPasses
 from distgrad.parallel.replicas import batch_checksum
 from distgrad.parallel.statistics import Statistics, Timing
 from distgrad.parallel.watching import GraphMeter
 from distgrad.trace import event, listening
 from distgrad.tracebacks import warn_once
 
-__all__ = ["ForwardPass", "PeerFailedError", "Reducer", "current_weight", "launch_agreed"]
+__all__ = ["PeerFailedError", "Reducer", "current_weight", "launch_agreed"]
 
-_MAX_PASSES = 1 << 12  # forward passes that are remembered
 _next_number = itertools.count().__next__
 _this_thread = threading.local()
 
@@ -69,21 +67,6 @@ def launch_agreed(comm: Communicator, failed: bool = False) -> None:
     reducer: Reducer | None = getattr(_this_thread, "reducer", None)
     if reducer is not None and reducer.comm is comm:
         reducer._launch_agreed(failed)
-
-
-@dataclass
-class ForwardPass:
-    """What a call of the module adds to a backward pass.
-
-    Attributes:
-        first: number of the first node that it could make.
-        stop: one past the last.
-        weight: how much it counts.
-    """
-
-    first: int
-    stop: int
-    weight: float
 
 
 class Reducer:
@@ -137,7 +120,7 @@ class Reducer:
         self.statistics = Statistics()
         self._meter = GraphMeter()
         self.num_steps = 0
-        self.passes: deque[ForwardPass] = deque(maxlen=_MAX_PASSES)
+        self.passes = ForwardPasses()
         self.storage = list(storage)
         self.buckets = self._divide(parameters, cap_bytes, hook)
         self._bucket_of = {leaf: bucket for bucket in self.buckets for leaf in bucket.leaves}
@@ -182,22 +165,15 @@ class Reducer:
         """Scale what this pass will add, and find the parameters that it does not reach."""
         if self.active:
             raise GraphError("backward: called inside a backward pass of the same module; call it after")
-        weight = self._weigh(order)
-        self.has_data = weight > 0.0
         if listening():
             self._meter.tell(order, rank=self.comm.rank, step=self.num_steps)
-        self._start(leaves, 1.0 if self.by_rank else weight)
+        self.begin(leaves, self.passes.within(order))
 
-    def _weigh(self, order: Sequence[Node]) -> float:
-        """The weight of the forward passes that have nodes in ``order``, highest number first."""
-        weights = []
-        for each in reversed(self.passes):
-            if not order or each.stop <= order[-1].number:
-                break
-            place = bisect_left(order, 1 - each.stop, key=lambda node: -node.number)
-            if place < len(order) and order[place].number >= each.first:
-                weights.append(each.weight)
-        return math.fsum(weights) if weights else 1.0
+    def begin(self, leaves: set[Leaf], passes: Sequence[int]) -> None:
+        """Begin a backward pass that reaches these leaves, through the forward passes at these places."""
+        weight = self.passes.weight_of(passes)
+        self.has_data = weight > 0.0
+        self._start(leaves, 1.0 if self.by_rank else weight)
 
     def _start(self, leaves: set[Leaf], weight: float) -> None:
         if self.averaged:

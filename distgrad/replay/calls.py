@@ -10,7 +10,7 @@ import numpy as np
 from distgrad.autograd.lines import describe_line
 from distgrad.replay.places import Place, Storage
 
-__all__ = ["Call", "Live", "describe_user_line", "mapped"]
+__all__ = ["Call", "Live", "LiveFloat", "describe_user_line", "has_live", "mapped"]
 
 
 class Call:
@@ -18,8 +18,8 @@ class Call:
 
     Attributes:
         kind: ``ufunc``, ``function`` (its result is new), ``fill``, ``change`` (it changes an argument),
-            ``kernel``, ``rule`` (an optimizer's), ``whole``, ``guard`` (Python is told its value) or
-            ``effect`` (Python remembers).
+            ``kernel``, ``rule`` (an optimizer's), ``whole``, ``guard`` (Python is told its value),
+            ``effect`` (Python remembers) or ``live`` (objects that a replay has too do it again).
         function: what is called.
         args, kwargs: its arguments, with places for arrays.
         method: of a universal function.
@@ -28,13 +28,14 @@ class Call:
         value: what a guard, kernel or effect returned.
         is_several: whether the function returns several arrays.
         is_overwriting: whether what was in the places that it writes does not matter.
+        is_collective: whether several ranks do it together.
         line: the user's line that led to it.
         group: (number of a call that threads share, the part's start), or None.
     """
 
     __slots__ = (
-        "args", "function", "group", "is_overwriting", "is_several", "kind", "kwargs", "line", "method",
-        "outs", "reads", "value", "writes",
+        "args", "function", "group", "is_collective", "is_overwriting", "is_several", "kind", "kwargs",
+        "line", "method", "outs", "reads", "value", "writes",
     )  # fmt: skip
 
     def __init__(self, kind: str, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
@@ -44,7 +45,7 @@ class Call:
         self.reads: list[Place] = []
         self.writes: list[Place] = []
         self.value: Any = None
-        self.is_several = False
+        self.is_several = self.is_collective = False
         self.is_overwriting = True
         self.line: Any = None
         self.group: tuple[int, int] | None = None
@@ -104,6 +105,32 @@ class _LiveTuple(tuple[Any, ...], Live):
 
 class _LiveDict(dict[Any, Any], Live):
     cell: list[Any]
+
+
+class LiveFloat(float, Live):
+    """A number that each replay finds out; equal to none, so that no branch of Python's hangs on it."""
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __ne__(self, other: object) -> bool:
+        return True
+
+    __hash__ = float.__hash__
+
+    @staticmethod
+    def of(value: Any) -> Any:
+        """A number, marked."""
+        marked = LiveFloat(value)
+        marked.cell = [value]
+        return marked
+
+
+def has_live(tree: Any) -> bool:
+    """Whether there are values in a structure that a replay gets anew."""
+    found: list[Any] = []
+    mapped(tree, lambda x: found.append(x) if isinstance(x, Live) else x)
+    return bool(found)
 
 
 def _shown(x: Any) -> Any:

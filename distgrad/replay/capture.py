@@ -13,10 +13,11 @@ from distgrad.autograd.modes import modes
 from distgrad.backend.kernels.compiler import has_numba
 from distgrad.backend.recording import here
 from distgrad.errors import CaptureError, MissingDependencyError, OptionError
+from distgrad.replay.agreement import CANNOT, MAY, WANTS, Ranks
 from distgrad.replay.arguments import Arguments, Results, graphs_alive
 from distgrad.replay.conditions import Conditions
 from distgrad.replay.explain import describe_tape
-from distgrad.replay.holders import recording
+from distgrad.replay.holders import hearing, recording
 from distgrad.replay.looks import check_replay
 from distgrad.replay.places import owner
 from distgrad.replay.record import Record, check_alike
@@ -70,7 +71,8 @@ class Captured:
         self._kinds: dict[Any, _Kind] = {}
         self._made: list[str] = []
         self.num_eager = self.num_replays = 0
-        self._verified = 0
+        self._num_calls = self._since = 0  # the last comparison
+        self._ranks: Ranks | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The step's result; tensors in it are new ones, outside the graph."""
@@ -80,10 +82,23 @@ class Captured:
         kind = self._kinds.get(arguments.key)
         if kind is None:
             kind = self._add_kind(arguments)
-        for tape in kind.tapes:
-            if tape.conditions.broken() is None:
-                return self._replay(tape, arguments)
-        return self._learn(kind, arguments)
+        tape = next((each for each in kind.tapes if each.conditions.broken() is None), None)
+        new = None
+        if tape is None and kind.unverified:
+            new = next((each for each in kind.unverified if each.conditions.broken() is None), None)
+        self._num_calls += 1
+        if self._compares(tape, new):
+            return self._compare(kind, tape, new, arguments)
+        return self._learn(kind, new, arguments) if tape is None else self._replay(tape, arguments)
+
+    def _compares(self, tape: Tape | None, new: Tape | None) -> bool:
+        """Whether this call compares a replay with an eager step, which all ranks do together."""
+        is_due = bool(self._verify_every) and self._since + 1 >= self._verify_every
+        wish = WANTS if new is not None or (tape is not None and is_due) else MAY if tape else CANNOT
+        if self._ranks is None or self._num_calls <= _WARM_UP:
+            return wish == WANTS
+        found = tape or new
+        return self._ranks.agree(self._num_calls, wish, 0 if found is None else found.digest)
 
     def _add_kind(self, arguments: Arguments) -> _Kind:
         """A kind for these arguments; of those that led to nothing the oldest goes when there are many."""
@@ -95,10 +110,8 @@ class Captured:
         return kind
 
     def _replay(self, tape: Tape, arguments: Arguments) -> Any:
-        self._verified += 1
+        self._since += 1
         try:
-            if self._verify_every and self._verified % self._verify_every == 0:
-                return self._verify(tape, arguments)
             with np.errstate(all="ignore"):
                 arrays = tape.run(arguments.arrays)
         except GuardError as guard:
@@ -112,22 +125,15 @@ class Captured:
         self.num_replays += 1
         return tape.results.build(arrays)
 
-    def _verify(self, tape: Tape, arguments: Arguments) -> Any:
-        arrays = check_replay(tape, arguments, self.step)
-        self.num_eager += 1
-        self.num_replays += 1
-        return tape.results.build(arrays)
-
     # -- the looks
 
-    def _learn(self, kind: _Kind, arguments: Arguments) -> Any:
+    def _learn(self, kind: _Kind, new: Tape | None, arguments: Arguments) -> Any:
         """One of the calls before the first replay."""
         kind.num_calls += 1
-        for tape in kind.unverified:
-            if tape.conditions.broken() is None:
-                return self._verify_first(kind, tape, arguments)
         self.num_eager += 1
-        if kind.num_calls <= _WARM_UP:
+        if self._num_calls == 1:
+            return self._first_call(arguments)
+        if kind.num_calls <= _WARM_UP or new is not None:  # that other ranks cannot compare yet
             return self.step(*arguments.args, **arguments.kwargs)
         arguments.check()
         first = next((each for each in kind.firsts if each.conditions.broken() is None), None)
@@ -143,15 +149,28 @@ class Captured:
             kind.unverified.append(Tape(record, inputs, conditions, results, self._mode))
         return value
 
-    def _verify_first(self, kind: _Kind, tape: Tape, arguments: Arguments) -> Any:
-        try:
-            result = self._verify(tape, arguments)
-        except GuardError:
-            self.num_eager += 1
-            return self.step(*arguments.args, **arguments.kwargs)
-        kind.unverified.remove(tape)
-        kind.tapes.append(tape)
-        return result
+    def _first_call(self, arguments: Arguments) -> Any:
+        """Compute the step, and see with whom it communicates."""
+        found: dict[int, Any] = {}
+        with hearing(lambda comm: found.setdefault(id(comm), comm)):
+            value = self.step(*arguments.args, **arguments.kwargs)
+        several = [comm for comm in found.values() if comm.size > 1]
+        self._ranks = Ranks(several) if several else None
+        return value
+
+    def _compare(self, kind: _Kind, tape: Tape | None, new: Tape | None, arguments: Arguments) -> Any:
+        compared = tape or new
+        assert compared is not None
+        value, arrays = check_replay(compared, arguments, self.step, self._ranks)
+        self._since = 0
+        self.num_eager += 1
+        if arrays is None:  # a guard has failed
+            return value
+        if new is not None:
+            kind.unverified.remove(new)
+            kind.tapes.append(new)
+        self.num_replays += 1
+        return compared.results.build(arrays)
 
     def _record(self, arguments: Arguments, inputs: list[np.ndarray]) -> Any:
         """Compute the step, recorded."""
@@ -166,6 +185,11 @@ class Captured:
             outputs, given = ([recorder.place(x) for x in some] for some in (results.arrays, inputs))
         del args, kwargs
         check_unchanged(recorder.surroundings.watched)
+        if recorder.communicators and self._ranks is None:
+            raise CaptureError(
+                "capture: the step communicates with other ranks, and its first call did not; capture what "
+                "communicates as a step of its own"
+            )
         _check_graphs(value)
         record = Record(recorder, outputs, given)
         copies = [x.copy() for x in results.take_arrays()]

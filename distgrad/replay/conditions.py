@@ -46,6 +46,10 @@ class Conditions:
         self._groups = _groups(recorder)
         optimizers = {id(each[0]): each[0] for each in self._groups}.values()
         self._watched = [*watched, *(each for leaf in self.leaves for each in _hooks(leaf))]
+        self._watched += [
+            attributes_of("a reducer", each, ("enabled", "factor", "by_rank"))
+            for each in recorder.reducers.values()
+        ]
         self._watched += [entries_of("param_groups", each.param_groups) for each in optimizers]
         self._watched += [entries_of("params of a group", group["params"]) for _, group, *_ in self._groups]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from distgrad.backend.products import matmul
 from distgrad.backend.threads import get_num_threads, run_parts
-from distgrad.replay.calls import Call, Live, mapped
+from distgrad.replay.calls import Call, Live, has_live, mapped
 from distgrad.replay.places import Place
 
 __all__ = ["Arrays", "GuardError", "emit", "emit_unit"]
@@ -62,7 +62,7 @@ def emit(call: Call, arrays: Arrays) -> Callable[[], Any]:
     outs = [arrays.at(place) for place in call.outs]
     if call.kind == "ufunc" and call.method != "at":
         return _ufunc(call, args, kwargs, outs)
-    if call.kind in ("fill", "change"):
+    if call.kind in ("fill", "change", "live"):
         return functools.partial(call.function, *args, **kwargs)
     if call.kind == "rule":
         return functools.partial(_step, call.function, *args)
@@ -73,7 +73,7 @@ def emit(call: Call, arrays: Arrays) -> Callable[[], Any]:
     if call.kind == "guard":
         return functools.partial(_guarded, call, args, kwargs)
     run: Callable[[], Any] = functools.partial(call.function, *args, **kwargs)
-    if _has_live((args, kwargs)):
+    if has_live((args, kwargs)):
         run = functools.partial(_with_live, call.function, args, kwargs)
     if call.kind == "effect":
         return functools.partial(_repeated, run, call.value.cell) if isinstance(call.value, Live) else run
@@ -85,6 +85,8 @@ def emit(call: Call, arrays: Arrays) -> Callable[[], Any]:
 
 
 def _ufunc(call: Call, args: Any, kwargs: Any, outs: list[np.ndarray]) -> Callable[[], Any]:
+    if has_live(args):  # a gradient and the weight of a rank's batch
+        return functools.partial(_weighted, args[0], args[1].cell, outs[0])
     if len(outs) == 1 and not kwargs and call.method == "__call__":
         if call.function is np.matmul and get_num_threads() > 1:
             return functools.partial(_matmul, *args, outs[0])
@@ -124,6 +126,14 @@ def _step(kernel: Any, optimizer: Any, number: int, parameter: Any, arrays: list
     kernel(*arrays, *map(arrays[0].dtype.type, optimizer.rule.take(numbers)))
 
 
+def _weighted(g: np.ndarray, cell: list[float], out: np.ndarray) -> None:
+    """A gradient times a rank's weight; without samples it may be NaN, and counts nothing."""
+    if cell[0] == 0.0:
+        out[...] = 0.0
+    elif cell[0] != 1.0 or g.__array_interface__["data"] != out.__array_interface__["data"]:
+        np.multiply(g, cell[0], out=out)
+
+
 def _stored(run: Callable[[], Any], outs: list[np.ndarray], is_several: bool) -> None:
     results = run()
     for out, y in zip(outs, results if is_several else (results,), strict=True):
@@ -137,12 +147,6 @@ def _guarded(call: Call, args: Any, kwargs: Any) -> None:
     value, expected = call.function(*args, **kwargs), call.value
     if value != expected and not (value != value and expected != expected):
         raise GuardError(f"a number that is looked at is {value!r}, and was {expected!r} ({call.where()})")
-
-
-def _has_live(tree: Any) -> bool:
-    found: list[Any] = []
-    mapped(tree, lambda x: found.append(x) if isinstance(x, Live) else x)
-    return bool(found)
 
 
 def _with_live(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -22,16 +22,15 @@ from distgrad.backend import products, threads
 from distgrad.backend.memory import host_memory
 from distgrad.backend.numpy import numpy_module
 from distgrad.backend.recording import here
-from distgrad.comm.base import Communicator
 from distgrad.comm.progress import tell_step
-from distgrad.errors import CaptureError
 from distgrad.nn.module import Module
 from distgrad.optim.optimizer import Optimizer
+from distgrad.replay import ranks
 from distgrad.replay.places import Place
 from distgrad.replay.recorder import Recorder
 from distgrad.replay.traced import Traced, plain
 
-__all__ = ["recording"]
+__all__ = ["hearing", "recording"]
 
 _lock = threading.Lock()
 _undo: list[tuple[Any, str, Any]] = []
@@ -43,12 +42,23 @@ _MISSING = object()
 def recording() -> Iterator[Recorder]:
     """A recorder that listens to this thread inside."""
     recorder = Recorder()
+    with hearing(recorder.hear):
+        here.listener = recorder
+        try:
+            yield recorder
+        finally:
+            here.listener = None
+
+
+@contextlib.contextmanager
+def hearing(hear: Callable[[Any], None]) -> Iterator[None]:
+    """Call ``hear`` with each communicator that this thread issues a call of inside."""
     _install()
-    here.listener = recorder
+    here.hears = hear
     try:
-        yield recorder
+        yield
     finally:
-        here.listener = None
+        here.hears = None
         _remove()
 
 
@@ -59,6 +69,8 @@ def _install() -> None:
         if _users == 1:
             for change in _CHANGES:
                 change()
+            for change_ranks in ranks.CHANGES:
+                change_ranks(_swap)
 
 
 def _remove() -> None:
@@ -213,6 +225,10 @@ def _viewing(make: Callable[..., Any]) -> Callable[..., Any]:
 # -- kernels and threads
 
 
+#: Whose compiled functions are given addresses, also by threads that start while a step is recorded.
+_NO_ARRAYS = ("distgrad.backend.kernels.machine", "distgrad.backend.kernels.workers")
+
+
 def _argument_names(compiled: Any) -> tuple[str, ...]:
     code = compiled.py_func.__code__
     return tuple(code.co_varnames[: code.co_argcount])
@@ -233,7 +249,7 @@ def _change_kernels() -> None:
     for name, module in list(sys.modules.items()):
         if not name.startswith("distgrad.") or module is None:
             continue
-        if name.startswith("distgrad.backend.kernels.") and ".cuda" not in name:
+        if name.startswith("distgrad.backend.kernels.") and ".cuda" not in name and name not in _NO_ARRAYS:
             for key, value in list(vars(module).items()):
                 if hasattr(value, "entry") and hasattr(value, "py_func"):
                     _swap(module, key, _kernel(value))
@@ -334,30 +350,4 @@ def _change_optimizers() -> None:
     _swap(Optimizer, "_update", updated)
 
 
-# -- ranks
-
-_VERBS = (
-    *("all_gather", "all_reduce", "all_to_all", "barrier", "broadcast", "recv", "reduce_scatter", "send"),
-)
-
-
-def _change_verbs() -> None:
-    for verb in _VERBS:
-        _swap(Communicator, verb, _refused(verb, getattr(Communicator, verb)))
-
-
-def _refused(verb: str, call: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(call)
-    def called(self: Any, *args: Any, **kwargs: Any) -> Any:
-        recorder = _recorder()
-        if recorder is not None:
-            raise CaptureError(
-                f"capture: the step calls {verb} at {recorder.where()}; steps that communicate are not "
-                "captured: call them as they are"
-            )
-        return call(self, *args, **kwargs)
-
-    return called
-
-
-_CHANGES = (_change_arrays, _change_creation, _change_kernels, _change_optimizers, _change_verbs)
+_CHANGES = (_change_arrays, _change_creation, _change_kernels, _change_optimizers)

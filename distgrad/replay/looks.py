@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.errors import CaptureError
+from distgrad.replay.agreement import Ranks
 from distgrad.replay.arguments import Arguments, Results
 from distgrad.replay.tape import GuardError, Tape
 from distgrad.replay.undo import Saved, remembered
@@ -24,12 +25,19 @@ def _results(value: Any) -> list[bytes]:
     return [x.tobytes() for x in Results(value, lambda _: True).arrays]
 
 
-def check_replay(tape: Tape, arguments: Arguments, step: Callable[..., Any]) -> list[np.ndarray]:
-    """Compute a step eagerly and by its tape, from the same state; returns the arrays of the tape's results.
+def check_replay(
+    tape: Tape, arguments: Arguments, step: Callable[..., Any], ranks: Ranks | None
+) -> tuple[Any, list[np.ndarray] | None]:
+    """Compute a step eagerly and by its tape, from the same state.
+
+    Collective: among ``ranks``; blocks: then.
+
+    Returns:
+        What the step returned where Python was told something else, which is computed eagerly once more, and
+        the arrays of the tape's results; of the two the one that there is.
 
     Raises:
-        CaptureError: the two differ; the state is the one before the step then.
-        GuardError: Python would have been told something else; likewise.
+        CaptureError: the two differ, on any rank; the state is the one before the step then, on all of them.
     """
     stay = [each.view() for each in tape.outliving if not each.is_born]
     before, after = Saved(stay), Saved(stay)
@@ -53,15 +61,19 @@ def check_replay(tape: Tape, arguments: Arguments, step: Callable[..., Any]) -> 
 
     restore()
     tape.block[:] = 0xFF
+    value: Any = None
+    arrays: list[np.ndarray] | None = None
     with np.errstate(all="ignore"):
         try:
             arrays = tape.run(arguments.arrays)
         except GuardError:
             restore()
-            raise
-    problem = _difference(tape, after, eager, eager_gradients, arrays)
+            value = step(*arguments.args, **arguments.kwargs)
+    problem = None if arrays is None else _difference(tape, after, eager, eager_gradients, arrays)
+    if ranks is not None:
+        problem = ranks.first_problem(problem)
     if problem is None:
-        return arrays
+        return value, arrays
     restore()
     raise CaptureError(
         f"capture: a replay {problem}; something is computed, drawn or communicated out of sight of the "

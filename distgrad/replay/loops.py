@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from distgrad.backend.products import SMALL_PRODUCT
-from distgrad.replay.calls import Call
+from distgrad.replay.calls import Call, has_live
 from distgrad.replay.emit import Arrays, GuardError, emit, emit_unit
 from distgrad.replay.inner import find_loop
 from distgrad.replay.places import Place
@@ -67,7 +67,7 @@ class Assembler:
         if call.kind == "fill" or (call.kind == "change" and call.name == "fill"):
             to = self.arrays.at(call.writes[0])
             return self._elementwise(np.positive, [self._operand(call.args[1], to.dtype), to])
-        if call.kind != "ufunc":
+        if call.kind != "ufunc" or has_live(call.args):
             return None
         if call.method == "reduce":
             return self._reduction(call)

@@ -41,6 +41,8 @@ class Recorder:
         surroundings: what its Python code sees, and the modules that it called.
         groups: optimizers, groups of theirs, the state that these asked for, and a parameter each.
         group: (number of a call that threads share, the part's start) or None.
+        reducers: what sums gradients over ranks in it.
+        communicators: through which it tells other ranks something.
     """
 
     def __init__(self) -> None:
@@ -53,6 +55,9 @@ class Recorder:
         self.groups: list[tuple[Any, Any, Any, Any]] = []
         self.group: tuple[int, int] | None = None
         self.num_groups = 0
+        self.reducers: dict[int, Any] = {}
+        self.communicators: dict[int, Any] = {}
+        self._is_collective = False  # what is done now
         self._wrapped: dict[int, tuple[np.ndarray, Any]] = {}
         self._scalars: set[int] = set()
 
@@ -122,6 +127,7 @@ class Recorder:
         call.outs = [self._tree(y, ignored) for y in outs]
         call.writes = call.outs + [self._tree(x, ignored) for x in changed]
         call.line, call.group = user_line(), self.group
+        call.is_collective, self._is_collective = self._is_collective, False
         self.calls.append(call)
         return call
 
@@ -284,6 +290,22 @@ class Recorder:
         call = self._add("effect", function, args, kwargs, [], [])
         call.value = Live.of(value)
         return call.value
+
+    def hear(self, comm: Any) -> None:
+        """A call of a communicator is issued."""
+        if comm.size > 1:
+            self.communicators[id(comm)] = comm
+            self._is_collective = True
+
+    def live(self, function: Any, args: Any, kwargs: Any, changed: list[Any]) -> None:
+        """Do what changes objects that a replay has too, and arrays of theirs."""
+        with self.paused():
+            function(*plain_tree(args), **plain_tree(kwargs))
+        self.add_live(function, args, changed, kwargs)
+
+    def add_live(self, function: Any, args: Any, changed: list[Any], kwargs: Any = None) -> None:
+        """Record that it was done, and will be by a call of ``function``."""
+        self._add("live", function, args, kwargs or {}, [], changed)
 
     def count(self, function: Any, optimizer: Any, parameter: Any) -> None:
         """An effect that gathers: the parameters that an optimizer steps, where they follow each other."""

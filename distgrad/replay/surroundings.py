@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.random  # which NumPy loads when first asked for, and then makes arrays
 
 from distgrad.autograd.lines import inside
 from distgrad.autograd.tensor import Tensor
@@ -45,6 +46,12 @@ def _is_library(filename: str) -> bool:
     if inside[filename] or filename.startswith(("<frozen", "<__array_function__", _NUMPY)):
         return True
     return filename.startswith(_STANDARD) and "-packages" not in filename
+
+
+def _is_generated(frame: types.FrameType) -> bool:
+    """Whether a function was made of text for a class of ours, as those of data classes are."""
+    module = str(frame.f_globals.get("__name__"))
+    return frame.f_code.co_filename == "<string>" and module.startswith(("distgrad.", "namedtuple_"))
 
 
 @functools.cache
@@ -133,7 +140,7 @@ class Surroundings:
 
     def _event(self, frame: types.FrameType, event: str, value: Any) -> None:
         code = frame.f_code
-        if event == "call" and not _is_library(code.co_filename):
+        if event == "call" and not _is_library(code.co_filename) and not _is_generated(frame):
             self._enter(frame, code)
         elif event == "return" and frame.f_back is not None:
             caller = frame.f_back.f_code
@@ -218,6 +225,7 @@ class Surroundings:
         self._kept.append(module)
         own, where = vars(module), type(module).__name__
         names = list(own) if _is_ours(type(module).forward) else _OF_MODULES
+        names = [name for name in names if name not in module._counted]
         self.watched.append(attributes_of(where, module, names))
         for name in ("_parameters", "_buffers"):
             if own[name]:

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 
 from distgrad.errors import CaptureError
+from distgrad.replay.agreement import digest
 from distgrad.replay.arguments import Results
 from distgrad.replay.calls import Call, mapped
 from distgrad.replay.conditions import Conditions
 from distgrad.replay.emit import Arrays, GuardError, emit_unit
 from distgrad.replay.loops import Assembler, Run, emit_units
+from distgrad.replay.order import check_guards, guards_first
 from distgrad.replay.places import Place, Storage
 from distgrad.replay.plan import allocate, plan
+from distgrad.replay.ranks import failed, parts_of
 from distgrad.replay.record import Record
 from distgrad.replay.undo import Saved, remembered
 
@@ -45,6 +48,7 @@ class Tape:
     Attributes:
         calls: of the record.
         conditions, results: as given.
+        digest: tells its collectives from those of other ranks' tapes.
         num_replays: how often it was run.
         num_instructions: of the compiled machine.
         block_bytes: of the planned memory.
@@ -59,21 +63,24 @@ class Tape:
         results: Results,
         mode: str,
     ) -> None:
-        self.calls, self.conditions, self.results = record.calls, conditions, results
+        self.calls, self.conditions, self.results = guards_first(record.calls), conditions, results
+        check_guards(self.calls)
+        self.digest = digest(self.calls)
         self.inputs = list(inputs)
         self.num_replays = self.num_instructions = 0
         self._assemblers: list[Assembler] = []  # they keep what instructions point to
         units = [
             list(unit)
             for _, unit in itertools.groupby(
-                record.calls, key=lambda call: id(call) if call.group is None else call.group[0]
+                self.calls, key=lambda call: id(call) if call.group is None else call.group[0]
             )
         ]
         self.block_bytes = plan(units, record.outputs)
         self.temporary_bytes = sum(each.nbytes for each in record.storages if each.offset is not None)
         self.block = allocate(self.block_bytes)
         self._arrays = Arrays(self.block)
-        last = max((i for i, unit in enumerate(units) if any(map(_may_fail, unit))), default=-1)
+        apart = next((i for i, unit in enumerate(units) if unit[0].is_collective), len(units))
+        last = max((i for i, unit in enumerate(units[:apart]) if any(map(_may_fail, unit))), default=-1)
         self._head = self._emit(units[: last + 1], mode)
         self._tail = self._emit(units[last + 1 :], mode)
         head = list(itertools.chain(*units[: last + 1]))
@@ -119,6 +126,9 @@ class Tape:
                 f"capture: {guard}, of which nothing told before the step changed its state: some of it is "
                 "that after this step now; leave what has another shape each time out of the captured step"
             ) from None
+        except BaseException:
+            failed(self.effects)
+            raise
         for leaf, gradient in self._gradients:
             leaf.grad = gradient
         self.num_replays += 1
@@ -169,7 +179,8 @@ def _worth_saving(calls: list[Call], conditions: Conditions) -> list[Storage]:
 
 
 def _objects(calls: Any) -> list[Any]:
-    return list({id(call.args[0]): call.args[0] for call in calls if call.kind == "effect"}.values())
+    found = [call.args[0] for call in calls if call.kind in ("effect", "live")]
+    return list({id(part): part for each in found for part in parts_of(each)}.values())
 
 
 def _remembering(calls: Any) -> Callable[[], Callable[[], Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -33,15 +34,15 @@ class Saved:
 
 
 def _containers(value: Any) -> Iterable[Any]:
-    """The dicts and lists inside a value, itself among them."""
+    """The dicts, lists and deques inside a value, itself among them."""
     if isinstance(value, dict):
         yield value
         for each in value.values():
-            yield from _containers(each) if isinstance(each, dict | list) else ()
-    elif isinstance(value, list):
+            yield from _containers(each) if isinstance(each, dict | list | deque) else ()
+    elif isinstance(value, list | deque):
         yield value
         for each in value:
-            yield from _containers(each) if isinstance(each, dict | list) else ()
+            yield from _containers(each) if isinstance(each, dict | list | deque) else ()
 
 
 def remembered(objects: Iterable[Any]) -> Callable[[], None]:
@@ -55,8 +56,9 @@ def remembered(objects: Iterable[Any]) -> Callable[[], None]:
         own = getattr(thing, "__dict__", None)
         if own is None or id(own) in saved:
             return
-        for container in _containers(own):
-            saved[id(container)] = (container, container.copy())
+        for container in (*_containers(own), *_containers(thing)):
+            is_queue = isinstance(container, deque)
+            saved[id(container)] = (container, list(container) if is_queue else container.copy())
         if hasattr(thing, "param_groups") or "optimizer" not in own:
             return
         save(own["optimizer"])
@@ -66,10 +68,7 @@ def remembered(objects: Iterable[Any]) -> Callable[[], None]:
 
     def put_back() -> None:
         for container, before in saved.values():
-            if isinstance(container, dict):
-                container.clear()
-                container.update(before)
-            else:
-                container[:] = before
+            container.clear()
+            container.update(before) if isinstance(container, dict) else container.extend(before)
 
     return put_back

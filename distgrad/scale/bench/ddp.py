@@ -2,7 +2,7 @@
 
 ::
 
-    distgrad bench ddp                                  # mlp, gpt, gptm and cnn: under three minutes
+    distgrad bench ddp                                  # tiny, mlp, gpt, gptm and cnn: some four minutes
     distgrad bench ddp --workloads gpt --rounds 5 --seconds 4 --json table.json
 
 A step is zero_grad, forward, mean cross entropy, backward with its reduction, and AdamW, on the whole batch
@@ -12,6 +12,7 @@ warms it up and does not count, each finds how many steps fit into ``--seconds``
 the rounds of the slowest rank's median step, a ratio the median of the rounds' ratios.
 
     distgrad    DistributedDataParallel over shared memory
+    captured    the same with its step captured (dg.capture)
     torch       PyTorch's DistributedDataParallel over Gloo, with gradients as views of buckets
     alone       distgrad in one process, without data parallelism
     apart       as many such processes at once, which know nothing of each other: what the machine allows
@@ -48,8 +49,9 @@ from .peers import distgrad_step, join_torch, torch_parallel, torch_step
 from .step import machine
 from .surroundings import command_of, environment
 
-WORKLOADS = ("mlp", "gpt", "gptm", "cnn")
+WORKLOADS = ("tiny", "mlp", "gpt", "gptm", "cnn")
 BARS = {"mlp": 1.9, "gpt": 1.9, "gptm": 1.9, "cnn": 1.2}  # times PyTorch DDP's samples a second
+CAPTURED_BARS = {"tiny": 5.0, "mlp": 1.2, "gpt": 1.2, "cnn": 1.2}  # of captured steps
 WARM_UP_STEPS, FEWEST_STEPS = 6, 3  # gptm's steps take a second or two, so that two must do to warm up
 
 Row = dict[str, Any]
@@ -58,7 +60,9 @@ Row = dict[str, Any]
 # A rank ----------------------------------------------------------------------------------------------------
 
 
-def distgrad_rank(task: Row, shard: str | None = None) -> tuple[Callable[[], Any], Callable[[], Row]]:
+def distgrad_rank(
+    task: Row, shard: str | None = None, captured: bool = False
+) -> tuple[Callable[[], Any], Callable[[], Row]]:
     """The step, and what is known of its communication."""
     import distgrad as dg
     from distgrad import script
@@ -82,7 +86,7 @@ def distgrad_rank(task: Row, shard: str | None = None) -> tuple[Callable[[], Any
             "exposed_ms": per_step * stats.exposed_s,
         }
 
-    return distgrad_step(task["workload"], 1, task["device"], wrap), account
+    return distgrad_step(task["workload"], 1, task["device"], wrap, captured=captured), account
 
 
 def torch_rank(task: Row) -> tuple[Callable[[], Any], Callable[[], Row]]:
@@ -103,10 +107,11 @@ def lone_rank(task: Row) -> tuple[Callable[[], Any], Callable[[], Row]]:
 
 
 PROGRAMS = {"distgrad": distgrad_rank, "torch": torch_rank, "alone": lone_rank, "none": distgrad_rank}
+PROGRAMS["captured"] = functools.partial(distgrad_rank, captured=True)
 PROGRAMS |= {  # for sharded.py
     stage: functools.partial(distgrad_rank, shard=stage) for stage in ("optimizer", "gradients", "parameters")
 }
-CONTENDERS = ("distgrad", "torch", "alone", "apart")  # the last two are the same processes
+CONTENDERS = ("distgrad", "captured", "torch", "alone", "apart")  # the last two are the same processes
 
 
 def be_a_rank(task: Row) -> None:
@@ -230,6 +235,8 @@ def summarise(workload: str, contenders: list[str], num_ranks: int, rounds: list
         **{f"{name}_ms": median(name, "median_ms") for name in contenders},
         "speed_up_over_torch": ratio("torch", "distgrad"),
         "bar": BARS.get(workload),
+        "captured_over_torch": ratio("torch", "captured") if "captured" in contenders else None,
+        "captured_bar": CAPTURED_BARS.get(workload),
         "efficiency": ratio("alone", "distgrad"),
         "efficiency_limit": ratio("alone", "apart"),
         "in_step_limit": statistics.median(
@@ -254,6 +261,9 @@ def show(row: Row) -> None:
         f"{row['workload']:9}{row['distgrad_ms']:10.2f}"
         + (f"{torch_ms:10.2f}{speed_up:9.2f} x" if speed_up else f"{'-':>10}{'-':>11}")
         + (f"{row['bar']:7.1f}" if row["bar"] else f"{'-':>7}")
+        + (f"{row['captured_ms']:10.3f}" if "captured_ms" in row else f"{'-':>10}")
+        + (f"{row['captured_over_torch']:9.2f} x" if row["captured_over_torch"] else f"{'-':>11}")
+        + (f"{row['captured_bar']:7.1f}" if row["captured_bar"] else f"{'-':>7}")
         + f"{row['alone_ms']:10.2f}{row['apart_ms']:10.2f}{row['efficiency']:12.0%}"
         f"{row['efficiency_limit']:8.0%}{row['in_step_limit']:9.0%}"
         f"{row['communication_ms']:10.2f}{row['exposed_ms']:10.2f}{row['watching_share']:10.2%}",
@@ -273,6 +283,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     find_device(options.device)
     contenders = [name for name in CONTENDERS if name != "torch" or importlib.util.find_spec("torch")]
+    if options.device not in (None, "cpu"):
+        contenders.remove("captured")  # steps on a GPU are not captured
     if "torch" not in contenders:
         print("torch is not installed, so left out", flush=True)
     about = machine()
@@ -281,6 +293,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     heads = (
         "distgrad",
         "torch",
+        "speed-up",
+        "bar",
+        "captured",
         "speed-up",
         "bar",
         "alone",
@@ -292,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "exposed",
         "watching",
     )
-    widths = (10, 10, 11, 7, 10, 10, 12, 8, 9, 10, 10, 10)
+    widths = (10, 10, 11, 7, 10, 11, 7, 10, 10, 12, 8, 9, 10, 10, 10)
     print(f"{'':9}" + "".join(f"{head:>{width}}" for head, width in zip(heads, widths, strict=True)))
     rows = []
     for workload in options.workloads.split(","):
