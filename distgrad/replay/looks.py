@@ -10,6 +10,7 @@ import numpy as np
 from distgrad.errors import CaptureError
 from distgrad.replay.agreement import Ranks
 from distgrad.replay.arguments import Arguments, Results
+from distgrad.replay.ranks import settle
 from distgrad.replay.tape import GuardError, Tape
 from distgrad.replay.undo import Saved, remembered
 
@@ -46,6 +47,7 @@ def check_replay(
     gradients = [leaf.grad for leaf in leaves]
     kept = [None if g is None else g._data.copy() for g in gradients]
     result = step(*arguments.args, **arguments.kwargs)
+    settle(tape.effects)
     eager = _results(result)
     after.take()
     eager_gradients = _gradients(tape)
@@ -66,6 +68,7 @@ def check_replay(
     with np.errstate(all="ignore"):
         try:
             arrays = tape.run(arguments.arrays)
+            settle(tape.effects)
         except GuardError:
             restore()
             value = step(*arguments.args, **arguments.kwargs)

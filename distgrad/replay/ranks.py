@@ -26,7 +26,7 @@ from distgrad.parallel.sharding import Sharding
 from distgrad.replay.calls import LiveFloat
 from distgrad.replay.traced import plain
 
-__all__ = ["CHANGES", "failed", "parts_of", "reducers"]
+__all__ = ["CHANGES", "failed", "parts_of", "settle"]
 
 Swap = Callable[[Any, str, Any], None]
 
@@ -132,7 +132,13 @@ def start(reducer: Any, enabled: bool, leaves: Any, had: Any, reached: Any, pass
     with _set(reducer, enabled):
         reducer.begin({leaf for leaf, is_in in zip(leaves, reached, strict=True) if is_in}, passes)
     for leaf, scale in zip(leaves, scales, strict=True):
-        scale.cell[0] = leaf.scale
+        if isinstance(scale, LiveFloat):
+            scale.cell[0] = leaf.scale
+        elif leaf.scale != scale:
+            raise CaptureError(
+                "capture: a batch counts that did not when the step was recorded, when its gradient was left "
+                "out; begin with batches that count, or leave the step eager"
+            )
 
 
 def gather(reducer: Any, enabled: bool, leaf: Any, has_gradient: bool) -> None:
@@ -245,7 +251,7 @@ def _change_backward(swap: Swap) -> None:
         passes = self.passes.within(order)
         with recorder.paused():
             started(self, leaves, order)
-        scales = tuple(LiveFloat.of(leaf.scale) for leaf in all_leaves)
+        scales = tuple(LiveFloat.of(leaf.scale) if leaf.scale else 0.0 for leaf in all_leaves)
         for leaf, scale in zip(all_leaves, scales, strict=True):
             leaf.scale = scale
         reached = tuple(leaf in leaves for leaf in all_leaves)
@@ -316,11 +322,6 @@ CHANGES = (_change_verbs, _change_forward, _change_backward, _change_shares)
 # -- what they remember
 
 
-def reducers(objects: list[Any]) -> list[Any]:
-    """The reducers among objects."""
-    return [each for each in objects if isinstance(each, Reducer)]
-
-
 def parts_of(thing: Any) -> list[Any]:
     """The objects that change along with one."""
     if not isinstance(thing, Reducer):
@@ -329,8 +330,15 @@ def parts_of(thing: Any) -> list[Any]:
     return [thing, thing.statistics, *thing.buckets, *hooks]
 
 
+def settle(objects: list[Any]) -> None:
+    """Wait until what was handed out is in."""
+    for shares in objects:
+        if isinstance(shares, Sharding):
+            shares.settle()
+
+
 def failed(objects: list[Any]) -> None:
     """An exception has ended a replay: let the other ranks hear of it that wait for this one's gradients."""
-    for reducer in reducers(objects):
-        if reducer.active:
-            reducer.backward_failed()
+    for each in objects:
+        if isinstance(each, Reducer) and each.active:
+            each.backward_failed()

@@ -12,6 +12,7 @@ import numpy as np
 
 from distgrad.backend.array_module import register_host_array
 from distgrad.backend.recording import here
+from distgrad.replay.calls import LiveFloat
 
 __all__ = ["Traced", "plain", "plain_tree"]
 
@@ -37,7 +38,7 @@ def plain_tree(tree: Any) -> Any:
         return {key: plain_tree(each) for key, each in tree.items()}
     if kind is slice:
         return slice(*map(plain_tree, (tree.start, tree.stop, tree.step)))
-    return tree
+    return float(tree) if kind is LiveFloat else tree  # only Python's own take an array's dtype
 
 
 def _set(x: np.ndarray, key: Any, value: Any) -> None:
