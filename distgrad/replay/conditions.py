@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from distgrad.autograd.nodes import Leaf
 from distgrad.replay.traced import plain
-from distgrad.replay.variables import Watched, attributes_of, entries_of
+from distgrad.replay.variables import Identities, Watched, attributes_of, entries_of
 
 __all__ = ["Conditions"]
 
@@ -53,12 +54,32 @@ class Conditions:
         self._watched += [entries_of("param_groups", each.param_groups) for each in optimizers]
         self._watched += [entries_of("params of a group", group["params"]) for _, group, *_ in self._groups]
 
+        self._quick = self._identities()
+
+    def _identities(self) -> Identities:
+        """What is as it was in nearly every call, compared at once."""
+        found = Identities()
+        for tensor, array, leaf in self._tensors:
+            found.add(attrgetter("_data", "_node"), tensor, (array, leaf or tensor._node))
+        for leaf, is_none, array in self._gradients:
+            if is_none:
+                found.add(attrgetter("grad", "grad"), leaf, (None, None))
+            elif leaf.grad is not None:
+                found.add(attrgetter("grad._data", "grad._data"), leaf, (array, array))
+        for each in self._watched:
+            for piece in each.pieces():
+                found.add(*piece)
+        found.end()
+        return found
+
     def new_gradients(self) -> list[Any]:
         """The arrays of gradients that were not there before the step, or that it does not read."""
         return [leaf.grad._data for leaf in self._new if leaf.grad is not None]
 
     def broken(self) -> str | None:
         """What is not as it was; None if all is."""
+        if self._quick.hold() and all(map(_keeps, self._groups)):
+            return None
         for tensor, array, leaf in self._tensors:
             if tensor._data is not array:
                 return f"a tensor of shape {list(array.shape)} has moved in memory"
@@ -78,6 +99,16 @@ class Conditions:
             if name is not None:
                 return f"{name} has changed"
         return None
+
+
+def _keeps(each: Any) -> bool:
+    """Whether a group asks for the state that it asked for, of parameters that have taken as many steps."""
+    optimizer, group, names, parameters, lags = each
+    if optimizer.names(group) != names:
+        return False
+    if not any(lags):
+        return len(set(map(optimizer._steps.__getitem__, parameters))) == 1
+    return _lags(optimizer, parameters) == lags
 
 
 def _groups(recorder: Any) -> list[Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import itertools
 import sys
 import threading
@@ -19,6 +20,7 @@ from distgrad.autograd.flat import FlatBuffer
 from distgrad.autograd.graph import Leaf
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend import products, threads
+from distgrad.backend.kernels.compiler import has_numba
 from distgrad.backend.memory import host_memory
 from distgrad.backend.numpy import numpy_module
 from distgrad.backend.recording import here
@@ -225,6 +227,7 @@ def _viewing(make: Callable[..., Any]) -> Callable[..., Any]:
 # -- kernels and threads
 
 
+_RULES = "distgrad.backend.kernels.optimizer"
 #: Whose compiled functions are given addresses, also by threads that start while a step is recorded.
 _NO_ARRAYS = ("distgrad.backend.kernels.machine", "distgrad.backend.kernels.workers")
 
@@ -246,6 +249,8 @@ def _kernel(compiled: Any) -> Callable[..., Any]:
 
 
 def _change_kernels() -> None:
+    if has_numba():
+        importlib.import_module(_RULES)  # so that what it calls is changed too
     for name, module in list(sys.modules.items()):
         if not name.startswith("distgrad.") or module is None:
             continue
@@ -301,28 +306,47 @@ def update(optimizer: Any, number: int, parameter: Any, p: Any, g: Any, state: A
 def _record_rule(
     recorder: Any, optimizer: Any, number: int, parameter: Any, p: Any, g: Any, state: Any
 ) -> bool:
-    """Record the one kernel that an optimizer's rule runs, if that is all that it does."""
+    """Record an optimizer's rule as the one kernel that does what it does, if there is one."""
     rule, group, kind = optimizer.rule, optimizer.param_groups[number], plain(p).dtype.type
     own = [vars(each) for each in type(optimizer).__mro__ if each not in Optimizer.__mro__]
     if rule is None or any(name in each for each in own for name in ("update", "_apply_rule")):
         return False
-    step, inner = optimizer._steps[parameter], Recorder()
-    before = [plain(x).copy() for x in (p, *state.values())]
-    here.listener = inner
-    try:
-        _update(optimizer, group, inner.wrap(plain(p)), inner.wrap(plain(g)), dict(state), step)
-    finally:
-        here.listener = recorder
-    numbers = [kind(x) for x in rule.take(optimizer.numbers(group, step))]
-    if len(inner.calls) == 1 and inner.calls[0].kind == "kernel" and inner.calls[0].group is None:
-        call = inner.calls[0]
+    step = optimizer._steps[parameter]
+    numbers = rule.take(optimizer.numbers(group, step))
+    arrays = [plain(x) for x in (p, *state.values())]
+    before = [x.copy() for x in arrays]
+
+    def heard(run: Callable[[Any, Any], Any]) -> Any:
+        """The kernel that a function runs, called with the rule's numbers, if that is all that it does."""
+        inner = here.listener = Recorder()
+        try:
+            run(inner.wrap(plain(p)), inner.wrap(plain(g)))
+        finally:
+            here.listener = recorder
+        call = inner.calls[0] if len(inner.calls) == 1 else None
+        if call is None or call.kind != "kernel" or call.group is not None:
+            return None
         places = [x for x in call.args if isinstance(x, Place)]
-        if list(call.args[len(places) :]) == numbers:
-            recorder.rule(call, (optimizer, number, parameter, places), (p, g, *state.values()))
-            return True
-    for x, old in zip((p, *state.values()), before, strict=True):
-        plain(x)[...] = old
-    return False
+        return (call, places) if list(call.args[len(places) :]) == [kind(x) for x in numbers] else None
+
+    found = heard(lambda p, g: _update(optimizer, group, p, g, dict(state), step))
+    if found is None and optimizer._kernels and has_numba():  # on few elements NumPy computes
+        after = [x.copy() for x in arrays]
+        _overwrite(arrays, before)
+        compiled = getattr(sys.modules[_RULES], rule.name)
+        found = heard(lambda p, g: compiled(p, g, *map(state.get, rule.state), numbers))
+        if any(x.tobytes() != y.tobytes() for x, y in zip(arrays, after, strict=True)):
+            found = None
+    if found is None:
+        _overwrite(arrays, before)
+        return False
+    recorder.rule(found[0], (optimizer, number, parameter, found[1]), (p, g, *state.values()))
+    return True
+
+
+def _overwrite(arrays: list[np.ndarray], values: list[np.ndarray]) -> None:
+    for x, value in zip(arrays, values, strict=True):
+        x[...] = value
 
 
 def _change_optimizers() -> None:

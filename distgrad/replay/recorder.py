@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -249,7 +250,8 @@ class Recorder:
     def kernel(self, entry: Any, args: tuple[Any, ...], names: tuple[str, ...]) -> Any:
         """A compiled kernel, which says what it writes."""
         written = [x for x, name in zip(args, names, strict=True) if name in entry.writes]
-        value = entry.function(*plain_tree(args))
+        with self.paused():  # it may be compiled now
+            value = entry.function(*plain_tree(args))
         call = self._add("kernel", entry.function, args, {}, [], written)
         call.value = value
         return value
@@ -357,11 +359,14 @@ class Recorder:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Nothing is recorded inside."""
+        """Nothing is recorded inside, where no code of the user's runs, nor is any looked at."""
         before, here.listener = here.listener, None
+        profile = sys.getprofile()
+        sys.setprofile(None)
         try:
             yield
         finally:
+            sys.setprofile(profile)
             here.listener = before
 
 

@@ -200,6 +200,7 @@ class Surroundings:
         if isinstance(thing, types.ModuleType) and _is_library(getattr(thing, "__file__", None) or "<frozen"):
             return
         own: Any = getattr(thing, "__dict__", {})
+        own = own if isinstance(own, collections.abc.Mapping) else {}
         for name in [name for name in names if name.startswith("get_") and _is_ours(type(thing))]:
             code = getattr(_of_class(thing, name), "__code__", None)
             names = (*names, *(_names(code)[1] if code is not None else ()))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import operator
+import types
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from distgrad.errors import CaptureError
 
-__all__ = ["SCALARS", "Watched", "attributes_of", "check_unchanged", "entries_of", "is_same"]
+__all__ = ["SCALARS", "Identities", "Watched", "attributes_of", "check_unchanged", "entries_of", "is_same"]
 
 SCALARS = (bool, int, float, complex, str, bytes, type(None), np.generic, np.dtype)
 _CONTAINERS = (list, tuple, dict, set, frozenset)
@@ -50,6 +52,23 @@ class Watched:
         self.where, self.anchor, self.read, self.keys = where, anchor, read, tuple(keys)
         self.values = tuple(map(read, self.keys))
 
+    def pieces(self) -> Iterable[tuple[Callable[[Any], Iterable[Any]], Any, Iterable[Any]]]:
+        """The same for :class:`Identities`: getters, what they are called with, and what they must give."""
+        inside = getattr(self.read, "__self__", None)
+        if not self.keys:
+            return
+        if inside.__class__ is dict and self.keys[0] is not _LENGTH:
+            yield operator.itemgetter(*self.keys, self.keys[0]), inside, (*self.values, self.values[0])
+        elif self.keys[0] is _LENGTH and self.anchor.__class__ in (list, dict) and len(self.keys) > 1:
+            yield iter, self.anchor, self.keys[1:] if isinstance(self.anchor, dict) else self.values[1:]
+            yield iter, (self,), (self,)  # so that nothing passes from one container to the next
+            if isinstance(self.anchor, dict):
+                yield dict.values, self.anchor, self.values[1:]
+        elif isinstance(self.anchor, types.CellType):
+            yield _cell_contents, self.anchor, self.values * 2
+        else:
+            yield (lambda keys: map(self.read, keys)), self.keys, self.values
+
     def changed(self) -> str | None:
         """The name of a value that is another one now; None if all are what they were."""
         if all(map(operator.is_, map(self.read, self.keys), self.values)):
@@ -60,6 +79,36 @@ class Watched:
                     return f"the length of {self.where.removesuffix('[{!r}]')}"
                 return self.where.format(key)
         return None
+
+
+_cell_contents = operator.attrgetter("cell_contents", "cell_contents")
+
+
+class Identities:
+    """Objects, and what must be found in them: compared one after the other without a line of Python."""
+
+    def __init__(self) -> None:
+        self._getters: list[Callable[[Any], Iterable[Any]]] = []
+        self._objects: list[Any] = []
+        self._values: list[Any] = []
+
+    def add(self, get: Callable[[Any], Iterable[Any]], thing: Any, values: Iterable[Any]) -> None:
+        """``get(thing)`` gives these very values."""
+        self._getters.append(get)
+        self._objects.append(thing)
+        self._values.extend(values)
+
+    def end(self) -> None:
+        """No more come; a container that has grown or shrunk shows by what is found in this place."""
+        self.add(list, (_ABSENT,), (_ABSENT,))
+
+    def hold(self) -> bool:
+        """Whether all is found; False also where looking raises an exception."""
+        try:
+            found = chain.from_iterable(map(operator.call, self._getters, self._objects))
+            return all(map(operator.is_, found, self._values))
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+            return False
 
 
 def attributes_of(where: str, thing: Any, keys: Iterable[str]) -> Watched:

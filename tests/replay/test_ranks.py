@@ -17,6 +17,7 @@ from distgrad.nn import functional as F
 from distgrad.parallel import DistributedDataParallel, PowerSGD, SyncBatchNorm, TopK, bf16, fp16
 
 Step = Callable[..., Any]
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not pay here")
 
 
 def data(count: int, rank: int) -> list[tuple[Any, Any]]:
