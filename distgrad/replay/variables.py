@@ -59,7 +59,11 @@ class Watched:
             return
         if inside.__class__ is dict and self.keys[0] is not _LENGTH:
             yield operator.itemgetter(*self.keys, self.keys[0]), inside, (*self.values, self.values[0])
-        elif self.keys[0] is _LENGTH and self.anchor.__class__ in (list, dict) and len(self.keys) > 1:
+        elif (
+            self.keys[0] is _LENGTH
+            and self.anchor.__class__ in (list, dict)
+            and len(self.keys) > self.values[0]
+        ):
             yield iter, self.anchor, self.keys[1:] if isinstance(self.anchor, dict) else self.values[1:]
             yield iter, (self,), (self,)  # so that nothing passes from one container to the next
             if isinstance(self.anchor, dict):

@@ -55,9 +55,9 @@ MUTANTS = (
     ),
     Mutant(
         "wrong number", "a pass counts as the last of its forward passes alone",
-        "parallel/reducer.py",
-        "        return math.fsum(weights) if weights else 1.0\n",
-        "        return weights[0] if weights else 1.0\n",
+        "parallel/passes.py",
+        "        return math.fsum(self[place].weight for place in places) if places else 1.0\n",
+        "        return self[places[0]].weight if places else 1.0\n",
         "tests/parallel/test_passes.py -k counts_as_much",
     ),
     Mutant(
