@@ -238,7 +238,6 @@ def _check(ddp: Any) -> None:
 
 def _change_backward(swap: Swap) -> None:
     started, ready = Reducer.backward_started, Reducer.gradient_ready
-    launched, ended = Reducer._launch_agreed, Reducer.backward_ended
 
     def start_recorded(self: Any, leaves: Any, order: Any) -> None:
         recorder = _recorder()
@@ -268,6 +267,13 @@ def _change_backward(swap: Swap) -> None:
             ready(self, leaf)
         recorder.add_live(gather, (self, self.enabled, leaf, has_gradient), [])
 
+    swap(Reducer, "backward_started", start_recorded)
+    swap(Reducer, "gradient_ready", ready_recorded)
+
+
+def _change_reductions(swap: Swap) -> None:
+    launched, ended = Reducer._launch_agreed, Reducer.backward_ended
+
     def agree_recorded(self: Any, failed: bool) -> None:
         recorder = _recorder()
         if recorder is None:
@@ -288,8 +294,6 @@ def _change_backward(swap: Swap) -> None:
         has = tuple(leaf.grad is not None for leaf in leaves)
         recorder.add_live(end, (self, self.enabled, leaves, has), _gradients(self))
 
-    swap(Reducer, "backward_started", start_recorded)
-    swap(Reducer, "gradient_ready", ready_recorded)
     swap(Reducer, "_launch_agreed", agree_recorded)
     swap(Reducer, "backward_ended", end_recorded)
 
@@ -316,7 +320,7 @@ def _change_shares(swap: Swap) -> None:
 
 
 #: What is changed in the classes of communicators and of data parallelism while a step is recorded.
-CHANGES = (_change_verbs, _change_forward, _change_backward, _change_shares)
+CHANGES = (_change_verbs, _change_forward, _change_backward, _change_reductions, _change_shares)
 
 
 # -- what they remember

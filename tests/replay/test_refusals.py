@@ -13,7 +13,6 @@ from replay.steps import batches, mlp, training
 
 import distgrad as dg
 from distgrad import nn, optim
-from distgrad.comm import ThreadWorld
 from distgrad.errors import CaptureError
 from distgrad.nn import functional as F
 from distgrad.replay import places
@@ -239,15 +238,6 @@ def test_a_guard_that_fails_is_computed_eagerly() -> None:
         assert run(dg.asarray([1.0, number])).item() == 1.0 + number
     with pytest.warns(UserWarning, match="a number that is looked at is False, and was True"):
         assert run(dg.asarray([-1.0, 2.0])).item() == -99.0
-
-
-def test_a_step_that_communicates() -> None:
-    def program(comm: Any) -> None:
-        run = dg.capture(lambda x: (comm.all_reduce(x._data), x)[1])
-        with pytest.raises(CaptureError, match="calls all_reduce"):
-            run_all(run, [(dg.ones(3),)] * 4)
-
-    ThreadWorld(2).run(program)
 
 
 def test_memory_at_the_end_of_another_array_is_one_storage() -> None:
