@@ -136,6 +136,12 @@ CASES: dict[str, Callable[[], Any]] = {
 }
 
 
+QUICK = (
+    *("synchronised batch norm", "weights of batches", "bfloat16", "PowerSGD", "sharded optimizer"),
+    *("no_sync", "gradients that add up", "verbs"),
+)
+
+
 def outcome(make: Callable[[], Any], count: int, captured: bool) -> Any:
     model, optimizer, step = make()
     run = dg.capture(step, verify_every=20) if captured else step
@@ -165,7 +171,7 @@ def check_all(count: int, names: Any = CASES) -> None:
 
 @pytest.mark.ranks(2, timeout=120)
 def test_two_ranks() -> None:
-    check_all(20)
+    check_all(20, QUICK)
 
 
 @pytest.mark.slow
