@@ -132,13 +132,7 @@ def start(reducer: Any, enabled: bool, leaves: Any, had: Any, reached: Any, pass
     with _set(reducer, enabled):
         reducer.begin({leaf for leaf, is_in in zip(leaves, reached, strict=True) if is_in}, passes)
     for leaf, scale in zip(leaves, scales, strict=True):
-        if isinstance(scale, LiveFloat):
-            scale.cell[0] = leaf.scale
-        elif leaf.scale != scale:
-            raise CaptureError(
-                "capture: a batch counts that did not when the step was recorded, when its gradient was left "
-                "out; begin with batches that count, or leave the step eager"
-            )
+        scale.cell[0] = leaf.scale
 
 
 def gather(reducer: Any, enabled: bool, leaf: Any, has_gradient: bool) -> None:
@@ -250,7 +244,7 @@ def _change_backward(swap: Swap) -> None:
         passes = self.passes.within(order)
         with recorder.paused():
             started(self, leaves, order)
-        scales = tuple(LiveFloat.of(leaf.scale) if leaf.scale else 0.0 for leaf in all_leaves)
+        scales = tuple(LiveFloat.of(leaf.scale) for leaf in all_leaves)
         for leaf, scale in zip(all_leaves, scales, strict=True):
             leaf.scale = scale
         reached = tuple(leaf in leaves for leaf in all_leaves)

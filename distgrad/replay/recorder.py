@@ -13,7 +13,7 @@ import numpy as np
 from distgrad.autograd.lines import user_line
 from distgrad.backend.recording import here
 from distgrad.errors import CaptureError
-from distgrad.replay.calls import Call, Live, describe_user_line, mapped
+from distgrad.replay.calls import Call, Live, LiveFloat, describe_user_line, mapped
 from distgrad.replay.places import Memory, Place, owner
 from distgrad.replay.surroundings import Surroundings
 from distgrad.replay.traced import Traced, plain, plain_tree
@@ -214,14 +214,16 @@ class Recorder:
     def ufunc(self, ufunc: Any, method: str, inputs: Any, kwargs: Any) -> Any:
         """A universal function or one of its methods."""
         function = ufunc if method == "__call__" else getattr(ufunc, method)
+        counts = not any(each.__class__ is LiveFloat and each.cell[0] == 0.0 for each in inputs)
+        run: Any = function if counts else _nothing  # the gradient of a batch that does not count may be NaN
         if method == "at":
             return self.change(function, inputs, kwargs, inputs[:1])
         out = kwargs.pop("out", None)
         if out is None or all(each is None for each in out):
-            y = function(*plain_tree(inputs), **plain_tree(kwargs))
+            y = run(*plain_tree(inputs), **plain_tree(kwargs))
             return self._result("ufunc", function, inputs, kwargs, y, method)
         outs = [plain(each) for each in out]
-        function(*plain_tree(inputs), out=tuple(outs), **plain_tree(kwargs))
+        run(*plain_tree(inputs), out=tuple(outs), **plain_tree(kwargs))
         call = self._add("ufunc", function, inputs, kwargs, outs, [])
         call.method, call.is_several = method, len(outs) > 1
         call.is_overwriting = "where" not in kwargs
@@ -368,6 +370,12 @@ class Recorder:
         finally:
             sys.setprofile(profile)
             here.listener = before
+
+
+def _nothing(g: Any, weight: float, out: Any = None) -> Any:
+    y = g.copy() if out is None else out[0]
+    y[...] = 0.0
+    return y
 
 
 class _OfScalars:
