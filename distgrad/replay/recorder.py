@@ -372,7 +372,7 @@ class Recorder:
             here.listener = before
 
 
-def _nothing(g: Any, weight: float, out: Any = None) -> Any:
+def _nothing(g: Any, *others: Any, out: Any = None, **options: Any) -> Any:
     y = g.copy() if out is None else out[0]
     y[...] = 0.0
     return y
