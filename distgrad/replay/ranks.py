@@ -224,6 +224,8 @@ def _check(ddp: Any) -> None:
         _refuse("computes with exact=True", "a loop over shards is not captured: call the step as it is")
     if ddp.shard == "parameters":
         _refuse("has shard='parameters', whose blocks come and go", "take shard='gradients', or no capture")
+    if any(getattr(flat.shares, "masters", None) is not None for flat in ddp.reducer.storage):
+        _refuse("keeps masters of sharded parameters", "leave their dtype as it is, or the step eager")
     if ddp._tuner is not None and ddp.tuned is None:
         _refuse("is being tuned (tune=True)", "capture it after the first hundred steps")
     if ddp._device.kind != "cpu":
@@ -302,12 +304,13 @@ def _change_shares(swap: Swap) -> None:
         else:
             recorder.live(hand_out, (self, tuple(parameters)), {}, [plain(self.buffer.data)])
 
-    def settled(self: Any) -> None:
+    def settled(self: Any, *parameters: Any) -> None:
         recorder = _recorder()
         if recorder is None:
-            settle(self)
+            settle(self, *parameters)
         else:
-            recorder.live(settle, (self,), {}, [plain(self.buffer.data)])
+            given = [tuple(each) for each in parameters]
+            recorder.live(settle, (self, *given), {}, [plain(self.buffer.data)])
 
     swap(Sharding, "hand_out", handed)
     swap(Sharding, "settle", settled)
