@@ -3,13 +3,13 @@ know.
 
 ::
 
-    python benchmarks/predicted.py                       # thirty cells, drawn by a seed: about ten minutes
+    python benchmarks/predicted.py                       # thirty cells, drawn by a seed: some ten minutes
     python benchmarks/predicted.py --cells 6 --seed 1 --json table.json
 
 A cell is a workload, a number of ranks, a network (the memory of the ranks, or an EMULATED one of 0.3, 1 or
-10 Gbit/s), a compressor or sharding. Ranks are threads of one process, whose computing is replaced by sleeps
-that were recorded (``network.py`` says how), so that 16 of them need no 16 cores. Buckets, hooks, threads
-and the compressors' arithmetic are real.
+10 Gbit/s), a compressor or sharding. Ranks are threads of one process, and all that they compute is replaced
+by sleeps that were recorded, so that 16 of them need no 16 cores: passes as ``network.py`` says, compressors'
+arithmetic and the copying of reductions as ``replayed.py`` does. Buckets, queues, threads and calls are real.
 
 For each workload and way to communicate the model is fitted to runs on 2 and on 8 ranks at 1 Gbit/s alone:
 what a byte costs besides the link (arithmetic, copies, threads that share the processor), and what a step
@@ -33,7 +33,7 @@ import numpy as np
 
 from distgrad.backend.device import CPU
 from distgrad.comm import Link
-from distgrad.scale.bench.network import LATENCY_S, Profile, measure
+from distgrad.scale.bench.network import LATENCY_S, Profile, measure_replayed
 from distgrad.scale.cluster import Cluster
 from distgrad.scale.schedule import Gradient
 from distgrad.scale.schedule import Profile as Recorded
@@ -80,7 +80,7 @@ class Fitted:
         self.bytes_s: list[tuple[int, float]] = []
         self.rest_s: list[tuple[int, float]] = []
         for ranks in FITTED_RANKS:
-            measured = measure(profile, ranks, link_of(FITTED_GBITS), hook, steps, CAP_MB, shard)
+            measured = measure_replayed(profile, ranks, link_of(FITTED_GBITS), hook, steps, CAP_MB, shard)
             busy_s, step_s = 1e-3 * measured["communication_ms"], 1e-3 * measured["quartile_ms"]
             per_byte = max(0.0, busy_s - self._moving_s(ranks)) / self.recorded.num_bytes
             per_byte = self._at_most(per_byte, ranks, step_s)
@@ -140,10 +140,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--cells", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0, help="of the cells that are drawn")
-    parser.add_argument("--steps", type=int, default=12, help="of each run, after some to warm up")
+    parser.add_argument("--steps", type=int, default=8, help="of each run, after some to warm up")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to FILE")
     options = parser.parse_args()
-    profiles = {name: Profile(name, CPU) for name in WORKLOADS}
+    profiles = {name: Profile.timed(name, CPU) for name in WORKLOADS}
     fitted: dict[tuple[str, str, str | None], Fitted] = {}
     rows: list[Row] = []
     load = os.getloadavg()[0]
@@ -153,7 +153,7 @@ def main() -> None:
         if key not in fitted:
             fitted[key] = Fitted(profiles[name], hook, shard, options.steps)
         predicted_ms = 1e3 * fitted[key].predict(ranks, gbits)
-        measured = measure(profiles[name], ranks, link_of(gbits), hook, options.steps, CAP_MB, shard)
+        measured = measure_replayed(profiles[name], ranks, link_of(gbits), hook, options.steps, CAP_MB, shard)
         row = {"workload": name, "ranks": ranks, "gbits": gbits, "hook": hook, "shard": shard}
         row |= {"predicted_ms": predicted_ms, "measured_ms": measured["quartile_ms"]}
         measured_ms = measured["quartile_ms"]

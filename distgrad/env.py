@@ -67,6 +67,8 @@ class Environment:
             the ranks keep in memory.
         attempt: ``DISTGRAD_ATTEMPT``, how often the launcher had started the ranks before; programs find why
             the last attempt ended in ``DISTGRAD_ATTEMPT_CAUSE``.
+        attempt: ``DISTGRAD_ATTEMPT``, how often the launcher had started the ranks before.
+        nvtx: ``NVTX_INJECTION64_PATH``, whether a tool of NVIDIA's takes ranges of NVTX from this process.
         no_color: ``NO_COLOR``, whether the user wants no colours (https://no-color.org).
     """
 
@@ -99,6 +101,7 @@ class Environment:
     trace_spool: str | None = None
     memory: str | None = None
     attempt: int = 0
+    nvtx: bool = False
     no_color: bool = False
 
     @property
@@ -198,6 +201,7 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         trace_spool=variables.get("DISTGRAD_TRACE_SPOOL") or None,
         memory=variables.get("DISTGRAD_MEMORY") or None,
         attempt=_number(variables, "DISTGRAD_ATTEMPT") or 0,
+        nvtx=bool(variables.get("NVTX_INJECTION64_PATH")),
         no_color=bool(variables.get("NO_COLOR")),
     )
 

@@ -27,6 +27,9 @@ append and return. The spans of a training step, and the events:
 ``tuned``            event: what ``DistributedDataParallel(tune=True)`` has found; ``rank``, ``text``
 any operation        inside ``timers["operations"]``; ``op`` (forward or backward), ``line``, ``bytes``
 ===================  ==================================================================================
+
+On a GPU, what is listened to is also a range of NVTX, in which NVIDIA's tools show the kernels launched
+meanwhile: spans by :func:`span`, and what is reported when it is over by :func:`annotate`.
 """
 
 from __future__ import annotations
@@ -36,7 +39,18 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-__all__ = ["Listener", "event", "listening", "report", "span", "subscribe", "timers", "unsubscribe"]
+__all__ = [
+    "Listener",
+    "annotate",
+    "event",
+    "listening",
+    "report",
+    "set_ranges",
+    "span",
+    "subscribe",
+    "timers",
+    "unsubscribe",
+]
 
 
 class Listener(Protocol):
@@ -53,6 +67,35 @@ class Listener(Protocol):
 timers: dict[str, Callable[[], AbstractContextManager[None]]] = {}
 
 _listeners: tuple[Listener, ...] = ()
+
+
+#: Opens a range in this thread by its name, and closes the one that was opened last.
+_ranges: tuple[Callable[[str], object], Callable[[], object]] | None = None
+
+
+class _Silent:
+    """A listener for its own sake: what is listened to is a range."""
+
+    def span(self, name: str, start_s: float, end_s: float, fields: dict[str, Any]) -> None:
+        pass
+
+    def event(self, name: str, time_s: float, fields: dict[str, Any]) -> None:
+        pass
+
+
+def set_ranges(
+    ranges: tuple[Callable[[str], object], Callable[[], object]] | None, always: bool = False
+) -> None:
+    """Have the spans that somebody listens to open and close ranges of a device's tools.
+
+    Args:
+        ranges: opens one in this thread by its name, and closes the one opened last; None: no longer.
+        always: also where nobody listens, as such a tool does.
+    """
+    global _ranges
+    _ranges = ranges
+    if always:
+        subscribe(_Silent())
 
 
 def subscribe(listener: Listener) -> None:
@@ -91,6 +134,37 @@ class _Span:
             listener.span(self._name, self._start_s, end_s, self._fields)
 
 
+class _RangedSpan(_Span):
+    """One that is also a range of a device's tools."""
+
+    __slots__ = ("_close",)
+
+    def __init__(self, name: str, fields: dict[str, Any]) -> None:
+        assert _ranges is not None
+        open_range, self._close = _ranges
+        open_range(name)
+        super().__init__(name, fields)
+
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
+        self._close()
+
+
+class _Range:
+    """A range alone."""
+
+    __slots__ = ("_close",)
+    __enter__ = _nothing
+
+    def __init__(self, name: str) -> None:
+        assert _ranges is not None
+        open_range, self._close = _ranges
+        open_range(name)
+
+    def __exit__(self, *exception: object) -> None:
+        self._close()
+
+
 class _Unheard:
     """The body of one that nobody listens to."""
 
@@ -102,7 +176,14 @@ _UNHEARD = _Unheard()
 
 def span(name: str, **fields: Any) -> _Span | _Unheard:
     """Report the time that the body of the ``with`` statement takes, also where it raises."""
-    return _Span(name, fields) if _listeners else _UNHEARD
+    if not _listeners:
+        return _UNHEARD
+    return _Span(name, fields) if _ranges is None else _RangedSpan(name, fields)
+
+
+def annotate(name: str) -> _Range | _Unheard:
+    """Make the body of the ``with`` statement a range of a device's tools; :func:`report` tells listeners."""
+    return _UNHEARD if _ranges is None or not _listeners else _Range(name)
 
 
 def report(name: str, start_s: float, end_s: float, **fields: Any) -> None:

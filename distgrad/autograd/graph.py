@@ -25,6 +25,7 @@ from distgrad.autograd.nodes import (
 from distgrad.autograd.shapes import gradients_by_shapes
 from distgrad.backend.meta import meta_module
 from distgrad.errors import GraphError, InPlaceError, ShapeError
+from distgrad.trace import annotate
 
 __all__ = [
     "Arithmetic",
@@ -120,7 +121,8 @@ def run_backward(
     try:
         for target, g in roots:
             walk.receive(target, g)
-        walk.run(order, check)
+        with annotate("backward"):
+            walk.run(order, check)
     except BaseException:
         for watcher in walk.watchers:
             watcher.walk_failed()

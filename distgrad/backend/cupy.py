@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad import env
+from distgrad import env, trace
 from distgrad.backend.array_module import ArrayModule, register_array_module
 from distgrad.backend.cublas import matmul
 from distgrad.backend.device import Backend, memory_of
@@ -62,6 +62,9 @@ def open_backend() -> CudaBackend:
         raise DeviceError("device 'cuda': no GPU is visible; check nvidia-smi and CUDA_VISIBLE_DEVICES")
     backend = CudaBackend(count)
     register_array_module(backend.xp)
+    nvtx = getattr(cp.cuda, "nvtx", None)  # CuPy may be built without it
+    if nvtx is not None:
+        trace.set_ranges((nvtx.RangePush, nvtx.RangePop), env.read().nvtx)
     return backend
 
 

@@ -278,7 +278,8 @@ class Collectives(Averaging):
             check_part("all_gather", "x", x, shape, out, parts[self.rank])
             check_writeable("all_gather", "out", out)
             edges = [place * out.itemsize for place in scale_edges(parts, out)]
-            call = Call("all_gather", out.dtype, out.shape, option("counts", counts, None) or "out", x.nbytes)
+            text = option("counts", counts, None) or "out"
+            call = Call("all_gather", out.dtype, out.shape, text, out.nbytes // self.size)  # on average
 
         def body() -> NDArray[Any]:
             if out is not None:

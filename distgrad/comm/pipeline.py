@@ -23,7 +23,7 @@ from distgrad.comm.relay import Relay
 from distgrad.comm.topology import Topology
 from distgrad.comm.work import CommunicationThread, Work
 from distgrad.errors import CommError, CommMismatchError, CommTimeoutError, DTypeError, RankFailedError
-from distgrad.trace import listening, report
+from distgrad.trace import annotate, listening, report
 
 __all__ = ["CallPipeline", "Family"]
 
@@ -170,7 +170,8 @@ class CallPipeline(abc.ABC):
             return self._carry_out(call, body)
         start_s, waited_s = time.perf_counter(), self.waited_s
         try:
-            return self._carry_out(call, body)
+            with annotate(call.verb):
+                return self._carry_out(call, body)
         finally:
             self.report(call, start_s, time.perf_counter(), waited_s=self.waited_s - waited_s)
 

@@ -1,9 +1,4 @@
-"""The recorder: takes the spans of this process, and appends them to its spool file twice a second.
-
-A spool file is lines of JSON, so that what stands in it is whole whatever becomes of the process: a line that
-is an object says something about the process (``rank``, ``usage``, ``pings``, ``end``), one that is a list
-holds spans ``[name, start_s, end_s, thread, fields]`` and events ``[name, time_s, null, thread, fields]``.
-"""
+"""The recorder: takes the spans of this process, and appends them to its spool file twice a second."""
 
 from __future__ import annotations
 
@@ -24,6 +19,7 @@ from typing import Any
 from distgrad import env, trace
 from distgrad.errors import OptionError
 from distgrad.profiler import clocks, owners
+from distgrad.profiler.spool import encode
 from distgrad.profiler.status import StatusWriter
 
 __all__ = ["FLUSH_S", "MAX_PENDING", "Recorder", "find_rank", "find_size"]
@@ -139,7 +135,7 @@ class Recorder:
             usage, held = _usage(), owners.measure()
             if self._spans:
                 if batch:
-                    self._write(batch)
+                    self._file.write(encode(batch))
                 self._write({"usage": usage, "owners": held, "lost": self.lost})
             self._tell_rank()
             known = {"rank": self._rank or 0, "told": self.told, "owners": held, "ended": last}
@@ -152,11 +148,12 @@ class Recorder:
 
     def _tell_rank(self) -> None:
         """Say which rank this is, as soon as it is known."""
-        rank = find_rank()
+        settings = env.read()
+        rank = find_rank(settings)
         if rank is not None and rank != self._rank:
             self._rank = rank
-            self._write({"rank": rank, "size": find_size()})
-        if rank == 0 and self._server is None and find_size() > 1:
+            self._write({"rank": rank, "size": find_size(settings)})
+        if rank == 0 and self._server is None and find_size(settings) > 1:
             with contextlib.suppress(OSError):  # no network: the others say that they could not ask
                 self._server = clocks.TimeServer(self._folder)
 
@@ -186,17 +183,17 @@ class Recorder:
             self._server = None
 
 
-def find_rank() -> int | None:
+def find_rank(settings: env.Environment | None = None) -> int | None:
     """This process's place among all ranks; None before it is known."""
-    settings = env.read()
+    settings = settings or env.read()
     known = settings.rank if settings.rank is not None else settings.mpi_rank
     alone = settings.mpi_size is None and settings.slurm_size is None
     return 0 if known is None and alone else known
 
 
-def find_size() -> int:
+def find_size(settings: env.Environment | None = None) -> int:
     """The number of ranks, as far as it is known."""
-    settings = env.read()
+    settings = settings or env.read()
     return settings.world_size or settings.mpi_size or settings.slurm_size or 1
 
 

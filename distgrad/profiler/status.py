@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,7 @@ class StatusWriter:
         for attribute, value in known.items():
             setattr(status, attribute, value)
         part = self._path.with_suffix(".part")
-        part.write_text(json.dumps(asdict(status)))
+        part.write_text(json.dumps(vars(status)))
         os.replace(part, self._path)
 
 

@@ -15,7 +15,7 @@ import pytest
 import distgrad as dg
 from distgrad import nn, trace
 from distgrad.errors import DataError, OptionError
-from distgrad.profiler import chrome, recorder
+from distgrad.profiler import chrome, recorder, spool
 from distgrad.profiler.recording import spool_folder
 from distgrad.profiler.status import prometheus, read_status, status_lines
 
@@ -166,6 +166,83 @@ def test_the_variable_records_a_program_from_its_start_but_not_what_it_starts(tm
     assert len(found.spans("here")) == 1
     assert found.ranks == [0]
     assert os.listdir(tmp_path) == ["out.json.gz"]
+
+
+def test_fields_of_any_type_come_back_as_json_has_them(tmp_path):
+    plain = [("one", 1.25, None, 7, {"a": 1, "b": 0.1, "c": "ü", "d": True, "e": None})]
+    odd = [("two", 1.25, 2.5, 7, {"a": np.float64(0.1), "b": tmp_path, "c": [1, 2], "d": np.float32(0.5)})]
+    path = tmp_path / "rank.jsonl"
+    path.write_bytes(b'{"host":"here","time_s":0.0}\n' + spool.encode(plain) + spool.encode(odd))
+    (found,) = spool.read_folder(tmp_path)
+    first, second = found.batches()
+    assert [tuple(each) for each in first] == plain
+    told = {"a": 0.1, "b": str(tmp_path), "c": [1, 2], "d": "0.5"}
+    assert [tuple(each) for each in second] == [("two", 1.25, 2.5, 7, told)]
+    whole = spool.encode(plain)
+    for length in range(1, len(whole) - 1):  # a killed process leaves any part of its last line
+        path.write_bytes(b'{"host":"here","time_s":0.0}\n' + whole[:length])
+        (found,) = spool.read_folder(tmp_path)
+        assert [tuple(each) for batch in found.batches() for each in batch] in ([], plain)
+
+
+def test_spool_files_of_another_user_are_not_read(tmp_path, monkeypatch):
+    path = tmp_path / "rank.jsonl"
+    path.write_bytes(b'{"host":"here","time_s":0.0}\n')
+    assert len(spool.read_folder(tmp_path)) == 1
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    with pytest.raises(DataError, match="a rank of this user"):
+        spool.read_folder(tmp_path)
+
+
+# -- ranges of NVTX
+
+
+class Ranges:
+    """Stands for NVTX: what was opened and closed, in each thread."""
+
+    def __init__(self):
+        self.seen, self.depth = [], {}
+
+    def push(self, name):
+        depth = self.depth[threading.get_ident()] = self.depth.get(threading.get_ident(), 0) + 1
+        self.seen.append((name, depth))
+
+    def pop(self):
+        self.depth[threading.get_ident()] -= 1
+
+
+@pytest.fixture
+def ranges():
+    found = Ranges()
+    trace.set_ranges((found.push, found.pop))
+    yield found
+    trace.set_ranges(None)
+
+
+def test_spans_are_ranges_of_nvtx_while_somebody_listens(ranges, tmp_path):
+    train(1)
+    assert ranges.seen == []
+    with dg.profiler.record(tmp_path / "out.json"):
+        train(2)
+        with pytest.raises(ZeroDivisionError), trace.span("mine"):
+            1 // 0  # noqa: B018
+    names = [name for name, _ in ranges.seen]
+    for name in ("forward", "backward", "bucket.wait", "optimizer.step"):
+        assert names.count(name) == len(chrome.read(tmp_path / "out.json").spans(name)) == 2, name
+    assert names.count("all_reduce") >= 2
+    assert ("mine", 1) in ranges.seen
+    assert set(ranges.depth.values()) == {0}  # all are closed
+
+
+def test_a_tool_that_takes_ranges_hears_what_nobody_else_listens_to(ranges):
+    before = trace._listeners
+    try:
+        trace.set_ranges((ranges.push, ranges.pop), always=True)
+        with trace.span("mine"), trace.annotate("more"):
+            pass
+    finally:
+        trace._listeners = before
+    assert ranges.seen == [("mine", 1), ("more", 2)]
 
 
 # -- the reader

@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +39,12 @@ from distgrad.parallel import DistributedDataParallel, PowerSGD, TopK, bf16, fp1
 from distgrad.script import add_device_option, find_device, synchronize
 
 from .models import build
+from .replayed import SCALE, Recording, ReplayedHook, Replaying, Spent, shrunk
 from .workloads import WORKLOADS
 
 LATENCY_S = 20e-6
 WARM_UP_STEPS = 4
+RECORDED_STEPS = 4
 HOOKS: dict[str, Callable[[], Any]] = {
     "none": lambda: None,
     "fp16": lambda: fp16,
@@ -52,34 +56,41 @@ HOOKS: dict[str, Callable[[], Any]] = {
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True)
 class Profile:
-    """When each gradient of a workload is ready, from a real step in this process.
+    """When each gradient of a workload is ready.
 
     Args:
-        name: of the workload.
-        device: where it runs; on a GPU a gradient's time is when the device has it.
-
-    Attributes:
         forward_s: time of the forward pass.
         ready: shapes and seconds after the start of backward, in the order of readiness.
     """
 
-    def __init__(self, name: str, device: Device) -> None:
+    forward_s: float
+    ready: list[tuple[tuple[int, ...], float]]
+
+    @staticmethod
+    def timed(name: str, device: Device) -> Profile:
+        """The profile of real steps in this process.
+
+        Args:
+            name: of the workload.
+            device: where it runs; on a GPU a gradient's time is when the device has it.
+        """
         dg.set_num_threads(1)
         work = WORKLOADS[name]
         model = build(nn, F, dg.scaled_dot_product_attention, name, work.sizes).to(device)
         x, y = (dg.asarray(array, device=device) for array in work.batch())
-        parameters = list(model.parameters())
+        seen: list[tuple[tuple[int, ...], float]] = []
 
         def ready(parameter: Any) -> None:
             synchronize(device)
-            self._seen.append((parameter.shape, time.perf_counter()))
+            seen.append((parameter.shape, time.perf_counter()))
 
-        for parameter in parameters:
+        for parameter in model.parameters():
             parameter.register_post_accumulate_grad_hook(ready)
         runs = []
         for _ in range(WARM_UP_STEPS + 5):
-            self._seen: list[tuple[tuple[int, ...], float]] = []
+            seen.clear()
             model.zero_grad()
             start_s = time.perf_counter()
             loss = F.cross_entropy(model(x), y)
@@ -87,10 +98,14 @@ class Profile:
             forward_s = time.perf_counter() - start_s
             start_s = time.perf_counter()
             loss.backward()
-            runs.append((forward_s, [(shape, at_s - start_s) for shape, at_s in self._seen]))
-        runs.sort(key=lambda run: run[1][-1][1])
-        self.forward_s, self.ready = runs[len(runs) // 2]
-        self.num_bytes = sum(parameter.nbytes for parameter in parameters)
+            runs.append(Profile(forward_s, [(shape, at_s - start_s) for shape, at_s in seen]))
+        runs.sort(key=lambda run: run.ready[-1][1])
+        return runs[len(runs) // 2]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all gradients."""
+        return sum(4 * math.prod(shape) for shape, _ in self.ready)
 
     def bound_s(self, num_ranks: int, bytes_per_s: float) -> float:
         """The critical path of forward, backward and the transfer of float32 gradients."""
@@ -131,11 +146,15 @@ class Replay(nn.Module):
         self.clock = [0.0]
 
     def forward(self, x: Any) -> Any:
-        """Wait as long as the forward pass; backward then hands out the gradients."""
+        """Wait as long as the forward pass, weight by weight; backward then hands out the gradients."""
         times = [at_s for _, at_s in reversed(self.profile.ready)]
+        end_s = 0.0
         for weight, gradient, at_s in zip(self.weights, self.gradients, times, strict=True):
+            weight.detach().numpy()  # comes here first, where ranks own parts of it
             x = Wait.apply(x, weight, gradient, self.clock, at_s)
-        time.sleep(self.profile.forward_s)
+            share = weight.nbytes / self.profile.num_bytes
+            end_s = max(end_s, time.perf_counter()) + share * self.profile.forward_s
+            time.sleep(max(0.0, end_s - time.perf_counter()))
         self.clock[0] = time.perf_counter()
         return x.sum()
 
@@ -143,8 +162,8 @@ class Replay(nn.Module):
 def measure(
     profile: Profile,
     num_ranks: int,
-    link: Link | None,
-    hook: str,
+    link: Link | Recording | Replaying | None,
+    hook: str | list[Spent],
     steps: int,
     cap_mb: float | None = None,
     shard: str | None = None,
@@ -154,14 +173,18 @@ def measure(
     Args:
         profile: what a rank computes.
         num_ranks: how many.
-        link: between them; None for the memory that they share.
-        hook: of ``HOOKS``.
+        link: between them; None for the memory that they share; or what records the communication threads'
+            computing, or replays it.
+        hook: of ``HOOKS``, or the calls of one that is replayed.
         steps: that count.
         cap_mb, shard: as ``bucket_cap_mb`` and ``shard`` of DistributedDataParallel.
     """
 
+    watched = None if link is None or isinstance(link, Link) else link
+
     def be_a_rank(comm: Any) -> Row:
-        options: Row = {"hook": HOOKS[hook](), "bucket_cap_mb": cap_mb, "shard": shard}
+        reduce = HOOKS[hook]() if isinstance(hook, str) else ReplayedHook(hook)
+        options: Row = {"hook": reduce, "bucket_cap_mb": cap_mb, "shard": shard}
         model = DistributedDataParallel(Replay(profile), comm, check_replicas_every=0, **options)
         x = dg.asarray(np.ones(1, np.float32))
         # Where ranks own parts, the optimizer's step hands the parameters out.
@@ -170,6 +193,9 @@ def measure(
         for step in range(WARM_UP_STEPS + steps):
             if step == WARM_UP_STEPS:
                 model.stats(reset=True)
+                if watched is not None:
+                    comm.barrier()  # behind what is still to come, as parameters that are handed out
+                    watched.begin(comm.rank)
             model.zero_grad()
             start_s = time.perf_counter()
             model(x).backward()
@@ -187,8 +213,28 @@ def measure(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the table says what pays
-        results = ThreadWorld(num_ranks, link=link).run(be_a_rank)
+        world = ThreadWorld(num_ranks, link=link if isinstance(link, Link | None) else link.link)
+        results = world.run(be_a_rank)
     return dict(max(results, key=lambda result: float(result["step_ms"])))
+
+
+def measure_replayed(
+    profile: Profile,
+    num_ranks: int,
+    link: Link | None,
+    hook: str,
+    steps: int,
+    cap_mb: float,
+    shard: str | None = None,
+) -> Row:
+    """The same as :func:`measure` for more ranks than cores: what threads compute is replaced by sleeps."""
+    at_once = Profile(0.0, [(shape, 0.0) for shape, _ in profile.ready])
+    recording = Recording()
+    measure(at_once, num_ranks, recording, hook, RECORDED_STEPS, cap_mb, shard)
+    calls = recording.step(RECORDED_STEPS)
+    small = Profile(profile.forward_s, [(shrunk(shape), at_s) for shape, at_s in profile.ready])
+    replayed = hook if hook == "none" else calls
+    return measure(small, num_ranks, Replaying(calls, link), replayed, steps, cap_mb / SCALE, shard)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -208,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("".join(f"{head:>12}" for head in heads))
     rows = []
     for workload in options.workloads.split(","):
-        profile = Profile(workload, device)
+        profile = Profile.timed(workload, device)
         for gbits in options.gbits:
             link = Link(LATENCY_S, gbits * 1e9 / 8)
             bound_ms = 1e3 * profile.bound_s(options.ranks, link.bytes_per_s)
