@@ -67,7 +67,6 @@ class Environment:
             the ranks keep in memory.
         attempt: ``DISTGRAD_ATTEMPT``, how often the launcher had started the ranks before; programs find why
             the last attempt ended in ``DISTGRAD_ATTEMPT_CAUSE``.
-        attempt: ``DISTGRAD_ATTEMPT``, how often the launcher had started the ranks before.
         nvtx: ``NVTX_INJECTION64_PATH``, whether a tool of NVIDIA's takes ranges of NVTX from this process.
         no_color: ``NO_COLOR``, whether the user wants no colours (https://no-color.org).
     """
