@@ -21,6 +21,7 @@ from distgrad.comm.base import Communicator
 from distgrad.comm.reduction import is_narrow
 from distgrad.comm.work import Work
 from distgrad.parallel.gathering import home_of
+from distgrad.trace import annotate
 
 __all__ = [
     "Bucket",
@@ -364,9 +365,10 @@ class Bucket:
 
         Collective: no; blocks: yes, except on a device.
         """
-        for work in (self._tail_work, self._work, self._release):
-            if work is not None:
-                work.wait()
+        with annotate("bucket.wait"):
+            for work in (self._tail_work, self._work, self._release):
+                if work is not None:
+                    work.wait()
         if self.joined:
             self.tail[:] = self.gradients[self._spare]
 

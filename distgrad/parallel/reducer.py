@@ -33,7 +33,7 @@ from distgrad.parallel.passes import ForwardPasses
 from distgrad.parallel.replicas import batch_checksum
 from distgrad.parallel.statistics import Statistics, Timing
 from distgrad.parallel.watching import GraphMeter
-from distgrad.trace import annotate, event, listening
+from distgrad.trace import event, listening
 from distgrad.tracebacks import warn_once
 
 __all__ = ["PeerFailedError", "Reducer", "current_weight", "launch_agreed"]
@@ -281,8 +281,7 @@ class Reducer:
         errors = []
         for bucket in self.buckets:
             try:
-                with annotate("bucket.wait"):
-                    bucket.wait()
+                bucket.wait()
             except Exception as error:
                 errors.append(error)
             self._moments.append(Moment(self._device))
