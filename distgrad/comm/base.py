@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from distgrad.comm.arrays import (
     label,
 )
 from distgrad.comm.calls import Call
-from distgrad.comm.collectives import option
+from distgrad.comm.collectives import A, option
 from distgrad.comm.unequal import Unequal
 from distgrad.comm.work import Work
 from distgrad.errors import CommError
@@ -72,6 +72,15 @@ class Communicator(Unequal):
         """Number of the group's ranks on this rank's host."""
         return self.topology.local_size(self.rank)
 
+    @overload
+    def send(self, x: NDArray[Any], dest: int, tag: int = ..., async_op: Literal[False] = ...) -> None: ...
+
+    @overload
+    def send(self, x: NDArray[Any], dest: int, tag: int = ..., *, async_op: Literal[True]) -> Work[None]: ...
+
+    @overload
+    def send(self, x: NDArray[Any], dest: int, tag: int = ..., async_op: bool = ...) -> Work[None] | None: ...
+
     def send(self, x: NDArray[Any], dest: int, tag: int = 0, async_op: bool = False) -> Any:
         """Send a copy of ``x`` to one rank; does not wait for the receiver.
 
@@ -92,6 +101,15 @@ class Communicator(Unequal):
             self._send_labelled(label(x), flat, dest, tag)
 
         return self._issue(call, body, async_op, everyone=False)
+
+    @overload
+    def recv(self, x: A, source: int, tag: int = ..., async_op: Literal[False] = ...) -> A: ...
+
+    @overload
+    def recv(self, x: A, source: int, tag: int = ..., *, async_op: Literal[True]) -> Work[A]: ...
+
+    @overload
+    def recv(self, x: A, source: int, tag: int = ..., async_op: bool = ...) -> A | Work[A]: ...
 
     def recv(self, x: NDArray[Any], source: int, tag: int = 0, async_op: bool = False) -> Any:
         """Replace ``x`` by the next message that ``source`` sent with this tag.
@@ -139,6 +157,15 @@ class Communicator(Unequal):
         if family.relay is not None:
             family.relay.check(f"has_message, group '{self.group}'")
         return not family.thread.busy() and self._has_message(source, tag)
+
+    @overload
+    def barrier(self, async_op: Literal[False] = ...) -> None: ...
+
+    @overload
+    def barrier(self, async_op: Literal[True]) -> Work[None]: ...
+
+    @overload
+    def barrier(self, async_op: bool) -> Work[None] | None: ...
 
     def barrier(self, async_op: bool = False) -> Any:
         """Wait until every rank has come here.

@@ -365,6 +365,21 @@ class Collectives(Averaging):
 
         return self._issue(Call("all_to_all", x.dtype, x.shape, "", x.nbytes), body, async_op)
 
+    @overload
+    def gather(
+        self, x: NDArray[S], root: int = ..., async_op: Literal[False] = ..., *, out: NDArray[S] | None = ...
+    ) -> NDArray[S] | None: ...
+
+    @overload
+    def gather(
+        self, x: NDArray[S], root: int = ..., *, async_op: Literal[True], out: NDArray[S] | None = ...
+    ) -> Work[NDArray[S] | None]: ...
+
+    @overload
+    def gather(
+        self, x: NDArray[S], root: int = ..., async_op: bool = ..., *, out: NDArray[S] | None = ...
+    ) -> NDArray[S] | Work[NDArray[S] | None] | None: ...
+
     def gather(
         self, x: NDArray[Any], root: int = 0, async_op: bool = False, *, out: NDArray[Any] | None = None
     ) -> Any:
@@ -396,6 +411,21 @@ class Collectives(Averaging):
             return y
 
         return self._issue(Call("gather", x.dtype, x.shape, option("root", root, 0)), body, async_op)
+
+    @overload
+    def scatter(
+        self, out: A, x: NDArray[Any] | None = ..., root: int = ..., async_op: Literal[False] = ...
+    ) -> A: ...
+
+    @overload
+    def scatter(
+        self, out: A, x: NDArray[Any] | None = ..., root: int = ..., *, async_op: Literal[True]
+    ) -> Work[A]: ...
+
+    @overload
+    def scatter(
+        self, out: A, x: NDArray[Any] | None = ..., root: int = ..., async_op: bool = ...
+    ) -> A | Work[A]: ...
 
     def scatter(
         self, out: NDArray[Any], x: NDArray[Any] | None = None, root: int = 0, async_op: bool = False

@@ -16,7 +16,7 @@ from distgrad.autograd.modes import modes
 from distgrad.autograd.tensor import FLOATING, RemovableHandle, Tensor, make_tensor
 from distgrad.errors import OptionError
 
-__all__ = ["Forward", "Hooks"]
+__all__ = ["Forward", "Hooks", "Wraps"]
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -28,6 +28,14 @@ class Forward(Protocol[P, R_co]):
     @property
     def forward(self) -> Callable[P, R_co]:
         """From the inputs to the outputs."""
+
+
+class Wraps(Protocol[P, R_co]):
+    """What gives a call the signature of the module within."""
+
+    @property
+    def module(self) -> Forward[P, R_co]:
+        """The module that is called."""
 
 
 @dataclass(frozen=True)

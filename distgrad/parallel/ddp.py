@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from distgrad.backend.whole import all_finite
 from distgrad.comm.base import Communicator
 from distgrad.errors import GraphError
 from distgrad.names.lacking import unexpected
+from distgrad.nn.hooks import P, R_co, Wraps
 from distgrad.nn.module import Module
 from distgrad.nn.utils.gradients import clip_grad_norm_
 from distgrad.parallel.buckets import Hook, find_cap, store
@@ -39,8 +40,10 @@ from distgrad.trace import span
 
 __all__ = ["DistributedDataParallel"]
 
+M = TypeVar("M", bound=Module)
 
-class DistributedDataParallel(Module):
+
+class DistributedDataParallel(Module, Generic[M]):
     """Wraps a module so that ``backward`` leaves the same gradients on every rank: the mean over all samples.
 
     Each rank calls it on its own batch and takes the mean loss over that batch. Gradients are weighted by the
@@ -112,7 +115,7 @@ class DistributedDataParallel(Module):
 
     def __init__(
         self,
-        module: Module,
+        module: M,
         comm: Any = None,
         *,
         bucket_cap_mb: float | None = None,
@@ -223,6 +226,10 @@ class DistributedDataParallel(Module):
 
     def _wanting(self) -> list[bool]:
         return [parameter.requires_grad for _, parameter in self._parameters_by_name]
+
+    if TYPE_CHECKING:  # a call has the module's signature
+
+        def __call__(self: Wraps[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the module on this rank's batch."""

@@ -8,6 +8,7 @@ import distgrad as dg
 from distgrad import nn
 from distgrad.data import DataLoader, Dataset, TensorDataset
 from distgrad.nn import functional as F
+from distgrad.parallel import DistributedDataParallel
 
 
 class Net(nn.Module):
@@ -90,9 +91,25 @@ def reduce() -> None:
     assert_type(work.wait().dtype, np.dtype[np.float32])
     assert_type(comm.all_gather(x).dtype, np.dtype[np.float32])
     comm.broadcast(x, root=0, async_op=True).wait()
+    gathered = comm.gather(x, root=0)
+    if gathered is not None:
+        assert_type(gathered.dtype, np.dtype[np.float32])
+        comm.scatter(x, gathered, async_op=True).wait()
+    comm.barrier()
+    comm.barrier(async_op=True).wait()
+    if comm.size > 1:
+        comm.send(x, 1)
+        assert_type(comm.recv(x, 0).dtype, np.dtype[np.float32])
+
+
+def wrap(comm: dg.comm.Communicator) -> None:
+    ddp = assert_type(DistributedDataParallel(Net(), comm), DistributedDataParallel[Net])
+    assert_type(ddp.module, Net)
+    assert_type(ddp(dg.zeros((2, 4))), dg.Tensor)
 
 
 if __name__ == "__main__":
     compute()
     train()
     reduce()
+    wrap(dg.comm.init())
