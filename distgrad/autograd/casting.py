@@ -237,8 +237,8 @@ class _Casts:
             return astype(x, low)
         key = (id(x), low, modes.grad is not False)
         found = self.cache.get(key)
-        if found is None or found[1] != x._version[0] or found[2] is not data:
-            found = self.cache[key] = (x, x._version[0], data, astype(x, low))
+        if found is None or found[1] != x._num_changes() or found[2] is not data:
+            found = self.cache[key] = (x, x._num_changes(), data, astype(x, low))
         return found[3]
 
 

@@ -17,6 +17,7 @@ from distgrad.autograd.random import multinomial
 from distgrad.autograd.tensor import Tensor, make_tensor, share
 from distgrad.backend.array_module import get_array_module
 from distgrad.backend.device import CPU, activated, device_of, owner_of, to_device
+from distgrad.backend.meta import META
 from distgrad.backend.rng import Generator, default_generator
 from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
 
@@ -462,7 +463,9 @@ def _wide(dtype: np.dtype[Any]) -> Any:
 
 
 def filled_at_random(x: Any, how: str, generator: Generator | None, a: Any, b: Any) -> Any:
-    """The tensor with new elements of a distribution."""
+    """The tensor with new elements of a distribution; none are drawn for one on 'meta'."""
+    if x.device == META:
+        return overwrite(x, creation.empty_like(x), f"{how}_")
     source, dtype, place = generator or default_generator, _wide(x.dtype), device_of(x._data)
     if how == "whole":
         low, high = (0, a) if b is None and a else (a, b)

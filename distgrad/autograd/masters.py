@@ -62,7 +62,7 @@ class Masters:
         """
         for parameter in parameters:
             where, inside = self._of(parameter)
-            version = parameter._version[0]
+            version = parameter._num_changes()
             if self._seen.get(parameter) != version:
                 _take(self.data[inside], self._buffer.data[where])
                 self._seen[parameter] = version
@@ -73,7 +73,7 @@ class Masters:
             if gradient._data is not leaf.buffer:
                 leaf.buffer[...] = gradient._data
             cell, version = self._seen_gradients.get(parameter, (None, 0))
-            if cell is not gradient._version or cell[0] != version:
+            if cell is not gradient._version or gradient._num_changes() != version:
                 _take(self.grad[inside], self._buffer.grad[where])
                 self.note(parameter)
 
@@ -85,8 +85,8 @@ class Masters:
 
     def note(self, parameter: Any) -> None:
         """A parameter's gradient is what :attr:`grad` has, rounded."""
-        cell = parameter.grad._version
-        self._seen_gradients[parameter] = (cell, cell[0])
+        gradient = parameter.grad
+        self._seen_gradients[parameter] = (gradient._version, gradient._num_changes())
 
     def publish(self, parameters: Iterable[Any]) -> None:
         """Let the buffer have the owned elements of these parameters, rounded."""
@@ -94,7 +94,7 @@ class Masters:
         for parameter in parameters:
             where, inside = self._of(parameter)
             self._buffer.data[where] = self.data[inside]
-            self._seen[parameter] = parameter._version[0]
+            self._seen[parameter] = parameter._num_changes()
 
 
 def _take(wide: Any, narrow: Any) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -109,6 +109,8 @@ class Tensor(_Attached):
     _data: Any
     _node: Any  # Node of the operation that made it; Leaf of one that wants a gradient; None of a constant
     _leaf: Leaf | None
+    #: Changes in place that backward counts, where the last was, and, once the elements were reached through
+    #: ``data``, a list with the number of all changes, which the tensors with these elements share.
     _version: list[Any]
     _aliases: Aliases | None  # the tensors that are views of the same elements, itself among them
 
@@ -261,8 +263,17 @@ class Tensor(_Attached):
 
     @property
     def data(self) -> Tensor:
-        """The same elements outside the graph; assigning replaces the elements."""
-        return self.detach()
+        """The same elements outside the graph; assigning replaces the elements.
+
+        Writes through it are, unlike those through :meth:`detach`, not noticed by backward, which uses
+        the new elements.
+        """
+        out = self.detach()
+        cell = out._version
+        if len(cell) < 3:
+            cell[:] = [cell[0], cell[-1], [cell[0]]]
+        out._version = [0, "data", cell[2]]
+        return out
 
     @data.setter
     def data(self, value: Any) -> None:
@@ -302,7 +313,14 @@ class Tensor(_Attached):
     def changed(self, where: str) -> None:
         """Note that the elements were changed in place, so that backward can tell."""
         cell = self._version
-        cell[:] = [cell[0] + 1, where]
+        cell[:2] = [cell[0] + 1, where]
+        if len(cell) > 2:
+            cell[2][0] += 1
+
+    def _num_changes(self) -> int:
+        """How often the elements were changed in place, through :attr:`data` included."""
+        cell = self._version
+        return cast(int, cell[2][0] if len(cell) > 2 else cell[0])
 
     def retain_grad(self) -> None:
         """Keep the gradient of an operation's result in ``grad`` too.

@@ -98,13 +98,13 @@ class Filling:
         for tensor in there:
             memo[id(tensor)] = _in_memory(tensor)
         below = [each for child in block.children() for each in _tensors(child) if id(each) not in memo]
-        before = [each._version[0] for each in below]
+        before = [each._num_changes() for each in below]
         if self._comm.rank == 0:
             twin = copy.deepcopy(block, memo)
             for each in _after_children(twin) if recurse else [twin]:
                 if any(True for _ in _tensors(each, recurse=False)):
                     each.reset_parameters()
-        changed = [place for place, each in enumerate(below) if each._version[0] != before[place]]
+        changed = [place for place, each in enumerate(below) if each._num_changes() != before[place]]
         if changed := self._comm.broadcast_object(changed):
             raise OptionError(
                 f"DistributedDataParallel: the reset_parameters() of {type(block).__name__} sets "
@@ -122,14 +122,14 @@ class Filling:
     def _check_drawn(self, there: Sequence[Tensor], drawn: Sequence[Tensor]) -> None:
         """Refuse what rank 0 has not drawn, on all ranks, and warn of what a constructor set otherwise."""
         missing = [place for place, tensor in enumerate(there) if tensor in self._missing]
-        unwritten = [place for place in missing if not drawn[place]._version[0]]
+        unwritten = [place for place in missing if not drawn[place]._num_changes()]
         if unwritten := self._comm.broadcast_object(unwritten):
             raise OptionError(
                 f"DistributedDataParallel: {self._name_of(there[unwritten[0]])} lies on 'meta', and the "
                 "reset_parameters() of its module does not set it; let it set all parameters and buffers, by "
                 "dg.nn.init or copy_, or build the module in memory"
             )
-        lost = [place for place in missing if there[place]._version[0] > drawn[place]._version[0]]
+        lost = [place for place in missing if there[place]._num_changes() > drawn[place]._num_changes()]
         if lost and self._comm.rank == 0:
             warn_once(
                 "filling",

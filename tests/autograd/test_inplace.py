@@ -192,6 +192,80 @@ def test_a_change_through_detach_is_seen():
         y.sum().backward()
 
 
+def filled_by_data(lib, x, w):
+    rows = lib.zeros((3, *x.shape), dtype=x.dtype)
+    for i in range(3):  # what later rows are made of is written after earlier ones were read
+        rows.data[i] = (x * (i + 1)).data
+        x = x + rows[i] * w
+    return (x * rows[0]).sum()
+
+
+def clipped_input(lib, x, w):
+    y = x * 2.0
+    out = (y * w).sum()
+    y.data.clamp_(-0.5, 0.5)
+    return out
+
+
+def clipped_leaf(lib, x, w):
+    out = (x * w * w).sum()
+    w.data.mul_(0.25)
+    return out
+
+
+def written_result(lib, x, w):
+    y = lib.exp(x)
+    y[1:].data.zero_()
+    return (y * w).sum()
+
+
+def through_a_view_and_twice(lib, x, w):
+    y = lib.tanh(x)
+    y.data.data.view(-1)[:2] = 0.5
+    y.data.T.add_(0.125)
+    return (y * y * w).sum()
+
+
+@pytest.mark.parametrize(
+    "program", [filled_by_data, clipped_input, clipped_leaf, written_result, through_a_view_and_twice]
+)
+def test_what_is_written_through_data_is_not_noticed_as_in_pytorch(program):
+    torch = pytest.importorskip("torch")
+    start = np.random.default_rng(3).standard_normal((2, 3, 4))
+    got = []
+    for lib, make in ((torch, torch.tensor), (dg, dg.tensor)):
+        x, w = (make(each).requires_grad_() for each in start)
+        out = program(lib, x, w)
+        out.backward()
+        got.append([each.detach().numpy() for each in (out, x.grad, w.grad, w)])
+    for theirs, ours in zip(*got, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+def test_a_change_beside_data_is_still_seen():
+    x = leaf(4)
+    y = dg.exp(x)
+    y.data.mul_(2.0)
+    y.mul_(2.0)
+    y.data.mul_(2.0)
+    z = dg.exp(y)
+    z.detach().add_(1.0)
+    z.data.add_(1.0)
+    with pytest.raises(InPlaceError, match=r"exp .* saved an array"):
+        z.sum().backward()
+
+
+def test_whoever_keeps_copies_sees_what_is_written_through_data():
+    weight = dg.nn.Parameter(dg.ones((2, 2), dtype="float32"))
+    x = dg.ones((1, 2), dtype="float32")
+    with dg.autocast("cpu", dtype="float16"):
+        before = (x @ weight).detach().numpy()
+        weight.data.data[0].mul_(3.0)
+        np.testing.assert_array_equal((x @ weight).detach().numpy(), before * 2)
+        dg.nn.Parameter(weight.data).data.mul_(0.5)
+        np.testing.assert_array_equal((x @ weight).detach().numpy(), before)
+
+
 def test_a_change_that_hurts_nobody():
     x = leaf(4)
     y = x + 1.0

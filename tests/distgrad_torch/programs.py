@@ -65,6 +65,7 @@ REPOSITORIES = {
         "36f3cd9e0d2b2d50cf4b023c9af1544fdfeeb886",
     ),
     "vit-pytorch": ("lucidrains/vit-pytorch", "69d24fe9e3024c0d4b02761123b8583a24ebed1e"),
+    "torchdiffeq": ("rtqichen/torchdiffeq", "657943acefa826ef04c025ebeb1ff5e9d60dc268"),
 }
 
 _GAN, _TUTORIAL = "PyTorch-GAN/implementations", "pytorch-tutorial/tutorials"
@@ -234,6 +235,7 @@ _LISTS = {
             "LocallyConnected2d",
         )
     },
+    "torchdiffeq": {"examples/ode_demo.py": "", "examples/ode_demo.py#adjoint": "--adjoint"},
 }
 #: Program and its arguments; what stands behind # tells rows of one program apart.
 PROGRAMS = {f"{folder}/{name}": given for folder, names in _LISTS.items() for name, given in names.items()}

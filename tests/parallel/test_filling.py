@@ -187,7 +187,12 @@ def test_attention_is_filled_with_the_numbers_that_it_draws_in_memory():
     assert found == [expected]
 
 
-def test_numbers_that_a_constructor_sets_on_meta_are_said_to_be_lost(monkeypatch):
+@pytest.mark.parametrize(
+    "draw",
+    [lambda weight: nn.init.normal_(weight, 0.0, 0.02), lambda weight: weight.data.normal_(0.0, 0.02)],
+    ids=["init", "data"],
+)
+def test_numbers_that_a_constructor_sets_on_meta_are_said_to_be_lost(monkeypatch, draw):
     monkeypatch.setattr(tracebacks, "_warned", set())
     with dg.device("meta"):
         model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.LSTM(3, 3))
@@ -196,7 +201,7 @@ def test_numbers_that_a_constructor_sets_on_meta_are_said_to_be_lost(monkeypatch
         ThreadWorld(1).run(lambda comm: DistributedDataParallel(model, comm))
     with dg.device("meta"):
         model = nn.Sequential(nn.Linear(3, 3))
-        nn.init.normal_(model[0].weight, 0.0, 0.02)
+        draw(model[0].weight)
     with pytest.warns(
         UserWarning, match=r"0\.weight was set once more after reset_parameters\(\), on 'meta'"
     ):
