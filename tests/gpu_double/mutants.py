@@ -13,6 +13,12 @@ _VERB = f"{_DOUBLE}/test_orders.py::test_a_verb_stands_between_what_was_before_a
 _DROPPED = f"{_DOUBLE}/test_orders.py::test_what_is_under_way_may_be_dropped"
 _COPIES = f"{_DOUBLE}/test_orders.py::test_copies"
 _DDP = f"{_DOUBLE}/test_ddp.py::test"
+_PLAYED = f"{_DOUBLE}/test_graphed.py::test_a_played_step_leaves_the_bits_of_an_eager_one[AdamW-8]"
+_LENT = f"{_DOUBLE}/test_orders.py::test_memory_that_another_stream_reads_is_kept_until_it_has[late]"
+_ONE = "tests/backend/test_lending.py::test_memory_is_kept_until_its_stream_is_done"
+_ALL = "tests/backend/test_lending.py::test_all_streams_are_waited_for_in_any_order"
+_BUS = f"{_DOUBLE}/test_communicator.py::test_a_rank_whose_gpu_falls_off_the_bus_is_named"
+_GRAPHS, _LENDING = "backend/graphs.py", "backend/lending.py"
 _BUCKETS, _REDUCER = "parallel/buckets.py", "parallel/reducer.py"
 _NCCL, _WORK, _LIB = "comm/nccl.py", "comm/streamwork.py", "comm/libnccl.py"
 _VERBS = "comm/ncclverbs.py"
@@ -201,7 +207,7 @@ MUTANTS = (
     ),
     Mutant(
         "missing wait", "backward's end does not wait for the buckets", _BUCKETS,
-        "            if work is not None:\n                work.wait()\n", "            pass\n",
+        "                if work is not None:\n                    work.wait()\n", "                pass\n",
         f"{_DDP}_training_equals_one_process_and_the_host_never_waits[2 late]",
     ),
     Mutant(
@@ -253,5 +259,75 @@ MUTANTS = (
         "error swallowed", "what pynccl's NCCL refuses does not end the group", _LIB,
         "                raise NcclError(f", "                raise CommError(f",
         f"{_DOUBLE}/test_communicator.py::test_what_nccl_refuses_ends_the_group[pynccl]",
+    ),
+    Mutant(
+        "stale numbers", "what changes from step to step is not sent before a replay", _GRAPHS,
+        "        self._table[: self._count].set(self._host[: self._count])\n", "",
+        _PLAYED, every_run=True,
+    ),
+    Mutant(
+        "stale numbers", "a generator's place is that of the recording", _GRAPHS,
+        "        self._host[:_WORDS].view(np.uint64)[:] = words\n", "",
+        _PLAYED,
+    ),
+    Mutant(
+        "stale numbers", "what Python counts a step is not counted in a replay", _GRAPHS,
+        "            effect()\n", "            pass\n",
+        _PLAYED,
+    ),
+    Mutant(
+        "wrong pointer", "two kinds of numbers share a place in the table", _GRAPHS,
+        "        self._count = place.stop\n", "",
+        _PLAYED,
+    ),
+    Mutant(
+        "missing check", "what follows a condition is played whatever it is", _GRAPHS,
+        "            if is_true:\n", "            if True:\n",
+        _PLAYED,
+    ),
+    Mutant(
+        "missing check", "a generator of one's own is written down as if it were the default one", _GRAPHS,
+        "        if state[:2] != self._state[:2]:\n", "        if False:\n",
+        f"{_DOUBLE}/test_graphed.py::test_what_no_replay_could_do_again_is_refused[late]",
+    ),
+    Mutant(
+        "buffer freed early", "a graph's memory is handed out to others", _CUPY,
+        "cp.cuda.MemoryPool().malloc)", "cp.cuda.get_allocator())",
+        f"{_DOUBLE}/test_graphed.py::test_what_a_step_makes_is_nobody_else_s[late]",
+    ),
+    Mutant(
+        "buffer freed early", "what a stream reads is let go of before it has read", _LENDING,
+        "if not all(event.done for event in each[0])]", "if False]",
+        _ONE,
+    ),
+    Mutant(
+        "buffer freed early", "one of the streams that read is waited for, not all", _LENDING,
+        "if not all(event", "if not any(event",
+        _ALL,
+    ),
+    Mutant(
+        "buffer freed early", "a second stream that reads is not noted", _LENDING,
+        "            if stream not in streams:\n", "            if not streams:\n",
+        _ALL,
+    ),
+    Mutant(
+        "memory kept", "what is lent is never looked at again", _LENDING,
+        "<= _NOBODY_ELSE:", "< _NOBODY_ELSE:",
+        _LENT,
+    ),
+    Mutant(
+        "error swallowed", "a call on a GPU that is lost is none of the group's", _NCCL,
+        "        elif is_cuda:\n            self.fail(", "        elif is_cuda:\n            print(",
+        f"{_BUS}[the next call]",
+    ),
+    Mutant(
+        "error swallowed", "a wait for a GPU that is lost is none of the group's", _WORK,
+        "            self._comm.fail(self._comm.device_failure(error))\n", "            raise\n",
+        f"{_BUS}[a wait]",
+    ),
+    Mutant(
+        "wrong order", "where a GPU sits is asked when it is lost", _NCCL,
+        "{error} ({self._seat}; the", "{error} ({_seat_of(self.device, self.host)}; the",
+        f"{_BUS}[the watchdog]",
     ),
 )  # fmt: skip

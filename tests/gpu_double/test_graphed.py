@@ -13,12 +13,11 @@ from distgrad.errors import CaptureError, OptionError
 from distgrad.nn import functional as F
 from distgrad.parallel import DistributedDataParallel
 
-CALLS = 22  # two run as they are, and 20 are played
 in_both_orders = pytest.mark.parametrize(
     "order",
     [
-        pytest.param(o, marks=pytest.mark.gpu_double(ranks=1, streams=o, timeout=150))
-        for o in ("eager", "late")
+        pytest.param("late", marks=pytest.mark.gpu_double(ranks=1, streams="late")),
+        pytest.param("eager", marks=[pytest.mark.gpu_double(ranks=1, streams="eager"), pytest.mark.slow]),
     ],
 )
 
@@ -43,23 +42,23 @@ def step_of(model, optimizer, scaler):
     return step
 
 
-def batches(rank=0, overflows=True):
+def batches(calls, rank=0, overflows=True):
     """What each call is given; in one of them a gradient overflows."""
     rng = np.random.default_rng(rank)
-    for call in range(CALLS):
+    for call in range(calls):
         x, y = rng.standard_normal((8, 6)).astype("f4"), rng.integers(0, 4, 8)
-        if call == 11 and overflows:
+        if call == calls // 2 and overflows:
             x[0, 0] = np.inf
         yield x, y
 
 
-def train(model, rule, wrap, device="cuda", rank=0, overflows=True):
+def train(model, rule, wrap, calls, device="cuda", rank=0, overflows=True):
     """All that is left behind a call, for every call, and the function that made them."""
     dg.manual_seed(7 + rank)
     optimizer = rule(model.parameters())
-    scaler = dg.amp.GradScaler(init_scale=2.0**10, growth_interval=4)
+    scaler = dg.amp.GradScaler(init_scale=2.0**10, growth_interval=2)
     step, left = wrap(step_of(model, optimizer, scaler)), []
-    for call, (x, y) in enumerate(batches(rank, overflows)):
+    for call, (x, y) in enumerate(batches(calls, rank, overflows)):
         optimizer.param_groups[0]["lr"] = 1e-2 / (1 + call % 5)
         found = step(dg.tensor(x, device=device), dg.tensor(y, device=device))
         dg.rand(3, device=device)  # outside the step too the generator goes on
@@ -76,24 +75,34 @@ def assert_same(left, expected):
         assert ours[1:] == theirs[1:], call
 
 
-def rules():
-    yield lambda p: dg.optim.AdamW(p, lr=1e-2, weight_decay=0.1)
-    yield lambda p: dg.optim.SGD(p, lr=1e-2, momentum=0.9, nesterov=True)
-    yield lambda p: dg.optim.NAdam(p, lr=1e-2)
+RULES = {
+    "AdamW": lambda p: dg.optim.AdamW(p, lr=1e-2, weight_decay=0.1),
+    "SGD": lambda p: dg.optim.SGD(p, lr=1e-2, momentum=0.9, nesterov=True),
+    "NAdam": lambda p: dg.optim.NAdam(p, lr=1e-2),
+}
+SHORT, WHOLE = 8, 22  # calls: two run as they are, and the others are played
 
 
-@in_both_orders
-def test_a_played_step_leaves_the_bits_of_an_eager_one(order):
+def runs():
+    """A short run of one rule, and whole ones of all of them in both orders."""
+    yield pytest.param("AdamW", SHORT, marks=pytest.mark.gpu_double(ranks=1, streams="late"))
+    for order in ("eager", "late"):
+        marks = [pytest.mark.gpu_double(ranks=1, streams=order, timeout=150), pytest.mark.slow]
+        for rule in RULES:
+            yield pytest.param(rule, WHOLE, marks=marks, id=f"{rule}-{WHOLE}-{order}")
+
+
+@pytest.mark.parametrize(("rule", "calls"), list(runs()))
+def test_a_played_step_leaves_the_bits_of_an_eager_one(rule, calls):
     dg.manual_seed(0)
     model = network().to("cuda")
-    for rule in rules():
-        expected, _ = train(copy.deepcopy(model), rule, lambda step: step)
-        left, step = train(copy.deepcopy(model), rule, graphed)
-        assert_same(left, expected)
-        assert step.num_replays == CALLS - 3  # one call was written down, and played at once
-        scales = [scale for _, scale, _, _ in left]
-        assert len(set(scales)) > 2  # grown, and shrunk where a gradient overflowed
-        assert max(steps for _, _, steps, _ in left) == CALLS - 1
+    expected, _ = train(copy.deepcopy(model), RULES[rule], lambda step: step, calls)
+    left, step = train(copy.deepcopy(model), RULES[rule], graphed, calls)
+    assert_same(left, expected)
+    assert step.num_replays == calls - 3  # one call was written down, and played at once
+    scales = [scale for _, scale, _, _ in left]
+    assert len(set(scales)) > 2  # grown, and shrunk where a gradient overflowed
+    assert max(steps for _, _, steps, _ in left) == calls - 1
 
 
 class Averaged(nn.Module):
@@ -107,27 +116,28 @@ class Averaged(nn.Module):
         return self.layers(x)
 
 
-@pytest.mark.parametrize(
-    "world",
-    [
-        pytest.param(f"{n} {o}", marks=pytest.mark.gpu_double(ranks=n, devices=n, streams=o, timeout=240))
-        for n, o in ((2, "late"), (3, "eager"))
-    ],
-)
-def test_ranks_play_their_reductions_too(world):
+def worlds():
+    for ranks, order, calls in ((2, "late", SHORT), (2, "late", WHOLE), (3, "eager", WHOLE)):
+        marks = [pytest.mark.gpu_double(ranks=ranks, devices=ranks, streams=order, timeout=240)]
+        slow = [pytest.mark.slow] if calls == WHOLE else []
+        yield pytest.param(calls, marks=marks + slow, id=f"{ranks} {order}, {calls}")
+
+
+@pytest.mark.parametrize("calls", list(worlds()))
+def test_ranks_play_their_reductions_too(calls):
     comm = dg.comm.init(device="cuda")
     dg.manual_seed(1)
-    model, rule = Averaged().to(comm.device), next(rules())
+    model = Averaged().to(comm.device)
     found = []
     for wrap in (lambda step: step, graphed):
         ranks = DistributedDataParallel(
             copy.deepcopy(model), comm, bucket_cap_mb=0.0005, check_replicas_every=0
         )
-        left, step = train(ranks, rule, wrap, comm.device, comm.rank, overflows=False)
+        left, step = train(ranks, RULES["AdamW"], wrap, calls, comm.device, comm.rank, overflows=False)
         assert len(ranks.reducer.buckets) > 1
         found.append(left)
     assert_same(found[1], found[0])
-    assert step.num_replays == CALLS - 3
+    assert step.num_replays == calls - 3
     x = dg.ones(3, device=comm.device)
     assert comm.all_reduce(x._data).tolist() == [comm.size] * 3  # the communicator serves eager calls on
 
