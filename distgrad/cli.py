@@ -114,12 +114,12 @@ def warm(everything: bool, levels: tuple[str, ...], script: str | None, argument
 @click.option("-o", "--output", default="curves.png", show_default=True, help="A PNG, SVG or PDF file.")
 def plot(files: tuple[str, ...], output: str) -> None:
     """Draw the curves of runs over each other: distgrad plot run/*.csv. The files are those of loggers."""
-    from distgrad.errors import DataError, MissingDependencyError
+    from distgrad.errors import DataError, MissingDependencyError, OptionError
     from distgrad.train.plots import plot_runs
 
     try:
         names = plot_runs(files, output)
-    except (DataError, MissingDependencyError, OSError) as error:
+    except (DataError, MissingDependencyError, OptionError, OSError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{output}: {', '.join(names)}")
 

@@ -65,8 +65,8 @@ def spawn(
         CommError: this process is itself a rank of several, or holds GPUs, which a fork cannot use.
         LaunchError: a rank raised (the message is its traceback) or ended otherwise, or ``timeout_s`` passed.
     """
-    if ranks < 1:
-        raise CommError(f"spawn: ranks must be 1 or more, got {ranks}")
+    if type(ranks) is not int or ranks < 1:
+        raise CommError(f"spawn: ranks must be a whole number from 1, got {ranks!r}")
     world = registry.get_world() if registry.is_initialized() else None
     if world is not None and world.size > 1:
         raise CommError(

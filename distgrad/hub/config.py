@@ -11,6 +11,7 @@ from distgrad.errors import DataError, OptionError
 __all__ = ["Config"]
 
 FILE = "config.json"
+GENERATION_FILE = "generation_config.json"
 
 
 class Config:
@@ -22,32 +23,26 @@ class Config:
 
     Attributes:
         values: the same dict; what :func:`distgrad.hub.save` writes.
+        generation: what ``generation_config.json`` says, None if there is none: where it is there, the tokens
+            that end and pad a text are those it names.
     """
 
-    def __init__(self, values: dict[str, Any], where: str = FILE) -> None:
+    def __init__(
+        self, values: dict[str, Any], where: str = FILE, generation: dict[str, Any] | None = None
+    ) -> None:
         self.values = dict(values)
         self.where = where
+        self.generation = generation
 
     @classmethod
     def read(cls, folder: Path) -> Config:
         """The settings in a folder.
 
         Raises:
-            DataError: there is no ``config.json``, or it holds no JSON object.
+            DataError: there is no ``config.json``, or it or ``generation_config.json`` holds no JSON object.
         """
-        path = folder / FILE
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(
-                f"hub.load: cannot read {path}: {error.strerror}; pass a folder with {FILE} and "
-                "model.safetensors"
-            ) from None
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"hub.load: {path} is no JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise DataError(f"hub.load: expected {path} to hold a JSON object, got {type(values).__name__}")
-        return cls(values, str(path))
+        path, beside = folder / FILE, folder / GENERATION_FILE
+        return cls(_read(path), str(path), _read(beside) if beside.exists() else None)
 
     def count(self, name: str, default: int | None = None) -> int:
         """A positive whole number; an error where there is none and no default."""
@@ -76,6 +71,24 @@ class Config:
                 f"hub.load: {self.where}: {name} is {found!r}, of which distgrad.hub computes {value!r} only"
             )
 
+    def special_tokens(self, num_tokens: int) -> tuple[list[int], int | None]:
+        """The tokens that end a text, and the one that stands behind it; None where there is none.
+
+        Raises:
+            DataError: they are no tokens.
+        """
+        said = self.values if self.generation is None else self.generation
+        found = []
+        for name in ("eos_token_id", "pad_token_id"):
+            value = said.get(name)
+            tokens = [] if value is None else value if isinstance(value, list) else [value]
+            if not all(type(token) is int for token in tokens):
+                file = self.where if self.generation is None else GENERATION_FILE
+                raise DataError(f"hub: {file}: expected {name} to be the number of a token, got {value!r}")
+            found.append(tokens)
+        ends, pads = found
+        return ends, next((token for token in pads if 0 <= token < num_tokens), None)
+
     def padding(self, num_tokens: int, default: int | None = None) -> int | None:
         """The token of padding, whose row of the table is not trained; None where there is none."""
         number = self.values.get("pad_token_id", default)
@@ -98,7 +111,7 @@ class Config:
         values = {key: value for key, value in self.values.items() if key != "num_labels"}
         values["id2label"] = {str(number): name for number, name in enumerate(names)}
         values["label2id"] = {name: number for number, name in enumerate(names)}
-        return Config(values, self.where)
+        return Config(values, self.where, self.generation)
 
     def _checked(self, name: str, default: Any, accepts: Any, right: str) -> Any:
         value = self.values.get(name)
@@ -107,3 +120,18 @@ class Config:
             got = "none" if value is None else repr(value)
             raise DataError(f"hub.load: {self.where}: expected {name} to be {right}, got {got}")
         return value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The JSON object in a file."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(
+            f"hub.load: cannot read {path}: {error.strerror}; pass a folder with {FILE} and model.safetensors"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"hub.load: {path} is no JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise DataError(f"hub.load: expected {path} to hold a JSON object, got {type(values).__name__}")
+    return values

@@ -13,7 +13,7 @@ import numpy as np
 
 from distgrad.errors import DataError, DTypeError, StateDictError
 from distgrad.hub.bert import Bert
-from distgrad.hub.config import FILE, Config
+from distgrad.hub.config import FILE, GENERATION_FILE, Config
 from distgrad.hub.gpt2 import GPT2
 from distgrad.hub.keys import Key, gather, plain_names, scatter
 from distgrad.hub.llama import Llama, Mistral, Qwen2
@@ -44,7 +44,8 @@ def load(
     Collective: no; on several ranks each reads the folder.
 
     Args:
-        folder: has ``config.json``, and ``model.safetensors`` or a sharded ``model.safetensors.index.json``.
+        folder: has ``config.json``, and ``model.safetensors`` or a sharded ``model.safetensors.index.json``;
+            of a ``generation_config.json`` the tokens that end and pad a text are taken.
         task: what the model is to compute: "features", "masked-lm", "causal-lm" or "classification"; None
             means what it was saved for. A head that the file lacks for another task is drawn anew.
         num_labels: classes of a new classification head; None means as many as the file says.
@@ -150,7 +151,8 @@ def save(
     state_dict: Mapping[str, Any] | None = None,
     max_file_bytes: int = 5 * 10**9,
 ) -> None:
-    """Write a model so that transformers loads it: ``config.json`` and its weights as safetensors.
+    """Write a model so that transformers loads it: ``config.json``, weights as safetensors, and
+    ``generation_config.json`` where it came with one.
 
     Files of a model that the folder had before are replaced, each once it is complete; other files stay, so a
     tokenizer can be copied there.
@@ -190,6 +192,12 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(arrays, folder, max_file_bytes)
     write_text(folder / FILE, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    if model.config.generation is None:
+        (folder / GENERATION_FILE).unlink(missing_ok=True)  # another model's
+    else:
+        write_text(
+            folder / GENERATION_FILE, json.dumps(model.config.generation, indent=2, sort_keys=True) + "\n"
+        )
 
 
 def _host(own: Mapping[str, Any], name: str) -> np.ndarray:

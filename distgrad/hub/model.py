@@ -158,8 +158,10 @@ class Decoder(PretrainedModel):
             temperature: what logits are divided by before: below 1 likely tokens gain.
             top_k: only that many likeliest tokens are drawn; None means all.
             top_p: only the fewest likeliest tokens whose probabilities sum to this are drawn.
-            eos_token_id: tokens that end a text; None means those of the config, if it names any.
-            pad_token_id: stands behind a text that has ended; None means the config's, or the first of those.
+            eos_token_id: tokens that end a text; None means those that ``generation_config.json``
+                names, or the config where there is no such file.
+            pad_token_id: stands behind a text that has ended; None means the one named there, or
+                the first that ends one.
             generator: of the random numbers; None means the one that ``dg.manual_seed`` seeds.
             use_cache: False computes all places anew for each token, in less memory.
 
@@ -181,9 +183,10 @@ class Decoder(PretrainedModel):
                 "generate: temperature, top_k, top_p and generator say how tokens are drawn; pass "
                 "do_sample=True, or leave them out"
             )
-        said = self.config.values.get("eos_token_id") if eos_token_id is None else eos_token_id
-        eos = [] if said is None else [int(said)] if isinstance(said, int) else list(map(int, said))
-        pad = self.config.padding(self.tokens.num_embeddings) if pad_token_id is None else pad_token_id
+        eos, pad = self.config.special_tokens(self.tokens.num_embeddings)
+        if eos_token_id is not None:
+            eos = [eos_token_id] if isinstance(eos_token_id, int) else list(map(int, eos_token_id))
+        pad = pad if pad_token_id is None else pad_token_id
         modes = {module: module.training for module in self.modules()}
         self.eval()
         try:

@@ -21,7 +21,7 @@ from distgrad.optim.optimizer import Optimizer
 __all__ = ["LRCurve", "find_lr"]
 
 _SMOOTHING = 0.9  # of the losses
-_DIVERGED = 4.0  # times the best smoothed loss: the sweep ends
+_RISE = 3.0  # above the best smoothed loss, in its size: the sweep ends
 
 
 @dataclass
@@ -52,8 +52,9 @@ def find_lr(
 ) -> LRCurve:
     """Train for some steps with a learning rate that grows from step to step, and put everything back.
 
-    The sweep ends early once the loss is four times the best, or no number. Parameters, buffers, optimizer
-    and random numbers are as before afterwards, also after an error.
+    The sweep ends early once the loss is three times the best's size above it (four times a
+    positive one), or no number. Parameters, buffers, optimizer
+    and random numbers are as before afterwards, also after an error; there are no gradients then.
 
     ::
 
@@ -76,13 +77,14 @@ def find_lr(
 
     Raises:
         OptionError: rates out of order, or too few steps.
-        DataError: the loader gave no batch.
+        DataError: the loader gave no batch, or is an iterator that ends; or the first loss is no number.
 
     Source: Smith, Cyclical Learning Rates for Training Neural Networks, WACV 2017.
     """
-    if not 0 < min_lr < max_lr or steps < 10:
+    if not 0 < min_lr < max_lr < math.inf or type(steps) is not int or steps < 10:
         raise OptionError(
-            f"find_lr: expected 0 < min_lr < max_lr and steps of 10 or more, got {min_lr}, {max_lr}, {steps}"
+            "find_lr: expected 0 < min_lr < max_lr < inf and steps a whole number from 10, got "
+            f"{min_lr}, {max_lr}, {steps}"
         )
     ranks = (init() if comm is None else comm).host
     before = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
@@ -108,7 +110,10 @@ def _sweep(
         if (batch := next(batches, None)) is None:
             batches = iter(loader)
             if (batch := next(batches, None)) is None:
-                raise DataError("find_lr: the loader gave no batch; pass one with data")
+                raise DataError(
+                    "find_lr: the loader gave no batch; pass one with data, which can begin anew, as a "
+                    "DataLoader does and an iterator does not"
+                )
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.zero_grad()
@@ -118,10 +123,15 @@ def _sweep(
         now = float(ranks.all_reduce(np.array([float(value.detach())]), "mean")[0])
         mean = _SMOOTHING * mean + (1 - _SMOOTHING) * now
         smoothed = mean / (1 - _SMOOTHING ** (step + 1))
-        if not math.isfinite(smoothed) or smoothed > _DIVERGED * best:
+        if not math.isfinite(smoothed) or (found and smoothed - best > _RISE * abs(best)):
             break
         found.append(smoothed)
         best = min(best, smoothed)
+    if not found:
+        raise DataError(
+            f"find_lr: the loss is {now} at the first batch already, before any step; look at the data "
+            "and the loss"
+        )
     tried = lrs[: len(found)].tolist()
     return LRCurve(tried, found, _steepest(tried, found))
 
@@ -129,5 +139,5 @@ def _sweep(
 def _steepest(lrs: list[float], losses: list[float]) -> float:
     """Where the loss falls fastest over the logarithm of the rate; the first rate if there are too few."""
     if len(losses) < 3:
-        return lrs[0] if lrs else float("nan")
+        return lrs[0]
     return lrs[int(np.argmin(np.gradient(losses, np.log(lrs))))]

@@ -79,8 +79,15 @@ class Meter:
         flops_per_sample: float | None = None,
         peak_flops: float | None = None,
     ) -> None:
-        if warm_up < 0:
-            raise OptionError(f"Meter: warm_up must be 0 or more, got {warm_up}")
+        if warm_up < 0 or (total_steps is not None and total_steps < 0):
+            raise OptionError(
+                f"Meter: warm_up and total_steps must be 0 or more, got {warm_up} and {total_steps}"
+            )
+        if any(each is not None and not each > 0 for each in (flops_per_sample, peak_flops)):
+            raise OptionError(
+                f"Meter: flops_per_sample and peak_flops must be above 0, got {flops_per_sample} "
+                f"and {peak_flops}"
+            )
         self.warm_up, self.total_steps = warm_up, total_steps
         self.flops_per_sample, self.peak_flops = flops_per_sample, peak_flops
         self._steps = 0
@@ -96,6 +103,8 @@ class Meter:
 
         Collective: no; blocks: no.
         """
+        if samples < 0 or tokens < 0:
+            raise OptionError(f"Meter.step: samples and tokens must be 0 or more, got {samples} and {tokens}")
         self._steps += 1
         if self._steps <= self.warm_up:
             self.reset()

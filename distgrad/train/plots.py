@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distgrad.errors import DataError, MissingDependencyError
+from distgrad.errors import DataError, MissingDependencyError, OptionError
 from distgrad.train.loggers.files import rows_of, whole_lines
 
 __all__ = ["plot_runs", "read_run"]
@@ -31,6 +32,8 @@ def read_run(path: str | Path) -> dict[str, Curve]:
         rows = [row for line in text.split("\n") if (row := _object(line)) and row.get("kind") == "scalars"]
     elif text.startswith("step,"):
         names, *lines = rows_of(text)
+        if len(set(names)) < len(names):
+            raise DataError(f"plot: {file} has two columns of one name; name a file of CSVLogger")
         rows = [dict(zip(names, line, strict=False)) for line in lines if line]
     else:
         raise DataError(f"plot: {file} begins neither with step, nor with an object; it is no logger's file")
@@ -38,8 +41,18 @@ def read_run(path: str | Path) -> dict[str, Curve]:
     for row in rows:
         for name, value in row.items():
             if name not in ("step", "seconds", "kind") and value not in ("", None):
-                curves.setdefault(name, []).append((float(row["step"]), float(value)))
+                curves.setdefault(name, []).append(_point(file, row, name))
     return curves
+
+
+def _point(file: Path, row: dict[str, Any], name: str) -> tuple[float, float]:
+    try:
+        return float(row["step"]), float(row[name])
+    except (KeyError, TypeError, ValueError):
+        raise DataError(
+            f"plot: {file}: expected numbers, got step {row.get('step')!r} and {name} {row[name]!r}; name a "
+            "file of CSVLogger or JSONLogger"
+        ) from None
 
 
 def _object(line: str) -> dict[str, Any] | None:
@@ -62,6 +75,7 @@ def plot_runs(paths: Sequence[str | Path], output: str | Path) -> list[str]:
 
     Raises:
         DataError: a file that is none of a logger, or no number in any.
+        OptionError: an output of another kind.
         MissingDependencyError: matplotlib is not installed.
     """
     try:
@@ -70,6 +84,10 @@ def plot_runs(paths: Sequence[str | Path], output: str | Path) -> list[str]:
         raise MissingDependencyError(
             "plot: needs matplotlib, which is not installed; pip install 'distgrad[plot]'"
         ) from error
+    picture = Path(output)
+    kind = picture.suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg", "pdf"):
+        raise OptionError(f"plot: the output must end in .png, .svg or .pdf, got {picture.name!r}")
     runs = {str(path): read_run(path) for path in paths}
     names = sorted({name for curves in runs.values() for name in curves})
     if not names:
@@ -85,5 +103,10 @@ def plot_runs(paths: Sequence[str | Path], output: str | Path) -> list[str]:
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    figure.savefig(output)
+    part = picture.with_name(f".{picture.name}.{os.getpid()}.part")
+    try:
+        figure.savefig(part, format=kind)
+        part.replace(picture)
+    finally:
+        part.unlink(missing_ok=True)
     return names

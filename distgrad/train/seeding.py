@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import random
 
 import numpy as np
@@ -29,6 +30,10 @@ def seed_everything(seed: int, *, by_rank: bool = True) -> int:
     Returns:
         The seed that this rank has taken.
     """
+    try:
+        seed = operator.index(seed)
+    except TypeError:
+        raise OptionError(f"seed_everything: seed must be a whole number, got {seed!r}") from None
     if seed < 0:
         raise OptionError(f"seed_everything: seed must be 0 or more, got {seed}")
     rank = get_world().rank if by_rank and is_initialized() else 0

@@ -42,9 +42,9 @@ class EarlyStopping:
     ) -> None:
         if mode not in ("min", "max"):
             raise OptionError(f"EarlyStopping: mode must be 'min' or 'max', got {mode!r}")
-        if patience < 0 or min_delta < 0:
+        if not patience >= 0 or not min_delta >= 0:
             raise OptionError(
-                f"EarlyStopping: patience and min_delta must not be negative, got {patience} and {min_delta}"
+                f"EarlyStopping: patience and min_delta must be 0 or more, got {patience} and {min_delta}"
             )
         self.patience, self.mode, self.min_delta, self.comm = patience, mode, min_delta, comm
         self.best: float | None = None

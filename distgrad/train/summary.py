@@ -13,6 +13,7 @@ from distgrad.autograd.creation import empty
 from distgrad.autograd.flops import Counter, counting
 from distgrad.autograd.modes import no_grad
 from distgrad.autograd.tensor import Tensor
+from distgrad.errors import DTypeError
 from distgrad.nn.module import Module
 from distgrad.nn.utils.stateless import functional_call
 
@@ -114,8 +115,11 @@ def summary(model: Module, *inputs: Any, dtype: Any = np.float32) -> Summary:
         dtype: of inputs that are given as shapes.
 
     Raises:
+        DTypeError: the model is none.
         DeviceError: what the model does depends on elements; see ``dg.device("meta")``.
     """
+    if not isinstance(model, Module):
+        raise DTypeError(f"summary: expected a Module, got {type(model).__name__}; wrap a function in one")
     arguments = tuple(_on_meta(each, dtype) for each in inputs)
     held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     watches: dict[Module, _Watch] = {}
@@ -172,8 +176,8 @@ def _on_meta(value: Any, dtype: Any) -> Any:
         return empty(tuple(value.shape), dtype=value.dtype, device="meta")
     if isinstance(value, np.ndarray):
         return empty(value.shape, dtype=value.dtype, device="meta")
-    if isinstance(value, tuple) and value and all(isinstance(n, int) for n in value):
-        return empty(value, dtype=dtype, device="meta")
+    if isinstance(value, tuple) and value and all(isinstance(n, int | np.integer) for n in value):
+        return empty(tuple(map(int, value)), dtype=dtype, device="meta")
     if isinstance(value, Mapping):
         return {key: _on_meta(each, dtype) for key, each in value.items()}
     return [_on_meta(each, dtype) for each in value] if isinstance(value, list) else value

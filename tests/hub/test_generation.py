@@ -1,10 +1,13 @@
 """Texts that decoders go on with: from kept keys and values the same as from all places computed anew."""
 
+import json
+
 import numpy as np
 import pytest
 from hub import folders
 
 import distgrad as dg
+from distgrad.errors import DataError
 from distgrad.hub.generation import Cache, Sampling
 
 KINDS = ["gpt2", "llama", "mistral"]
@@ -73,6 +76,31 @@ def test_a_text_ends_at_its_last_token(tmp_path):
     model.config.values["eos_token_id"] = [end]
     assert model.generate(IDS[:1], max_new_tokens=6).tolist() == alone.tolist()
     np.testing.assert_array_equal(model.generate(IDS, max_new_tokens=0).numpy(), IDS)
+
+
+def test_a_file_of_generation_says_which_tokens_end_a_text(tmp_path):
+    model = decoder("llama", tmp_path)
+    whole = greedy(model, IDS, 6)
+    end = int(whole[0, 4])
+    model.config.values["eos_token_id"] = int(whole[0, 3])
+    dg.hub.save(model, tmp_path / "saved")
+    path = tmp_path / "saved/generation_config.json"
+    assert not path.exists()
+    path.write_text(json.dumps({"eos_token_id": [end], "pad_token_id": 17, "top_k": 3}))
+    read = dg.hub.load(tmp_path / "saved")
+    found = read.generate(IDS, max_new_tokens=6).tolist()
+    assert found == model.generate(IDS, max_new_tokens=6, eos_token_id=end, pad_token_id=17).tolist()
+    dg.hub.save(read, tmp_path / "again")
+    assert json.loads((tmp_path / "again/generation_config.json").read_text())["top_k"] == 3
+    dg.hub.save(model, tmp_path / "again")
+    assert not (tmp_path / "again/generation_config.json").exists()
+    for text, told in (("[]", "a JSON object"), ("{", "is no JSON")):
+        path.write_text(text)
+        with pytest.raises(DataError, match=told):
+            dg.hub.load(tmp_path / "saved")
+    path.write_text('{"eos_token_id": "end"}')
+    with pytest.raises(DataError, match="eos_token_id to be the number of a token, got 'end'"):
+        dg.hub.load(tmp_path / "saved").generate(IDS)
 
 
 def test_probabilities_of_what_is_drawn():

@@ -62,14 +62,16 @@ def test_a_run_goes_on_behind_a_step(tmp_path):
         (train.JSONLogger, '{\n "a": 1\n}\n', "no record of this kind"),
         (train.JSONLogger, '{"a": 1}\n[2]\n', "no record of this kind"),
         (train.JSONLogger, "a table\n", "no record of this kind"),
+        (train.JSONLogger, '{"step": "one"}\n', "no record of this kind"),
+        (train.CSVLogger, "\x00\udcff\n", "no text in UTF-8"),
     ],
 )
 def test_a_file_of_something_else_stays_as_it_is(kind, text, told, tmp_path):
     path = tmp_path / "other"
-    path.write_text(text)
+    path.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(DataError, match=told):
         kind(path, resume=3)
-    assert path.read_text() == text
+    assert path.read_bytes() == text.encode(errors="surrogateescape")
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -95,6 +97,34 @@ def test_fields_of_a_line_and_broken_steps_are_refused(kind, tmp_path):
             logger.scalars(0, seconds=1.0)
         with pytest.raises(OptionError, match="step must be a whole number"):
             logger.scalars(0.5, loss=1.0)
+
+
+@pytest.mark.parametrize("kind", [train.CSVLogger, train.JSONLogger])
+def test_steps_may_repeat_and_go_back(kind, tmp_path):
+    with kind(tmp_path / "log") as logger:
+        for step in (3, 3, 1, 4):
+            logger.scalars(step, loss=step)
+    assert train.read_run(tmp_path / "log")["loss"] == [(step, step) for step in (3, 3, 1, 4)]
+    with pytest.raises(OptionError, match=r"resume: step must be a whole number, got 1\.5"):
+        kind(tmp_path / "log", resume=1.5)
+    kind(tmp_path / "log", resume=3).close()
+    assert train.read_run(tmp_path / "log")["loss"] == [(3, 3), (3, 3), (1, 1)]
+
+
+def test_pictures_are_bytes_or_between_0_and_1(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    with train.JSONLogger(tmp_path / "log") as logger:
+        logger.image(0, "a/b", np.array([[True, False]]))
+        logger.image(0, "a_b", np.array([[np.nan, 2.0, -1.0]]))
+        for values in (np.array([[256]]), np.array([[-1]]), np.zeros((0, 3))):
+            with pytest.raises(OptionError, match=r"from 0 to 255|a pixel or more"):
+                logger.image(0, "c", values)
+        with pytest.raises(OptionError, match="bins must be 1 or more"):
+            logger.histogram(0, "d", np.zeros(3), bins=0)
+    found = [
+        np.asarray(image.open(tmp_path / each["file"]))[0, :, 0] for each in objects_of(tmp_path / "log")
+    ]
+    assert [each.tolist() for each in found] == [[255, 0], [0, 255, 0]]
 
 
 def test_settings_of_any_kind_become_json(tmp_path):
@@ -132,7 +162,7 @@ def test_json_lines_hold_everything(tmp_path):
     from PIL import Image
 
     files = sorted((tmp_path / "log.jsonl.images").iterdir())
-    assert [each.name for each in files] == ["colours-2.png", "layer_0-1.png"]
+    assert [each.name for each in files] == ["colours-2.png", "layer%2F0-1.png"]
     assert np.asarray(Image.open(files[1])).shape == (3, 4, 3)
     assert np.asarray(Image.open(files[1]))[-1, -1].tolist() == [255] * 3
 
@@ -207,7 +237,8 @@ def test_services_are_told_in_their_own_words(monkeypatch):
     def recorder(name):
         return lambda *args, **options: said.append((name, args, options))
 
-    run = types.SimpleNamespace(log=recorder("log"), finish=recorder("finish"),
+    run = types.SimpleNamespace(log=recorder("log"), define_metric=recorder("metric"),
+                                finish=recorder("finish"),
                                 config=types.SimpleNamespace(update=recorder("config")))  # fmt: skip
     wandb = types.SimpleNamespace(
         init=lambda **options: (said.append(("init", (), options)), run)[1], Html=str
@@ -218,9 +249,11 @@ def test_services_are_told_in_their_own_words(monkeypatch):
         logger.hyperparameters({"lr": 1})
         logger.text(4, "t", "a<b")
     assert said[0] == ("init", (), {"project": "p", "mode": "offline"})
-    assert said[1] == ("log", ({"loss": 1.0},), {"step": 4})
-    assert said[2][:2] == ("config", ({"lr": 1},))
-    assert said[3][1] == ({"t": "<pre>a&lt;b</pre>"},)
+    # a step of its own: W&B drops what goes back in its count of records
+    assert said[1] == ("metric", ("*",), {"step_metric": "step"})
+    assert said[2] == ("log", ({"loss": 1.0, "step": 4},), {})
+    assert said[3][:2] == ("config", ({"lr": 1},))
+    assert said[4][1:] == (({"t": "<pre>a&lt;b</pre>", "step": 4},), {})
     assert said[-1][0] == "finish"
 
 
@@ -252,3 +285,41 @@ def test_a_file_of_another_kind_is_no_run(tmp_path):
     path.write_text("hello\n")
     with pytest.raises(DataError, match="no logger's file"):
         train.read_run(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "step,seconds,loss\n1,2,abc\n",
+        "step,seconds,loss\nfirst,2,3\n",
+        "step,seconds,loss,loss\n1,2,3,4\n",
+        f"step,seconds,loss\n1,2,{'3' * 200_000}\n",
+        '{"kind":"scalars","loss":1}\n',
+        '{"kind":"scalars","step":null,"loss":1}\n',
+        '{"kind":"scalars","step":1,"loss":[1]}\n',
+        "step,seconds,\udcff\n1,2,3\n",
+    ],
+)
+def test_broken_files_are_told(text, tmp_path):
+    path = tmp_path / "log"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(DataError):
+        train.read_run(path)
+
+
+def test_a_table_that_another_program_has_saved(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_bytes("\ufeffstep,seconds,loss\r\n1,2,3\r\n\r\n2,2,\r\n".encode())
+    assert train.read_run(path) == {"loss": [(1.0, 3.0)]}
+
+
+def test_a_picture_of_curves_is_whole_or_not_there(tmp_path):
+    pytest.importorskip("matplotlib")
+    with train.CSVLogger(tmp_path / "log.csv") as logger:
+        logger.scalars(1, loss=1)
+    with pytest.raises(OptionError, match=r"must end in \.png, \.svg or \.pdf, got 'curves.doc'"):
+        train.plot_runs([tmp_path / "log.csv"], tmp_path / "curves.doc")
+    with pytest.raises(OSError, match="No such file"):
+        train.plot_runs([tmp_path / "log.csv"], tmp_path / "none/curves.png")
+    assert train.plot_runs([tmp_path / "log.csv"], tmp_path / "curves.PNG") == ["loss"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["curves.PNG", "log.csv"]

@@ -13,7 +13,7 @@ from distgrad.autograd.later import read_all
 from distgrad.autograd.primitive import REGISTRY
 from distgrad.comm import ThreadWorld
 from distgrad.data import DataLoader, TensorDataset
-from distgrad.errors import DataError, OptionError
+from distgrad.errors import DataError, DTypeError, OptionError
 from distgrad.nn import functional as F
 from distgrad.parallel import DistributedDataParallel
 
@@ -293,3 +293,39 @@ def test_flops_of_products(call, flops):
 def test_every_rule_counts_an_operation():
     read_all()
     assert RULES.keys() <= REGISTRY.keys()
+
+
+# -- what they refuse
+
+
+def test_a_sweep_needs_numbers_and_batches():
+    model, x = nn.Linear(2, 1), dg.ones((3, 2))
+    optimizer = dg.optim.SGD(model.parameters(), lr=0.1)
+
+    def loss(batch):
+        return model(batch).sum()
+
+    with pytest.raises(DataError, match="the loss is nan at the first batch"):
+        train.find_lr(model, optimizer, lambda batch: loss(batch) * math.nan, [x])
+    assert len(train.find_lr(model, optimizer, loss, [x]).lrs) > 50  # losses below 0 are losses too
+    with pytest.raises(DataError, match="can begin anew"):
+        train.find_lr(model, optimizer, loss, iter([x, x]))
+    for options in ({"max_lr": math.inf}, {"steps": 20.5}, {"min_lr": math.nan}):
+        with pytest.raises(OptionError, match="find_lr: expected"):
+            train.find_lr(model, optimizer, loss, [x], **options)
+
+
+def test_numbers_that_count_nothing_are_refused():
+    for options in ({"peak_flops": 0}, {"flops_per_sample": math.nan}, {"total_steps": -1}):
+        with pytest.raises(OptionError, match=next(iter(options))):
+            train.Meter(**options)
+    with pytest.raises(OptionError, match="samples and tokens must be 0 or more"):
+        train.Meter().step(-1)
+    with pytest.raises(OptionError, match="patience"):
+        train.EarlyStopping(math.nan)
+    with pytest.raises(OptionError, match=r"must be a whole number, got 1\.5"):
+        train.seed_everything(1.5)
+    assert train.seed_everything(np.int64(7)) == 7
+    with pytest.raises(DTypeError, match="expected a Module, got function"):
+        train.summary(test_numbers_that_count_nothing_are_refused, (2, 3))
+    assert train.summary(nn.Linear(3, 2), tuple(np.array([4, 3]))).lines[0].shape == (4, 2)

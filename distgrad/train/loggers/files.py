@@ -12,27 +12,44 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import DataError, MissingDependencyError
-from distgrad.train.loggers.logger import Logger
+from distgrad.train.loggers.logger import Logger, whole_step
 
 __all__ = ["CSVLogger", "JSONLogger"]
 
 
 def whole_lines(path: Path) -> str:
-    """A file's text up to its last line's end: a run that was killed may have left half a line behind it."""
-    with path.open(encoding="utf-8", newline="") as file:
-        text = file.read()
-    return text[: text.rfind("\n") + 1]
+    """A file's text up to its last line's end: a run that was killed may have left half a line behind it.
+
+    Raises:
+        DataError: it is no text.
+    """
+    with path.open("rb") as file:
+        data = file.read()
+    try:
+        return data[: data.rfind(b"\n") + 1].decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} holds no text in UTF-8 ({error}); name a file of CSVLogger or JSONLogger"
+        ) from None
 
 
 def rows_of(text: str) -> list[list[str]]:
-    """The rows of a table, whose cells may hold commas and line breaks."""
-    return list(csv.reader(io.StringIO(text, newline="")))
+    """The rows of a table, whose cells may hold commas and line breaks.
+
+    Raises:
+        DataError: it is no table.
+    """
+    try:
+        return list(csv.reader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        raise DataError(f"a table of numbers cannot be read: {error}") from None
 
 
 def _earlier(what: str, path: Path, resume: int | None) -> str:
@@ -79,7 +96,8 @@ class CSVLogger(Logger):
     reserved = ("step", "seconds")
 
     def __init__(self, path: str | os.PathLike[str], *, resume: int | None = None) -> None:
-        self.path, self.resume = Path(path), resume
+        self.path = Path(path)
+        self.resume = None if resume is None else whole_step("CSVLogger: resume", resume)
         self._columns = ["step", "seconds"]
         self._start_s = time.perf_counter()
         super().__init__()
@@ -133,7 +151,8 @@ class JSONLogger(Logger):
     ==================  ==========================================================
     ``scalars``         a field a name; NaN and infinity as ``null``
     ``histogram``       ``name``, ``counts``, ``edges``
-    ``image``           ``name``, ``file``: a PNG in a folder beside, ``PATH.images``
+    ``image``           ``name``, ``file``: a PNG in a folder beside, ``PATH.images``, in
+                        place of one of that name and step
     ``text``            ``name``, ``text``
     ``hyperparameters`` a field a setting
     ==================  ==========================================================
@@ -149,7 +168,8 @@ class JSONLogger(Logger):
     reserved = ("kind", "step", "seconds")
 
     def __init__(self, path: str | os.PathLike[str], *, resume: int | None = None) -> None:
-        self.path, self.resume = Path(path), resume
+        self.path = Path(path)
+        self.resume = None if resume is None else whole_step("JSONLogger: resume", resume)
         self._start_s = time.perf_counter()
         super().__init__()
 
@@ -158,12 +178,13 @@ class JSONLogger(Logger):
         for line in _earlier("JSONLogger", self.path, self.resume).split("\n")[:-1]:
             try:
                 step = json.loads(line)["step"]
+                is_kept = step is None or whole_step("JSONLogger", step) <= (self.resume or 0)
             except (ValueError, TypeError, KeyError) as error:
                 raise DataError(
                     f"JSONLogger: {self.path} holds a line that is no record of this kind, {line[:80]!r}; "
                     "name another file"
                 ) from error
-            if step is None or step <= (self.resume or 0):
+            if is_kept:
                 kept.append(line)
         self._file = _replace(self.path, kept)
 
@@ -189,7 +210,7 @@ class JSONLogger(Logger):
             ) from error
         folder = self.path.with_name(f"{self.path.name}.images")
         folder.mkdir(exist_ok=True)
-        file = folder / f"{name.replace('/', '_')}-{step}.png"
+        file = folder / f"{quote(name, safe=' ')}-{step}.png"
         image.fromarray(pixels).save(file)
         self._write("image", step, {"name": name, "file": f"{folder.name}/{file.name}"})
 

@@ -14,7 +14,7 @@ from distgrad.comm.registry import get_world, is_initialized
 from distgrad.errors import OptionError
 from distgrad.train.metrics.metric import numbers_of
 
-__all__ = ["Logger", "Loggers", "number"]
+__all__ = ["Logger", "Loggers", "number", "whole_step"]
 
 
 def number(what: str, value: Any) -> float:
@@ -25,7 +25,8 @@ def number(what: str, value: Any) -> float:
     return float(array.reshape(()))
 
 
-def _whole(what: str, step: Any) -> int:
+def whole_step(what: str, step: Any) -> int:
+    """A step, from any kind of whole number."""
     try:
         return operator.index(step)
     except TypeError:
@@ -39,6 +40,9 @@ class Logger(ABC):
 
         with dg.train.CSVLogger("run/log.csv") as logger:
             logger.scalars(step, loss=loss, lr=lr)
+
+    A call writes its own line or event: steps may repeat, and go back, as where epochs are counted
+    beside steps.
 
     Attributes:
         is_writing: whether this rank is the one that writes.
@@ -65,7 +69,7 @@ class Logger(ABC):
             what = f"{type(self).__name__}.scalars"
             self._refuse_names(what, values)
             numbers = {name: number(f"{what}: {name}", each) for name, each in values.items()}
-            self._scalars(_whole(what, step), numbers)
+            self._scalars(whole_step(what, step), numbers)
 
     def histogram(self, step: int, name: str, values: Any, bins: int = 64) -> None:
         """Write how numbers are distributed.
@@ -80,7 +84,9 @@ class Logger(ABC):
         """
         if self.is_writing:
             what = f"{type(self).__name__}.histogram"
-            self._histogram(_whole(what, step), name, numbers_of(f"{what}: values", values).ravel(), bins)
+            if bins < 1:
+                raise OptionError(f"{what}: bins must be 1 or more, got {bins}")
+            self._histogram(whole_step(what, step), name, numbers_of(f"{what}: values", values).ravel(), bins)
 
     def image(self, step: int, name: str, picture: Any) -> None:
         """Write a picture.
@@ -91,11 +97,11 @@ class Logger(ABC):
             step: of the training.
             name: of the picture.
             picture: ``[height, width]``, ``[1, height, width]`` or ``[3, height, width]``: bytes, or floating
-                point from 0 to 1.
+                point from 0 to 1; numbers outside are cut off, NaN is 0. Truth values are 0 and 1.
         """
         if self.is_writing:
             what = f"{type(self).__name__}.image"
-            self._image(_whole(what, step), name, _pixels(what, numbers_of(f"{what}: picture", picture)))
+            self._image(whole_step(what, step), name, _pixels(what, numbers_of(f"{what}: picture", picture)))
 
     def text(self, step: int, name: str, text: str) -> None:
         """Write a text.
@@ -103,7 +109,7 @@ class Logger(ABC):
         Collective: no; blocks: no.
         """
         if self.is_writing:
-            self._text(_whole(f"{type(self).__name__}.text", step), name, text)
+            self._text(whole_step(f"{type(self).__name__}.text", step), name, text)
 
     def hyperparameters(self, values: Mapping[str, Any]) -> None:
         """Write the settings of the run: numbers, texts, truth values.
@@ -172,8 +178,14 @@ def _pixels(what: str, picture: NDArray[Any]) -> NDArray[np.uint8]:
         raise OptionError(
             f"{what}: a picture must be [height, width] or [1 or 3, height, width], got {list(picture.shape)}"
         )
-    if picture.dtype.kind == "f":
-        picture = np.round(np.clip(picture, 0, 1) * 255)
+    if picture.size == 0:
+        raise OptionError(f"{what}: a picture must hold a pixel or more, got {list(picture.shape)}")
+    if picture.dtype.kind in "bf":
+        picture = np.round(np.clip(np.nan_to_num(picture.astype(np.float64)), 0, 1) * 255)
+    elif picture.min() < 0 or picture.max() > 255:
+        raise OptionError(
+            f"{what}: whole numbers must be bytes, from 0 to 255, got {picture.min()} to {picture.max()}"
+        )
     rows = np.broadcast_to(np.moveaxis(picture, 0, -1), (*picture.shape[1:], 3))
     return np.ascontiguousarray(rows.astype(np.uint8))
 

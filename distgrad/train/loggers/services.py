@@ -70,12 +70,17 @@ class TensorBoardLogger(Logger):
 class WandbLogger(Logger):
     """A run of Weights & Biases.
 
+    Curves are drawn over ``step``, a number of its own in each record, as W&B drops what goes back in
+    its own count of records.
+
     Args:
         **options: of ``wandb.init``: ``project``, ``name``, ``mode``, ``id`` and ``resume`` to go on.
 
     Raises:
         MissingDependencyError: wandb is not installed.
     """
+
+    reserved = ("step",)
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -84,19 +89,24 @@ class WandbLogger(Logger):
     def _open(self) -> None:
         self._wandb = _load("WandbLogger", "wandb", "wandb")
         self._run = self._wandb.init(**self.options)
+        self._run.define_metric("*", step_metric="step")
 
     def _scalars(self, step: int, values: dict[str, float]) -> None:
-        self._run.log(values, step=step)
+        self._run.log({**values, "step": step})
 
     def _histogram(self, step: int, name: str, values: NDArray[Any], bins: int) -> None:
         counted = np.histogram(values[np.isfinite(values)], bins)
-        self._run.log({name: self._wandb.Histogram(np_histogram=counted)}, step=step)
+        self._log(step, name, self._wandb.Histogram(np_histogram=counted))
 
     def _image(self, step: int, name: str, pixels: NDArray[np.uint8]) -> None:
-        self._run.log({name: self._wandb.Image(pixels)}, step=step)
+        self._log(step, name, self._wandb.Image(pixels))
 
     def _text(self, step: int, name: str, text: str) -> None:
-        self._run.log({name: self._wandb.Html(f"<pre>{_escaped(text)}</pre>")}, step=step)
+        self._log(step, name, self._wandb.Html(f"<pre>{_escaped(text)}</pre>"))
+
+    def _log(self, step: int, name: str, value: Any) -> None:
+        self._refuse_names("WandbLogger", [name])
+        self._run.log({name: value, "step": step})
 
     def _hyperparameters(self, values: dict[str, Any]) -> None:
         self._run.config.update(values, allow_val_change=True)
