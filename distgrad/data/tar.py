@@ -29,7 +29,8 @@ class TarDataset(Dataset):
         decode: makes a sample of such a dict; None gives the dict.
 
     Raises:
-        DataError: a shard that is missing, truncated, compressed or no tar file, or one without files.
+        DataError: a shard that is missing, truncated, compressed or no tar file, or one without files, or
+            with two files of one name in a sample.
 
     Source: the convention of WebDataset (Aizman et al., IEEE Big Data 2019).
     """
@@ -54,7 +55,13 @@ class TarDataset(Dataset):
                 if stem != last:
                     keys.append(stem.encode(errors="surrogateescape"))
                     firsts.append(len(files))
+                    kinds: set[str] = set()
+                if kind in kinds:
+                    raise DataError(
+                        f"TarDataset: {path} has {name} twice in one sample; name its files apart"
+                    )
                 last = stem
+                kinds.add(kind)
                 files.append((shard, place, size, numbers.setdefault(kind, len(numbers))))
         if not files:
             raise DataError(f"TarDataset: no files in {list(map(str, self.paths))}; give shards with samples")

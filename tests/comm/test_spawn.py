@@ -101,7 +101,7 @@ def test_time_runs_out():
 
 
 def test_what_it_refuses():
-    with pytest.raises(CommError, match="ranks must be 1 or more"):
+    with pytest.raises(CommError, match="ranks must be a whole number from 1"):
         dg.spawn(int, ranks=0)
 
     def again():

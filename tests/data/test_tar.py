@@ -32,6 +32,15 @@ def shards(tmp_path):
     return [shard(tmp_path / f"{i}.tar", range(50 * i, 50 * i + 50)) for i in range(3)]
 
 
+def test_a_sample_has_no_file_twice(tmp_path):
+    path = tmp_path / "twice.tar"
+    with tarfile.open(path, "w") as file:
+        for name in ("x.txt", "y.txt", "x.txt", "x.txt"):
+            file.addfile(tarfile.TarInfo(name), io.BytesIO())
+    with pytest.raises(DataError, match=r"has x\.txt twice in one sample"):
+        TarDataset(path)
+
+
 def test_files_of_one_name_are_a_sample(shards):
     data = TarDataset(shards)
     assert len(data) == 150
