@@ -74,6 +74,10 @@ class Captured:
         self._num_calls = self._since = 0  # the last comparison
         self._ranks: Ranks | None = None
 
+    def __reduce__(self) -> Any:
+        """A copy records for itself: tapes know where arrays lie, and a copy of the step has others."""
+        return Captured, (self.step, self._mode, self._verify_every)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The step's result; tensors in it are new ones, outside the graph."""
         if here.listener is not None or modes.check is not None:  # inside another capture; anomaly detection

@@ -25,7 +25,9 @@ from distgrad.backend.memory import host_memory
 from distgrad.backend.numpy import numpy_module
 from distgrad.backend.recording import here
 from distgrad.comm.progress import tell_step
+from distgrad.errors import CaptureError
 from distgrad.nn.module import Module
+from distgrad.optim.lbfgs import LBFGS
 from distgrad.optim.optimizer import Optimizer
 from distgrad.replay import ranks
 from distgrad.replay.places import Place
@@ -370,6 +372,18 @@ def _change_optimizers() -> None:
         if not _record_rule(recorder, self, number, parameter, p, g, state):
             recorder.whole(update, (self, number, parameter, p, g, state), {}, (3, 5))
 
+    search = LBFGS.step
+
+    def searched(self: Any, closure: Any = None) -> Any:
+        recorder = _recorder()
+        if recorder is not None:
+            raise CaptureError(
+                f"capture: the step calls LBFGS.step at {recorder.where()}, which computes what it does by "
+                "the numbers it meets; capture the closure, and call optimizer.step(closure) outside"
+            )
+        return search(self, closure)
+
+    _swap(LBFGS, "step", searched)
     _swap(Optimizer, "_with_gradients", counted)
     _swap(Optimizer, "_update", updated)
 

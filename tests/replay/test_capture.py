@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -342,3 +343,41 @@ def test_explain_and_a_decorator() -> None:
     assert "multiply 1" in text
     with pytest.raises(OptionError, match="verify_every"):
         dg.capture(lambda x: x, verify_every=-1)
+
+
+def test_a_closure_is_captured_and_lbfgs_calls_it() -> None:
+    x, y = batches(1, rows=16)[0]
+
+    def searched(captured: bool) -> Any:
+        dg.manual_seed(2)
+        model = mlp()
+        optimizer = optim.LBFGS(model.parameters(), max_iter=5, line_search_fn="strong_wolfe")
+
+        def closure() -> Any:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            return loss
+
+        run = dg.capture(closure) if captured else closure
+        losses = [float(optimizer.step(run)) for _ in range(5)]
+        assert not captured or run.num_replays > 10
+        return losses, [p.detach().numpy().tobytes() for p in model.parameters()]
+
+    assert searched(True) == searched(False)
+
+
+def test_a_copy_records_for_itself() -> None:
+    model = mlp()
+    run, x = dg.capture(model), batches(1)[0][0]
+    with dg.no_grad():
+        for _ in range(6):
+            before = run(x)
+        other, copied = copy.deepcopy((model, run))
+        for parameter in other.parameters():
+            parameter.mul_(0.0)
+        for _ in range(6):
+            assert not copied(x).any()
+        assert (run.num_replays, copied.num_replays) == (2, 2)
+        assert (run(x) == before).all()
+    assert copied.step is other

@@ -152,7 +152,7 @@ REFUSED = {
     ),
     "a module's counter": (steps(model=Counting), r"changes self\.number"),
     "an entry of a dict": (steps(forward=lambda m, x: m(x) * tally()), r"changes TALLY\['calls'\]"),
-    "LBFGS": (lbfgs(), "keeps a tensor|looks at a number"),
+    "LBFGS": (lbfgs(), r"calls LBFGS\.step at .*; capture the closure"),
     "a plain mean of weights": (plain_mean(), "looks at a number"),
     "a schedule that looks": (plateau(), "is given a number that the step computes"),
 }
