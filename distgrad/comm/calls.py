@@ -64,7 +64,7 @@ class Call:
         dtype: np.dtype | None = None,
         shape: tuple[int, ...] = (),
         options: str = "",
-        num_bytes: int = 0,
+        num_bytes: float = 0,
     ) -> None:
         self.verb = verb
         self.dtype = dtype

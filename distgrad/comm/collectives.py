@@ -279,7 +279,7 @@ class Collectives(Averaging):
             check_writeable("all_gather", "out", out)
             edges = [place * out.itemsize for place in scale_edges(parts, out)]
             text = option("counts", counts, None) or "out"
-            call = Call("all_gather", out.dtype, out.shape, text, out.nbytes // self.size)  # on average
+            call = Call("all_gather", out.dtype, out.shape, text, out.nbytes / self.size)  # on average
 
         def body() -> NDArray[Any]:
             if out is not None:

@@ -1,6 +1,7 @@
 """What ThreadWorld itself does, beside the contract."""
 
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -71,3 +72,29 @@ def test_an_emulated_link_takes_its_time():
     for issued_s, waited_s in ThreadWorld(4, link=link).run(measure):
         assert issued_s < 0.03
         assert 0.06 <= waited_s < 0.2
+
+
+class Remembering(Link):
+    """A link that keeps what each collective takes."""
+
+    taken: ClassVar[list[float]] = []
+
+    def seconds(self, call, size):
+        self.taken.append(super().seconds(call, size))
+        return self.taken[-1]
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_uneven_parts_take_every_rank_what_even_ones_take(size):
+    """A rank passes the others' parts on, so that an empty part of its own is no shorter wait."""
+    whole = np.zeros(600, np.uint8)
+
+    def gather(comm, counts):
+        out, mine = whole.copy(), counts[comm.rank]
+        comm.all_gather(np.zeros(mine, np.uint8), out=out, counts=counts)
+
+    for counts in ([600 // size] * size, [0] * (size - 1) + [600], [599, 1] + [0] * (size - 2)):
+        Remembering.taken.clear()
+        ThreadWorld(size, link=Remembering(1e-6, 6e6)).run(gather, counts)
+        expected = (size - 1) * (1e-6 + 600 / size / 6e6)
+        assert Remembering.taken == pytest.approx([expected] * size)

@@ -842,6 +842,11 @@ def bytes_that_are_sent_are_counted(comm: Communicator) -> None:
     comm.submit(lambda: comm.all_gather(np.zeros(10, np.float16))).wait()
     comm.all_to_all(np.zeros((n, 5)))
     assert comm.sent_bytes - before == pytest.approx(8000 * (n - 1) / n + 20 * (n - 1) + 40 * (n - 1))
+    before, whole = comm.sent_bytes, np.zeros((n + 1, 3), np.float32)
+    counts = [0] * (n - 1) + [n + 1]  # the ranks' own parts say nothing of what each passes on
+    comm.all_gather(whole[: counts[comm.rank]].copy(), out=whole, counts=counts)
+    comm.reduce_scatter(whole, counts=counts)
+    assert comm.sent_bytes - before == pytest.approx(2 * whole.nbytes * (n - 1) / n)
 
 
 @check_of_many
