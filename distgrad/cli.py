@@ -308,9 +308,8 @@ def bench(name: str, arguments: tuple[str, ...]) -> None:
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--workload", help="A built-in workload instead of a script: gpt, mlp, cnn, …")
 @click.option("--ranks", default="1,2", show_default=True, help="Numbers of ranks, with commas between.")
-@click.option(
-    "--strong/--weak", default=False, help="The ranks share one batch, or have one each (the default)."
-)
+@click.option("--strong", is_flag=True, help="The ranks share one batch.")
+@click.option("--weak", is_flag=True, help="The ranks have a batch each, as without --strong.")
 @click.option("--hosts", help="As for distgrad run: A:4,B:4.")
 @click.option("--slurm", is_flag=True, help="On the hosts of the Slurm allocation that this runs in.")
 @click.option("--repeat", default=3, show_default=True, help="How often each run is made.")

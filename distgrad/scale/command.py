@@ -106,6 +106,7 @@ def run_command(
         OptionError: options that mean nothing.
         LaunchError: a run has failed, or there is no Slurm allocation.
     """
+    _check_pairs(options)
     if options["slurm"] and not allocation(os.environ):
         raise LaunchError("scale: --slurm, but this runs in no allocation; start it by salloc or sbatch")
     settings = Settings(
@@ -132,6 +133,17 @@ def run_command(
         yield from simulated_lines(model, described, simulated)
     if options["advise"]:
         yield from advice_lines(model, described or model.cluster(max(settings.ranks)))
+
+
+def _check_pairs(options: Row) -> None:
+    """Refuse what would be left out of account beside something else, or without it."""
+    for one, other, why in (("strong", "weak", "scaling is"), ("hosts", "slurm", "the hosts come from")):
+        if options[one] and options[other]:
+            raise OptionError(
+                f"scale: --{one} and --{other} were both given; {why} one of them; leave one out"
+            )
+    if options["cluster"] is not None and not (options["simulate"] or options["advise"]):
+        raise OptionError("scale: --cluster says nothing alone; give --simulate or --advise too")
 
 
 def _check(settings: Settings, cluster: Cluster | None, simulated: tuple[int, ...], advises: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +13,7 @@ from distgrad.backend.device import Device, find_accelerator, parse_device
 from distgrad.backend.rng import default_generator, manual_seed
 from distgrad.backend.threads import get_num_threads, set_num_threads
 from distgrad.optim.grad_scaler import GradScaler as _GradScaler
+from distgrad.trace import annotate
 
 __all__ = ["GradScaler", "custom_bwd", "custom_fwd"]
 
@@ -86,10 +89,45 @@ class cuda:
 
 
 class nvtx:
-    """Marks for a profiler that is not there."""
+    """``torch.cuda.nvtx``: ranges beside the spans' own, where a tool or a recording listens on a GPU."""
 
-    range_push = range_pop = mark = staticmethod(_nothing)
-    range = staticmethod(_span)
+    @staticmethod
+    def range_push(msg: str) -> int:
+        """Open a range in this thread; returns how many were open before."""
+        opened = _opened()
+        opened.append(annotate(msg))
+        return len(opened) - 1
+
+    @staticmethod
+    def range_pop() -> int:
+        """Close the one opened last in this thread; returns how many are left, -1 where none was open."""
+        opened = _opened()
+        if not opened:
+            return -1
+        opened.pop().__exit__()
+        return len(opened)
+
+    @staticmethod
+    @contextmanager
+    def range(msg: str, *args: Any, **kwargs: Any) -> Iterator[None]:
+        """Make the body a range named ``msg.format(*args, **kwargs)``; also a decorator."""
+        with annotate(msg.format(*args, **kwargs)):
+            yield
+
+    @staticmethod
+    def mark(msg: str) -> None:
+        """Show one moment, as a range of nothing."""
+        with annotate(msg):
+            pass
+
+
+_this_thread = threading.local()
+
+
+def _opened() -> list[Any]:
+    """The ranges that this thread has pushed."""
+    opened: list[Any] = _this_thread.__dict__.setdefault("opened", [])
+    return opened
 
 
 class accelerator:

@@ -101,3 +101,28 @@ def test_a_decorated_function_is_named_also_where_it_calls_itself():
     assert [event.name for event in seen.events()] == ["down"] * 3
     starts = [event.start_us for event in seen.events()]
     assert starts == sorted(starts)
+
+
+def test_ranges_of_nvtx_go_where_the_spans_go():
+    nvtx, seen = torch.cuda.nvtx, []
+
+    @nvtx.range("decorated")
+    def body():
+        nvtx.mark("here")
+
+    def program():
+        depths = [nvtx.range_push("outer"), nvtx.range_push("inner")]
+        with pytest.raises(ZeroDivisionError), nvtx.range("step {}", 3):
+            1 // 0  # noqa: B018
+        body()
+        return [*depths, nvtx.range_pop(), nvtx.range_pop(), nvtx.range_pop()]
+
+    trace.set_ranges((seen.append, lambda: seen.append("/")))
+    try:
+        assert program() == [0, 1, 1, 0, -1]
+        assert seen == []  # nobody listens
+        with profile():
+            assert program() == [0, 1, 1, 0, -1]
+    finally:
+        trace.set_ranges(None)
+    assert " ".join(seen) == "outer inner step 3 / decorated here / / / /"

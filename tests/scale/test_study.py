@@ -185,6 +185,10 @@ def wait_until(holds):
         (["--workload", "tiny", "--ranks", "2,4", "--advise"], "give --ranks 1 too"),
         (["--workload", "tiny", "--ranks", "1", "--advise"], "give --ranks 1,2, or a --cluster"),
         (["--workload", "tiny", "--cluster", "c.toml", "--simulate", "12"], "do not fill hosts of 8"),
+        (["--workload", "tiny", "--weak", "--strong"], "--strong and --weak were both given"),
+        (["--workload", "tiny", "--hosts", "a:1", "--slurm"], "--hosts and --slurm were both given"),
+        (["--workload", "tiny", "--slurm"], "in no allocation; start it by salloc or sbatch"),
+        (["--workload", "tiny", "--cluster", "c.toml"], "give --simulate or --advise too"),
     ],
 )
 def test_what_could_not_be_said_afterwards_is_refused_before_anything_runs(
