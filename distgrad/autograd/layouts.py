@@ -168,12 +168,13 @@ def as_columns(x: Any) -> Any:
 
 def joined(tensors: Sequence[Any], dim: int) -> Any:
     """Along an axis; an empty tensor of one axis fits anything."""
-    if isinstance(tensors, Tensor) or not len(tensors):
-        raise ShapeError("cat: expected a list of tensors, got none")
-    fitting = [each for each in tensors if each.shape != (0,)]
-    if fitting and len(fitting) < len(tensors) and all(each.ndim > 1 for each in fitting):
-        tensors = fitting
-    return ops.concat(tensors, axis=dim)
+    try:
+        return ops.concat(tensors, axis=dim)
+    except (AxisError, ShapeError):
+        fitting = [each for each in tensors if each.shape != (0,)]
+        if not 0 < len(fitting) < len(tensors):
+            raise
+    return ops.concat(fitting, axis=dim)
 
 
 def copied(x: Any) -> Any:

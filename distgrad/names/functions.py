@@ -155,9 +155,12 @@ dist(input, other, p=2) = length(subtract(input, other), p, None, False, None)
 *cummin(input, dim) = Extremum(*cummin(input, axis=dim))
 *diff(input, n=1, dim=-1, prepend=None, append=None) =
     diff(input, n=n, axis=dim, prepend=prepend, append=append)
-*softmax(input, dim=None, dtype=None) = softmax(typed(input, dtype), axis=softmax_axis(input, dim, "softmax"))
+*softmax(input, dim=None, dtype=None) =
+    softmax(input if dtype is None else typed(input, dtype),
+            axis=softmax_axis(input, None, "softmax") if dim is None else dim)
 *log_softmax(input, dim=None, dtype=None) =
-    log_softmax(typed(input, dtype), axis=softmax_axis(input, dim, "log_softmax"))
+    log_softmax(input if dtype is None else typed(input, dtype),
+                axis=softmax_axis(input, None, "log_softmax") if dim is None else dim)
 *sort(input, dim=-1, descending=False, stable=False) = ordered(input, dim, descending)
 *msort(input) = sort(input, axis=0)
 *argsort(input, dim=-1, descending=False, stable=False) =
@@ -174,7 +177,9 @@ unique_consecutive(input, return_inverse=False, return_counts=False, dim=None) =
 bincount(input, weights=None, minlength=0) = counted(input, weights, minlength)
 nonzero(input, *, as_tuple=False) = places(input, as_tuple)
 argwhere(input) = places(input, False)
-where(condition, input=None, other=None) = chosen(condition, input, other)
+where(condition, input=None, other=None) =
+    where(condition, input, other) if input is not None and condition.dtype.char == "?"
+    else chosen(condition, input, other)
 *gather(input, dim, index, *, sparse_grad=False) = gather(input, dim, index)
 *scatter(input, dim, index, src=None, *, value=None, reduce=None) =
     scattered(input, dim, index, src, value, reduce)
