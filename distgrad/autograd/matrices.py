@@ -22,6 +22,19 @@ def norm_of(x: Any, order: Any, dim: Any, keepdim: bool, dtype: Any) -> Any:
     return ops.norm(x, ord=order, axis=dim, keepdims=keepdim)
 
 
+def contracted(a: Any, b: Any, dims: Any) -> Any:
+    """Sum of products over pairs of axes; one of length 1 goes with all elements of the other's."""
+    if isinstance(dims, int):
+        return ops.tensordot(a, b, axes=dims)
+    first, second = ((each,) if isinstance(each, int) else tuple(each) for each in dims)
+    for i, j in zip(first, second, strict=True):
+        if a.shape[i] != b.shape[j] and 1 in (a.shape[i], b.shape[j]):
+            wide_first = b.shape[j] == 1
+            a = ops.sum(a, axis=i, keepdims=True) if wide_first else a
+            b = b if wide_first else ops.sum(b, axis=j, keepdims=True)
+    return ops.tensordot(a, b, axes=(first, second))
+
+
 def solved(a: Any, b: Any, left: bool) -> Any:
     """``x`` with ``a x = b``, or ``x a = b``; a stack of vectors has one axis less than the matrices."""
     if b.ndim > 1 and b.shape == a.shape[:-1]:

@@ -108,7 +108,7 @@ addr(input, vec1, vec2, *, beta=1, alpha=1) = weighted(input, outer(vec1, vec2),
 baddbmm(input, batch1, batch2, *, beta=1, alpha=1) = weighted(input, matmul(batch1, batch2), beta, alpha)
 addbmm(input, batch1, batch2, *, beta=1, alpha=1) =
     weighted(input, sum(matmul(batch1, batch2), axis=0), beta, alpha)
-tensordot(a, b, dims=2) = tensordot(a, b, axes=dims)
+tensordot(a, b, dims=2) = contracted(a, b, dims)
 sum(input, dim=None, keepdim=False, *, dtype=None) =
     sum(input, axis=axes_of(input, dim), keepdims=keepdim, dtype=kind(dtype))
 mean(input, dim=None, keepdim=False, *, dtype=None) =
@@ -139,10 +139,10 @@ amin(input, dim=(), keepdim=False) = amin(input, axis=axes_of(input, dim), keepd
 *argmin(input, dim=None, keepdim=False) = argmin(input, axis=dim, keepdims=keepdim)
 *median(input, dim=None, keepdim=False) = middle(input, dim, keepdim)
 *nanmedian(input, dim=None, keepdim=False) = middle(input, dim, keepdim, True)
-*quantile(input, q, dim=None, keepdim=False, *, interpolation="linear") =
-    quantile(input, q, axis=dim, keepdims=keepdim, method=interpolation)
-*nanquantile(input, q, dim=None, keepdim=False, *, interpolation="linear") =
-    quantile_of_numbers(input, q, dim, keepdim, interpolation)
+quantile(input, q, dim=None, keepdim=False, *, interpolation="linear") =
+    quantile(input, q, axis=axes_of(input, dim), keepdims=keepdim, method=interpolation)
+nanquantile(input, q, dim=None, keepdim=False, *, interpolation="linear") =
+    quantile_of_numbers(input, q, axes_of(input, dim), keepdim if input.ndim else False, interpolation)
 all(input, dim=None, keepdim=False) = all(input, axis=axes_of(input, dim), keepdims=keepdim)
 any(input, dim=None, keepdim=False) = any(input, axis=axes_of(input, dim), keepdims=keepdim)
 count_nonzero(input, dim=None) = count_nonzero(input, axis=axes_of(input, dim))
@@ -180,7 +180,7 @@ argwhere(input) = places(input, False)
 where(condition, input=None, other=None) =
     where(condition, input, other) if input is not None and condition.dtype.char == "?"
     else chosen(condition, input, other)
-*gather(input, dim, index, *, sparse_grad=False) = gather(input, dim, index)
+gather(input, dim, index, *, sparse_grad=False) = gather(input, dim, index)
 *scatter(input, dim, index, src=None, *, value=None, reduce=None) =
     scattered(input, dim, index, src, value, reduce)
 *scatter_add(input, dim, index, src) = scatter_add(input, dim, index, src)

@@ -61,7 +61,7 @@ def geometry_of(
         x,
         Geometry(
             kernel,
-            kernel if stride is None else pairs(stride, count, where, "stride"),
+            kernel if stride is None or stride == () else pairs(stride, count, where, "stride"),
             pairs(padding, count, where, "padding", 0),
             pairs(dilation, count, where, "dilation"),
             ceil_mode,
@@ -288,7 +288,7 @@ def max_pool_with_indices(
     Args:
         x: ``[N, C, *spatial]``.
         kernel_size: window's length; a number, or one for each spatial axis, as are the next three.
-        stride: step of the window; None means its length.
+        stride: step of the window; None or () means its length.
         padding: elements, never the largest, added to both ends.
         dilation: distance of the window's elements.
         ceil_mode: one more window where the last one leaves elements over.

@@ -119,7 +119,12 @@ def _(xp: Any, g: Array, index: Array, axis: int) -> Array:
 
 @composite(
     math="y[i, j, …] = x[i, index[i, j, …], …]",
-    samples=[Sample(((3, 4), 0, _INDEX)), Sample(((4, 5, 3), 1, _INDEX[:, :, None]))],
+    samples=[
+        Sample(((3, 4), 0, _INDEX)),
+        Sample(((4, 5, 3), 1, _INDEX[:, :, None])),
+        Sample(((5,), 0, np.zeros((2, 0), np.int64)), note="no index"),
+        Sample(((), 0, np.zeros(3, np.int64)), note="no axes"),
+    ],
     rejects=[Reject(((2, 4), 0, _INDEX), IndexError, "index holds 2")],
 )
 def gather(xp: Any, x: Array, /, axis: int, index: Array) -> Array:
@@ -128,11 +133,17 @@ def gather(xp: Any, x: Array, /, axis: int, index: Array) -> Array:
     Args:
         x: any shape.
         axis: the axis that indices count along.
-        index: integers; as many axes as ``x``, no longer than it on any but ``axis``.
+        index: integers; as many axes as ``x``, no longer than it on any but ``axis``; or none at all. An
+            ``x`` without axes counts as one element.
 
     Returns:
         The index's shape.
     """
+    if not math.prod(index.shape):
+        return xp.reshape(xp.reshape(x, (-1,))[:0], index.shape)
+    if not len(x.shape):
+        found = xp.gather_elements(xp.reshape(x, (1,)), xp.reshape(index, (-1,)), axis=axis)
+        return xp.reshape(found, index.shape)
     return xp.gather_elements(x, index, axis=axis)
 
 

@@ -83,14 +83,16 @@ def multi_margin_loss(
     """``Σ_c max(0, weight (margin − input[target] + input[c]))^p / C`` over the other classes.
 
     Args:
-        input: scores ``[N, C]`` or ``[C]``.
-        target: class numbers ``[N]`` or ``[]``.
+        input: scores ``[N, C]`` or ``[C]``, or ``[]`` of a single class.
+        target: class numbers ``[N]``, or ``[]`` or ``[1]``.
         p: 1 or 2.
         margin: by how much the target's score should lead.
         weight: of each class, ``[C]``; None means 1.
         reduction: "none", "mean" or "sum".
     """
-    losses = _by_rows(input, target, lambda x, t: ops.multi_margin_loss(x, t, weight, p=p, margin=margin))
+    losses = _by_rows(
+        input, target, (-1,), lambda x, t: ops.multi_margin_loss(x, t, weight, p=p, margin=margin)
+    )
     return mean_or_sum(losses, reduction, "multi_margin_loss")
 
 
@@ -102,7 +104,7 @@ def multilabel_margin_loss(input: Tensor, target: Any, reduction: str = "mean") 
         target: class numbers of that shape; those before the first −1 of a row are its labels.
         reduction: "none", "mean" or "sum".
     """
-    losses = _by_rows(input, target, ops.multilabel_margin_loss)
+    losses = _by_rows(input, target, (1, -1), ops.multilabel_margin_loss)
     return mean_or_sum(losses, reduction, "multilabel_margin_loss")
 
 
@@ -115,8 +117,8 @@ def multilabel_soft_margin_loss(
     return mean_or_sum(losses, reduction, "multilabel_soft_margin_loss")
 
 
-def _by_rows(input: Tensor, target: Any, loss: Any) -> Tensor:
-    """A loss of ``[N, C]`` scores for one sample's ``[C]`` too."""
-    if input.ndim != 1:
+def _by_rows(input: Tensor, target: Any, of_one: tuple[int, ...], loss: Any) -> Tensor:
+    """A loss of ``[N, C]`` scores for one sample's ``[C]`` too, and for the score of a single class."""
+    if input.ndim > 1:
         return loss(input, target)
-    return ops.squeeze(loss(ops.expand_dims(input, axis=0), ops.expand_dims(target, axis=0)), 0)
+    return ops.squeeze(loss(ops.reshape(input, (1, -1)), ops.reshape(target, of_one)), 0)

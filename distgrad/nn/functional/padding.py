@@ -35,6 +35,10 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         raise OptionError(f"pad: mode {mode!r} adds the input's own elements and takes no value, got {value}")
     sides = [(0, 0)] * (input.ndim - len(pad) // 2)
     sides += [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
+    if mode == "circular":  # goes round in what is left
+        kept = [slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(input.shape, sides, strict=True)]
+        input = input[tuple(kept)] if min(map(min, sides), default=0) < 0 else input
+        sides = [(max(a, 0), max(b, 0)) for a, b in sides]
     for length, side in zip(input.shape, sides, strict=True):
         most = {"reflect": length - 1, "circular": length}.get(mode, max(side))
         if max(side) > max(most, 0):
