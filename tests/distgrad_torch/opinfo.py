@@ -271,7 +271,7 @@ def main(arguments):
 #: Why entries do not match that stay as they are, in words.
 REASONS = {
     "as_strided_scatter": "PyTorch hands the gradient to the elements overwritten and none to those kept",
-    "cholesky_inverse": "PyTorch's gradient reaches beyond the triangle that is read, and fails its gradcheck",
+    "cholesky_inverse": "PyTorch's gradient reaches beyond the triangle read, and fails its gradcheck",
     "cholesky_solve": "as `cholesky_inverse`: the factor's gradient is that of the triangle read",
     "cov": "PyTorch sums float32 weights of float64 observations in float32; here they are summed in float64",
     "nanquantile": "the part `q` is a number here, without a gradient",
