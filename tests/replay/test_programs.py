@@ -36,7 +36,7 @@ OPERATIONS: list[Callable[..., Any]] = [
     lambda a, b: a.reshape(2, -1).sum(0).reshape(-1, SIDE).sum(0) * 0.1 + b,
     lambda a, b: (a * a + 1.0) ** 0.5,
     lambda a, b: dg.exp(-(a * a)) + dg.randn(SIDE, SIDE) * 0.1,
-    lambda a, b: a.sum(0, keepdims=True) * 0.1 + b.max(1, keepdims=True),
+    lambda a, b: a.sum(0, keepdims=True) * 0.1 + dg.max(b, axis=1, keepdims=True),
     lambda a, b: dg.sort(a, axis=1),
     lambda a, b: (a * 1.0).mul_(0.5).add_(b),
     lambda a, b: a[dg.randperm(SIDE)],
