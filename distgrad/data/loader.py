@@ -205,8 +205,7 @@ class DataLoader(Generic[Batch_co]):
         self.collate_fn = collate_fn or (default_convert if batch_size is None else default_collate)
         self._collate = AsOne(self.collate_fn) if batch_size is None else self.collate_fn
         self.pin_memory, self.drop_last = pin_memory, drop_last
-        self.timeout = timeout
-        self.worker_init_fn = worker_init_fn
+        self.timeout, self.worker_init_fn = timeout, worker_init_fn
         self.generator = generator
         self.prefetch_factor = 2 if prefetch_factor is None else prefetch_factor
         self.persistent_workers = persistent_workers
@@ -216,15 +215,18 @@ class DataLoader(Generic[Batch_co]):
         self._learnt: dict[str, Any] | None = None  # the same of the last one not under no_grad
         self._num_batches = 0  # that it has given
         self._skip = 0  # batches that the next iteration leaves out, where the sampler cannot do it
+        self._within = False  # whether the next iteration is to go on within an epoch
 
     def __iter__(self) -> Iterator[Batch_co]:
         self._look_for_mistakes()
+        self._place = None if self._stream is None else self._stream.begin()
         state = self._sampler_state()
-        if self._begun is not None:
+        left = self._within and not np.any(state["index"])  # by set_epoch: that epoch was over
+        if self._begun is not None or left:
             self._epoch += 1
+        self._within = False
         skip, self._skip = self._skip, 0
         self._begun, self._num_batches = state, 0
-        self._place = None if self._stream is None else self._stream.begin()
         if is_grad_enabled():
             self._learnt = state
         seeds = [self._source.seed & (1 << 64) - 1, self._epoch, getattr(self.sampler, "rank", 0)]
@@ -270,10 +272,8 @@ class DataLoader(Generic[Batch_co]):
         With a :class:`~distgrad.data.sampler.DistributedSampler`, or of a stream of Hugging Face's
         ``datasets``, it is the same on every rank, and fits any number of them.
         """
-        if self._begun is None:
+        if self._begun is None or self._stream is not None:
             return {"epoch": self._epoch, "sampler": self._sampler_state()}
-        if self._stream is not None:
-            return {"epoch": self._epoch, "sampler": self._stream.state_dict(self._place)}
         index = self._begun["index"] + self._num_batches * self._step
         return {"epoch": self._epoch, "sampler": {**self._begun, "index": index}}
 
@@ -291,6 +291,7 @@ class DataLoader(Generic[Batch_co]):
         if self._stream is None and "stream_epoch" in state:
             raise StateDictError("DataLoader: the state is a place in a stream, which this dataset is not")
         self._epoch, self._begun, self._learnt = int(state_dict["epoch"]), None, None
+        self._place, self._within = None, bool(np.any(state["index"]))
         if sampler is None:
             self._skip = int(state["index"])
         else:
@@ -316,7 +317,7 @@ class DataLoader(Generic[Batch_co]):
 
     def _sampler_state(self) -> dict[str, Any]:
         if self._stream is not None:
-            return self._stream.state_dict()
+            return self._stream.state_dict(self._place)
         return {"index": self._skip} if self._resumable is None else self._resumable.state_dict()
 
     def _count(self, batches: Iterator[Any]) -> Iterator[Any]:

@@ -139,3 +139,28 @@ def test_random_numbers_of_workers_go_on():
     other = DataLoader(Noise(12), 2, num_workers=1)
     other.load_state_dict(state)
     assert draw(other) == rest
+
+
+@pytest.mark.parametrize(("taken", "workers"), [(1, 0), (3, 0), (6, 0), (6, 1)])
+def test_set_epoch_begins_the_next_epoch_of_random_numbers_too(taken, workers):
+    """Also where the epoch was over when its state was taken, as a loop over steps has it."""
+
+    def epochs(loader, numbers):
+        found = []
+        for epoch in numbers:
+            loader.sampler.set_epoch(epoch)
+            batches = [[part.numpy().tolist() for part in batch] for batch in loader]
+            found.append((loader.state_dict(), batches if workers else len(batches)))
+        return found
+
+    def make():
+        data = Noise(12)
+        return DataLoader(data, 2, sampler=DistributedSampler(data, 1, 0), num_workers=workers)
+
+    loader = make()
+    loader.sampler.set_epoch(1)
+    list(islice(loader, taken))
+    state = loader.state_dict()
+    other = make()
+    other.load_state_dict(state)
+    assert epochs(other, [2]) == epochs(loader, [2])
