@@ -79,33 +79,49 @@ def ops(names: tuple[str, ...], as_json: bool) -> None:
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
+_PROCESSORS = ("x86-64-v3", "x86-64-v4")
+_GPUS = ("sm_80", "sm_90", "sm_100", "sm_120")
+
+
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--all", "everything", is_flag=True, help="Compile all kernels.")
 @click.option(
     "--level",
     "levels",
     multiple=True,
-    type=click.Choice(["x86-64-v3", "x86-64-v4"]),
-    help="With --all: for every processor of this level, not this one alone; may be given twice.",
+    type=click.Choice([*_PROCESSORS, *_GPUS]),
+    help="With --all: for every processor of this level, not this one alone. With --device cuda: for GPUs of "
+    "this level, not of all. May be given more than once.",
 )
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.argument("script", required=False, type=click.Path(exists=True, dir_okay=False))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def warm(everything: bool, levels: tuple[str, ...], script: str | None, arguments: tuple[str, ...]) -> None:
+def warm(
+    everything: bool, levels: tuple[str, ...], device: str, script: str | None, arguments: tuple[str, ...]
+) -> None:
     """Compile kernels in advance: all, or those of a script, which runs for one step of training.
 
     They go into DISTGRAD_CACHE, or the user's own cache. Images of containers and folders that a cluster
-    shares are filled so; who runs jobs needs no right to write there.
+    shares are filled so; who runs jobs needs no right to write there. With --device cuda all kernels of GPUs
+    are compiled, on a machine that needs none.
     """
-    from distgrad.errors import MissingDependencyError, OptionError
-    from distgrad.warm import warm_all, warm_script
+    from distgrad.errors import DeviceError, MissingDependencyError, OptionError
+    from distgrad.warm import warm_all, warm_gpus, warm_script
 
-    if everything == (script is not None):
+    if wrong := [level for level in levels if (level in _GPUS) != (device == "cuda")]:
+        raise click.UsageError(f"warm: --level {wrong[0]} does not go with --device {device}")
+    if device == "cuda" and script is not None:
+        raise click.UsageError("warm: --device cuda compiles all kernels of GPUs; leave the script out")
+    if device == "cpu" and everything == (script is not None):
         raise click.UsageError("warm: give --all or a script")
-    if levels and not everything:
+    if device == "cpu" and levels and not everything:
         raise click.UsageError("warm: --level goes with --all; a script is compiled for this processor")
     try:
-        click.echo(warm_all(levels) if script is None else warm_script(script, list(arguments)))
-    except (MissingDependencyError, OptionError) as error:
+        if device == "cuda":
+            click.echo(warm_gpus(levels))
+        else:
+            click.echo(warm_all(levels) if script is None else warm_script(script, list(arguments)))
+    except (DeviceError, MissingDependencyError, OptionError) as error:
         raise click.ClickException(str(error)) from None
 
 

@@ -12,10 +12,11 @@ from typing import Any
 from distgrad import trace
 from distgrad.backend.kernels import ahead, cache
 from distgrad.backend.kernels.compiler import load_numba
+from distgrad.backend.kernels.cuda import binaries
 from distgrad.backend.kernels.table import jobs
 from distgrad.errors import MissingDependencyError, OptionError
 
-__all__ = ["warm_all", "warm_script"]
+__all__ = ["warm_all", "warm_gpus", "warm_script"]
 
 
 class _EnoughError(BaseException):
@@ -62,6 +63,28 @@ def warm_all(levels: tuple[str, ...] = ()) -> str:
         ahead.compile_now(work, rare=True, level=level)
     kinds = f" for {' and '.join(levels)}" if levels else ""
     return f"warm: all kernels of {len(work)} operations{kinds} lie in {folder} ({_since(began_s)})"
+
+
+def warm_gpus(levels: tuple[str, ...] = ()) -> str:
+    """Compile all kernels of GPUs, which takes none.
+
+    Args:
+        levels: of GPUs, as ``sm_90``; without them, all that are known.
+
+    Returns:
+        What was done, in a sentence.
+
+    Raises:
+        DeviceError: CuPy or its compiler, NVRTC, is not to be had.
+        OptionError: no folder for kernels can be written.
+    """
+    began_s = time.monotonic()
+    count = binaries.compile_binaries(levels)
+    kinds = " and ".join(levels or binaries.LEVELS)
+    return (
+        f"warm: all kernels for GPUs of {kinds} lie in {cache.cache_folder()}, {count} sources compiled "
+        f"({_since(began_s)})"
+    )
 
 
 def warm_script(script: str, arguments: list[str]) -> str:

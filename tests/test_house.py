@@ -47,8 +47,8 @@ def place(name: str) -> tuple[int, str] | None:
 GUESTS = {
     "numpy": r"distgrad\.(?!launch\b|profiler\b|errors$|env$|trace$|names\b).*",
     "mpi4py": r"distgrad\.comm\.mpilibrary|distgrad\.scale\.bench\.allreduce",
-    "cupy": r"distgrad\.backend\.(cupy|cublas)|distgrad\.comm\.libnccl",  # there its binding to NCCL alone
-    "cupy_backends": r"distgrad\.backend\.cublas",
+    "cupy": r"distgrad\.(backend\.(cupy|cublas|kernels\.cuda\.binaries)|comm\.libnccl)",  # there NCCL alone
+    "cupy_backends": r"distgrad\.backend\.(cublas|kernels\.cuda\.binaries)",
     "cupyx": r"distgrad\.backend\.cupy",
     "ml_dtypes": r"distgrad\.autograd\.casting",
     "PIL": r"distgrad\.(torch\.vision\.images|train\.loggers\.files)",

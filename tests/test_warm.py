@@ -11,8 +11,10 @@ import pytest
 
 from distgrad import warm
 from distgrad.backend.kernels import ahead, cache
+from distgrad.backend.kernels.cuda import binaries
 from distgrad.backend.kernels.entries import missing
 from distgrad.backend.kernels.table import jobs
+from distgrad.errors import DeviceError, OptionError
 
 ROOT = Path(__file__).parents[1]
 TRAIN = """
@@ -149,6 +151,9 @@ def test_warm_all_leaves_nothing_to_be_compiled(tmp_path):
         (["--all", __file__], "give --all or a script"),
         (["--level", "x86-64-v3", __file__], "--level goes with --all"),
         (["--all", "--level", "x86-64-v9"], "'x86-64-v9' is not one of"),
+        (["--all", "--level", "sm_90"], "--level sm_90 does not go with --device cpu"),
+        (["--device", "cuda", "--level", "x86-64-v3"], "--level x86-64-v3 does not go with --device cuda"),
+        (["--device", "cuda", __file__], "leave the script out"),
     ],
 )
 def test_a_wrong_command_is_one_line(arguments, said, tmp_path):
@@ -210,3 +215,60 @@ def test_a_folder_that_can_only_be_read_serves_several_users(public):
 
 def test_compiling_nothing_is_done_at_once():
     ahead.compile_now([])
+
+
+@pytest.mark.parametrize(
+    ("gpus", "level"),
+    [
+        ([(8, 0)], "sm_80"),
+        ([(8, 9), (8, 6)], "sm_80"),
+        ([(9, 0)], "sm_90"),
+        ([(10, 3)], "sm_100"),
+        ([(12, 1)], "sm_120"),
+        ([(7, 5)], None),
+        ([(11, 0)], None),
+        ([(8, 0), (9, 0)], None),
+        ([], None),
+    ],
+)
+def test_what_all_gpus_run_is_taken(gpus, level):
+    assert binaries.level_of(gpus) == level
+
+
+@pytest.mark.timeout(120)
+def test_kernels_of_gpus_are_compiled_without_one_and_stay(tmp_path, monkeypatch):
+    pytest.importorskip("cupy", reason="CuPy, whose NVRTC compiles, is not installed")
+    real = binaries.source
+    monkeypatch.setattr(binaries, "families", lambda: ["linear"])
+    monkeypatch.setattr(binaries, "TYPES", "f")
+    monkeypatch.setenv("DISTGRAD_CACHE", str(tmp_path))
+    cached = (cache.cache_folder, cache._folders, binaries._folders)
+    for function in cached:
+        function.cache_clear()
+    try:
+        assert f"GPUs of sm_80 lie in {tmp_path}, 1 sources compiled" in warm.warm_gpus(("sm_80",))
+        assert ", 3 sources compiled" in warm.warm_gpus()  # the other three levels
+        files = sorted(path.name.rsplit(".", 2)[0] for path in tmp_path.glob("cuda-*/*"))
+        assert files == ["linear-f.sm_100", "linear-f.sm_120", "linear-f.sm_80", "linear-f.sm_90"]
+        for path in tmp_path.glob("cuda-*/*"):
+            assert path.read_bytes().startswith(b"\x7fELF")
+        (folder,) = tmp_path.iterdir()
+        (folder / "linear-f.sm_80.0.cubin").mkdir()  # named by no digest: passed over
+        monkeypatch.setattr(binaries, "source", lambda family, char: "no CUDA C")
+        binaries._folders.cache_clear()
+        with pytest.raises(DeviceError, match=r"NVRTC does not compile linear for sm_90(?s:.*)error"):
+            warm.warm_gpus(("sm_90",))
+        monkeypatch.setattr(cache, "make", lambda folder: (tmp_path / "full" / "x").write_text(""))
+        monkeypatch.setattr(binaries, "source", real)
+        for path in folder.glob("*.sm_90.*"):
+            path.unlink()
+        binaries._folders.cache_clear()
+        with pytest.raises(OptionError, match=r"cuda-.*No such file.*set DISTGRAD_CACHE"):
+            warm.warm_gpus(("sm_90",))
+    except DeviceError as error:
+        if "does not load" in str(error):
+            pytest.skip(str(error))
+        raise
+    finally:
+        for function in cached:
+            function.cache_clear()

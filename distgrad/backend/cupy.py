@@ -33,11 +33,10 @@ else:
 
 __all__ = [
     "CudaBackend",
-    "elementwise_kernel",
+    "loaded_kernel",
     "make_array_module",
     "open_backend",
     "raw_kernel",
-    "reduction_kernel",
 ]
 
 _INSTALL = 'pip install "distgrad[cuda13]" (CUDA 13 drivers) or "distgrad[cuda12]"'
@@ -72,32 +71,6 @@ def open_backend() -> CudaBackend:
 
 
 @functools.cache
-def elementwise_kernel(inputs: str, outputs: str, operation: str, name: str, **options: Any) -> Any:
-    """A kernel that computes one element at a time, from CUDA C; a device's first call compiles it.
-
-    Args:
-        inputs, outputs: parameters as CuPy writes them, ``"T x, raw T w"``.
-        operation: the body.
-        name: of the kernel in CUDA.
-        **options: of ``cupy.ElementwiseKernel``: ``preamble``, ``loop_prep``, ``options`` (a tuple).
-    """
-    _require()
-    return cp.ElementwiseKernel(inputs, outputs, operation, name, **options)
-
-
-@functools.cache
-def reduction_kernel(
-    inputs: str, outputs: str, map_expr: str, reduce_expr: str, post_map_expr: str, identity: str, name: str,
-    **options: Any,
-) -> Any:  # fmt: skip
-    """A kernel that reduces, from CUDA C; arguments as those of ``cupy.ReductionKernel``."""
-    _require()
-    return cp.ReductionKernel(
-        inputs, outputs, map_expr, reduce_expr, post_map_expr, identity, name, **options
-    )
-
-
-@functools.cache
 def raw_kernel(source: str, name: str, options: tuple[str, ...] = ()) -> Any:
     """A kernel from CUDA C as it stands: call it with ``(grid, block, arguments)``.
 
@@ -112,6 +85,13 @@ def raw_kernel(source: str, name: str, options: tuple[str, ...] = ()) -> Any:
     if "<" in name:
         return cp.RawModule(code=source, options=options, name_expressions=(name,)).get_function(name)
     return cp.RawKernel(source, name, options=options)
+
+
+@functools.cache
+def loaded_kernel(path: str, name: str) -> Any:
+    """A kernel of a compiled file (cubin), which each device loads at its first call."""
+    _require()
+    return cp.RawModule(path=path).get_function(name)
 
 
 def _require() -> None:

@@ -179,7 +179,7 @@ def test_a_twin_that_takes_other_arguments_is_found(tmp_path):
 
 def test_kernels_are_made_in_one_place():
     """CUDA C elsewhere would not be compiled here."""
-    pattern = re.compile(r"\b(raw_kernel|elementwise_kernel|reduction_kernel|RawKernel|RawModule|fuse)\(")
+    pattern = re.compile(r"\b(raw_kernel|loaded_kernel|(Elementwise|Reduction|Raw)Kernel|RawModule|fuse)\(")
     makers = {
         path.relative_to(ROOT / "distgrad").as_posix()
         for path in (ROOT / "distgrad").rglob("*.py")

@@ -286,7 +286,7 @@ def test_versions_that_nobody_used_for_a_month_go_where_the_user_named_no_folder
         each.mkdir()
         (each / "file").write_bytes(b"")
         os.utime(each, times=(0, 0) if each is not new else None)
-    cache._make(tmp_path / ("conv-" + "2" * 16))
+    cache.make(tmp_path / ("conv-" + "2" * 16))
     assert old.exists() == named
     assert new.exists()
     assert foreign.exists()

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+import itertools
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from gpu_double.build import DoubleError
@@ -328,6 +330,7 @@ class Runtime:
         return {
             "ctxGetCurrent": lambda: 1,
             "ctxGetDevice": self.get_device,
+            "moduleLoad": lambda path: self.kernels.load(Path(path).read_bytes()),
             "moduleLoadData": self.kernels.load,
             "moduleUnload": lambda module: None,
             "moduleGetFunction": self.kernels.find,
@@ -379,6 +382,23 @@ def _compile_module(
     return module
 
 
+def _replace_nvrtc() -> None:
+    """In the place of NVRTC, where it is called itself: what it compiles is the source, for g++."""
+    import cupy_backends.cuda.libs.nvrtc as nvrtc
+
+    programs: dict[int, tuple[str, tuple[str, ...]]] = {}
+    handles = itertools.count(1)
+
+    def create(source: str, name: str, headers: Any, include_names: Any) -> int:
+        programs[handle := next(handles)] = (source, ())
+        return handle
+
+    nvrtc.createProgram = create
+    nvrtc.compileProgram = lambda key, options: programs.update({key: (programs[key][0], tuple(options))})
+    nvrtc.getCUBIN = lambda key: Source(*programs[key], ()).encode()
+    nvrtc.destroyProgram = lambda key: None
+
+
 _installed: list[Runtime] = []
 
 
@@ -414,6 +434,7 @@ def install(
     from cupy.cuda import compiler
 
     compiler._compile_module_with_cache = _compile_module
+    _replace_nvrtc()
     from gpu_double.sorting import replace_sorting
 
     replace_sorting(double)

@@ -42,7 +42,9 @@ __all__ = [
     "find",
     "is_compiled",
     "levels",
+    "make",
     "mark",
+    "places",
     "read",
     "write",
 ]
@@ -155,18 +157,23 @@ def _folders(module: str) -> list[Path]:
     for name in closure(module):
         digest.update(b"%s\0" % name.encode())
         digest.update((_SOURCES / f"{name}.py").read_bytes())
+    return places(module, digest.hexdigest()[:16])
+
+
+def places(name: str, digest: str) -> list[Path]:
+    """The folders of a version, by its name and 16 digits of its digest, the one that is written to last."""
     shared, own = env.read().kernel_cache, cache_folder()
     found = [Path(shared).expanduser()] if shared is not None else []
     found = [path for path in (*found, SHIPPED) if path != own and os.path.isdir(path)]
     found += [own] if own is not None else []
-    folders = [path / f"{module}-{digest.hexdigest()[:16]}" for path in found]
+    folders = [path / f"{name}-{digest}" for path in found]
     with contextlib.suppress(OSError):  # there is none yet, or it is another's
         if folders and time.time() - folders[-1].stat().st_mtime > _DAY_S:
             os.utime(folders[-1])
     return folders
 
 
-def _make(folder: Path) -> None:
+def make(folder: Path) -> None:
     """Make a version's folder; where nobody fills the cache for others, let those go that nobody uses."""
     try:
         folder.mkdir()
@@ -209,7 +216,7 @@ def write(name: str, data: bytes) -> None:
     folder = _folders(name.partition(".")[0])[-1]
     beside = folder / f".{name}.{os.getpid()}"
     try:
-        _make(folder)
+        make(folder)
         beside.write_bytes(hashlib.sha256(data).digest() + data)
         beside.replace(folder / name)
     except OSError as error:

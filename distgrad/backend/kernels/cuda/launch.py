@@ -9,7 +9,8 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from distgrad.backend.cupy import raw_kernel
+from distgrad.backend.cupy import loaded_kernel, raw_kernel
+from distgrad.backend.kernels.cuda.binaries import find_binary
 from distgrad.backend.kernels.cuda.source import source
 
 __all__ = [
@@ -33,7 +34,8 @@ _MOST_PLANES = (1 << 16) - 1  # of a grid's second axis
 
 @functools.cache
 def _kernel(family: str, name: str, char: str) -> Any:
-    return raw_kernel(source(family, char), name)
+    binary = find_binary(family, char)
+    return raw_kernel(source(family, char), name) if binary is None else loaded_kernel(str(binary), name)
 
 
 def launch(
