@@ -14,6 +14,7 @@ from distgrad.autograd.modes import is_grad_enabled
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import find_accelerator
 from distgrad.backend.rng import Generator, default_generator
+from distgrad.comm.registry import get_world, is_initialized
 from distgrad.data.collate import AsOne, Share, default_collate, default_convert, fetch, fetch_next, pin
 from distgrad.data.dataset import Indexed, IterableDataset
 from distgrad.data.foreign import ForeignStream, Place, is_foreign, refuse_without_length
@@ -285,11 +286,14 @@ class DataLoader(Generic[Batch_co]):
         out.
 
         Raises:
-            StateDictError: a place in a stream that another number of workers read, or in no stream.
+            StateDictError: a place in a stream that another number of workers read, or in no stream; or
+                within an :class:`~distgrad.data.dataset.IterableDataset` that another number of ranks or
+                workers shared, or in batches of another size: only it knows which samples those were.
         """
         state, sampler = state_dict["sampler"], self._stream or self._resumable
         if self._stream is None and "stream_epoch" in state:
             raise StateDictError("DataLoader: the state is a place in a stream, which this dataset is not")
+        self._check_sharing(state)
         self._epoch, self._begun, self._learnt = int(state_dict["epoch"]), None, None
         self._place, self._within = None, bool(np.any(state["index"]))
         if sampler is None:
@@ -318,7 +322,26 @@ class DataLoader(Generic[Batch_co]):
     def _sampler_state(self) -> dict[str, Any]:
         if self._stream is not None:
             return self._stream.state_dict(self._place)
+        if isinstance(self.dataset, IterableDataset):
+            return {"index": self._skip, "among": self._among()}
         return {"index": self._skip} if self._resumable is None else self._resumable.state_dict()
+
+    def _among(self) -> list[int]:
+        """How many ranks and workers share a stream that deals its samples out itself, and a batch's size."""
+        num_ranks = get_world().size if is_initialized() else env.read().world_size or 1
+        return [num_ranks, max(1, self.num_workers), self.batch_size or 1]
+
+    def _check_sharing(self, state: dict[str, Any]) -> None:
+        """Refuse a place in such a stream, within an epoch, at which others have had unknown samples."""
+        among = self._among()
+        before = list(map(int, state.get("among", among)))
+        if before != among and int(state["index"]):
+            raise StateDictError(
+                "DataLoader: {} ranks of {} workers with batches of {} have had {} batches each of a stream, "
+                "and {}, {} and {} are to go on, where only the stream knows which samples those were; go on "
+                "with as many, save at the start of an epoch, or leave the loader out of what is restored, "
+                "which begins its epoch anew".format(*before, state["index"], *among)
+            )
 
     def _count(self, batches: Iterator[Any]) -> Iterator[Any]:
         end = object()
