@@ -276,9 +276,10 @@ def _run_parts_recorded(part: Any, length: int, row_ns: float, smallest: int = 1
         return _run_parts(part, length, row_ns, smallest)
     edges = threads.edges_of(length, row_ns, smallest)
     recorder.num_groups += 1
-    for start, stop in itertools.pairwise(edges):
+    calls = [(start, list(part(start, stop))) for start, stop in itertools.pairwise(edges)]
+    for start, some in calls:  # when the arrays that a part makes are recorded, in no group
         recorder.group = (recorder.num_groups, start) if len(edges) > 2 else None
-        for kernel, *args in part(start, stop):
+        for kernel, *args in some:
             compiled = kernel.entry.function
             recorder.kernel(kernel.entry, tuple(args), _argument_names(compiled))
     recorder.group = None
