@@ -11,6 +11,7 @@ from replay.steps import assert_bit_equal, batches, mlp, training
 
 import distgrad as dg
 from distgrad import nn, optim
+from distgrad.backend import threads
 from distgrad.backend.kernels import machine
 from distgrad.errors import CaptureError, OptionError
 from distgrad.nn import functional as F
@@ -211,6 +212,18 @@ def test_parts_that_threads_share() -> None:
     finally:
         dg.set_num_threads(before)
     assert run.num_replays >= 9
+
+
+def test_parts_that_make_arrays_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a part of a convolution computes in is made by an array call, which no group of kernels may hold."""
+    monkeypatch.setattr(threads, "count_parts", lambda work_ns: 2)
+
+    def model() -> Any:
+        return nn.Sequential(
+            nn.Unflatten(1, (3, 8, 8)), nn.Conv2d(3, 32, 3), nn.Flatten(), nn.Linear(32 * 36, 3)
+        )
+
+    assert assert_bit_equal(training(model), batches(14, rows=16, features=192)).num_replays >= 9
 
 
 def test_gradients_that_are_cleared_outside_only_now_and_then() -> None:
