@@ -215,7 +215,7 @@ def test_parts_that_threads_share() -> None:
 
 
 def test_parts_that_make_arrays_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a part of a convolution computes in is made by an array call, which no group of kernels may hold."""
+    """A part of a convolution computes in an array of its own, which no group of kernels may hold."""
     monkeypatch.setattr(threads, "count_parts", lambda work_ns: 2)
 
     def model() -> Any:
