@@ -84,6 +84,7 @@ def test_processes_train_one_model(tmp_path, method):
 
 
 def test_what_is_shared_keeps_its_values_and_lets_go_of_its_memory():
+    gc.collect()  # of what other tests have left
     descriptors = len(os.listdir("/proc/self/fd"))
     net, x = nn.Linear(3, 2), torch.arange(5)
     values = [p.tolist() for p in net.parameters()]

@@ -140,7 +140,7 @@ def gather(xp: Any, x: Array, /, axis: int, index: Array) -> Array:
         The index's shape.
     """
     if not math.prod(index.shape):
-        return xp.reshape(xp.reshape(x, (-1,))[:0], index.shape)
+        return xp.take(xp.reshape(x, (-1,)), index, axis=0)
     if not len(x.shape):
         found = xp.gather_elements(xp.reshape(x, (1,)), xp.reshape(index, (-1,)), axis=axis)
         return xp.reshape(found, index.shape)
