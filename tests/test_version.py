@@ -4,16 +4,16 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from checkouts import ROOT, needs_checkout, needs_git
 from click.testing import CliRunner
 
 import distgrad as dg
 from distgrad.cli import main
 from distgrad.version import UNKNOWN, describe, find_version
 
-ROOT = Path(__file__).parents[1]
+pytestmark = needs_git
 AUTHOR = (
     "-c",
     "user.name=a",
@@ -67,9 +67,8 @@ def test_a_checkout_has_the_version_that_would_be_built(checkout, state):
     assert found == scm.get_version(root=str(checkout), fallback_version="0.0")
 
 
+@needs_checkout
 def test_this_checkout():
-    if not (ROOT / ".git").exists():
-        pytest.skip("no checkout")
     assert dg.__version__ == find_version() == describe(ROOT)
     assert CliRunner().invoke(main, ["--version"]).output == f"distgrad, version {dg.__version__}\n"
 

@@ -6,11 +6,10 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from pathlib import Path
 
 import pytest
+from checkouts import ROOT, needs_checkout
 
-ROOT = Path(__file__).parents[2]
 PACKAGING = ROOT / "packaging"
 sys.path.append(str(PACKAGING))
 archives = importlib.import_module("archives")
@@ -46,8 +45,6 @@ def test_a_change_log_that_is_not_ready_is_found(text, version, found):
 @pytest.fixture
 def built(tmp_path):
     """An sdist and a wheel with the checkout's names, as a build would leave them."""
-    if not (ROOT / ".git").exists():
-        pytest.skip("no checkout")
     files = archives.tracked(ROOT)
     (tmp_path / "empty").write_text("")
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
@@ -65,6 +62,7 @@ def built(tmp_path):
     return files, tmp_path
 
 
+@needs_checkout
 def test_whole_archives_pass_and_the_wheel_has_what_users_need(built):
     files, folder = built
     assert archives.sdist_problems(folder / "a.tar.gz", files) == []
@@ -80,6 +78,7 @@ def test_whole_archives_pass_and_the_wheel_has_what_users_need(built):
     assert not [name for name in archives.of_wheel(files) if name.startswith(("tests/", "launch/", "docs/"))]
 
 
+@needs_checkout
 @pytest.mark.parametrize("name", ["tests/__pycache__/a.pyc", "distgrad/old.py", "build/lib/distgrad/amp.py"])
 def test_a_file_too_many_and_one_too_few_are_found(name, built):
     files, folder = built
@@ -144,10 +143,9 @@ def test_the_recipe_of_conda_asks_for_what_the_package_asks_for(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@needs_checkout
 def test_this_checkout_builds_and_works_where_it_alone_is_installed(tmp_path):
     pytest.importorskip("build", reason="the tools of a release are missing: pip install '.[release]'")
-    if not (ROOT / ".git").exists():
-        pytest.skip("no checkout")
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True, timeout=120)
     stages = ["version", "changes", "build", "contents", "metadata", "pythons"]
