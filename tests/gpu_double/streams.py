@@ -161,6 +161,10 @@ class Scheduler:
             raise DoubleError(f"stream {handle:#x} was never made, or has been destroyed")
         return stream
 
+    def _all(self) -> list[Stream]:
+        """Every stream, in a list of its own: a stream that is collected meanwhile leaves the table."""
+        return list(self.streams.values())
+
     def destroy_stream(self, handle: int) -> None:
         """Forget the handle; what is queued stays queued, as on a GPU."""
         with self._lock:
@@ -214,7 +218,7 @@ class Scheduler:
             return []
         return [
             other
-            for other in self.streams.values()
+            for other in self._all()
             if other.device == stream.device
             and other is not stream
             and other.is_blocking
@@ -353,7 +357,7 @@ class Scheduler:
         with self._lock:
             targets = [
                 (stream, stream.num_submitted)
-                for stream in self.streams.values()
+                for stream in self._all()
                 if device in (None, stream.device) and (captured or stream.captured is None)
             ]
         self._wait(targets)
@@ -430,7 +434,7 @@ class Scheduler:
             raise self._failures.pop(0)
 
     def _advance_everything(self, without: Sequence[Stream] = ()) -> None:
-        streams = [stream for stream in self.streams.values() if stream not in without]
+        streams = [stream for stream in self._all() if stream not in without]
         while any([self._run_one(stream) for stream in streams]):  # noqa: C419 (each of them)
             continue
 
@@ -439,7 +443,7 @@ class Scheduler:
         with self._lock:
             lines = [
                 f"{stream} waits at {stream.pending[0][0]}, {len(stream.pending)} operations to run"
-                for stream in self.streams.values()
+                for stream in self._all()
                 if stream.pending
             ]
         return "nothing is queued" if not lines else "\n  ".join(["queued are", *lines])
