@@ -1,5 +1,6 @@
 """What every test has: several ranks inside one pytest command, and no world or thread left after a test."""
 
+import os
 import re
 import threading
 from collections import defaultdict
@@ -18,6 +19,9 @@ from distgrad.autograd import functional
 from distgrad.comm import finalize
 
 pytest_plugins = ["gpu_double.plugin"]
+
+# With it pytest shows the whole of what differs, which takes minutes where that is the bits of parameters.
+os.environ.pop("CI", None)
 
 
 @pytest.fixture(autouse=True)
