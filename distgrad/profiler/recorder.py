@@ -87,7 +87,7 @@ class Recorder:
                 pending.append((name, start_s, end_s, get_ident(), fields))
             else:
                 self.lost += 1
-        if name == "optimizer.step" and not self._by_hand:
+        if name == "optimizer.step" and "step" in fields and not self._by_hand:  # not a program's own span
             update = fields["step"]
             if self._first_update is None:
                 self._first_update = update

@@ -19,9 +19,8 @@ __all__ = ["CANNOT", "MAY", "WANTS", "Ranks", "digest"]
 
 CANNOT, MAY, WANTS = range(3)  # compare a replay in this call
 
-_ALWAYS = (
-    32  # of the first calls; after them one in eight, spread so that no period of a program's evades them
-)
+#: Of the first calls; after them one in eight, spread so that no period of a program's evades them.
+_ALWAYS = 32
 _SPREAD = 2654435761  # 2^32 divided by the golden ratio
 
 

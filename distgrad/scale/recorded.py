@@ -64,6 +64,8 @@ class Recorder:
         """Keep a span."""
         is_main = threading.current_thread() is threading.main_thread()
         self._spans.append((name, start_s, end_s, fields, is_main))
+        if "step" not in fields:  # a span of the program's own, whatever its name
+            return
         if name == "optimizer.step":
             if fields["step"] > self._update:  # of several optimizers the first
                 self._update = fields["step"]

@@ -18,6 +18,7 @@ from distgrad.errors import DataError, OptionError
 from distgrad.profiler import chrome, recorder, spool
 from distgrad.profiler.recording import spool_folder
 from distgrad.profiler.status import prometheus, read_status, status_lines
+from distgrad.scale.recorded import Recorder as CountedSteps
 
 
 def train(num_steps):
@@ -78,6 +79,23 @@ def test_steps_are_those_that_the_program_ends(tmp_path):
     assert [span["args"] for span in written.spans("work")] == [{"number": 1}]
     assert [span["args"] for span in written.spans("step")] == [{"step": 1, "loss": 1.0}]
     assert written.spans("step")[0]["dur"] >= 1000.0
+
+
+def test_a_programs_own_spans_may_have_the_names_of_a_step_s(tmp_path):
+    path = tmp_path / "out.json.gz"
+    counted = CountedSteps(num_steps=9)
+    trace.subscribe(counted)
+    try:
+        with dg.profiler.record(path) as found:
+            for name in ("optimizer.step", "backward"):
+                with trace.span(name):
+                    pass
+            train(2)
+    finally:
+        trace.unsubscribe(counted)
+    assert found.step == 2
+    assert len(chrome.read(path).spans("optimizer.step")) == 3
+    assert [len(counted.marks[name]) for name in ("optimizer.step", "backward")] == [2, 2]
 
 
 def test_what_a_program_tells_is_no_number_of_a_step(tmp_path):
