@@ -11,9 +11,11 @@ A cell is a workload, a number of ranks, a network (the memory of the ranks, or 
 by sleeps that were recorded, so that 16 of them need no 16 cores: passes as ``network.py`` says, compressors'
 arithmetic and the copying of reductions as ``replayed.py`` does. Buckets, queues, threads and calls are real.
 
-For each workload and way to communicate the model is fitted to runs on 2 and on 8 ranks at 1 Gbit/s alone:
-what a byte costs besides the link (arithmetic, copies, threads that share the processor), and what a step
-costs besides that, each linear in the number of ranks. Cells of those are not drawn. An error is predicted /
+For each workload and way to communicate the model is fitted to runs on 2 and on 8 ranks alone, in the
+ranks' memory and at 1 Gbit/s. What a byte costs besides the link is the processor time that was recorded.
+What a call costs besides, as its threads are woken one after the other, is told from what a step costs by the
+difference between the two: backward hides it in memory, and nothing does where a step waits for the line.
+Each is linear in the number of ranks. Cells of those numbers of ranks are not drawn. An error is predicted /
 measured - 1, of the slowest rank's lower quartile of steps, as a machine shared with others holds ranks up
 now and then.
 """
@@ -27,13 +29,13 @@ import os
 import random
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from distgrad.backend.device import CPU
 from distgrad.comm import Link
-from distgrad.scale.bench.network import LATENCY_S, Profile, measure_replayed
+from distgrad.scale.bench.network import LATENCY_S, Profile, measure_replayed, record_calls
 from distgrad.scale.cluster import Cluster
 from distgrad.scale.schedule import Gradient
 from distgrad.scale.schedule import Profile as Recorded
@@ -50,7 +52,7 @@ WAYS = [
     ("PowerSGD(4)", None),
     ("TopK(0.01)", None),
 ]
-FITTED_RANKS, FITTED_GBITS = (2, 8), 1.0
+FITTED_RANKS, FITTED_GBITS = (2, 8), (None, 1.0)
 CAP_MB = 1.0
 _HALVINGS = 30
 BARS = {"median": 0.10, "worst": 0.25}
@@ -63,69 +65,74 @@ def link_of(gbits: float | None) -> Link | None:
     return None if gbits is None else Link(LATENCY_S, gbits * 1e9 / 8)
 
 
+class Costs(NamedTuple):
+    """What steps cost besides passes and the line.
+
+    Attributes:
+        per_byte: seconds that a communication thread computes for a byte of gradients.
+        call_s: seconds of each call.
+        rest_s: seconds of a step.
+    """
+
+    per_byte: float
+    call_s: float
+    rest_s: float
+
+
 class Fitted:
     """The model of a workload and a way to communicate.
 
     Args:
         profile: of the workload.
         hook, shard: the way.
-        steps: of each of the two runs.
+        steps: of each of the four runs.
     """
 
     def __init__(self, profile: Profile, hook: str, shard: str | None, steps: int) -> None:
         gradients = tuple(Gradient(4 * int(np.prod(shape)), at_s, shape) for shape, at_s in profile.ready)
-        backward_s = profile.ready[-1][1]
-        self.recorded = Recorded(profile.forward_s, backward_s, 0.0, gradients)
+        self.recorded = Recorded(profile.forward_s, profile.ready[-1][1], 0.0, gradients)
         self.hook, self.shard = hook, shard
-        self.bytes_s: list[tuple[int, float]] = []
-        self.rest_s: list[tuple[int, float]] = []
+        self._points: list[tuple[int, Costs]] = []
         for ranks in FITTED_RANKS:
-            measured = measure_replayed(profile, ranks, link_of(FITTED_GBITS), hook, steps, CAP_MB, shard)
-            busy_s, step_s = 1e-3 * measured["communication_ms"], 1e-3 * measured["quartile_ms"]
-            per_byte = max(0.0, busy_s - self._moving_s(ranks)) / self.recorded.num_bytes
-            per_byte = self._at_most(per_byte, ranks, step_s)
-            self.bytes_s.append((ranks, per_byte))
-            self.rest_s.append((ranks, max(0.0, step_s - self.step_s(ranks, FITTED_GBITS, per_byte, 0.0))))
+            calls = record_calls(profile, ranks, hook, CAP_MB, shard)
+            per_byte = sum(call.cpu_s for call in calls) / self.recorded.num_bytes
+            runs = [
+                measure_replayed(profile, calls, ranks, link_of(gbits), hook, steps, CAP_MB, shard)
+                for gbits in FITTED_GBITS
+            ]
+            took_s = [1e-3 * run["quartile_ms"] for run in runs]
+            call_s = self._call_s(ranks, per_byte, took_s)
+            known_s = self._steps_s(ranks, Costs(per_byte, call_s, 0.0))
+            rest_s = statistics.mean(took - known for took, known in zip(took_s, known_s, strict=True))
+            self._points.append((ranks, Costs(per_byte, call_s, rest_s)))
 
-    def _at_most(self, per_byte: float, ranks: int, step_s: float) -> float:
-        """As much of ``per_byte`` as fits into a step: reductions also last while ranks are late."""
-        low, high = 0.0, per_byte
-        if self.step_s(ranks, FITTED_GBITS, high, 0.0) <= step_s:
-            return high
+    def _call_s(self, ranks: int, per_byte: float, took_s: list[float]) -> float:
+        """What a call costs by how much longer steps take on the line; none may take longer than it did."""
+        low, high = 0.0, max(took_s)
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            fits = self.step_s(ranks, FITTED_GBITS, middle, 0.0) <= step_s
-            low, high = (middle, high) if fits else (low, middle)
+            known_s = self._steps_s(ranks, Costs(per_byte, middle, 0.0))
+            left_s = [took - known for took, known in zip(took_s, known_s, strict=True)]
+            low, high = (middle, high) if left_s[1] > left_s[0] > 0.0 else (low, middle)
         return low
 
-    def _plan(self, per_byte: float) -> Plan:
-        return Plan(CAP_MB * 2**20, self.hook, per_byte, self.shard)
+    def _steps_s(self, ranks: int, costs: Costs) -> list[float]:
+        """Of the networks that the model is fitted to."""
+        return [self.step_s(ranks, gbits, costs) for gbits in FITTED_GBITS]
 
-    def _moving_s(self, ranks: int) -> float:
-        """What the link takes for a step's reductions, one behind the other."""
-        at_once = Recorded(
-            0.0, 0.0, 0.0, tuple(Gradient(g.nbytes, 0.0, g.shape) for g in self.recorded.gradients)
-        )
-        plan = Plan(CAP_MB * 2**20, self.hook)
-        cluster = Cluster(ranks, 1, link_of(FITTED_GBITS) or Link(0.0, 1.0))
-        whole = float(simulate(at_once, cluster, plan, 1).step_s[0])
-        return whole / 2 if self.shard is not None else whole  # half of an all-reduce
-
-    def step_s(self, ranks: int, gbits: float | None, per_byte: float, rest_s: float) -> float:
+    def step_s(self, ranks: int, gbits: float | None, costs: Costs) -> float:
         """A step by the schedule."""
         link = link_of(gbits) or Link(0.0, float("inf"))
-        cluster = Cluster(ranks, 1, link)
-        return float(simulate(self.recorded, cluster, self._plan(per_byte), 1).step_s[0]) + rest_s
+        cluster = Cluster(ranks, 1, link, call_s=costs.call_s)
+        plan = Plan(CAP_MB * 2**20, self.hook, costs.per_byte, self.shard)
+        return float(simulate(self.recorded, cluster, plan, 1).step_s[0]) + costs.rest_s
 
     def predict(self, ranks: int, gbits: float | None) -> float:
         """Seconds of a step on another number of ranks or network."""
-        per_byte, rest_s = (_line(points, ranks) for points in (self.bytes_s, self.rest_s))
-        return self.step_s(ranks, gbits, per_byte, rest_s)
-
-
-def _line(points: list[tuple[int, float]], x: int) -> float:
-    (x0, y0), (x1, y1) = points
-    return max(0.0, y0 + (y1 - y0) * (x - x0) / (x1 - x0))
+        (few, at_few), (many, at_many) = self._points
+        part = (ranks - few) / (many - few)
+        line = (max(0.0, y0 + (y1 - y0) * part) for y0, y1 in zip(at_few, at_many, strict=True))
+        return self.step_s(ranks, gbits, Costs(*line))
 
 
 def draw(count: int, seed: int) -> list[tuple[str, int, float | None, tuple[str, str | None]]]:
@@ -153,7 +160,10 @@ def main() -> None:
         if key not in fitted:
             fitted[key] = Fitted(profiles[name], hook, shard, options.steps)
         predicted_ms = 1e3 * fitted[key].predict(ranks, gbits)
-        measured = measure_replayed(profiles[name], ranks, link_of(gbits), hook, options.steps, CAP_MB, shard)
+        calls = record_calls(profiles[name], ranks, hook, CAP_MB, shard)
+        measured = measure_replayed(
+            profiles[name], calls, ranks, link_of(gbits), hook, options.steps, CAP_MB, shard
+        )
         row = {"workload": name, "ranks": ranks, "gbits": gbits, "hook": hook, "shard": shard}
         row |= {"predicted_ms": predicted_ms, "measured_ms": measured["quartile_ms"]}
         measured_ms = measured["quartile_ms"]

@@ -218,8 +218,19 @@ def measure(
     return dict(max(results, key=lambda result: float(result["step_ms"])))
 
 
+def record_calls(
+    profile: Profile, num_ranks: int, hook: str, cap_mb: float, shard: str | None
+) -> list[Spent]:
+    """What the communication threads of that many ranks compute in a step, call by call."""
+    at_once = Profile(0.0, [(shape, 0.0) for shape, _ in profile.ready])
+    recording = Recording()
+    measure(at_once, num_ranks, recording, hook, RECORDED_STEPS, cap_mb, shard)
+    return recording.step(RECORDED_STEPS)
+
+
 def measure_replayed(
     profile: Profile,
+    calls: list[Spent],
     num_ranks: int,
     link: Link | None,
     hook: str,
@@ -227,11 +238,12 @@ def measure_replayed(
     cap_mb: float,
     shard: str | None = None,
 ) -> Row:
-    """The same as :func:`measure` for more ranks than cores: what threads compute is replaced by sleeps."""
-    at_once = Profile(0.0, [(shape, 0.0) for shape, _ in profile.ready])
-    recording = Recording()
-    measure(at_once, num_ranks, recording, hook, RECORDED_STEPS, cap_mb, shard)
-    calls = recording.step(RECORDED_STEPS)
+    """The same as :func:`measure` for more ranks than cores: what threads compute is replaced by sleeps.
+
+    Args:
+        calls: of :func:`record_calls`, for as many ranks.
+        profile, num_ranks, link, hook, steps, cap_mb, shard: as there.
+    """
     small = Profile(profile.forward_s, [(shrunk(shape), at_s) for shape, at_s in profile.ready])
     replayed = hook if hook == "none" else calls
     return measure(small, num_ranks, Replaying(calls, link), replayed, steps, cap_mb / SCALE, shard)
