@@ -55,6 +55,7 @@ class Environment:
             it off; see ``distgrad.backend.memory``).
         num_threads: ``OMP_NUM_THREADS`` or ``OPENBLAS_NUM_THREADS``, how many compute in a process.
         cache_home: ``XDG_CACHE_HOME``, the folder of the user's caches.
+        torch_home: ``TORCH_HOME``, where PyTorch keeps files of weights.
         numba_cache: ``NUMBA_CACHE_DIR``, where Numba keeps compiled kernels, if it is to be elsewhere.
         kernel_cache: ``DISTGRAD_CACHE``, a folder of compiled kernels that others may share.
         processor: ``NUMBA_CPU_NAME``, the kind of processor that Numba compiles for, if it is not this one.
@@ -90,6 +91,7 @@ class Environment:
     keep_memory: bool = True
     num_threads: int | None = None
     cache_home: Path = Path("~/.cache")
+    torch_home: str | None = None
     numba_cache: str | None = None
     kernel_cache: str | None = None
     processor: str | None = None
@@ -190,6 +192,7 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         keep_memory=variables.get("DISTGRAD_KEEP_MEMORY", "1") != "0",
         num_threads=given_threads(variables, THREAD_VARIABLES[:2]),  # what NumPy's library looks at, too
         cache_home=Path(variables.get("XDG_CACHE_HOME") or "~/.cache").expanduser(),
+        torch_home=variables.get("TORCH_HOME") or None,
         numba_cache=variables.get("NUMBA_CACHE_DIR") or None,
         kernel_cache=variables.get("DISTGRAD_CACHE") or None,
         processor=variables.get("NUMBA_CPU_NAME") or None,

@@ -104,7 +104,7 @@ class Tensor(_Attached):
     """
 
     __array_priority__ = 1000  # CuPy's operators give way to it; NumPy's know __array_ufunc__
-    __slots__ = ("__weakref__", "_aliases", "_data", "_leaf", "_node", "_version")
+    __slots__ = ("__dict__", "__weakref__", "_aliases", "_data", "_leaf", "_node", "_version")
 
     _data: Any
     _node: Any  # Node of the operation that made it; Leaf of one that wants a gradient; None of a constant

@@ -20,6 +20,7 @@ WORDS = {
     "ord": ("p",),
     "a_min": ("min",),
     "a_max": ("max",),
+    "split_size": ("split_size_or_sections",),
 }
 
 #: What the array API standard calls PyTorch's keywords, for the messages of ``dg``'s functions.
@@ -139,9 +140,6 @@ ARGUMENTS = {
         "in_order": "batches always come in order",
     },
     "Optimizer": {
-        "foreach": "a rule always runs over flat buffers, many parameters at once",
-        "fused": "a rule always runs over flat buffers, by one kernel where there is one",
-        "capturable": "steps are counted on the host",
         "differentiable": "a step is no part of a graph; write the update with tensors and dg.func.grad",
     },
     "DistributedDataParallel": {

@@ -10,6 +10,8 @@ its own shape, and may keep state of any shape.
 
 from __future__ import annotations
 
+import difflib
+import functools
 import inspect
 import sys
 from collections import defaultdict
@@ -45,6 +47,34 @@ __all__ = ["Optimizer"]
 _BLOCK_ELEMENTS = 1 << 15
 
 
+def _with_pytorchs_options(initialize: Callable[..., None]) -> Callable[..., None]:
+    """Take PyTorch's options that ask for what is the case anyway, and meet the others with the reason."""
+    parameters = inspect.signature(initialize).parameters
+    reasons = {option: why for option, why in ARGUMENTS["Optimizer"].items() if option not in parameters}
+    taken = {option for option in ("foreach", "fused", "capturable") if option not in parameters}
+    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        return initialize  # a rule of the user's own passes them on
+
+    @functools.wraps(initialize)
+    def take(self: Any, *args: Any, **options: Any) -> None:
+        for option in options.keys() & reasons.keys():
+            if options[option]:
+                name = type(self).__name__
+                raise TypeError(f"{name}: there is no {option}; {reasons[option]}: leave it out")
+            del options[option]
+        for option in options.keys() & taken:
+            del options[option]
+        initialize(self, *args, **options)
+
+    return take
+
+
+def _is_misspelt(option: str, known: Iterable[str]) -> bool:
+    """Whether it is no known option but looks like one: ``lear`` like ``lr``, unlike ``lr_scale``."""
+    others = [each for each in known if not option.startswith(each)]
+    return option not in known and bool(difflib.get_close_matches(option.lower(), others))
+
+
 class Optimizer:
     """Base of all optimizers.
 
@@ -66,20 +96,14 @@ class Optimizer:
     #: Whether the rule treats elements alike, so that it may be given any block of them.
     elementwise: ClassVar[bool] = True
 
-    def __new__(cls, *args: Any, **options: Any) -> Any:
-        """Meet PyTorch's options that are not offered with a reason, before a rule's own check of names."""
-        reasons = ARGUMENTS["Optimizer"]
-        for option in options.keys() & reasons.keys():
-            if option not in inspect.signature(cls.__init__).parameters:
-                raise TypeError(f"{cls.__name__}: there is no {option}; {reasons[option]}: leave it out")
-        return super().__new__(cls)
-
     _fused: ClassVar[Callable[..., Any]]  # the rule on arrays
     _kernels: ClassVar[tuple[str, ...]] = ()  # what its kernel is called, if it has one
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Make the rule's forms for arrays."""
         super().__init_subclass__(**options)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _with_pytorchs_options(cls.__init__)  # type: ignore[method-assign]
         rule = cls.__dict__.get("rule")
         if rule is not None:
             form, is_known = array_form(rule), RULES.get(rule.name) is rule  # else one of that name may be
@@ -116,7 +140,8 @@ class Optimizer:
 
         Raises:
             DTypeError: an entry that is no tensor, or not of a floating dtype.
-            ValueError: a parameter that a group holds already, or an option that the optimizer lacks.
+            ValueError: a parameter that a group holds already, or an option that is nearly one of the
+                optimizer's; others are the program's own, and stay with the group.
         """
         group = param_group
         entries = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
@@ -132,9 +157,9 @@ class Optimizer:
             if id(parameter) in known:
                 raise ValueError(f"{name}: a parameter of shape {list(parameter.shape)} is given twice")
             known.add(id(parameter))
-        unknown = set(group) - {"params"} - set(self.defaults)
-        if unknown:
-            raise ValueError(f"{name}: unknown options {sorted(unknown)}; known are {sorted(self.defaults)}")
+        misspelt = [each for each in group if each != "params" and _is_misspelt(each, self.defaults)]
+        if misspelt:
+            raise ValueError(f"{name}: unknown options {misspelt}; known are {sorted(self.defaults)}")
         full = {"params": params, **self.defaults, **{k: v for k, v in group.items() if k != "params"}}
         self.check_options(full)
         if entries and all(isinstance(entry, tuple) for entry in entries):

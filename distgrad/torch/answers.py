@@ -60,8 +60,8 @@ def _room(name: str) -> ModuleType:
     def find_name(attribute: str) -> Any:
         found = _in_tables(name, attribute)
         if found is None and not attribute.startswith("__"):
-            found = _ask(places, attribute)
-        if found is None:
+            found = _ask(places, attribute, otherwise=_NOWHERE)
+        if found is _NOWHERE or (found is None and attribute.startswith("__")):
             raise missing(f"torch.{name}", attribute)
         setattr(module, attribute, found)
         return found
@@ -94,14 +94,18 @@ def _sources(places: tuple[str, ...]) -> list[tuple[Any, set[str] | None]]:
     return found
 
 
-def _ask(places: tuple[str, ...], attribute: str) -> Any:
+_NOWHERE = object()
+
+
+def _ask(places: tuple[str, ...], attribute: str, otherwise: Any = None) -> Any:
+    """What the first of the places with such a name has there; ``version.cuda``, say, is None."""
     for source, names in _sources(places):
         if names is None or attribute in names:
             try:
                 return getattr(source, attribute)
             except AttributeError:
                 continue
-    return None
+    return otherwise
 
 
 def _names_in(places: tuple[str, ...]) -> set[str]:

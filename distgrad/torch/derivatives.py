@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from distgrad.autograd import func
-from distgrad.autograd.creation import zeros_like
+from distgrad.autograd.creation import ones_like, zeros_like
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.functional import grad as gradients
+from distgrad.autograd.gradcheck import gradcheck as check
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import OptionError
 
-__all__ = ["Variable", "grad", "hessian", "jacobian"]
+__all__ = ["Variable", "grad", "gradcheck", "hessian", "hvp", "jacobian", "jvp", "vhp", "vjp"]
 
 
 class _VariableType(type):
@@ -128,21 +128,85 @@ def hessian(
     )
 
 
-def _flattened(function: Callable[..., Any], inputs: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    return function, inputs if isinstance(inputs, tuple) else (inputs,)
+def _found(outs: Any, leaves: tuple[Tensor, ...], given: Any, create_graph: bool) -> tuple[Any, ...]:
+    """The gradients of outputs by leaves, zeros where there are none."""
+    several = [each for each in (outs if isinstance(outs, tuple) else (outs,)) if each.requires_grad]
+    if not several:
+        return tuple(zeros_like(x) for x in leaves)
+    weights = None if given is None else list(given if isinstance(given, tuple) else (given,))
+    found = gradients(several, list(leaves), weights, create_graph=create_graph, allow_unused=True)
+    return tuple(zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True))
+
+
+def _direction(v: Any, inputs: tuple[Tensor, ...], where: str) -> tuple[Any, ...]:
+    if v is not None:
+        return v if isinstance(v, tuple) else (v,)
+    if len(inputs) != 1 or inputs[0].size != 1:
+        raise OptionError(f"{where}: v may be left out only for one input of one element; pass it")
+    return (ones_like(inputs[0]),)
 
 
 def vjp(
-    function: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False
+    func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False
 ) -> Any:
-    """The function's values, and the product of ``v`` with its Jacobian."""
+    """The function's values, and the product of ``v`` with its Jacobian.
+
+    Args:
+        func: of tensors, to a tensor or several.
+        inputs: a tensor or a tuple of them.
+        v: of the outputs' shapes; None for one output of one element.
+        create_graph: whether derivatives of the result are wanted.
+        strict: taken for PyTorch's sake.
+    """
     leaves = _leaves(inputs, create_graph)
-    outs = function(*leaves)
-    several = outs if isinstance(outs, tuple) else (outs,)
-    given = None if v is None else list(v if isinstance(v, tuple) else (v,))
-    found = gradients(list(several), list(leaves), given, create_graph=create_graph, allow_unused=True)
-    rows = tuple(zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True))
+    outs = func(*leaves)
+    rows = _found(outs, leaves, v, create_graph)
     return outs, rows if isinstance(inputs, tuple) else rows[0]
 
 
-jvp, hvp = func.jvp, func.hvp
+def jvp(
+    func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False
+) -> Any:
+    """The function's values, and the product of its Jacobian with ``v``, which has the inputs' shapes.
+
+    Arguments as in :func:`vjp`. The product is the gradient of a vector's product with the Jacobian by that
+    vector.
+
+    Raises:
+        OptionError: no ``v`` for several numbers.
+    """
+    leaves = _leaves(inputs, create_graph)
+    direction = _direction(v, leaves, "jvp")
+    outs = func(*leaves)
+    several = outs if isinstance(outs, tuple) else (outs,)
+    weights = tuple(zeros_like(each).requires_grad_() for each in several)
+    rows = _found(outs, leaves, weights, True)
+    found = _found(rows, weights, direction, create_graph)
+    return outs, found if isinstance(outs, tuple) else found[0]
+
+
+def hvp(
+    func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False
+) -> Any:
+    """A function's number, and the product of its second derivatives with ``v``; arguments as in :func:`jvp`.
+
+    Raises:
+        OptionError: no ``v`` for several numbers.
+    """
+    leaves = _leaves(inputs, create_graph)
+    direction = _direction(v, leaves, "hvp")
+    out = func(*leaves)
+    slopes = _found(out, leaves, None, True)
+    found = _found(slopes, leaves, direction, create_graph)
+    return out, found if isinstance(inputs, tuple) else found[0]
+
+
+#: The second derivatives are symmetric.
+vhp = hvp
+
+
+def gradcheck(func: Callable[..., Any], inputs: Any, eps: float = 1e-6, atol: float = 1e-5,
+              rtol: float = 1e-3, raise_exception: bool = True, **options: Any) -> bool:  # fmt: skip
+    """As ``dg.autograd.gradcheck``, with PyTorch's names and tolerances; its other options have no part."""
+    several = inputs if isinstance(inputs, list | tuple) else (inputs,)
+    return check(func, several, eps=eps, atol=atol, rtol=rtol, raise_exception=raise_exception)

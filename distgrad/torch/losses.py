@@ -63,9 +63,9 @@ def _of_today(
     return args[:place]
 
 
-def _layer(name: str) -> type:
-    base = _FOUND[name]
-    names = LOSS_LAYERS[name].split()
+def layer_of(base: Any, name: str, arguments: str) -> type:
+    """A subclass that takes PyTorch's arguments, in their order, under PyTorch's name."""
+    names = arguments.split()
 
     @functools.wraps(base.__init__)
     def __init__(self: Any, *args: Any, **options: Any) -> None:
@@ -86,6 +86,6 @@ def _function(name: str) -> Callable[..., Any]:
 
 
 for _name in LOSS_LAYERS:
-    globals()[_name] = _layer(_name)
+    globals()[_name] = layer_of(_FOUND[_name], _name, LOSS_LAYERS[_name])
 for _name in LOSS_FUNCTIONS:
     globals()[_name] = _function(_name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from distgrad.nn import init
 from distgrad.nn.functional.images import interpolate
 from distgrad.nn.module import Module
 from distgrad.nn.modules.containers import ModuleList
-from distgrad.nn.utils.gradients import clip_grad_norm_
+from distgrad.nn.utils import gradients
 from distgrad.parallel.batchnorm import SyncBatchNorm
 
 __all__ = ["DataParallel", "SDPBackend", "SyncBatchNorm", "data_parallel", "sdpa_kernel"]
@@ -91,10 +92,23 @@ class initial:
     orthogonal, sparse = staticmethod(init.orthogonal_), staticmethod(init.sparse_)
 
 
-class helpers:
-    """Names of ``torch.nn.utils`` that are not in ``dg.nn.utils``."""
+def _over_flat_buffers(function: Callable[..., Any]) -> Any:
+    """Take ``foreach``: whatever it says, gradients are gone over many at once."""
 
-    clip_grad_norm = staticmethod(clip_grad_norm_)
+    @functools.wraps(function)
+    def call(*args: Any, foreach: bool | None = None, **options: Any) -> Any:
+        return function(*args, **options)
+
+    return staticmethod(call)
+
+
+class helpers:
+    """Names of ``torch.nn.utils`` that are not in ``dg.nn.utils``, or take more there."""
+
+    clip_grad_norm_ = clip_grad_norm = _over_flat_buffers(gradients.clip_grad_norm_)
+    clip_grad_value_ = _over_flat_buffers(gradients.clip_grad_value_)
+    clip_grads_with_norm_ = _over_flat_buffers(gradients.clip_grads_with_norm_)
+    get_total_norm = _over_flat_buffers(gradients.get_total_norm)
 
     @staticmethod
     def skip_init(module_cls: Any, *args: Any, **options: Any) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import Any
 
+from distgrad.nn.module import Module
+
 __all__ = ["set_anomaly_enabled"]
 
 
@@ -25,6 +27,8 @@ class jit:
     trace = staticmethod(lambda function, example_inputs=None, **options: function)
     is_scripting = is_tracing = staticmethod(lambda: False)
     annotate = staticmethod(lambda kind, value: value)
+    isinstance = staticmethod(isinstance)
+    ScriptModule = Module
     Final = Any
 
 
@@ -42,8 +46,10 @@ class overrides:
     has_torch_function = has_torch_function_unary = is_tensor_like = staticmethod(lambda *args: False)
 
 
-class hub:
-    """``torch.hub``."""
+class fx:
+    """``torch.fx``: nothing is traced, so there is nothing that must not be."""
+
+    wrap = staticmethod(_itself)
 
 
 class absent:

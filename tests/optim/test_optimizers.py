@@ -261,10 +261,38 @@ def test_state_shows_what_the_rule_keeps():
 
 
 @pytest.mark.parametrize("rule", [rule for rule, _ in {id(r): (r, o) for r, o in RULES}.values()])
-@pytest.mark.parametrize("option", ["foreach", "fused", "capturable", "differentiable"])
-def test_options_of_pytorch_that_are_not_offered(rule, option):
-    with pytest.raises(TypeError, match=f"{rule.__name__}: there is no {option}; .*leave it out"):
-        rule([dg.ones(2).requires_grad_()], **{option: True})
+def test_options_of_pytorch_are_taken_where_they_ask_for_what_is_so_anyway(rule):
+    p = dg.ones(2).requires_grad_()
+    rule([p], foreach=True, fused=True, capturable=False, differentiable=False)
+    with pytest.raises(TypeError, match=f"{rule.__name__}: there is no differentiable; .*leave it out"):
+        rule([p], differentiable=True)
+    with pytest.raises(TypeError, match="gobble"):
+        rule([p], gobble=True)
+
+
+def test_a_group_may_carry_what_is_the_programs_own():
+    class Own(dg.optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {})
+
+        def step(self):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.data -= group["pace"] * p.grad
+
+    a, b = (dg.ones(2).requires_grad_() for _ in range(2))
+    own, adam = Own([{"params": [a], "pace": 0.5}]), AdamW([{"params": b, "lr_scale": 0.1, "name": "head"}])
+    (a.sum() + b.sum()).backward()
+    own.step()
+    adam.step()
+    assert a.tolist() == [0.5, 0.5]
+    assert adam.state_dict()["param_groups"][0]["lr_scale"] == 0.1
+    fresh = AdamW([{"params": b, "lr_scale": 0.3, "name": "head"}])
+    fresh.load_state_dict(adam.state_dict())
+    assert fresh.param_groups[0]["lr_scale"] == 0.1
+    for wrong in ("lear", "weigth_decay", "beta", "Lr"):
+        with pytest.raises(ValueError, match=f"unknown options \\['{wrong}'\\]"):
+            AdamW([{"params": [a], wrong: 1}])
 
 
 def test_a_rule_of_the_users_own_may_have_such_an_option():

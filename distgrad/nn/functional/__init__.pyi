@@ -51,6 +51,7 @@ from distgrad.nn.functional.activations import tanhshrink as tanhshrink
 from distgrad.nn.functional.activations import threshold as threshold
 from distgrad.nn.functional.activations import threshold_ as threshold_
 from distgrad.nn.functional.affine import flatten as flatten
+from distgrad.nn.functional.affine import linear as linear
 from distgrad.nn.functional.affine import unflatten as unflatten
 from distgrad.nn.functional.binary import binary_cross_entropy as binary_cross_entropy
 from distgrad.nn.functional.binary import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
@@ -241,5 +242,3 @@ __all__ = [
     "upsample",
 ]
 
-def linear(x: _Array, weight: _Array, bias: _Array | None = ..., /) -> _Tensor:
-    """An affine map of the last axis."""

@@ -5,12 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from distgrad.autograd.dispatch import operations
-from distgrad.autograd.ops.linalg import linear
+from distgrad.autograd.ops import linalg
 from distgrad.autograd.ops.shape_rules import normalize_axes
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import OptionError
 
 __all__ = ["flatten", "linear", "unflatten"]
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``y = x weightᵀ + bias`` over the last axis.
+
+    Args:
+        input: ``[..., in]``.
+        weight: ``[out, in]``.
+        bias: ``[out]``, or None.
+
+    Returns:
+        ``[..., out]``.
+    """
+    return linalg.linear(input, weight, bias)
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:

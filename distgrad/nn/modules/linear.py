@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from distgrad.autograd.creation import zeros
+from distgrad.autograd.ops.linalg import linear
 from distgrad.autograd.tensor import Tensor
 from distgrad.nn import init
-from distgrad.nn.functional.affine import flatten, linear, unflatten
+from distgrad.nn.functional.affine import flatten, unflatten
 from distgrad.nn.module import Module
 from distgrad.nn.parameter import Parameter
 

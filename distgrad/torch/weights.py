@@ -1,0 +1,65 @@
+"""Files of weights at hand: ``torch.hub`` and ``torch.utils.model_zoo``. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from distgrad.env import read
+from distgrad.errors import DataError
+from distgrad.torch.files import load
+
+__all__ = ["get_dir", "load_state_dict_from_url", "load_url", "set_dir"]
+
+_CHOSEN: list[str] = []
+
+
+def get_dir() -> str:
+    """The folder whose ``checkpoints`` are looked through, PyTorch's own: ``~/.cache/torch/hub``."""
+    if _CHOSEN:
+        return _CHOSEN[-1]
+    settings = read()
+    home = settings.torch_home or settings.cache_home / "torch"
+    return str(Path(home).expanduser() / "hub")
+
+
+def set_dir(d: str | os.PathLike[str]) -> None:
+    """Look into another folder."""
+    _CHOSEN.append(os.path.expanduser(d))
+
+
+def load_state_dict_from_url(
+    url: str,
+    model_dir: str | None = None,
+    map_location: Any = None,
+    progress: bool = True,
+    check_hash: bool = False,
+    file_name: str | None = None,
+    weights_only: bool = True,
+) -> Any:
+    """The state dict of a file that lies where PyTorch would have put it.
+
+    Args:
+        url: where it is from; its last part is the file's name.
+        model_dir: its folder; None for ``checkpoints`` in :func:`get_dir`.
+        map_location: as in ``torch.load``.
+        progress, check_hash: of a download.
+        file_name: another name.
+        weights_only: as in ``torch.load``.
+
+    Raises:
+        DataError: the file is not there.
+    """
+    folder = Path(model_dir or Path(get_dir()) / "checkpoints")
+    file = folder / (file_name or Path(urlparse(url).path).name)
+    if not file.exists():
+        raise DataError(
+            f"load_state_dict_from_url: no file {file}; nothing is downloaded: get it from {url} and put it "
+            "there"
+        )
+    return load(file, map_location=map_location, weights_only=weights_only)
+
+
+load_url = load_state_dict_from_url
