@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,7 +30,7 @@ class jit:
     annotate = staticmethod(lambda kind, value: value)
     isinstance = staticmethod(isinstance)
     ScriptModule = Module
-    Final = Any
+    Final = typing.Final
 
 
 class compiler:
