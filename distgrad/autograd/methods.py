@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import sys
 from collections.abc import Iterator
@@ -319,13 +320,14 @@ def _copy(self: Tensor, *memo: Any) -> Tensor:
     out = _rebuild(Tensor, self._data.copy(), self.requires_grad)
     if self.grad is not None:
         out.grad = Tensor(self.grad._data.copy())
+    out.__dict__.update(copy.deepcopy(self.__dict__, *memo) if memo else self.__dict__)
     return out
 
 
 def _reduce(self: Tensor) -> Any:
     if not self.is_leaf:
         raise GraphError("pickle: only leaves can be pickled, not what has a graph; use detach()")
-    return _rebuild, (type(self), self._data, self.requires_grad), getattr(self, "__dict__", None)
+    return _rebuild, (type(self), self._data, self.requires_grad), self.__dict__ or None
 
 
 def _rebuild(kind: type[Tensor], data: Any, requires_grad: bool) -> Tensor:

@@ -19,8 +19,6 @@ __all__ = ["Buffer", "Parameter", "UninitializedBuffer", "UninitializedParameter
 class Parameter(Tensor):
     """A tensor that is trained: assigned to a module's attribute, it joins the module's parameters.
 
-    Unlike other tensors it can carry attributes of the user's own.
-
     Args:
         data: a tensor or an array; its memory is shared.
         requires_grad: whether ``backward`` shall leave a gradient in ``grad``.
@@ -61,10 +59,14 @@ class Buffer(Tensor):
         self.persistent = persistent
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Buffer:
-        return self.__copy__()
+        out = type(self)(self._data.copy())
+        out.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return out
 
     def __copy__(self) -> Buffer:
-        return type(self)(self._data.copy(), persistent=self.persistent)
+        out = type(self)(self._data.copy())
+        out.__dict__.update(self.__dict__)
+        return out
 
 
 class _Uninitialized(Tensor):

@@ -1,7 +1,9 @@
 """Calls as public programs write them: keywords of built-in functions, private names, odd arguments."""
 
+import copy
 import importlib
 import inspect
+import pickle
 import re
 import types
 from collections import OrderedDict, namedtuple
@@ -88,8 +90,13 @@ def test_a_tensor_carries_attributes_of_the_programs_own():
     x = torch.zeros(3)
     x.require_grad = False  # misspelt in many a program, where it does nothing
     x.note = "kept"
-    assert x.note == "kept"
     assert not x.requires_grad
+    kept = (x, copy.copy(x), copy.deepcopy([x])[0], pickle.loads(pickle.dumps(x)))
+    assert [each.note for each in kept] == ["kept"] * 4
+    buffer = nn.Buffer(torch.zeros(2), persistent=False)
+    buffer.note = ["own"]
+    for twin in (copy.copy(buffer), copy.deepcopy(buffer)):
+        assert (twin.note, twin.persistent) == (["own"], False)
     with pytest.raises(AttributeError, match="'Tensor' object has no attribute 'gobble'"):
         _ = x.gobble
 
