@@ -158,7 +158,7 @@ def main() -> None:
     for name, ranks, gbits, (hook, shard) in draw(options.cells, options.seed):
         key = (name, hook, shard)
         if key not in fitted:
-            fitted[key] = Fitted(profiles[name], hook, shard, options.steps)
+            fitted[key] = Fitted(profiles[name], hook, shard, 2 * options.steps)
         predicted_ms = 1e3 * fitted[key].predict(ranks, gbits)
         calls = record_calls(profiles[name], ranks, hook, CAP_MB, shard)
         measured = measure_replayed(

@@ -327,6 +327,7 @@ def bench(name: str, arguments: tuple[str, ...]) -> None:
 @click.option("--strong", is_flag=True, help="The ranks share one batch.")
 @click.option("--weak", is_flag=True, help="The ranks have a batch each, as without --strong.")
 @click.option("--hosts", help="As for distgrad run: A:4,B:4.")
+@click.option("--ssh", metavar="COMMAND", help="What reaches the hosts, as for distgrad run.")
 @click.option("--slurm", is_flag=True, help="On the hosts of the Slurm allocation that this runs in.")
 @click.option("--repeat", default=3, show_default=True, help="How often each run is made.")
 @click.option("--steps", default=60, show_default=True, help="Of each run, at most.")

@@ -49,7 +49,8 @@ class Tuned:
     trials: tuple[tuple[float, int, float], ...]
 
     def __str__(self) -> str:
-        text = f"bucket_cap_mb={self.bucket_cap_mb:.4g} and {self.num_threads} threads a rank"
+        threads = f"{self.num_threads} thread{'s' if self.num_threads > 1 else ''}"
+        text = f"bucket_cap_mb={self.bucket_cap_mb:.4g} and {threads} a rank"
         before_s = self.trials[0][2]
         return f"{text}: {1e3 * self.step_s:.4g} ms a step ({1e3 * before_s:.4g} before)"
 

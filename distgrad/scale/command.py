@@ -16,7 +16,7 @@ from distgrad.scale.bench.step import machine
 from distgrad.scale.cluster import Cluster
 from distgrad.scale.model import Model, fit
 from distgrad.scale.page import page
-from distgrad.scale.results import read_runs, summarise, write_csv
+from distgrad.scale.results import doubts, read_runs, summarise, write_csv
 from distgrad.scale.simulate import Plan, simulate
 from distgrad.scale.study import COPIES, OURS, Run, Settings, measure
 
@@ -77,6 +77,7 @@ def study(settings: Settings, folder: Path) -> Iterator[str]:
     write_csv(rows, folder / "results.csv")
     (folder / "index.html").write_text(page(settings, rows, fitted, where))
     yield from show(rows)
+    yield from (f"beware: {doubt}" for doubt in doubts(rows, settings.strong))
     yield f"{folder}/index.html, results.json, results.csv"
 
 
@@ -121,7 +122,7 @@ def run_command(
         options["warm_up"],
         options["threads"],
         tuple(filter(None, options["peers"].split(","))),
-        ("--hosts", options["hosts"]) if options["hosts"] else (),
+        tuple(word for each in ("hosts", "ssh") if options[each] for word in (f"--{each}", options[each])),
     )
     folder = Path(f"scale-{settings.name}")
     described = None if options["cluster"] is None else Cluster.read(options["cluster"])
@@ -142,6 +143,8 @@ def _check_pairs(options: Row) -> None:
             raise OptionError(
                 f"scale: --{one} and --{other} were both given; {why} one of them; leave one out"
             )
+    if options["ssh"] and not (options["hosts"] or options["slurm"]):
+        raise OptionError("scale: --ssh says how to reach --hosts, which are not given; leave it out")
     if options["cluster"] is not None and not (options["simulate"] or options["advise"]):
         raise OptionError("scale: --cluster says nothing alone; give --simulate or --advise too")
 

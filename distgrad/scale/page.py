@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from distgrad.scale.drawing import Curve, bars, lines
-from distgrad.scale.results import LOSSES
+from distgrad.scale.results import LOSSES, doubts
 from distgrad.scale.study import COPIES, OURS, Settings
 
 __all__ = ["STYLE", "page"]
@@ -55,6 +55,7 @@ def page(settings: Settings, rows: list[Row], fitted: Sequence[int], about: str)
         "<h2>Speed-up</h2>",
         lines("Speed-up over the number of ranks", "ranks", "speed-up", _curves(settings, rows)),
         _said_of_model(fitted),
+        "".join(f"<p>Beware: {escape(doubt)}.</p>" for doubt in doubts(rows, settings.strong)),
         "<h2>Where the loss goes</h2>",
         bars("Milliseconds lost in a step", "ms a step, by ranks", losses),
         "<h2>Numbers</h2>",

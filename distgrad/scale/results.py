@@ -11,9 +11,11 @@ from typing import Any
 
 from distgrad.scale.study import COPIES, OURS, Run, Settings, runs_of
 
-__all__ = ["read_runs", "summarise", "write_csv"]
+__all__ = ["doubts", "read_runs", "summarise", "write_csv"]
 
 Row = dict[str, Any]
+
+_ABOVE_ALL, _APART = 1.02, 1.25  # an efficiency, and runs of one kind, that say that the machine was not idle
 
 #: Parts of a loss, and what they are.
 LOSSES = {
@@ -111,6 +113,32 @@ def _compare(row: Row, base: Row, strong: bool) -> None:
     }
     loss["other_s"] = row["step_s"] - share * base["step_s"] - sum(loss.values())
     row["loss"] = loss
+
+
+def doubts(rows: list[Row], strong: bool) -> list[str]:
+    """What in the rows cannot be the program's own: other programs used the machine meanwhile.
+
+    Args:
+        rows: as :func:`summarise` gives them.
+        strong: whether the ranks shared one batch.
+    """
+    found = []
+    for row in rows:
+        where = f"{row['kind']} on {row['ranks']} rank{'s' if row['ranks'] > 1 else ''}"
+        least, most = row["spread_s"]
+        if row["efficiency"] > _ABOVE_ALL:
+            why = ", or a rank's share of the batch fits its caches" if strong else ""
+            found.append(
+                f"{where}: an efficiency of {row['efficiency']:.0%} is above 100 %, as the fewest ranks were "
+                f"measured while the machine was slower (other programs, its clock){why}; measure again on "
+                "an idle machine, with a larger --repeat"
+            )
+        if most > _APART * least:
+            found.append(
+                f"{where}: steps of {1e3 * least:.2f} to {1e3 * most:.2f} ms in runs that should be alike; "
+                "other programs used the machine"
+            )
+    return found
 
 
 def write_csv(rows: list[Row], path: Path) -> None:

@@ -19,7 +19,7 @@ from distgrad.scale import study as study_module
 from distgrad.scale.model import fit, fit_line
 from distgrad.scale.page import page
 from distgrad.scale.recorded import Recorder
-from distgrad.scale.results import LOSSES, summarise
+from distgrad.scale.results import LOSSES, doubts, summarise
 from distgrad.scale.study import Run, Settings, measure, runs_of
 from distgrad.trace import subscribe, unsubscribe
 
@@ -187,6 +187,7 @@ def wait_until(holds):
         (["--workload", "tiny", "--cluster", "c.toml", "--simulate", "12"], "do not fill hosts of 8"),
         (["--workload", "tiny", "--weak", "--strong"], "--strong and --weak were both given"),
         (["--workload", "tiny", "--hosts", "a:1", "--slurm"], "--hosts and --slurm were both given"),
+        (["--workload", "tiny", "--ssh", "ssh -4"], "--ssh says how to reach --hosts"),
         (["--workload", "tiny", "--slurm"], "in no allocation; start it by salloc or sbatch"),
         (["--workload", "tiny", "--cluster", "c.toml"], "give --simulate or --advise too"),
     ],
@@ -267,6 +268,20 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere():
     assert "a &lt;machine&gt;" in text
     assert 'stroke-dasharray="6 4"' in text
     assert all(reason in text for reason in LOSSES.values())
+
+
+def test_what_an_idle_machine_cannot_show_is_said():
+    settings, rows = summary()
+    assert doubts(rows, strong=False) == []
+    assert "Beware" not in page(settings, rows, (1, 2), "")
+    rows[1] |= {"efficiency": 1.23}
+    rows[2] |= {"spread_s": [0.010, 0.020]}
+    faster, apart = doubts(rows, strong=False)
+    assert faster.startswith("distgrad on 2 ranks: an efficiency of 123% is above 100 %")
+    assert "caches" not in faster
+    assert "caches" in doubts(rows, strong=True)[0]
+    assert "copies on 2 ranks: steps of 10.00 to 20.00 ms" in apart
+    assert page(settings, rows, (1, 2), "").count("Beware: ") == 2
 
 
 def test_the_model_finds_what_it_was_given():
