@@ -456,7 +456,10 @@ def coins(x: Any, p: float | None, generator: Generator | None) -> Any:
     if ((odds < 0) | (odds > 1)).any():
         raise OptionError("bernoulli: probabilities must lie in [0, 1]")
     draws = (generator or default_generator).uniform(x.shape, _wide(x.dtype), x.device)
-    return Tensor((draws < odds).astype(x.dtype))
+    found = Tensor((draws < odds).astype(x.dtype))
+    if not x.requires_grad:
+        return found
+    return ops.add(found, ops.masked_fill(x, np.ones((), bool), 0))  # in the graph, with a gradient of 0
 
 
 def _wide(dtype: np.dtype[Any]) -> Any:

@@ -76,6 +76,11 @@ def mirrored(x: Any, triangle: str) -> Any:
     return ops.add(half, ops.subtract(whole, half).detach())
 
 
+def read_as_mirrored(x: Any) -> Any:
+    """Hermitian matrices of which the lower triangle is given; their gradient is that of any matrix."""
+    return ops.add(x, ops.subtract(mirrored(x, "L"), x).detach())
+
+
 def windowed_transform(y: Any, return_complex: bool | None) -> Any:
     """The complex result of ``stft``, or its parts along a last axis."""
     return y if return_complex or return_complex is None else as_pairs(y)

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distgrad.autograd.casting import DEFAULTS, bfloat16
-from distgrad.autograd.creation import tensor as make
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, to_device
@@ -270,63 +269,6 @@ def spread(
     return operation(x, axis=axes_of(x, dim), keepdims=keepdim, correction=correction)
 
 
-def extremum(name: str, x: Any, dim: Any, keepdim: bool) -> Any:
-    """The largest or smallest of all, along an axis with its place, or of two tensors."""
-    if dim is None:
-        return getattr(ops, name)(x)
-    if isinstance(dim, Tensor):
-        return (ops.maximum if name == "max" else ops.minimum)(x, dim)
-    index = getattr(ops, f"arg{name}")(
-        x if x.dtype.kind != "b" else typed(x, "uint8"), axis=dim, keepdims=True
-    )
-    return _picked(x, index, dim, keepdim)
-
-
-def _picked(x: Any, index: Any, dim: int, keepdim: bool) -> Extremum:
-    values = ops.take_along_axis(x, index, axis=dim)
-    return Extremum(values, index) if keepdim else Extremum(ops.squeeze(values, dim), ops.squeeze(index, dim))
-
-
-def middle(x: Any, dim: Any, keepdim: bool, skips_nan: bool = False) -> Any:
-    """The smaller one in the middle, along an axis with its place."""
-    if dim is None:
-        return middle(ops.reshape(x, (-1,)), 0, False, skips_nan)[0]
-    order = ops.argsort(x, axis=dim, stable=True)
-    length = x.shape[dim]
-    if x.dtype.kind == "f":
-        hole = ops.isnan(x)
-        count = ops.sum(ops.astype(ops.logical_not(hole), np.dtype(np.int64)), axis=dim, keepdims=True)
-        poisoned = ops.any(hole, axis=dim, keepdims=True)
-        place = ops.maximum(ops.floor_divide(ops.subtract(count, 1), 2), 0)
-        if not skips_nan:
-            place = ops.where(poisoned, count, place)  # NaN sorts to the end
-        place = ops.minimum(place, length - 1)
-    else:
-        shape = list(x.shape)
-        shape[dim] = 1
-        place = make(np.full(shape, (length - 1) // 2), device=x.device)
-    index = ops.take_along_axis(order, ops.astype(place, np.dtype(np.int64)), axis=dim)
-    return _picked(x, index, dim, keepdim)
-
-
-def quantile_of_numbers(x: Any, q: Any, dim: Any, keepdim: bool, method: str) -> Any:
-    """Quantiles of what is not NaN, a row at a time."""
-    x = ops.reshape(x, (-1,)) if dim is None else ops.moveaxis(x, dim, -1)
-    rows = ops.unstack(ops.reshape(x, (-1, x.shape[-1])))
-    found = [
-        ops.quantile(row[~np.isnan(row._data)], q, method=method)
-        if not np.isnan(row._data).all()
-        else ops.multiply(ops.sum(row), ops.reshape(make(q), (-1,)) if np.ndim(q) else 1.0)
-        for row in rows
-    ]
-    y = ops.reshape(ops.stack(found, axis=-1), (*np.shape(getattr(q, "_data", q)), *x.shape[:-1]))
-    if not keepdim:
-        return y
-    return ops.expand_dims(
-        y, axis=-1 if dim is None else (dim if dim < 0 else dim + np.ndim(getattr(q, "_data", q)))
-    )
-
-
 def length(x: Any, p: Any, dim: Any, keepdim: bool, dtype: Any) -> Any:
     """The p-norm of vectors; the Frobenius and nuclear norm of matrices."""
     x = typed(x, dtype)
@@ -349,66 +291,6 @@ def softmax_axis(x: Any, dim: int | None, where: str) -> int:
         "or 3 axes, else 1); pass dim=...",
     )
     return axis
-
-
-# -- order
-
-
-def ordered(x: Any, dim: int, descending: bool) -> Extremum:
-    """In order along an axis, and where each stood."""
-    index = ops.argsort(x, axis=dim, descending=descending, stable=True)
-    return Extremum(ops.take_along_axis(x, index, axis=dim), index)
-
-
-def places_in(row: Any, x: Any, right: bool, side: str | None, sorter: Any, narrow: bool) -> Any:
-    """Where elements would have to be inserted, in each row of its own where there are several."""
-    chosen: Any = side or ("right" if right else "left")
-    dtype = np.int32 if narrow else np.int64
-    row, values = row._data, x._data if isinstance(x, Tensor) else np.asarray(x)
-    if row.ndim == 1:
-        found = np.searchsorted(row, values, chosen, None if sorter is None else sorter._data)
-        return Tensor(np.asarray(found).astype(dtype))
-    if sorter is not None:
-        row = np.take_along_axis(row, sorter._data, -1)
-    flat, wanted = row.reshape(-1, row.shape[-1]), values.reshape(-1, values.shape[-1])
-    rows = [np.searchsorted(each, one, chosen) for each, one in zip(flat, wanted, strict=True)]
-    return Tensor(np.asarray(rows).reshape(values.shape).astype(dtype))
-
-
-def distinct(x: Any, return_inverse: bool, return_counts: bool, dim: int | None) -> Any:
-    """The distinct elements, or slices along an axis, in order."""
-    data = to_device(x._data, CPU)
-    found = np.unique(data, return_inverse=True, return_counts=True, axis=dim)
-    inverse = found[1].reshape(data.shape if dim is None else -1)
-    return _counts(x, found[0], inverse, found[2], return_inverse, return_counts)
-
-
-def runs(x: Any, return_inverse: bool, return_counts: bool, dim: int | None) -> Any:
-    """The first of each run of equal elements, or of equal slices along an axis."""
-    data = to_device(x._data, CPU)
-    rows = data.reshape(-1, 1) if dim is None else np.moveaxis(data, dim, 0)
-    flat = rows.reshape(len(rows), -1)
-    starts = np.ones(len(rows), bool)
-    starts[1:] = (flat[1:] != flat[:-1]).any(axis=1)
-    first = np.flatnonzero(starts)
-    values = rows[first].reshape(-1) if dim is None else np.moveaxis(rows[first], 0, dim)
-    inverse = (np.cumsum(starts) - 1).reshape(data.shape if dim is None else -1)
-    return _counts(x, values, inverse, np.diff(first, append=len(rows)), return_inverse, return_counts)
-
-
-def _counts(x: Any, values: Any, inverse: Any, counts: Any, with_inverse: bool, with_counts: bool) -> Any:
-    parts = [values, *([inverse] if with_inverse else []), *([counts] if with_counts else [])]
-    tensors = [Tensor(to_device(part, x.device)) for part in parts]
-    return tensors[0] if len(tensors) == 1 else tuple(tensors)
-
-
-def counted(x: Any, weights: Any, minlength: int) -> Any:
-    """How often each whole number from 0 on occurs."""
-    data = to_device(x._data, CPU)
-    if data.size and data.min() < 0:
-        raise OptionError(f"bincount: expected numbers from 0 on, got {data.min()}")
-    found = np.bincount(data, None if weights is None else to_device(weights._data, CPU), minlength)
-    return Tensor(to_device(found if weights is None else found.astype(weights.dtype), x.device))
 
 
 # -- complex numbers

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable
 from typing import Any, cast
 
-from distgrad.autograd import layouts, matrices, matrix_checks, meanings
+from distgrad.autograd import layouts, matrices, matrix_checks, meanings, ordering
 from distgrad.autograd.casting import DEFAULTS
 from distgrad.autograd.dispatch import operations
 from distgrad.autograd.inplace import overwrite
@@ -163,9 +163,11 @@ def find(name: str) -> Callable[..., Any] | None:
 
 def _look_up(name: str) -> Any:
     """What a line calls by a name: a meaning, an operation, or Python's own function."""
-    for place in (vars(meanings), vars(layouts), vars(matrices), vars(matrix_checks), operations.__dict__):
-        if name in place:
-            return place[name]
+    for place in (meanings, ordering, layouts, matrices, matrix_checks):
+        if name in vars(place):
+            return vars(place)[name]
+    if name in operations.__dict__:
+        return operations.__dict__[name]
     return getattr(operations, name, None) or getattr(builtins, name, None)
 
 

@@ -1,11 +1,11 @@
 """PyTorch's and NumPy's names for what is here, as data.
 
 Each line of :data:`TABLE` reads ``name(PyTorch's arguments) = expression``. The expression is written in the
-words of the engine: its operations by their names, and the functions of ``autograd/meanings.py`` where the
-meaning is another one. The first argument says where the name stands: with ``input`` it is a function of
-``distgrad.torch`` and a method of Tensor, with ``self`` a method alone, with anything else a function alone.
-``autograd/naming.py`` makes functions of the lines. A name that is no line but an operation is that
-operation, ``axis`` called ``dim``.
+words of the engine: its operations by their names, and where the meaning is another one the functions of
+``meanings.py``, ``ordering.py``, ``layouts.py`` and ``matrices.py`` in ``autograd``. The first argument says
+where the name stands: with ``input`` it is a function of ``distgrad.torch`` and a method of Tensor, with
+``self`` a method alone, with anything else a function alone. ``autograd/naming.py`` makes functions of the
+lines. A name that is no line but an operation is that operation, ``axis`` called ``dim``.
 
 The other names are operations as they are, each kind in one text.
 """
@@ -140,9 +140,9 @@ amin(input, dim=(), keepdim=False) = amin(input, axis=axes_of(input, dim), keepd
 *median(input, dim=None, keepdim=False) = middle(input, dim, keepdim)
 *nanmedian(input, dim=None, keepdim=False) = middle(input, dim, keepdim, True)
 quantile(input, q, dim=None, keepdim=False, *, interpolation="linear") =
-    quantile(input, q, axis=axes_of(input, dim), keepdims=keepdim, method=interpolation)
+    quantile_at(input, q, axes_of(input, dim), keepdim, interpolation)
 nanquantile(input, q, dim=None, keepdim=False, *, interpolation="linear") =
-    quantile_of_numbers(input, q, axes_of(input, dim), keepdim if input.ndim else False, interpolation)
+    quantile_at(input, q, axes_of(input, dim), keepdim, interpolation, True)
 all(input, dim=None, keepdim=False) = all(input, axis=axes_of(input, dim), keepdims=keepdim)
 any(input, dim=None, keepdim=False) = any(input, axis=axes_of(input, dim), keepdims=keepdim)
 count_nonzero(input, dim=None) = count_nonzero(input, axis=axes_of(input, dim))

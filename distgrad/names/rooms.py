@@ -32,7 +32,7 @@ linalg.matrix_power(A, n) = matrix_power(A, n)
 linalg.matrix_rank(A, *, atol=None, rtol=None, hermitian=False) =
     matrix_rank(mirrored(A, "L") if hermitian else A, rtol=share_of(A, atol, rtol, hermitian))
 linalg.pinv(A, rcond=None, *, atol=None, rtol=None, hermitian=False) =
-    pinv(mirrored(A, "L") if hermitian else A,
+    pinv(read_as_mirrored(A) if hermitian else A,
     rtol=share_of(A, atol, rcond if rtol is None else rtol, hermitian))
 linalg.qr(A, mode="reduced") = qr(A, mode=mode)
 linalg.svd(A, full_matrices=True, *, driver=None) = svd(A, full_matrices=full_matrices)
@@ -136,6 +136,7 @@ PLACES = {
         "distgrad.torch.class_losses:ctc_loss linear_cross_entropy",
         f"distgrad.torch.losses:{' '.join(LOSS_FUNCTIONS)}",
         "distgrad.torch.nets:*F",
+        "distgrad.torch.attention:multi_head_attention_forward",
         "distgrad.nn.functional",
     ),
     "nn.init": ("distgrad.nn.init", "distgrad.torch.nets:*initial", "distgrad.torch.bases"),

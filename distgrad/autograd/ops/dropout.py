@@ -118,9 +118,9 @@ def feature_dropout(
         OptionError: a probability outside [0, 1].
     """
     _check_probability("feature_dropout", p)
-    shape = _channels("feature_dropout", x)
     if not training:
         return x
+    shape = _channels("feature_dropout", x)
     return _scaled(x, _kept(x, shape, p, generator), p)
 
 
@@ -165,7 +165,7 @@ def alpha_dropout(
     source="Klambauer et al., NIPS 2017; by channels as Tompson et al., CVPR 2015",
     dtypes="real floating-point",
     samples=_SAMPLES,
-    rejects=[_REJECT, Reject(((3,),), ShapeError, "feature_alpha_dropout: x is [3]")],
+    rejects=[_REJECT, Reject(((3,),), ShapeError, "feature_alpha_dropout: x is [3]", {"training": True})],
 )
 def feature_alpha_dropout(
     xp: Any, x: Array, /, p: float = 0.5, training: bool = False, *, generator: Generator | None = None
@@ -182,7 +182,7 @@ def feature_alpha_dropout(
         OptionError: a probability outside [0, 1].
     """
     _check_probability("feature_alpha_dropout", p)
-    shape = _channels("feature_alpha_dropout", x)
     if not training:
         return x
+    shape = _channels("feature_alpha_dropout", x)
     return _lowered(x, _kept(x, shape, p, generator), p)

@@ -25,7 +25,7 @@ def _starts(xp: Any, shift: Array, length: int, window: int, count: int) -> Arra
     ratio = (length - window) / (count - 1)
     steps = xp.arange(count - 1, dtype=shift.dtype)
     column = xp.expand_dims(shift, axis=-1)
-    places = xp.floor((steps + column) * ratio) - xp.floor(column * ratio)
+    places = xp.trunc((steps + column) * ratio) - xp.trunc(column * ratio)
     return xp.concat([places, xp.zeros_like(column) + float(length - window)], axis=-1)
 
 

@@ -191,6 +191,8 @@ def householder_product(xp: Any, x: Array, tau: Array, /) -> Array:
         tau: ``[..., k]``, their factors, k ≤ n.
     """
     y = xp.broadcast_to(xp.eye(x.shape[-2], x.shape[-1], dtype=x.dtype), tuple(x.shape))
+    if not tau.shape[-1]:  # nothing is reflected, and nothing depends on x
+        return y + 0.0 * x
     for v, factor in reversed(_reflections(xp, x, tau, "householder_product")):
         y = _reflected(xp, y, v, factor)
     return y

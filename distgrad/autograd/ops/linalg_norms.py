@@ -39,8 +39,8 @@ def vector_norm(xp: Any, x: Array, /, *, axis: Axis = None, keepdims: bool = Fal
         axis: the axes that hold a vector; None takes the whole array as one.
         keepdims: keep those axes, with length 1.
         ord: 2 the Euclidean norm, 1 the sum of magnitudes, ``inf`` the largest magnitude, ``-inf`` the
-            smallest, 0 the number of elements that are not 0, or any other power. At the vector 0 its
-            gradient is 0; magnitudes that tie share the gradient of ``inf`` evenly.
+            smallest, 0 the number of elements that are not 0, or any other power. At the vector 0, and at
+            zeros for powers below 1, its gradient is 0; magnitudes that tie share that of ``inf`` evenly.
     """
     return in_float32(functools.partial(_length, xp, ord=ord), x, axis=axis, keepdims=keepdims)
 
@@ -72,7 +72,10 @@ def _(xp: Any, g: Array, x: Array, y: Array, axis: Axis, keepdims: bool, ord: fl
     safe = xp.where(y == 0, 1.0, y)
     if ord == 2:
         return x / safe * g
-    return sign * (size / safe) ** (ord - 1) * g
+    if ord > 1:
+        return sign * (size / safe) ** (ord - 1) * g
+    zero = (size == 0) | (y == 0)  # the slope is infinite at a zero, of which 0 is taken
+    return xp.where(zero, 0.0, sign * xp.where(zero, 1.0, size / safe) ** (ord - 1) * g)
 
 
 @composite(
