@@ -13,12 +13,9 @@ from distgrad.autograd import creation
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.inplace import overwrite
 from distgrad.autograd.meanings import from_parts, kind, typed
-from distgrad.autograd.random import multinomial
 from distgrad.autograd.tensor import Tensor, make_tensor, share
 from distgrad.backend.array_module import get_array_module
-from distgrad.backend.device import CPU, activated, device_of, owner_of, to_device
-from distgrad.backend.meta import META
-from distgrad.backend.rng import Generator, default_generator
+from distgrad.backend.device import CPU, activated, owner_of, to_device
 from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
 
 # -- shapes
@@ -226,6 +223,39 @@ def slice_of(x: Any, dim: int, start: Any, count: int) -> slice:
     return slice(first, first + count)
 
 
+def rolled(x: Any, shifts: Any, dims: Any) -> Any:
+    """Elements moved on along axes, or in a row."""
+    steps = numbers(shifts)
+    axes = None if dims in (None, ()) else numbers(dims)
+    if not steps or len(steps) != (1 if axes is None else len(axes)):
+        raise OptionError(f"roll: expected a shift for each of dims, got shifts={shifts} and dims={dims}")
+    return ops.roll(x, steps, axis=axes)
+
+
+def masked(x: Any, mask: Any, value: Any) -> Any:
+    """With one number where a mask holds.
+
+    Raises:
+        ShapeError, DTypeError: several numbers; a complex one among real numbers.
+    """
+    if getattr(value, "ndim", 0):
+        raise ShapeError(f"masked_fill: value must be one number, got {list(value.shape)}")
+    if x.dtype.kind != "c" and np.result_type(getattr(value, "_data", value)).kind == "c":
+        raise DTypeError(f"masked_fill: the value {value} is complex, the tensor {x.dtype}")
+    return ops.masked_fill(x, mask, value)
+
+
+def of_one_dtype(x: Any, source: Any, where: str) -> Any:
+    """The second, which has the first one's dtype.
+
+    Raises:
+        DTypeError: it has another one.
+    """
+    if isinstance(source, Tensor) and source.dtype != x.dtype:
+        raise DTypeError(f"{where}: src is {source.dtype} and the tensor {x.dtype}; convert one of them")
+    return source
+
+
 def cut(x: Any, where: Any, dim: int) -> Any:
     """In so many parts, of nearly one length, or before given places."""
     place = place_of(x, dim, "tensor_split")
@@ -290,7 +320,7 @@ def scattered(x: Any, dim: int, index: Any, src: Any, value: Any, reduce: str | 
         return ops.scatter_reduce(x, dim, index, src, "prod")
     place = place_of(x, dim, "scatter")
     key = _grid(index, place)
-    source = value if src is None else src
+    source = value if src is None else of_one_dtype(x, src, "scatter")
     if isinstance(source, Tensor):
         source = source[tuple(slice(0, n) for n in index.shape)]
     return ops.setitem(x, source, key)
@@ -445,58 +475,3 @@ def applied(x: Any, function: Callable[..., Any], other: Any = None) -> Any:
     return overwrite(
         x, creation.tensor(np.array(values, x.dtype).reshape(x.shape), device=x.device), "apply_"
     )
-
-
-# -- random numbers
-
-
-def coins(x: Any, p: float | None, generator: Generator | None) -> Any:
-    """Ones with probability ``p``, or that of each element."""
-    odds = x._data if p is None else np.full(x.shape, p, x.dtype)
-    if ((odds < 0) | (odds > 1)).any():
-        raise OptionError("bernoulli: probabilities must lie in [0, 1]")
-    draws = (generator or default_generator).uniform(x.shape, _wide(x.dtype), x.device)
-    found = Tensor((draws < odds).astype(x.dtype))
-    if not x.requires_grad:
-        return found
-    return ops.add(found, ops.masked_fill(x, np.ones((), bool), 0))  # in the graph, with a gradient of 0
-
-
-def _wide(dtype: np.dtype[Any]) -> Any:
-    return dtype if dtype.char in "fd" else np.dtype(np.float32)
-
-
-def filled_at_random(x: Any, how: str, generator: Generator | None, a: Any, b: Any) -> Any:
-    """The tensor with new elements of a distribution; none are drawn for one on 'meta'."""
-    if x.device == META:
-        return overwrite(x, creation.empty_like(x), f"{how}_")
-    source, dtype, place = generator or default_generator, _wide(x.dtype), device_of(x._data)
-    if how == "whole":
-        low, high = (0, a) if b is None and a else (a, b)
-        if high is None:
-            high = 2**24 if x.dtype.kind == "f" else int(np.iinfo(x.dtype).max)
-        values = source.integers(int(low), int(high), x.shape, np.int64, place)
-    elif how in ("normal", "log_normal"):
-        values = source.normal(x.shape, dtype, place)
-    else:
-        values = source.uniform(x.shape, dtype, place)
-    with activated(place) as xp:
-        values = _TRANSFORMS[how](xp, values, getattr(a, "_data", a), getattr(b, "_data", b))
-        return overwrite(x, Tensor(xp.asarray(values).astype(x.dtype)), f"{how}_")
-
-
-_TRANSFORMS: dict[str, Callable[..., Any]] = {
-    "whole": lambda xp, u, a, b: u,
-    "normal": lambda xp, u, a, b: u * b + a,
-    "log_normal": lambda xp, u, a, b: xp.exp(u * b + a),
-    "uniform": lambda xp, u, a, b: u * (b - a) + a,
-    "bernoulli": lambda xp, u, a, b: u < a,
-    "exponential": lambda xp, u, a, b: -xp.log1p(-u) / a,
-    "cauchy": lambda xp, u, a, b: a + b * xp.tan(math.pi * (u - 0.5)),
-    "geometric": lambda xp, u, a, b: xp.ceil(xp.log1p(-u) / math.log1p(-a)),
-}
-
-
-def drawn(x: Any, num_samples: int, replacement: bool, generator: Generator | None) -> Any:
-    """Indices drawn with given weights."""
-    return multinomial(x, num_samples, replacement=replacement, generator=generator)

@@ -10,7 +10,7 @@ from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.layouts import as_pairs, exchanged
 from distgrad.autograd.meanings import length, typed
 from distgrad.autograd.tensor import Tensor
-from distgrad.errors import OptionError
+from distgrad.errors import OptionError, ShapeError
 
 
 def norm_of(x: Any, order: Any, dim: Any, keepdim: bool, dtype: Any) -> Any:
@@ -43,6 +43,16 @@ def solved(a: Any, b: Any, left: bool) -> Any:
         return ops.solve(a, b)
     turned = ops.solve(ops.matrix_transpose(a), exchanged(b, -1, -2) if b.ndim > 1 else b)
     return exchanged(turned, -1, -2) if b.ndim > 1 else turned
+
+
+def crossed(x: Any, y: Any, dim: int) -> Any:
+    """Cross products along an axis of length 3."""
+    if x.ndim != y.ndim or x.shape[dim] != 3 or y.shape[dim] != 3:
+        raise ShapeError(
+            f"cross: expected as many axes and length 3 along axis {dim}, got {list(x.shape)} and "
+            f"{list(y.shape)}"
+        )
+    return ops.cross(*ops.broadcast_arrays(x, y), axis=dim)
 
 
 def condition(x: Any, p: Any) -> Any:

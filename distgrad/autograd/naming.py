@@ -16,7 +16,9 @@ import math
 from collections.abc import Callable
 from typing import Any, cast
 
-from distgrad.autograd import layouts, matrices, matrix_checks, meanings, ordering
+import numpy as np
+
+from distgrad.autograd import drawing, layouts, matrices, matrix_checks, meanings, ordering
 from distgrad.autograd.casting import DEFAULTS
 from distgrad.autograd.dispatch import operations
 from distgrad.autograd.inplace import overwrite
@@ -24,7 +26,7 @@ from distgrad.autograd.later import FILES
 from distgrad.autograd.porting import explain_method, wrong_arguments
 from distgrad.autograd.primitive import REGISTRY
 from distgrad.autograd.tensor import OPERANDS, Tensor, constant
-from distgrad.errors import DTypeError
+from distgrad.errors import DTypeError, OptionError
 from distgrad.names import functions as names
 from distgrad.names.hints import WORDS
 from distgrad.names.rooms import ROOM_TABLE
@@ -142,6 +144,7 @@ def find(name: str) -> Callable[..., Any] | None:
         return None
     scope = {"MISSING": MISSING, "reworded": reworded, "pi": math.pi, "Tensor": Tensor}
     scope |= {"with_floats": with_floats, "DTypeError": DTypeError, "strange": strange}
+    scope |= {"NUMBERS": _NUMBERS, "refuse_numbers": refuse_numbers}
     parameters = _parameters(line)
     for each in _names_in(line.expression) - scope.keys() - {one.name for one in parameters}:
         found = _look_up(each)
@@ -163,7 +166,7 @@ def find(name: str) -> Callable[..., Any] | None:
 
 def _look_up(name: str) -> Any:
     """What a line calls by a name: a meaning, an operation, or Python's own function."""
-    for place in (meanings, ordering, layouts, matrices, matrix_checks):
+    for place in (meanings, ordering, layouts, matrices, matrix_checks, drawing):
         if name in vars(place):
             return vars(place)[name]
     if name in operations.__dict__:
@@ -193,6 +196,9 @@ def _parameters(line: Line) -> list[inspect.Parameter]:
 def _source(line: Line, parameters: list[inspect.Parameter]) -> str:
     star = next((each.name for each in parameters if each.kind is each.VAR_POSITIONAL), None)
     condition = ["words", *(f"{each.name} is MISSING" for each in parameters if each.default is MISSING)]
+    others = [each.name for each in parameters[1:2] if each.name in ("other", "exponent")]
+    if line.first == "input" and others:
+        condition.append(f"input.__class__ in NUMBERS and refuse_numbers({line.name!r}, input, {others[0]})")
     if line.lifts:
         condition.append(f"not getattr({line.first}, 'ndim', 1)")
     written = [
@@ -207,6 +213,23 @@ def _source(line: Line, parameters: list[inspect.Parameter]) -> str:
         star=star or "()",
         expression=line.expression,
     )
+
+
+_NUMBERS = frozenset({int, float, bool, complex})
+_NUMBER_FIRST, _APART, _EXACT = (
+    frozenset(each.split()) for each in (names.NUMBER_FIRST, names.APART, names.EXACT)
+)
+
+
+def refuse_numbers(name: str, first: Any, second: Any) -> bool:
+    """False for a number in the place of a tensor where the function takes one.
+
+    Raises:
+        TypeError: it does not, or the other is no tensor either.
+    """
+    if name in _NUMBER_FIRST and hasattr(second, "dtype"):
+        return False
+    raise TypeError(f"{name}: expected a tensor, got the number {first!r}; write torch.tensor({first!r})")
 
 
 class _Plain(str):
@@ -257,7 +280,7 @@ def reworded(
     result = function(*[values.pop(key) for key in before], *star, **values)
     if lifted:
         result = _without_axis(result)
-    return result if out is None else _written(name, out, result)
+    return result if out is None else _written(name, out, result, [*values.values(), *star])
 
 
 def with_floats(function: Callable[..., Any], values: dict[str, Any], error: DTypeError) -> Any:
@@ -298,13 +321,24 @@ def _without_axis(value: Any) -> Any:
     return value
 
 
-def _written(name: str, out: Any, result: Any) -> Any:
+def _written(name: str, out: Any, result: Any, given: list[Any]) -> Any:
     """``out`` with the elements of ``result``, as long as it has its shape or none at all."""
     if isinstance(out, tuple | list):
-        return type(result)(*[_written(name, *each) for each in zip(out, result, strict=True)])
+        return type(result)(*[_written(name, *each, given) for each in zip(out, result, strict=True)])
+    if name in _EXACT and out.dtype != result.dtype:
+        raise DTypeError(f"{name}: out is {out.dtype} and the result {result.dtype}; make them alike")
+    if name in _APART and any(_share(out, each) for each in given):
+        raise OptionError(f"{name}: out lies in the memory of what it is made of; pass another tensor")
     if out.shape != result.shape:
         out = layouts.resized(out, result.shape)
     return overwrite(out, result, name)
+
+
+def _share(out: Any, given: Any) -> bool:
+    if isinstance(given, tuple | list):
+        return any(_share(out, each) for each in given)
+    both = [getattr(each, "_data", None) for each in (out, given)]
+    return all(isinstance(each, np.ndarray) for each in both) and np.may_share_memory(*both)  # type: ignore[arg-type]
 
 
 # -- methods

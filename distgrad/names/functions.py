@@ -12,7 +12,10 @@ The other names are operations as they are, each kind in one text.
 
 from __future__ import annotations
 
-__all__ = ["FLOATING", "FUNCTIONS", "IN_PLACE", "IN_PLACE_VIEWS", "METHODS", "SAME", "SAME_PAIRS", "TABLE"]
+__all__ = [
+    "APART", "EXACT", "FLOATING", "FUNCTIONS", "IN_PLACE", "IN_PLACE_VIEWS", "METHODS", "NUMBER_FIRST",
+    "SAME", "SAME_PAIRS", "TABLE",
+]  # fmt: skip
 
 #: Operations of one or two tensors that both call the same, a function and a method.
 SAME = (
@@ -183,18 +186,19 @@ where(condition, input=None, other=None) =
 gather(input, dim, index, *, sparse_grad=False) = gather(input, dim, index)
 *scatter(input, dim, index, src=None, *, value=None, reduce=None) =
     scattered(input, dim, index, src, value, reduce)
-*scatter_add(input, dim, index, src) = scatter_add(input, dim, index, src)
+*scatter_add(input, dim, index, src) =
+    scatter_add(input, dim, index, of_one_dtype(input, src, "scatter_add"))
 *index_add(input, dim, index, source, *, alpha=1) = index_add(input, dim, index, source, alpha=alpha)
 *index_select(input, dim, index) = index_select(input, dim, index)
 index_put(input, indices, values, accumulate=False) = put_at(input, indices, values, accumulate)
-masked_fill(input, mask, value) = masked_fill(input, mask, value)
+masked_fill(input, mask, value) = masked(input, mask, value)
 masked_select(input, mask) = masked_select(input, mask)
 take(input, index, dim=None) = take(input, index, axis=dim)
 *take_along_dim(input, indices, dim=None) = taken_along(input, indices, dim)
 select(input, dim, index) = part(input, dim, index)
 narrow(input, dim, start, length) = part(input, dim, slice_of(input, dim, start, length))
 narrow_copy(input, dim, start, length) = copied(part(input, dim, slice_of(input, dim, start, length)))
-*unbind(input, dim=0) = unstack(input, axis=dim)
+unbind(input, dim=0) = unstack(input, axis=dim)
 split(input, split_size_or_sections, dim=0) = split(input, split_size_or_sections, axis=dim)
 split_with_sizes(input, split_sizes, dim=0) = split(input, split_sizes, axis=dim)
 unsafe_split(input, split_size, dim=0) = split(input, split_size, axis=dim)
@@ -233,8 +237,7 @@ broadcast_tensors(*tensors) = tuple(broadcast_arrays(*sequence(tensors)))
 meshgrid(*tensors, indexing="ij") = tuple(meshgrid(*sequence(tensors), indexing=indexing))
 tile(input, *dims) = tile(input, numbers(dims))
 *repeat_interleave(input, repeats, dim=None, *, output_size=None) = repeat(input, repeats, axis=dim)
-roll(input, shifts, dims=None) =
-    roll(input, numbers(shifts), axis=None if dims in (None, ()) else numbers(dims))
+roll(input, shifts, dims=None) = rolled(input, shifts, dims)
 flip(input, *dims) = flip(input, axis=numbers(dims))
 fliplr(input) = flip(input, axis=1)
 flipud(input) = flip(input, axis=0)
@@ -243,7 +246,7 @@ tril(input, diagonal=0) = tril(input, k=diagonal)
 triu(input, diagonal=0) = triu(input, k=diagonal)
 diag(input, diagonal=0) = diagonal_of(input, diagonal)
 diagonal(input, offset=0, dim1=0, dim2=1) = diagonal_along(input, offset, dim1, dim2)
-trace(input) = trace(input)
+trace(input) = trace(two_axes(input, "trace"))
 atleast_1d(*tensors) = several(at_least, tensors, 1)
 atleast_2d(*tensors) = several(at_least, tensors, 2)
 atleast_3d(*tensors) = several(at_least, tensors, 3)
@@ -429,6 +432,19 @@ FLOATING = (
     "logsumexp mvlgamma polygamma rad2deg reciprocal rsqrt sigmoid sin sinc sinh softmax sqrt tan tanh "
     "xlogy hypot logaddexp"
 )
+
+#: Functions of two that take a number in the place of the first tensor, as long as the other is one.
+NUMBER_FIRST = (
+    "add sub subtract mul multiply div divide true_divide floor_divide pow float_power remainder xlogy "
+    "xlog1py zeta bitwise_and bitwise_or bitwise_xor bitwise_left_shift bitwise_right_shift copysign "
+    "nextafter"
+)
+
+#: Functions that read elsewhere than they write: ``out`` may not lie in what they are given.
+APART = "bernoulli cat concat concatenate gather index_select masked_select take"
+
+#: Functions whose ``out`` has the result's dtype.
+EXACT = "aminmax complex gather index_select multinomial take"
 
 #: Operations whose own arguments are PyTorch's but for ``axis``, and that are methods too.
 METHODS = (

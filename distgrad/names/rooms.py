@@ -15,7 +15,7 @@ linalg.norm(A, ord=None, dim=None, keepdim=False, *, dtype=None) = norm_of(A, or
 linalg.vector_norm(x, ord=2, dim=None, keepdim=False, *, dtype=None) = length(x, ord, dim, keepdim, dtype)
 linalg.matrix_norm(A, ord="fro", dim=(-2, -1), keepdim=False, *, dtype=None) =
     norm_of(A, ord, dim, keepdim, dtype)
-linalg.cross(input, other, *, dim=-1) = cross(*broadcast_arrays(input, other), axis=dim)
+linalg.cross(input, other, *, dim=-1) = crossed(input, other, dim)
 linalg.diagonal(A, *, offset=0, dim1=-2, dim2=-1) = diagonal_along(A, offset, dim1, dim2)
 linalg.matmul(input, other) = matmul(input, other)
 linalg.vecdot(x, y, *, dim=-1) = sum(multiply(conj(x), y), axis=dim)

@@ -22,6 +22,45 @@ CORNERS = {
         ((),),
         lambda lib, x: lib.quantile(x, lib.tensor([0.2, 0.7]).double(), 0, True),
     ),
+    "quantiles at parts that are differentiated": (
+        ((3, 5), (2,)),
+        lambda lib, x, q: lib.quantile(x, lib.sigmoid(q), 1),
+    ),
+    "a norm below 1 at a zero": (
+        ((4,),),
+        lambda lib, x: lib.linalg.vector_norm(x * lib.tensor([1.0, 0.0, 1.0, 2.0]), 0.5),
+    ),
+    "attention over given weights": (
+        ((3, 2, 4), (12, 4), (12,), (4, 4), (4,)),
+        lambda lib, x, w, b, v, c: lib.nn.functional.multi_head_attention_forward(
+            x, x, x, 4, 2, w, b, None, None, True, 0.0, v, c
+        )[0],
+    ),
+    "attention over keys that are projected already": (
+        ((3, 2, 4), (4, 4), (4, 5, 2)),
+        lambda lib, x, w, k: lib.nn.functional.multi_head_attention_forward(
+            x,
+            x[:1].expand(5, 2, 4),
+            x[:1].expand(5, 2, 4),
+            4,
+            2,
+            None,
+            None,
+            None,
+            None,
+            False,
+            0.0,
+            w,
+            None,
+            False,
+            use_separate_proj_weight=True,
+            q_proj_weight=w,
+            k_proj_weight=w,
+            v_proj_weight=w,
+            static_k=k,
+            static_v=k * 2,
+        )[0],
+    ),
     "windows side by side": (((1, 1, 4, 6),), lambda lib, x: lib.nn.functional.avg_pool2d(x, (2, 3), ())),
     "one score": (
         ((),),

@@ -3,9 +3,10 @@
 import pytest
 
 import distgrad.torch as torch
-from distgrad.errors import DTypeError, OptionError
+from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
 
 F, windows, X = torch.nn.functional, torch.signal.windows, torch.ones(1, 3, 4, 4)
+PLACES, Y = torch.tensor([0, 1]), torch.arange(6.0)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,22 @@ F, windows, X = torch.nn.functional, torch.signal.windows, torch.ones(1, 3, 4, 4
         (lambda: windows.gaussian(3, std=-1), OptionError, "std must be above 0"),
         (lambda: windows.kaiser(3, beta=-1), OptionError, "beta must be 0 or more"),
         (lambda: windows.general_cosine(3, a=[]), OptionError, "at least one coefficient"),
+        (lambda: torch.eq(2, X), TypeError, "eq: expected a tensor, got the number 2"),
+        (lambda: torch.pow(2, 3), TypeError, "pow: expected a tensor"),
+        (lambda: X.masked_fill(X > 0, torch.ones(1)), ShapeError, "value must be one number"),
+        (lambda: X.masked_fill(X > 0, 1j), DTypeError, "value 1j is complex"),
+        (lambda: torch.roll(X, [2, 1], 0), OptionError, "a shift for each of dims"),
+        (lambda: torch.trace(X), ShapeError, "trace: expected matrices"),
+        (lambda: torch.zeros(2).scatter(0, PLACES, X[0, 0, 0].double()), DTypeError, "src is float64"),
+        (lambda: torch.zeros(2).scatter_add(0, PLACES, X[0, 0, 0].double()), DTypeError, "src is float64"),
+        (lambda: torch.unbind(torch.tensor(1)), AxisError, "axis 0"),
+        (lambda: torch.multinomial(PLACES, 1), DTypeError, "floating-point weights"),
+        (lambda: torch.linalg.cross(torch.ones(2, 3), torch.ones(2, 1)), ShapeError, "length 3"),
+        (lambda: torch.cov(torch.ones(2), fweights=torch.ones(2)), DTypeError, "whole numbers"),
+        (lambda: torch.cov(torch.ones(2), aweights=-torch.ones(2)), OptionError, "0 or more"),
+        (lambda: torch.gather(Y, 0, PLACES, out=Y[:2]), OptionError, "out lies in the memory"),
+        (lambda: torch.cat([Y, Y], out=Y), OptionError, "out lies in the memory"),
+        (lambda: torch.gather(Y, 0, PLACES, out=torch.empty(2).double()), DTypeError, "out is float64"),
     ],
 )
 def test_what_pytorch_refuses_is_refused(call, error, words):

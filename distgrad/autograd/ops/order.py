@@ -12,7 +12,7 @@ from distgrad.autograd.ops.arrange import along, one_axis
 from distgrad.autograd.ops.shape_rules import reduced_shape, same_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.device import plain
-from distgrad.errors import AxisError, OptionError, ShapeError
+from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
 
 _AXIS = Reject(((3, 4),), AxisError, "axis 2", {"axis": 2})
 
@@ -26,6 +26,10 @@ def _weights(xp: Any, x: Array, fweights: Any, aweights: Any) -> Any:
     for w in given:
         if tuple(w.shape) != tuple(x.shape[-1:]):
             raise ShapeError(f"cov: expected a weight for each of {x.shape[-1]} columns, got {list(w.shape)}")
+        if bool(xp.any(w < 0)):
+            raise OptionError("cov: weights must be 0 or more")
+    if fweights is not None and plain(fweights).dtype.kind not in "iu":
+        raise DTypeError(f"cov: fweights must be whole numbers, got {plain(fweights).dtype}")
     dtype = np.zeros(0, x.dtype).real.dtype
     parts = [xp.astype(w, dtype) for w in given]
     return None if not parts else parts[0] if len(parts) == 1 else parts[0] * parts[1]
