@@ -86,11 +86,11 @@ def fractional_max_pool(
         here = here * math.prod(lengths[axis + 1 :])
         index = here if index is None else index + here
     assert index is not None
-    inside = math.prod(kernel_size)
-    index = xp.reshape(index, (*x.shape[:2], -1, inside))
+    inside, places = math.prod(kernel_size), math.prod(output_size)
+    index = xp.reshape(index, (*x.shape[:2], places, inside))
     flat = xp.reshape(x, (*x.shape[:2], math.prod(lengths)))
-    values = xp.gather_elements(flat, xp.reshape(index, (*x.shape[:2], -1)), axis=2)
-    values = xp.reshape(values, (*x.shape[:2], -1, inside))
+    values = xp.gather_elements(flat, xp.reshape(index, (*x.shape[:2], places * inside)), axis=2)
+    values = xp.reshape(values, (*x.shape[:2], places, inside))
     best = xp.argmax(values, axis=-1, keepdims=True)
     shape = (*x.shape[:2], *output_size)
     chosen = xp.gather_elements(values, best, axis=3)
