@@ -118,6 +118,34 @@ class Counting(IterableDataset):
         return iter(range(first, self.n, step))
 
 
+class Everything(IterableDataset):
+    """0 … n−1 on every rank and in every worker."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def __iter__(self):
+        return iter(range(self.n))
+
+    def __len__(self):
+        return self.n
+
+
+class Shuffled(Counting):
+    """0 … n−1, dealt to workers, in an order drawn while it is iterated, each with a random number."""
+
+    def __iter__(self):
+        numbers = list(super().__iter__())
+        while numbers:
+            yield numbers.pop(random.randrange(len(numbers))), random.random()
+
+
+def configure(worker):
+    """Set a worker's copy of a stream up by its number."""
+    info = get_worker_info()
+    info.dataset.n += worker
+
+
 def first_of(samples):
     """Collate with a function of one's own."""
     return samples[0]

@@ -24,6 +24,7 @@ from distgrad.data.sampler import (
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
+from distgrad.data.stream import DistributedStream
 from distgrad.data.tar import TarDataset
 from distgrad.data.text import TextStream, Vocabulary, read_text
 from distgrad.data.tokens import TokenDataset, TokenFile
@@ -37,6 +38,7 @@ __all__ = [
     "DataLoader",
     "Dataset",
     "DistributedSampler",
+    "DistributedStream",
     "IterableDataset",
     "RandomSampler",
     "Sampler",

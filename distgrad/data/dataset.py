@@ -64,7 +64,8 @@ class IterableDataset(ABC, Generic[T_co]):
     """The base of datasets that are iterated, not indexed.
 
     Every worker of a loader iterates a copy of its own: to give each sample once, leave out what is another
-    worker's (``dg.data.get_worker_info()``) or another rank's.
+    worker's (``dg.data.get_worker_info()``) or another rank's; or give all of them, and the loader a
+    :class:`~distgrad.data.stream.DistributedStream` of it, which deals them out.
     """
 
     @abstractmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from itertools import islice, repeat
+from itertools import count, islice
 from typing import Any, Generic, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
@@ -14,10 +14,10 @@ from distgrad.autograd.modes import is_grad_enabled
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import find_accelerator
 from distgrad.backend.rng import Generator, default_generator
-from distgrad.comm.registry import get_world, is_initialized
 from distgrad.data.collate import AsOne, Share, default_collate, default_convert, fetch, fetch_next, pin
 from distgrad.data.dataset import Indexed, IterableDataset
-from distgrad.data.foreign import ForeignStream, Place, is_foreign, refuse_without_length
+from distgrad.data.foreign import ForeignStream, is_foreign, refuse_without_length
+from distgrad.data.place import Piece, Pieces, Place, Reader
 from distgrad.data.sampler import (
     BatchSampler,
     DistributedSampler,
@@ -25,8 +25,9 @@ from distgrad.data.sampler import (
     SequentialSampler,
     check_batch_size,
 )
+from distgrad.data.stream import OwnStream, SharedDataset, SharedStream, Stream
 from distgrad.data.worker import Payload
-from distgrad.data.worker_pool import WorkerPool, runs_unguarded
+from distgrad.data.worker_pool import END, WorkerPool, runs_unguarded
 from distgrad.errors import StateDictError
 from distgrad.names.lacking import unexpected
 from distgrad.trace import span
@@ -99,7 +100,7 @@ class DataLoader(Generic[Batch_co]):
         ValueError: arguments that exclude each other, or one outside its range.
     """
 
-    _place: Place | None = None  # of a stream that can tell: where the epoch stands
+    _place: Place | None = None  # of a stream: where the epoch stands
 
     @overload
     def __init__(
@@ -188,8 +189,8 @@ class DataLoader(Generic[Batch_co]):
     ) -> None:
         if others:
             raise unexpected("DataLoader", next(iter(others)))
-        stream = _make_stream(dataset, num_workers)
-        iterable, shuffle = stream is not None or isinstance(dataset, IterableDataset), bool(shuffle)
+        stream = _make_stream(dataset, num_workers, worker_init_fn is not None)
+        iterable, shuffle = stream is not None, bool(shuffle)
         _check_order(iterable, batch_size, shuffle, sampler, batch_sampler, drop_last)
         if generator is not None and not shuffle and not num_workers:
             raise ValueError("DataLoader: generator serves shuffle=True; give it to your sampler instead")
@@ -260,18 +261,19 @@ class DataLoader(Generic[Batch_co]):
             )
 
     def __len__(self) -> int:
-        if self.batch_sampler is not None:
+        if self._stream is None:
             num_batches = len(self.batch_sampler)
         else:
-            size, length = len(self.dataset), self.batch_size or 1
-            num_batches = size // length if self.drop_last else -(-size // length)
+            left, total = len(self.dataset) - self._stream.given, self._share.total
+            num_batches = left // total if self.drop_last else -(-left // total)
         return max(0, num_batches - self._skip)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: in which epoch, and after which batch of those it has given.
 
-        With a :class:`~distgrad.data.sampler.DistributedSampler`, or of a stream of Hugging Face's
-        ``datasets``, it is the same on every rank, and fits any number of them.
+        With a :class:`~distgrad.data.sampler.DistributedSampler`, of a
+        :class:`~distgrad.data.stream.DistributedStream` or of a stream of Hugging Face's ``datasets``, it is
+        the same on every rank, and fits any number of them.
         """
         if self._begun is None or self._stream is not None:
             return {"epoch": self._epoch, "sampler": self._sampler_state()}
@@ -282,24 +284,21 @@ class DataLoader(Generic[Batch_co]):
         """Let the next iteration go on where :meth:`state_dict` was taken.
 
         A sampler or batch sampler of the user's own, without a ``load_state_dict``, is drawn from its start;
-        what was given already is left out. A stream of ``datasets`` is read from its start, to leave the same
-        out.
+        what was given already is left out. A stream is read from its start, to leave the same out.
 
         Raises:
-            StateDictError: a place in a stream that another number of workers read, or in no stream; or
-                within an :class:`~distgrad.data.dataset.IterableDataset` that another number of ranks or
-                workers shared, or in batches of another size: only it knows which samples those were.
+            StateDictError: a place in a stream where there is none, or in none where there is; or within an
+                :class:`~distgrad.data.dataset.IterableDataset` that dealt itself out to another number of
+                ranks: only it knows which samples those had.
         """
         state, sampler = state_dict["sampler"], self._stream or self._resumable
         if self._stream is None and "stream_epoch" in state:
             raise StateDictError("DataLoader: the state is a place in a stream, which this dataset is not")
-        self._check_sharing(state)
+        if sampler is not None:
+            sampler.load_state_dict(state)
+        self._skip = int(state["index"]) if sampler is None else 0
         self._epoch, self._begun, self._learnt = int(state_dict["epoch"]), None, None
         self._place, self._within = None, bool(np.any(state["index"]))
-        if sampler is None:
-            self._skip = int(state["index"])
-        else:
-            sampler.load_state_dict(state)
 
     @property
     def _source(self) -> Generator:
@@ -322,26 +321,7 @@ class DataLoader(Generic[Batch_co]):
     def _sampler_state(self) -> dict[str, Any]:
         if self._stream is not None:
             return self._stream.state_dict(self._place)
-        if isinstance(self.dataset, IterableDataset):
-            return {"index": self._skip, "among": self._among()}
         return {"index": self._skip} if self._resumable is None else self._resumable.state_dict()
-
-    def _among(self) -> list[int]:
-        """How many ranks and workers share a stream that deals its samples out itself, and a batch's size."""
-        num_ranks = get_world().size if is_initialized() else env.read().world_size or 1
-        return [num_ranks, max(1, self.num_workers), self.batch_size or 1]
-
-    def _check_sharing(self, state: dict[str, Any]) -> None:
-        """Refuse a place in such a stream, within an epoch, at which others have had unknown samples."""
-        among = self._among()
-        before = list(map(int, state.get("among", among)))
-        if before != among and int(state["index"]):
-            raise StateDictError(
-                "DataLoader: {} ranks of {} workers with batches of {} have had {} batches each of a stream, "
-                "and {}, {} and {} are to go on, where only the stream knows which samples those were; go on "
-                "with as many, save at the start of an epoch, or leave the loader out of what is restored, "
-                "which begins its epoch anew".format(*before, state["index"], *among)
-            )
 
     def _count(self, batches: Iterator[Any]) -> Iterator[Any]:
         end = object()
@@ -355,41 +335,48 @@ class DataLoader(Generic[Batch_co]):
 
     def _batches(self, skip: int, seed: int) -> Iterator[Any]:
         """The batches of one epoch, the first ``skip`` left out."""
-        if self.batch_sampler is None:
-            return islice(self._made(repeat(self._share), seed, 0), skip, None)
+        if self._stream is not None and self._place is not None:
+            return self._made_of_stream(self._stream, self._place, seed)
         first = self._sampler_state()["index"] // self._step
         return self._made(islice(iter(self.batch_sampler), skip, None), seed, first)
 
-    def _made(self, tasks: Iterator[Any], seed: int, first: int) -> Iterator[Any]:
-        if self.num_workers and not (_guard_is_optional and _told_of_guard()):
-            yield from self._made_by_workers(tasks, seed, first)
-        elif self._stream is not None or isinstance(self.dataset, IterableDataset):
-            stream = self._stream
-            samples = iter(self.dataset) if stream is None else stream.iterate(self._place)
-            for share in tasks:
-                batch = fetch_next(samples, share, self.drop_last, self._collate)
-                if batch is None:
-                    return
-                self._advance(0)
+    def _made(self, batches: Iterator[list[Any]], seed: int, first: int) -> Iterator[Any]:
+        if _count_workers(self.num_workers, told=True):
+            for _, batch in self._made_by_workers(zip(count(first), batches), seed):
                 yield batch
         else:
-            for indices in tasks:
+            for indices in batches:
                 yield fetch(self.dataset, indices, self._collate)
 
-    def _made_by_workers(self, tasks: Iterator[Any], seed: int, first: int) -> Iterator[Any]:
+    def _made_of_stream(self, stream: Stream, place: Place, seed: int) -> Iterator[Any]:
+        """The batches of a stream from a place on, which moves with each."""
+        pieces = Pieces(place, self._share)
+        if _count_workers(self.num_workers, told=True):
+            made = self._made_by_workers(pieces, seed, place)
+        else:
+            made = self._made_here(pieces, Reader(stream, place))
+        for piece, batch in made:
+            if batch is END:
+                pieces.end(piece.lane)
+            else:
+                self._place = place = place.after(piece)
+                yield batch
+
+    def _made_here(self, pieces: Pieces, reader: Reader) -> Iterator[tuple[Piece, Any]]:
+        for _, piece in pieces:
+            batch = fetch_next(reader.seek(piece), piece.share, self.drop_last, self._collate)
+            yield piece, END if batch is None else batch
+
+    def _made_by_workers(
+        self, tasks: Iterator[tuple[int, Any]], seed: int, place: Place | None = None
+    ) -> Iterator[tuple[Any, Any]]:
         pool, self._idle = self._idle, None
         if pool is None:
-            source = self.dataset if self._stream is None else self._stream
-            payload = Payload(source, self._collate, self.worker_init_fn, self.drop_last)
+            payload = Payload(self.dataset, self._stream, self._collate, self.worker_init_fn, self.drop_last)
             pool = WorkerPool(payload, self.num_workers, self.prefetch_factor, self.timeout, seed)
-        numbers, turn = list(range(first, first + self.num_workers)), 0
-        if self._place is not None:
-            numbers, turn = self._place.numbers(self._share.total), self._place.next
         complete = False
         try:
-            for batch in pool.run(tasks, seed, numbers, turn, self._place):
-                self._advance(pool.giver)
-                yield batch
+            yield from pool.run(tasks, seed, place)
             complete = True
         finally:
             if complete and self.persistent_workers and self._idle is None:
@@ -397,16 +384,15 @@ class DataLoader(Generic[Batch_co]):
             else:
                 pool.close()
 
-    def _advance(self, worker: int) -> None:
-        """Count a batch that a worker gave."""
-        if self._place is not None:
-            self._place = self._place.after(worker, self._share.total)
 
-
-def _make_stream(dataset: Any, num_workers: int) -> ForeignStream | None:
-    if not is_foreign(dataset):
-        return None
-    return ForeignStream(dataset, 0 if _guard_is_optional and runs_unguarded() else num_workers)
+def _make_stream(dataset: Any, num_workers: int, set_up: bool) -> Stream | None:
+    """What reads a dataset that is iterated; None for one with indices."""
+    if isinstance(dataset, SharedDataset):
+        return SharedStream(dataset)
+    num_workers = _count_workers(num_workers)
+    if isinstance(dataset, IterableDataset):
+        return OwnStream(dataset, num_workers, set_up)
+    return ForeignStream(dataset, num_workers) if is_foreign(dataset) else None
 
 
 def _make_sampler(dataset: Any, shuffle: bool, generator: Generator | None) -> Any:
@@ -446,15 +432,17 @@ def need_no_guard() -> None:
 _guard_is_optional = False
 
 
-def _told_of_guard() -> bool:
-    if runs_unguarded():
+def _count_workers(num_workers: int, told: bool = False) -> int:
+    """How many workers there will be; none in a program without a guard that need not have one."""
+    if not (num_workers and _guard_is_optional and runs_unguarded()):
+        return num_workers
+    if told:
         warn_once(
             "main guard",
             "DataLoader: the program has no `if __name__ == '__main__':`, so workers would run it again; "
             "batches are made in this process",
         )
-        return True
-    return False
+    return 0
 
 
 def _check_workers(

@@ -5,15 +5,13 @@ from __future__ import annotations
 import codecs
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distgrad.comm.registry import get_world, is_initialized
-from distgrad.data.dataset import IterableDataset
-from distgrad.data.worker import get_worker_info
+from distgrad.data.stream import SharedDataset
 from distgrad.errors import DataError
 
 __all__ = ["TextStream", "Vocabulary", "read_text"]
@@ -76,12 +74,13 @@ def read_text(paths: Paths, encoding: str = "utf-8") -> str:
     return "".join(part for path in _listed(paths) for part in _blocks(path, encoding))
 
 
-class TextStream(IterableDataset):
+class TextStream(SharedDataset[tuple[np.ndarray, np.ndarray]]):
     """Files as one stream of characters or bytes, cut into windows for next-token prediction.
 
     Sample k is ``(t[k·length : (k+1)·length], the same moved on by one)``, int64 ``[length]`` each; what is
     left at the end is dropped. The files are read in blocks, so they may be larger than memory. Window k goes
-    to rank k mod R and there to one worker, so that each is given once.
+    to rank k mod R and there to one worker, so that each is given once, also where a loader goes on in
+    mid-epoch on other numbers of them.
 
     Args:
         paths: one file or several.
@@ -103,14 +102,11 @@ class TextStream(IterableDataset):
         self.length = length
         self.vocabulary = vocabulary
         self.encoding = encoding
-        self._rank, self._size = (get_world().rank, get_world().size) if is_initialized() else (0, 1)
+        world = get_world() if is_initialized() else None
+        self.rank, self.num_replicas = (0, 1) if world is None else (world.rank, world.size)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        info = get_worker_info()
-        worker, num_workers = (0, 1) if info is None else (info.id, info.num_workers)
-        return islice(self._windows(), self._rank + worker * self._size, None, self._size * num_workers)
-
-    def _windows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def iterate_whole(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The windows of all ranks and workers."""
         rest = np.empty(0, dtype=np.int64)
         for block in self._tokens():
             tokens = np.concatenate([rest, block])

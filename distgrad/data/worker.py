@@ -20,7 +20,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import process, spawn
 from multiprocessing.connection import Connection
 from typing import Any
@@ -29,11 +31,20 @@ import numpy as np
 
 from distgrad.backend.rng import default_generator
 from distgrad.data.collate import fetch, fetch_next
-from distgrad.data.dataset import IterableDataset
+from distgrad.data.place import Reader
 from distgrad.data.shared import Segment
 from distgrad.errors import WorkerError
 
-__all__ = ["Payload", "Start", "WorkerInfo", "choose_dumps", "describe_main", "get_worker_info", "main"]
+__all__ = [
+    "Payload",
+    "Start",
+    "WorkerInfo",
+    "choose_dumps",
+    "describe_main",
+    "get_worker_info",
+    "iterate_as",
+    "main",
+]
 
 _FILES = {"init_main_from_name", "init_main_from_path"}  # of describe_main
 _IN_NO_FILE = (
@@ -43,6 +54,7 @@ _IN_NO_FILE = (
 )
 _GRACE_S = 5.0  # for a worker that is still busy when its loader is gone
 _info: WorkerInfo | None = None
+_played: ContextVar[WorkerInfo | None] = ContextVar("worker", default=None)  # while another's part is read
 
 
 @dataclass(frozen=True)
@@ -64,9 +76,10 @@ class WorkerInfo:
 
 @dataclass(frozen=True)
 class Payload:
-    """What a worker works with, the same for all workers of a pool."""
+    """What a worker works with, the same for all workers of a pool; a stream if the dataset is iterated."""
 
     dataset: Any
+    stream: Any
     collate_fn: Callable[[list[Any]], Any]
     worker_init_fn: Callable[[int], Any] | None
     drop_last: bool
@@ -86,7 +99,30 @@ class Start:
 
 def get_worker_info() -> WorkerInfo | None:
     """Which worker this process is; None outside a loader's worker."""
-    return _info
+    return _played.get() or _info
+
+
+def iterate_as(worker: int, num_workers: int, dataset: Any) -> Iterator[Any]:
+    """Iterate over a dataset as one worker of so many would, whichever this process is."""
+    info = get_worker_info()
+    if (worker, num_workers) == ((0, 1) if info is None else (info.id, info.num_workers)):
+        return iter(dataset)
+    other = WorkerInfo(worker, num_workers, 0 if info is None else info.seed, dataset)
+    return _iterate_as(other, _as(other, iter, dataset))
+
+
+def _iterate_as(info: WorkerInfo, samples: Iterator[Any]) -> Iterator[Any]:
+    end = object()
+    while (sample := _as(info, next, samples, end)) is not end:
+        yield sample
+
+
+def _as(info: WorkerInfo, function: Callable[..., Any], *args: Any) -> Any:
+    token = _played.set(info)
+    try:
+        return function(*args)
+    finally:
+        _played.reset(token)
 
 
 def choose_dumps() -> Callable[..., bytes]:
@@ -194,7 +230,7 @@ class _Worker:
         self._payload = payload
         self._slots = [Segment(slot) for slot in start.slots]
         self._seed = start.seed
-        self._samples: Iterator[Any] = iter(())
+        self._reader: Reader | None = None
         _info = WorkerInfo(start.id, start.num_workers, start.seed + start.id, payload.dataset)
         _seed_all(_info.seed, 0)
         if payload.worker_init_fn is not None:
@@ -202,21 +238,20 @@ class _Worker:
 
     def run(self, number: int, slot: int, task: Any) -> tuple[Any, ...] | None:
         """Make one batch, or with a negative number begin an epoch: ``task`` is its seed and place."""
-        dataset, collate_fn = self._payload.dataset, self._payload.collate_fn
-        iterable = isinstance(dataset, IterableDataset)
+        payload = self._payload
         if number < 0:
             self._seed, place = task
-            if iterable:
-                _seed_all(self._seed, -1)
-                self._samples = iter(dataset) if place is None else dataset.iterate(place)
+            if payload.stream is not None:
+                self._reader = Reader(payload.stream, place, partial(_seed_all, self._seed))
             return None
-        _seed_all(self._seed, number)
-        if iterable:
-            batch = fetch_next(self._samples, task, self._payload.drop_last, collate_fn)
+        if self._reader is not None:
+            samples = self._reader.seek(task)
+            batch = fetch_next(samples, task.share, payload.drop_last, payload.collate_fn)
             if batch is None:
                 return ("end",)
         else:
-            batch = fetch(dataset, task, collate_fn)
+            _seed_all(self._seed, number)
+            batch = fetch(payload.dataset, task, payload.collate_fn)
         return "batch", *self._slots[slot].dump(batch)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-import itertools
 import linecache
 import pickle
 import subprocess
 import sys
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from multiprocessing import Pipe, process
 from multiprocessing.connection import Connection
 from types import FrameType
@@ -22,8 +21,9 @@ from distgrad.data.worker import Payload, Start, choose_dumps, describe_main
 from distgrad.errors import WorkerError
 from distgrad.launch.exit_codes import explain
 
-__all__ = ["WorkerPool", "runs_unguarded"]
+__all__ = ["END", "WorkerPool", "runs_unguarded"]
 
+END = object()  # in place of a batch for which a stream has no samples left
 _EXIT_S = 1.0  # for a worker to end by itself once its connection is closed
 _COMMAND = "import sys; sys.path[:] = {path!r}; from distgrad.data.worker import main; main({descriptor})"
 
@@ -52,10 +52,7 @@ def runs_unguarded() -> bool:
 class WorkerPool:
     """Workers that make batches ahead of their use, each into slots of shared memory.
 
-    Worker k mod ``num_workers`` makes batch k of a dataset with indices; the batches come in their order.
-
-    Attributes:
-        giver: the worker that made the batch which :meth:`run` gave last.
+    Worker k mod ``num_workers`` makes batch k; the batches come in their order.
 
     Args:
         payload: dataset, functions and settings for the workers.
@@ -75,7 +72,6 @@ class WorkerPool:
             )
         self.num_workers = num_workers
         self.timeout_s = timeout_s
-        self.giver = 0
         self._processes: list[subprocess.Popen[bytes]] = []
         self._connections: list[Connection] = []
         self._slots = [[Segment() for _ in range(prefetch_factor)] for _ in range(num_workers)]
@@ -114,16 +110,14 @@ class WorkerPool:
             segment.close()
 
     def run(
-        self, tasks: Iterator[Any], seed: int, numbers: Sequence[int], first: int = 0, place: Any = None
-    ) -> Iterator[Any]:
-        """The batches of one epoch, in order.
+        self, tasks: Iterator[tuple[int, Any]], seed: int, place: Any = None
+    ) -> Iterator[tuple[Any, Any]]:
+        """The batches of one epoch, in order, each with its task; in its place :data:`END` where none is.
 
         Args:
-            tasks: lists of indices, or for an iterable dataset the share as often as need be.
+            tasks: the number of a batch, and lists of indices or pieces of a stream.
             seed: of the epoch.
-            numbers: of each worker's first batch; its next ones count on by ``num_workers``.
-            first: the worker that begins.
-            place: where the epoch of a stream that can tell goes on.
+            place: where the epoch of a stream goes on.
 
         Raises:
             WorkerError: a worker died or passed the timeout.
@@ -131,27 +125,31 @@ class WorkerPool:
         """
         for worker in range(self.num_workers):
             self._send(worker, (-1, 0, (seed, place)))
-        following = [itertools.count(number, self.num_workers) for number in numbers]
-        pending: deque[tuple[int, int, int]] = deque()
+        free = [list(range(len(slots))) for slots in self._slots]
+        pending: deque[tuple[int, int, Any]] = deque()
+        following = next(tasks, None)
 
-        def issue(worker: int, slot: int) -> None:
-            task = next(tasks, None)
-            if task is not None:
-                number = next(following[worker])
+        def issue() -> None:
+            nonlocal following
+            while following is not None and free[following[0] % self.num_workers]:
+                number, task = following
+                worker = number % self.num_workers
+                slot = free[worker].pop()
                 self._send(worker, (number, slot, task))
-                pending.append((worker, slot, number))
+                pending.append((number, slot, task))
+                following = next(tasks, None)
 
-        for slot in range(len(self._slots[0])):
-            for turn in range(self.num_workers):
-                issue((first + turn) % self.num_workers, slot)
+        issue()
         while pending:
-            worker, slot, number = pending.popleft()
+            number, slot, task = pending.popleft()
+            worker = number % self.num_workers
             kind, *content = self._receive(worker, number)
-            if kind == "batch":
-                batch = self._slots[worker][slot].load(*content)
-                issue(worker, slot)
-                self.giver = worker
-                yield batch
+            batch = self._slots[worker][slot].load(*content) if kind == "batch" else END
+            free[worker].append(slot)
+            if batch is not END:
+                issue()
+            yield task, batch
+            issue()
 
     def close(self) -> None:
         """End the workers, and wait until they have ended."""

@@ -169,7 +169,7 @@ def test_ranks_share_a_stream():
     comm = dg.comm.init()
     stream = TextStream(__file__, 10)
     mine = np.array([len(list(stream))])
-    everything = list(stream._windows())
+    everything = list(stream.iterate_whole())
     np.testing.assert_array_equal(next(iter(stream))[0], everything[comm.rank][0])
     assert comm.all_reduce(mine)[0] == len(everything)
 
@@ -177,13 +177,13 @@ def test_ranks_share_a_stream():
 @pytest.mark.parametrize(("size", "num_workers"), [(1, 3), (2, 2), (3, 2)])
 def test_workers_of_ranks_share_a_stream(monkeypatch, size, num_workers):
     stream = TextStream(__file__, 10)
-    expected = [window[0].tolist() for window in stream._windows()]
+    expected = [window[0].tolist() for window in stream.iterate_whole()]
     given = []
-    for stream._rank in range(size):
-        stream._size = size
+    for stream.rank in range(size):
+        stream.num_replicas = size
         for number in range(num_workers):
             info = WorkerInfo(number, num_workers, 0, stream)
-            monkeypatch.setattr("distgrad.data.text.get_worker_info", lambda info=info: info)
+            monkeypatch.setattr("distgrad.data.stream.get_worker_info", lambda info=info: info)
             given += [window[0].tolist() for window in stream]
     assert sorted(given) == sorted(expected)
 

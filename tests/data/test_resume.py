@@ -1,7 +1,6 @@
 """Epochs that go on in the middle: any sampler, any number of workers, any number of ranks."""
 
 from itertools import chain, islice
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from worker_datasets import Counting, Noise
 import distgrad as dg
 from distgrad.backend.rng import Generator
 from distgrad.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler, TensorDataset
-from distgrad.errors import StateDictError
 
 # Passes over one order, to compare them.
 pytestmark = pytest.mark.filterwarnings("ignore:DataLoader. a second epoch:UserWarning")
@@ -166,22 +164,3 @@ def test_set_epoch_begins_the_next_epoch_of_random_numbers_too(taken, workers):
     other = make()
     other.load_state_dict(state)
     assert epochs(other, [2]) == epochs(loader, [2])
-
-
-@pytest.mark.parametrize(("ranks", "workers", "size"), [(3, 1, 4), (2, 2, 4), (2, 1, 8)])
-def test_a_stream_that_others_shared_is_refused_within_an_epoch(monkeypatch, ranks, workers, size):
-    world = SimpleNamespace(size=2)
-    monkeypatch.setattr("distgrad.data.loader.is_initialized", lambda: True)
-    monkeypatch.setattr("distgrad.data.loader.get_world", lambda: world)
-    loader = DataLoader(Counting(50), 4)
-    start, batches = loader.state_dict(), iter(loader)
-    next(batches)
-    state = loader.state_dict()
-    DataLoader(Counting(50), 4, num_workers=1).load_state_dict(state)
-    world.size = ranks
-    other = DataLoader(Counting(50), size, num_workers=workers)
-    expected = f"2 ranks of 1 workers with batches of 4 have had 1 .* and {ranks}, {workers} and {size} are"
-    with pytest.raises(StateDictError, match=expected):
-        other.load_state_dict(state)
-    other.load_state_dict(start)
-    assert other.state_dict()["sampler"] == {"index": 0, "among": [ranks, workers, size]}

@@ -13,9 +13,9 @@ MUTANTS = (
     ),
     Mutant(
         "wrong place", "a stream begins anew in mid-epoch",
-        "data/foreign.py",
-        "islice(iter(part), place.counts[worker], None)",
-        "islice(iter(part), 0, None)",
+        "data/place.py",
+        "        for start in range(self._counts[lane], piece.start, total):\n",
+        "        for start in range(piece.start, piece.start, total):\n",
         "tests/data/test_streams.py -k any_number_of_ranks",
     ),
     Mutant(
@@ -99,10 +99,11 @@ MUTANTS = (
     Mutant(
         "wrong order", "a batch is written over before it was taken",
         "data/worker_pool.py",
-        "                batch = self._slots[worker][slot].load(*content)\n"
-        "                issue(worker, slot)\n",
-        "                issue(worker, slot)\n"
-        "                batch = self._slots[worker][slot].load(*content)\n",
+        "            batch = self._slots[worker][slot].load(*content) if kind == \"batch\" else END\n"
+        "            free[worker].append(slot)\n",
+        "            free[worker].append(slot)\n"
+        "            issue()\n"
+        "            batch = self._slots[worker][slot].load(*content) if kind == \"batch\" else END\n",
         "tests/data/test_workers.py -k 'users_own_memory or order_are_those'",
     ),
     Mutant(
@@ -131,9 +132,9 @@ MUTANTS = (
     ),
     Mutant(
         "wrong count", "workers of a rank share its windows with the other ranks",
-        "data/text.py",
-        "self._rank + worker * self._size, None, self._size * num_workers)",
-        "self._rank + worker, None, self._size * num_workers)",
+        "data/stream.py",
+        "self.rank + worker * self.num_replicas, ",
+        "self.rank + worker, ",
         "tests/data/test_files.py -k 'workers_of_ranks'",
     ),
 )
