@@ -223,12 +223,18 @@ def _cut(place: int, size: int) -> int:
 
 
 def find_checkpoints(folder: Place) -> list[Any]:
-    """The whole checkpoints in a folder, the oldest first."""
+    """The whole checkpoints in a folder, the oldest first; none where there is no folder.
+
+    Raises:
+        DataError: it cannot be read, as its file system is gone, say.
+    """
     try:
         found = [path for path in folder.iterdir() if is_folder_name(path.name)]
+        return sorted((path for path in found if (path / MANIFEST).is_file()), key=step_of)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted((path for path in found if (path / MANIFEST).is_file()), key=step_of)
+    except OSError as error:
+        raise DataError(f"checkpoint: {folder} cannot be read: {error.strerror}") from None
 
 
 def is_folder_name(name: str) -> bool:

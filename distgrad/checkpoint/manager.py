@@ -262,7 +262,9 @@ class CheckpointManager:
             StateDictError: it does not fit what was added.
         """
         self._finish_saved()
-        found = [] if self._saves_nothing else find_checkpoints(self.folder)
+        found: list[Place] = []
+        if not self._saves_nothing:
+            self._together(lambda: found.extend(find_checkpoints(self.folder)))
         newest = self._rank0s(str(found[-1]) if found else None)
         if self._mirror is not None and self._mirror.works and only is None:
             kept = self._mirror.newest()
@@ -350,8 +352,9 @@ class CheckpointManager:
             return True
         if self._rank == 0 and self._saved is not None:  # a full disk should have its room back
             part = draft(self.folder, self._saved)
-            if part not in find_checkpoints(self.folder):  # in a store it may be whole by now
-                discard(part)
+            with contextlib.suppress(DataError):  # or a file system that is gone
+                if part not in find_checkpoints(self.folder):  # in a store it may be whole by now
+                    discard(part)
         self._writer.why = None
         self._saved = None
         self._complain_all(causes)
@@ -397,8 +400,15 @@ class CheckpointManager:
 
     def _check_shared(self) -> None:
         """Find out that a rank does not see the folder which rank 0 has made."""
-        part = draft(self.folder, self.finished)
-        blind = [rank for rank, sees in enumerate(self._everyones(part.is_dir())) if not sees]
+        part, why = draft(self.folder, self.finished), None
+        try:
+            sees = part.is_dir()
+        except OSError as error:
+            sees, why = False, error.strerror
+        found = self._everyones((sees, why))
+        blind = [rank for rank, (sees, _) in enumerate(found) if not sees]
+        if blind and (why := found[blind[0]][1]):
+            raise DataError(f"checkpoint: {part} cannot be read on rank {blind[0]}: {why}")
         if blind:
             raise DataError(
                 f"checkpoint: ranks {blind} do not see {part}, which rank 0 has made; put the folder on a "

@@ -24,10 +24,13 @@ mkdir -p /run/cg; mount --rbind /sys/fs/cgroup /run/cg
 mount -t sysfs s /sys; mount --rbind /run/cg /sys/fs/cgroup
 mount --bind {folder}/hosts /etc/hosts
 mount -t tmpfs s /dev/shm
-/usr/sbin/sshd -D -f /dev/null -o ListenAddress={address} -o HostKey={folder}/id -o PidFile=none \\
-  -o AuthorizedKeysFile={folder}/authorized_keys -o StrictModes=no -E {folder}/sshd-{name}.log &
-wait
+{server}
+while :; do wait; sleep 1; done
 """
+_SERVER = (
+    "/usr/sbin/sshd -f /dev/null -o ListenAddress={address} -o HostKey={folder}/id -o PidFile=none "
+    "-o AuthorizedKeysFile={folder}/authorized_keys -o StrictModes=no -E {folder}/sshd-{name}.log"
+)
 
 
 def run(*command: str) -> str:
@@ -54,7 +57,9 @@ class Host:
         run("ip", "-n", network.hub, "link", "set", port, "master", "br0", "up")
         self.ip("addr", "add", f"{self.address}/24", "dev", "eth0")
         self.set_link("up")
-        setup = _SETUP.format(name=self.name, address=self.address, folder=network.folder)
+        where = {"name": self.name, "address": self.address, "folder": network.folder}
+        self._server = _SERVER.format(**where)
+        setup = _SETUP.format(**where, server=self._server)
         isolate = ["unshare", "--uts", "--ipc", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         self.process = subprocess.Popen(
             ["nsenter", f"--net=/run/netns/{self.namespace}", *isolate, "sh", "-c", setup],
@@ -82,6 +87,14 @@ class Host:
     def show(self, folder: str) -> None:
         """Take away what :meth:`hide` has put there."""
         run(*self.inside("umount", folder))
+
+    def kill_server(self) -> None:
+        """Kill the ssh server and all that it has open."""
+        run(*self.inside("sh", "-c", "kill -KILL $(pidof sshd)"))
+
+    def serve(self) -> None:
+        """Start the ssh server again."""
+        run(*self.inside("sh", "-c", self._server))
 
     def processes(self, mark: str) -> list[str]:
         """Process ids, as the host numbers them, whose environment holds ``mark``."""
