@@ -400,15 +400,15 @@ class CheckpointManager:
 
     def _check_shared(self) -> None:
         """Find out that a rank does not see the folder which rank 0 has made."""
-        part, why = draft(self.folder, self.finished), None
+        part = draft(self.folder, self.finished)
         try:
-            sees = part.is_dir()
+            why = None if part.is_dir() else ""
         except OSError as error:
-            sees, why = False, error.strerror
-        found = self._everyones((sees, why))
-        blind = [rank for rank, (sees, _) in enumerate(found) if not sees]
-        if blind and (why := found[blind[0]][1]):
-            raise DataError(f"checkpoint: {part} cannot be read on rank {blind[0]}: {why}")
+            why = error.strerror
+        causes = self._everyones(why)
+        blind = [rank for rank, why in enumerate(causes) if why is not None]
+        if blind and causes[blind[0]]:
+            raise DataError(f"checkpoint: {part} cannot be read on rank {blind[0]}: {causes[blind[0]]}")
         if blind:
             raise DataError(
                 f"checkpoint: ranks {blind} do not see {part}, which rank 0 has made; put the folder on a "

@@ -132,7 +132,7 @@ def test_every_rank_says_the_cause(tmp_path):
             manager._make_part, manager._check_shared = (
                 None,
                 lambda: (
-                    manager._everyones(True),
+                    manager._everyones(None),
                     (manager.folder / ".step-00000000.distgrad-part" / "rank1.safetensors").touch(),
                 ),
             )
