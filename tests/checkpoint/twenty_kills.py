@@ -210,11 +210,13 @@ def main():
     parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", help="of kills, by commas; all that can be had by default")
     parser.add_argument("--hosts", action="store_true")
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
     expected, same = result(Job(None, options.folder / "whole", "none", 2).output()), True
     kinds = KINDS + ["a full disk"] * bool(os.environ.get("OWN_DISK")) + [SERVER] * 3 * options.hosts
+    kinds = options.kinds.split(",") if options.kinds else kinds
     with hosts(options.hosts) as network:
         for stage in options.stages.split(","):
             rng = random.Random(f"{options.seed} {stage}")
