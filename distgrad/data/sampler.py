@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence, Sized
 from itertools import chain, islice
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -24,22 +24,35 @@ __all__ = [
     "check_batch_size",
 ]
 
+T_co = TypeVar("T_co", covariant=True)
+
 _ROUND = 1 << 16  # indices that are drawn at once with replacement: whole blocks of random words
 
 
-class Sampler(ABC):
-    """The base of every sampler: an iterable of sample indices (or of lists of them) that has a length."""
+class Sampler(ABC, Generic[T_co]):
+    """The base of every sampler: an iterable of sample indices, or of lists of them.
+
+    Args:
+        data_source: taken for the sake of subclasses that pass it on; not used.
+    """
+
+    def __init__(self, data_source: Any = None) -> None:
+        pass
 
     @abstractmethod
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[T_co]:
         """Draw one epoch."""
 
-    @abstractmethod
     def __len__(self) -> int:
-        """How many times the next epoch draws."""
+        """How many times the next epoch draws.
+
+        Raises:
+            TypeError: the sampler does not say.
+        """
+        raise TypeError(f"{type(self).__name__} has no length; define __len__ where len(loader) is needed")
 
 
-class _Resumable(Sampler):
+class _Resumable(Sampler[Any]):
     """A sampler whose next epoch may begin at a later place of its order."""
 
     _index = 0
@@ -309,7 +322,7 @@ class DistributedSampler(_Resumable):
         return self.num_samples
 
 
-class BatchSampler(Sampler):
+class BatchSampler(Sampler[Any]):
     """Group a sampler's indices into batches, equally many on every rank.
 
     The number of batches is that of global batches: n over ``batch_size × R``, for the n samples that the R
@@ -318,7 +331,7 @@ class BatchSampler(Sampler):
     collectives of that step.
 
     Args:
-        sampler: an iterable of indices with a length.
+        sampler: an iterable of indices; without a length the batch sampler has none either.
         batch_size: how many indices a batch holds on each rank.
         drop_last: whether to leave out the last global batch if it is not full.
 
@@ -339,8 +352,15 @@ class BatchSampler(Sampler):
         return self.batch_size * (self.sampler.num_replicas if distributed else 1)
 
     def __iter__(self) -> Iterator[list[Any]]:
+        if not isinstance(self.sampler, DistributedSampler):
+            return self._until_used_up(iter(self.sampler))
         num_batches, indices = len(self), iter(self.sampler)
         return (list(islice(indices, self.batch_size)) for _ in range(num_batches))
+
+    def _until_used_up(self, indices: Iterator[Any]) -> Iterator[list[Any]]:
+        while batch := list(islice(indices, self.batch_size)):
+            if len(batch) == self.batch_size or not self.drop_last:
+                yield batch
 
     def __len__(self) -> int:
         if isinstance(self.sampler, DistributedSampler):

@@ -167,7 +167,10 @@ PLACES = {
     "utils.data.dataloader": ("distgrad.data", "distgrad.data.collate"),
     "utils.data.sampler": ("distgrad.data",),
     "utils.data.distributed": (f"{_RANKS}.sampler",),
-    "utils.checkpoint": ("distgrad.torch.calls:checkpoint_sequential noop_context_fn", "distgrad.autograd"),
+    "utils.checkpoint": (
+        "distgrad.torch.calls:checkpoint_sequential get_device_states noop_context_fn set_device_states",
+        "distgrad.autograd",
+    ),
     "utils.tensorboard": ("distgrad.torch.tensorboard",),
     "utils.tensorboard.writer": ("distgrad.torch.tensorboard",),
     "utils.hooks": ("distgrad.autograd.tensor",),

@@ -12,7 +12,8 @@ from distgrad.errors import OptionError
 from distgrad.nn.module import Module
 
 __all__ = [
-    "checkpoint_sequential", "compile", "noop_context_fn", "stack_module_state",
+    "checkpoint_sequential", "compile", "get_device_states", "noop_context_fn", "set_device_states",
+    "stack_module_state",
 ]  # fmt: skip
 
 _MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
@@ -63,6 +64,15 @@ def stack_module_state(models: Sequence[Module]) -> tuple[dict[str, Any], dict[s
 def noop_context_fn() -> tuple[Any, Any]:
     """Two contexts that do nothing."""
     return nullcontext(), nullcontext()
+
+
+def get_device_states(*args: Any) -> tuple[list[int], list[Any]]:
+    """No devices, whose generators would have states: random numbers come from the host's."""
+    return [], []
+
+
+def set_device_states(devices: Sequence[int], states: Sequence[Any], **options: Any) -> None:
+    """Nothing, as there are no devices with states."""
 
 
 def checkpoint_sequential(

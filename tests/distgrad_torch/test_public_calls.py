@@ -169,3 +169,20 @@ def test_products_with_derivatives_have_pytorchs_form():
     with pytest.raises(OptionError, match="jvp: v may be left out only"):
         functional.jvp(lambda x: x, x)
     assert torch.autograd.gradcheck(func=lambda x: x**2, inputs=x.double().requires_grad_(), fast_mode=True)
+
+
+def test_a_sampler_may_be_subscripted_and_need_not_have_a_length():
+    data = torch.utils.data
+
+    class Backwards(data.Sampler[int]):
+        def __init__(self, source):
+            super().__init__(source)
+            self.source = source
+
+        def __iter__(self):
+            return iter(range(len(self.source) - 1, -1, -1))
+
+    loader = data.DataLoader(torch.arange(5), batch_size=2, sampler=Backwards(range(5)))
+    assert [batch.tolist() for batch in loader] == [[4, 3], [2, 1], [0]]
+    with pytest.raises(TypeError, match="Backwards has no length; define __len__"):
+        len(loader)

@@ -241,3 +241,4 @@ __all__ = [
     "unfold",
     "upsample",
 ]
+
