@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -11,7 +12,13 @@ from distgrad.env import read
 from distgrad.errors import DataError
 from distgrad.torch.files import load
 
-__all__ = ["get_dir", "load_state_dict_from_url", "load_url", "set_dir"]
+__all__ = [
+    "HASH_REGEX", "download_url_to_file", "get_dir", "load_state_dict_from_url", "load_url", "set_dir",
+    "urlparse",
+]  # fmt: skip
+
+#: What stands between the name of a file and its ending: the beginning of its digest.
+HASH_REGEX = re.compile(r"-([a-f0-9]*)\.")
 
 _CHOSEN: list[str] = []
 
@@ -60,6 +67,15 @@ def load_state_dict_from_url(
             "there"
         )
     return load(file, map_location=map_location, weights_only=weights_only)
+
+
+def download_url_to_file(url: str, dst: str, hash_prefix: str | None = None, progress: bool = True) -> None:
+    """Nothing is downloaded.
+
+    Raises:
+        DataError: always, with what is to be put where.
+    """
+    raise DataError(f"download_url_to_file: nothing is downloaded: get {url} and put it at {dst}")
 
 
 load_url = load_state_dict_from_url

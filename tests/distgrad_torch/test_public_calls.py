@@ -150,6 +150,8 @@ def test_weights_are_read_from_where_pytorch_keeps_them(tmp_path, monkeypatch):
     load_url = importlib.import_module("distgrad.torch.utils.model_zoo").load_url
     with pytest.raises(DataError, match=r"nothing is downloaded: get it from https://host/other\.pth"):
         load_url("https://host/other.pth")
+    with pytest.raises(DataError, match="get https://host/x and put it at here"):
+        torch.hub.download_url_to_file("https://host/x", "here")
 
 
 def test_products_with_derivatives_have_pytorchs_form():

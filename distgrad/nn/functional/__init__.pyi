@@ -241,4 +241,3 @@ __all__ = [
     "unfold",
     "upsample",
 ]
-

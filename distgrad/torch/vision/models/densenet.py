@@ -9,28 +9,36 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from distgrad import nn
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.tensor import Tensor
-from distgrad.nn.functional import dropout, relu
+from distgrad.nn import init
+from distgrad.nn.functional.activations import relu
 from distgrad.nn.functional.affine import flatten
+from distgrad.nn.functional.dropouts import dropout
+from distgrad.nn.module import Module
+from distgrad.nn.modules.activation import ReLU
+from distgrad.nn.modules.batchnorm import BatchNorm2d
+from distgrad.nn.modules.containers import ModuleDict, Sequential
+from distgrad.nn.modules.conv import Conv2d
+from distgrad.nn.modules.linear import Linear
+from distgrad.nn.modules.pooling import AvgPool2d, MaxPool2d
 from distgrad.torch.vision.models.pretrained import with_weights
 
 __all__ = ["DenseNet", "densenet121", "densenet161", "densenet169", "densenet201"]
 
 
-class _Layer(nn.Module):
+class _Layer(Module):
     """``growth_rate`` new channels of all before."""
 
     def __init__(self, channels: int, growth_rate: int, bn_size: int, drop_rate: float) -> None:
         super().__init__()
         middle = bn_size * growth_rate
-        self.norm1 = nn.BatchNorm2d(channels)
-        self.relu1 = nn.ReLU(inplace=True)
-        self.conv1 = nn.Conv2d(channels, middle, kernel_size=1, stride=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(middle)
-        self.relu2 = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(middle, growth_rate, kernel_size=3, stride=1, padding=1, bias=False)
+        self.norm1 = BatchNorm2d(channels)
+        self.relu1 = ReLU(inplace=True)
+        self.conv1 = Conv2d(channels, middle, kernel_size=1, stride=1, bias=False)
+        self.norm2 = BatchNorm2d(middle)
+        self.relu2 = ReLU(inplace=True)
+        self.conv2 = Conv2d(middle, growth_rate, kernel_size=3, stride=1, padding=1, bias=False)
         self.drop_rate = drop_rate
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,7 +47,7 @@ class _Layer(nn.Module):
         return dropout(x, p=self.drop_rate, training=self.training) if self.drop_rate else x
 
 
-class _Block(nn.ModuleDict):
+class _Block(ModuleDict):
     """Layers, each of which sees the outputs of all before."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,15 +58,15 @@ class _Block(nn.ModuleDict):
 
 def _transition(channels: int, fewer: int) -> Any:
     parts = {
-        "norm": nn.BatchNorm2d(channels),
-        "relu": nn.ReLU(inplace=True),
-        "conv": nn.Conv2d(channels, fewer, kernel_size=1, stride=1, bias=False),
-        "pool": nn.AvgPool2d(kernel_size=2, stride=2),
+        "norm": BatchNorm2d(channels),
+        "relu": ReLU(inplace=True),
+        "conv": Conv2d(channels, fewer, kernel_size=1, stride=1, bias=False),
+        "pool": AvgPool2d(kernel_size=2, stride=2),
     }
-    return nn.Sequential(OrderedDict(parts))
+    return Sequential(OrderedDict(parts))
 
 
-class DenseNet(nn.Module):
+class DenseNet(Module):
     """Four dense blocks over images.
 
     Args:
@@ -76,10 +84,10 @@ class DenseNet(nn.Module):
                  num_classes: int = 1000, memory_efficient: bool = False) -> None:  # fmt: skip
         super().__init__()
         parts: dict[str, Any] = {
-            "conv0": nn.Conv2d(3, num_init_features, kernel_size=7, stride=2, padding=3, bias=False),
-            "norm0": nn.BatchNorm2d(num_init_features),
-            "relu0": nn.ReLU(inplace=True),
-            "pool0": nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
+            "conv0": Conv2d(3, num_init_features, kernel_size=7, stride=2, padding=3, bias=False),
+            "norm0": BatchNorm2d(num_init_features),
+            "relu0": ReLU(inplace=True),
+            "pool0": MaxPool2d(kernel_size=3, stride=2, padding=1),
         }
         channels = num_init_features
         for number, count in enumerate(block_config, 1):
@@ -92,14 +100,14 @@ class DenseNet(nn.Module):
             if number < len(block_config):
                 parts[f"transition{number}"] = _transition(channels, channels // 2)
                 channels //= 2
-        parts["norm5"] = nn.BatchNorm2d(channels)
-        self.features = nn.Sequential(OrderedDict(parts))
-        self.classifier = nn.Linear(channels, num_classes)
+        parts["norm5"] = BatchNorm2d(channels)
+        self.features = Sequential(OrderedDict(parts))
+        self.classifier = Linear(channels, num_classes)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
-            elif isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
+            if isinstance(module, Conv2d):
+                init.kaiming_normal_(module.weight)
+            elif isinstance(module, Linear) and module.bias is not None:
+                init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, 3, H, W]`` to ``[N, num_classes]``."""

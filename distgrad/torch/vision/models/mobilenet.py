@@ -9,9 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from distgrad import nn
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.tensor import Tensor
+from distgrad.nn import init
+from distgrad.nn.module import Module
+from distgrad.nn.modules.activation import ReLU6
+from distgrad.nn.modules.batchnorm import BatchNorm2d
+from distgrad.nn.modules.containers import Sequential
+from distgrad.nn.modules.conv import Conv2d
+from distgrad.nn.modules.dropout import Dropout
+from distgrad.nn.modules.linear import Linear
 from distgrad.torch.vision.models.pretrained import with_weights
 
 __all__ = ["InvertedResidual", "MobileNetV2", "mobilenet_v2"]
@@ -29,14 +36,14 @@ def _whole(channels: float, divisor: int) -> int:
 
 
 def _convolution(before: int, after: int, size: int, stride: int = 1, groups: int = 1) -> Any:
-    return nn.Sequential(
-        nn.Conv2d(before, after, size, stride, (size - 1) // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(after),
-        nn.ReLU6(inplace=True),
+    return Sequential(
+        Conv2d(before, after, size, stride, (size - 1) // 2, groups=groups, bias=False),
+        BatchNorm2d(after),
+        ReLU6(inplace=True),
     )
 
 
-class InvertedResidual(nn.Module):
+class InvertedResidual(Module):
     """More channels, a convolution of each by itself, fewer channels; the input added where sizes are equal.
 
     Args:
@@ -51,9 +58,9 @@ class InvertedResidual(nn.Module):
         self.stride = stride
         self.use_res_connect = stride == 1 and inp == oup
         wider = [] if expand_ratio == 1 else [_convolution(inp, inside, 1)]
-        self.conv = nn.Sequential(
+        self.conv = Sequential(
             *(*wider, _convolution(inside, inside, 3, stride, groups=inside)),
-            *(nn.Conv2d(inside, oup, 1, 1, 0, bias=False), nn.BatchNorm2d(oup)),
+            *(Conv2d(inside, oup, 1, 1, 0, bias=False), BatchNorm2d(oup)),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,7 +68,7 @@ class InvertedResidual(nn.Module):
         return x + self.conv(x) if self.use_res_connect else self.conv(x)
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(Module):
     """Stages of inverted residuals over images.
 
     Args:
@@ -85,14 +92,14 @@ class MobileNetV2(nn.Module):
                 layers.append(InvertedResidual(channels, after, 1 if place else stride, ratio))
                 channels = after
         layers.append(_convolution(channels, self.last_channel, 1))
-        self.features = nn.Sequential(*layers)
-        self.classifier = nn.Sequential(nn.Dropout(p=dropout), nn.Linear(self.last_channel, num_classes))
+        self.features = Sequential(*layers)
+        self.classifier = Sequential(Dropout(p=dropout), Linear(self.last_channel, num_classes))
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out")
-            elif isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.normal_(module.weight, 0, 0.01)
-                nn.init.zeros_(module.bias)
+            if isinstance(module, Conv2d):
+                init.kaiming_normal_(module.weight, mode="fan_out")
+            elif isinstance(module, Linear) and module.bias is not None:
+                init.normal_(module.weight, 0, 0.01)
+                init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, 3, H, W]`` to ``[N, num_classes]``."""

@@ -10,11 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from distgrad import nn
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import OptionError
+from distgrad.nn import init
 from distgrad.nn.functional.affine import flatten
+from distgrad.nn.module import Module
+from distgrad.nn.modules.activation import ReLU
+from distgrad.nn.modules.batchnorm import BatchNorm2d
+from distgrad.nn.modules.containers import Sequential
+from distgrad.nn.modules.conv import Conv2d
+from distgrad.nn.modules.dropout import Dropout
+from distgrad.nn.modules.linear import Linear
+from distgrad.nn.modules.pooling import AdaptiveAvgPool2d, MaxPool2d
 from distgrad.torch.vision.models.pretrained import with_weights
 
 __all__ = [
@@ -24,10 +32,10 @@ __all__ = [
 
 
 def _relu() -> Any:
-    return nn.ReLU(inplace=True)
+    return ReLU(inplace=True)
 
 
-class AlexNet(nn.Module):
+class AlexNet(Module):
     """Five convolutions and three linear maps.
 
     Args:
@@ -37,18 +45,18 @@ class AlexNet(nn.Module):
 
     def __init__(self, num_classes: int = 1000, dropout: float = 0.5) -> None:
         super().__init__()
-        self.features = nn.Sequential(
-            *(nn.Conv2d(3, 64, 11, stride=4, padding=2), _relu(), nn.MaxPool2d(3, 2)),
-            *(nn.Conv2d(64, 192, 5, padding=2), _relu(), nn.MaxPool2d(3, 2)),
-            *(nn.Conv2d(192, 384, 3, padding=1), _relu()),
-            *(nn.Conv2d(384, 256, 3, padding=1), _relu()),
-            *(nn.Conv2d(256, 256, 3, padding=1), _relu(), nn.MaxPool2d(3, 2)),
+        self.features = Sequential(
+            *(Conv2d(3, 64, 11, stride=4, padding=2), _relu(), MaxPool2d(3, 2)),
+            *(Conv2d(64, 192, 5, padding=2), _relu(), MaxPool2d(3, 2)),
+            *(Conv2d(192, 384, 3, padding=1), _relu()),
+            *(Conv2d(384, 256, 3, padding=1), _relu()),
+            *(Conv2d(256, 256, 3, padding=1), _relu(), MaxPool2d(3, 2)),
         )
-        self.avgpool = nn.AdaptiveAvgPool2d((6, 6))
-        self.classifier = nn.Sequential(
-            *(nn.Dropout(p=dropout), nn.Linear(256 * 6 * 6, 4096), _relu()),
-            *(nn.Dropout(p=dropout), nn.Linear(4096, 4096), _relu()),
-            nn.Linear(4096, num_classes),
+        self.avgpool = AdaptiveAvgPool2d((6, 6))
+        self.classifier = Sequential(
+            *(Dropout(p=dropout), Linear(256 * 6 * 6, 4096), _relu()),
+            *(Dropout(p=dropout), Linear(4096, 4096), _relu()),
+            Linear(4096, num_classes),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,7 +64,7 @@ class AlexNet(nn.Module):
         return self.classifier(flatten(self.avgpool(self.features(x)), 1))
 
 
-class VGG(nn.Module):
+class VGG(Module):
     """Convolutions of 3 × 3 and three linear maps.
 
     Args:
@@ -67,31 +75,31 @@ class VGG(nn.Module):
     """
 
     def __init__(
-        self, features: nn.Module, num_classes: int = 1000, init_weights: bool = True, dropout: float = 0.5
+        self, features: Module, num_classes: int = 1000, init_weights: bool = True, dropout: float = 0.5
     ) -> None:
         super().__init__()
         self.features = features
-        self.avgpool = nn.AdaptiveAvgPool2d((7, 7))
-        self.classifier = nn.Sequential(
-            *(nn.Linear(512 * 7 * 7, 4096), nn.ReLU(True), nn.Dropout(p=dropout)),
-            *(nn.Linear(4096, 4096), nn.ReLU(True), nn.Dropout(p=dropout)),
-            nn.Linear(4096, num_classes),
+        self.avgpool = AdaptiveAvgPool2d((7, 7))
+        self.classifier = Sequential(
+            *(Linear(512 * 7 * 7, 4096), ReLU(True), Dropout(p=dropout)),
+            *(Linear(4096, 4096), ReLU(True), Dropout(p=dropout)),
+            Linear(4096, num_classes),
         )
         for module in self.modules() if init_weights else ():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(module, Conv2d):
+                init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.normal_(module.weight, 0, 0.01)
-                nn.init.zeros_(module.bias)
+                    init.zeros_(module.bias)
+            elif isinstance(module, Linear) and module.bias is not None:
+                init.normal_(module.weight, 0, 0.01)
+                init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, 3, H, W]`` to ``[N, num_classes]``."""
         return self.classifier(flatten(self.avgpool(self.features(x)), 1))
 
 
-def make_layers(cfg: Sequence[Any], batch_norm: bool = False) -> nn.Sequential:
+def make_layers(cfg: Sequence[Any], batch_norm: bool = False) -> Sequential:
     """The convolutions of a VGG.
 
     Args:
@@ -102,12 +110,12 @@ def make_layers(cfg: Sequence[Any], batch_norm: bool = False) -> nn.Sequential:
     channels = 3
     for each in cfg:
         if each == "M":
-            layers.append(nn.MaxPool2d(kernel_size=2, stride=2))
+            layers.append(MaxPool2d(kernel_size=2, stride=2))
             continue
-        layers.append(nn.Conv2d(channels, each, kernel_size=3, padding=1))
-        layers += [nn.BatchNorm2d(each), _relu()] if batch_norm else [_relu()]
+        layers.append(Conv2d(channels, each, kernel_size=3, padding=1))
+        layers += [BatchNorm2d(each), _relu()] if batch_norm else [_relu()]
         channels = each
-    return nn.Sequential(*layers)
+    return Sequential(*layers)
 
 
 def _vgg(name: str, counts: tuple[int, ...], batch_norm: bool) -> Callable[..., VGG]:
@@ -125,7 +133,7 @@ def _vgg(name: str, counts: tuple[int, ...], batch_norm: bool) -> Callable[..., 
     return build
 
 
-class Fire(nn.Module):
+class Fire(Module):
     """Few channels by 1 × 1, then many by 1 × 1 and 3 × 3 side by side.
 
     Args:
@@ -136,11 +144,11 @@ class Fire(nn.Module):
         self, inplanes: int, squeeze_planes: int, expand1x1_planes: int, expand3x3_planes: int
     ) -> None:
         super().__init__()
-        self.squeeze = nn.Conv2d(inplanes, squeeze_planes, kernel_size=1)
+        self.squeeze = Conv2d(inplanes, squeeze_planes, kernel_size=1)
         self.squeeze_activation = _relu()
-        self.expand1x1 = nn.Conv2d(squeeze_planes, expand1x1_planes, kernel_size=1)
+        self.expand1x1 = Conv2d(squeeze_planes, expand1x1_planes, kernel_size=1)
         self.expand1x1_activation = _relu()
-        self.expand3x3 = nn.Conv2d(squeeze_planes, expand3x3_planes, kernel_size=3, padding=1)
+        self.expand3x3 = Conv2d(squeeze_planes, expand3x3_planes, kernel_size=3, padding=1)
         self.expand3x3_activation = _relu()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -153,7 +161,7 @@ class Fire(nn.Module):
         return ops.concat(sides, axis=1)
 
 
-class SqueezeNet(nn.Module):
+class SqueezeNet(Module):
     """Fire modules between poolings.
 
     Args:
@@ -172,25 +180,25 @@ class SqueezeNet(nn.Module):
         old = version == "1_0"
         first, size, pooled = (96, 7, (3, 7)) if old else (64, 3, (2, 4))
         fires = [(16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 256), (64, 256)]
-        layers: list[Any] = [nn.Conv2d(3, first, size, stride=2), _relu(), _pooling()]
+        layers: list[Any] = [Conv2d(3, first, size, stride=2), _relu(), _pooling()]
         channels = first
         for place, (squeezed, each) in enumerate(fires):
             if place and place in pooled:
                 layers.append(_pooling())
             layers.append(Fire(channels, squeezed, each, each))
             channels = 2 * each
-        self.features = nn.Sequential(*layers)
-        last = nn.Conv2d(512, num_classes, kernel_size=1)
-        self.classifier = nn.Sequential(
-            nn.Dropout(p=dropout), last, _relu(), nn.AdaptiveAvgPool2d((1, 1))
+        self.features = Sequential(*layers)
+        last = Conv2d(512, num_classes, kernel_size=1)
+        self.classifier = Sequential(
+            Dropout(p=dropout), last, _relu(), AdaptiveAvgPool2d((1, 1))
         )  # fmt: skip
         for module in self.modules():
-            if isinstance(module, nn.Conv2d) and module.bias is not None:
+            if isinstance(module, Conv2d) and module.bias is not None:
                 if module is last:
-                    nn.init.normal_(module.weight, mean=0.0, std=0.01)
+                    init.normal_(module.weight, mean=0.0, std=0.01)
                 else:
-                    nn.init.kaiming_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                    init.kaiming_uniform_(module.weight)
+                init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, 3, H, W]`` to ``[N, num_classes]``."""
@@ -198,7 +206,7 @@ class SqueezeNet(nn.Module):
 
 
 def _pooling() -> Any:
-    return nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=True)
+    return MaxPool2d(kernel_size=3, stride=2, ceil_mode=True)
 
 
 def alexnet(

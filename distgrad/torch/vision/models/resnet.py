@@ -10,10 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from distgrad import nn
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import OptionError
+from distgrad.nn import init
 from distgrad.nn.functional.affine import flatten
+from distgrad.nn.module import Module
+from distgrad.nn.modules.activation import ReLU
+from distgrad.nn.modules.batchnorm import BatchNorm2d
+from distgrad.nn.modules.containers import Sequential
+from distgrad.nn.modules.conv import Conv2d
+from distgrad.nn.modules.linear import Linear
+from distgrad.nn.modules.pooling import AdaptiveAvgPool2d, MaxPool2d
 from distgrad.torch.vision.models.pretrained import with_weights
 
 __all__ = [
@@ -24,17 +31,17 @@ __all__ = [
 
 def conv3x3(in_planes: int, out_planes: int, stride: int = 1, groups: int = 1, dilation: int = 1) -> Any:
     """A convolution of 3 × 3 without bias that keeps the size, apart from its stride."""
-    return nn.Conv2d(
+    return Conv2d(
         in_planes, out_planes, 3, stride, padding=dilation, dilation=dilation, groups=groups, bias=False
     )
 
 
 def conv1x1(in_planes: int, out_planes: int, stride: int = 1) -> Any:
     """A convolution of 1 × 1 without bias."""
-    return nn.Conv2d(in_planes, out_planes, 1, stride, bias=False)
+    return Conv2d(in_planes, out_planes, 1, stride, bias=False)
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(Module):
     """Two convolutions of 3 × 3, and the input added.
 
     Args:
@@ -56,10 +63,10 @@ class BasicBlock(nn.Module):
         super().__init__()
         if (groups, base_width, dilation) != (1, 64, 1):
             raise OptionError("BasicBlock: groups, base_width and dilation must be 1, 64 and 1")
-        norm = norm_layer or nn.BatchNorm2d
+        norm = norm_layer or BatchNorm2d
         self.conv1 = conv3x3(inplanes, planes, stride)
         self.bn1 = norm(planes)
-        self.relu = nn.ReLU(inplace=True)
+        self.relu = ReLU(inplace=True)
         self.conv2 = conv3x3(planes, planes)
         self.bn2 = norm(planes)
         self.downsample = downsample
@@ -72,7 +79,7 @@ class BasicBlock(nn.Module):
         return self.relu(out + (x if self.downsample is None else self.downsample(x)))
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Module):
     """Convolutions of 1 × 1, 3 × 3 and 1 × 1, and the input added; arguments as in :class:`BasicBlock`."""
 
     expansion: ClassVar[int] = 4
@@ -80,7 +87,7 @@ class Bottleneck(nn.Module):
     def __init__(self, inplanes: int, planes: int, stride: int = 1, downsample: Any = None, groups: int = 1,
                  base_width: int = 64, dilation: int = 1, norm_layer: Any = None) -> None:  # fmt: skip
         super().__init__()
-        norm = norm_layer or nn.BatchNorm2d
+        norm = norm_layer or BatchNorm2d
         width = int(planes * (base_width / 64.0)) * groups
         self.conv1 = conv1x1(inplanes, width)
         self.bn1 = norm(width)
@@ -88,7 +95,7 @@ class Bottleneck(nn.Module):
         self.bn2 = norm(width)
         self.conv3 = conv1x1(width, planes * self.expansion)
         self.bn3 = norm(planes * self.expansion)
-        self.relu = nn.ReLU(inplace=True)
+        self.relu = ReLU(inplace=True)
         self.downsample = downsample
         self.stride = stride
 
@@ -100,7 +107,7 @@ class Bottleneck(nn.Module):
         return self.relu(out + (x if self.downsample is None else self.downsample(x)))
 
 
-class ResNet(nn.Module):
+class ResNet(Module):
     """Four stages of blocks over images.
 
     Args:
@@ -118,39 +125,39 @@ class ResNet(nn.Module):
                  replace_stride_with_dilation: Sequence[bool] | None = None, norm_layer: Any = None,
                  ) -> None:  # fmt: skip
         super().__init__()
-        self._norm_layer = norm_layer or nn.BatchNorm2d
+        self._norm_layer = norm_layer or BatchNorm2d
         self.inplanes, self.dilation = 64, 1
         self.groups, self.base_width = groups, width_per_group
         kept = tuple(replace_stride_with_dilation or (False, False, False))
         if len(kept) != 3:
             raise OptionError(f"ResNet: replace_stride_with_dilation must have 3 entries, got {len(kept)}")
-        self.conv1 = nn.Conv2d(3, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        self.conv1 = Conv2d(3, 64, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = self._norm_layer(64)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.relu = ReLU(inplace=True)
+        self.maxpool = MaxPool2d(kernel_size=3, stride=2, padding=1)
         self.layer1 = self._make_layer(block, 64, layers[0])
         self.layer2 = self._make_layer(block, 128, layers[1], stride=2, dilate=kept[0])
         self.layer3 = self._make_layer(block, 256, layers[2], stride=2, dilate=kept[1])
         self.layer4 = self._make_layer(block, 512, layers[3], stride=2, dilate=kept[2])
-        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
-        self.fc = nn.Linear(512 * block.expansion, num_classes)
+        self.avgpool = AdaptiveAvgPool2d((1, 1))
+        self.fc = Linear(512 * block.expansion, num_classes)
         self._initialize(zero_init_residual)
 
     def _initialize(self, zero_init_residual: bool) -> None:
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(module, Conv2d):
+                init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         for module in self.modules() if zero_init_residual else ():
             if isinstance(module, BasicBlock | Bottleneck):
                 last: Any = module.bn3 if isinstance(module, Bottleneck) else module.bn2
-                nn.init.zeros_(last.weight)
+                init.zeros_(last.weight)
 
     def _make_layer(self, block: Any, planes: int, blocks: int, stride: int = 1, dilate: bool = False) -> Any:
         before, downsample = self.dilation, None
         if dilate:
             self.dilation, stride = self.dilation * stride, 1
         if stride != 1 or self.inplanes != planes * block.expansion:
-            downsample = nn.Sequential(
+            downsample = Sequential(
                 conv1x1(self.inplanes, planes * block.expansion, stride),
                 self._norm_layer(planes * block.expansion),
             )
@@ -161,7 +168,7 @@ class ResNet(nn.Module):
             block(self.inplanes, planes, 1, None, *given, self.dilation, self._norm_layer)
             for _ in range(1, blocks)
         ]
-        return nn.Sequential(*stage)
+        return Sequential(*stage)
 
     def _forward_impl(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))

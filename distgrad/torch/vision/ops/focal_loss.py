@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.tensor import Tensor
-from distgrad.nn.functional import binary_cross_entropy_with_logits
 from distgrad.nn.functional.arguments import check_reduction
+from distgrad.nn.functional.binary import binary_cross_entropy_with_logits
 
 __all__ = ["sigmoid_focal_loss"]
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from distgrad import nn
 from distgrad.autograd.creation import ones, zeros
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.tensor import Tensor
+from distgrad.nn.module import Module
+from distgrad.nn.modules.activation import ReLU, Sigmoid
+from distgrad.nn.modules.batchnorm import BatchNorm2d
+from distgrad.nn.modules.containers import Sequential
+from distgrad.nn.modules.conv import Conv2d
+from distgrad.nn.modules.pooling import AdaptiveAvgPool2d
 
 __all__ = ["Conv2dNormActivation", "FrozenBatchNorm2d", "SqueezeExcitation"]
 
 
-class FrozenBatchNorm2d(nn.Module):
+class FrozenBatchNorm2d(Module):
     """Batch normalization whose statistics and parameters are buffers, which training leaves as they are.
 
     Args:
@@ -39,7 +44,7 @@ class FrozenBatchNorm2d(nn.Module):
         return x * scale.reshape((1, -1, 1, 1)) + shift.reshape((1, -1, 1, 1))
 
 
-class Conv2dNormActivation(nn.Sequential):
+class Conv2dNormActivation(Sequential):
     """A convolution, a normalization and an activation.
 
     Args:
@@ -52,14 +57,14 @@ class Conv2dNormActivation(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1,
                  padding: int | None = None, groups: int = 1,
-                 norm_layer: Callable[..., nn.Module] | None = nn.BatchNorm2d,
-                 activation_layer: Callable[..., nn.Module] | None = nn.ReLU, dilation: int = 1,
+                 norm_layer: Callable[..., Module] | None = BatchNorm2d,
+                 activation_layer: Callable[..., Module] | None = ReLU, dilation: int = 1,
                  inplace: bool | None = True, bias: bool | None = None) -> None:  # fmt: skip
         if padding is None:
             padding = (kernel_size - 1) // 2 * dilation
         has_bias = norm_layer is None if bias is None else bias
-        parts: list[nn.Module] = [
-            nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, has_bias)
+        parts: list[Module] = [
+            Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, has_bias)
         ]
         if norm_layer is not None:
             parts.append(norm_layer(out_channels))
@@ -69,7 +74,7 @@ class Conv2dNormActivation(nn.Sequential):
         self.out_channels = out_channels
 
 
-class SqueezeExcitation(nn.Module):
+class SqueezeExcitation(Module):
     """Channels times weights that are computed of the means of all channels.
 
     Source: Hu, Shen and Sun, "Squeeze-and-excitation networks", CVPR 2018.
@@ -81,13 +86,13 @@ class SqueezeExcitation(nn.Module):
     """
 
     def __init__(
-        self, input_channels: int, squeeze_channels: int, activation: Callable[..., nn.Module] = nn.ReLU,
-        scale_activation: Callable[..., nn.Module] = nn.Sigmoid,
+        self, input_channels: int, squeeze_channels: int, activation: Callable[..., Module] = ReLU,
+        scale_activation: Callable[..., Module] = Sigmoid,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc1 = nn.Conv2d(input_channels, squeeze_channels, 1)
-        self.fc2 = nn.Conv2d(squeeze_channels, input_channels, 1)
+        self.avgpool = AdaptiveAvgPool2d(1)
+        self.fc1 = Conv2d(input_channels, squeeze_channels, 1)
+        self.fc2 = Conv2d(squeeze_channels, input_channels, 1)
         self.activation, self.scale_activation = activation(), scale_activation()
 
     def forward(self, input: Tensor) -> Tensor:
