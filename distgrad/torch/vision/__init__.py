@@ -1,4 +1,4 @@
-"""What answers ``import torchvision``: data sets from files at hand, and the common transforms.
+"""What answers ``import torchvision``: data sets from files at hand, transforms, networks, boxes.
 
-Images are Pillow's, as there. Models and operations of torchvision are not here.
+Images are Pillow's, as there.
 """
