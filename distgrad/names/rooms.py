@@ -221,7 +221,6 @@ PLACES = {
     "types": ("distgrad.torch.kinds",),
     "overrides": ("distgrad.torch.utilities:*overrides",),
     "hub": ("distgrad.torch.weights",),
-    "fx": ("distgrad.torch.utilities:*fx",),
     "utils.model_zoo": ("distgrad.torch.weights",),
     "utils._pytree": ("distgrad.torch.pytree",),
     "utils.dlpack": ("distgrad:from_dlpack",),
