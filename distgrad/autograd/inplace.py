@@ -24,7 +24,11 @@ from distgrad.backend.device import CPU, Device, device_of, native, owner_of, to
 from distgrad.backend.meta import META
 from distgrad.errors import DeviceError, DTypeError, GraphError, InPlaceError, ShapeError
 
-__all__ = ["in_place_methods", "in_place_operator", "move_in_graph", "overwrite", "plain_key"]
+__all__ = ["in_place_methods", "in_place_operator", "look_through", "move_in_graph", "overwrite", "plain_key"]
+
+
+#: Kinds of numbers, each of which the later ones hold.
+_RANKS = {"b": 0, "u": 1, "i": 1, "f": 2, "V": 2, "c": 3}
 
 
 def overwrite(target: Tensor, result: Tensor, where: str) -> Tensor:
@@ -44,7 +48,7 @@ def overwrite(target: Tensor, result: Tensor, where: str) -> Tensor:
         raise ShapeError(
             f"{where}: the result is {list(result.shape)} and does not fit into {list(target.shape)}"
         )
-    if not np.can_cast(result.dtype, target.dtype, "same_kind"):
+    if _RANKS[result.dtype.kind] > _RANKS[target.dtype.kind]:
         raise DTypeError(
             f"{where}: the result is {result.dtype} and does not fit into {target.dtype}; "
             "use the operation that is not in place"
@@ -83,6 +87,28 @@ def move_in_graph(target: Tensor, result: Tensor, where: str) -> None:
     if isinstance(result._node, Node):
         _keep_old_values(result._node, target)
     _place(target, result._node)
+
+
+def look_through(target: Tensor, view: Tensor, where: str) -> Tensor:
+    """Let ``target`` look at its memory as a view of it does, and take the view's place in the graph.
+
+    Args:
+        target: what is changed.
+        view: of its elements.
+        where: the operation, for messages.
+
+    Raises:
+        GraphError: a leaf that requires a gradient, while operations are recorded.
+    """
+    if isinstance(target._node, Leaf):
+        raise GraphError(
+            f"{where}: a leaf that requires a gradient cannot be changed in place; use the operation that is "
+            "not in place"
+        )
+    target._data = view._data
+    _place(target, view._node)
+    target.changed(describe_line(user_line()))
+    return target
 
 
 def _keep_old_values(node: Node, target: Tensor) -> None:

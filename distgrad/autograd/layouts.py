@@ -401,6 +401,23 @@ def address(x: Any) -> int:
     return owner_of(x._data).address(x._data)
 
 
+def steps_into_memory(x: Any) -> int:
+    """How many elements lie in the memory before the first one of a view."""
+    base = x._data
+    while getattr(base, "base", None) is not None and hasattr(base.base, "itemsize"):
+        base = base.base
+    return int((owner_of(x._data).address(x._data) - owner_of(base).address(base)) // x._data.itemsize)
+
+
+def with_diagonal(x: Any, value: Any, wrap: bool) -> Any:
+    """The tensor itself with one number on its diagonal, which begins anew in tall matrices if wrapped."""
+    if x.ndim < 2 or (x.ndim > 2 and len(set(x.shape)) > 1):
+        raise ShapeError(f"fill_diagonal_: expected a matrix, or axes of one length, got {list(x.shape)}")
+    mask = np.zeros(x.shape, bool)
+    np.fill_diagonal(mask, True, wrap)
+    return overwrite(x, ops.masked_fill(x, to_device(mask, x.device), value), "fill_diagonal_")
+
+
 def device_number(x: Any) -> int:
     """The GPU's number; −1 for the CPU."""
     return -1 if x.device == CPU else x.device.index

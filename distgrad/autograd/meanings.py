@@ -67,6 +67,11 @@ def typed(x: Any, dtype: Any) -> Any:
     return x if x.dtype == dtype else ops.astype(x, dtype)
 
 
+def total_kind(x: Any, dtype: Any) -> Any:
+    """The dtype of a sum or product: that given; of whole numbers without a sign int64."""
+    return np.dtype(np.int64) if dtype is None and x.dtype.kind in "bu" else kind(dtype)
+
+
 def as_double(x: Any) -> Any:
     """In float64, or complex128 where it is complex; Python numbers as they are."""
     if not hasattr(x, "dtype"):

@@ -21,7 +21,7 @@ import numpy as np
 from distgrad.autograd import drawing, layouts, matrices, matrix_checks, meanings, ordering
 from distgrad.autograd.casting import DEFAULTS
 from distgrad.autograd.dispatch import operations
-from distgrad.autograd.inplace import overwrite
+from distgrad.autograd.inplace import look_through, overwrite
 from distgrad.autograd.later import FILES
 from distgrad.autograd.porting import explain_method, wrong_arguments
 from distgrad.autograd.primitive import REGISTRY
@@ -112,13 +112,14 @@ def call({parameters}):
     try:
         return {expression}
     except DTypeError as error:
-        return with_floats(call, {values}, error)
+        return converted(call, {values}, error)
     except AttributeError as error:
         raise strange(call, {values}, error)
 """
 
 
-_FLOATING = frozenset(names.FLOATING.split())
+_FLOATING, _BYTES = frozenset(names.FLOATING.split()), frozenset(names.BYTES.split())
+_CONVERTED = {*_FLOATING, *_BYTES, *names.WHOLE.split()}
 
 
 class _Missing:
@@ -143,7 +144,7 @@ def find(name: str) -> Callable[..., Any] | None:
     if line is None:
         return None
     scope = {"MISSING": MISSING, "reworded": reworded, "pi": math.pi, "Tensor": Tensor}
-    scope |= {"with_floats": with_floats, "DTypeError": DTypeError, "strange": strange}
+    scope |= {"converted": converted, "DTypeError": DTypeError, "strange": strange}
     scope |= {"NUMBERS": _NUMBERS, "refuse_numbers": refuse_numbers}
     parameters = _parameters(line)
     for each in _names_in(line.expression) - scope.keys() - {one.name for one in parameters}:
@@ -206,7 +207,7 @@ def _source(line: Line, parameters: list[inspect.Parameter]) -> str:
     ]
     header = inspect.Signature([*written, inspect.Parameter("words", inspect.Parameter.VAR_KEYWORD)])
     values = ", ".join(f"{each.name!r}: {each.name}" for each in parameters if each.name != star)
-    return (_SOURCE_OF_FLOATS if line.name in _FLOATING else _SOURCE).format(
+    return (_SOURCE_OF_FLOATS if line.name in _CONVERTED else _SOURCE).format(
         parameters=str(header)[1:-1],
         condition=" or ".join(condition),
         values=f"{{{values}}}",
@@ -283,16 +284,28 @@ def reworded(
     return result if out is None else _written(name, out, result, [*values.values(), *star])
 
 
-def with_floats(function: Callable[..., Any], values: dict[str, Any], error: DTypeError) -> Any:
-    """The call once more, whole numbers as the default float.
+def converted(function: Callable[..., Any], values: dict[str, Any], error: DTypeError) -> Any:
+    """The call once more, whole numbers as the default float, or booleans as numbers.
 
     Raises:
         DTypeError: there are none.
     """
-    found = [key for key, value in values.items() if isinstance(value, Tensor) and value.dtype.kind in "biu"]
+    name = function.__name__
+    tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
+    kinds = "biu" if name in _FLOATING else "b"
+    found = [key for key, value in tensors.items() if value.dtype.kind in kinds]
     if not found:
         raise error
-    return function(**values | {key: meanings.typed(values[key], DEFAULTS[float]) for key in found})
+    target = DEFAULTS[float] if name in _FLOATING else np.dtype(np.uint8 if name in _BYTES else np.int64)
+    result = function(**values | {key: meanings.typed(values[key], target) for key in found})
+    return _as_booleans(result) if name in _BYTES and len(found) == len(tensors) else result
+
+
+def _as_booleans(result: Any) -> Any:
+    """Bytes as booleans, also among several results."""
+    if isinstance(result, tuple):
+        return getattr(result, "_make", tuple)([_as_booleans(each) for each in result])
+    return meanings.typed(result, "bool") if result.dtype == np.uint8 else result
 
 
 def strange(function: Callable[..., Any], values: dict[str, Any], error: AttributeError) -> Exception:
@@ -361,11 +374,13 @@ class Named:
 @functools.cache
 def find_method(name: str) -> Any:
     """The method of one of PyTorch's names; None where there is none."""
-    found = find(name)
+    found = find(f"Tensor.{name}") or find(name)
     if found is not None or not name.endswith("_") or name.startswith("_"):
         return found
     base = find(name[:-1])
-    return None if base is None else _in_place(base, name)
+    if base is None:
+        return None
+    return _view_in_place(base, name) if name[:-1] in _VIEWS else _in_place(base, name)
 
 
 def _in_place(base: Callable[..., Any], name: str) -> Any:
@@ -377,9 +392,23 @@ def _in_place(base: Callable[..., Any], name: str) -> Any:
     return method
 
 
+_VIEWS = frozenset(names.IN_PLACE_VIEWS.split())
+
+
+def _view_in_place(base: Callable[..., Any], name: str) -> Any:
+    def method(self: Tensor, *args: Any, **options: Any) -> Tensor:
+        return look_through(self, base(self, *args, **options), name)
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"``{name[:-1]}`` of the tensor itself, over the same memory; returns the tensor."
+    return method
+
+
 def method_names() -> list[str]:
     """All names that :class:`Named` can stand for."""
     own = [each.name for each in LINES.values() if each.first in ("input", "self") and "." not in each.name]
     known = {*operations.__dict__, *" ".join(FILES.values()).split()}
+    own += [name.removeprefix("Tensor.") for name in LINES if name.startswith("Tensor.")]
     own += [name for name in names.METHODS.split() if name in known]
-    return [*own, *(f"{name}_" for name in names.IN_PLACE.split() if name in own)]
+    written = f"{names.IN_PLACE} {names.IN_PLACE_VIEWS}".split()
+    return [*own, *(f"{name}_" for name in written if name in own)]

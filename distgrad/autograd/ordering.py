@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,14 @@ from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.meanings import Extremum, typed
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, to_device
-from distgrad.errors import OptionError
+from distgrad.errors import DTypeError, OptionError
+
+
+class Histogram(NamedTuple):
+    """What ``histogram`` returns."""
+
+    hist: Tensor
+    bin_edges: Tensor
 
 
 def extremum(name: str, x: Any, dim: Any, keepdim: bool) -> Any:
@@ -144,3 +151,40 @@ def counted(x: Any, weights: Any, minlength: int) -> Any:
         raise OptionError(f"bincount: expected numbers from 0 on, got {data.min()}")
     found = np.bincount(data, None if weights is None else to_device(weights._data, CPU), minlength)
     return Tensor(to_device(found if weights is None else found.astype(weights.dtype), x.device))
+
+
+def are_among(elements: Any, among: Any, invert: bool) -> Tensor:
+    """Whether each element is one of others."""
+    place = next(each.device for each in (elements, among) if isinstance(each, Tensor))
+    data = [to_device(each._data, CPU) if isinstance(each, Tensor) else each for each in (elements, among)]
+    return Tensor(to_device(np.asarray(np.isin(data[0], data[1], invert=invert)), place))
+
+
+def histogram_between(x: Any, bins: int, low: Any, high: Any) -> Tensor:
+    """How many elements lie in each of ``bins`` parts between bounds, the elements' own if they are equal."""
+    data = to_device(x._data, CPU).reshape(-1)
+    low, high = (getattr(each, "_data", each) for each in (low, high))
+    if bins < 1 or low > high:
+        raise OptionError(f"histc: expected bins from 1 on and min up to max, got {bins}, {low} and {high}")
+    if low == high and data.size:
+        low, high = data.min(), data.max()
+    if low == high:
+        low, high = low - 1, high + 1
+    found = np.histogram(data.astype(np.float64), bins, (float(low), float(high)))[0]
+    return Tensor(to_device(found.astype(x.dtype), x.device))
+
+
+def histogram_of(x: Any, bins: Any, bounds: Any, weight: Any, density: bool) -> Histogram:
+    """How many elements, or what weight, lies in each part; ``bins`` is their number, or their edges."""
+    edges = to_device(bins._data, CPU) if isinstance(bins, Tensor) else bins
+    weights = None if weight is None else to_device(weight._data, CPU).reshape(-1)
+    found = np.histogram(to_device(x._data, CPU).reshape(-1), edges, bounds, density, weights)
+    return Histogram(*[Tensor(to_device(each.astype(x.dtype), x.device)) for each in found])
+
+
+def whole_pair(name: str, x: Any, y: Any) -> Tensor:
+    """The greatest common divisor or least common multiple of whole numbers."""
+    data = [to_device(each._data, CPU) if isinstance(each, Tensor) else each for each in (x, y)]
+    if any(np.asarray(each).dtype.kind not in "iub" for each in data) or x.dtype.kind == "b":
+        raise DTypeError(f"{name}: expected whole numbers, got {x.dtype} and {getattr(y, 'dtype', y)}")
+    return Tensor(to_device(np.asarray(getattr(np, name)(*data)), x.device))

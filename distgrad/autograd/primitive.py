@@ -37,6 +37,7 @@ DTYPE_CHARS = {
     "all": "?bhilqBHILQefdEFD",
     "numeric": "bhilqBHILQefdEFD",
     "real numeric": "bhilqBHILQefdE",
+    "real numeric or boolean": "?bhilqBHILQefdE",
     "floating-point": "efdEFD",
     "real floating-point": "efdE",
     "integer": "bhilqBHILQ",

@@ -13,8 +13,8 @@ The other names are operations as they are, each kind in one text.
 from __future__ import annotations
 
 __all__ = [
-    "APART", "EXACT", "FLOATING", "FUNCTIONS", "IN_PLACE", "IN_PLACE_VIEWS", "METHODS", "NUMBER_FIRST",
-    "SAME", "SAME_PAIRS", "TABLE",
+    "APART", "BYTES", "EXACT", "FLOATING", "FUNCTIONS", "IN_PLACE", "IN_PLACE_VIEWS", "METHODS",
+    "NUMBER_FIRST", "SAME", "SAME_PAIRS", "TABLE", "WHOLE",
 ]  # fmt: skip
 
 #: Operations of one or two tensors that both call the same, a function and a method.
@@ -41,6 +41,7 @@ arctanh(input) = atanh(input)
 bitwise_not(input) = bitwise_invert(input)
 clamp(input, min=None, max=None) = clamped(input, min, max)
 clip(input, min=None, max=None) = clamped(input, min, max)
+fill_diagonal_(self, fill_value, wrap=False) = with_diagonal(self, fill_value, wrap)
 clamp_max(input, max) = clamped(input, None, max)
 clamp_min(input, min) = clamped(input, min, None)
 conj_physical(input) = conj(input)
@@ -113,13 +114,15 @@ addbmm(input, batch1, batch2, *, beta=1, alpha=1) =
     weighted(input, sum(matmul(batch1, batch2), axis=0), beta, alpha)
 tensordot(a, b, dims=2) = contracted(a, b, dims)
 sum(input, dim=None, keepdim=False, *, dtype=None) =
-    sum(input, axis=axes_of(input, dim), keepdims=keepdim, dtype=kind(dtype))
+    sum(input, axis=axes_of(input, dim), keepdims=keepdim, dtype=total_kind(input, dtype))
 mean(input, dim=None, keepdim=False, *, dtype=None) =
     mean(typed(input, dtype), axis=axes_of(input, dim), keepdims=keepdim)
 prod(input, dim=None, keepdim=False, *, dtype=None) =
-    prod(input, axis=axes_of(input, dim), keepdims=keepdim, dtype=kind(dtype))
+    prod(input, axis=axes_of(input, dim), keepdims=keepdim, dtype=total_kind(input, dtype))
 nansum(input, dim=None, keepdim=False, *, dtype=None) =
     nansum(typed(input, dtype), axis=axes_of(input, dim), keepdims=keepdim)
+    if input.dtype.kind not in "biu" or dtype is not None
+    else sum(input, axis=axes_of(input, dim), keepdims=keepdim, dtype=total_kind(input, None))
 nanmean(input, dim=None, keepdim=False, *, dtype=None) =
     nanmean(typed(input, dtype), axis=axes_of(input, dim), keepdims=keepdim)
 std(input, dim=None, unbiased=None, keepdim=False, *, correction=None) =
@@ -177,6 +180,13 @@ unique(input, sorted=True, return_inverse=False, return_counts=False, dim=None) 
     distinct(input, return_inverse, return_counts, dim)
 unique_consecutive(input, return_inverse=False, return_counts=False, dim=None) =
     runs(input, return_inverse, return_counts, dim)
+isin(elements, test_elements, *, assume_unique=False, invert=False) =
+    are_among(elements, test_elements, invert)
+histc(input, bins=100, min=0, max=0) = histogram_between(input, bins, min, max)
+histogram(input, bins, *, range=None, weight=None, density=False) =
+    histogram_of(input, bins, range, weight, density)
+gcd(input, other) = whole_pair("gcd", input, other)
+lcm(input, other) = whole_pair("lcm", input, other)
 bincount(input, weights=None, minlength=0) = counted(input, weights, minlength)
 nonzero(input, *, as_tuple=False) = places(input, as_tuple)
 argwhere(input) = places(input, False)
@@ -230,15 +240,15 @@ swapaxes(input, axis0, axis1) = exchanged(input, axis0, axis1)
 swapdims(input, dim0, dim1) = exchanged(input, dim0, dim1)
 t(input) = turned(input)
 adjoint(input) = conj(matrix_transpose(input))
-movedim(input, source, destination) = moveaxis(input, source, destination)
-moveaxis(input, source, destination) = moveaxis(input, source, destination)
+*movedim(input, source, destination) = moveaxis(input, source, destination)
+*moveaxis(input, source, destination) = moveaxis(input, source, destination)
 broadcast_to(input, size) = spread_over(input, size)
 broadcast_tensors(*tensors) = tuple(broadcast_arrays(*sequence(tensors)))
 meshgrid(*tensors, indexing="ij") = tuple(meshgrid(*sequence(tensors), indexing=indexing))
 tile(input, *dims) = tile(input, numbers(dims))
 *repeat_interleave(input, repeats, dim=None, *, output_size=None) = repeat(input, repeats, axis=dim)
 roll(input, shifts, dims=None) = rolled(input, shifts, dims)
-flip(input, *dims) = flip(input, axis=numbers(dims))
+flip(input, *dims) = flip(input, axis=axes_of(input, numbers(dims)))
 fliplr(input) = flip(input, axis=1)
 flipud(input) = flip(input, axis=0)
 rot90(input, k=1, dims=(0, 1)) = turned_around(input, k, dims)
@@ -277,6 +287,7 @@ qr(input, some=True) = qr(input, mode="reduced" if some else "complete")
 svd(input, some=True, compute_uv=True) = svd_with_v(input, some, compute_uv)
 cdist(x1, x2, p=2.0, compute_mode=None) = cdist(x1, x2, p=p)
 cosine_similarity(x1, x2, dim=1, eps=1e-08) = cosine_similarity(x1, x2, axis=dim, eps=eps)
+storage_offset(self) = steps_into_memory(self)
 expand(self, *sizes, implicit=False) = spread_over(self, numbers(sizes))
 expand_as(self, other) = broadcast_to(self, other.shape)
 repeat(self, *repeats) = tiled(self, numbers(repeats))
@@ -433,6 +444,18 @@ FLOATING = (
     "xlogy hypot logaddexp"
 )
 
+#: Functions to which booleans are bytes; of booleans alone they give booleans.
+BYTES = (
+    "amax amin aminmax argsort cummax cummin fmax fmin max maximum min minimum msort nan_to_num sign sort "
+    "topk"
+)
+
+#: Functions to which booleans are whole numbers.
+WHOLE = (
+    "clamp clamp_max clamp_min clip copysign cumprod cumsum floor_divide fmod pow prod remainder vander "
+    "logcumsumexp cov corrcoef nextafter"
+)
+
 #: Functions of two that take a number in the place of the first tensor, as long as the other is one.
 NUMBER_FIRST = (
     "add sub subtract mul multiply div divide true_divide floor_divide pow float_power remainder xlogy "
@@ -448,11 +471,11 @@ EXACT = "aminmax complex gather index_select multinomial take"
 
 #: Operations whose own arguments are PyTorch's but for ``axis``, and that are methods too.
 METHODS = (
-    "cross diag_embed digamma erfcx frexp gcd geqrf heaviside i0 igamma igammac index_copy index_fill "
-    "index_reduce kthvalue lcm ldexp lgamma logaddexp2 logcumsumexp lu masked_scatter matrix_exp mode "
+    "cross diag_embed digamma erfcx frexp geqrf heaviside i0 igamma igammac index_copy index_fill "
+    "index_reduce kthvalue ldexp lgamma logaddexp2 logcumsumexp lu masked_scatter matrix_exp mode "
     "mvlgamma nanquantile orgqr ormqr polygamma prelu put renorm scatter_reduce sinc slice_scatter "
     "select_scatter diagonal_scatter as_strided as_strided_scatter stft istft triangular_solve "
-    "cholesky_inverse cholesky_solve lu_solve cov corrcoef diagflat histc hardshrink fill unfold "
+    "cholesky_inverse cholesky_solve lu_solve cov corrcoef diagflat hardshrink fill unfold "
     "expand_copy xlogy lstsq eig logical_not rot90 smm sspaddmm square"
 )
 

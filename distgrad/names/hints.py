@@ -117,7 +117,10 @@ HINTS = {
         name: f"arrays have the array API standard's names; write {ours}"
         for name, ours in (_ROOMS | _FUNCTIONS).items()
     },
-    "'Tensor' object": {"unsqueeze_": "write x = x.unsqueeze(dim)"},
+    "'Tensor' object": {
+        "storage": "write x.numpy() for the elements, x.data_ptr() for their place",
+        "untyped_storage": "write x.numpy() for the elements, x.data_ptr() for their place",
+    },
     "module 'distgrad.nn'": {
         "SyncBatchNorm": "it stands in dg.parallel",
         "DataParallel": "one process a rank instead: dg.parallel.DistributedDataParallel",

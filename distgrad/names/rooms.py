@@ -1,6 +1,7 @@
 """PyTorch's submodules, as data: where the names in each of them come from.
 
-:data:`ROOM_TABLE` holds functions of submodules as ``functions.py`` holds those of ``torch``; :data:`PLACES`
+:data:`ROOM_TABLE` holds functions of submodules, and methods that mean something else than the function of
+their name, as ``functions.py`` holds those of ``torch``; :data:`PLACES`
 says for each submodule which modules are asked for a name, in order.
 """
 
@@ -11,6 +12,7 @@ from distgrad.names.losses import LOSS_FUNCTIONS, LOSS_LAYERS
 __all__ = ["ALIASES", "FILES", "PLACES", "ROOM_TABLE", "TOP"]
 
 ROOM_TABLE = """
+Tensor.where(self, condition, other) = where(condition, self, other)
 linalg.norm(A, ord=None, dim=None, keepdim=False, *, dtype=None) = norm_of(A, ord, dim, keepdim, dtype)
 linalg.vector_norm(x, ord=2, dim=None, keepdim=False, *, dtype=None) = length(x, ord, dim, keepdim, dtype)
 linalg.matrix_norm(A, ord="fro", dim=(-2, -1), keepdim=False, *, dtype=None) =

@@ -32,25 +32,49 @@ def not_equal(xp: Any, x1: Array, x2: Array, /) -> Array:
     return xp.not_equal(x1, x2)
 
 
-@primitive(math="y = x1 < x2", shape=broadcast_shape, dtypes="real numeric", result="bool", samples=BINARY)
+@primitive(
+    math="y = x1 < x2",
+    shape=broadcast_shape,
+    dtypes="real numeric or boolean",
+    result="bool",
+    samples=BINARY,
+)
 def less(xp: Any, x1: Array, x2: Array, /) -> Array:
     """Whether elements of the first are smaller."""
     return xp.less(x1, x2)
 
 
-@primitive(math="y = x1 <= x2", shape=broadcast_shape, dtypes="real numeric", result="bool", samples=BINARY)
+@primitive(
+    math="y = x1 <= x2",
+    shape=broadcast_shape,
+    dtypes="real numeric or boolean",
+    result="bool",
+    samples=BINARY,
+)
 def less_equal(xp: Any, x1: Array, x2: Array, /) -> Array:
     """Whether elements of the first are smaller or equal."""
     return xp.less_equal(x1, x2)
 
 
-@primitive(math="y = x1 > x2", shape=broadcast_shape, dtypes="real numeric", result="bool", samples=BINARY)
+@primitive(
+    math="y = x1 > x2",
+    shape=broadcast_shape,
+    dtypes="real numeric or boolean",
+    result="bool",
+    samples=BINARY,
+)
 def greater(xp: Any, x1: Array, x2: Array, /) -> Array:
     """Whether elements of the first are larger."""
     return xp.greater(x1, x2)
 
 
-@primitive(math="y = x1 >= x2", shape=broadcast_shape, dtypes="real numeric", result="bool", samples=BINARY)
+@primitive(
+    math="y = x1 >= x2",
+    shape=broadcast_shape,
+    dtypes="real numeric or boolean",
+    result="bool",
+    samples=BINARY,
+)
 def greater_equal(xp: Any, x1: Array, x2: Array, /) -> Array:
     """Whether elements of the first are larger or equal."""
     return xp.greater_equal(x1, x2)

@@ -1,0 +1,67 @@
+"""Booleans among numbers, dtypes of sums, changes of axes in place and counts, as PyTorch has them."""
+
+import numpy as np
+import pytest
+
+import distgrad.torch
+from distgrad.errors import GraphError
+
+torch = pytest.importorskip("torch")
+
+CASES = {
+    "a mask compared": lambda lib, x, m: (m > 0, m < x, m >= m),
+    "masks in order": lambda lib, x, m: (
+        m.max(),
+        m.sort()[0],
+        m.amin(0),
+        lib.maximum(m, ~m),
+        lib.max(m, 1)[0],
+    ),
+    "a mask and numbers": lambda lib, x, m: (lib.maximum(x, m), x.clamp(0, 1), m.clamp(0, 1), m.cumsum(0)),
+    "remainders by a mask": lambda lib, x, m: (x.remainder(m | True), m.prod(), m.nansum()),
+    "sums of bytes": lambda lib, x, m: (m.byte().sum(), m.byte().prod(1), m.char().sum(), m.sum()),
+    "axes in place": lambda lib, x, m: (x.clone().unsqueeze_(0), x.clone().t_(), x[:1].clone().squeeze_()),
+    "axes exchanged in place": lambda lib, x, m: (x.clone().transpose_(0, 1), x.clone().swapaxes_(0, 1)),
+    "a view's place": lambda lib, x, m: lib.tensor([x.storage_offset(), x[1].storage_offset()]),
+    "chosen by a method": lambda lib, x, m: x.where(m, x * 2),
+    "one of others": lambda lib, x, m: (
+        lib.isin(x.int(), lib.tensor([1, 2])),
+        lib.isin(x, x[0], invert=True),
+    ),
+    "a histogram": lambda lib, x, m: (lib.histc(x, 4, -2, 2), x.histc(3), *lib.histogram(x, 4)),
+    "divisors": lambda lib, x, m: (
+        lib.gcd(lib.tensor([12, -8]), lib.tensor(18)),
+        lib.tensor([4]).lcm(lib.tensor([6])),
+    ),
+    "a diagonal": lambda lib, x, m: (x.clone().fill_diagonal_(9), lib.zeros(5, 2).fill_diagonal_(1, True)),
+    "numbers without axes": lambda lib, x, m: (
+        x[0, 0].flip(0),
+        x[0, 0].movedim(0, -1),
+        lib.tensor(True).max(),
+    ),
+    "whole numbers into bytes": lambda lib, x, m: m.byte().add_(lib.tensor([300, -1, 2])),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_results_and_dtypes_are_pytorchs(case):
+    data = np.random.default_rng(0).standard_normal((3, 3)).astype(np.float32)
+    found = []
+    for lib in (torch, distgrad.torch):
+        x = lib.from_numpy(data.copy())
+        out = CASES[case](lib, x, x > 0)
+        found.append([each.numpy() for each in (out if isinstance(out, tuple) else (out,))])
+    for theirs, ours in zip(*found, strict=True):
+        assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_a_tensor_whose_axes_are_changed_in_place_keeps_its_gradient():
+    lib = distgrad.torch
+    leaf = lib.ones(2, 3, requires_grad=True)
+    x = leaf * lib.arange(3.0)
+    x.unsqueeze_(0).transpose_(0, 2)
+    (x * lib.arange(6.0).reshape(3, 2, 1)).sum().backward()
+    np.testing.assert_array_equal(leaf.grad.numpy(), [[0, 2, 8], [0, 3, 10]])
+    with pytest.raises(GraphError, match="unsqueeze_: a leaf"):
+        leaf.unsqueeze_(0)
