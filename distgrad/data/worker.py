@@ -44,6 +44,7 @@ __all__ = [
     "get_worker_info",
     "iterate_as",
     "main",
+    "unsendable",
 ]
 
 _FILES = {"init_main_from_name", "init_main_from_path"}  # of describe_main
@@ -131,12 +132,28 @@ def choose_dumps() -> Callable[..., bytes]:
     Workers cannot import what stands in a notebook's cells or was typed at a prompt; cloudpickle sends such
     classes and functions themselves.
     """
-    module = sys.modules["__main__"]
-    if getattr(module, "__file__", None) is None and getattr(module.__spec__, "name", None) is None:
+    if _is_in_no_file():
         with contextlib.suppress(ModuleNotFoundError):
             found: Callable[..., bytes] = importlib.import_module("cloudpickle").dumps
             return found
     return pickle.dumps
+
+
+def _is_in_no_file() -> bool:
+    """Whether the program is a notebook's, or typed at a prompt."""
+    module = sys.modules["__main__"]
+    return getattr(module, "__file__", None) is None and getattr(module.__spec__, "name", None) is None
+
+
+def unsendable(error: Exception) -> WorkerError:
+    """What to say where pickle cannot send the dataset or a function of the loader."""
+    install = "pip install cloudpickle, which can; or " if _is_in_no_file() else ""
+    return WorkerError(
+        "DataLoader: the dataset or a function of the loader cannot be sent to the workers, interpreters of "
+        f"their own ({type(error).__name__}: {error}); {install}write functions by def at the top of a file "
+        "where they are lambdas or stand in other functions, open files and connections when the first "
+        "sample is asked for, or pass num_workers=0"
+    )
 
 
 def describe_main(head: bytes) -> dict[str, Any]:

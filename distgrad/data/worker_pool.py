@@ -17,7 +17,7 @@ from typing import Any
 
 from distgrad import env
 from distgrad.data.shared import Segment
-from distgrad.data.worker import Payload, Start, choose_dumps, describe_main
+from distgrad.data.worker import Payload, Start, choose_dumps, describe_main, unsendable
 from distgrad.errors import WorkerError
 from distgrad.launch.exit_codes import explain
 
@@ -86,7 +86,10 @@ class WorkerPool:
     def _start(self, payload: Payload, seed: int) -> None:
         segment = Segment()
         try:
-            head, sizes = segment.dump(payload, choose_dumps())
+            try:
+                head, sizes = segment.dump(payload, choose_dumps())
+            except (pickle.PicklingError, AttributeError, TypeError) as error:
+                raise unsendable(error) from error
             surroundings = describe_main(head)
             variables = {**env.without_world(), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
             for worker, slots in enumerate(self._slots):

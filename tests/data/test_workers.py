@@ -1,9 +1,11 @@
 """Loaders with worker processes: same batches, same order, and no process left whatever happens."""
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from itertools import chain
@@ -149,8 +151,12 @@ def test_an_exception_that_cannot_be_carried_over(kind):
 def test_a_dataset_that_cannot_be_unpickled():
     with pytest.raises(OSError, match="the file is gone"):
         list(DataLoader(Broken(3), 1, num_workers=2))
-    with pytest.raises(AttributeError, match=r"[Cc]an't pickle local object"):
-        list(DataLoader(Structures(3), 1, num_workers=2, collate_fn=lambda samples: samples))
+    for function in (lambda samples: samples, threading.Lock().acquire):
+        with pytest.raises(
+            WorkerError, match=r"cannot be sent .*pickle.*by def at the top of a file"
+        ) as raised:
+            list(DataLoader(Structures(3), 1, num_workers=2, collate_fn=function))
+        assert isinstance(raised.value.__cause__, (AttributeError, TypeError, pickle.PicklingError))
 
 
 @pytest.mark.parametrize(("kind", "message"), [("kill", "code 137 .SIGKILL"), ("exit", "code 3;")])
@@ -297,15 +303,18 @@ class Squares(dg.data.Dataset):
 
 if {hidden}:
     sys.modules["cloudpickle"] = None  # as if it were not installed
-print(*(np.asarray(x).tolist() for x in dg.data.DataLoader(Squares(), batch_size=2, num_workers=2)))
+loader = dg.data.DataLoader(Squares(), batch_size=2, num_workers=2, collate_fn={collate})
+print(*(np.asarray(x).tolist() for x in loader))
 """
 
 
-@pytest.mark.parametrize("hidden", [True, False])
-def test_a_class_that_is_in_no_file_reaches_workers_or_the_error_says_how(hidden):
+@pytest.mark.parametrize(
+    ("hidden", "collate"), [(True, "None"), (True, "lambda x: x"), (False, "lambda x: np.stack(x)")]
+)
+def test_what_is_in_no_file_reaches_workers_or_the_error_says_how(hidden, collate):
     if not hidden:
         pytest.importorskip("cloudpickle")
-    command = [sys.executable, "-c", AT_A_PROMPT.format(hidden=hidden)]
+    command = [sys.executable, "-c", AT_A_PROMPT.format(hidden=hidden, collate=collate)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if hidden:
         assert done.returncode == 1

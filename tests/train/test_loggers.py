@@ -1,5 +1,6 @@
 """Loggers write on rank 0 what they are told, and a run that goes on keeps what came before."""
 
+import contextlib
 import csv
 import json
 import subprocess
@@ -254,7 +255,45 @@ def test_services_are_told_in_their_own_words(monkeypatch):
     assert said[2] == ("log", ({"loss": 1.0, "step": 4},), {})
     assert said[3][:2] == ("config", ({"lr": 1},))
     assert said[4][1:] == (({"t": "<pre>a&lt;b</pre>", "step": 4},), {})
-    assert said[-1][0] == "finish"
+    assert said[-1] == ("finish", (), {"exit_code": 0})
+
+
+@pytest.mark.parametrize(
+    ("ending", "failed"),
+    [
+        (None, False),
+        (ValueError(), True),
+        (KeyboardInterrupt(), True),
+        (SystemExit(0), False),
+        (SystemExit(3), True),
+    ],
+)
+def test_services_show_how_a_run_has_ended(ending, failed, monkeypatch, tmp_path):
+    said = []
+    run = types.SimpleNamespace(
+        define_metric=lambda *args, **options: None, finish=lambda **options: said.append(options)
+    )
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=lambda: run))
+    mlflow = types.SimpleNamespace(start_run=lambda: None, end_run=said.append)
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    loggers = train.WandbLogger(), train.MLflowLogger(), train.CSVLogger(tmp_path / "log.csv")
+    with contextlib.suppress(BaseException), train.Loggers(*loggers):
+        if ending is not None:
+            raise ending
+    assert said == [{"exit_code": int(failed)}, "FAILED" if failed else "FINISHED"]
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_logger_that_is_closed_takes_nothing_on_any_rank(size, tmp_path):
+    def be_a_rank(comm):
+        logger = train.JSONLogger(tmp_path / f"{comm.rank}.jsonl")
+        logger.close()
+        logger.close()
+        for call in (lambda: logger.scalars(1, loss=1), lambda: logger.text(1, "a", "b")):
+            with pytest.raises(OptionError, match=r"JSONLogger\.(scalars|text): the logger is closed"):
+                call()
+
+    ThreadWorld(size).run(be_a_rank)
 
 
 # -- curves

@@ -46,12 +46,14 @@ class Logger(ABC):
 
     Attributes:
         is_writing: whether this rank is the one that writes.
+        failed: whether an exception has ended the ``with`` statement, which services show as the run's state.
         reserved: names that the kind needs for itself.
     """
 
     reserved: tuple[str, ...] = ()
 
     def __init__(self) -> None:
+        self.failed = self._closed = False
         self.is_writing = not is_initialized() or get_world().rank == 0
         if self.is_writing:
             self._open()
@@ -65,7 +67,7 @@ class Logger(ABC):
             step: of the training.
             **values: numbers, or tensors of one.
         """
-        if self.is_writing:
+        if self._writes("scalars"):
             what = f"{type(self).__name__}.scalars"
             self._refuse_names(what, values)
             numbers = {name: number(f"{what}: {name}", each) for name, each in values.items()}
@@ -82,7 +84,7 @@ class Logger(ABC):
             values: numbers of any shape.
             bins: into how many equal ranges they are counted.
         """
-        if self.is_writing:
+        if self._writes("histogram"):
             what = f"{type(self).__name__}.histogram"
             if bins < 1:
                 raise OptionError(f"{what}: bins must be 1 or more, got {bins}")
@@ -99,7 +101,7 @@ class Logger(ABC):
             picture: ``[height, width]``, ``[1, height, width]`` or ``[3, height, width]``: bytes, or floating
                 point from 0 to 1; numbers outside are cut off, NaN is 0. Truth values are 0 and 1.
         """
-        if self.is_writing:
+        if self._writes("image"):
             what = f"{type(self).__name__}.image"
             self._image(whole_step(what, step), name, _pixels(what, numbers_of(f"{what}: picture", picture)))
 
@@ -108,7 +110,7 @@ class Logger(ABC):
 
         Collective: no; blocks: no.
         """
-        if self.is_writing:
+        if self._writes("text"):
             self._text(whole_step(f"{type(self).__name__}.text", step), name, text)
 
     def hyperparameters(self, values: Mapping[str, Any]) -> None:
@@ -116,7 +118,7 @@ class Logger(ABC):
 
         Collective: no; blocks: no.
         """
-        if self.is_writing:
+        if self._writes("hyperparameters"):
             self._refuse_names(f"{type(self).__name__}.hyperparameters", values)
             self._hyperparameters(dict(values))
 
@@ -125,6 +127,7 @@ class Logger(ABC):
 
         Collective: no; blocks: no.
         """
+        self._closed = True
         if self.is_writing:
             self.is_writing = False
             self._close()
@@ -133,7 +136,17 @@ class Logger(ABC):
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.failed = _is_failure(exception[1])
         self.close()
+
+    def _writes(self, verb: str) -> bool:
+        """Whether this rank writes; on all alike an error once the logger is closed."""
+        if self._closed:
+            raise OptionError(
+                f"{type(self).__name__}.{verb}: the logger is closed; write before close(), inside its with "
+                "statement, or open it again with resume=STEP"
+            )
+        return self.is_writing
 
     # -- what a kind of logger does, on rank 0
 
@@ -168,6 +181,11 @@ class Logger(ABC):
             f"{type(self).__name__}: takes numbers and no {what}; use JSONLogger, TensorBoardLogger, "
             "WandbLogger or MLflowLogger"
         )
+
+
+def _is_failure(exception: object) -> bool:
+    """Whether it ends a program as failed, where ``sys.exit(0)`` does not."""
+    return exception is not None and not (isinstance(exception, SystemExit) and not exception.code)
 
 
 def _pixels(what: str, picture: NDArray[Any]) -> NDArray[np.uint8]:
@@ -222,4 +240,5 @@ class Loggers:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.close()
+        for logger in self.loggers:
+            logger.__exit__(*exception)

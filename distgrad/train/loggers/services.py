@@ -68,7 +68,7 @@ class TensorBoardLogger(Logger):
 
 
 class WandbLogger(Logger):
-    """A run of Weights & Biases.
+    """A run of Weights & Biases, failed where an exception ends the ``with`` statement.
 
     Curves are drawn over ``step``, a number of its own in each record, as W&B drops what goes back in
     its own count of records.
@@ -112,7 +112,7 @@ class WandbLogger(Logger):
         self._run.config.update(values, allow_val_change=True)
 
     def _close(self) -> None:
-        self._run.finish()
+        self._run.finish(exit_code=int(self.failed))
 
 
 def _escaped(text: str) -> str:
@@ -120,7 +120,7 @@ def _escaped(text: str) -> str:
 
 
 class MLflowLogger(Logger):
-    """A run of MLflow.
+    """A run of MLflow, failed where an exception ends the ``with`` statement.
 
     Args:
         tracking_uri: where runs are kept; None as MLflow is set up.
@@ -163,4 +163,4 @@ class MLflowLogger(Logger):
         self._mlflow.log_params(values)
 
     def _close(self) -> None:
-        self._mlflow.end_run()
+        self._mlflow.end_run("FAILED" if self.failed else "FINISHED")
