@@ -146,7 +146,10 @@ img { max-width: 100%; height: auto; }
 td, th { overflow-wrap: normal; }
 td code { white-space: nowrap; overflow-wrap: normal; }
 @media (max-width: 36rem) {
-  td:first-child:nth-last-child(2), td:first-child:nth-last-child(2) + td { display: block; border: 0; }
+  :is(td, th):first-child:nth-last-child(2), :is(td, th):first-child:nth-last-child(2) + :is(td, th) {
+    display: block; border: 0; }
+  th:empty { padding: 0; }
+  td:nth-child(2):last-child code { white-space: normal; overflow-wrap: anywhere; }
 }
 """
 
