@@ -143,16 +143,18 @@ def kill(job, folder, what, rng):
     return what if job.process.returncode else None  # it was done
 
 
-def disturb(job, folder, before, left, rng, kinds):
+def disturb(job, folder, before, left, rng, kinds, outlived):
     """Let a job save something, and end it; says by what, or None if nothing did."""
     target = before + rng.randint(1, max(2, (STEPS - before) // (left + 1)))
     while not job.ended() and last_step(folder) < target:
         time.sleep(0.01)
     time.sleep(rng.random() * 0.1)
     what = None
-    while not job.ended() and what is None:
+    while not job.ended() and what is None and outlived.total() < left:
         kind = rng.choice(kinds)
         what = fill(job, folder.parent) if kind == "a full disk" else kill(job, folder, kind, rng)
+        if what is None and kind == SERVER:  # ranks that are started need it no longer
+            outlived[f"{SERVER}, outlived"] += 1
     return what
 
 
@@ -164,7 +166,9 @@ def disturbed(network, folder, stage, num_kills, rng, kinds):
         sizes.append(size)
         before, left = last_step(folder), num_kills - killed.total()
         job = Job(network, folder, stage, size, 0.05 if left else 0.0)
-        what = disturb(job, folder, before, left, rng, kinds) if left else None
+        outlived = Counter()
+        what = disturb(job, folder, before, left, rng, kinds, outlived) if left else None
+        killed += outlived
         if what is not None:
             killed[what] += 1
             for path in find_checkpoints(folder):

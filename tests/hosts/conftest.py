@@ -90,7 +90,7 @@ class Host:
 
     def kill_server(self) -> None:
         """Kill the ssh server and all that it has open."""
-        run(*self.inside("sh", "-c", "kill -KILL $(pidof sshd)"))
+        run(*self.inside("sh", "-c", "kill -KILL $(pidof sshd sshd-session)"))
 
     def serve(self) -> None:
         """Start the ssh server again."""
