@@ -44,6 +44,8 @@ class Family:
         submitted: the call of ``submit`` that the communication thread is carrying out.
         step: of the training under way, as DistributedDataParallel counts them; None without one.
         num_issued: calls that this rank's program has issued, in all groups.
+        is_awaited: whether the program waits for what it issues now, beside which it has nothing to do: an
+            idle communication thread is not woken for that.
         closed: whether :meth:`close` was called.
     """
 
@@ -58,6 +60,7 @@ class Family:
         self.submitted: Call
         self.step: int | None = None
         self.num_issued = 0
+        self.is_awaited = False
         self.closed = False
 
     def take_turn(self) -> None:
@@ -142,7 +145,8 @@ class CallPipeline(abc.ABC):
         if not async_op and not thread.busy():
             return self._perform(call, body)
         work = Work(lambda: self._perform(call, body), f"{call.name}, group '{self.group}'")
-        if self.size == 1 and not thread.busy():  # nobody to wait for, so nothing to overlap
+        is_awaited = self.family.is_awaited and call.verb != "submit"  # whose calls belong to the thread
+        if (self.size == 1 or is_awaited) and not thread.busy():  # nothing to overlap
             work.run()
             work.release()
         else:

@@ -24,14 +24,15 @@ class Work(Generic[T]):
         started_s: ``time.perf_counter()`` at which the communication thread took it up, None before.
         ended_s: ``time.perf_counter()`` at which it was complete or had failed, None before.
         relay: what the main thread has to do while it waits; None if nothing.
+        over: set once it is, well or badly.
     """
 
-    __slots__ = ("_body", "_error", "_name", "_over", "_result", "ended_s", "relay", "started_s")
+    __slots__ = ("_body", "_error", "_name", "_result", "ended_s", "over", "relay", "started_s")
 
     def __init__(self, body: Callable[[], T], name: str) -> None:
         self._body: Callable[[], T] | None = body
         self._name = name
-        self._over = threading.Event()
+        self.over = threading.Event()
         self._result: Any = None
         self._error: BaseException | None = None
         self.started_s: float | None = None
@@ -43,7 +44,7 @@ class Work(Generic[T]):
 
         Collective: no; blocks: no.
         """
-        return self._over.is_set()
+        return self.over.is_set()
 
     def wait(self, timeout: float | None = None) -> T:
         """Wait until the collective is complete.
@@ -62,9 +63,9 @@ class Work(Generic[T]):
             Exception: whatever the collective raised.
         """
         if self.relay is None or not self.relay.is_main():
-            over = self._over.wait(timeout)
+            over = self.over.wait(timeout)
         else:
-            over = self.relay.serve_until(self._over, timeout)
+            over = self.relay.serve_until(self.over, timeout)
         if not over:
             raise CommTimeoutError(
                 f"wait: {self._name} was expected to end within {timeout} s and is still under way; "
@@ -94,7 +95,7 @@ class Work(Generic[T]):
 
     def release(self) -> None:
         """Let those go on who wait."""
-        self._over.set()
+        self.over.set()
 
 
 class CommunicationThread:
@@ -160,7 +161,9 @@ class CommunicationThread:
         while (work := self._queue.get()) is not None:
             work.run()
             self._num_ended += 1  # before the release: whoever waited finds the thread idle
-            work.release()
+            over = work.over
+            del work  # whose result is the program's alone from here on
+            over.set()
             if self._relay is not None:
                 self._relay.wake()
         self._ended.set()

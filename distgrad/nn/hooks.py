@@ -16,7 +16,7 @@ from distgrad.autograd.modes import modes
 from distgrad.autograd.tensor import FLOATING, RemovableHandle, Tensor, make_tensor
 from distgrad.errors import OptionError
 
-__all__ = ["Forward", "Hooks", "Wraps"]
+__all__ = ["Forward", "Hooked", "Hooks", "Wraps"]
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -61,6 +61,7 @@ class Hooks:
     forward: list[Hook] = field(default_factory=list)
     backward_pre: list[Hook] = field(default_factory=list)
     backward: list[Hook] = field(default_factory=list)
+    compiled: Callable[..., Any] | None = None  # what the module's call is replaced by
 
     @staticmethod
     def add(hooks: list[Hook], hook: Hook, prepend: bool) -> RemovableHandle:
@@ -69,6 +70,12 @@ class Hooks:
         return RemovableHandle(hooks, hook)
 
     def call(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The module's forward pass with all its hooks, replayed where it can be."""
+        if self.compiled is not None:
+            return self.compiled(*args, **kwargs)
+        return self.call_eagerly(module, args, kwargs)
+
+    def call_eagerly(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The module's forward pass with all its hooks."""
         finished: set[int] = set()
         try:
@@ -99,6 +106,68 @@ class Hooks:
         if hook.with_kwargs:
             return hook.function(module, args, kwargs, result)
         return hook.function(module, args, result)
+
+
+class Hooked:
+    """What has hooks: the part of a module that registers them."""
+
+    _hooks: Hooks | None
+
+    def _hooks_of(self) -> Hooks:
+        if self._hooks is None:
+            self.__dict__["_hooks"] = Hooks()
+        return self.__dict__["_hooks"]
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(module, args)`` before ``forward``; what it returns, unless None, is the arguments.
+
+        Args:
+            hook: the function.
+            prepend: call it before the hooks that are there.
+            with_kwargs: call ``hook(module, args, kwargs)``, which returns None or ``(args, kwargs)``.
+        """
+        return Hooks.add(self._hooks_of().forward_pre, Hook(hook, with_kwargs), prepend)
+
+    def register_forward_hook(
+        self,
+        hook: Callable[..., Any],
+        *,
+        prepend: bool = False,
+        with_kwargs: bool = False,
+        always_call: bool = False,
+    ) -> RemovableHandle:
+        """Call ``hook(module, args, output)`` after ``forward``; what it returns, unless None, is the output.
+
+        Args:
+            hook: the function.
+            prepend: call it before the hooks that are there.
+            with_kwargs: call ``hook(module, args, kwargs, output)``.
+            always_call: call it also when ``forward`` raises, with None for the output.
+        """
+        return Hooks.add(self._hooks_of().forward, Hook(hook, with_kwargs, always_call), prepend)
+
+    def register_full_backward_pre_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(module, grad_output)`` in backward, before the module's own gradients.
+
+        Args:
+            hook: takes the gradients of the module's outputs, a tuple; what it returns replaces them.
+            prepend: call it before the hooks that are there.
+        """
+        return Hooks.add(self._hooks_of().backward_pre, Hook(hook), prepend)
+
+    def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Call ``hook(module, grad_input, grad_output)`` in backward, once the inputs' gradients are there.
+
+        Args:
+            hook: takes the gradients of the positional arguments (None for one without) and of the outputs,
+                both tuples; what it returns replaces those of the arguments.
+            prepend: call it before the hooks that are there.
+        """
+        return Hooks.add(self._hooks_of().backward, Hook(hook), prepend)
 
 
 def _run_pre_hook(

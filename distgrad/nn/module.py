@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -11,11 +12,11 @@ import numpy as np
 from distgrad.autograd.casting import bfloat16
 from distgrad.autograd.ops.move import destination
 from distgrad.autograd.parts import outside
-from distgrad.autograd.tensor import FLOATING, RemovableHandle, Tensor
+from distgrad.autograd.tensor import FLOATING, Tensor
 from distgrad.backend.device import Device, resolve
 from distgrad.backend.kernels.table import expect
 from distgrad.errors import DTypeError
-from distgrad.nn.hooks import Forward, Hook, Hooks, P, R_co
+from distgrad.nn.hooks import Forward, Hooked, P, R_co
 from distgrad.nn.parameter import Buffer, Parameter, write
 from distgrad.nn.placing import convert, make_empty, share_memory
 from distgrad.nn.state import EXTRA_STATE, IncompatibleKeys, load
@@ -25,9 +26,10 @@ from distgrad.profiler.owners import holders
 __all__ = ["Module"]
 
 M = TypeVar("M", bound="Module")
+_COMPILER = "distgrad.replay.compiled"  # on a floor above, and loaded when it is first asked for
 
 
-class Module:
+class Module(Hooked):
     """A part of a network; the base of them all.
 
     A subclass calls ``super().__init__()``, assigns its parameters and modules to attributes, and writes
@@ -47,7 +49,6 @@ class Module:
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
     _non_persistent: set[str]
-    _hooks: Hooks | None
     forward: Callable[..., Any]
     _counted: tuple[str, ...] = ()  # attributes that count calls, of which no result depends
     _kernels: tuple[str, ...] = ()  # of the operations that forward calls, and of their gradients
@@ -283,6 +284,35 @@ class Module:
             parameter.requires_grad_(requires_grad)
         return self
 
+    def compile(
+        self,
+        *,
+        fullgraph: bool = False,
+        dynamic: bool | None = None,
+        backend: str | Callable[..., Any] = "inductor",
+        mode: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        disable: bool = False,
+    ) -> None:
+        """Replay calls of this module that make no graph (``dg.no_grad``), in place: ``dg.capture`` of them.
+
+        Calls that make one are eager, as those of a training step, which is captured as a whole; so are those
+        that cannot be captured, with a warning. Hooks are called as ever.
+
+        Args:
+            fullgraph: raise the error of what cannot be captured in place of the warning.
+            dynamic, backend, mode, options: PyTorch's; there is one way here.
+            disable: compute all calls eagerly again.
+
+        Raises:
+            OptionError: a mode that is none of PyTorch's, or ``mode`` and ``options`` together.
+        """
+        compiler = importlib.import_module(_COMPILER)
+        self._hooks_of().compiled = compiler.compile_module(
+            self, fullgraph=fullgraph, dynamic=dynamic, backend=backend, mode=mode, options=options,
+            disable=disable,
+        )  # fmt: skip
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or fill them with zeros."""
         for parameter in self.parameters():
@@ -359,64 +389,6 @@ class Module:
     def cuda(self: M, device: int | str | Device | None = None) -> M:
         """Move to a GPU: ``device``, a number or name; None means this rank's own."""
         return self.to(f"cuda:{device}" if isinstance(device, int) else device or "cuda")
-
-    # -- hooks
-
-    def _hooks_of(self) -> Hooks:
-        if self._hooks is None:
-            self.__dict__["_hooks"] = Hooks()
-        return self.__dict__["_hooks"]
-
-    def register_forward_pre_hook(
-        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
-    ) -> RemovableHandle:
-        """Call ``hook(module, args)`` before ``forward``; what it returns, unless None, is the arguments.
-
-        Args:
-            hook: the function.
-            prepend: call it before the hooks that are there.
-            with_kwargs: call ``hook(module, args, kwargs)``, which returns None or ``(args, kwargs)``.
-        """
-        return Hooks.add(self._hooks_of().forward_pre, Hook(hook, with_kwargs), prepend)
-
-    def register_forward_hook(
-        self,
-        hook: Callable[..., Any],
-        *,
-        prepend: bool = False,
-        with_kwargs: bool = False,
-        always_call: bool = False,
-    ) -> RemovableHandle:
-        """Call ``hook(module, args, output)`` after ``forward``; what it returns, unless None, is the output.
-
-        Args:
-            hook: the function.
-            prepend: call it before the hooks that are there.
-            with_kwargs: call ``hook(module, args, kwargs, output)``.
-            always_call: call it also when ``forward`` raises, with None for the output.
-        """
-        return Hooks.add(self._hooks_of().forward, Hook(hook, with_kwargs, always_call), prepend)
-
-    def register_full_backward_pre_hook(
-        self, hook: Callable[..., Any], prepend: bool = False
-    ) -> RemovableHandle:
-        """Call ``hook(module, grad_output)`` in backward, before the module's own gradients.
-
-        Args:
-            hook: takes the gradients of the module's outputs, a tuple; what it returns replaces them.
-            prepend: call it before the hooks that are there.
-        """
-        return Hooks.add(self._hooks_of().backward_pre, Hook(hook), prepend)
-
-    def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
-        """Call ``hook(module, grad_input, grad_output)`` in backward, once the inputs' gradients are there.
-
-        Args:
-            hook: takes the gradients of the positional arguments (None for one without) and of the outputs,
-                both tuples; what it returns replaces those of the arguments.
-            prepend: call it before the hooks that are there.
-        """
-        return Hooks.add(self._hooks_of().backward, Hook(hook), prepend)
 
     # -- state
 

@@ -212,11 +212,14 @@ class Reducer:
                 self._launch_full()
 
     def _launch_full(self) -> None:
-        """Start the reductions of full buckets, always in the order of the plan, the same on every rank."""
+        """Start the reductions of full buckets, always in the order of the plan, the same on every rank.
+
+        The last one, which has nothing to travel behind, starts when backward has ended.
+        """
         if self.comm.family.num_issued != self._num_issued:  # by someone else, in the midst of backward
             self._overlaps = False
         if self._overlaps:
-            while self._next < len(self.buckets) and self.buckets[self._next].pending == 0:
+            while self._next < len(self.buckets) - 1 and self.buckets[self._next].pending == 0:
                 self._launch(self._gathered)
 
     def _launch_agreed(self, failed: bool) -> None:
@@ -249,7 +252,12 @@ class Reducer:
         if listening():
             about = {"rank": self.comm.rank, "step": self.num_steps, "bucket": self._next}
             event("bucket.issue", **about, bytes=bucket.statistics()["num_bytes"])
-        bucket.launch(weight, self._reference, failed)
+        family = self.comm.family
+        family.is_awaited = self._next == len(self.buckets) - 1
+        try:
+            bucket.launch(weight, self._reference, failed)
+        finally:
+            family.is_awaited = False
         self._next += 1
         self._num_issued = self.comm.family.num_issued
 

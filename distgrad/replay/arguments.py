@@ -15,9 +15,13 @@ from distgrad.replay.calls import mapped
 from distgrad.replay.places import Place, owner
 from distgrad.replay.traced import plain
 
-__all__ = ["Arguments", "Results", "graphs_alive"]
+__all__ = ["AliveGraphError", "Arguments", "Results", "graphs_alive", "without_traces"]
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), np.dtype, np.generic)
+
+
+class AliveGraphError(CaptureError):
+    """A step returns tensors with their graph."""
 
 
 class Arguments:
@@ -28,12 +32,14 @@ class Arguments:
         arrays: of the tensors and arrays among them, in order.
         objects: those among them that the key names by their ids, which must not become another object's.
         key: what calls have in common that one tape can stand for.
+        problem: what no step can be captured with.
     """
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.args, self.kwargs = args, kwargs
         self.arrays: list[np.ndarray] = []
         self.objects: list[Any] = []
+        self.problem: CaptureError | None = None
         shown = self._describe((args, kwargs) if kwargs else args)
         self.key = (
             shown,
@@ -56,9 +62,10 @@ class Arguments:
             order = None if x.flags.c_contiguous else x.strides  # sums go along the memory
             return (kind, x.shape, order, x.dtype.char, x is not tree and tree._node is not None)
         if isinstance(tree, Tensor):
-            raise CaptureError(
+            self.problem = CaptureError(
                 f"capture: a tensor lies on {tree.device}; only those on the CPU are captured yet"
             )
+            return (kind, None)
         if isinstance(tree, _PLAIN):
             return (kind, tree if tree else repr(tree))  # -0.0 equals 0.0
         self.objects.append(tree)
@@ -205,6 +212,11 @@ def _walk(tree: Any, change: Any) -> Any:
     if tree.__class__ is dict:
         return {key: _walk(each, change) for key, each in tree.items()}
     return change(tree)
+
+
+def without_traces(value: Any) -> Any:
+    """What a recorded step returns, with plain arrays for traced ones."""
+    return _walk(value, lambda x: plain(x) if isinstance(x, np.ndarray) else x)
 
 
 def graphs_alive(value: Any) -> list[Tensor]:

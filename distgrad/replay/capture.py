@@ -14,11 +14,11 @@ from distgrad.backend.kernels.compiler import has_numba
 from distgrad.backend.recording import here
 from distgrad.errors import CaptureError, MissingDependencyError, OptionError
 from distgrad.replay.agreement import CANNOT, MAY, WANTS, Ranks
-from distgrad.replay.arguments import Arguments, Results, graphs_alive
+from distgrad.replay.arguments import AliveGraphError, Arguments, Results, graphs_alive, without_traces
 from distgrad.replay.conditions import Conditions
 from distgrad.replay.explain import describe_tape
 from distgrad.replay.holders import hearing, recording
-from distgrad.replay.looks import check_replay
+from distgrad.replay.looks import DifferenceError, check_replay
 from distgrad.replay.places import owner
 from distgrad.replay.record import Record, check_alike
 from distgrad.replay.tape import GuardError, Tape
@@ -41,11 +41,28 @@ class _Recording:
     inputs: list[np.ndarray]
 
 
-class _Kind:
-    """Calls of one key: with arguments of the same shapes, dtypes and values that are no arrays."""
+class _Outcome:
+    """What a recorded call of a step gives, for where it turns out that it cannot be captured."""
+
+    def __init__(self) -> None:
+        self.is_known = False
+        self.value: Any = None
+
+    def set(self, value: Any) -> None:
+        """It has come to its end."""
+        self.is_known, self.value = True, value
+
+
+class Kind:
+    """Calls of one key: with arguments of the same shapes, dtypes and values that are no arrays.
+
+    Attributes:
+        is_eager: nothing is recorded any more.
+    """
 
     def __init__(self, objects: list[Any]) -> None:
         self.num_calls = 0
+        self.is_eager = False
         self.objects = objects  # which the key knows by their ids
         self.firsts: list[_Recording] = []
         self.unverified: list[Tape] = []
@@ -54,6 +71,12 @@ class _Kind:
     def has_records(self) -> bool:
         """Whether anything was recorded."""
         return bool(self.firsts or self.unverified or self.tapes)
+
+    def stay_eager(self) -> None:
+        """Let go of what was recorded."""
+        self.is_eager = True
+        for records in (self.firsts, self.unverified, self.tapes):
+            records.clear()
 
 
 class Captured:
@@ -68,7 +91,7 @@ class Captured:
     def __init__(self, step: Callable[..., Any], mode: str, verify_every: int) -> None:
         functools.update_wrapper(self, step, updated=())
         self.step, self._mode, self._verify_every = step, mode, verify_every
-        self._kinds: dict[Any, _Kind] = {}
+        self._kinds: dict[Any, Kind] = {}
         self._made: list[str] = []
         self.num_eager = self.num_replays = 0
         self._num_calls = self._since = 0  # the last comparison
@@ -83,6 +106,8 @@ class Captured:
         if here.listener is not None or modes.check is not None:  # inside another capture; anomaly detection
             return self.step(*args, **kwargs)
         arguments = Arguments(args, kwargs)
+        if arguments.problem is not None:
+            return self._refused(None, arguments.problem, lambda: self.step(*args, **kwargs))
         kind = self._kinds.get(arguments.key)
         if kind is None:
             kind = self._add_kind(arguments)
@@ -104,13 +129,13 @@ class Captured:
         found = tape or new
         return self._ranks.agree(self._num_calls, wish, 0 if found is None else found.digest)
 
-    def _add_kind(self, arguments: Arguments) -> _Kind:
+    def _add_kind(self, arguments: Arguments) -> Kind:
         """A kind for these arguments; of those that led to nothing the oldest goes when there are many."""
         if len(self._kinds) >= _MAX_KINDS:
             idle = [key for key, kind in self._kinds.items() if not kind.has_records()]
             for key in idle[:1]:
                 del self._kinds[key]
-        kind = self._kinds[arguments.key] = _Kind(arguments.objects)
+        kind = self._kinds[arguments.key] = Kind(arguments.objects)
         return kind
 
     def _replay(self, tape: Tape, arguments: Arguments) -> Any:
@@ -131,27 +156,56 @@ class Captured:
 
     # -- the looks
 
-    def _learn(self, kind: _Kind, new: Tape | None, arguments: Arguments) -> Any:
+    def _learn(self, kind: Kind, new: Tape | None, arguments: Arguments) -> Any:
         """One of the calls before the first replay."""
         kind.num_calls += 1
         self.num_eager += 1
         if self._num_calls == 1:
-            return self._first_call(arguments)
-        if kind.num_calls <= _WARM_UP or new is not None:  # that other ranks cannot compare yet
-            return self.step(*arguments.args, **arguments.kwargs)
-        arguments.check()
+            return self._met(kind, self._first_call(arguments))
+        is_early = kind.num_calls <= _WARM_UP
+        if is_early or kind.is_eager or new is not None:  # that other ranks cannot compare yet
+            value = self.step(*arguments.args, **arguments.kwargs)
+            return self._met(kind, value) if is_early else value
         first = next((each for each in kind.firsts if each.conditions.broken() is None), None)
-        if first is None:
-            self._count_tape(arguments)
+        try:
+            arguments.check()
+            if first is None:
+                self._count_tape(arguments)
+        except CaptureError as error:
+            return self._refused(kind, error, lambda: self.step(*arguments.args, **arguments.kwargs))
+        outcome = _Outcome()
+        try:
+            self._look(kind, first, arguments, outcome)
+        except CaptureError as error:
+            if not outcome.is_known:
+                raise
+            return self._refused(kind, error, lambda: without_traces(outcome.value))
+        return outcome.value
+
+    def _met(self, kind: Kind, value: Any) -> Any:
+        """The result of a call that came before the first record."""
+        return value
+
+    def _refused(self, kind: Kind | None, error: CaptureError, compute: Callable[[], Any]) -> Any:
+        """A step cannot be captured.
+
+        Args:
+            kind: of its calls; None where its arguments say so.
+            error: what to do about it.
+            compute: gives the call's result all the same.
+        """
+        raise error
+
+    def _look(self, kind: Kind, first: _Recording | None, arguments: Arguments, outcome: _Outcome) -> None:
+        """The first look, or the second, at which both must agree."""
         inputs = arguments.copies() if first is None else first.inputs
-        value, record, conditions, results = self._record(arguments, inputs)
+        record, conditions, results = self._record(arguments, inputs, outcome)
         if first is None:
             kind.firsts.append(_Recording(record, conditions, inputs))
         else:
             kind.firsts.remove(first)
             check_alike(first.record, record)
             kind.unverified.append(Tape(record, inputs, conditions, results, self._mode))
-        return value
 
     def _first_call(self, arguments: Arguments) -> Any:
         """Compute the step, and see with whom it communicates."""
@@ -162,10 +216,13 @@ class Captured:
         self._ranks = Ranks(several) if several else None
         return value
 
-    def _compare(self, kind: _Kind, tape: Tape | None, new: Tape | None, arguments: Arguments) -> Any:
+    def _compare(self, kind: Kind, tape: Tape | None, new: Tape | None, arguments: Arguments) -> Any:
         compared = tape or new
         assert compared is not None
-        value, arrays = check_replay(compared, arguments, self.step, self._ranks)
+        try:
+            value, arrays = check_replay(compared, arguments, self.step, self._ranks)
+        except DifferenceError as error:
+            return self._refused(kind, error, lambda: self.step(*arguments.args, **arguments.kwargs))
         self._since = 0
         self.num_eager += 1
         if arrays is None:  # a guard has failed
@@ -176,7 +233,7 @@ class Captured:
         self.num_replays += 1
         return compared.results.build(arrays)
 
-    def _record(self, arguments: Arguments, inputs: list[np.ndarray]) -> Any:
+    def _record(self, arguments: Arguments, inputs: list[np.ndarray], outcome: _Outcome) -> Any:
         """Compute the step, recorded."""
         for to, x in zip(inputs, arguments.arrays, strict=True):
             np.copyto(to, x)
@@ -184,6 +241,9 @@ class Captured:
             args, kwargs = arguments.replaced([recorder.wrap(x) for x in inputs])
             with recorder.surroundings.listening():
                 value = self.step(*args, **kwargs)
+                outcome.set(value)
+            if recorder.problem is not None:
+                raise recorder.problem
             owners = {id(owner(x)) for x in inputs}
             results = Results(value, lambda x: recorder.memory.is_born(x) or id(owner(x)) in owners)
             outputs, given = ([recorder.place(x) for x in some] for some in (results.arrays, inputs))
@@ -198,8 +258,9 @@ class Captured:
         record = Record(recorder, outputs, given)
         copies = [x.copy() for x in results.take_arrays()]
         del value
+        outcome.set(results.build(copies))
         record.settle(recorder)
-        return results.build(copies), record, Conditions(recorder, recorder.surroundings.watched), results
+        return record, Conditions(recorder, recorder.surroundings.watched), results
 
     def _count_tape(self, arguments: Arguments) -> None:
         self._made.append(arguments.describe())
@@ -222,7 +283,7 @@ class Captured:
 def _check_graphs(value: Any) -> None:
     alive = graphs_alive(value)
     if alive:
-        raise CaptureError(
+        raise AliveGraphError(
             f"capture: the step returns a tensor of shape {list(alive[0].shape)} with its graph, which a "
             "replay does not make; call backward() inside the step, return x.detach(), or call it under "
             "dg.no_grad()"

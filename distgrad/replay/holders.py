@@ -25,7 +25,6 @@ from distgrad.backend.memory import host_memory
 from distgrad.backend.numpy import numpy_module
 from distgrad.backend.recording import here
 from distgrad.comm.progress import tell_step
-from distgrad.errors import CaptureError
 from distgrad.nn.module import Module
 from distgrad.optim.lbfgs import LBFGS
 from distgrad.optim.optimizer import Optimizer
@@ -378,8 +377,8 @@ def _change_optimizers() -> None:
     def searched(self: Any, closure: Any = None) -> Any:
         recorder = _recorder()
         if recorder is not None:
-            raise CaptureError(
-                f"capture: the step calls LBFGS.step at {recorder.where()}, which computes what it does by "
+            recorder.refuse(
+                f"the step calls LBFGS.step at {recorder.where()}, which computes what it does by "
                 "the numbers it meets; capture the closure, and call optimizer.step(closure) outside"
             )
         return search(self, closure)

@@ -14,7 +14,11 @@ from distgrad.replay.ranks import settle
 from distgrad.replay.tape import GuardError, Tape
 from distgrad.replay.undo import Saved, remembered
 
-__all__ = ["check_replay"]
+__all__ = ["DifferenceError", "check_replay"]
+
+
+class DifferenceError(CaptureError):
+    """A replay and an eager step differ; the state is the one before the step."""
 
 
 def _gradients(tape: Tape) -> list[bytes | None]:
@@ -38,7 +42,7 @@ def check_replay(
         the arrays of the tape's results; of the two the one that there is.
 
     Raises:
-        CaptureError: the two differ, on any rank; the state is the one before the step then, on all of them.
+        DifferenceError: on any rank; the state is the one before the step then, on all of them.
     """
     stay = [each.view() for each in tape.outliving if not each.is_born]
     before, after = Saved(stay), Saved(stay)
@@ -78,7 +82,7 @@ def check_replay(
     if problem is None:
         return value, arrays
     restore()
-    raise CaptureError(
+    raise DifferenceError(
         f"capture: a replay {problem}; something is computed, drawn or communicated out of sight of the "
         "capture, or depends on what Python counts. The state is that before this step; leave that part out "
         "of the captured step"

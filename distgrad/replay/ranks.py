@@ -24,7 +24,7 @@ from distgrad.parallel.passes import ForwardPasses
 from distgrad.parallel.reducer import Reducer, current_weight
 from distgrad.parallel.sharding import Sharding
 from distgrad.replay.calls import LiveFloat
-from distgrad.replay.traced import plain
+from distgrad.replay.traced import plain, plain_tree
 
 __all__ = ["CHANGES", "failed", "parts_of", "settle"]
 
@@ -44,7 +44,12 @@ def _recorder() -> Any:
 
 
 def _refuse(what: str, instead: str) -> None:
-    raise CaptureError(f"capture: the step {what} at {_recorder().where()}; {instead}")
+    _recorder().refuse(f"the step {what} at {_recorder().where()}; {instead}")
+
+
+def _unheard(call: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    with _recorder().paused():
+        return call(*plain_tree(args), **plain_tree(kwargs))
 
 
 # -- verbs
@@ -73,6 +78,7 @@ def _recorded(verb: str, call: Callable[..., Any]) -> Callable[..., Any]:
             return call(self, *args, **kwargs)
         if kwargs.get("async_op") or any(each is True for each in args):
             _refuse(f"calls {verb} with async_op=True", "call it without, or outside the captured step")
+            return _unheard(call, (self, *args), kwargs)
         out, x = kwargs.get("out"), args[0] if args else kwargs.get("x")
         if out is not None or verb not in _NEW:
             changed = out if out is not None else x if verb in _IN_PLACE else None
@@ -88,6 +94,7 @@ def _refused(verb: str, call: Callable[..., Any]) -> Callable[..., Any]:
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:
         if _recorder() is not None:
             _refuse(f"calls {verb}", "a replay calls verbs of arrays of one shape alone; call it outside")
+            return _unheard(call, (self, *args), kwargs)
         return call(self, *args, **kwargs)
 
     return called

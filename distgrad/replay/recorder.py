@@ -44,6 +44,7 @@ class Recorder:
         group: (number of a call that threads share, the part's start) or None.
         reducers: what sums gradients over ranks in it.
         communicators: through which it tells other ranks something.
+        problem: the first thing that cannot be captured; what comes after is computed, and the record void.
     """
 
     def __init__(self) -> None:
@@ -58,6 +59,7 @@ class Recorder:
         self.num_groups = 0
         self.reducers: dict[int, Any] = {}
         self.communicators: dict[int, Any] = {}
+        self.problem: CaptureError | None = None
         self._is_collective = False  # what is done now
         self._wrapped: dict[int, tuple[np.ndarray, Any]] = {}
         self._scalars: set[int] = set()
@@ -96,7 +98,7 @@ class Recorder:
         if kind is Traced or kind is np.ndarray:
             x = plain(tree)
             if x.dtype.hasobject:
-                raise CaptureError(f"capture: arrays of Python objects can't be recorded ({self.where()})")
+                self.refuse(f"arrays of Python objects can't be recorded ({self.where()})")
             self.memory.keep(x)
             place = Place(x)
             found.append(place)
@@ -115,6 +117,10 @@ class Recorder:
     def where(self) -> str:
         """The user's line that runs."""
         return describe_user_line(user_line())
+
+    def refuse(self, text: str) -> None:
+        """The step cannot be captured; it goes on, so that it leaves what an eager one leaves."""
+        self.problem = self.problem or CaptureError(f"capture: {text}")
 
     # -- calls
 
@@ -139,18 +145,18 @@ class Recorder:
         if not all(isinstance(each, np.ndarray | np.generic) for each in values):
             if several or isinstance(y, bool | int | float | complex | str | bytes):
                 return self._looked(function, args, kwargs, y)
-            raise CaptureError(
-                f"capture: {_name(function)} gives a {type(y).__name__}, which can't be recorded "
+            self.refuse(
+                f"{_name(function)} gives a {type(y).__name__}, which can't be recorded "
                 f"({self.where()}); keep it out of the step"
             )
+            return y
         given = self._owners((args, kwargs))
         made = [each for each in values if not self._is_view(each, given)]
         if made:
             arrays = [np.asarray(each) for each in values]
             if len(made) < len(values):
-                raise CaptureError(
-                    f"capture: {_name(function)} gives views and new arrays at once ({self.where()})"
-                )
+                self.refuse(f"{_name(function)} gives views and new arrays at once ({self.where()})")
+                return y
             for each in arrays:
                 self.memory.born(each)
             call = self._add(kind, function, args, kwargs, arrays, [])
@@ -285,12 +291,12 @@ class Recorder:
         found: list[Any] = []
         mapped((args[1:], kwargs), lambda x: found.append(x) if _is_array(x) else x)
         if found:
-            raise CaptureError(
-                f"capture: {_name(function)} is given a number that the step computes ({self.where()}); call "
+            self.refuse(
+                f"{_name(function)} is given a number that the step computes ({self.where()}); call "
                 "it outside, on what the captured step returns"
             )
         with self.paused():
-            value = function(*args, **kwargs)
+            value = function(*plain_tree(args), **plain_tree(kwargs))
         call = self._add("effect", function, args, kwargs, [], [])
         call.value = Live.of(value)
         return call.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import random
 from pathlib import Path
@@ -167,6 +168,23 @@ def test_refused_by_name(name: str) -> None:
         run_all(run, DATA)
     if "looks at" in message:
         assert HERE in str(error.value)
+
+
+@pytest.mark.parametrize("make", [lbfgs, plateau])
+def test_a_refused_step_leaves_what_an_eager_one_leaves(make: Any) -> None:
+    def train(run: Any, step: Any) -> list[bytes]:
+        with contextlib.suppress(CaptureError):
+            run_all(run, DATA[:3])
+        cells = [each.cell_contents for each in step.__closure__]
+        (model,) = [each for each in cells if isinstance(each, nn.Module)]
+        return [p.detach().numpy().tobytes() for p in model.parameters()]
+
+    steps_of_both = []
+    for _ in range(2):
+        dg.manual_seed(4)
+        steps_of_both.append(make())
+    captured, eager = steps_of_both
+    assert train(dg.capture(captured), captured) == train(eager, eager)
 
 
 def test_an_argument_that_wants_a_gradient() -> None:
