@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
-__all__ = ["Listener", "as_one_call", "effect", "here"]
+__all__ = ["Listener", "as_one_call", "as_truth", "branch", "effect", "here"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -31,6 +31,12 @@ class Listener(Protocol):
 
     def effect(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Call ``function``, which changes what its first argument remembers and computes on no arrays."""
+
+    def truth(self, function: Callable[..., Any], args: Any, kwargs: Any, writes: tuple[int, ...]) -> Any:
+        """Call ``function`` as :meth:`whole` does; what it answers may be another truth in a replay."""
+
+    def branch(self, truth: Any, run: Callable[[], Any]) -> Any:
+        """Call ``run`` where the answer of a function of :meth:`truth` was yes, now and in replays."""
 
 
 class _Here(threading.local):
@@ -66,6 +72,34 @@ def as_one_call(*writes: int) -> Callable[[_F], _F]:
         return cast("_F", call)
 
     return decorate
+
+
+def as_truth(*writes: int) -> Callable[[_F], _F]:
+    """For functions that answer yes or no, by which nothing goes but :func:`branch` and effects.
+
+    Args:
+        writes: the places of positional arguments whose arrays the function changes.
+    """
+
+    def decorate(function: _F) -> _F:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            listener = here.listener
+            if listener is None:
+                return function(*args, **kwargs)
+            return listener.truth(function, args, kwargs, writes)
+
+        return cast("_F", call)
+
+    return decorate
+
+
+def branch(truth: Any, run: Callable[[], Any]) -> Any:
+    """What ``run`` gives if a truth holds, else None."""
+    listener = here.listener
+    if listener is not None:
+        return listener.branch(truth, run)
+    return run() if truth else None
 
 
 def effect(function: _F) -> _F:

@@ -11,7 +11,7 @@ from distgrad.autograd.flat import gradient_arrays, gradient_pieces
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import at_hand
 from distgrad.backend.graphs import graph_recording
-from distgrad.backend.recording import as_one_call, effect
+from distgrad.backend.recording import as_one_call, as_truth, branch, effect
 from distgrad.backend.whole import unscale
 from distgrad.errors import GraphError, OptionError
 from distgrad.optim.optimizer import Optimizer
@@ -19,13 +19,16 @@ from distgrad.optim.optimizer import Optimizer
 __all__ = ["GradScaler"]
 
 
-@as_one_call(0)
-def _unscale(arrays: tuple[Any, ...], scaler: GradScaler) -> Any:
-    """Divide arrays by the scale of now; returns whether all elements are finite."""
+@as_truth(0)
+def _unscale(arrays: tuple[Any, ...], scaler: GradScaler, shares: Any) -> Any:
+    """Divide arrays by the scale of now; returns whether all elements are finite, on all who have shares."""
     recording = graph_recording()
     if recording is not None:
         return unscale(arrays, recording.live(1, lambda: (1.0 / scaler._scale,)))
-    return unscale(arrays, 1.0 / scaler._scale)
+    finite = unscale(arrays, 1.0 / scaler._scale)
+    if shares is None:
+        return finite
+    return all(np.concatenate(shares.exchange(np.array([bool(finite)]))))  # each rank has looked at its own
 
 
 @as_one_call()
@@ -123,11 +126,18 @@ class GradScaler:
             raise GraphError(f"GradScaler.unscale_: called {when} since the last update(); call it once")
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         arrays = tuple(gradient_arrays(parameters, "unscale_"))
-        finite = _unscale(arrays, self) if arrays else True
         _, _, shares = gradient_pieces(parameters)
-        if shares is not None:  # each rank has looked at its own
-            finite = all(np.concatenate(shares.exchange(np.array([bool(finite)]))))
+        self._saw(optimizer, _unscale(arrays, self, shares) if arrays or shares is not None else True)
+
+    @effect
+    def _saw(self, optimizer: Optimizer, finite: Any) -> None:
         self._finite[optimizer] = finite
+
+    @effect
+    def _decide(self, optimizer: Optimizer) -> Any:
+        """Whether an optimizer steps, which is known from here on."""
+        self._stepped[optimizer] = finite = self._finite.pop(optimizer)
+        return finite
 
     def step(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> Any:
         """Let the optimizer step if its gradients are finite.
@@ -158,9 +168,9 @@ class GradScaler:
                 self._stepped[optimizer] = is_finite
 
             return recording.branch(self._finite.pop(optimizer), tell, lambda: optimizer.step(**kwargs))
-        self._stepped[optimizer] = bool(self._finite.pop(optimizer))
-        return optimizer.step(*args, **kwargs) if self._stepped[optimizer] else None
+        return branch(self._decide(optimizer), lambda: optimizer.step(**kwargs))
 
+    @effect
     def update(self, new_scale: float | None = None) -> None:
         """End a step: let the scale grow or shrink.
 
@@ -177,11 +187,10 @@ class GradScaler:
             self._stepped, self._finite = {}, {}
             recording.effect(lambda: self.update(new_scale))
             return
-        outcomes = [*self._stepped.values(), *(bool(finite) for finite in self._finite.values())]
+        outcomes = [bool(finite) for finite in (*self._stepped.values(), *self._finite.values())]
         self._stepped, self._finite = {}, {}
         self._settle(outcomes, new_scale)
 
-    @effect
     def _settle(self, outcomes: list[bool], new_scale: float | None) -> None:
         """Let the scale grow or shrink behind a step, by whether each optimizer's gradients were finite."""
         if new_scale is not None:

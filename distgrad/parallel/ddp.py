@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -318,6 +318,10 @@ class DistributedDataParallel(Module, Generic[M]):
             self._plan(reducer.better_order, reducer.storage)
         if self.training and self._tuner is not None and not self.reducer.begun:
             self._tuner.step_begins()
+        self._join(self.module.buffers)
+
+    def _join(self, buffers: Callable[[], Iterable[Tensor]]) -> None:
+        """Begin a step with the other ranks, unless one has begun: compare replicas, join buffers."""
         reducer = self.reducer
         reducer.begun = True
         if not self.training or not reducer.enabled or reducer.joined:
@@ -331,7 +335,7 @@ class DistributedDataParallel(Module, Generic[M]):
                 self.check_replicas()
         if self.comm.size > 1:
             weight = sum(each.weight for each in list(reducer.passes)[-1:]) if self.average_buffers else None
-            join_buffers(list(self.module.buffers()), self.comm, weight, self.broadcast_buffers)
+            join_buffers(list(buffers()), self.comm, weight, self.broadcast_buffers)
 
     def reduce_gradients(self, weight: float = 0.0) -> None:
         """Take part in a step without a backward pass: no samples are left, or the loss reaches no parameter.

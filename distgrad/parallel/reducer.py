@@ -123,6 +123,7 @@ class Reducer:
         self.passes = ForwardPasses()
         self.storage = list(storage)
         self.buckets = self._divide(parameters, cap_bytes, hook)
+        self._names = [name for bucket in self.buckets for name in bucket.names]
         self._bucket_of = {leaf: bucket for bucket in self.buckets for leaf in bucket.leaves}
         for leaf in self._bucket_of:
             leaf.observer = self
@@ -446,7 +447,7 @@ class Reducer:
             return  # what is written down takes no time
         start_s = time.perf_counter()
         total = self.statistics
-        total.ready_order = [name for bucket in self.buckets for name in bucket.names]
+        total.ready_order = self._names
         self.count_step()
         total.sent_bytes += self.comm.sent_bytes - self._sent_bytes
         each = [bucket.statistics() for bucket in self.buckets]

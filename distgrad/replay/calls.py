@@ -10,7 +10,7 @@ import numpy as np
 from distgrad.autograd.lines import describe_line
 from distgrad.replay.places import Place, Storage
 
-__all__ = ["Call", "Live", "LiveFloat", "describe_user_line", "has_live", "mapped"]
+__all__ = ["Call", "Live", "LiveFloat", "LiveTruth", "describe_user_line", "has_live", "mapped"]
 
 
 class Call:
@@ -19,7 +19,8 @@ class Call:
     Attributes:
         kind: ``ufunc``, ``function`` (its result is new), ``fill``, ``change`` (it changes an argument),
             ``kernel``, ``rule`` (an optimizer's), ``whole``, ``guard`` (Python is told its value),
-            ``effect`` (Python remembers) or ``live`` (objects that a replay has too do it again).
+            ``effect`` (Python remembers), ``live`` (objects that a replay has too do it again) or ``truth``
+            (answers yes or no, anew in a replay).
         function: what is called.
         args, kwargs: its arguments, with places for arrays.
         method: of a universal function.
@@ -31,11 +32,12 @@ class Call:
         is_collective: whether several ranks do it together.
         line: the user's line that led to it.
         group: (number of a call that threads share, the part's start), or None.
+        condition: it is done only where this holds; None: always.
     """
 
     __slots__ = (
-        "args", "function", "group", "is_collective", "is_overwriting", "is_several", "kind", "kwargs",
-        "line", "method", "outs", "reads", "value", "writes",
+        "args", "condition", "function", "group", "is_collective", "is_overwriting", "is_several", "kind",
+        "kwargs", "line", "method", "outs", "reads", "value", "writes",
     )  # fmt: skip
 
     def __init__(self, kind: str, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
@@ -49,6 +51,7 @@ class Call:
         self.is_overwriting = True
         self.line: Any = None
         self.group: tuple[int, int] | None = None
+        self.condition: LiveTruth | None = None
 
     @property
     def name(self) -> str:
@@ -69,8 +72,9 @@ class Call:
     def describe(self) -> str:
         """What must be alike in two records of one step."""
         shown = mapped((self.args, self.kwargs, self.outs), _shown)
-        value = None if self.kind == "effect" else self.value
-        return repr((self.kind, self.name, self.method, shown, value, self.group))
+        value = None if self.kind in ("effect", "truth") else self.value
+        is_conditional = self.condition is not None
+        return repr((self.kind, self.name, self.method, shown, value, self.group, is_conditional))
 
     def __repr__(self) -> str:
         shown = ", ".join(repr(each) for each in self.args)
@@ -123,6 +127,17 @@ class LiveFloat(float, Live):
         """A number, marked."""
         marked = LiveFloat(value)
         marked.cell = [value]
+        return marked
+
+
+class LiveTruth(int, Live):
+    """Yes or no, as each replay finds out; branches on it are recorded."""
+
+    @staticmethod
+    def of(value: Any) -> Any:
+        """A truth, marked."""
+        marked = LiveTruth(bool(value))
+        marked.cell = [bool(value)]
         return marked
 
 

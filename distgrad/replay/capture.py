@@ -199,7 +199,12 @@ class Captured:
     def _look(self, kind: Kind, first: _Recording | None, arguments: Arguments, outcome: _Outcome) -> None:
         """The first look, or the second, at which both must agree."""
         inputs = arguments.copies() if first is None else first.inputs
-        record, conditions, results = self._record(arguments, inputs, outcome)
+        recorded = self._record(arguments, inputs, outcome)
+        if recorded is None:
+            if first is None:
+                self._made.pop()
+            return
+        record, conditions, results = recorded
         if first is None:
             kind.firsts.append(_Recording(record, conditions, inputs))
         else:
@@ -234,7 +239,7 @@ class Captured:
         return compared.results.build(arrays)
 
     def _record(self, arguments: Arguments, inputs: list[np.ndarray], outcome: _Outcome) -> Any:
-        """Compute the step, recorded."""
+        """Compute the step, recorded; None if a branch was not taken, which the next call may take."""
         for to, x in zip(inputs, arguments.arrays, strict=True):
             np.copyto(to, x)
         with recording() as recorder:
@@ -244,6 +249,9 @@ class Captured:
                 outcome.set(value)
             if recorder.problem is not None:
                 raise recorder.problem
+            if recorder.is_void:
+                outcome.set(without_traces(value))
+                return None
             owners = {id(owner(x)) for x in inputs}
             results = Results(value, lambda x: recorder.memory.is_born(x) or id(owner(x)) in owners)
             outputs, given = ([recorder.place(x) for x in some] for some in (results.arrays, inputs))

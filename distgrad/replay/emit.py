@@ -75,7 +75,7 @@ def emit(call: Call, arrays: Arrays) -> Callable[[], Any]:
     run: Callable[[], Any] = functools.partial(call.function, *args, **kwargs)
     if has_live((args, kwargs)):
         run = functools.partial(_with_live, call.function, args, kwargs)
-    if call.kind == "effect":
+    if call.kind in ("effect", "truth"):
         return functools.partial(_repeated, run, call.value.cell) if isinstance(call.value, Live) else run
     if not outs:
         return run
@@ -86,7 +86,8 @@ def emit(call: Call, arrays: Arrays) -> Callable[[], Any]:
 
 def _ufunc(call: Call, args: Any, kwargs: Any, outs: list[np.ndarray]) -> Callable[[], Any]:
     if has_live(args):  # a gradient and the weight of a rank's batch
-        return functools.partial(_weighted, args[0], args[1].cell, outs[0])
+        is_there = args[0].__array_interface__["data"] == outs[0].__array_interface__["data"]
+        return functools.partial(_weighted, args[0], args[1].cell, outs[0], is_there)
     if len(outs) == 1 and not kwargs and call.method == "__call__":
         if call.function is np.matmul and get_num_threads() > 1:
             return functools.partial(_matmul, *args, outs[0])
@@ -126,11 +127,11 @@ def _step(kernel: Any, optimizer: Any, number: int, parameter: Any, arrays: list
     kernel(*arrays, *map(arrays[0].dtype.type, optimizer.rule.take(numbers)))
 
 
-def _weighted(g: np.ndarray, cell: list[float], out: np.ndarray) -> None:
+def _weighted(g: np.ndarray, cell: list[float], out: np.ndarray, is_there: bool) -> None:
     """A gradient times a rank's weight; without samples it may be NaN, and counts nothing."""
     if cell[0] == 0.0:
         out[...] = 0.0
-    elif cell[0] != 1.0 or g.__array_interface__["data"] != out.__array_interface__["data"]:
+    elif cell[0] != 1.0 or not is_there:
         np.multiply(g, cell[0], out=out)
 
 

@@ -45,7 +45,8 @@ def _needed(calls: Sequence[Call], number: int) -> dict[int, Call] | None:
 
 
 def _is_pure(call: Call) -> bool:
-    return call.kind in _PURE and call.group is None and not call.is_collective
+    is_always = call.group is None and call.condition is None
+    return call.kind in _PURE and is_always and not call.is_collective
 
 
 def check_guards(calls: Sequence[Call]) -> None:

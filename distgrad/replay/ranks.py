@@ -113,10 +113,10 @@ def _set(reducer: Any, enabled: bool) -> Iterator[None]:
         reducer.enabled = before
 
 
-def prepare(ddp: Any, reducer: Any, enabled: bool) -> None:
-    """What precedes a forward pass."""
+def prepare(ddp: Any, reducer: Any, enabled: bool, buffers: Any) -> None:
+    """What precedes a forward pass of a module that is as it was, with these buffers."""
     with _set(reducer, enabled):
-        ddp._prepare()
+        ddp._join(lambda: buffers)
     _settle(reducer)
 
 
@@ -137,7 +137,7 @@ def start(reducer: Any, enabled: bool, leaves: Any, had: Any, reached: Any, pass
         if not has_gradient:
             leaf.grad = None
     with _set(reducer, enabled):
-        reducer.begin({leaf for leaf, is_in in zip(leaves, reached, strict=True) if is_in}, passes)
+        reducer.begin(set(reached), passes)
     for leaf, scale in zip(leaves, scales, strict=True):
         scale.cell[0] = leaf.scale
 
@@ -146,8 +146,11 @@ def gather(reducer: Any, enabled: bool, leaf: Any, has_gradient: bool) -> None:
     """A leaf has its gradient."""
     if has_gradient and leaf.grad is None:
         leaf.grad = Tensor(leaf.buffer)
-    with _set(reducer, enabled):
+    if reducer.enabled is enabled:
         reducer.gradient_ready(leaf)
+    else:
+        with _set(reducer, enabled):
+            reducer.gradient_ready(leaf)
 
 
 def agree(reducer: Any, enabled: bool, weight: float) -> None:
@@ -191,11 +194,12 @@ def _change_forward(swap: Swap) -> None:
             own(self)
             return
         _check(self)
-        buffers = [plain(each._data) for each in self.module.buffers()]
+        buffers = tuple(self.module.buffers())
         with recorder.paused():
             own(self)
             _settle(self.reducer)
-        recorder.add_live(prepare, (self, self.reducer, self.reducer.enabled), buffers)
+        changed = [plain(each._data) for each in buffers]
+        recorder.add_live(prepare, (self, self.reducer, self.reducer.enabled, buffers), changed)
 
     def added(self: Any, first: int, weight: float) -> None:
         add(self, first, weight)
@@ -256,7 +260,7 @@ def _change_backward(swap: Swap) -> None:
         scales = tuple(LiveFloat.of(leaf.scale) for leaf in all_leaves)
         for leaf, scale in zip(all_leaves, scales, strict=True):
             leaf.scale = scale
-        reached = tuple(leaf in leaves for leaf in all_leaves)
+        reached = tuple(leaf for leaf in all_leaves if leaf in leaves)
         args = (self, self.enabled, all_leaves, had, reached, passes, scales)
         recorder.add_live(start, args, _gradients(self))
 

@@ -13,7 +13,7 @@ import numpy as np
 from distgrad.autograd.lines import user_line
 from distgrad.backend.recording import here
 from distgrad.errors import CaptureError
-from distgrad.replay.calls import Call, Live, LiveFloat, describe_user_line, mapped
+from distgrad.replay.calls import Call, Live, LiveFloat, LiveTruth, describe_user_line, mapped
 from distgrad.replay.places import Memory, Place, owner
 from distgrad.replay.surroundings import Surroundings
 from distgrad.replay.traced import Traced, plain, plain_tree
@@ -44,6 +44,8 @@ class Recorder:
         group: (number of a call that threads share, the part's start) or None.
         reducers: what sums gradients over ranks in it.
         communicators: through which it tells other ranks something.
+        condition: what the calls of now are done by; None: always.
+        is_void: whether a branch was not taken, so that another call must be recorded in this one's place.
         problem: the first thing that cannot be captured; what comes after is computed, and the record void.
     """
 
@@ -59,6 +61,8 @@ class Recorder:
         self.num_groups = 0
         self.reducers: dict[int, Any] = {}
         self.communicators: dict[int, Any] = {}
+        self.condition: LiveTruth | None = None
+        self.is_void = False
         self.problem: CaptureError | None = None
         self._is_collective = False  # what is done now
         self._wrapped: dict[int, tuple[np.ndarray, Any]] = {}
@@ -133,7 +137,7 @@ class Recorder:
         ignored: list[Place] = []
         call.outs = [self._tree(y, ignored) for y in outs]
         call.writes = call.outs + [self._tree(x, ignored) for x in changed]
-        call.line, call.group = user_line(), self.group
+        call.line, call.group, call.condition = user_line(), self.group, self.condition
         call.is_collective, self._is_collective = self._is_collective, False
         self.calls.append(call)
         return call
@@ -286,6 +290,27 @@ class Recorder:
             self.calls[-1].writes += [self._tree(x, []) for x in changed]
         return result
 
+    def truth(self, function: Any, args: Any, kwargs: Any, writes: tuple[int, ...]) -> Any:
+        """As :class:`distgrad.backend.recording.Listener` has it."""
+        with self.paused():
+            y = LiveTruth.of(function(*plain_tree(args), **plain_tree(kwargs)))
+        changed: list[Any] = []
+        for place in writes:
+            mapped(args[place], lambda x: changed.append(plain(x)) if isinstance(x, np.ndarray) else x)
+        self._add("truth", function, args, kwargs, [], changed).value = y
+        return y
+
+    def branch(self, truth: Any, run: Callable[[], Any]) -> Any:
+        """As :class:`distgrad.backend.recording.Listener` has it."""
+        if not truth:
+            self.is_void = True
+            return None
+        outer, self.condition = self.condition, truth if isinstance(truth, LiveTruth) else None
+        try:
+            return run()
+        finally:
+            self.condition = outer
+
     def effect(self, function: Any, args: Any, kwargs: Any) -> Any:
         """As :class:`distgrad.backend.recording.Listener` has it."""
         found: list[Any] = []
@@ -338,6 +363,7 @@ class Recorder:
             self.memory.keep(plain(x))
         call = Call("rule", kernel.function, args, {})
         call.reads, call.writes, call.line = kernel.reads, kernel.writes, kernel.line
+        call.condition = self.condition
         self.places += [*kernel.reads, *kernel.writes]
         self.calls.append(call)
 

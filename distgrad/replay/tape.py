@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -92,6 +93,14 @@ class Tape:
         self._gradients = [(leaf, leaf.grad) for leaf in conditions.leaves]
 
     def _emit(self, units: list[list[Call]], mode: str) -> list[Callable[[], Any]]:
+        found: list[Callable[[], Any]] = []
+        for _, some in itertools.groupby(units, key=lambda unit: id(unit[0].condition)):
+            chosen = list(some)
+            condition, calls = chosen[0][0].condition, self._emit_always(chosen, mode)
+            found += calls if condition is None else [functools.partial(_branch, condition.cell, calls)]
+        return found
+
+    def _emit_always(self, units: list[list[Call]], mode: str) -> list[Callable[[], Any]]:
         if mode == "calls":
             return [emit_unit(unit, self._arrays) for unit in units]
         assembler = Assembler(self._arrays)
@@ -133,6 +142,12 @@ class Tape:
             leaf.grad = gradient
         self.num_replays += 1
         return [x.copy() if is_new else x for x, is_new in self._outputs]
+
+
+def _branch(cell: list[bool], calls: list[Callable[[], Any]]) -> None:
+    if cell[0]:
+        for call in calls:
+            call()
 
 
 def _may_fail(call: Call) -> bool:

@@ -58,7 +58,11 @@ class Watched:
         if not self.keys:
             return
         if inside.__class__ is dict and self.keys[0] is not _LENGTH:
-            yield operator.itemgetter(*self.keys, self.keys[0]), inside, (*self.values, self.values[0])
+            keys, values = _several(self.keys), _several(self.values)
+            yield operator.itemgetter(*keys), inside, values
+        elif isinstance(self.read, _Attributes) and all(each is not _ABSENT for each in self.values):
+            keys, values = _several(self.keys), _several(self.values)
+            yield operator.attrgetter(*keys), self.anchor, values
         elif (
             self.keys[0] is _LENGTH
             and self.anchor.__class__ in (list, dict)
@@ -83,6 +87,21 @@ class Watched:
                     return f"the length of {self.where.removesuffix('[{!r}]')}"
                 return self.where.format(key)
         return None
+
+
+class _Attributes:
+    """Reads attributes of an object."""
+
+    def __init__(self, thing: Any) -> None:
+        self._thing = thing
+
+    def __call__(self, key: Any) -> Any:
+        return getattr(self._thing, key, _ABSENT)
+
+
+def _several(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The items, of which one comes twice: a getter of a single one gives no tuple."""
+    return items if len(items) > 1 else items * 2
 
 
 _cell_contents = operator.attrgetter("cell_contents", "cell_contents")
@@ -121,7 +140,7 @@ def attributes_of(where: str, thing: Any, keys: Iterable[str]) -> Watched:
     keys = tuple(keys)
     if own.__class__ is dict and all(key in own for key in keys):
         return Watched(f"{where}.{{}}", thing, own.get, keys)
-    return Watched(f"{where}.{{}}", thing, lambda key: getattr(thing, key, _ABSENT), keys)
+    return Watched(f"{where}.{{}}", thing, _Attributes(thing), keys)
 
 
 def entries_of(where: str, thing: Any) -> Watched:

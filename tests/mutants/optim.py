@@ -105,8 +105,8 @@ MUTANTS = (
     Mutant(
         "missing check", "a step with an infinity is taken",
         "optim/grad_scaler.py",
-        "        self._stepped[optimizer] = bool(self._finite.pop(optimizer))\n",
-        "        self._stepped[optimizer] = bool(self._finite.pop(optimizer)) or True\n",
+        "        self._stepped[optimizer] = finite = self._finite.pop(optimizer)\n",
+        "        self._stepped[optimizer] = finite = self._finite.pop(optimizer) or True\n",
         "tests/optim/test_grad_scaler.py -k 'overflow_on_one'",
     ),
 )

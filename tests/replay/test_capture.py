@@ -100,6 +100,23 @@ def scaled() -> Any:
     return model, optimizer, step
 
 
+def overflowing() -> Any:
+    """A scale that grows every other step until gradients overflow, at the first step too."""
+    model, scaler = mlp(), dg.amp.GradScaler(init_scale=2.0**127, growth_interval=2)
+    optimizer = optim.AdamW(model.parameters(), lr=0.01)
+    model.others = [dg.asarray(0.0)]
+
+    def step(x: Any, y: Any) -> Any:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss
+
+    return model, optimizer, step
+
+
 def accumulated() -> Any:
     model = mlp()
     optimizer = optim.AdamW(model.parameters(), lr=0.01)
@@ -182,7 +199,9 @@ def adversarial() -> Any:
     return model, optimizer, step
 
 
-@pytest.mark.parametrize("make", [scaled, accumulated, in_parts, scheduled, averaged, adversarial])
+@pytest.mark.parametrize(
+    "make", [scaled, overflowing, accumulated, in_parts, scheduled, averaged, adversarial]
+)
 def test_whole_steps(make: Any) -> None:
     assert_bit_equal(make, DATA)
 

@@ -113,6 +113,25 @@ def by_hand() -> Any:
     return model, optimizer, step
 
 
+def scaling(**options: Any) -> Any:
+    """A loss whose scale grows every other step, until gradients overflow and a step is left out."""
+    model = DistributedDataParallel(layers(), **options)
+    optimizer = optim.AdamW(model.parameters(), lr=0.01)
+    scaler = dg.amp.GradScaler(init_scale=2.0**127, growth_interval=2)
+
+    def step(x: Any, y: Any) -> Any:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        model.clip_grad_norm_(0.1)
+        scaler.step(optimizer)
+        scaler.update()
+        return loss
+
+    return model, optimizer, step
+
+
 CASES: dict[str, Callable[[], Any]] = {
     "AdamW": usual,
     "batch norm": lambda: usual(nn.BatchNorm1d),
@@ -133,12 +152,14 @@ CASES: dict[str, Callable[[], Any]] = {
     "no_sync": accumulating,
     "gradients that add up": gathering,
     "verbs": by_hand,
+    "loss scaling": scaling,
+    "loss scaling over sharded gradients": lambda: scaling(shard="gradients"),
 }
 
 
 QUICK = (
     *("synchronised batch norm", "weights of batches", "bfloat16", "PowerSGD", "sharded optimizer"),
-    *("no_sync", "gradients that add up", "verbs"),
+    *("no_sync", "gradients that add up", "verbs", "loss scaling"),
 )
 
 
@@ -149,7 +170,8 @@ def outcome(make: Callable[[], Any], count: int, captured: bool) -> Any:
     for number, batch in enumerate(data(count, get_world().rank)):
         if number == count // 2:
             optimizer.param_groups[0]["lr"] *= 0.5
-        result = run(*batch)
+        with np.errstate(all="ignore"):  # a scaled loss overflows
+            result = run(*batch)
         loss = result[0] if isinstance(result, tuple) else result
         found.append(loss.detach().numpy().tobytes())
     found += [x.detach().numpy().tobytes() for x in (*model.parameters(), *model.buffers())]
