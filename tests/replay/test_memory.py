@@ -1,0 +1,105 @@
+"""What a captured step holds: planned memory, at most what an eager step holds at its peak."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import random
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from replay.steps import batches, training
+
+import distgrad as dg
+from distgrad import nn
+from distgrad.replay import plan
+from distgrad.replay.calls import Call
+from distgrad.replay.places import Memory, Place
+
+ROWS, WIDTH = 256, 256
+SLACK_BYTES = 64 << 10  # of Python's objects
+
+
+def lifetimes(seed: int) -> tuple[list[list[Call]], list[Any]]:
+    """Calls that write and read arrays of random sizes, each for a while; and the arrays' storages."""
+    draw, memory = random.Random(seed), Memory()
+    arrays = [np.zeros(draw.choice((1, 16, 100, 1000)), np.uint8) for _ in range(40)]
+    for array in arrays:
+        memory.born(array)
+    storages = memory.storages()
+    units: list[list[Call]] = [[] for _ in range(60)]
+    for array in arrays:
+        place = Place(array)
+        (place.storage,) = [each for each in storages if each.start == place.address]
+        begin = draw.randrange(60)
+        for number in (begin, min(59, begin + draw.randrange(12))):
+            call = Call("function", np.copy, (), {})
+            call.reads = call.writes = [place]
+            units[number].append(call)
+    for storage in storages:
+        storage.owners = []
+    return units, storages
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_lives_at_the_same_time_lies_apart(seed: int) -> None:
+    units, storages = lifetimes(seed)
+    size = plan.plan(units, [])
+    uses = {
+        each: [n for n, unit in enumerate(units) for call in unit if call.touches(each)] for each in storages
+    }
+    live = [0] * len(units)
+    for each, numbers in uses.items():
+        assert each.offset is not None
+        assert each.offset % 64 == 0
+        assert each.offset + each.nbytes <= size
+        for number in range(min(numbers), max(numbers) + 1):
+            live[number] += -(-each.nbytes // 64) * 64
+        for other, others in uses.items():
+            if other is not each and min(numbers) <= max(others) and min(others) <= max(numbers):
+                assert each.offset + each.nbytes <= other.offset or other.offset + other.nbytes <= each.offset
+    assert max(live) <= size <= 1.15 * max(live)
+
+
+def peak(call: Callable[[], Any]) -> tuple[int, int]:
+    """Bytes that a call holds at its peak beside what was there, and all together."""
+    gc.collect()
+    before = tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
+    call()
+    most = tracemalloc.get_traced_memory()[1]
+    return most - before, most
+
+
+def test_a_replay_holds_what_an_eager_step_does_and_a_recording_thrice_that() -> None:
+    make = training(
+        lambda: nn.Sequential(
+            nn.Linear(64, WIDTH), nn.GELU(), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH), nn.Tanh(),
+            nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 3),
+        )
+    )  # fmt: skip
+    data = batches(1, rows=ROWS, features=64)[0]
+    _, _, warm = make()
+    captured_before = dg.capture(warm)  # so that what is loaded once is there
+    for _ in range(6):
+        captured_before(*data)
+    tracemalloc.start()
+    try:
+        _, _, eager = make()
+        for _ in range(2):
+            eager(*data)
+        own, total = min(peak(functools.partial(eager, *data)) for _ in range(3))
+        _, _, step = make()
+        run = dg.capture(step)
+        call = functools.partial(run, *data)
+        recording = [peak(call)[1] for _ in range(5)][2:]
+        replay = min(peak(call)[0] for _ in range(3))
+    finally:
+        tracemalloc.stop()
+    (tape,) = [tape for kind in run._kinds.values() for tape in kind.tapes]
+    assert run.num_replays == 4
+    assert tape.block_bytes + replay <= own + SLACK_BYTES
+    assert max(recording) <= 3 * total, (recording, total)  # all temporaries, where the step is little else
