@@ -13,19 +13,32 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import mmap
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-__all__ = ["HostMemory", "host_memory", "keep_freed_memory", "release_freed_memory", "release_pages"]
+from distgrad import env
+
+__all__ = [
+    "RESERVE_BYTES",
+    "HostMemory",
+    "PageReserve",
+    "host_memory",
+    "keep_freed_memory",
+    "release_freed_memory",
+    "release_pages",
+]
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _MMAP_THRESHOLD_BYTES = 1 << 30
 _TRIM_THRESHOLD_BYTES = (1 << 31) - 1
 _MADV_DONTNEED, _MADV_REMOVE = 4, 9
+#: Of what is given back time and again, how much stays with a process; see :class:`PageReserve`.
+RESERVE_BYTES = 8 << 20
 
 
 def keep_freed_memory() -> bool:
@@ -57,12 +70,41 @@ def release_pages(array: np.ndarray) -> None:
     Args:
         array: contiguous.
     """
-    madvise = ctypes.CDLL(None).madvise
-    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    madvise = _madvise()
     start = -(-array.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
     stop = (array.ctypes.data + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
     if stop > start and madvise(start, stop - start, _MADV_REMOVE):  # shared memory alone knows it
         madvise(start, stop - start, _MADV_DONTNEED)
+
+
+@functools.cache
+def _madvise() -> Any:
+    found = ctypes.CDLL(None).madvise
+    found.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return found
+
+
+class PageReserve:
+    """Gives pages back time and again, but for those of the first few megabytes, which stay.
+
+    The kernel takes 2 µs for each page that comes again, since it clears it: of a small network that is half
+    a step, and saves nothing that anybody would miss. ``DISTGRAD_KEEP_MEMORY=0`` keeps none.
+    """
+
+    def __init__(self) -> None:
+        self._left = RESERVE_BYTES if env.read().keep_memory else 0
+        self._kept: set[tuple[int, int]] = set()
+
+    def release(self, array: np.ndarray) -> None:
+        """Give back the whole pages under an array of the host, as :func:`release_pages` does, or none."""
+        place = (array.ctypes.data, array.nbytes)
+        if place in self._kept:
+            return
+        if array.nbytes <= self._left:
+            self._left -= array.nbytes
+            self._kept.add(place)
+        else:
+            release_pages(array)
 
 
 class HostMemory:

@@ -113,13 +113,9 @@ class Optimizer:
             cls.block_elements = sys.maxsize if is_known and is_fused(rule.name) else _BLOCK_ELEMENTS
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
-        expect(self._kernels)
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
-        self._steps: dict[Tensor, int] = {}
-        self._group_of: dict[Tensor, dict[str, Any]] = {}
-        self._states = States(self._shapes_of, self.elementwise, self._steps)
-        owners.register(self, type(self)._held)
+        self._begin()
         if isinstance(params, Tensor) or not isinstance(params, Iterable):
             raise DTypeError(
                 f"{type(self).__name__}: params must be several tensors or groups, got one "
@@ -131,6 +127,35 @@ class Optimizer:
         groups = entries if isinstance(entries[0], dict) else [{"params": entries}]
         for group in groups:
             self.add_param_group(group)
+
+    def _begin(self) -> None:
+        """Have no parameters yet."""
+        expect(self._kernels)
+        self._steps: dict[Tensor, int] = {}
+        self._group_of: dict[Tensor, dict[str, Any]] = {}
+        self._states = States(self._shapes_of, self.elementwise, self._steps)
+        owners.register(self, type(self)._held)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What ``copy.deepcopy`` and pickles take: options, parameters, and all of their state.
+
+        Collective: where ranks own parts of it; blocks: then.
+        """
+        spread = {"_steps", "_group_of", "_states"}
+        kept = [
+            (each, steps, self._states.collect(each) if steps else {}) for each, steps in self._steps.items()
+        ]
+        return {name: value for name, value in vars(self).items() if name not in spread} | {"_kept": kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({name: value for name, value in state.items() if name != "_kept"})
+        self._begin()
+        for group in self.param_groups:
+            self._train(group)
+        for parameter, steps, arrays in state["_kept"]:
+            self._steps[parameter] = steps
+            for name, array in arrays.items():
+                self._states.write(parameter, name, array)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Train further parameters, with options of their own.
@@ -165,10 +190,15 @@ class Optimizer:
         if entries and all(isinstance(entry, tuple) for entry in entries):
             full["param_names"] = [entry[0] for entry in entries]
         self.param_groups.append(full)
+        self._train(full)
+
+    def _train(self, group: dict[str, Any]) -> None:
+        """Count the steps of a group's parameters, and keep state of them."""
+        params = group["params"]
         flatten(params)
         own_whole(params, self.elementwise)
         self._steps |= dict.fromkeys(params, 0)
-        self._group_of |= dict.fromkeys(params, full)
+        self._group_of |= dict.fromkeys(params, group)
         self._states.add(params)
 
     def check_options(self, group: dict[str, Any]) -> None:

@@ -23,7 +23,6 @@ from distgrad.autograd.graph import Node, next_number
 from distgrad.autograd.modes import is_grad_enabled
 from distgrad.autograd.parts import Part
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.memory import release_pages
 from distgrad.comm.base import Communicator
 from distgrad.comm.work import Work
 from distgrad.errors import CommError, OptionError
@@ -147,7 +146,7 @@ class BlockSharding(Sharding):
         edges, rank = self._edges[number], self.comm.rank
         self._be_absent(number)
         for others in (slice(edges[0], edges[rank]), slice(edges[rank + 1], edges[-1])):
-            release_pages(self.buffer.data[others])
+            self.pages.release(self.buffer.data[others])
 
     def hand_out(self, parameters: Iterable[Tensor]) -> None:
         """Elements that others have of these parameters are out of date: let them go. Collective: no."""

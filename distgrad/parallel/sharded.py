@@ -16,7 +16,7 @@ import numpy as np
 from distgrad.autograd.flat import FlatBuffer
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, Device
-from distgrad.backend.memory import release_freed_memory
+from distgrad.backend.memory import PageReserve, release_freed_memory
 from distgrad.backend.meta import META
 from distgrad.comm.base import Communicator
 from distgrad.errors import DeviceError, OptionError, StateDictError
@@ -88,7 +88,7 @@ class ShardedStorage:
             key = (self._dtype_of(parameter), home_of(parameter), parameter in self._whole)
             alike.setdefault(key, []).append(parameter)
         loads = [0] * self.comm.size
-        buffers = []
+        buffers, pages = [], PageReserve()
         units: dict[tuple[int, ...], Unit] = {}
         for (dtype, device, whole), group in alike.items():
             self._check_device(device)
@@ -103,7 +103,7 @@ class ShardedStorage:
             lazy = self._blocks is not None
             allocate = functools.partial(self.comm.allocate, device=device, lazy=lazy)
             buffer = FlatBuffer(group, allocate=allocate, device=device, dtype=dtype, moves=not before)
-            sharding = self._share(buffer, parts, owners, loads)
+            sharding = self._share(buffer, parts, owners, loads, pages)
             if isinstance(sharding, BlockSharding) and self._blocks is not None:
                 sharding.attach(self._blocks, [units.setdefault(key, Unit()) for key in keys])
             buffers.append(buffer)
@@ -116,7 +116,12 @@ class ShardedStorage:
         return buffers
 
     def _share(
-        self, buffer: FlatBuffer, parts: Sequence[range], owners: Sequence[int] | None, loads: list[int]
+        self,
+        buffer: FlatBuffer,
+        parts: Sequence[range],
+        owners: Sequence[int] | None,
+        loads: list[int],
+        pages: PageReserve,
     ) -> Sharding:
         options = self.options
         return (Sharding if self._blocks is None else BlockSharding)(
@@ -126,6 +131,7 @@ class ShardedStorage:
             loads,
             self.comm,
             replicas=self._replicas,
+            pages=pages,
             releases=self.shard != "optimizer",
             keep_whole=self.keep_whole,
             offload_dir=options.offload_dir,

@@ -23,7 +23,7 @@ from distgrad.autograd.parts import Part
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import get_array_module
 from distgrad.backend.device import CPU, activated, follow
-from distgrad.backend.memory import release_pages
+from distgrad.backend.memory import PageReserve
 from distgrad.backend.whole import BLOCK
 from distgrad.comm.base import Communicator
 from distgrad.comm.work import Work
@@ -84,6 +84,7 @@ class Sharding:
         loads: elements that each rank owns in other buffers; brought up to date.
         comm: the ranks that own parts.
         replicas: the ranks of other groups that own what this one does; None where there are none.
+        pages: of this rank's buffers, to give memory back.
         releases: give the memory of gradients that other ranks own back, once they are reduced.
         keep_whole: is called with parameters that a rule needs whole.
         offload_dir: a folder for the optimizer's state; None keeps it in memory.
@@ -94,7 +95,7 @@ class Sharding:
         rank: in ``comm``.
         is_replica: whether a rank with a lower number, of another group, owns what this one does.
         owned: this rank's ranges.
-        releases: as given.
+        pages, releases: as given.
         masters: what is updated in the place of what this rank owns; or None.
     """
 
@@ -107,13 +108,14 @@ class Sharding:
         comm: Communicator,
         *,
         replicas: Communicator | None = None,
+        pages: PageReserve,
         releases: bool,
         keep_whole: Callable[[Iterable[Tensor]], None],
         offload_dir: str | None = None,
         master_dtype: np.dtype[Any] | None = None,
         widens: bool = False,
     ) -> None:
-        self.buffer, self.comm, self.releases = buffer, comm, releases
+        self.buffer, self.comm, self.pages, self.releases = buffer, comm, pages, releases
         self.rank, self._replicas = comm.rank, replicas
         self.is_replica = replicas is not None and replicas.rank > 0
         self._parts = list(parts)
@@ -385,7 +387,7 @@ class Sharding:
         """
         edges, rank = self.edges(start), self.comm.rank
         for others in (slice(start, edges[rank]), slice(edges[rank + 1], edges[-1])):
-            release_pages(self.buffer.grad[others])
+            self.pages.release(self.buffer.grad[others])
 
     def zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Memory for an optimizer's state: where the parameters lie, or in a file that has no name."""

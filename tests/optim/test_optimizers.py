@@ -1,6 +1,7 @@
 """Rules against PyTorch's, groups, state dicts, and what is refused."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -204,6 +205,23 @@ def test_what_a_file_holds_no_state_of_starts_anew(rule, options):
         run(rule, options, 2, twins, other, first=5)
         for ours, expected in zip(params, twins, strict=True):
             np.testing.assert_array_equal(ours.detach().numpy(), expected.detach().numpy())
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
+@pytest.mark.parametrize(("rule", "options"), RULES + OTHERS, ids=names(RULES + OTHERS))
+def test_a_copy_goes_on_like_its_original(rule, options, duplicate):
+    """Also one of several optimizers over the same parameters, and one from before the first step."""
+    params, optimizer = run(rule, options, 0)
+    later = rule(params, **options)
+    run(rule, options, 3, params, optimizer)
+    optimizer.param_groups[0]["lr"] *= 2.0
+    again, (twin, fresh) = duplicate((params, (optimizer, later)))
+    assert not fresh.state
+    assert twin.param_groups[0]["params"][0] is again[0]
+    run(rule, options, 2, params, optimizer, first=3)
+    run(rule, options, 2, again, twin, first=3)
+    for ours, expected in zip(again, params, strict=True):
+        np.testing.assert_array_equal(ours.detach().numpy(), expected.detach().numpy())
 
 
 @pytest.mark.parametrize(("rule", "options"), RULES, ids=IDS)

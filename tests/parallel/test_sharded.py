@@ -18,7 +18,8 @@ from parallel.sharded_problems import (
 
 import distgrad as dg
 from distgrad.amp import GradScaler
-from distgrad.backend.memory import release_pages
+from distgrad.backend import memory
+from distgrad.backend.memory import PageReserve, release_pages
 from distgrad.backend.whole import BLOCK
 from distgrad.comm import ThreadWorld, init
 from distgrad.errors import GraphError, OptionError, StateDictError
@@ -420,6 +421,20 @@ def test_released_pages_read_as_zeros_and_take_new_values():
     assert not array[2000:-2000].any()
     array[...] = 3.0
     assert (array == 3.0).all()
+
+
+@pytest.mark.parametrize("keeps", ["1", "0"])
+def test_the_first_pages_that_are_given_back_stay(keeps, monkeypatch):
+    monkeypatch.setattr(memory, "RESERVE_BYTES", 1 << 17)
+    monkeypatch.setenv("DISTGRAD_KEEP_MEMORY", keeps)
+    pages, array = PageReserve(), np.empty(1 << 16)
+    halves = (array[1 << 15 : 1 << 15], array[: 1 << 13], array[1 << 15 :], array[1 << 14 : 1 << 15])
+    for _ in range(2):
+        array[...] = 1.0
+        for half in halves:
+            pages.release(half)
+        kept = [half[2000:-2000].any() for half in halves]
+        assert kept == [False, keeps == "1", False, False]  # the second fills the half of the reserve
 
 
 def test_gradients_of_others_are_released():

@@ -1,7 +1,11 @@
 """Sharded training in which a step concerns some parameters, or ranks, and not others."""
 
+import copy
+
 import numpy as np
-from parallel.sharded_problems import Net, mean_loss, samples
+import pytest
+from parallel.sharded_problems import Net, mean_loss, parameters, samples, steps
+from parallel.sharded_problems import make as problem
 
 import distgrad as dg
 from distgrad.comm import ThreadWorld
@@ -94,3 +98,21 @@ def test_a_step_of_one_loss_leaves_the_graph_of_another_as_it_was():
     expected = ThreadWorld(2).run(lambda comm: run(comm, None))
     for stage in ("gradients", "parameters"):
         assert ThreadWorld(2).run(lambda comm, s=stage: run(comm, s)) == expected
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"), [("gradients", "LAMB"), ("parameters", "AdamW"), ("parameters", "LBFGS")]
+)
+def test_a_copy_has_all_of_what_ranks_own_parts_of(stage, name):
+    """And goes on by itself, wrapped or not, as its original does."""
+
+    def run(comm):
+        model, optimizer = problem(comm, name, shard=stage)
+        steps(model, optimizer, 2)
+        module, twin = copy.deepcopy((model.module, optimizer))
+        assert not twin.is_sharded
+        steps(model, optimizer, 2, first=2)
+        steps(DistributedDataParallel(module, comm), twin, 2, first=2)
+        return parameters(model).tobytes() == parameters(module).tobytes()
+
+    assert ThreadWorld(3).run(run) == [True] * 3
