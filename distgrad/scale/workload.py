@@ -32,7 +32,7 @@ def run(task: dict[str, Any], marks: _Marks) -> None:
     """
     place = env.read()
     rank, size = place.rank or 0, place.world_size or 1
-    part = (rank, size) if task["strong"] else (0, 1)
+    part, number = ((rank, size), 0) if task["strong"] else ((0, 1), rank)
     threads = place.num_threads or 1
     if task["peer"] is None:
         comm = init()
@@ -41,16 +41,19 @@ def run(task: dict[str, Any], marks: _Marks) -> None:
             threads,
             wrap=lambda model: DistributedDataParallel(model, comm, **task["ddp"]),
             part=part,
+            number=number,
         )
         while True:
             step()
-    step = _torch_rank(task, rank, size, threads, part)
+    step = _torch_rank(task, rank, size, threads, part, number)
     while True:
         step()
         marks.event("step", time.perf_counter(), {})
 
 
-def _torch_rank(task: dict[str, Any], rank: int, size: int, threads: int, part: tuple[int, int]) -> Any:
+def _torch_rank(
+    task: dict[str, Any], rank: int, size: int, threads: int, part: tuple[int, int], number: int
+) -> Any:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     join_torch(task["store"], rank, size)
-    return torch_step(task["workload"], threads, wrap=torch_parallel, part=part)
+    return torch_step(task["workload"], threads, wrap=torch_parallel, part=part, number=number)

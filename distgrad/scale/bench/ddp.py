@@ -5,8 +5,8 @@
     distgrad bench ddp                                  # tiny, mlp, gpt, gptm and cnn: some four minutes
     distgrad bench ddp --workloads gpt --rounds 5 --seconds 4 --json table.json
 
-A step is zero_grad, forward, mean cross entropy, backward with its reduction, and AdamW, on the whole batch
-of ``workloads.py`` on each rank. Every rank is a process of its own, pinned to a core of its own. The
+A step is zero_grad, forward, mean cross entropy, backward with its reduction, and AdamW, on a batch of
+``workloads.py`` of each rank's own. Every rank is a process of its own, pinned to a core of its own. The
 contenders take turns, several rounds long, and wait without computing in between; in its first turn, which
 warms it up and does not count, each finds how many steps fit into ``--seconds``. A time is the median over
 the rounds of the slowest rank's median step, a ratio the median of the rounds' ratios.
@@ -45,7 +45,7 @@ from typing import Any
 
 from distgrad.script import add_device_option, find_device
 
-from .peers import distgrad_step, join_torch, torch_parallel, torch_step
+from .peers import distgrad_step, fully_sharded, join_torch, torch_parallel, torch_step, zero_optimizer
 from .step import machine
 from .surroundings import command_of, environment
 
@@ -86,10 +86,15 @@ def distgrad_rank(
             "exposed_ms": per_step * stats.exposed_s,
         }
 
-    return distgrad_step(task["workload"], 1, task["device"], wrap, captured=captured), account
+    rank = int(os.environ["RANK"])
+    return distgrad_step(task["workload"], 1, task["device"], wrap, number=rank, captured=captured), account
 
 
-def torch_rank(task: Row) -> tuple[Callable[[], Any], Callable[[], Row]]:
+def torch_rank(
+    task: Row,
+    wrap: Callable[[Any], Any] = torch_parallel,
+    optimizer_of: Callable[[Any], Any] | None = None,
+) -> tuple[Callable[[], Any], Callable[[], Row]]:
     """The step, and nothing more."""
     import torch
 
@@ -98,7 +103,8 @@ def torch_rank(task: Row) -> tuple[Callable[[], Any], Callable[[], Row]]:
     if backend == "nccl":
         torch.cuda.set_device(rank)
     join_torch(task["store"], rank, size, backend)
-    return torch_step(task["workload"], 1, task["device"], wrap=torch_parallel), dict
+    more: Row = {"number": rank, "optimizer_of": optimizer_of}
+    return torch_step(task["workload"], 1, task["device"], wrap=wrap, **more), dict
 
 
 def lone_rank(task: Row) -> tuple[Callable[[], Any], Callable[[], Row]]:
@@ -111,6 +117,9 @@ PROGRAMS["captured"] = functools.partial(distgrad_rank, captured=True)
 PROGRAMS |= {  # for sharded.py
     stage: functools.partial(distgrad_rank, shard=stage) for stage in ("optimizer", "gradients", "parameters")
 }
+PROGRAMS["zero"] = functools.partial(torch_rank, optimizer_of=zero_optimizer)
+PROGRAMS["fsdp2"] = functools.partial(torch_rank, wrap=fully_sharded)
+OF_TORCH = ("torch", "zero", "fsdp2")
 CONTENDERS = ("distgrad", "captured", "torch", "alone", "apart")  # the last two are the same processes
 
 
@@ -131,7 +140,7 @@ def be_a_rank(task: Row) -> None:
         result: Row = {"median_ms": statistics.median(times), "min_ms": min(times), "steps": len(times)}
         result |= {"cpu_ms": 1e3 * busy_s / len(times), "times_ms": times}
         print(json.dumps({**result, **account()}), flush=True)
-    if task["program"] == "torch":
+    if task["program"] in OF_TORCH:
         import torch
 
         torch.distributed.barrier()

@@ -27,12 +27,13 @@ def distgrad_step(
     wrap: Callable[[Any], Any] = unwrapped,
     wait: bool = True,
     part: tuple[int, int] = (0, 1),
+    number: int = 0,
     captured: bool = False,
 ) -> Step:
     """With distgrad's public API, eager or captured; ``wrap`` makes the model data parallel.
 
     A step ends when it is computed, or without ``wait`` when all of it is queued. It is of the whole batch,
-    or of the ``part`` (which, of how many).
+    or of the ``part`` (which, of how many); batches of different ``number`` are of different samples.
     """
     import distgrad as dg
     from distgrad import nn, optim, script
@@ -46,7 +47,7 @@ def distgrad_step(
         model.double()
     model = wrap(model.to(place))
     optimizer = optim.AdamW(model.parameters(), lr=LEARNING_RATE)
-    x, y = (dg.asarray(array, device=place) for array in work.batch(*part))
+    x, y = (dg.asarray(array, device=place) for array in work.batch(*part, number))
 
     def train(x: Any, y: Any) -> Any:
         optimizer.zero_grad()
@@ -79,8 +80,13 @@ def torch_step(
     wrap: Callable[[Any], Any] = unwrapped,
     wait: bool = True,
     part: tuple[int, int] = (0, 1),
+    number: int = 0,
+    optimizer_of: Callable[[Any], Any] | None = None,
 ) -> Step:
-    """With PyTorch, eager or compiled; ``wrap``, ``wait`` and ``part`` as above."""
+    """With PyTorch, eager or compiled; ``wrap``, ``wait``, ``part`` and ``number`` as above.
+
+    ``optimizer_of`` makes the optimizer of parameters; None is AdamW.
+    """
     import torch
     from torch import nn
     from torch.nn import functional as F
@@ -92,9 +98,13 @@ def torch_step(
     if work.dtype == "float64":
         model.double()
     model.to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
-    x, y = (torch.from_numpy(array).to(device) for array in work.batch(*part))
     forward = torch.compile(model) if compiled else wrap(model)
+    parameters = model.parameters()  # which a wrapper may have put in the place of others
+    if optimizer_of is None:
+        optimizer: Any = torch.optim.AdamW(parameters, lr=LEARNING_RATE, fused=True)
+    else:
+        optimizer = optimizer_of(parameters)
+    x, y = (torch.from_numpy(array).to(device) for array in work.batch(*part, number))
 
     def step() -> Any:
         optimizer.zero_grad()
@@ -146,3 +156,28 @@ def torch_parallel(model: Any) -> Any:
     import torch
 
     return torch.nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=True)
+
+
+def zero_optimizer(parameters: Any) -> Any:
+    """PyTorch's ZeroRedundancyOptimizer, whose ranks keep a part of AdamW's state each."""
+    import torch
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    return ZeroRedundancyOptimizer(
+        parameters, torch.optim.AdamW, parameters_as_bucket_view=True, lr=LEARNING_RATE, fused=True
+    )
+
+
+def fully_sharded(model: Any) -> Any:
+    """PyTorch's FSDP2: members of lists of modules come and go, as with ``shard="parameters"``."""
+    import torch
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
+    lists = [each for each in model.modules() if isinstance(each, torch.nn.ModuleList | torch.nn.Sequential)]
+    for each in lists:
+        for member in each:
+            if any(True for _ in member.parameters()):
+                fully_shard(member, mesh=mesh)
+    return fully_shard(model, mesh=mesh)

@@ -2,19 +2,23 @@
 
 ::
 
-    distgrad bench sharded                              # gptm, 2 and 4 ranks: about three minutes
+    distgrad bench sharded                              # gptm, 2 and 4 ranks: some five minutes
     distgrad bench sharded --models gptm,gpt100 --ranks 2,4 --no-times --json table.json
 
-**Bytes.** Fresh processes, of one thread each, meet over shared memory and train a GPT by AdamW on 32 tokens,
-so that activations are small. What counts is the mean over the ranks of the proportional share of memory
-(PSS, in which a page of two processes counts half in each) between a backward pass and the optimizer's
+**Bytes.** Fresh processes, of one thread each, meet over shared memory and train a GPT by AdamW on 32 tokens
+each, so that activations are small. What counts is the mean over the ranks of the proportional share of
+memory (PSS, in which a page of two processes counts half in each) between a backward pass and the optimizer's
 step, when parameters, gradients and state are all there; less what the same process had after as many steps
 of one layer of the same width, once that was gone. ``formula`` is that of the paper for float32 parameters,
 gradients and two moments, and ``block`` one block, whose parameters and gradients may be under way.
 
 **Times.** The workload's own batch, each rank on a core of its own; the stages take turns, ``--rounds`` long.
 A time is the median over the rounds of the slowest rank's median step, and ``ratio`` the median of the
-rounds' ratios to plain data parallelism.
+rounds' ratios to plain data parallelism. ``zero`` and ``fsdp2`` are PyTorch's ZeroRedundancyOptimizer and
+``fully_shard`` over Gloo, whose bar is the ratio of the stage that does the same.
+
+**Emulated network.** As ``distgrad bench network``, with parameters handed out behind the next forward pass.
+``bound`` is the critical path of reductions, forward and backward in the smallest pieces without any latency.
 """
 
 from __future__ import annotations
@@ -22,7 +26,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import importlib.util
 import json
+import math
 import os
 import secrets
 import statistics
@@ -50,6 +56,9 @@ FORMULAS: dict[str, Callable[[float], float]] = {  # bytes a parameter on n rank
     "parameters": lambda n: 16.0 / n,
 }
 BARS = {"none": 1.0, "optimizer": 1.03, "gradients": 1.03, "parameters": 1.20}  # times plain data parallelism
+PEERS = {"zero": "optimizer", "fsdp2": "parameters"}  # PyTorch's, and what does the same
+EMULATED = ("none", "optimizer", "gradients")
+EMULATED_BAR = 1.15  # times the critical path
 STEPS = 4
 SLACK = 0.08
 
@@ -77,7 +86,7 @@ def train(sizes: tuple[int, ...], shard: str) -> Row:
     count = sum(p.size for p in model.parameters())
     model = dg.parallel.DistributedDataParallel(model, shard=None if shard == "none" else shard)
     optimizer = dg.optim.AdamW(model.parameters(), lr=1e-3)
-    x = dg.asarray([[i % sizes[0] for i in range(sizes[1])]])
+    x = dg.asarray([[(i + model.comm.rank) % sizes[0] for i in range(sizes[1])]])
     found = 0
     for step in range(STEPS):
         optimizer.zero_grad()
@@ -142,11 +151,13 @@ def weigh(model: str, shard: str, num_ranks: int) -> Row:
 
 
 def time_stages(workload: str, options: argparse.Namespace) -> list[Row]:
-    """All stages in turns."""
+    """All stages and peers in turns."""
     num_ranks = 2
+    contenders = [*STAGES, *(PEERS if importlib.util.find_spec("torch") else ())]
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         ranks = {
-            shard: stack.enter_context(Ranks(shard, workload, num_ranks, folder, "cpu")) for shard in STAGES
+            shard: stack.enter_context(Ranks(shard, workload, num_ranks, folder, "cpu"))
+            for shard in contenders
         }
         for each in ranks.values():
             each.take(4)  # the first ones compile
@@ -154,12 +165,50 @@ def time_stages(workload: str, options: argparse.Namespace) -> list[Row]:
             {shard: each.take(options.steps)["median_ms"] for shard, each in ranks.items()}
             for _ in range(options.rounds)
         ]
+    ratios = {shard: statistics.median(each[shard] / each["none"] for each in rounds) for shard in contenders}
     rows = []
-    for shard in STAGES:
-        ratio = statistics.median(each[shard] / each["none"] for each in rounds)
+    for shard, ratio in ratios.items():
         median = statistics.median(each[shard] for each in rounds)
+        bar = ratios[PEERS[shard]] if shard in PEERS else BARS[shard]
         row = {"workload": workload, "ranks": num_ranks, "shard": shard, "ms": median, "ratio": ratio}
-        rows.append({**row, "bar": BARS[shard], "holds": ratio <= BARS[shard]})
+        rows.append({**row, "bar": bar, "holds": ratio >= bar if shard in PEERS else ratio <= bar})
+    return rows
+
+
+def critical_path_s(profile: Any, num_ranks: int, bytes_per_s: float) -> float:
+    """Seconds of a step whose reductions hide behind backward, and whose gathers behind forward."""
+    halves = [4 * math.prod(shape) * (num_ranks - 1) / num_ranks / bytes_per_s for shape, _ in profile.ready]
+    reduced_s = 0.0
+    for (_, ready_s), half_s in zip(profile.ready, halves, strict=True):
+        reduced_s = max(reduced_s, ready_s) + half_s
+    gathered_s = forward_s = 0.0
+    for (shape, _), half_s in zip(reversed(profile.ready), reversed(halves), strict=True):
+        gathered_s += half_s
+        forward_s = max(forward_s, gathered_s)
+        forward_s += 4 * math.prod(shape) / profile.num_bytes * profile.forward_s
+    return forward_s + reduced_s
+
+
+def time_emulated(gbits: Sequence[float], steps: int) -> list[Row]:
+    """Steps of gpt on two ranks over lines of so many Gbit/s."""
+    from distgrad.comm import Link
+    from distgrad.scale.bench.network import LATENCY_S, Profile, measure
+    from distgrad.script import find_device
+
+    num_ranks, rows = 2, []
+    profile = Profile.timed("gpt", find_device("cpu"))
+    for each in gbits:
+        link = Link(LATENCY_S, each * 1e9 / 8)
+        for shard in EMULATED:
+            found = measure(profile, num_ranks, link, "none", steps, shard=None if shard == "none" else shard)
+            bound_s = (
+                profile.bound_s(num_ranks, link.bytes_per_s)
+                if shard == "none"
+                else critical_path_s(profile, num_ranks, link.bytes_per_s)
+            )
+            ratio = found["step_ms"] / (1e3 * bound_s)
+            row = {"workload": "gpt", "ranks": num_ranks, "gbits": each, "shard": shard, **found}
+            rows.append(row | {"bound_ms": 1e3 * bound_s, "ratio": ratio, "holds": ratio <= EMULATED_BAR})
     return rows
 
 
@@ -182,6 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-times", action="store_true", help="weigh only")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each stage")
     parser.add_argument("--steps", type=int, default=8, help="of each turn")
+    parser.add_argument("--gbits", type=float, nargs="*", default=[1.0, 10.0], help="of emulated lines")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all rows to FILE")
     options = parser.parse_args(arguments)
     about = machine()
@@ -189,25 +239,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("MiB a rank, over one layer that is gone; the formula to within 8 % and a block")
     print(f"{'model':8}{'ranks':>6}  {'shard':12}{'MiB':>9}{'formula':>9}{'ratio':>8}{'block':>8}  holds")
     weighed = []
-    for model in options.models.split(","):
+    for model in filter(None, options.models.split(",")):
         for num_ranks in map(int, options.ranks.split(",")):
             for shard in STAGES:
                 weighed.append(weigh(model, shard, num_ranks))
                 show_bytes(weighed[-1])
-    times: list[Row] = []
-    if not options.no_times:
-        print("milliseconds a step, 2 ranks of one thread")
-        print(f"{'workload':10}{'shard':12}{'ms':>9}{'ratio':>8}{'bar':>7}  holds")
-        for workload in options.workloads.split(","):
-            for row in time_stages(workload, options):
-                times.append(row)
-                print(
-                    f"{row['workload']:10}{row['shard']:12}{row['ms']:9.2f}{row['ratio']:8.3f}{row['bar']:7.2f}"
-                    f"  {'yes' if row['holds'] else 'NO'}",
-                    flush=True,
-                )
+    times, emulated = ([], []) if options.no_times else measure_times(options)
     if options.json is not None:
-        options.json.write_text(json.dumps({**about, "bytes": weighed, "times": times}, indent=1) + "\n")
+        tables = {"bytes": weighed, "times": times, "emulated": emulated}
+        options.json.write_text(json.dumps({**about, **tables}, indent=1) + "\n")
+
+
+def measure_times(options: argparse.Namespace) -> tuple[list[Row], list[Row]]:
+    """The tables of times, printed as they come: over shared memory, and over emulated lines."""
+    times: list[Row] = []
+    print("milliseconds a step, 2 ranks of one thread")
+    print(f"{'workload':10}{'shard':12}{'ms':>9}{'ratio':>8}{'bar':>7}  holds")
+    for workload in filter(None, options.workloads.split(",")):
+        for row in time_stages(workload, options):
+            times.append(row)
+            print(
+                f"{row['workload']:10}{row['shard']:12}{row['ms']:9.2f}{row['ratio']:8.3f}{row['bar']:7.2f}"
+                f"  {'yes' if row['holds'] else 'NO'}",
+                flush=True,
+            )
+    print("EMULATED network, milliseconds a step of gpt, 2 ranks")
+    print(f"{'Gbit/s':8}{'shard':12}{'ms':>9}{'bound':>9}{'ratio':>8}{'hidden':>8}  holds")
+    emulated = time_emulated(options.gbits, max(options.steps, 8))
+    for row in emulated:
+        print(
+            f"{row['gbits']:<8g}{row['shard']:12}{row['step_ms']:9.2f}{row['bound_ms']:9.2f}{row['ratio']:8.3f}"
+            f"{row['hidden_share']:8.0%}  {'yes' if row['holds'] else 'NO'}",
+            flush=True,
+        )
+    return times, emulated
 
 
 if __name__ == "__main__":

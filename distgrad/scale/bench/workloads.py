@@ -47,9 +47,14 @@ class Workload:
     dtype: str = "float32"
     time_first: bool = False
 
-    def batch(self, part: int = 0, parts: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and targets, the same in every process: one of several equal parts, or all of them."""
-        rng = np.random.default_rng(0)
+    def batch(self, part: int = 0, parts: int = 1, number: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets, the same in every process: one of several equal parts, or all of them.
+
+        Args:
+            part, parts: which of how many.
+            number: of the batch; others are of other numbers.
+        """
+        rng = np.random.default_rng(number)
         kind, shape = self.inputs
         if isinstance(kind, str):
             x = rng.standard_normal(shape).astype(self.dtype)
