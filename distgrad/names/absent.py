@@ -18,7 +18,6 @@ ABSENT = {
     "_inductor": "there is no graph compiler; leave it out",
     "distributed.rpc": "use send and recv of torch.distributed",
     "distributed.checkpoint": "save with torch.save on rank 0",
-    "distributed.device_mesh": "make groups with torch.distributed.new_group",
     "distributed.tensor": "use the collectives of torch.distributed.nn.functional",
     "distributed.pipelining": "use send and recv of torch.distributed",
     "distributed.get_pg_options": "leave it out: groups have no options",

@@ -250,6 +250,7 @@ PLACES = {
     "distributed.algorithms.model_averaging.averagers": (f"{_RANKS}.averaging",),
     "distributed.algorithms.model_averaging.hierarchical_model_averager": (f"{_RANKS}.averaging",),
     "distributed.algorithms.model_averaging.utils": (f"{_RANKS}.averaging",),
+    "distributed.device_mesh": (f"{_RANKS}.meshes",),
     "distributed.fsdp": (f"{_RANKS}.sharded",),
     "distributed.fsdp.api": (f"{_RANKS}.sharded",),
     "distributed.fsdp.fully_sharded_data_parallel": (f"{_RANKS}.sharded",),

@@ -118,13 +118,11 @@ def unsharded(rank):
 
 
 def in_place(rank):
-    options = {}
-    if not OURS:
-        options["mesh"] = dist.device_mesh.init_device_mesh("cpu", (dist.get_world_size(),))
+    mesh = dist.device_mesh.init_device_mesh("cpu", (dist.get_world_size(),))
     net = Net()
     for block in net.blocks:
-        fully_shard(block, **options)
-    model = fully_shard(net, **options)
+        fully_shard(block, mesh=mesh)
+    model = fully_shard(net, mesh=mesh)
     assert isinstance(model, Net)
     state = train(model, adam(model), rank).state_dict()
     return {key: value if OURS else value.full_tensor() for key, value in state.items()}

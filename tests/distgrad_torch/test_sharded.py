@@ -37,10 +37,17 @@ def test_policies_choose_blocks():
     assert list(wrapped.state_dict()) == list(model.state_dict())
 
 
+HALF = {"mixed_precision": fsdp.MixedPrecision(torch.bfloat16, torch.float32, torch.bfloat16)}
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        ({"mixed_precision": fsdp.MixedPrecision(param_dtype=torch.bfloat16)}, "autocast"),
+        ({"mixed_precision": fsdp.MixedPrecision(param_dtype=torch.float64)}, "float16 or bfloat16"),
+        ({"mixed_precision": fsdp.MixedPrecision(reduce_dtype=torch.float64)}, "reduce_dtype must be"),
+        ({"mixed_precision": fsdp.MixedPrecision(keep_low_precision_grads=True)}, "keep_low_precision"),
+        ({**HALF, "sharding_strategy": fsdp.ShardingStrategy.NO_SHARD}, "SHARD_GRAD_OP"),
+        ({"device_mesh": "mesh"}, "must be a DeviceMesh"),
         ({"sharding_strategy": "HYBRID_SHARD"}, "FULL_SHARD"),
         ({"sharding_strategy": fsdp.ShardingStrategy.HYBRID_SHARD, "process_group": 1}, "a pair of groups"),
         ({"ignored_modules": []}, "ignored_modules"),
@@ -59,7 +66,7 @@ def test_state_dicts_of_another_kind_and_parameters_of_no_wrapper_are_errors():
         model.state_dict_type(model, fsdp.StateDictType.SHARDED_STATE_DICT),
     ):
         pass
-    with pytest.raises(OptionError, match="fully_shard: mesh"):
+    with pytest.raises(OptionError, match="fully_shard: the mesh must be"):
         fsdp.fully_shard(net(), mesh="mesh")
     zero = torch.distributed.optim.ZeroRedundancyOptimizer
     with pytest.raises(OptionError, match="of no DistributedDataParallel"):
@@ -108,6 +115,40 @@ def test_groups_of_ranks_that_share_train_as_all_do(comm):
             assert wrapped._engine._sharded.comm.size == (2 if groups else comm.local_size)
             for name, value in expected.items():
                 np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.ranks(4)
+def test_meshes_say_which_ranks_share_and_policies_in_which_dtypes(comm):
+    dist, strategies = torch.distributed, fsdp.ShardingStrategy
+    mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
+    assert mesh.get_coordinate() == [comm.rank // 2, comm.rank % 2]
+    assert mesh["shard"].mesh.tolist() == [comm.rank // 2 * 2, comm.rank // 2 * 2 + 1]
+    assert mesh["shard", "replicate"].mesh.tolist() == [[0, 2], [1, 3]]
+    assert dist.get_process_group_ranks(mesh.get_group("replicate")) == [comm.rank % 2, comm.rank % 2 + 2]
+    assert mesh.get_local_rank("shard") == mesh["shard"].get_local_rank() == comm.rank % 2
+    for wrong in (mesh.get_group, lambda: mesh["rows"], lambda: dist.init_device_mesh("cpu", (5,))):
+        with pytest.raises(OptionError, match="mesh"):
+            wrong()
+    _, expected = trained(comm, sharding_strategy=strategies.NO_SHARD)
+    policy = fsdp.MixedPrecisionPolicy(torch.bfloat16, torch.float32, output_dtype=torch.float32)
+    for options, near in (
+        ({"sharding_strategy": strategies.HYBRID_SHARD, "device_mesh": mesh}, 1e-6),
+        ({"shard": lambda each: fsdp.fully_shard(each, mesh=mesh)}, 1e-6),
+        ({"shard": lambda each: fsdp.fully_shard(each, mesh=mesh["shard", "replicate"])}, 1e-6),
+        (HALF, 1e-3),
+        ({"shard": lambda each: fsdp.fully_shard(each, mesh=mesh, mp_policy=policy)}, 1e-3),
+    ):
+        wrapped, found = trained(comm, **options)
+        for name, value in expected.items():
+            assert found[name].dtype == np.float32
+            np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=near)
+        assert next(wrapped.parameters()).dtype == (torch.float32 if near < 1e-3 else torch.bfloat16)
+    with pytest.raises(OptionError, match="two dimensions goes with HYBRID_SHARD"):
+        fsdp.FullyShardedDataParallel(net(), device_mesh=mesh)
+    model = net()
+    fsdp.fully_shard(model[0], mp_policy=policy)
+    with pytest.raises(OptionError, match="another than the outermost"):
+        fsdp.fully_shard(model)(torch.ones(1, 2))
 
 
 @pytest.mark.ranks(2)

@@ -58,6 +58,7 @@ from distgrad.torch.distributed.groups import (
     new_subgroups_by_enumeration,
 )
 from distgrad.torch.distributed.hooks import GradBucket
+from distgrad.torch.distributed.meshes import DeviceMesh, init_device_mesh
 from distgrad.torch.distributed.messages import (
     P2POp,
     all_gather_object,
@@ -77,6 +78,7 @@ from distgrad.torch.distributed.works import Work
 
 __all__ = [
     "Backend",
+    "DeviceMesh",
     "FileStore",
     "GradBucket",
     "GroupMember",
@@ -114,6 +116,7 @@ __all__ = [
     "get_rank",
     "get_world_size",
     "group",
+    "init_device_mesh",
     "init_process_group",
     "irecv",
     "is_available",

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from distgrad.backend.device import CPU
 from distgrad.errors import OptionError
 from distgrad.nn.module import Module
 from distgrad.parallel.ddp import DistributedDataParallel
 from distgrad.parallel.gathering import collect
-from distgrad.torch.distributed.groups import member_of, new_subgroups
+from distgrad.torch.distributed.sharding_engine import Precision, agreed, check, groups_of, make_engine
 from distgrad.torch.distributed.sharding_options import (
     BackwardPrefetch,
     CPUOffload,
@@ -36,7 +35,6 @@ from distgrad.torch.distributed.sharding_options import (
     StateDictType,
 )
 from distgrad.torch.distributed.wrapping import chosen_by
-from distgrad.tracebacks import warn_once
 
 __all__ = [
     "BackwardPrefetch", "CPUOffload", "CPUOffloadPolicy", "FSDPModule", "FullOptimStateDictConfig",
@@ -56,62 +54,6 @@ _STAGES = {
     ShardingStrategy._HYBRID_SHARD_ZERO2: "gradients",
 }
 _HYBRID = (ShardingStrategy.HYBRID_SHARD, ShardingStrategy._HYBRID_SHARD_ZERO2)
-
-
-def _check(where: str, module: Module, precision: Any, offloaded: bool, refused: dict[str, Any]) -> None:
-    """Refuse what the engine does not do.
-
-    Raises:
-        OptionError: with the option's name and the way.
-    """
-    for name in ("param_dtype", "reduce_dtype", "buffer_dtype", "output_dtype"):
-        dtype = getattr(precision, name, None)
-        if dtype is not None and any(parameter.dtype != dtype for parameter in module.parameters()):
-            raise OptionError(
-                f"{where}: {name}={dtype} is not the parameters' dtype; compute inside torch.autocast instead"
-            )
-    device = next((parameter.device for parameter in module.parameters()), CPU)
-    if offloaded and device != CPU:
-        raise OptionError(f"{where}: parameters on {device} stay there; leave the offloading out")
-    for name, value in refused.items():
-        if value is not None:
-            raise OptionError(f"{where}: {name} is not to be had; leave it out")
-
-
-def _engine(
-    module: Module, group: Any, stage: str | None, blocks: list[Module], hybrid: bool = False
-) -> DistributedDataParallel:
-    """The engine's wrapper of an outermost module. Collective: yes; blocks: yes.
-
-    Args:
-        module: the outermost one.
-        group: its ranks, None for all; if ``hybrid``, the ones that share, and those that hold the same.
-        stage: of the engine.
-        blocks: whose parameters come and go together.
-        hybrid: whether groups of ranks, those of a host if none are given, hold everything each.
-    """
-    sharing = None
-    if hybrid:
-        sharing, group = (new_subgroups()[0] if group is None else group[0]), None
-    found = member_of(group, "FullyShardedDataParallel")
-    assert found is not None
-    device = next((parameter.device for parameter in module.parameters()), CPU)
-    if device != CPU and stage is not None:
-        warn_once(
-            "fsdp", "on GPUs ranks keep parts of the optimizer's state alone; parameters stay whole on each"
-        )
-        stage = "optimizer"
-    names = {each: name for name, each in module.named_modules()}
-    return DistributedDataParallel(
-        module,
-        found.for_device(device),
-        broadcast_buffers=False,
-        check_replicas_every=0,
-        weigh_by="ranks",
-        shard=stage,
-        shard_group=None if sharing is None else sharing.for_device(device),
-        shard_blocks=[names[each] for each in blocks] if blocks and stage == "parameters" else None,
-    )
 
 
 def _is_pair(groups: Any) -> bool:
@@ -138,8 +80,11 @@ class FullyShardedDataParallel(Module):
         auto_wrap_policy: says which modules within are blocks; see ``torch.distributed.fsdp.wrap``.
         backward_prefetch, sync_module_states, forward_prefetch, limit_all_gathers, use_orig_params: taken:
             blocks are gathered ahead, modules take rank 0's state, and parameters stay what they are.
-        mixed_precision: the parameters' own dtype.
-        ignored_modules, param_init_fn, ignored_states, device_mesh: only None.
+        mixed_precision: ``param_dtype`` and ``reduce_dtype`` of a model of float32, the same for all of it;
+            see :class:`MixedPrecision`.
+        device_mesh: in the place of ``process_group``: one dimension of ranks that share, or with
+            HYBRID_SHARD two, the first of ranks that hold the same.
+        ignored_modules, param_init_fn, ignored_states: only None.
         device_id: the rank's device, to which the module is moved; None leaves it where it is.
 
     Raises:
@@ -172,19 +117,28 @@ class FullyShardedDataParallel(Module):
                 f"FullyShardedDataParallel: sharding_strategy must be one of "
                 f"{', '.join(each.name for each in _STAGES)}, got {strategy}"
             )
+        if device_mesh is not None:
+            process_group, hybrid = groups_of("FullyShardedDataParallel", device_mesh)
+            if hybrid != (strategy in _HYBRID):
+                raise OptionError(
+                    "FullyShardedDataParallel: a device_mesh of two dimensions goes with HYBRID_SHARD, "
+                    f"one of one with the others, got {device_mesh!r} with {strategy.name}"
+                )
         if strategy in _HYBRID and not (process_group is None or _is_pair(process_group)):
             raise OptionError(
                 "FullyShardedDataParallel: with HYBRID_SHARD process_group must be a pair of groups, those "
                 f"that share and those that hold the same, or None for a host's ranks, got {process_group!r}"
             )
         others = {"ignored_modules": ignored_modules, "param_init_fn": param_init_fn,
-                  "ignored_states": ignored_states, "device_mesh": device_mesh}  # fmt: skip
+                  "ignored_states": ignored_states}  # fmt: skip
         offloaded = bool(getattr(cpu_offload, "offload_params", cpu_offload))
-        _check("FullyShardedDataParallel", module, mixed_precision, offloaded, others)
+        check("FullyShardedDataParallel", module, offloaded, others)
+        precision = Precision.make("FullyShardedDataParallel", module, mixed_precision, _STAGES[strategy])
         self._fsdp_wrapped_module = module if device_id is None else module.to(device_id)
         self.sharding_strategy, self.process_group = strategy, process_group
         self.__dict__["_blocks"] = [] if auto_wrap_policy is None else chosen_by(auto_wrap_policy, module)
         self.__dict__["_engine"] = None
+        self.__dict__["_precision"] = precision
         self._is_inner = False
         self._kind = StateDictSettings(StateDictType.FULL_STATE_DICT, StateDictConfig(), StateDictConfig())
 
@@ -217,9 +171,9 @@ class FullyShardedDataParallel(Module):
             for each in inner:
                 each._is_inner = True
             strategy = self.sharding_strategy
-            self.__dict__["_engine"] = _engine(
+            self.__dict__["_engine"] = make_engine(
                 self.module, self.process_group, _STAGES[strategy], list(dict.fromkeys(blocks)),
-                strategy in _HYBRID,
+                strategy in _HYBRID, agreed([each._precision for each in inner], self._precision),
             )  # fmt: skip
         found: DistributedDataParallel = self._engine
         return found
@@ -354,7 +308,7 @@ class FSDPModule:
         engine.training = self.training  # type: ignore[attr-defined]
         sharded.running = True
         try:
-            return engine(*args, **kwargs)
+            return sharded.precision.cast(engine(*args, **kwargs))
         finally:
             sharded.running = False
 
@@ -383,8 +337,8 @@ class _Sharded:
         running: the engine is calling it.
     """
 
-    def __init__(self, stage: str | None) -> None:
-        self.stage = stage
+    def __init__(self, stage: str | None, group: Any, hybrid: bool, precision: Precision) -> None:
+        self.stage, self.group, self.hybrid, self.precision = stage, group, hybrid, precision
         self.is_inner = self.running = False
         self._engine: DistributedDataParallel | None = None
 
@@ -394,7 +348,9 @@ class _Sharded:
             inner = [each for each in module.modules() if isinstance(each, FSDPModule) and each is not module]
             for each in inner:
                 each.__dict__["_sharded"].is_inner = True
-            self._engine = _engine(module, None, self.stage, inner)  # type: ignore[arg-type]
+            found: list[Any] = inner
+            precision = agreed([each.__dict__["_sharded"].precision for each in inner], self.precision)
+            self._engine = make_engine(module, self.group, self.stage, found, self.hybrid, precision)
         return self._engine
 
 
@@ -414,21 +370,26 @@ def fully_shard(
 
     Args:
         module: or a list of them, each a block of what is around it.
-        mesh, shard_placement_fn, ignored_params: only None.
+        mesh: a :class:`DeviceMesh` of one dimension, along which ranks share, or of two, whose first is for
+            ranks that hold the same; the outermost module's counts. None is all ranks.
+        shard_placement_fn, ignored_params: only None.
         reshard_after_forward: False keeps parameters whole between forward and backward: of the outermost
             module, ranks then keep parts of gradients and state.
-        mp_policy: the parameters' own dtype.
+        mp_policy: dtypes of a model of float32, the same for all of it; see :class:`MixedPrecisionPolicy`.
         offload_policy: taken for modules on the host.
 
     Returns:
         What was given; its class is a subclass of its own and of :class:`FSDPModule`.
     """
+    stage = "gradients" if reshard_after_forward is False else "parameters"
+    group, hybrid = (None, False) if mesh is None else groups_of("fully_shard", mesh)
     for each in module if isinstance(module, list | tuple) else [module]:
-        others = {"mesh": mesh, "shard_placement_fn": shard_placement_fn, "ignored_params": ignored_params}
-        _check("fully_shard", each, mp_policy, isinstance(offload_policy, CPUOffloadPolicy), others)
+        others = {"shard_placement_fn": shard_placement_fn, "ignored_params": ignored_params}
+        check("fully_shard", each, isinstance(offload_policy, CPUOffloadPolicy), others)
+        precision = Precision.make("fully_shard", each, mp_policy, stage)
         kind = type(each)
         each.__class__ = type(f"FSDP{kind.__name__}", (FSDPModule, kind), {"__doc__": kind.__doc__})
-        each.__dict__["_sharded"] = _Sharded("gradients" if reshard_after_forward is False else "parameters")
+        each.__dict__["_sharded"] = _Sharded(stage, group, hybrid, precision)
     return module
 
 

@@ -87,7 +87,16 @@ class CPUOffloadPolicy(OffloadPolicy):
 
 @dataclass
 class MixedPrecision:
-    """Dtypes of a block's computation; of no dtype but the parameters' own here."""
+    """In which dtypes a whole model computes and reduces, whose parameters are kept in float32.
+
+    Attributes:
+        param_dtype: float16 or bfloat16, in which parameters are gathered, and inputs cast; None is theirs.
+        reduce_dtype: of gradients on their way; None is ``param_dtype``.
+        buffer_dtype: the buffers' own, in which they stay.
+        keep_low_precision_grads: only False: owners' gradients are as ``reduce_dtype`` says.
+        cast_forward_inputs, cast_root_forward_inputs: taken, but for False of both: the model's inputs are
+            cast.
+    """
 
     param_dtype: Any = None
     reduce_dtype: Any = None
@@ -100,7 +109,13 @@ class MixedPrecision:
 
 @dataclass
 class MixedPrecisionPolicy:
-    """Dtypes of a block's computation; of no dtype but the parameters' own here."""
+    """The same for ``fully_shard``.
+
+    Attributes:
+        param_dtype, reduce_dtype: as of :class:`MixedPrecision`.
+        output_dtype: what the model returns is cast to it.
+        cast_forward_inputs: only True.
+    """
 
     param_dtype: Any = None
     reduce_dtype: Any = None
