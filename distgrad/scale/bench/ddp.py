@@ -112,7 +112,12 @@ def lone_rank(task: Row) -> tuple[Callable[[], Any], Callable[[], Row]]:
     return distgrad_step(task["workload"], 1, task["device"]), dict
 
 
-PROGRAMS = {"distgrad": distgrad_rank, "torch": torch_rank, "alone": lone_rank, "none": distgrad_rank}
+PROGRAMS: dict[str, Callable[[Row], tuple[Callable[[], Any], Callable[[], Row]]]] = {
+    "distgrad": distgrad_rank,
+    "torch": torch_rank,
+    "alone": lone_rank,
+    "none": distgrad_rank,
+}
 PROGRAMS["captured"] = functools.partial(distgrad_rank, captured=True)
 PROGRAMS |= {  # for sharded.py
     stage: functools.partial(distgrad_rank, shard=stage) for stage in ("optimizer", "gradients", "parameters")
