@@ -94,6 +94,9 @@ class Shares(Protocol):
     def release_gradients(self, start: int) -> None:
         """Give back the memory of the gradients in the range from ``start`` that other ranks own."""
 
+    def gather_times(self, start: int) -> dict[str, float]:
+        """Seconds of gathers of the range from ``start`` since this was last asked, and of waits for them."""
+
     def zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Memory for an optimizer's state."""
 

@@ -289,8 +289,8 @@ class Blocks:
         if unit.present:
             return
         self._issue(unit)
-        for work in unit.works:
-            work.wait()
+        for (sharding, number), work in zip(unit.parts, unit.works, strict=True):
+            sharding.wait_for(number, work)
         unit.works = []
         for sharding, number in unit.parts:
             sharding.arrive(number)

@@ -433,6 +433,11 @@ class Bucket:
         num_bytes = self.gradients.nbytes + (0 if self.joined else self.tail.nbytes)
         return {"num_parameters": len(self.leaves), "num_bytes": num_bytes}
 
+    def gather_times(self) -> dict[str, float]:
+        """Where ranks own parts, what bringing the parameters together took since this was last asked."""
+        shares = self.flat.shares
+        return {} if shares is None else shares.gather_times(self.start)
+
 
 #: Sums ``bucket.gradients``, which hold weights, over ``bucket.comm``, in place, behind the Work it returns;
 #: of a bucket that ranks own parts of ``bucket.gradients[bucket.own]`` is enough.

@@ -450,7 +450,7 @@ class Reducer:
         total.ready_order = self._names
         self.count_step()
         total.sent_bytes += self.comm.sent_bytes - self._sent_bytes
-        each = [bucket.statistics() for bucket in self.buckets]
+        each = [bucket.statistics() | bucket.gather_times() for bucket in self.buckets]
         total.num_bytes += sum(bucket["num_bytes"] for bucket in each)
         works = [bucket.work for bucket in self.buckets]
         before, self._ended = self._ended or self._moments[0], self._moments[-1]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -138,6 +139,7 @@ class Sharding:
         self.owned: Sequence[slice] = [each for each in own if each.start < each.stop]
         self._works: dict[int, Work] = {}  # of the parts that are being handed out
         self._stale: set[int] = set()  # parts of which ranks have what they own alone
+        self._times: dict[int, dict[str, float]] = {}  # of gathers, by where a part starts
         self.masters: Masters | None = None
         buffer.shares = self
         if master_dtype is not None:
@@ -270,6 +272,18 @@ class Sharding:
         work: Work = self.comm.all_gather(data[own], async_op=True, out=data[whole], counts=lengths)
         return work
 
+    def wait_for(self, number: int, work: Work) -> None:
+        """Wait until a part is brought together. Collective: no; blocks: yes."""
+        start_s = time.perf_counter()
+        work.wait()
+        times = self._times.setdefault(self._edges[number][0], {"gather_s": 0.0, "gather_waited_s": 0.0})
+        times["gather_s"] += work.seconds or 0.0
+        times["gather_waited_s"] += time.perf_counter() - start_s
+
+    def gather_times(self, start: int) -> dict[str, float]:
+        """Seconds of gathers of the range from ``start`` since this was last asked, and of waits for them."""
+        return self._times.pop(start, {"gather_s": 0.0, "gather_waited_s": 0.0})
+
     def _be_absent(self, number: int) -> None:
         for place in self._parts[number]:
             be_absent(self.buffer.parameters[place])
@@ -374,7 +388,7 @@ class Sharding:
             self._works[number] = self.gather(number)
         work = self._works.pop(number, None)
         if work is not None:
-            work.wait()
+            self.wait_for(number, work)
         for place in self._parts[number]:
             be_present(self.buffer.parameters[place])
 

@@ -30,7 +30,9 @@ class Statistics:
         num_bytes: bytes of gradients that this rank reduced.
         sent_bytes: bytes that this rank sent for them, counted as ``Communicator.sent_bytes`` is.
         buckets: of the last finished step, for each bucket ``num_parameters``, ``num_bytes``, ``busy_s`` (its
-            reduction's time) and ``waited_s`` (what backward's end waited for it).
+            reduction's time) and ``waited_s`` (what backward's end waited for it). Where ranks own parts,
+            also ``gather_s``, the time in which its parameters came together since the step before, and
+            ``gather_waited_s``, what was waited for them: the rest went on behind forward or backward.
         ready_order: the parameters' names in the order of the buckets.
         slowest_rank: the rank that had computed longest in backward passes when replicas were last compared.
         counting_s: time that it took this rank to gather these numbers.

@@ -133,14 +133,14 @@ MUTANTS = (
     Mutant(
         "no wait", "a gathered block is read before it is there",
         "parallel/blocks.py",
-        "            work.wait()\n        unit.works = []\n        for sharding",
+        "            sharding.wait_for(number, work)\n        unit.works = []\n        for sharding",
         "            pass\n        unit.works = []\n        for sharding",
         "tests/parallel/test_sharded_blocks.py -k is_gathered_late",
     ),
     Mutant(
         "no wait", "parameters that are handed out are read before they are there",
         "parallel/sharding.py",
-        "        if work is not None:\n            work.wait()\n        for place",
+        "        if work is not None:\n            self.wait_for(number, work)\n        for place",
         "        for place",
         "tests/parallel/test_sharded_blocks.py -k is_gathered_late",
     ),

@@ -1,16 +1,18 @@
 """Sharded training in which a step concerns some parameters, or ranks, and not others."""
 
 import copy
+import time
 
 import numpy as np
 import pytest
-from parallel.sharded_problems import Net, mean_loss, parameters, samples, steps
+from parallel.sharded_problems import WIDTHS, Net, mean_loss, parameters, samples, steps
 from parallel.sharded_problems import make as problem
 
 import distgrad as dg
 from distgrad.comm import ThreadWorld
+from distgrad.comm.threads import ThreadCommunicator
 from distgrad.nn import Module, ModuleList, Parameter, functional
-from distgrad.parallel import DistributedDataParallel, join_states
+from distgrad.parallel import DistributedDataParallel, SyncBatchNorm, join_states
 
 SIZE = 5
 KINDS = ({}, {"rank0_only": True}, {"sharded": True})
@@ -116,3 +118,54 @@ def test_a_copy_has_all_of_what_ranks_own_parts_of(stage, name):
         return parameters(model).tobytes() == parameters(module).tobytes()
 
     assert ThreadWorld(3).run(run) == [True] * 3
+
+
+def test_how_long_gathers_took_and_were_waited_for_is_told_a_bucket(monkeypatch):
+    gather = ThreadCommunicator._all_gather
+
+    def late(self, *arguments):
+        time.sleep(0.02)
+        gather(self, *arguments)
+
+    monkeypatch.setattr(ThreadCommunicator, "_all_gather", late)
+
+    def run(comm, stage):
+        model, optimizer = problem(comm, "SGD", shard=stage)
+        steps(model, optimizer, 2)
+        return model.stats().buckets
+
+    for stage in (None, "optimizer", "parameters"):
+        for buckets in ThreadWorld(2).run(lambda comm, s=stage: run(comm, s)):
+            assert buckets
+            for each in buckets:
+                assert ("gather_s" in each) == (stage is not None)
+                assert stage is None or (each["gather_s"] >= 0.02 and each["gather_waited_s"] >= 0.0)
+
+
+class Normed(Module):
+    """A batch norm between two layers, which is a block."""
+
+    def __init__(self, comm):
+        super().__init__()
+        rng = np.random.default_rng(5)
+        self.first = Parameter(rng.standard_normal((64, WIDTHS[0])) / 4)
+        self.norms = ModuleList([SyncBatchNorm(64, process_group=comm, dtype=np.float64)])
+        self.last = Parameter(rng.standard_normal((WIDTHS[-1], 64)) / 8)
+
+    def forward(self, x):
+        return functional.linear(self.norms[0](functional.linear(x, self.first)).tanh(), self.last)
+
+
+def test_batch_norm_over_all_ranks_and_averaged_buffers():
+    def run(comm, stage):
+        model = DistributedDataParallel(Normed(comm), comm, shard=stage, average_buffers=True)
+        optimizer = dg.optim.AdamW(model.parameters(), lr=1e-2)
+        for number in range(4):
+            optimizer.zero_grad()
+            mean_loss(model, *samples(number, comm.rank, np.float64)).backward()
+            optimizer.step()
+        return [value.numpy().tobytes() for value in model.state_dict().values()]
+
+    expected = ThreadWorld(3).run(lambda comm: run(comm, None))
+    for stage in ("optimizer", "gradients", "parameters"):
+        assert ThreadWorld(3).run(lambda comm, s=stage: run(comm, s)) == expected

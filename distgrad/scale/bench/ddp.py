@@ -84,6 +84,7 @@ def distgrad_rank(
             "hidden_share": stats.hidden_share,
             "communication_ms": per_step * stats.communication_s,
             "exposed_ms": per_step * stats.exposed_s,
+            "buckets": stats.buckets,
         }
 
     rank = int(os.environ["RANK"])

@@ -161,16 +161,17 @@ def time_stages(workload: str, options: argparse.Namespace) -> list[Row]:
         }
         for each in ranks.values():
             each.take(4)  # the first ones compile
-        rounds = [
-            {shard: each.take(options.steps)["median_ms"] for shard, each in ranks.items()}
-            for _ in range(options.rounds)
+        turns = [
+            {shard: each.take(options.steps) for shard, each in ranks.items()} for _ in range(options.rounds)
         ]
+    rounds = [{shard: found["median_ms"] for shard, found in turn.items()} for turn in turns]
     ratios = {shard: statistics.median(each[shard] / each["none"] for each in rounds) for shard in contenders}
     rows = []
     for shard, ratio in ratios.items():
         median = statistics.median(each[shard] for each in rounds)
         bar = ratios[PEERS[shard]] if shard in PEERS else BARS[shard]
         row = {"workload": workload, "ranks": num_ranks, "shard": shard, "ms": median, "ratio": ratio}
+        row["buckets"] = turns[-1][shard].get("buckets", [])
         rows.append({**row, "bar": bar, "holds": ratio >= bar if shard in PEERS else ratio <= bar})
     return rows
 
@@ -250,6 +251,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.json.write_text(json.dumps({**about, **tables}, indent=1) + "\n")
 
 
+def show_buckets(rows: Sequence[Row]) -> None:
+    """Of each bucket's reduction and gather, in the last step, how much was waited for."""
+    print(
+        "of that, a bucket: MiB, ms of its reduction and how much of it was exposed, the same of its gather"
+    )
+    for row in rows:
+        for number, each in enumerate(row["buckets"]):
+            times = [
+                1e3 * each.get(key, 0.0) for key in ("busy_s", "waited_s", "gather_s", "gather_waited_s")
+            ]
+            print(
+                f"{row['workload']:10}{row['shard']:12}{number:4}{each['num_bytes'] / 2**20:9.2f}"
+                + "".join(f"{ms:9.2f}" for ms in times),
+                flush=True,
+            )
+
+
 def measure_times(options: argparse.Namespace) -> tuple[list[Row], list[Row]]:
     """The tables of times, printed as they come: over shared memory, and over emulated lines."""
     times: list[Row] = []
@@ -263,6 +281,7 @@ def measure_times(options: argparse.Namespace) -> tuple[list[Row], list[Row]]:
                 f"  {'yes' if row['holds'] else 'NO'}",
                 flush=True,
             )
+        show_buckets(times[-len(STAGES) - len(PEERS) :])
     print("EMULATED network, milliseconds a step of gpt, 2 ranks")
     print(f"{'Gbit/s':8}{'shard':12}{'ms':>9}{'bound':>9}{'ratio':>8}{'hidden':>8}  holds")
     emulated = time_emulated(options.gbits, max(options.steps, 8))
