@@ -89,9 +89,12 @@ from parallel.problems import batches, parameters_of, train
 import distgrad.comm
 comm = distgrad.comm.init(timeout_s=30)
 steps = batches(5, 11) + batches(2, 3, seed=2)
-ranks = parameters_of(train(steps, comm, bucket_cap_mb=0.001))
-np.testing.assert_allclose(ranks, parameters_of(train(steps)), rtol=1e-9, atol=1e-12)
-assert len(set(comm.all_gather_object(ranks.tobytes()))) == 1
+expected, near = parameters_of(train(steps)), comm.split_by_host()[0]
+sharded = [{{"shard": stage}} for stage in ("optimizer", "gradients", "parameters")]
+for options in ({{}}, *sharded, {{"shard": "parameters", "shard_group": near}}):
+    ranks = parameters_of(train(steps, comm, bucket_cap_mb=0.001, **options))
+    np.testing.assert_allclose(ranks, expected, rtol=1e-9, atol=1e-12)
+    assert len(set(comm.all_gather_object(ranks.tobytes()))) == 1
 print("equal to one process")
 """
 

@@ -472,15 +472,14 @@ def test_a_dropped_wait_is_seen(monkeypatch):
     """The planted fault: elements count as there when their gather was only issued, and comes too late."""
 
     class Late:
-        def __init__(self, parts):
-            self.parts = parts
+        seconds = 0.0
 
         def wait(self):
             pass
 
     def issue(self, unit):
         if not unit.present and not unit.works:
-            unit.works = [Late(unit.parts)]
+            unit.works = [Late() for _ in unit.parts]
 
     assert fault_shows(monkeypatch, "_issue", issue)
 
