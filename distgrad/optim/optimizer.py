@@ -10,9 +10,6 @@ its own shape, and may keep state of any shape.
 
 from __future__ import annotations
 
-import difflib
-import functools
-import inspect
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -32,8 +29,8 @@ from distgrad.backend.kernels.table import accelerated, expect, is_fused
 from distgrad.backend.kernels.translate import array_form
 from distgrad.comm.progress import tell_step
 from distgrad.errors import DTypeError, GraphError, ShapeError, StateDictError
-from distgrad.names.hints import ARGUMENTS
 from distgrad.optim.matching import matched_groups, num_steps
+from distgrad.optim.options import is_misspelt, with_pytorchs_options
 from distgrad.optim.recorded import apply_recorded, check_recordable, record_count
 from distgrad.optim.states import States, own_whole, piece_key
 from distgrad.profiler import owners
@@ -45,34 +42,6 @@ __all__ = ["Optimizer"]
 
 #: So that a rule's arrays stay in a core's second-level cache between its operations.
 _BLOCK_ELEMENTS = 1 << 15
-
-
-def _with_pytorchs_options(initialize: Callable[..., None]) -> Callable[..., None]:
-    """Take PyTorch's options that ask for what is the case anyway, and meet the others with the reason."""
-    parameters = inspect.signature(initialize).parameters
-    reasons = {option: why for option, why in ARGUMENTS["Optimizer"].items() if option not in parameters}
-    taken = {option for option in ("foreach", "fused", "capturable") if option not in parameters}
-    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
-        return initialize  # a rule of the user's own passes them on
-
-    @functools.wraps(initialize)
-    def take(self: Any, *args: Any, **options: Any) -> None:
-        for option in options.keys() & reasons.keys():
-            if options[option]:
-                name = type(self).__name__
-                raise TypeError(f"{name}: there is no {option}; {reasons[option]}: leave it out")
-            del options[option]
-        for option in options.keys() & taken:
-            del options[option]
-        initialize(self, *args, **options)
-
-    return take
-
-
-def _is_misspelt(option: str, known: Iterable[str]) -> bool:
-    """Whether it is no known option but looks like one: ``lear`` like ``lr``, unlike ``lr_scale``."""
-    others = [each for each in known if not option.startswith(each)]
-    return option not in known and bool(difflib.get_close_matches(option.lower(), others))
 
 
 class Optimizer:
@@ -103,7 +72,7 @@ class Optimizer:
         """Make the rule's forms for arrays."""
         super().__init_subclass__(**options)
         if "__init__" in cls.__dict__:
-            cls.__init__ = _with_pytorchs_options(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = with_pytorchs_options(cls.__init__)  # type: ignore[method-assign]
         rule = cls.__dict__.get("rule")
         if rule is not None:
             form, is_known = array_form(rule), RULES.get(rule.name) is rule  # else one of that name may be
@@ -182,7 +151,7 @@ class Optimizer:
             if id(parameter) in known:
                 raise ValueError(f"{name}: a parameter of shape {list(parameter.shape)} is given twice")
             known.add(id(parameter))
-        misspelt = [each for each in group if each != "params" and _is_misspelt(each, self.defaults)]
+        misspelt = [each for each in group if each != "params" and is_misspelt(each, self.defaults)]
         if misspelt:
             raise ValueError(f"{name}: unknown options {misspelt}; known are {sorted(self.defaults)}")
         full = {"params": params, **self.defaults, **{k: v for k, v in group.items() if k != "params"}}
