@@ -163,6 +163,8 @@ def test_a_part_that_reaches_its_neighbour_otherwise_is_seen(size):
         model.check_replicas()
 
     class Done:
+        seconds = 0.0
+
         def wait(self):
             pass
 
