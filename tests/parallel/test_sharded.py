@@ -391,6 +391,8 @@ def test_a_dropped_wait_is_seen(monkeypatch):
     class Late:
         """A gather whose elements are those of another time until somebody has waited."""
 
+        seconds = 0.0
+
         def __init__(self, work):
             self.out = work.wait()
             self.values = self.out.copy()
