@@ -103,6 +103,16 @@ class _Uninitialized(Tensor):
         if wanted:
             self.requires_grad_()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        out = memo[id(self)] = type(self)(device=self.device, dtype=self.dtype)  # type: ignore[call-arg]
+        out.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return out
+
+    def __copy__(self) -> Any:
+        out = type(self)(device=self.device, dtype=self.dtype)  # type: ignore[call-arg]
+        out.__dict__.update(self.__dict__)
+        return out
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
@@ -127,11 +137,6 @@ class UninitializedParameter(_Uninitialized, Parameter):
         self._requires_grad = requires_grad
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
-        out = type(self)(self._requires_grad, self.device, self.dtype)
-        memo[id(self)] = out
-        return out
-
 
 class UninitializedBuffer(_Uninitialized, Buffer):
     """A buffer whose shape the first batch decides.
@@ -146,9 +151,6 @@ class UninitializedBuffer(_Uninitialized, Buffer):
 
     def __init__(self, device: Any = None, dtype: Any = None, *, persistent: bool = True) -> None:
         super().__init__(zeros(0, dtype=dtype, device=device), persistent=persistent)
-
-    def __copy__(self) -> Buffer:
-        return type(self)(self.device, self.dtype, persistent=self.persistent)
 
 
 def write(tensor: Tensor, values: Any, where: str) -> Tensor:

@@ -2,7 +2,7 @@
 
 The folder ``front`` stands first in the path of modules, and in ``PYTHONPATH`` for the workers of loaders and
 ``multiprocessing``; its ``torch.py`` puts ``distgrad.torch`` in its own place, and the finder here does so
-for the submodules. Other processes know nothing of it.
+for the submodules. Other processes know nothing of it. ``torchvision`` and ``horovod`` are answered likewise.
 """
 
 from __future__ import annotations
@@ -27,8 +27,19 @@ __all__ = ["FRONT", "answer_for", "environment", "run"]
 #: The folder that stands first in the path.
 FRONT = str(Path(__file__).with_name("front"))
 
-#: What answers for which package.
-_ANSWERS = {"torch": "distgrad.torch", "torchvision": "distgrad.torch.vision"}
+#: What answers for which package, and for its submodules but for those that stand here themselves.
+_ANSWERS = {
+    "torch": "distgrad.torch",
+    "torchvision": "distgrad.torch.vision",
+    "horovod": "distgrad.horovod",
+    "horovod.torch": "distgrad.horovod",
+}
+
+
+def _answer(name: str) -> str:
+    """The name of our module for a submodule of one of those packages."""
+    asked = max((each for each in _ANSWERS if f"{name}.".startswith(f"{each}.")), key=len)
+    return _ANSWERS[asked] + name[len(asked) :]
 
 
 def environment(variables: dict[str, str]) -> dict[str, str]:
@@ -56,7 +67,7 @@ class _Finder(MetaPathFinder):
             return None
         if getattr(sys.modules.get(package), "__name__", "") != _ANSWERS[package]:
             return None  # a package of that name that is not ours
-        return importlib.util.spec_from_loader(fullname, _Loader(f"{_ANSWERS[package]}.{rest}"))
+        return importlib.util.spec_from_loader(fullname, _Loader(_answer(fullname)))
 
 
 class _Loader(Loader):

@@ -84,6 +84,18 @@ def test_the_launcher_starts_it_on_several_ranks(tmp_path):
     assert sorted(line[-1] for line in done.stdout.splitlines() if "True True" in line) == ["0", "1"]
 
 
+def test_horovods_names_are_answered_too(tmp_path):
+    (tmp_path / "train.py").write_text(
+        "import torch\nimport horovod.torch as hvd\nimport horovod, horovod.torch.elastic\n"
+        "hvd.init()\n"
+        "total = hvd.allreduce(torch.ones(2) * hvd.rank(), op=hvd.Sum)\n"
+        "print(total.tolist(), horovod.torch.elastic.State.__name__)\n"
+    )
+    done = run(["-m", "distgrad.launch", "--torch", "-n", "2", "train.py"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("[1.0, 1.0] State") == 2
+
+
 def test_other_processes_are_left_alone(tmp_path):
     (tmp_path / "torch.py").write_text("name = 'another'")
     text = "import distgrad.torch, torch; print(torch.name, distgrad.torch.zeros(2).size())"
@@ -99,6 +111,7 @@ def test_other_processes_are_left_alone(tmp_path):
             "import torch\ntorch.quantization",
             "distgrad has no torch.quantization; train in float16",
         ),
+        ("import horovod.tensorflow", "distgrad has no horovod.tensorflow"),
         ("from torch.fx import Tracer", "distgrad has no torch.fx; there is no tracing of programs"),
     ],
 )

@@ -90,3 +90,18 @@ def test_a_shape_that_is_not_known_yet_is_an_error():
     model(dg.ones((2, 3)))
     optim.SGD(model.parameters(), lr=0.1)
     assert [type(each) for each in model] == [nn.Linear, nn.ReLU, nn.Linear]
+
+
+@pytest.mark.parametrize("kind", [nn.UninitializedParameter, nn.UninitializedBuffer])
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_copies_keep_what_is_known(kind, copied):
+    first = kind(dtype=dg.float64)
+    first.note = ["of the program's own"]
+    second = copied(first)
+    assert type(second) is kind
+    assert second.dtype == dg.float64
+    assert second.note == first.note
+    assert (second.note is first.note) == (copied is copy.copy)
+    second.materialize((2, 3))
+    assert second.shape == (2, 3)
+    assert second.requires_grad == (kind is nn.UninitializedParameter)

@@ -11,7 +11,7 @@ from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.arrange import along, one_axis
 from distgrad.autograd.ops.shape_rules import reduced_shape, same_shape
 from distgrad.autograd.primitive import Reject, Sample
-from distgrad.backend.device import plain
+from distgrad.backend.device import at_hand, plain
 from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
 
 _AXIS = Reject(((3, 4),), AxisError, "axis 2", {"axis": 2})
@@ -26,7 +26,7 @@ def _weights(xp: Any, x: Array, fweights: Any, aweights: Any) -> Any:
     for w in given:
         if tuple(w.shape) != tuple(x.shape[-1:]):
             raise ShapeError(f"cov: expected a weight for each of {x.shape[-1]} columns, got {list(w.shape)}")
-        if bool(xp.any(w < 0)):
+        if at_hand(w) and (plain(w) < 0).any():
             raise OptionError("cov: weights must be 0 or more")
     if fweights is not None and plain(fweights).dtype.kind not in "iu":
         raise DTypeError(f"cov: fweights must be whole numbers, got {plain(fweights).dtype}")
