@@ -53,6 +53,8 @@ class Environment:
         slurm_size: ``SLURM_STEP_NUM_TASKS``, the number of tasks that ``srun`` has started.
         keep_memory: ``DISTGRAD_KEEP_MEMORY``, whether large freed arrays stay with the process ("0" turns
             it off; see ``distgrad.backend.memory``).
+        gpu_libraries: ``DISTGRAD_GPU_LIBRARIES``, whether NVIDIA's libraries compute on a GPU where they can
+            ("0": distgrad's own kernels, beside cuBLAS, which CuPy needs).
         num_threads: ``OMP_NUM_THREADS`` or ``OPENBLAS_NUM_THREADS``, how many compute in a process.
         cache_home: ``XDG_CACHE_HOME``, the folder of the user's caches.
         torch_home: ``TORCH_HOME``, where PyTorch keeps files of weights.
@@ -89,6 +91,7 @@ class Environment:
     mpi_local_size: int | None = None
     slurm_size: int | None = None
     keep_memory: bool = True
+    gpu_libraries: bool = True
     num_threads: int | None = None
     cache_home: Path = Path("~/.cache")
     torch_home: str | None = None
@@ -190,6 +193,7 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
         ),
         slurm_size=None if "DISTGRAD_SUPERVISOR" in variables else _number(variables, "SLURM_STEP_NUM_TASKS"),
         keep_memory=variables.get("DISTGRAD_KEEP_MEMORY", "1") != "0",
+        gpu_libraries=variables.get("DISTGRAD_GPU_LIBRARIES", "1") != "0",
         num_threads=given_threads(variables, THREAD_VARIABLES[:2]),  # what NumPy's library looks at, too
         cache_home=Path(variables.get("XDG_CACHE_HOME") or "~/.cache").expanduser(),
         torch_home=variables.get("TORCH_HOME") or None,

@@ -47,7 +47,7 @@ def place(name: str) -> tuple[int, str] | None:
 GUESTS = {
     "numpy": r"distgrad\.(?!launch\b|profiler\b|errors$|env$|trace$|names\b).*",
     "mpi4py": r"distgrad\.comm\.mpilibrary|distgrad\.scale\.bench\.allreduce",
-    "cupy": r"distgrad\.(backend\.(cupy|cublas|kernels\.cuda\.binaries)|comm\.libnccl)",  # there NCCL alone
+    "cupy": r"distgrad\.(backend\.(cupy|cublas(lt)?|kernels\.cuda\.binaries)|comm\.libnccl)",  # its NCCL
     "cupy_backends": r"distgrad\.backend\.(cublas|kernels\.cuda\.binaries)",
     "cupyx": r"distgrad\.backend\.cupy",
     "ml_dtypes": r"distgrad\.autograd\.casting",

@@ -94,6 +94,7 @@ def primitive(
     result: str | Callable[..., Any] = "promote",
     view: bool = False,
     outputs: int = 1,
+    sparse: bool = False,
     domain: tuple[float, float] | None = None,
     samples: Sequence[Sample] = (),
     rejects: Sequence[Reject] = (),
@@ -115,6 +116,7 @@ def primitive(
             result=result,
             view=view,
             outputs=outputs,
+            sparse=sparse,
             domain=domain,
             samples=samples,
             rejects=rejects,
@@ -407,7 +409,7 @@ def several(
     if any(array.dtype.char in "FD" for array in arrays):
         node.op = on_complex(record)
     node.line = user_line()
-    node.outputs = tuple((array.shape, array.dtype) for array in arrays)
+    node.outputs = tuple(None if record.sparse else (array.shape, array.dtype) for array in arrays)
     for index, (out, array) in enumerate(zip(outs, arrays, strict=True)):
         if array.dtype.char in "efdEFD":
             out._node = OutputNode(node, index)

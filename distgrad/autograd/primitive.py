@@ -117,6 +117,7 @@ class Primitive:
             results a tuple) from the inputs' dtypes, or numbers, and the attributes.
         view: whether the output may share memory with the first input.
         outputs: number of outputs; 0 means a tuple whose length depends on the inputs.
+        sparse: whether its vjps take None for the gradient of an output that nothing used, in place of zeros.
         domain: (low, high) of the samples' random numbers; None means standard normal.
         samples, rejects: what the tests are generated from.
         inputs: names of the array inputs; ``variadic`` if the only one is a sequence.
@@ -138,6 +139,7 @@ class Primitive:
     result: str | Callable[..., Any] = "promote"
     view: bool = False
     outputs: int = 1
+    sparse: bool = False
     domain: tuple[float, float] | None = None
     samples: Sequence[Sample] = ()
     rejects: Sequence[Reject] = ()

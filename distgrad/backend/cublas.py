@@ -19,9 +19,10 @@ from distgrad.backend.graphs import graph_recording, refuse
 from distgrad.backend.precision import get_float32_matmul_precision
 from distgrad.errors import CaptureError
 
-__all__ = ["matmul", "readable"]
+__all__ = ["TYPES", "compute_type", "loaded_library", "matmul", "readable", "scalar"]
 
-_TYPES = {"e": 2, "f": 0, "d": 1, "E": 14}  # cudaDataType: CUDA_R_16F, 32F, 64F, 16BF
+#: cudaDataType by NumPy's character: CUDA_R_16F, 32F, 64F, 16BF
+TYPES = {"e": 2, "f": 0, "d": 1, "E": 14}
 _SUMS = {"e": "f", "f": "f", "d": "d", "E": "f"}
 _FLOAT32, _TF32, _FLOAT64 = 68, 77, 70  # cublasComputeType: 32F, 32F_FAST_TF32, 64F
 _DEFAULT_ALGORITHM = -1
@@ -35,19 +36,26 @@ def _library() -> tuple[Any, Any]:
     return binding.gemmStridedBatchedEx, importlib.import_module("cupy.cuda.device").get_cublas_handle
 
 
+def loaded_library(name: str) -> ctypes.CDLL | None:
+    """The library of CUDA 13 or 12 that this process has loaded; None if it has not."""
+    for version in (13, 12):
+        try:
+            return ctypes.CDLL(f"lib{name}.so.{version}", mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+        except OSError:
+            continue
+    return None
+
+
 @functools.cache
 def _loaded() -> ctypes.CDLL:
     """The library that CuPy has loaded."""
-    for name in ("libcublas.so.13", "libcublas.so.12"):
-        try:
-            library = ctypes.CDLL(name, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
-        except OSError:
-            continue
-        kinds: dict[str, Any] = {"p": ctypes.c_void_p, "i": ctypes.c_int, "l": ctypes.c_longlong}
-        library.cublasGemmStridedBatchedEx.argtypes = [kinds[x] for x in "piiiiippiilpiilppiiliii"]
-        library.cublasSetStream_v2.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-        return library
-    raise CaptureError("matmul: a step is written down, and no libcublas.so.12 or .13 is loaded")
+    library = loaded_library("cublas")
+    if library is None:
+        raise CaptureError("matmul: a step is written down, and no libcublas.so.12 or .13 is loaded")
+    kinds: dict[str, Any] = {"p": ctypes.c_void_p, "i": ctypes.c_int, "l": ctypes.c_longlong}
+    library.cublasGemmStridedBatchedEx.argtypes = [kinds[x] for x in "piiiiippiilpiilppiiliii"]
+    library.cublasSetStream_v2.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+    return library
 
 
 def _recorded(handle: int, *arguments: Any) -> None:
@@ -106,13 +114,14 @@ def _step(x: Any, stack: tuple[int, ...]) -> int | None:
 
 
 @functools.cache
-def _scalar(value: float, char: str) -> tuple[np.ndarray, int]:
-    """A factor in the host's memory, and its address."""
+def scalar(value: float, char: str) -> tuple[np.ndarray, int]:
+    """A factor for arrays of a dtype in the host's memory, and its address."""
     array = np.array(value, _SUMS[char])
     return array, array.ctypes.data
 
 
-def _compute_type(char: str) -> int:
+def compute_type(char: str) -> int:
+    """What sums are computed in, by the dtype and the precision that is set."""
     if char == "d":
         return _FLOAT64
     return _TF32 if char == "f" and get_float32_matmul_precision() != "highest" else _FLOAT32
@@ -147,7 +156,7 @@ def matmul(a: Any, b: Any, out: Any = None, scale: float = 1.0, add: bool = Fals
 def _multiply(a: Any, b: Any, out: Any, scale: float, add: bool) -> Any:
     """The product by one call of cuBLAS; None where these arrays are not for it."""
     char = a.dtype.char
-    if char not in _TYPES or b.dtype != a.dtype or a.ndim < 2 or b.ndim < 2:
+    if char not in TYPES or b.dtype != a.dtype or a.ndim < 2 or b.ndim < 2:
         return None
     stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     (rows, terms), columns, count = a.shape[-2:], b.shape[-1], math.prod(stack)
@@ -172,12 +181,12 @@ def _multiply(a: Any, b: Any, out: Any, scale: float, add: bool) -> Any:
     # In cuBLAS's column order all are transposed: yᵀ = bᵀ aᵀ.
     call(
         *(handle(), two.turned, one.turned, columns, rows, terms),
-        _scalar(scale, char)[1],
-        *(b.data.ptr, _TYPES[char], two.lead, two.step),
-        *(a.data.ptr, _TYPES[char], one.lead, one.step),
-        _scalar(float(add), char)[1],
-        *(out.data.ptr, _TYPES[out.dtype.char], there.lead, there.step),
-        *(count, _compute_type(char), _DEFAULT_ALGORITHM),
+        scalar(scale, char)[1],
+        *(b.data.ptr, TYPES[char], two.lead, two.step),
+        *(a.data.ptr, TYPES[char], one.lead, one.step),
+        scalar(float(add), char)[1],
+        *(out.data.ptr, TYPES[out.dtype.char], there.lead, there.step),
+        *(count, compute_type(char), _DEFAULT_ALGORITHM),
     )
     return out
 

@@ -153,6 +153,16 @@ class SyncBatchNorm(_BatchNorm):
             y = y + self.bias.reshape(shape)
         return y.astype(input.dtype)
 
+    def _count_batch(self) -> Any:
+        """How far the running mean and variance move in this step; a number that may lie on the device."""
+        if self.training and self.track_running_stats:
+            count = self.num_batches_tracked._data
+            count += 1  # where it lies
+            self.num_batches_tracked.changed("BatchNorm")
+            if self.momentum is None:
+                return 1.0 / self.num_batches_tracked._data
+        return self.momentum or 0.0
+
     def _track(self, mean: Tensor, variance: Tensor, total: Tensor) -> None:
         """Move the running mean and variance towards the batch's; where no rank has samples they stay."""
         momentum = self._count_batch() * (total._data > 1.0)

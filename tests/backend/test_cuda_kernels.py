@@ -16,6 +16,7 @@ from kernel_cases import POOL, SHAPES, TOLERANCE, agree, defaults, vjp_arguments
 from real_gpus import gpus_are_there
 
 import distgrad as dg
+from distgrad.autograd.dispatch import operations
 from distgrad.autograd.ops.conv import Geometry
 from distgrad.autograd.primitive import REGISTRY
 from distgrad.autograd.samples import sample_cases
@@ -259,6 +260,53 @@ def test_running_statistics_move_in_place(momentum, cp, char):
     compare(gpu[1], (1 - share) * host[1] + share * 1.25 * host[3], char, cp)
     assert body("running_statistics")(gpu[0], None, gpu[2], gpu[3], 0.1, 1.25) is None
     assert body("running_statistics")(*gpu[:3], gpu[3].astype("i4"), 0.1, 1.25) is None
+
+
+def test_running_statistics_are_means_over_the_batches_that_they_count(cp, char):
+    rng = np.random.default_rng(0)
+    running = [cp.zeros(300, DTYPES[char]) for _ in range(2)]
+    batches, values = cp.zeros((), np.int64), [rounded(rng.uniform(0.5, 2, 300), char) for _ in range(3)]
+    for each in values:
+        x = on_gpu(each, cp, char)
+        body("running_statistics")(*running, x, x, None, 1.0, batches)
+    assert int(batches) == 3
+    compare(running[0], sum(values) / 3, char, cp)
+    compare(running[1], sum(values) / 3, char, cp)
+    body("running_statistics")(*running, x, x, 0.0, 1.0, batches)
+    assert int(batches) == 4
+
+
+OVER_MANY = {
+    "layer_norm": ([(1000, 300), (300,), (300,)], {"normalized_shape": (300,), "eps": 1e-5}),
+    "convolution": (
+        [(3, 4, 9), (6, 2, 3)],
+        {"stride": (1,), "padding": (1,), "dilation": (1,), "groups": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OVER_MANY)
+def test_sums_over_rows_and_images(name, cp):
+    shapes, attributes = OVER_MANY[name]
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal(shape) for shape in shapes]
+    assert run_both(REGISTRY[name], inputs, attributes, cp, "d") >= 2
+
+
+@pytest.mark.parametrize("used", [(True, False, False), (False, True, False), (False, True, True)], ids=str)
+def test_results_of_batch_norm_that_nothing_uses_have_no_gradient(used, cp):
+    host = np.random.default_rng(0).standard_normal((5000, 3))
+
+    def gradients(device):
+        x = dg.tensor(host, device=device, requires_grad=True)
+        weight = dg.tensor(np.array([0.5, 2.0, 1.0]), device=device, requires_grad=True)
+        some = operations.batch_norm_with_statistics(x, weight)
+        loss = sum((y * y).sum() for y, is_used in zip(some, used, strict=True) if is_used)
+        loss.backward()
+        return x.grad.cpu().numpy(), weight.grad.cpu().numpy()
+
+    for a, b in zip(gradients("cuda"), gradients("cpu"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
 def test_a_class_that_there_is_not_gives_nan_and_reads_nothing(cp, char):

@@ -65,6 +65,8 @@ typedef struct {
     const void *alpha_at, *beta_at; /* on the device, or NULL */
     Value alpha, beta;
     Matrix a, b, c;
+    void *bias; /* cuBLASLt's: added to every column, or where the sums of the rows of op(B) go; or NULL */
+    int sums_b;
 } Product;
 
 static const void *matrix_at(const Matrix *x, int batch, int is_batch_of_pointers) {
@@ -92,8 +94,14 @@ static void multiply_real(const Product *s, const void *pa, const void *pb, void
         for (int i = 0; i < s->m; i++) {
             size_t at = i + j * s->c.ld;
             double old = creal(s->beta) == 0 ? 0 : creal(s->beta) * creal(load(s->c.type, pc, at));
-            store(s->c.type, pc, at, creal(s->alpha) * column[i] + old);
+            double bias = s->bias && !s->sums_b ? creal(load(s->c.type, s->bias, i)) : 0;
+            store(s->c.type, pc, at, creal(s->alpha) * column[i] + old + bias);
         }
+    }
+    for (int j = 0; s->bias && s->sums_b && j < s->n; j++) {
+        double sum = 0;
+        for (int p = 0; p < s->k; p++) sum += creal(element(&s->b, pb, p, j));
+        store(s->c.type, s->bias, j, sum);
     }
     free(a);
     free(column);
@@ -140,8 +148,9 @@ static int queue_product(Handle *h, const char *name, Product s, const void *alp
     Product *work = malloc(sizeof s);
     *work = s;
     Range ranges[] = {range_of(&s.a, s.count, s.is_batch_of_pointers), range_of(&s.b, s.count, s.is_batch_of_pointers),
-                      range_of(&s.c, s.count, s.is_batch_of_pointers)};
-    return enqueue(h->stream, name, run_product, work, sizeof s, 3, ranges) ? INTERNAL_ERROR : OK;
+                      range_of(&s.c, s.count, s.is_batch_of_pointers),
+                      {s.bias, s.bias ? (s.sums_b ? s.n : s.m) * size_of(s.c.type) : 0}};
+    return enqueue(h->stream, name, run_product, work, sizeof s, s.bias ? 4 : 3, ranges) ? INTERNAL_ERROR : OK;
 }
 
 /* The rows and columns are those in memory, before a transposition. */

@@ -70,6 +70,15 @@ def build_cublas() -> Path:
     return _library("libcublas.so.13", _complete("cublas", "cublas", 15), ["-O2"])
 
 
+def build_cublaslt() -> Path:
+    """The double of cuBLASLt, which shares the products of cuBLAS's."""
+    source = "\n".join((HERE / f"{name}.c").read_text() for name in ("cublas", "cublaslt"))
+    include = '#include "queue.h"\n'
+    shown = f"#pragma GCC visibility push(default)\n{include}#pragma GCC visibility pop\n"
+    source = source.replace(include, shown)
+    return _library("libcublasLt.so.13", source, ["-O2", "-fvisibility=hidden"])
+
+
 def _library(name: str, source: str, options: list[str]) -> Path:
     """A library that has the real one's name, which cuBLAS makes the version of its symbols too."""
     symbols = ["-Wl,--default-symver"] if "cublas" in name else []
@@ -82,10 +91,8 @@ def build_nccl() -> Path:
 
 
 def preload(double: Runtime) -> None:
-    """Load both, and let them queue their work on the streams of ``double``."""
-    lt = _library("libcublasLt.so.13", "int cublasLtDouble(void) { return 0; }", [])
-    _kept.append(ctypes.CDLL(str(lt), mode=ctypes.RTLD_GLOBAL))
-    for path in (build_cublas(), build_nccl()):
+    """Load them, and let them queue their work on the streams of ``double``."""
+    for path in (build_cublaslt(), build_cublas(), build_nccl()):
         library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
         if hasattr(library, "ncclGetLastError"):
             library.ncclGetLastError.restype = ctypes.c_char_p

@@ -22,6 +22,8 @@ _GRAPHS, _LENDING = "backend/graphs.py", "backend/lending.py"
 _BUCKETS, _REDUCER = "parallel/buckets.py", "parallel/reducer.py"
 _NCCL, _WORK, _LIB = "comm/nccl.py", "comm/streamwork.py", "comm/libnccl.py"
 _VERBS = "comm/ncclverbs.py"
+_CUDA = "backend/kernels/cuda"
+_NUMBERS, _KERNELS = f"{_CUDA}/numbers.cuh", "tests/backend/test_cuda_kernels.py"
 _CUPY, _STREAMS = "backend/cupy.py", "backend/streams.py"
 
 MUTANTS = (
@@ -226,8 +228,8 @@ MUTANTS = (
         f"{_DDP}_training_equals_one_process_and_the_host_never_waits[2 late]",
     ),
     Mutant(
-        "hidden sync", "batch norm that averages reads its counter back", "nn/modules/batchnorm.py",
-        "return 1.0 / self.num_batches_tracked._data", "return float(1.0 / self.num_batches_tracked._data)",
+        "hidden sync", "batch norm that averages reads its counter back", "nn/functional/normalization.py",
+        "        momentum = 1.0 / batches\n", "        momentum = float(1.0 / batches)\n",
         "tests/gpu/test_fake_device.py::test_module[BatchNorm1d_averaged]",
     ),
     Mutant(
@@ -329,5 +331,45 @@ MUTANTS = (
         "wrong order", "where a GPU sits is asked when it is lost", _NCCL,
         "{error} ({self._seat}; the", "{error} ({_seat_of(self.device, self.host)}; the",
         f"{_BUS}[the watchdog]",
+    ),
+    Mutant(
+        "missing wait", "a block's sum is read before all warps have written theirs", _NUMBERS,
+        "room[threadIdx.x / WARP] = value;\n  __syncthreads();\n", "room[threadIdx.x / WARP] = value;\n",
+        f"{_KERNELS}::test_results_of_batch_norm_that_nothing_uses_have_no_gradient",
+    ),
+    Mutant(
+        "missing wait", "the block that comes first adds up what the others have not written", _NUMBERS,
+        "return before + 1 == blocks;", "return before == 0;",
+        f"{_KERNELS}::test_sums_over_rows_and_images[layer_norm]",
+    ),
+    Mutant(
+        "wrong sum", "runs of a channel have one mean", f"{_CUDA}/batch.cu",
+        "total += part[width * k + 1] + size * d * d;", "total += part[width * k + 1];",
+        f"{_KERNELS}::test_results_of_batch_norm_that_nothing_uses_have_no_gradient",
+    ),
+    Mutant(
+        "stale numbers", "a channel's gradient forgets that its runs' means differ", f"{_CUDA}/batch.cu",
+        "slope += part[width * k + 3] + d * part[width * k + 2];", "slope += part[width * k + 3];",
+        f"{_KERNELS}::test_results_of_batch_norm_that_nothing_uses_have_no_gradient",
+    ),
+    Mutant(
+        "wrong pointer", "images of a turned gradient change places with its channels", f"{_CUDA}/conv.cu",
+        "size + i] = g[(n * outputs + o) * size + i];", "size + i] = g[(o * images + n) * size + i];",
+        f"{_KERNELS}::test_sums_over_rows_and_images[convolution]",
+    ),
+    Mutant(
+        "wrong pointer", "a plan is taken for addresses that are less aligned", "backend/cublaslt.py",
+        "tuple(map(_alignment, (a, b, d)))", "(_ALIGNED,) * 3",
+        f"{_DOUBLE}/test_biases.py::test_addresses_that_are_less_aligned_have_plans_of_their_own[1]",
+    ),
+    Mutant(
+        "wrong operator", "a bias is summed where it should be added", "backend/cublaslt.py",
+        "_ADD_BIAS, _SUM_B = 4, 512", "_ADD_BIAS, _SUM_B = 512, 4",
+        f"{_DOUBLE}/test_biases.py::test_a_bias_and_its_gradient_are_part_of_the_products[plain-f]",
+    ),
+    Mutant(
+        "error swallowed", "what cuBLASLt answers is not looked at", "backend/cublaslt.py",
+        '    _check("cublasLtMatmul", status)\n', "",
+        f"{_DOUBLE}/test_biases.py::test_an_answer_that_is_no_refusal_is_an_error",
     ),
 )  # fmt: skip

@@ -130,12 +130,11 @@ def _(xp: Any, g: Array, weight: Array) -> Array:
     return xp.reshape(xp.matmul(_rows(xp, g), weight), (*g.shape[:-1], weight.shape[1]))
 
 
-@linear.vjp("weight")
-def _(xp: Any, g: Array, x: Array, into: Into) -> Array:
-    return sum_of_products(xp, _rows(xp, g), _rows(xp, x), into[0])
-
-
-@linear.vjp("bias")
-def _(xp: Any, g: Array, into: Into) -> Array:
-    written = {"out": into[0]} if into[0] is not None and into[0].dtype == g.dtype else {}
-    return xp.sum(_rows(xp, g), axis=0, **written)
+@linear.vjp("weight", "bias")
+def _(xp: Any, g: Array, x: Array, needs: Any, into: Into) -> tuple[Array | None, Array | None]:
+    rows = _rows(xp, g)
+    written = {"out": into[1]} if into[1] is not None and into[1].dtype == g.dtype else {}
+    return (
+        sum_of_products(xp, rows, _rows(xp, x), into[0]) if needs[0] else None,
+        xp.sum(rows, axis=0, **written) if needs[1] else None,
+    )

@@ -303,6 +303,7 @@ _CHANNEL_REJECTS = [
     shape=lambda x, *rest, **attributes: [x, x[1:2], x[1:2]],
     dtypes="real floating-point",
     outputs=3,
+    sparse=True,
     samples=_CHANNEL_SAMPLES,
     rejects=_CHANNEL_REJECTS,
 )
@@ -326,11 +327,12 @@ def batch_norm_with_statistics(
 
 @batch_norm_with_statistics.vjp("x", "weight", "bias")
 def _(
-    xp: Any, g: tuple[Array, Array, Array], x: Array, weight: Array | None, eps: float, needs: Any, into: Into
+    xp: Any, g: tuple[Any, ...], x: Array, weight: Array | None, eps: float, needs: Any, into: Into
 ) -> Gradients:
     layout = _batch("batch_norm", x.shape)
-    g_mean, g_variance = (xp.reshape(each, layout.affine) for each in g[1:])
-    return _backward(xp, g[0], x, weight, layout, eps, needs, g_mean, g_variance)
+    g_y = xp.zeros_like(x) if g[0] is None else g[0]
+    g_mean, g_variance = (0.0 if each is None else xp.reshape(each, layout.affine) for each in g[1:])
+    return _backward(xp, g_y, x, weight, layout, eps, needs, g_mean, g_variance)
 
 
 @composite(

@@ -111,7 +111,9 @@ def batch_norm_gradient(gradients: Any, x: Any, weight: Any, eps: float, needs: 
     """Gradients in x, weight and bias; those of the statistics must be 0, as they nearly always are."""
     g, *statistics = gradients
     rows = _channels(x, weight)
-    if rows is None or not is_plain(x, g) or any(each.any() for each in statistics):
+    if rows is None or g is None or not is_plain(x, g):
+        return None
+    if any(each is not None and each.any() for each in statistics):
         return None
     channels = rows.shape[1]
     scale = host_memory.ones(channels, x.dtype) if weight is None else weight

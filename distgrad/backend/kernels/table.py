@@ -63,6 +63,7 @@ TABLE: dict[str, Kernel] = {
     "random_mask": Kernel("dropout", "dropout"),
     "random_mask/x": Kernel("dropout", "dropout_gradient"),
     "linear": Kernel("linear", "linear", 1 << 13),
+    "linear/weight": Kernel("linear", "linear_gradient", dtypes="", cuda="feE"),
     "convolution": Kernel("conv", "convolution"),
     "convolution/weight": Kernel("conv_weight", "weight_gradient"),
     "convolution/bias": Kernel("conv_weight", "bias_gradient"),
@@ -110,8 +111,8 @@ TABLE: dict[str, Kernel] = {
 
 
 def _first(x: Any) -> Any:
-    """The array that decides: of several outputs' gradients the first."""
-    return x[0] if x.__class__ is tuple else x
+    """The array that decides: of several outputs' gradients the first that there is."""
+    return next(each for each in x if each is not None) if x.__class__ is tuple else x
 
 
 def jobs() -> list[tuple[str, str]]:

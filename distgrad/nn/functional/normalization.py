@@ -24,9 +24,23 @@ __all__ = [
 
 
 def _moved(
-    xp: Any, running_mean: Any, running_var: Any, mean: Any, variance: Any, momentum: Any, unbiased: float
+    xp: Any,
+    running_mean: Any,
+    running_var: Any,
+    mean: Any,
+    variance: Any,
+    momentum: Any,
+    unbiased: float,
+    batches: Any = None,
 ) -> Any:
-    """Running statistics moved in place; a momentum in an array weighs as the number would."""
+    """Running statistics moved in place; a momentum in an array weighs as the number would.
+
+    ``batches`` counts one more; without a momentum the running ones are means over as many.
+    """
+    if batches is not None:
+        batches += 1  # where it lies
+    if momentum is None:
+        momentum = 1.0 / batches
     for running, values in ((running_mean, mean), (running_var, variance)):
         if running is not None:
             new, old = momentum, 1.0 - momentum
@@ -47,15 +61,17 @@ def _track(
     momentum: Any,
     count: int,
     where: str,
+    batches: Tensor | None = None,
 ) -> None:
     """Move running statistics towards new ones, in place.
 
     Args:
         running_mean, running_var: ``[C]``; None: not kept.
         mean, variance: arrays ``[C]``; the mean's degree of freedom is taken out of the variance.
-        momentum: how far; a number or an array.
+        momentum: how far; a number or an array; None: they are means over all batches.
         count: elements that the variance is of.
         where: the caller, for messages about values changed in place.
+        batches: how many batches there were, which counts one more.
     """
     kept = [each for each in (running_mean, running_var) if each is not None]
     if not kept:
@@ -63,8 +79,9 @@ def _track(
     if kept[0]._data.__class__ is not mean.__class__:
         mean, variance = (to_device(each, kept[0].device) for each in (mean, variance))
     arrays = (None if each is None else each._data for each in (running_mean, running_var))
-    _move(get_array_module(mean), *arrays, mean, variance, momentum, count / (count - 1))
-    for each in kept:
+    counter = None if batches is None else batches._data
+    _move(get_array_module(mean), *arrays, mean, variance, momentum, count / (count - 1), counter)
+    for each in kept if batches is None else (*kept, batches):
         each.changed(where)
 
 
@@ -96,12 +113,38 @@ def batch_norm(
         if running_mean is None or running_var is None:
             raise OptionError("batch_norm: without training the running mean and variance must be given")
         return ops.batch_norm_inference(input, running_mean, running_var, weight, bias, eps=eps)
+    return counted_batch_norm(input, running_mean, running_var, weight, bias, momentum, eps, None)
+
+
+def counted_batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    momentum: Any,
+    eps: float,
+    batches: Tensor | None,
+) -> Tensor:
+    """Batch norm in training, that counts its batches as it moves the running statistics.
+
+    Args:
+        input, running_mean, running_var, weight, bias, eps: as in :func:`batch_norm`.
+        momentum: as there; None: the running ones are means over all batches.
+        batches: how many there were, which counts one more; None: not counted.
+
+    Raises:
+        ShapeError: one element a channel, which has no variance.
+    """
     y, mean, variance = ops.batch_norm_with_statistics(input, weight, bias, eps=eps)
     count = input.size // input.shape[1] if input.shape[1] else 0
     if count == 1:
         raise ShapeError(f"batch_norm: one element a channel has no variance; got {list(input.shape)}")
     if count:  # a rank may have no data
-        _track(running_mean, running_var, mean._data, variance._data, momentum, count, "batch_norm")
+        _track(running_mean, running_var, mean._data, variance._data, momentum, count, "batch_norm", batches)
+    elif batches is not None:
+        batches._data += 1
+        batches.changed("batch_norm")
     return y
 
 

@@ -120,30 +120,16 @@ class _BatchNorm(_Norm):
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
 
-    def _count_batch(self) -> Any:
-        """How far the running mean and variance move in this step; a number that may lie on the device."""
-        if self.training and self.track_running_stats:
-            count = self.num_batches_tracked._data
-            count += 1  # where it lies
-            self.num_batches_tracked.changed("BatchNorm")
-            if self.momentum is None:
-                return 1.0 / self.num_batches_tracked._data
-        return self.momentum or 0.0
-
     def forward(self, input: Tensor) -> Tensor:
         """``[N, num_features, ...]``, and the same back."""
         self._check(input, 1)
-        momentum = self._count_batch()
-        return F.batch_norm(
-            input,
-            self.running_mean,
-            self.running_var,
-            self.weight,
-            self.bias,
-            self.training or not self.track_running_stats,
-            momentum,
-            self.eps,
-        )
+        running = self.running_mean, self.running_var
+        if not self.training and self.track_running_stats:
+            return F.batch_norm(input, *running, self.weight, self.bias, eps=self.eps)
+        counted = self.training and self.track_running_stats
+        momentum = self.momentum if counted else self.momentum or 0.0
+        batches = self.num_batches_tracked if counted else None
+        return F.counted_batch_norm(input, *running, self.weight, self.bias, momentum, self.eps, batches)
 
 
 class BatchNorm1d(_BatchNorm):

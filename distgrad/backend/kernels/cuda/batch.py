@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from distgrad.backend.kernels.cuda.launch import (
     THREADS,
     arithmetic,
     empty,
     launch,
-    over_elements,
     prepare,
     writable,
 )
@@ -49,22 +50,12 @@ def _taken(x: Any, arrays: tuple[Any, ...], parameters: tuple[Any, ...]) -> Any:
     return prepare(x, *arrays, *parameters)
 
 
-def _over_runs(name: str, sizes: _Sizes, like: Any, *arguments: Any) -> Any:
-    """Start a kernel that leaves two numbers a run; returns their array."""
-    char = like.dtype.char
-    partial = empty(like, (sizes.channels, sizes.runs, 2), arithmetic(char))
-    grid = (sizes.channels, sizes.runs)
-    launch("batch", name, char, grid, THREADS, (*sizes, sizes.run, *arguments, partial))
+def _over_runs(sizes: _Sizes, x: Any, g: Any) -> Any:
+    """What each run adds up to: two numbers, four with a gradient."""
+    partial = empty(x, (sizes.channels, sizes.runs, 2 if g is None else 4), arithmetic(x.dtype.char))
+    arguments = (*sizes, sizes.run, x, g, partial)
+    launch("batch", "batch_runs", x.dtype.char, (sizes.channels, sizes.runs), THREADS, arguments)
     return partial
-
-
-def _moments(x: Any, sizes: _Sizes, mean: Any = None, variance: Any = None) -> Any:
-    """Means and variances, [2, channels], and in the arrays given."""
-    partial = _over_runs("batch_runs", sizes, x, x)
-    moments = empty(x, (2, sizes.channels), partial.dtype)
-    arguments = (sizes.size, sizes.run, sizes.runs, partial, moments, mean, variance)
-    over_elements("batch", "batch_moments", sizes.channels, x.dtype.char, *arguments)
-    return moments
 
 
 def _sizes(x: Any) -> _Sizes:
@@ -79,49 +70,58 @@ def batch_norm(x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
     x, weight, bias = taken
     sizes = _sizes(x)
     y, mean, variance = empty(x, x.shape), empty(x, sizes.channels), empty(x, sizes.channels)
-    moments = _moments(x, sizes, mean, variance)
-    arguments = (*sizes[1:], x, moments, weight, bias, float(eps), y)
-    over_elements("batch", "batch_forward", x.size, x.dtype.char, *arguments)
+    partial = _over_runs(sizes, x, None)
+    arguments = (*sizes, sizes.run, x, partial, weight, bias, float(eps), y, mean, variance)
+    launch("batch", "batch_forward", x.dtype.char, (sizes.channels, sizes.runs), THREADS, arguments)
     return y, mean, variance
 
 
 def batch_norm_gradient(gradients: Any, x: Any, weight: Any, eps: float, needs: Any, into: Any) -> Any:
     """Gradients in x, weight and bias."""
     g, *statistics = gradients
+    if g is None:
+        return None
     taken = _taken(x, (g,), (weight, *statistics))
     if taken is None:
         return None
     x, g, weight, g_mean, g_variance = taken
-    sizes, char = _sizes(x), x.dtype.char
-    moments = _moments(x, sizes)
-    partial = _over_runs("batch_gradient_runs", sizes, x, g, x, moments)
-    factors = empty(x, (3, sizes.channels), moments.dtype)
+    sizes = _sizes(x)
+    partial = _over_runs(sizes, x, g)
+    g_x = empty(x, x.shape) if needs[0] else None
     g_weight, g_bias = (
         writable(home, x, sizes.channels) if need else None
         for need, home in zip(needs[1:], into[1:], strict=True)
     )
-    arguments = (sizes.size, sizes.runs, partial, moments, weight, g_mean, g_variance, float(eps), factors)
-    over_elements("batch", "batch_gradient_factors", sizes.channels, char, *arguments, g_weight, g_bias)
-    g_x = None
-    if needs[0]:
-        g_x = empty(x, x.shape)
-        over_elements("batch", "batch_gradient", x.size, char, *sizes[1:], g, x, moments, factors, g_x)
+    arguments = (
+        *(*sizes, sizes.run, sizes.runs, x, g, partial, weight, g_mean, g_variance),
+        *(float(eps), g_x, g_weight, g_bias),
+    )
+    grid = (sizes.channels, sizes.runs if needs[0] else 1)
+    launch("batch", "batch_gradient", x.dtype.char, grid, THREADS, arguments)
     return g_x, g_weight, g_bias
 
 
 def move_statistics(
-    running_mean: Any, running_var: Any, mean: Any, variance: Any, momentum: Any, unbiased: float
+    running_mean: Any,
+    running_var: Any,
+    mean: Any,
+    variance: Any,
+    momentum: Any,
+    unbiased: float,
+    batches: Any = None,
 ) -> Any:
-    """Running statistics moved in place; returns the mean."""
+    """Running statistics moved in place, and the batch counted; returns the mean."""
     arrays = (mean, variance, running_mean, running_var)
     if any(x.__class__ is not mean.__class__ or x.dtype != mean.dtype for x in arrays):
         return None
     if any(x.shape != mean.shape or not x.flags.c_contiguous for x in arrays):
         return None
-    at = None if isinstance(momentum, int | float) else momentum
+    at = None if momentum is None or isinstance(momentum, int | float) else momentum
     if at is not None and (at.__class__ is not mean.__class__ or at.dtype.char != "d" or at.size != 1):
         return None
-    share = float(momentum) if at is None else 0.0
-    arguments = (share, at, float(unbiased), *arrays)
-    over_elements("batch", "move_statistics", mean.size, mean.dtype.char, *arguments)
+    if batches is not None and (batches.__class__ is not mean.__class__ or batches.dtype != np.int64):
+        return None
+    share = 0.0 if momentum is None or at is not None else float(momentum)
+    arguments = (share, at, int(momentum is None), batches, float(unbiased), *arrays)
+    launch("batch", "move_statistics", mean.dtype.char, (1,), THREADS, (mean.size, *arguments))
     return running_mean

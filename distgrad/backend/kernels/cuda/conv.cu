@@ -19,6 +19,32 @@ KERNEL unroll(i64 planes, Windows w, const T* x, T* patches) {
   }
 }
 
+// For one product that sums over images too: patches [channels, places of the kernel, images, outputs] of x,
+// and g [images, channels of g, outputs] with its first two axes exchanged.
+KERNEL unroll_across(i64 images, i64 channels, i64 outputs, Windows w, const T* x, const T* g, T* patches,
+                     T* turned) {
+  int size = size_of(w.out), length = size_of(w.in), count = size_of(w.kernel), to[3], k[3];
+  i64 all = images * channels * count;
+  FOR_PLANES(p, all + images * outputs) {
+    if (p >= all) {
+      i64 o = (p - all) / images, n = (p - all) % images;
+      FOR_EACH(i, size) turned[(p - all) * size + i] = g[(n * outputs + o) * size + i];
+      continue;
+    }
+    i64 n = p % images, place = p / images;
+    split((unsigned)(place % count), w.kernel, k);
+    const T* plane = x + (n * channels + place / count) * length;
+    FOR_EACH(i, size) {
+      split((unsigned)i, w.out, to);
+      int at = input_of(w, to, k);
+      if (at < 0)
+        store(patches + p * size + i, (A)0);
+      else
+        patches[p * size + i] = plane[at];
+    }
+  }
+}
+
 // The transpose of unroll.
 KERNEL fold(i64 planes, Windows w, const T* patches, T* x) {
   int size = size_of(w.out), length = size_of(w.in), count = size_of(w.kernel), at[3], k[3];

@@ -107,6 +107,20 @@ def _rows(g: Any, setting: _Setting) -> Any:
     return g.reshape(len(g), setting.groups, setting.y[1] // setting.groups, setting.size)
 
 
+def _across(g: Any, x: Any, setting: _Setting) -> tuple[Any, Any]:
+    """``[groups, outputs / groups, N]`` and patches ``[groups, terms, N]``, N: all places of all images."""
+    images, groups = len(x), setting.groups
+    shapes = (groups, setting.y[1] // groups, -1), (groups, setting.terms, images * setting.size)
+    if images == 1:
+        return g.reshape(shapes[0]), _patches(x, setting).reshape(shapes[1])
+    turned, patches = empty(g, g.size), empty(x, shapes[1])
+    sizes = images, setting.x[1], setting.y[1]
+    planes = patches.size // setting.size + images * setting.y[1]
+    arguments = (*sizes, setting.windows, x, g, patches, turned)
+    over_planes("conv", "unroll_across", planes, setting.size, x.dtype.char, *arguments)
+    return turned.reshape(shapes[0]), patches
+
+
 def convolution(
     x: Any, weight: Any, bias: Any = None, *, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Any:
@@ -183,15 +197,11 @@ def weight_into(
         arguments = (*setting.sizes, setting.windows, g, x, weight)
         launch("conv", "depthwise_weight", x.dtype.char, (weight.size,), THREADS, arguments)
         return weight
-    rows, wide, parts = _rows(g, setting), arithmetic(g.dtype.char), list(setting.parts())
-    out = _matrix(weight, setting)
-    direct = out if len(parts) == 1 and weight.dtype.char == wide else None
-    total: Any = None
-    for part in parts:
-        shape = (len(x[part]), setting.groups, setting.y[1] // setting.groups, setting.terms)
-        products = matmul(rows[part], _patches(x[part], setting).swapaxes(-1, -2), empty(g, shape, wide))
-        some = products.sum(axis=0, out=direct)
-        total = some if total is None else total + some
-    if direct is None:
+    wide, parts, out = arithmetic(g.dtype.char), list(setting.parts()), _matrix(weight, setting)
+    total = out if len(parts) == 1 or weight.dtype.char == wide else empty(g, out.shape, wide)
+    for number, part in enumerate(parts):
+        rows, patches = _across(g[part], x[part], setting)
+        matmul(rows, patches.swapaxes(-1, -2), total, add=number > 0)
+    if total is not out:
         out[...] = total
     return weight

@@ -1,7 +1,7 @@
 // Layer and root-mean-square norm over contiguous rows, a block of threads a row.
 //
-// Gradients of weight and bias are summed in runs of rows, then over the runs. How long a run is depends on
-// the shape alone, so that the sums repeat themselves to the bit on any GPU.
+// Gradients of weight and bias are summed in runs of rows, then over the runs by the block that is done last.
+// How long a run is depends on the shape alone, so that the sums repeat themselves to the bit on any GPU.
 #include "numbers.cuh"
 
 // A row's mean (0 unless it is centred), and one over its deviation.
@@ -33,9 +33,10 @@ KERNEL norm_forward(
 }
 
 // The gradient in x, added to what came before if that is there, and for the other two the moments of each
-// row, [rows, 2].
+// row, [rows, 2]. The counts that the next kernel needs begin at 0.
 KERNEL norm_backward(i64 rows, i64 columns, const T* g, const T* x, const T* weight, const T* before,
-                     double eps, i64 centred, T* g_x, A* moments) {
+                     double eps, i64 centred, T* g_x, A* moments, i64 strips, unsigned* done) {
+  if (blockIdx.x == 0) FOR_BLOCK(j, 0, strips) done[j] = 0;
   for (i64 i = blockIdx.x; i < rows; i += gridDim.x) {
     const T *row = x + i * columns, *up = g + i * columns;
     A mean, rate;
@@ -60,9 +61,10 @@ KERNEL norm_backward(i64 rows, i64 columns, const T* g, const T* x, const T* wei
   }
 }
 
-// For each run of rows (the grid's second axis) and column the sums of g y and g, [runs, 2, columns].
-KERNEL norm_affine_runs(
-    i64 rows, i64 columns, i64 run, const T* g, const T* x, const A* moments, A* partial) {
+// For each run of rows (the grid's second axis) and column the sums of g y and g, [runs, 2, columns]; the
+// gradients, by the last of a strip of columns' blocks.
+KERNEL norm_affine(i64 rows, i64 columns, i64 run, const T* g, const T* x, const A* moments, A* partial,
+                   unsigned* done, T* g_weight, T* g_bias) {
   i64 first = blockIdx.y * run;
   i64 last = first + run < rows ? first + run : rows;
   FOR_EACH(j, columns) {
@@ -75,14 +77,13 @@ KERNEL norm_affine_runs(
     partial[(2 * (i64)blockIdx.y) * columns + j] = weight;
     partial[(2 * (i64)blockIdx.y + 1) * columns + j] = bias;
   }
-}
-
-KERNEL norm_affine(i64 columns, i64 runs, const A* partial, T* g_weight, T* g_bias) {
+  if (!is_last_block(done + blockIdx.x, gridDim.y)) return;
+  const volatile A* sums = partial;  // what other blocks have written
   FOR_EACH(j, columns) {
     A weight = 0, bias = 0;
-    for (i64 k = 0; k < runs; k++) {
-      weight += partial[2 * k * columns + j];
-      bias += partial[(2 * k + 1) * columns + j];
+    for (i64 k = 0; k < gridDim.y; k++) {
+      weight += sums[2 * k * columns + j];
+      bias += sums[(2 * k + 1) * columns + j];
     }
     if (g_weight) store(g_weight + j, weight);
     if (g_bias) store(g_bias + j, bias);

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from distgrad.backend.kernels.cuda.launch import (
+    THREADS,
     arithmetic,
     empty,
     launch,
-    over_elements,
     over_rows,
     prepare,
     writable,
@@ -56,7 +58,12 @@ def _run_gradient(
     rows = x.size // columns
     g_x = empty(x, x.shape)
     moments = empty(x, (rows, 2), arithmetic(char))
-    arguments = (g, x, weight, before[0] if before else None, float(eps), int(centred), g_x, moments)
+    strips = -(-columns // THREADS)
+    done = empty(x, strips, np.uint32)
+    arguments = (
+        *(g, x, weight, before[0] if before else None, float(eps), int(centred), g_x, moments),
+        *(strips, done),
+    )
     over_rows("norm", "norm_backward", rows, columns, char, *arguments)
     parameters = [
         writable(home, x, tuple(normalized_shape)) if need else None
@@ -66,10 +73,9 @@ def _run_gradient(
         run = max(_SMALLEST_RUN, -(-rows // _RUNS))
         runs = -(-rows // run)
         partial = empty(x, (runs, 2, columns), arithmetic(char))
-        grid = (-(-columns // 256), runs)
-        launch("norm", "norm_affine_runs", char, grid, 256, (rows, columns, run, g, x, moments, partial))
-        g_weight, g_bias = (*parameters, None)[:2]
-        over_elements("norm", "norm_affine", columns, char, runs, partial, g_weight, g_bias)
+        gradients = (*parameters, None)[:2]
+        arguments = (rows, columns, run, g, x, moments, partial, done, *gradients)
+        launch("norm", "norm_affine", char, (strips, runs), THREADS, arguments)
     return (g_x if needs[0] else None, *parameters)
 
 
