@@ -16,10 +16,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distgrad.backend.graphs import graph_recording, refuse
+from distgrad.backend.neighbours import as_one, evenly_apart
 from distgrad.backend.precision import get_float32_matmul_precision
-from distgrad.errors import CaptureError
+from distgrad.errors import CaptureError, DeviceError
 
-__all__ = ["TYPES", "compute_type", "loaded_library", "matmul", "readable", "scalar"]
+__all__ = [
+    "TYPES",
+    "Addressed",
+    "compute_type",
+    "lines",
+    "loaded_library",
+    "matmul",
+    "multiply_addressed",
+    "readable",
+    "scalar",
+]
 
 #: cudaDataType by NumPy's character: CUDA_R_16F, 32F, 64F, 16BF
 TYPES = {"e": 2, "f": 0, "d": 1, "E": 14}
@@ -51,9 +62,12 @@ def _loaded() -> ctypes.CDLL:
     """The library that CuPy has loaded."""
     library = loaded_library("cublas")
     if library is None:
-        raise CaptureError("matmul: a step is written down, and no libcublas.so.12 or .13 is loaded")
+        raise CaptureError(
+            "matmul: no libcublas.so.12 or .13 is loaded, which a step that is written down calls by itself"
+        )
     kinds: dict[str, Any] = {"p": ctypes.c_void_p, "i": ctypes.c_int, "l": ctypes.c_longlong}
     library.cublasGemmStridedBatchedEx.argtypes = [kinds[x] for x in "piiiiippiilpiilppiiliii"]
+    library.cublasGemmBatchedEx.argtypes = [kinds[x] for x in "piiiiippiipiippiiiii"]
     library.cublasSetStream_v2.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
     return library
 
@@ -85,14 +99,17 @@ class _Matrices(NamedTuple):
 
 def _matrices(x: Any, stack: tuple[int, ...]) -> _Matrices | None:
     """The layout of ``x``, broadcast to ``stack``; None where cuBLAS cannot read it so."""
+    step, found = _step(x, stack), lines(x)
+    return None if step is None or found is None else _Matrices(*found, step)
+
+
+def lines(x: Any) -> tuple[int, int] | None:
+    """How the matrices of the last two axes lie: whether they are turned, and from one line to the next."""
     size, (rows, columns), (down, across) = x.itemsize, x.shape[-2:], x.strides[-2:]
-    step = _step(x, stack)
-    if step is None:
-        return None
     if (across == size or columns == 1) and (rows == 1 or (down >= size * columns and down % size == 0)):
-        return _Matrices(0, down // size if rows > 1 else columns, step)
+        return 0, down // size if rows > 1 else columns
     if (down == size or rows == 1) and (columns == 1 or (across >= size * rows and across % size == 0)):
-        return _Matrices(1, across // size if columns > 1 else rows, step)
+        return 1, across // size if columns > 1 else rows
     return None
 
 
@@ -191,6 +208,52 @@ def _multiply(a: Any, b: Any, out: Any, scale: float, add: bool) -> Any:
     return out
 
 
+class Addressed(NamedTuple):
+    """The matrices of a stack, each by its address.
+
+    Args:
+        addresses: where an array of these lies on the device.
+        char: the elements' dtype.
+        rows, columns: of a matrix.
+        turned, lead: how it lies, as :func:`lines` has it.
+    """
+
+    addresses: int
+    char: str
+    rows: int
+    columns: int
+    turned: int
+    lead: int
+
+    def transposed(self) -> Addressed:
+        """The transposes of the same matrices."""
+        rows, columns = self.columns, self.rows
+        return self._replace(rows=rows, columns=columns, turned=1 - self.turned)
+
+
+def multiply_addressed(
+    a: Addressed, b: Addressed, out: Addressed, count: int, scale: float = 1.0, add: bool = False
+) -> None:
+    """As :func:`matmul` with ``out``, for ``count`` matrices that lie anywhere.
+
+    Raises:
+        DeviceError: cuBLAS refuses.
+    """
+    library, (_, handle) = _loaded(), _library()
+    stream = importlib.import_module("cupy").cuda.get_current_stream().ptr
+    for status in (
+        library.cublasSetStream_v2(handle(), stream),
+        library.cublasGemmBatchedEx(
+            *(handle(), b.turned, a.turned, b.columns, a.rows, a.columns, scalar(scale, a.char)[1]),
+            *(b.addresses, TYPES[b.char], b.lead, a.addresses, TYPES[a.char], a.lead),
+            *(scalar(float(add), a.char)[1], out.addresses, TYPES[out.char], out.lead),
+            *(count, compute_type(a.char), _DEFAULT_ALGORITHM),
+        ),
+    ):
+        if status:
+            raise DeviceError(f"matmul: cuBLAS answers {status} to a product of {count} matrices by address")
+
+
 def readable(*arrays: Any) -> list[Any]:
     """Matrices as products can read them, copied once if they lie otherwise: for arrays of several products.
 
@@ -200,33 +263,12 @@ def readable(*arrays: Any) -> list[Any]:
     others = [x for x, there in zip(arrays, found, strict=True) if there is None]
     copies: list[Any] = []
     while len(copies) < len(others):
-        copies.extend(_copies(_evenly_apart(others[len(copies) :])))
+        group = others[len(copies) :]
+        group = group[: evenly_apart(group)[0]]
+        both = as_one(group, 0)
+        copies.extend([group[0].copy()] if both is None else list(both.copy()))
     rest = iter(copies)
     return [next(rest) if x is None else x for x in found]
-
-
-def _evenly_apart(arrays: list[Any]) -> list[Any]:
-    """As many of the arrays as lie in the same way in one piece of memory, each as far from the last."""
-    first = arrays[0]
-    group = [first]
-    for x in arrays[1:]:
-        step = x.data.ptr - group[-1].data.ptr
-        alike = x.data.mem is first.data.mem and (x.shape, x.strides) == (first.shape, first.strides)
-        even = len(group) == 1 or step == group[1].data.ptr - first.data.ptr
-        if not (alike and even) or x.dtype != first.dtype or step <= 0 or step % first.itemsize:
-            break
-        group.append(x)
-    return group
-
-
-def _copies(group: list[Any]) -> Any:
-    """The arrays in row order."""
-    first = group[0]
-    if len(group) == 1:
-        return [first.copy()]
-    step = group[1].data.ptr - first.data.ptr
-    both = first.__class__((len(group), *first.shape), first.dtype, first.data, (step, *first.strides))
-    return list(both.copy())
 
 
 def _readable(x: Any, stack: tuple[int, ...]) -> tuple[Any, _Matrices]:

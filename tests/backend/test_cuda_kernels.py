@@ -276,6 +276,17 @@ def test_running_statistics_are_means_over_the_batches_that_they_count(cp, char)
     assert int(batches) == 4
 
 
+@pytest.mark.parametrize("most", [0, 1 << 25], ids=["a product by cuBLAS", "a product in the kernel"])
+@pytest.mark.parametrize("sizes", [(3, 5, 33), (2, 17, 70)], ids=str)
+def test_steps_of_lstm_with_a_product_of_any_size(sizes, most, cp, char, monkeypatch):
+    recurrent = importlib.import_module("distgrad.backend.kernels.cuda.recurrent")
+    monkeypatch.setattr(recurrent, "_SMALL_PRODUCT", most)
+    steps, n, h = sizes
+    shapes = (steps, n, 4 * h), (4 * h, h), (n, h), (n, h)
+    inputs = [0.3 * np.random.default_rng(i).standard_normal(shape) for i, shape in enumerate(shapes)]
+    assert run_both(REGISTRY["lstm_steps"], inputs, {}, cp, char) == 2
+
+
 OVER_MANY = {
     "layer_norm": ([(1000, 300), (300,), (300,)], {"normalized_shape": (300,), "eps": 1e-5}),
     "convolution": (

@@ -15,10 +15,10 @@ BARS = {
     "tiny": 18,
     "mlp": 18,
     "cnn": 35,
-    "gpt": 182,
-    "gptm": 262,
+    "gpt": 150,
+    "gptm": 214,
     "resnet20": 298,
-    "lstm": 153,
+    "lstm": 89,
     "embedding": 28,
 }
 

@@ -213,6 +213,15 @@ int cublasGemmStridedBatchedEx(Handle *h, int ta, int tb, int m, int n, int k, c
                          matrix(b, bt, tb, k, n, ldb, sb), matrix(c, ct, 0, m, n, ldc, sc)), alpha, beta);
 }
 
+int cublasGemmBatchedEx(Handle *h, int ta, int tb, int m, int n, int k, const void *alpha, const void *a, int at, int lda,
+                        const void *b, int bt, int ldb, const void *beta, void *c, int ct, int ldc, int count, int compute,
+                        int algorithm) {
+    Product s = product(m, n, k, count, scalar_of(compute, ct), matrix(a, at, ta, m, k, lda, 0),
+                        matrix(b, bt, tb, k, n, ldb, 0), matrix(c, ct, 0, m, n, ldc, 0));
+    s.is_batch_of_pointers = 1;
+    return queue_product(h, "GemmEx", s, alpha, beta);
+}
+
 int cublasGemmEx(Handle *h, int ta, int tb, int m, int n, int k, const void *alpha, const void *a, int at, int lda,
                  const void *b, int bt, int ldb, const void *beta, void *c, int ct, int ldc, int compute, int algorithm) {
     return cublasGemmStridedBatchedEx(h, ta, tb, m, n, k, alpha, a, at, lda, 0, b, bt, ldb, 0, beta, c, ct, ldc, 0, 1,

@@ -64,7 +64,16 @@ STEPS = (
         "the double",
         tuple(
             f"tests/gpu_double/test_{name}.py"
-            for name in ("kernels", "memory", "operations", "products", "biases", "tracing", "binaries")
+            for name in (
+                "kernels",
+                "memory",
+                "operations",
+                "products",
+                "biases",
+                "stacks",
+                "tracing",
+                "binaries",
+            )
         ),
     ),
     Step(4, "kernels", ("tests/backend/test_cuda_kernels.py",)),

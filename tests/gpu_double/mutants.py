@@ -372,4 +372,21 @@ MUTANTS = (
         '    _check("cublasLtMatmul", status)\n', "",
         f"{_DOUBLE}/test_biases.py::test_an_answer_that_is_no_refusal_is_an_error",
     ),
+    Mutant(
+        "missing wait", "the next terms overwrite those that others still read", f"{_CUDA}/recurrent.cu",
+        "gate[k] += left[r][j] * right[k * TILE + u][j];\n    __syncthreads();\n",
+        "gate[k] += left[r][j] * right[k * TILE + u][j];\n",
+        f"{_KERNELS}::test_steps_of_lstm_with_a_product_of_any_size",
+    ),
+    Mutant(
+        "wrong pointer", "matrices of a stack are counted along the wrong axis", f"{_CUDA}/attention.cu",
+        "at.quotient * s.outer_step[a] + at.rest * s.inner_step[a]",
+        "at.rest * s.outer_step[a] + at.quotient * s.inner_step[a]",
+        f"{_DOUBLE}/test_stacks.py::test_layouts_have_the_same_results",
+    ),
+    Mutant(
+        "wrong layout", "parts that lie in another order are taken for one array", "backend/neighbours.py",
+        "behind <= 0 or ", "",
+        f"{_DOUBLE}/test_stacks.py::test_layouts_have_the_same_results",
+    ),
 )  # fmt: skip

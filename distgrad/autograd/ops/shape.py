@@ -13,8 +13,8 @@ from distgrad.autograd.ops import rearrange_rules
 from distgrad.autograd.ops.rearrange_rules import repeat_counts
 from distgrad.autograd.ops.shape_rules import Shape, along_axis, normalize_axes, same_shape
 from distgrad.autograd.primitive import Reject, Sample
-from distgrad.backend.array_module import HOST_ARRAYS
-from distgrad.backend.device import at_hand, device_of, memory_of, plain, resolve
+from distgrad.backend.device import at_hand, device_of, plain, resolve
+from distgrad.backend.neighbours import as_one
 from distgrad.errors import AxisError, DeviceError, DTypeError, OptionError, ShapeError
 
 
@@ -351,26 +351,9 @@ def unstack(xp: Any, x: Array, /, axis: int = 0) -> tuple[Array, ...]:
     return tuple([x[(*before, i, ...)] for i in range(x.shape[len(before)])])
 
 
-def _whole(parts: tuple[Array, ...], axis: int) -> Any:
-    """The array whose parts these are, on the host and in their order; None where there is none."""
-    first = parts[0]
-    if len(parts) < 2 or any(x.__class__ not in HOST_ARRAYS or x.base is None for x in parts):
-        return None
-    places = [x.__array_interface__["data"][0] for x in parts]
-    step = places[1] - places[0]
-    for i, x in enumerate(parts):
-        alike = memory_of(x) is memory_of(first) and x.shape == first.shape and x.strides == first.strides
-        if not alike or x.dtype is not first.dtype or places[i] != places[0] + i * step or step <= 0:
-            return None
-    where = axis % (first.ndim + 1)
-    shape = (*first.shape[:where], len(parts), *first.shape[where:])
-    strides = (*first.strides[:where], step, *first.strides[where:])
-    return np.lib.stride_tricks.as_strided(first, shape, strides)
-
-
 @unstack.vjp("x")
 def _(xp: Any, g: tuple[Array, ...], axis: int) -> Array:
-    whole = _whole(g, axis) if g else None  # a kernel may have written the parts where they belong
+    whole = as_one(g, axis)  # a kernel may have written the parts where they belong
     return xp.stack(g, axis=axis) if whole is None else whole
 
 

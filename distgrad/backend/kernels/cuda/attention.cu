@@ -1,6 +1,21 @@
 // What stands between attention's matrix products: scores [rows, keys] turned into weights, and back.
 #include "numbers.cuh"
 
+#define ARRAYS 10
+
+struct Spread {  // where the matrices of several arrays lie, in bytes: i of them at i / inner and i % inner steps
+  i64 base[ARRAYS], inner[ARRAYS], outer_step[ARRAYS], inner_step[ARRAYS];
+};
+
+// The addresses of all matrices, [arrays, count], an array to a place of the grid's second axis.
+KERNEL write_addresses(i64 count, Spread s, i64* addresses) {
+  i64 a = blockIdx.y;
+  FOR_EACH(i, count) {
+    Split at = divide(i, s.inner[a]);
+    addresses[a * count + i] = s.base[a] + at.quotient * s.outer_step[a] + at.rest * s.inner_step[a];
+  }
+}
+
 // Softmax of scores as the product has left them, in A; `weights` may be the same memory. Rows come in groups
 // of `queries`, and a causal row sees keys up to its own place.
 KERNEL attention_weights(

@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from distgrad.backend.cublas import matmul, readable
+from distgrad.backend.cublas import readable
 from distgrad.backend.kernels.cuda.launch import arithmetic, empty, over_rows
+from distgrad.backend.kernels.cuda.stacks import Stacks, is_readable, laid_out_as
+from distgrad.backend.neighbours import as_one
 
 _BLOCK_ELEMENTS = 1 << 26  # of scores, over all heads; the backward pass holds two such blocks
 
@@ -25,7 +27,7 @@ def _taken(query: Any, key: Any, value: Any, *more: Any) -> Any:
         return None
     if any(x.__class__ is not query.__class__ or x.dtype != query.dtype for x in arrays):
         return None
-    return readable(*arrays)
+    return arrays if all(map(is_readable, arrays)) else readable(*arrays)
 
 
 def _blocks(query: Any, key: Any) -> list[tuple[int, int]]:
@@ -35,20 +37,22 @@ def _blocks(query: Any, key: Any) -> list[tuple[int, int]]:
     return [(first, min(first + rows, length)) for first in range(0, length, rows)]
 
 
-def _scores(a: Any, b: Any, scale: float = 1.0) -> Any:
-    """``scale a bᵀ`` in the type that kernels compute in."""
-    shape = (*a.shape[:-1], b.shape[-2])
-    return matmul(a, b.swapaxes(-1, -2), empty(a, shape, arithmetic(a.dtype.char)), scale)
+def _scores(query: Any, key: Any) -> tuple[Any, Any]:
+    """Where scores of a block go, in the type that kernels compute in, and weights, which may be the same."""
+    scores = empty(query, (*query.shape[:-1], key.shape[-2]), arithmetic(query.dtype.char))
+    return scores, scores if scores.dtype == query.dtype else empty(query, scores.shape)
 
 
-def _weights(query: Any, key: Any, first: int, stop: int, scale: float, is_causal: bool) -> Any:
-    """Weights of queries first … stop − 1 over the keys that one of them sees."""
-    seen = min(key.shape[-2], stop) if is_causal else key.shape[-2]
-    scores = _scores(query[..., first:stop, :], key[..., :seen, :], scale)
-    weights = scores if scores.dtype == query.dtype else empty(query, scores.shape)
-    sizes = (scores.size // seen, seen, query.dtype.char)
-    over_rows("attention", "attention_weights", *sizes, stop - first, first, int(is_causal), scores, weights)
-    return weights
+def _weigh(first: int, scores: Any, weights: Any, is_causal: bool) -> None:
+    """Weights of queries from the first one on, in place of their scores or beside them."""
+    rows, seen = scores.shape[-2:]
+    sizes = (scores.size // seen, seen, weights.dtype.char)
+    over_rows("attention", "attention_weights", *sizes, rows, first, int(is_causal), scores, weights)
+
+
+def _seen(key: Any, stop: int, is_causal: bool) -> int:
+    """How many keys one of the queries before ``stop`` sees."""
+    return min(key.shape[-2], stop) if is_causal else key.shape[-2]
 
 
 def attention(query: Any, key: Any, value: Any, *, scale: float, is_causal: bool) -> Any:
@@ -57,11 +61,24 @@ def attention(query: Any, key: Any, value: Any, *, scale: float, is_causal: bool
     if taken is None:
         return None
     query, key, value = taken
-    y = empty(query, (*query.shape[:-1], value.shape[-1]))
+    y = laid_out_as(query, value.shape[-1])
     for first, stop in _blocks(query, key):
-        weights = _weights(query, key, first, stop, scale, is_causal)
-        matmul(weights, value[..., : weights.shape[-1], :], y[..., first:stop, :])
+        part, seen = query[..., first:stop, :], _seen(key, stop, is_causal)
+        keys, values = (x[..., :seen, :] for x in (key, value))
+        scores, weights = _scores(part, keys)
+        stacks = Stacks(part, keys, values, scores, weights, y[..., first:stop, :])
+        stacks.multiply(0, 1, 3, turn=(False, True), scale=scale)
+        _weigh(first, scores, weights, is_causal)
+        stacks.multiply(4, 2, 5)
     return y
+
+
+def _gradients(query: Any, key: Any, value: Any) -> list[Any]:
+    """Arrays for the gradients, which lie as their inputs do: in one array where those are parts of one."""
+    whole = as_one((query, key, value), 0)
+    if whole is None:
+        return [laid_out_as(x, x.shape[-1]) for x in (query, key, value)]
+    return list(laid_out_as(whole, whole.shape[-1]))
 
 
 def attention_gradient(
@@ -72,7 +89,7 @@ def attention_gradient(
     if taken is None:
         return None
     query, key, value, g = taken
-    g_query, g_key, g_value = (empty(x, x.shape) for x in (query, key, value))
+    g_query, g_key, g_value = _gradients(query, key, value)
     blocks = _blocks(query, key)
     several = len(blocks) > 1 or (
         is_causal and blocks[0][1] < key.shape[-2]
@@ -81,11 +98,18 @@ def attention_gradient(
         g_key[...] = 0
         g_value[...] = 0
     for first, stop in blocks:
-        weights = _weights(query, key, first, stop, scale, is_causal)
-        seen, up, part = weights.shape[-1], g[..., first:stop, :], query[..., first:stop, :]
-        matmul(weights.swapaxes(-1, -2), up, g_value[..., :seen, :], add=several)
-        arguments = (float(scale), _scores(up, value[..., :seen, :]), weights)
+        seen = _seen(key, stop, is_causal)
+        part, up, g_part = (x[..., first:stop, :] for x in (query, g, g_query))
+        keys, values, g_keys, g_values = (x[..., :seen, :] for x in (key, value, g_key, g_value))
+        scores, weights = _scores(part, keys)
+        slopes = empty(query, scores.shape, scores.dtype)
+        stacks = Stacks(part, keys, values, up, scores, weights, slopes, g_part, g_keys, g_values)
+        stacks.multiply(0, 1, 4, turn=(False, True), scale=scale)
+        _weigh(first, scores, weights, is_causal)
+        stacks.multiply(5, 3, 9, turn=(True, False), add=several)
+        stacks.multiply(3, 2, 6, turn=(False, True))
+        arguments = (float(scale), slopes, weights)
         over_rows("attention", "attention_slopes", weights.size // seen, seen, query.dtype.char, *arguments)
-        matmul(weights, key[..., :seen, :], g_query[..., first:stop, :])
-        matmul(weights.swapaxes(-1, -2), part, g_key[..., :seen, :], add=several)
+        stacks.multiply(5, 1, 7)
+        stacks.multiply(5, 0, 8, turn=(True, False), add=several)
     return g_query, g_key, g_value

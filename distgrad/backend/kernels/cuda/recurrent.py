@@ -1,15 +1,39 @@
-"""Recurrent networks: all gates of a step in one launch, beside the step's product of matrices."""
+"""Recurrent networks: all gates of a step in one launch, with the step's product if that is small."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from distgrad.backend.cublas import matmul
-from distgrad.backend.kernels.cuda.launch import arithmetic, empty, over_elements, prepare, writable
+from distgrad.backend.kernels.cuda.launch import (
+    THREADS,
+    arithmetic,
+    empty,
+    launch,
+    over_elements,
+    prepare,
+    writable,
+)
+
+_TILE = 16  # as recurrent.cu has it
+_MOST_TILES = 1 << 16  # of a grid's second axis
+_SMALL_PRODUCT = 1 << 25  # multiplications; by reckoning, a GPU has not been asked
 
 
 def _run(name: str, state: Any, *arguments: Any) -> None:
     over_elements("recurrent", name, state.size, state.dtype.char, state.shape[-1], *arguments)
+
+
+def _product_run(name: str, state: Any, *arguments: Any) -> None:
+    rows, size = state.shape
+    grid = (-(-rows // _TILE), -(-size // _TILE))
+    launch("recurrent", name, state.dtype.char, grid, THREADS, (rows, size, *arguments))
+
+
+def _is_small(state: Any) -> bool:
+    """Whether a step's product is worth no launch of its own."""
+    rows, size = state.shape
+    return 4 * rows * size * size <= _SMALL_PRODUCT and -(-size // _TILE) <= _MOST_TILES
 
 
 def _sequence(from_input: Any, weight: Any, hidden: Any, cell: Any, *more: Any) -> Any:
@@ -30,9 +54,13 @@ def lstm_steps(from_input: Any, weight: Any, hidden: Any, cell: Any) -> Any:
     from_input, weight, hidden, cell = taken
     gates = empty(from_input, from_input.shape)
     hiddens, cells = (empty(cell, (len(gates), *cell.shape)) for _ in range(2))
+    is_small = _is_small(cell)
     for t in range(len(gates)):
-        from_state = matmul(hidden, weight.T)
-        _run("lstm_step", cell, from_input[t], from_state, cell, hiddens[t], cells[t], gates[t])
+        results = cell, hiddens[t], cells[t], gates[t]
+        if is_small:
+            _product_run("lstm_product_step", cell, from_input[t], weight, hidden, *results)
+        else:
+            _run("lstm_step", cell, from_input[t], matmul(hidden, weight.T), *results)
         hidden, cell = hiddens[t], cells[t]
     return hiddens, cells, gates
 
@@ -45,12 +73,16 @@ def lstm_steps_gradient(g: Any, weight: Any, hidden: Any, cell: Any, y: Any, int
         return None
     gates, weight, hidden, cell, hiddens, cells, g_hiddens, g_cells, g_gates = taken
     out, carry, later = empty(gates, gates.shape), empty(cell, cell.shape, arithmetic(cell.dtype.char)), None
-    carry[...] = 0
+    is_small = _is_small(cell)
     for t in reversed(range(len(gates))):
-        before = cells[t - 1] if t else cell
-        incoming = g_hiddens[t], later, g_cells[t], g_gates[t]
-        _run("lstm_step_gradient", cell, *incoming, gates[t], before, cells[t], out[t], carry)
-        later = matmul(out[t], weight)
+        rest = (g_cells[t], g_gates[t], gates[t], cells[t - 1] if t else cell, cells[t], out[t], carry)
+        if is_small:
+            after = out[t + 1] if t + 1 < len(out) else None
+            _product_run("lstm_product_step_gradient", cell, g_hiddens[t], after, weight, *rest)
+        else:
+            _run("lstm_step_gradient", cell, g_hiddens[t], later, *rest)
+        if not (is_small and t):
+            later = matmul(out[t], weight)
     g_weight = writable(into[1], gates, weight.shape)  # each step's gates by the state before it
     matmul(out[0].T, hidden, g_weight)
     if len(out) > 1:
@@ -88,7 +120,6 @@ def lstm_cell_gradient(g: Any, from_input: Any, from_state: Any, cell: Any, y: A
     gates, out = (empty(from_input, from_input.shape) for _ in range(2))
     hidden, again = (empty(cell, cell.shape) for _ in range(2))
     carry = empty(cell, cell.shape, arithmetic(cell.dtype.char))
-    carry[...] = 0
     _run("lstm_step", cell, from_input, from_state, cell, hidden, again, gates)
     _run("lstm_step_gradient", cell, g_hidden, None, g_cell, None, gates, cell, after, out, carry)
     return out, out, carry.astype(cell.dtype, copy=False)
