@@ -24,6 +24,7 @@ __all__ = [
     "TYPES",
     "Addressed",
     "compute_type",
+    "current_queue",
     "lines",
     "loaded_library",
     "matmul",
@@ -229,6 +230,12 @@ class Addressed(NamedTuple):
         """The transposes of the same matrices."""
         rows, columns = self.columns, self.rows
         return self._replace(rows=rows, columns=columns, turned=1 - self.turned)
+
+
+def current_queue() -> tuple[int, int]:
+    """The current device, and the address of its current stream."""
+    cuda = importlib.import_module("cupy").cuda
+    return cuda.Device().id, cuda.get_current_stream().ptr
 
 
 def multiply_addressed(

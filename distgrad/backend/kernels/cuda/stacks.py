@@ -7,13 +7,12 @@ has again at every step, so they are kept.
 from __future__ import annotations
 
 import functools
-import importlib
 import math
 from typing import Any
 
 import numpy as np
 
-from distgrad.backend.cublas import Addressed, lines, matmul, multiply_addressed
+from distgrad.backend.cublas import Addressed, current_queue, lines, matmul, multiply_addressed
 from distgrad.backend.graphs import graph_recording
 from distgrad.backend.kernels.cuda.launch import THREADS, empty, launch
 
@@ -68,10 +67,8 @@ class Stacks:
         for i, x in enumerate(self._arrays):
             (_, outer), (inner, step) = [(1, 0), (1, 0), *_spread(x)][-2:]
             numbers[:, i] = x.data.ptr, inner, outer, step
-        cuda = importlib.import_module("cupy").cuda
-        place = cuda.Device().id, cuda.get_current_stream().ptr
         find = _table if graph_recording() is None else _table.__wrapped__
-        self._kept = find(place, first.__class__, len(self._arrays), self._count, numbers.tobytes())
+        self._kept = find(current_queue(), first.__class__, len(self._arrays), self._count, numbers.tobytes())
         for i, x in enumerate(self._arrays):
             found = lines(x)
             assert found is not None  # as the caller has made sure
