@@ -21,13 +21,13 @@ WORKLOADS = ("tiny", "mlp", "cnn", "gpt", "gptm", "resnet20", "lstm", "embedding
 
 
 def main(workloads: list[str]) -> None:
-    """Count a step of each, after three to warm up."""
+    """Count a step of each, after ten, when its memory comes again at every step."""
     scheduler = install(1, "null", device_bytes=100 << 30).scheduler
     from distgrad.scale.bench.peers import distgrad_step
 
     for name in workloads:
         step = distgrad_step(name, 1, "cuda", wait=False)
-        for _ in range(3):
+        for _ in range(10):
             step()
         scheduler.started.clear()
         waits = scheduler.num_waits
