@@ -500,8 +500,10 @@ def test_import_loads_no_accelerator_mpi_or_compiler():
     assert not set(loaded) & set(LAZY)
 
 
-def test_import_takes_less_than_0_3_s():
+def test_import_adds_less_than_0_2_s_to_numpys():
     # Processor time: the wall clock would also measure whatever else this machine is doing.
-    code = "import time; start = time.process_time(); import distgrad; print(time.process_time() - start)"
+    code = (
+        "import time, numpy; start = time.process_time(); import distgrad; print(time.process_time() - start)"
+    )
     times_s = [float(run_python(code)) for _ in range(5)]  # the first may compile
-    assert min(times_s) < 0.3, times_s
+    assert min(times_s) < 0.2, times_s
