@@ -84,7 +84,7 @@ _FUNCTIONS = {
 _ROOMS = {
     "FloatTensor": "dg.tensor(data)", "LongTensor": "dg.tensor(data)",
     "as_strided": "dg.sliding_window_view", "backends": "dg.set_num_threads",
-    "compile": "nothing: kernels are compiled as they are needed",
+    "compile": "dg.capture(step), or model.compile()",
     "distributed": "dg.comm and dg.parallel", "double": "dg.float64", "flatten": "x.flatten(start_dim)",
     "float": "dg.float32", "half": "dg.float16", "int": "dg.int32",
     "jit": "nothing: there is no script mode", "long": "dg.int64", "mps": "dg.Device",

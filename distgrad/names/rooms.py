@@ -215,7 +215,7 @@ PLACES = {
     "jit": ("distgrad.torch.utilities:*jit",),
     "nn.utils.stateless": ("distgrad.nn.utils.stateless:functional_call",),
     "compiler": (
-        "distgrad.torch.calls:compile",
+        "distgrad.torch.compiled:compile",
         "distgrad.torch.utilities:*compiler",
     ),
     "serialization": ("distgrad.torch.files",),
@@ -304,7 +304,7 @@ TOP = (
     f"distgrad.nn.functional:{_NET_FUNCTIONS}",
     "distgrad.torch.settings",
     "distgrad.torch.files:save load",
-    "distgrad.torch.calls:compile",
+    "distgrad.torch.compiled:compile",
     "distgrad.func:vmap",
     "distgrad.torch.utilities",
     "distgrad.torch.windows:*old",

@@ -1,8 +1,8 @@
-"""Calls of modules and functions in other ways: with other parameters, in pieces, compiled."""
+"""Calls of modules and functions in other ways: with other parameters, in pieces."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -12,38 +12,9 @@ from distgrad.errors import OptionError
 from distgrad.nn.module import Module
 
 __all__ = [
-    "checkpoint_sequential", "compile", "get_device_states", "noop_context_fn", "set_device_states",
+    "checkpoint_sequential", "get_device_states", "noop_context_fn", "set_device_states",
     "stack_module_state",
 ]  # fmt: skip
-
-_MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
-
-
-def compile(
-    model: Callable[..., Any] | None = None,
-    *,
-    fullgraph: bool = False,
-    dynamic: bool | None = None,
-    backend: str | Callable[..., Any] = "inductor",
-    mode: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    disable: bool = False,
-) -> Any:
-    """The function or module itself, with PyTorch's options: nothing is captured, kernels compile as needed.
-
-    Args:
-        model: what would be compiled; None makes a decorator.
-        fullgraph, dynamic, backend, mode, options, disable: PyTorch's; of no consequence here.
-
-    Raises:
-        OptionError: a mode that is none of PyTorch's, or ``mode`` and ``options`` together.
-    """
-    if mode not in _MODES or (mode is not None and options is not None):
-        raise OptionError(
-            f"compile: mode must be one of {', '.join(map(str, _MODES[1:]))}, without options beside it, "
-            f"got {mode!r} and {options}"
-        )
-    return (lambda each: each) if model is None else model
 
 
 def stack_module_state(models: Sequence[Module]) -> tuple[dict[str, Any], dict[str, Any]]:

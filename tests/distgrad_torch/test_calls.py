@@ -91,17 +91,6 @@ def test_a_sequence_in_checkpointed_pieces_has_the_same_gradients(segments):
         checkpoint_sequential(mine, 9, x)
 
 
-def test_compile_is_the_function_itself_with_pytorchs_options():
-    net = torch.nn.Linear(2, 2)
-    assert torch.compile(net, mode="max-autotune", fullgraph=True, dynamic=False) is net
-    assert torch.compile(backend="eager")(len) is len
-    assert torch.compiler.compile(len) is len
-    with pytest.raises(OptionError, match="mode must be one of default"):
-        torch.compile(net, mode="fastest")
-    with pytest.raises(TypeError, match="fullgraf"):
-        torch.compile(net, fullgraf=True)
-
-
 def asked_for(module, name):
     """What is said of a name; None where it is there."""
     try:
