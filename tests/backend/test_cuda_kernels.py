@@ -691,5 +691,9 @@ def test_every_kernel_of_the_table_has_a_body_for_these_dtypes(cp):
     assert set(DTYPES) == set(TYPES) == set(TOLERANCE)
     for name, kernel in TABLE.items():
         assert callable(body(name)), name
-        words = {"random_bits": "L", "embedding_sum": "li"}  # of whole numbers
-        assert set(kernel.cuda) == set(words.get(name, TYPES)), name
+        others = {
+            "random_bits": "L",
+            "embedding_sum": "li",
+            "linear/weight": "feE",
+        }  # of cuBLASLt's epilogues
+        assert set(kernel.cuda) == set(others.get(name, TYPES)), name

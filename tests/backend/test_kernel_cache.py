@@ -213,6 +213,21 @@ def test_every_function_that_python_calls_says_what_it_is_compiled_for():
             assert len(arguments) == entry.function.py_func.__code__.co_argcount, entry
 
 
+def test_what_the_host_has_no_kernel_for_is_not_asked_for(monkeypatch):
+    from distgrad.backend.kernels import ahead, table
+    from distgrad.backend.kernels.entries import find_entries
+
+    asked = []
+    monkeypatch.setattr(
+        table, "request", lambda kernels, char: asked.extend((name, char) for name in kernels)
+    )
+    for char in "fd":
+        table.expect(table.TABLE, char)
+    assert ("linear.linear", "f") in asked
+    assert not any(name.startswith("linear.linear_gradient") for name, _ in asked)
+    assert all(isinstance(find_entries(name, char), list) for name, char in [*asked, *ahead.requested()])
+
+
 # -- which code an edit makes void
 
 

@@ -78,6 +78,7 @@ HOST_ALONE = {
     "kernels",
     "predicted",
     "published",
+    "resharding",
     "restarts",
     "sharded",
     "sharded_gpt",
