@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -22,6 +23,10 @@ pytest_plugins = ["gpu_double.plugin"]
 
 # With it pytest shows the whole of what differs, which takes minutes where that is the bits of parameters.
 os.environ.pop("CI", None)
+
+# A shell starts what runs behind it deaf to Ctrl-C, and so would be what tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -136,7 +136,8 @@ def text(module):
         else:
             lines.append(other(module, name, value, sources))
     shown = "\n".join(f'    "{name}",' for name in names)
-    return f"{HEAD}\n{''.join(sorted(lines))}\n__all__ = [\n{shown}\n]\n\n{''.join(sorted(functions))}"
+    parts = [f"{HEAD}\n{''.join(sorted(lines))}", f"__all__ = [\n{shown}\n]\n", "".join(sorted(functions))]
+    return "\n".join(part for part in parts if part)
 
 
 if __name__ == "__main__":
