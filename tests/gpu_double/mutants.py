@@ -34,7 +34,7 @@ MUTANTS = (
     ),
     Mutant(
         "missing wait", "the caller's stream does not wait for the collective", _WORK,
-        "        current_stream(self._comm.device).wait_event(self._end)\n", "",
+        "            current_stream(self._comm.device).wait_event(self._end)\n", "            pass\n",
         f"{_VERB}[all_reduce-late]",
     ),
     Mutant(
@@ -385,8 +385,8 @@ MUTANTS = (
         f"{_DOUBLE}/test_stacks.py::test_layouts_have_the_same_results",
     ),
     Mutant(
-        "wrong layout", "parts that lie in another order are taken for one array", "backend/neighbours.py",
-        "behind <= 0 or ", "",
-        f"{_DOUBLE}/test_stacks.py::test_layouts_have_the_same_results",
+        "wrong layout", "parts that lie unevenly apart are taken for one array", "backend/neighbours.py",
+        " or (count > 1 and behind != count * step)", "",
+        "tests/backend/test_neighbours.py",
     ),
 )  # fmt: skip
