@@ -387,6 +387,6 @@ MUTANTS = (
     Mutant(
         "wrong layout", "parts that lie unevenly apart are taken for one array", "backend/neighbours.py",
         " or (count > 1 and behind != count * step)", "",
-        "tests/backend/test_neighbours.py",
+        "tests/backend/test_neighbours.py::test_others_are_not",
     ),
 )  # fmt: skip
