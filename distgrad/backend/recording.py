@@ -60,18 +60,7 @@ def as_one_call(*writes: int) -> Callable[[_F], _F]:
     Args:
         writes: the places of positional arguments whose arrays the function changes.
     """
-
-    def decorate(function: _F) -> _F:
-        @functools.wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            listener = here.listener
-            if listener is None:
-                return function(*args, **kwargs)
-            return listener.whole(function, args, kwargs, writes)
-
-        return cast("_F", call)
-
-    return decorate
+    return _told_by("whole", writes)
 
 
 def as_truth(*writes: int) -> Callable[[_F], _F]:
@@ -80,6 +69,11 @@ def as_truth(*writes: int) -> Callable[[_F], _F]:
     Args:
         writes: the places of positional arguments whose arrays the function changes.
     """
+    return _told_by("truth", writes)
+
+
+def _told_by(tell: str, writes: tuple[int, ...]) -> Callable[[_F], _F]:
+    """For functions of whose calls a listener is told by one of its methods."""
 
     def decorate(function: _F) -> _F:
         @functools.wraps(function)
@@ -87,7 +81,7 @@ def as_truth(*writes: int) -> Callable[[_F], _F]:
             listener = here.listener
             if listener is None:
                 return function(*args, **kwargs)
-            return listener.truth(function, args, kwargs, writes)
+            return getattr(listener, tell)(function, args, kwargs, writes)
 
         return cast("_F", call)
 
