@@ -10,13 +10,15 @@ few milliseconds each; a time is the median over the turns, a ratio the median o
 turns, and both columns come from one process with one thread. The exit status tells whether all bars hold.
 
 The last table holds operations made of others: least microseconds of processor time a call, of the formula
-alone on the same tensors, and of the public function around a formula that does nothing.
+alone on the same tensors, and of the public function around a formula that does nothing. Below it stand calls
+by PyTorch's names beside the operations that they lead to, ``extra`` being the difference.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import importlib
 import itertools
 import json
 import platform
@@ -32,6 +34,7 @@ import numpy as np
 import torch
 
 import distgrad as dg
+from distgrad.autograd.casting import set_weak_scalars
 from distgrad.autograd.dispatch import operations
 from distgrad.backend.device import CPU, Device
 from distgrad.script import add_device_option, find_device, synchronize
@@ -210,6 +213,36 @@ def wrapping(rounds: int) -> Iterator[Wrapping]:
         yield Wrapping(operation.__name__, *[min(column) for column in zip(*pairs, strict=True)], extra)
 
 
+#: Call by PyTorch's name, and the operation's own, of a matrix, another, and a mask.
+NAMES: list[tuple[str, Callable[..., Any], Callable[..., Any]]] = [
+    ("torch.mul", lambda t, x, y, m: t.mul(x, y), lambda x, y, m: dg.multiply(x, y)),
+    ("torch.maximum", lambda t, x, y, m: t.maximum(x, y), lambda x, y, m: dg.maximum(x, y)),
+    ("torch.mm", lambda t, x, y, m: t.mm(x, y), lambda x, y, m: dg.matmul(x, y)),
+    ("torch.exp", lambda t, x, y, m: t.exp(x), lambda x, y, m: dg.exp(x)),
+    ("torch.cat", lambda t, x, y, m: t.cat([x, y]), lambda x, y, m: dg.concat([x, y])),
+    ("torch.softmax", lambda t, x, y, m: t.softmax(x, -1), lambda x, y, m: dg.softmax(x, axis=-1)),
+    ("torch.where", lambda t, x, y, m: t.where(m, x, y), lambda x, y, m: dg.where(m, x, y)),
+    ("torch.clamp", lambda t, x, y, m: t.clamp(x, 0.0, 1.0), lambda x, y, m: dg.clip(x, 0.0, 1.0)),
+    ("x.sum(1)", lambda t, x, y, m: x.sum(1), lambda x, y, m: dg.sum(x, axis=1)),
+    ("x.mean()", lambda t, x, y, m: x.mean(), lambda x, y, m: dg.mean(x)),
+    ("x.view(2, 8)", lambda t, x, y, m: x.view(2, 8), lambda x, y, m: dg.reshape(x, (2, 8))),
+    ("x.masked_fill", lambda t, x, y, m: x.masked_fill(m, 0.0), lambda x, y, m: dg.masked_fill(x, m, 0.0)),
+]
+
+
+def naming(rounds: int) -> Iterator[Wrapping]:
+    """Calls by PyTorch's names beside the operations that they lead to, on the CPU."""
+    x, y = (each.detach() for each in inputs([(4, 4), (4, 4)], CPU)[0])
+    mask = x > 0
+    module = importlib.import_module("distgrad.torch")
+    set_weak_scalars(False)
+    for name, named, own in NAMES:
+        whole, parts = functools.partial(named, module, x, y, mask), functools.partial(own, x, y, mask)
+        pairs = [(least(whole, 1000), least(parts, 1000)) for _ in range(rounds)]
+        first, second = [min(column) for column in zip(*pairs, strict=True)]
+        yield Wrapping(name, first, second, first - second, 0.3)
+
+
 def train_tiny(nn: Any, optim: Any, loss: Callable[..., Any], x: Any, y: Any, **options: Any) -> Call:
     """A training step of 16 → 16 → 16 → 2 with tanh on 16 samples: zero, forward, backward, AdamW."""
     model = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 2))
@@ -276,7 +309,7 @@ def main() -> int:
         print(row, flush=True)
         rows.append(row)
     print(f"{'microseconds of processor time':34} {'whole':>10} {'parts':>10} {'extra':>8}")
-    for line in wrapping(options.rounds):
+    for line in itertools.chain(wrapping(options.rounds), naming(options.rounds)):
         print(line, flush=True)
         rows.append(line)
     if options.json:

@@ -53,19 +53,21 @@ def place_of(x: Any, dim: int, where: str, more: int = 0) -> int:
 
 def flattened(x: Any, start_dim: int, end_dim: int) -> Any:
     """The axes from ``start_dim`` to ``end_dim`` as one."""
-    first, last = (_end_of(x, each, "flatten", start_dim, end_dim) for each in (start_dim, end_dim))
-    if first > last:
-        raise AxisError(f"flatten: start_dim={start_dim} lies behind end_dim={end_dim} in {list(x.shape)}")
-    whole = math.prod(x.shape[first : last + 1])
-    return ops.reshape(x, (*x.shape[:first], whole, *x.shape[last + 1 :]))
+    shape = x._data.shape
+    first = start_dim + len(shape) if start_dim < 0 else start_dim
+    last = end_dim + len(shape) if end_dim < 0 else end_dim
+    if not 0 <= first <= last < len(shape):
+        _refuse_ends(shape, start_dim, end_dim)
+    return ops.reshape(x, (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
 
 
-def _end_of(x: Any, dim: int, where: str, *axes: int) -> int:
-    count = max(x.ndim, 1)
-    number = operator.index(dim)
-    if not -count <= number < count:
-        raise AxisError(f"{where}: axes {axes[0]} to {axes[1]} of a tensor {list(x.shape)}")
-    return number % count
+def _refuse_ends(shape: tuple[int, ...], start_dim: int, end_dim: int) -> None:
+    """Raise, unless there are no axes, which count as one."""
+    count = max(len(shape), 1)
+    if not all(-count <= each < count for each in (start_dim, end_dim)):
+        raise AxisError(f"flatten: axes {start_dim} to {end_dim} of a tensor {list(shape)}")
+    if start_dim % count > end_dim % count:
+        raise AxisError(f"flatten: start_dim={start_dim} lies behind end_dim={end_dim} in {list(shape)}")
 
 
 def unflattened(x: Any, dim: int, sizes: Sequence[int]) -> Any:
@@ -76,21 +78,24 @@ def unflattened(x: Any, dim: int, sizes: Sequence[int]) -> Any:
 
 def squeezed(x: Any, dim: Any) -> Any:
     """Without axes of length 1: all of them, or those named that have it."""
+    shape = x._data.shape
     if dim is None:
-        axes = [place for place, n in enumerate(x.shape) if n == 1]
+        axes = [place for place, n in enumerate(shape) if n == 1] if 1 in shape else []
     else:
         named = [place_of(x, each, "squeeze") for each in (dim if isinstance(dim, tuple | list) else (dim,))]
-        axes = [place for place in named if x.ndim and x.shape[place] == 1]
+        axes = [place for place in named if shape and shape[place] == 1]
     return ops.squeeze(x, tuple(axes))
 
 
 def exchanged(x: Any, dim0: int, dim1: int) -> Any:
     """Two axes in each other's place."""
-    if not x.ndim:
-        return ops.reshape(x, ())
-    order = list(range(x.ndim))
-    first, second = place_of(x, dim0, "transpose"), place_of(x, dim1, "transpose")
-    order[first], order[second] = second, first
+    order = list(range(x._data.ndim))
+    try:
+        order[dim0], order[dim1] = order[dim1], order[dim0]
+    except IndexError:
+        for each in (dim0, dim1):
+            place_of(x, each, "transpose")
+        return ops.reshape(x, ())  # without axes, which count as one
     return ops.permute_dims(x, tuple(order))
 
 
@@ -240,7 +245,8 @@ def masked(x: Any, mask: Any, value: Any) -> Any:
     """
     if getattr(value, "ndim", 0):
         raise ShapeError(f"masked_fill: value must be one number, got {list(value.shape)}")
-    if x.dtype.kind != "c" and np.result_type(getattr(value, "_data", value)).kind == "c":
+    real = value.__class__ is float or value.__class__ is int or x.dtype.kind == "c"
+    if not real and np.result_type(getattr(value, "_data", value)).kind == "c":
         raise DTypeError(f"masked_fill: the value {value} is complex, the tensor {x.dtype}")
     return ops.masked_fill(x, mask, value)
 

@@ -149,12 +149,14 @@ def rounded(x: Any, decimals: int) -> Any:
 
 def clamped(x: Any, low: Any, high: Any) -> Any:
     """Between two bounds; None for one that is not there."""
+    if low.__class__ is float and high.__class__ is float and x._data.dtype.kind == "f":
+        return ops.clip(x, low, high)
     if low is None and high is None:
         raise OptionError("clamp: at least one of min and max must be given")
     if isinstance(low, Tensor) or isinstance(high, Tensor):
         x = x if low is None else ops.maximum(x, low)
         return x if high is None else ops.minimum(x, high)
-    if x.dtype.kind in "iu" and (isinstance(low, float) or isinstance(high, float)):
+    if x._data.dtype.kind in "iu" and (isinstance(low, float) or isinstance(high, float)):
         x = typed(x, DEFAULTS[float])
     return ops.clip(x, low, high)
 

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from distgrad.autograd import drawing, layouts, matrices, matrix_checks, meanings, ordering
+from distgrad.autograd import creation, drawing, layouts, matrices, matrix_checks, meanings, ordering
 from distgrad.autograd.casting import DEFAULTS
 from distgrad.autograd.dispatch import operations
 from distgrad.autograd.inplace import look_through, overwrite
@@ -98,23 +98,10 @@ _SOURCE = """\
 def call({parameters}):
     if {condition}:
         return reworded(call, words, {values}, {star})
-    try:
+    try:{lifting}
         return {expression}
-    except AttributeError as error:
-        raise strange(call, {values}, error)
-"""
-
-
-_SOURCE_OF_FLOATS = """\
-def call({parameters}):
-    if {condition}:
-        return reworded(call, words, {values}, {star})
-    try:
-        return {expression}
-    except DTypeError as error:
-        return converted(call, {values}, error)
-    except AttributeError as error:
-        raise strange(call, {values}, error)
+    except {errors} as error:
+        return retried(call, {values}, {star}, error)
 """
 
 
@@ -144,7 +131,7 @@ def find(name: str) -> Callable[..., Any] | None:
     if line is None:
         return None
     scope = {"MISSING": MISSING, "reworded": reworded, "pi": math.pi, "Tensor": Tensor}
-    scope |= {"converted": converted, "DTypeError": DTypeError, "strange": strange}
+    scope |= {"retried": retried, "DTypeError": DTypeError, "lifted": lifted}
     scope |= {"NUMBERS": _NUMBERS, "refuse_numbers": refuse_numbers}
     parameters = _parameters(line)
     for each in _names_in(line.expression) - scope.keys() - {one.name for one in parameters}:
@@ -161,7 +148,6 @@ def find(name: str) -> Callable[..., Any] | None:
     function.__module__ = "distgrad.torch"
     function.__doc__ = f"PyTorch's ``{name}``: ``{line.expression}``."
     function.__signature__ = inspect.Signature(parameters)
-    function.lifts = line.lifts
     return cast("Callable[..., Any]", function)
 
 
@@ -200,20 +186,40 @@ def _source(line: Line, parameters: list[inspect.Parameter]) -> str:
     others = [each.name for each in parameters[1:2] if each.name in ("other", "exponent")]
     if line.first == "input" and others:
         condition.append(f"input.__class__ in NUMBERS and refuse_numbers({line.name!r}, input, {others[0]})")
-    if line.lifts:
-        condition.append(f"not getattr({line.first}, 'ndim', 1)")
     written = [
         each.replace(default=_Plain("MISSING")) if each.default is MISSING else each for each in parameters
     ]
     header = inspect.Signature([*written, inspect.Parameter("words", inspect.Parameter.VAR_KEYWORD)])
     values = ", ".join(f"{each.name!r}: {each.name}" for each in parameters if each.name != star)
-    return (_SOURCE_OF_FLOATS if line.name in _CONVERTED else _SOURCE).format(
+    given = f"{{{values}}}"
+    lifting = f"\n        if not {line.first}._data.ndim: return lifted(call, {given})" if line.lifts else ""
+    return _SOURCE.format(
         parameters=str(header)[1:-1],
         condition=" or ".join(condition),
-        values=f"{{{values}}}",
+        values=given,
         star=star or "()",
-        expression=line.expression,
+        expression=_inlined(line),
+        errors="(AttributeError, DTypeError)" if line.name in _CONVERTED else "AttributeError",
+        lifting=lifting,
     )
+
+
+def _inlined(line: Line) -> str:
+    """The expression, functions that mostly return what they are given called only where they do not.
+
+    Only of lines to which no tensor without axes comes: of those ``axes_of`` takes more than there are.
+    """
+    expression = line.expression
+    for call, usual in _USUAL.items() if line.lifts else ():
+        expression = expression.replace(call, f"({usual} else {call})")
+    return expression
+
+
+_USUAL = {
+    "axes_of(input, dim)": "dim if dim is None or dim.__class__ is int",
+    "total_kind(input, dtype)": "None if dtype is None and input._data.dtype.kind not in 'bu'",
+    "typed(input, dtype)": "input if dtype is None",
+}
 
 
 _NUMBERS = frozenset({int, float, bool, complex})
@@ -273,19 +279,47 @@ def reworded(
     missing = next((key for key, value in values.items() if value is MISSING), None)
     if missing is not None:
         raise TypeError(f"{name}: missing argument {missing!r}")
-    first = next(iter(values.values()), None)
-    lifted = getattr(function, "lifts", False) and not getattr(first, "ndim", 1)
-    if lifted:
-        values = {key: _with_axis(value) for key, value in values.items()}
-    before = [key for key, each in parameters.items() if star and each.kind.value < 2]
-    result = function(*[values.pop(key) for key in before], *star, **values)
-    if lifted:
-        result = _without_axis(result)
+    result = _called(function, values, star)
     return result if out is None else _written(name, out, result, [*values.values(), *star])
 
 
-def converted(function: Callable[..., Any], values: dict[str, Any], error: DTypeError) -> Any:
-    """The call once more, whole numbers as the default float, or booleans as numbers.
+def _called(function: Callable[..., Any], values: dict[str, Any], star: tuple[Any, ...]) -> Any:
+    kinds = {key: each.kind.value for key, each in inspect.signature(function).parameters.items()}
+    before = [key for key in values if star and kinds[key] < 2]
+    rest = {key: value for key, value in values.items() if key not in before}
+    return function(*[values[key] for key in before], *star, **rest)
+
+
+def retried(
+    function: Callable[..., Any], values: dict[str, Any], star: tuple[Any, ...], error: Exception
+) -> Any:
+    """The call once more, with what PyTorch makes of arguments that the operation refused.
+
+    Args:
+        function: one of :func:`find`.
+        values: its arguments.
+        star: those by position at its end.
+        error: the operation's.
+
+    Raises:
+        Exception: the error, where PyTorch has no more to offer.
+    """
+    if isinstance(error, DTypeError):
+        return _converted(function, values, error)
+    first = next(iter(values), "")
+    if first == "input" and not isinstance(values[first], Tensor):
+        constant(values[first], function.__name__, first)  # raises unless it is an array or a number
+        return _called(function, values | {first: creation.asarray(values[first])}, star)
+    raise strange(function, values | {"": star}, error)
+
+
+def lifted(function: Callable[..., Any], values: dict[str, Any]) -> Any:
+    """The call of a tensor without axes as one with one axis of length 1."""
+    return _without_axis(function(**{key: _with_axis(value) for key, value in values.items()}))
+
+
+def _converted(function: Callable[..., Any], values: dict[str, Any], error: DTypeError) -> Any:
+    """Whole numbers as the default float, or booleans as numbers.
 
     Raises:
         DTypeError: there are none.
@@ -308,7 +342,7 @@ def _as_booleans(result: Any) -> Any:
     return meanings.typed(result, "bool") if result.dtype == np.uint8 else result
 
 
-def strange(function: Callable[..., Any], values: dict[str, Any], error: AttributeError) -> Exception:
+def strange(function: Callable[..., Any], values: dict[str, Any], error: Exception) -> Exception:
     """The error for a call that asked another library's tensor for what ours have; else the error itself."""
     for name, value in values.items():
         for each in value if isinstance(value, tuple | list) else (value,):

@@ -113,17 +113,17 @@ baddbmm(input, batch1, batch2, *, beta=1, alpha=1) = weighted(input, matmul(batc
 addbmm(input, batch1, batch2, *, beta=1, alpha=1) =
     weighted(input, sum(matmul(batch1, batch2), axis=0), beta, alpha)
 tensordot(a, b, dims=2) = contracted(a, b, dims)
-sum(input, dim=None, keepdim=False, *, dtype=None) =
+*sum(input, dim=None, keepdim=False, *, dtype=None) =
     sum(input, axis=axes_of(input, dim), keepdims=keepdim, dtype=total_kind(input, dtype))
-mean(input, dim=None, keepdim=False, *, dtype=None) =
+*mean(input, dim=None, keepdim=False, *, dtype=None) =
     mean(typed(input, dtype), axis=axes_of(input, dim), keepdims=keepdim)
-prod(input, dim=None, keepdim=False, *, dtype=None) =
+*prod(input, dim=None, keepdim=False, *, dtype=None) =
     prod(input, axis=axes_of(input, dim), keepdims=keepdim, dtype=total_kind(input, dtype))
-nansum(input, dim=None, keepdim=False, *, dtype=None) =
+*nansum(input, dim=None, keepdim=False, *, dtype=None) =
     nansum(typed(input, dtype), axis=axes_of(input, dim), keepdims=keepdim)
     if input.dtype.kind not in "biu" or dtype is not None
     else sum(input, axis=axes_of(input, dim), keepdims=keepdim, dtype=total_kind(input, None))
-nanmean(input, dim=None, keepdim=False, *, dtype=None) =
+*nanmean(input, dim=None, keepdim=False, *, dtype=None) =
     nanmean(typed(input, dtype), axis=axes_of(input, dim), keepdims=keepdim)
 std(input, dim=None, unbiased=None, keepdim=False, *, correction=None) =
     spread(std, input, dim, unbiased, keepdim, correction)
@@ -137,8 +137,8 @@ var_mean(input, dim=None, unbiased=None, keepdim=False, *, correction=None) =
     keepdims=keepdim))
 *max(input, dim=None, keepdim=False) = extremum("max", input, dim, keepdim)
 *min(input, dim=None, keepdim=False) = extremum("min", input, dim, keepdim)
-amax(input, dim=(), keepdim=False) = amax(input, axis=axes_of(input, dim), keepdims=keepdim)
-amin(input, dim=(), keepdim=False) = amin(input, axis=axes_of(input, dim), keepdims=keepdim)
+*amax(input, dim=(), keepdim=False) = amax(input, axis=axes_of(input, dim), keepdims=keepdim)
+*amin(input, dim=(), keepdim=False) = amin(input, axis=axes_of(input, dim), keepdims=keepdim)
 *aminmax(input, *, dim=None, keepdim=False) =
     MinMax(amin(input, axis=dim, keepdims=keepdim), amax(input, axis=dim, keepdims=keepdim))
 *argmax(input, dim=None, keepdim=False) = argmax(input, axis=dim, keepdims=keepdim)
@@ -149,10 +149,10 @@ quantile(input, q, dim=None, keepdim=False, *, interpolation="linear") =
     quantile_at(input, q, axes_of(input, dim), keepdim, interpolation)
 nanquantile(input, q, dim=None, keepdim=False, *, interpolation="linear") =
     quantile_at(input, q, axes_of(input, dim), keepdim, interpolation, True)
-all(input, dim=None, keepdim=False) = all(input, axis=axes_of(input, dim), keepdims=keepdim)
-any(input, dim=None, keepdim=False) = any(input, axis=axes_of(input, dim), keepdims=keepdim)
-count_nonzero(input, dim=None) = count_nonzero(input, axis=axes_of(input, dim))
-logsumexp(input, dim, keepdim=False) = logsumexp(input, axis=axes_of(input, dim), keepdims=keepdim)
+*all(input, dim=None, keepdim=False) = all(input, axis=axes_of(input, dim), keepdims=keepdim)
+*any(input, dim=None, keepdim=False) = any(input, axis=axes_of(input, dim), keepdims=keepdim)
+*count_nonzero(input, dim=None) = count_nonzero(input, axis=axes_of(input, dim))
+*logsumexp(input, dim, keepdim=False) = logsumexp(input, axis=axes_of(input, dim), keepdims=keepdim)
 norm(input, p="fro", dim=None, keepdim=False, dtype=None) = length(input, p, dim, keepdim, dtype)
 dist(input, other, p=2) = length(subtract(input, other), p, None, False, None)
 *cumsum(input, dim, *, dtype=None) = cumulative_sum(typed(input, dtype), axis=dim)
@@ -294,7 +294,8 @@ repeat(self, *repeats) = tiled(self, numbers(repeats))
 reshape_as(self, other) = reshape(self, other.shape)
 view_as(self, other) = reshape(self, other.shape)
 type_as(self, other) = self.to(other)
-view(self, *shape) = viewed(self, shape)
+view(self, *shape) =
+    reshape(self, shape) if shape and shape[0].__class__ is int else viewed(self, shape)
 contiguous(self, memory_format=None) = in_row_order(self)
 is_contiguous(self, memory_format=None) = bool(self._data.flags.c_contiguous)
 stride(self, dim=None) = strides(self, dim)

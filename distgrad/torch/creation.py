@@ -53,6 +53,8 @@ def _sized(name: str, make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A function of lengths, given one at a time or as one sequence."""
 
     def create(*size: Any, **options: Any) -> Tensor:
+        if not options and size:
+            return make(numbers(size))
         size = size or (options.pop("size"),)
         given = _options(options, name)
         out = given.pop("out")

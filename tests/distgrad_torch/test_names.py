@@ -160,6 +160,43 @@ print(min(cost(ours) - cost(theirs) for _ in range(15)))
     assert float(found.stdout) < 0.3
 
 
+def _entered(call):
+    """How many Python functions a call enters."""
+    entered = []
+    sys.setprofile(lambda frame, event, argument: entered.append(frame) if event == "call" else None)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return len(entered)
+
+
+def test_a_name_enters_one_function_more_than_the_operation(torch):
+    x, y = dg.ones((4, 4)), dg.ones((4, 4))
+    mask = x > 0
+    pairs = [
+        (lambda: torch.maximum(x, y), lambda: dg.maximum(x, y)),
+        (lambda: torch.softmax(x, -1), lambda: dg.softmax(x, axis=-1)),
+        (lambda: x.log_softmax(dim=-1), lambda: dg.log_softmax(x, axis=-1)),
+        (lambda: torch.where(mask, x, y), lambda: dg.where(mask, x, y)),
+        (lambda: x.sum(1), lambda: dg.sum(x, axis=1)),
+        (x.mean, lambda: dg.mean(x)),
+        (lambda: x.view(2, 8), lambda: dg.reshape(x, (2, 8))),
+        (lambda: x.argmax(1), lambda: dg.argmax(x, axis=1)),
+    ]
+    for named, own in pairs:
+        named(), own()  # made when first called
+        assert _entered(named) <= _entered(own) + 1 + (named is pairs[3][0])  # the mask's dtype is asked for
+
+
+def test_arrays_and_numbers_are_operands_and_lists_are_not(torch):
+    assert torch.softmax(np.zeros(2), 0).tolist() == [0.5, 0.5]
+    assert torch.sort(np.float64(2.0), 0).values.item() == torch.cumsum(2.0, 0).item() == 2.0
+    for name in ("softmax", "sum", "sort", "exp"):
+        with pytest.raises(dg.errors.DTypeError, match="must be a Tensor"):
+            getattr(torch, name)([1.0, 2.0], *((0,) if name == "softmax" else ()))
+
+
 def test_importing_it_is_quick():
     start = time.perf_counter()
     code = "import distgrad.torch, sys; print([m for m in ('cupy', 'mpi4py', 'numba') if m in sys.modules])"
