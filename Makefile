@@ -51,7 +51,7 @@ test: $(TEST_READY) $(DOUBLE_READY)
 	@$(MAKE) --no-print-directory -j2 --output-sync=target test-engine test-ranks
 
 # What computes, and what waits for ranks: neither half keeps two cores busy.
-ENGINE := $(addprefix tests/,autograd backend benchmarks checkpoint data distgrad_torch examples gpu gpu_double nn optim)
+ENGINE := $(addprefix tests/,autograd backend benchmarks checkpoint data distgrad_torch examples gpu gpu_double nn optim replay)
 test-engine: SELECTED := $(ENGINE)
 test-ranks: SELECTED := $(addprefix --ignore=,$(ENGINE))
 test-engine test-ranks:
