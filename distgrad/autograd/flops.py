@@ -74,7 +74,7 @@ def node_flops(node: Node) -> int:
     rule = RULES.get(node.op.name)
     if rule is None or not node.metas or node.saved.__class__ is not tuple or node.op.shape is None:
         return 0
-    if "shape" in node.op.signature.parameters:  # gradients of convolutions, which keep no shape of theirs
+    if node.op.name == "convolution_weight":  # a gradient's own node, which keeps no shape of its result
         return 0
     inputs = node.op.inputs
     saved = dict(zip(retained_names(node.op), node.saved, strict=True))
@@ -84,12 +84,18 @@ def node_flops(node: Node) -> int:
         shapes.append(shape or getattr(saved.get(name), "shape", None))
     if not (shapes[0] and shapes[1]):
         return 0
-    attributes = {name: each for name, each in saved.items() if name in node.op.signature.parameters}
-    out = node.op.shape(*shapes, **{name: attributes[name] for name in attributes if name not in inputs})
     gradients = 2 if node.op.name == "attention" else sum(target is not None for target in node.edges[:2])
-    return rule(_Shape(out if node.op.outputs == 1 else out[0]), *(_Shape(each or ()) for each in shapes)) * (
-        1 + gradients
-    )
+    return rule(_result(node, shapes, saved), *(_Shape(each or ()) for each in shapes)) * (1 + gradients)
+
+
+def _result(node: Node, shapes: list[Any], saved: dict[str, Any]) -> _Shape | None:
+    """An operation's result, found anew; None where an option said its shape, and no rule looks at it."""
+    parameters = node.op.signature.parameters
+    if "shape" in parameters:
+        return None
+    attributes = {name: each for name, each in saved.items() if name in parameters and name not in node.op.inputs}
+    out = node.op.shape(*shapes, **attributes)
+    return _Shape(out if node.op.outputs == 1 else out[0])
 
 
 class Counter:

@@ -32,12 +32,7 @@ SIZES = (1, 2, 3, 5)
 STAGES = ("optimizer", "gradients", "parameters")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = dg.get_num_threads()
-    dg.set_num_threads(1)  # ranks that are threads share the cores
-    yield
-    dg.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def train(comm, name, dtype=np.float64, count=20, **options):

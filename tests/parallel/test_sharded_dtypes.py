@@ -20,12 +20,7 @@ STAGES = ("optimizer", "gradients", "parameters")
 COUNT = 6
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = dg.get_num_threads()
-    dg.set_num_threads(1)  # ranks that are threads share the cores
-    yield
-    dg.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def by_hand(size, name, dtype, clip, rounds=False):

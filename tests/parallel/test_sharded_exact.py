@@ -14,12 +14,7 @@ from distgrad.errors import CommError
 from distgrad.nn import functional as F
 from distgrad.parallel import DistributedDataParallel
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = dg.get_num_threads()
-    yield
-    dg.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def network(drop=0.0):

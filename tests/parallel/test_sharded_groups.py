@@ -15,12 +15,7 @@ STAGES = ("optimizer", "gradients", "parameters")
 WORLDS = [(4, 2), (6, 2), (6, 3)]  # ranks, and ranks of a group
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = dg.get_num_threads()
-    dg.set_num_threads(1)
-    yield
-    dg.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def split(comm, size):

@@ -353,6 +353,7 @@ def test_a_graph_tells_what_its_products_take(tmp_path):
         (lambda: nn.Linear(6, 5), (3, 6), 2 * 3 * 6 * 5),
         (lambda: nn.Conv2d(2, 4, 3, padding=1, stride=2), (3, 2, 8, 8), 2 * 3 * 4 * 16 * 2 * 9),
         (lambda: nn.Conv2d(4, 6, 3, padding=1, groups=2), (2, 4, 8, 8), 2 * 2 * 6 * 64 * 18),
+        (lambda: nn.ConvTranspose2d(2, 4, 3, stride=2), (3, 2, 8, 8), 2 * 3 * 2 * 64 * 4 * 9),
         (lambda: nn.LSTM(5, 6), (7, 2, 5), 2 * 7 * 2 * 24 * 11),
         (lambda: nn.MultiheadAttention(8, 2), (2, 5, 8), None),
     ],
