@@ -93,7 +93,7 @@ def _result(node: Node, shapes: list[Any], saved: dict[str, Any]) -> _Shape | No
     parameters = node.op.signature.parameters
     if "shape" in parameters:
         return None
-    attributes = {name: each for name, each in saved.items() if name in parameters and name not in node.op.inputs}
+    attributes = {name: saved[name] for name in parameters if name in saved and name not in node.op.inputs}
     out = node.op.shape(*shapes, **attributes)
     return _Shape(out if node.op.outputs == 1 else out[0])
 

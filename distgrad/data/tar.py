@@ -24,6 +24,9 @@ class TarDataset(Dataset):
     samplers deal samples out to ranks, shuffle them and go on in mid-epoch on any number of ranks as of any
     other dataset. Shuffled samples are read all over the shards, which disks without moving parts do well.
 
+    What has no dot in its name, as a ``README``, begins with one, or is named ``__like_this__.x`` belongs to
+    no sample.
+
     Args:
         paths: the shards, not compressed; or one.
         decode: makes a sample of such a dict; None gives the dict.
@@ -52,6 +55,8 @@ class TarDataset(Dataset):
             last = None
             for name, place, size in _members(path):
                 stem, kind = _split(name)
+                if not kind:
+                    continue
                 if stem != last:
                     keys.append(stem.encode(errors="surrogateescape"))
                     firsts.append(len(files))
@@ -64,7 +69,10 @@ class TarDataset(Dataset):
                 kinds.add(kind)
                 files.append((shard, place, size, numbers.setdefault(kind, len(numbers))))
         if not files:
-            raise DataError(f"TarDataset: no files in {list(map(str, self.paths))}; give shards with samples")
+            raise DataError(
+                f"TarDataset: no samples in {list(map(str, self.paths))}: files named like 17.jpg and 17.cls "
+                "make one; give shards that have some"
+            )
         self._kinds = list(numbers)
         self._keys = np.array(keys)
         self._firsts = np.array([*firsts, len(files)], np.int64)
@@ -84,10 +92,11 @@ class TarDataset(Dataset):
 
 
 def _split(name: str) -> tuple[str, str]:
-    """The name of a sample, and what kind of file of it this is."""
+    """The name of a sample, and what kind of file of it this is: none where it belongs to no sample."""
     folder, slash, file = name.rpartition("/")
     stem, _, kind = file.partition(".")
-    return f"{folder}{slash}{stem}", kind
+    named = stem and not (stem.startswith("__") and stem.endswith("__"))
+    return f"{folder}{slash}{stem}", kind if named else ""
 
 
 def _members(path: Path) -> Iterable[tuple[str, int, int]]:

@@ -52,6 +52,18 @@ def test_files_of_one_name_are_a_sample(shards):
     assert TarDataset(shards, decode=number_of)[70] == 70
 
 
+def test_what_belongs_to_no_sample_is_left_out(tmp_path):
+    path = tmp_path / "beside.tar"
+    with tarfile.open(path, "w") as file:
+        for name in ("README", "d/.DS_Store", "__info__.json", "d/a.x", "d/LICENSE", "d/a.y", "__b.x"):
+            file.addfile(tarfile.TarInfo(name), io.BytesIO())
+    data = TarDataset(path)
+    assert [data[i] for i in range(len(data))] == [
+        {"__key__": "d/a", "x": b"", "y": b""},
+        {"__key__": "__b", "x": b""},
+    ]
+
+
 def test_long_names_and_one_name_in_two_shards(tmp_path):
     for number in range(2):
         with tarfile.open(tmp_path / f"{number}.tar", "w", format=tarfile.PAX_FORMAT) as file:
@@ -98,7 +110,7 @@ def test_damaged_shards_are_named(shards, tmp_path):
         TarDataset([tmp_path / "text.tar"])
     with tarfile.open(tmp_path / "empty.tar", "w"):
         pass
-    with pytest.raises(DataError, match=r"no files in \[.*empty.tar"):
+    with pytest.raises(DataError, match=r"no samples in \[.*empty.tar"):
         TarDataset([tmp_path / "empty.tar"])
     data = TarDataset(shards)
     whole = shards[2].read_bytes()
