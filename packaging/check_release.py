@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -62,6 +63,11 @@ def archive(kind: str) -> Path:
     if len(found) != 1:
         raise Failed(f"dist holds {len(found)} of the kind {kind}: run the stage build first")
     return found[0]
+
+
+def built_version() -> str:
+    """The version of the archives, whatever has become of the checkout since."""
+    return archive("wheel").name.split("-")[1]
 
 
 class Environment:
@@ -148,7 +154,7 @@ def check_pythons(options: argparse.Namespace) -> str:
         for kind in ("wheel", "sdist"):
             place = Environment(python, archive(kind))
             try:
-                smoke = (place.python, Path(__file__).with_name("smoke.py"), find_version())
+                smoke = (place.python, Path(__file__).with_name("smoke.py"), built_version())
                 run(*smoke, cwd=place.empty, advice=f"the {kind} does not work on Python 3.{minor}")
             finally:
                 place.close()
@@ -173,7 +179,7 @@ def list_materials(_: argparse.Namespace) -> str:
         )
         shape = ["--format=markdown", "--order=name", "--no-version", "--with-urls"]
         table = run(*ask, *shape, advice="pip-licenses lists nothing")
-        sbom = DIST / f"distgrad-{find_version()}.cdx.json"
+        sbom = DIST / f"distgrad-{built_version()}.cdx.json"
         describe = [tool("cyclonedx-py"), "environment", "--pyproject", ROOT / "pyproject.toml"]
         kind = ["--mc-type", "library", "--output-reproducible", "--validate", "-o", sbom]
         run(*describe, *kind, place.python, advice="cyclonedx-py lists nothing")
@@ -209,11 +215,27 @@ def check_recipes(options: argparse.Namespace) -> str:
     return f"{said}; {build_image(options.base)}"
 
 
+def named_base(text: str) -> str:
+    """The image that a container's file starts from."""
+    found = re.search(r"^ARG BASE=(\S+)$", text, re.MULTILINE)
+    if found is None:
+        raise Failed("packaging/Containerfile: expected a line ARG BASE=IMAGE")
+    return found[1]
+
+
 def build_image(base: str | None) -> str:
-    """Build the CPU's image by what is at hand, and start two ranks in it."""
+    """Build the CPU's image by what is at hand, from the base that was asked for or its own."""
     builder = next(filter(None, map(shutil.which, ("podman", "buildah", "docker"))), None)
     if builder is None:
         return "no image built: neither podman, buildah nor docker is here"
+    if base is None:
+        own = named_base((ROOT / "packaging/Containerfile").read_text())
+        try:
+            run(builder, "pull", own, advice="")
+        except Failed:
+            return (
+                f"no image built: {own} cannot be had here; make release-check BASE=IMAGE starts from another"
+            )
     command = [builder, "build", "-f", "packaging/Containerfile", "-t", "distgrad"]
     command += [] if base is None else ["--build-arg", f"BASE={base}"]
     run(*command, DIST, advice="the image cannot be built; --base names another image to start from")

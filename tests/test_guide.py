@@ -10,7 +10,9 @@ import pytest
 import distgrad as dg
 
 GUIDE = Path(__file__).parents[1] / "docs" / "guide"
-PAGES = sorted(path.name for path in GUIDE.glob("*.md") if "```python" in path.read_text())
+#: With code too; that of docs/gpu.md needs a GPU.
+OTHERS = ("../array-api.md",)
+PAGES = sorted(path.name for path in GUIDE.glob("*.md") if "```python" in path.read_text()) + [*OTHERS]
 SHOWN = re.compile(r"^(\S.*?)  # => (.*)$", flags=re.MULTILINE)
 
 
@@ -77,6 +79,13 @@ def test_links_lead_somewhere():
         prose = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", prose):
             assert (path.parent / link).exists(), f"{path.name}: {link}"
+
+
+def test_the_whole_project_has_the_lines_that_are_claimed():
+    page = (GUIDE / "metrics.md").read_text()
+    claim = re.search(r"```\n\nThose are (\d+) lines", page)
+    project = blocks(page[: claim.end()])[-1]
+    assert len([line for line in project.splitlines() if line.strip()]) == int(claim[1]) <= 25
 
 
 def test_a_wrong_claim_is_found():

@@ -15,10 +15,10 @@ class LocalSGD:
 
     ::
 
-        averager = LocalSGD(model, {4: 2, 16: comm.size}, warmup_steps=100)
+        averager = dg.parallel.LocalSGD(ddp, {4: 2, 16: comm.size}, warmup_steps=100)
         for x, y in loader:
             optimizer.zero_grad()
-            F.cross_entropy(model(x), y).backward()
+            F.cross_entropy(ddp(x), y).backward()
             optimizer.step()
             averager.step()
 

@@ -113,6 +113,29 @@ def test_a_stage_that_fails_says_so_and_the_others_are_run(monkeypatch, capsys):
     assert "no stage d; there are a, b, c" in capsys.readouterr().err
 
 
+BUILDERS = """#!/bin/sh
+echo "$@" >> {said}
+test "$1" != pull || {{ echo no such host >&2; exit 125; }}
+"""
+
+
+def test_an_image_is_built_from_the_base_that_is_named_or_can_be_had(tmp_path, monkeypatch):
+    said = tmp_path / "said"
+    (tmp_path / "podman").write_text(BUILDERS.format(said=said))
+    (tmp_path / "podman").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    found = check_release.build_image(None)
+    assert re.search(
+        r"no image built: docker.io/\S+ cannot be had here; make release-check BASE=IMAGE", found
+    )
+    assert said.read_text().split()[0] == "pull"
+    assert check_release.build_image("mine") == "podman built the image distgrad"
+    assert "--build-arg BASE=mine" in said.read_text()
+    (tmp_path / "podman").write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(check_release.Failed, match="the image cannot be built; --base names another"):
+        check_release.build_image("mine")
+
+
 def test_dependencies_are_in_the_table_of_licences():
     import tomllib
 

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote
@@ -17,9 +17,8 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from distgrad.autograd.tensor import Tensor
 from distgrad.errors import DataError, MissingDependencyError
-from distgrad.train.loggers.logger import Logger, whole_step
+from distgrad.train.loggers.logger import Logger, plain, whole_step
 
 __all__ = ["CSVLogger", "JSONLogger"]
 
@@ -190,7 +189,7 @@ class JSONLogger(Logger):
 
     def _write(self, kind: str, step: int | None, fields: dict[str, Any]) -> None:
         seconds = round(time.perf_counter() - self._start_s, 3)
-        record = {"kind": kind, "step": step, "seconds": seconds, **_plain(fields)}
+        record = {"kind": kind, "step": step, "seconds": seconds, **_json(plain(fields))}
         self._file.write(json.dumps(record, allow_nan=False) + "\n")
         self._file.flush()
 
@@ -224,14 +223,12 @@ class JSONLogger(Logger):
         self._file.close()
 
 
-def _plain(value: Any) -> Any:
-    """The same in JSON's kinds: numbers of NumPy as Python's, NaN and infinity as None, the rest as text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, np.ndarray | np.generic | Tensor):
-        return _plain(value.tolist())
+def _json(value: Any) -> Any:
+    """The same in JSON's kinds: NaN and infinity as None, and what is no number, list or text as its text."""
+    if isinstance(value, dict):
+        return {key: _json(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_json(each) for each in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, bool | int | str) else str(value)

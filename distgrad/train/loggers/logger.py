@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from distgrad.autograd.tensor import Tensor
 from distgrad.comm.registry import get_world, is_initialized
 from distgrad.errors import OptionError
 from distgrad.train.metrics.metric import numbers_of
 
-__all__ = ["Logger", "Loggers", "number", "whole_step"]
+__all__ = ["Logger", "Loggers", "number", "plain", "whole_step"]
 
 
 def number(what: str, value: Any) -> float:
@@ -31,6 +32,15 @@ def whole_step(what: str, step: Any) -> int:
         return operator.index(step)
     except TypeError:
         raise OptionError(f"{what}: step must be a whole number, got {step!r}") from None
+
+
+def plain(value: Any) -> Any:
+    """The same in Python's own kinds: numbers and lists in place of tensors, arrays and numbers of NumPy."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return value.tolist() if isinstance(value, np.ndarray | np.generic | Tensor) else value
 
 
 class Logger(ABC):
@@ -120,7 +130,7 @@ class Logger(ABC):
         """
         if self._writes("hyperparameters"):
             self._refuse_names(f"{type(self).__name__}.hyperparameters", values)
-            self._hyperparameters(dict(values))
+            self._hyperparameters(plain(dict(values)))
 
     def close(self) -> None:
         """Write what is left and close the files.

@@ -122,6 +122,8 @@ def _escaped(text: str) -> str:
 class MLflowLogger(Logger):
     """A run of MLflow, failed where an exception ends the ``with`` statement.
 
+    Histograms, pictures and texts are files of the run. A setting, once told, keeps its value in MLflow.
+
     Args:
         tracking_uri: where runs are kept; None as MLflow is set up.
         experiment: in which it is filed; None for the default.
