@@ -41,7 +41,8 @@ def _picked(x: Any, index: Any, dim: int, keepdim: bool) -> Extremum:
 def middle(x: Any, dim: Any, keepdim: bool, skips_nan: bool = False) -> Any:
     """The smaller one in the middle, along an axis with its place."""
     if dim is None:
-        return middle(ops.reshape(x, (-1,)), 0, False, skips_nan)[0]
+        found = middle(ops.reshape(x, (-1,)), 0, False, skips_nan)[0]
+        return _shared_by_equals(x, found.detach()) if found.requires_grad else found
     order = ops.argsort(x, axis=dim, stable=True)
     length = x.shape[dim]
     if x.dtype.kind == "f":
@@ -58,6 +59,12 @@ def middle(x: Any, dim: Any, keepdim: bool, skips_nan: bool = False) -> Any:
         place = make(np.full(shape, (length - 1) // 2), device=x.device)
     index = ops.take_along_axis(order, ops.astype(place, np.dtype(np.int64)), axis=dim)
     return _picked(x, index, dim, keepdim)
+
+
+def _shared_by_equals(x: Any, value: Any) -> Any:
+    """An element's value, with its gradient shared evenly by all that equal it: the largest not above it."""
+    hole = ops.logical_and(ops.isnan(x), ops.logical_not(ops.isnan(value)))
+    return ops.max(ops.where(ops.logical_or(ops.greater(x, value), hole), -np.inf, x))
 
 
 def quantile_at(x: Any, q: Any, dim: Any, keepdim: bool, method: str, skips_nan: bool = False) -> Any:

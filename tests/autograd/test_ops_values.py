@@ -251,3 +251,37 @@ def test_a_window_of_the_lowest_value_alone_keeps_its_gradient_from_the_padding(
         F.max_pool2d(leaf, **options).sum().backward()
         assert leaf.grad.sum(axis=(2, 3)).tolist() == [[y[0, 0].size] * 2]
         assert leaf.grad[0, 1, 0, 0] == windows_of_first
+
+
+def test_determinants_of_what_is_not_finite_have_gradients_that_are_not():
+    x = dg.tensor(np.array([[[np.nan, 1.0], [0.0, 2.0]], [[3.0, 1.0], [0.0, 2.0]]]), requires_grad=True)
+    with np.errstate(invalid="ignore"):
+        dg.linalg.det(x).sum().backward(create_graph=True)
+    assert np.isnan(x.grad[0].detach().numpy()).all()
+    np.testing.assert_allclose(x.grad[1].detach().numpy(), [[2.0, 0.0], [-1.0, 3.0]], atol=1e-12)
+
+
+def test_quantiles_of_no_probability_are_nan():
+    np.testing.assert_array_equal(
+        dg.special.ndtri(np.array([0.0, 1.0, -0.1, 1.5, np.nan])), [-np.inf, np.inf, *[np.nan] * 3]
+    )
+
+
+def test_small_arguments_keep_their_digits():
+    x = dg.tensor(np.array([0.0, 1e-300, 1e-8, 0.029, 0.031]), requires_grad=True)
+    dg.sinc(x).sum().backward()
+    z = np.pi * np.array([0.029, 0.031])
+    slopes = np.pi * (z * np.cos(z) - np.sin(z)) / z**2
+    np.testing.assert_allclose(
+        x.grad.numpy(), [0.0, -(np.pi**2) / 3e300, -(np.pi**2) / 3e8, *slopes], rtol=1e-12
+    )
+    with np.errstate(all="raise"):
+        y = dg.tensor(np.array([1e-300, 0.0, 1e300]), requires_grad=True)
+        dg.atan2(y, 2 * y.detach()).sum().backward()
+    np.testing.assert_allclose(y.grad.numpy(), [4e299, 0.0, 4e-301], rtol=1e-12)
+
+
+def test_expm1_of_a_negative_zero():
+    real, turned = dg.expm1(np.array([-0.0])), dg.expm1(np.array([-0.0 + 0j, complex(-0.0, -0.0)])).numpy()
+    assert np.signbit(real.numpy()).all()  # as the standard has them
+    assert [np.signbit([each.real, each.imag]).tolist() for each in turned] == [[False, False], [False, True]]

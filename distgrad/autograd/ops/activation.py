@@ -312,12 +312,12 @@ def _(xp: Any, g: Array, x: Array, lambd: float) -> Array:
 )
 def threshold(xp: Any, x: Array, /, threshold: float, value: float) -> Array:
     """Replaces elements up to ``threshold`` by ``value``."""
-    return xp.where(x > threshold, x, value)
+    return xp.where(x <= threshold, value, x)
 
 
 @threshold.vjp("x")
 def _(xp: Any, g: Array, x: Array, threshold: float) -> Array:
-    return g * (x > threshold)
+    return g * xp.logical_not(x <= threshold)
 
 
 # -- with parameters or random numbers

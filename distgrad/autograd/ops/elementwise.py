@@ -262,7 +262,9 @@ def _complex_expm1(xp: Any, x: Array) -> Array:
     endless = xp.isinf(a) & ~xp.isfinite(b)
     b = xp.where(endless, 0.0, b)
     half = xp.sin(0.5 * b)
-    real = xp.where((b == 0) | (a == -xp.inf), xp.expm1(a), xp.expm1(a) * xp.cos(b) - 2.0 * half * half)
+    real = (
+        xp.where((b == 0) | (a == -xp.inf), xp.expm1(a), xp.expm1(a) * xp.cos(b) - 2.0 * half * half) + 0.0
+    )  # no -0
     imag = xp.where(b == 0, b, xp.exp(a) * xp.sin(b))
     y = xp.empty_like(x)
     y.real, y.imag = real, xp.where(endless & (a > 0), xp.nan, imag)

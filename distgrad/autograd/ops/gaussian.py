@@ -72,7 +72,11 @@ def _ndtri(xp: Any, p: Array) -> Array:
     shape=same_shape,
     dtypes="real floating-point",
     domain=(0.1, 0.9),
-    samples=[*UNARY[:2], Sample((np.array([0.0, 1e-200, 0.5, 1.0, 1.5, -0.1]),), note="tails", grad=False)],
+    samples=[
+        *UNARY[:2],
+        Sample((np.array([0.0, 1e-200, 0.5, 1.0]),), note="tails", grad=False),
+        Sample((np.array([1.5, -0.1]),), note="no probabilities", grad=False),
+    ],
 )
 def ndtri(xp: Any, x: Array, /) -> Array:
     """The normal distribution's quantiles; ∓∞ at 0 and 1, NaN outside."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -122,9 +123,15 @@ def cofactors(xp: Any, x: Array, /) -> Array:
     """The matrix of cofactors of square matrices; its gradient holds for singular ones too."""
     if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
         raise ShapeError(f"cofactors: expected square matrices, got {list(x.shape)}")
-    u, s, vh = xp.linalg.svd(x)
+    hole, (u, s, vh) = _decomposed(xp, x)
     handed = xp.linalg.det(u) * xp.linalg.det(vh)
-    return (u * (handed[..., None] * _products_of_others(xp, s))[..., None, :]) @ vh
+    return xp.where(hole, math.nan, (u * (handed[..., None] * _products_of_others(xp, s))[..., None, :]) @ vh)
+
+
+def _decomposed(xp: Any, x: Array) -> tuple[Array, Any]:
+    """Which matrices have elements that are not finite, and the singular values of the others."""
+    hole = xp.any(~xp.isfinite(x), axis=(-2, -1), keepdims=True)
+    return hole, xp.linalg.svd(xp.where(hole, 0.0, x))
 
 
 def _products_of_others(xp: Any, s: Array) -> Array:
@@ -152,13 +159,13 @@ def cofactors_vjp(xp: Any, x: Array, v: Array, /) -> Array:
     C(U S Vᵀ) = det(U) det(V) U C(S) Vᵀ; and next to a diagonal S, with p_ij the product of all s but s_i and
     s_j, a step E changes C_ii by Σ_j p_ij E_jj, and C_ij by -p_ij E_ji.
     """
-    u, s, vh = xp.linalg.svd(x)
+    hole, (u, s, vh) = _decomposed(xp, x)
     one = xp.eye(x.shape[-1], dtype=x.dtype)
     others = _products_of_others(xp, s[..., None, :] * (1 - one) + one) * (1 - one)
     handed = (xp.linalg.det(u) * xp.linalg.det(vh))[..., None, None]
     turned = handed * (u.mT @ v @ vh.mT)
     diagonal = xp.linalg.diagonal(turned)[..., None]
-    return u @ (one * (others @ diagonal) - others * turned.mT) @ vh
+    return xp.where(hole, math.nan, u @ (one * (others @ diagonal) - others * turned.mT) @ vh)
 
 
 @cofactors_vjp.vjp("v")

@@ -198,7 +198,7 @@ def inverse_erf(xp: Any, size: Array, tail: Array) -> Array:
         for _ in range(3):
             error = xp.where(size < 0.5, size - _erf_double(xp, y), _erfc_double(xp, y) - tail)
             step = error * (0.5 * math.sqrt(math.pi)) * xp.exp(y * y)
-            y = xp.where(tail > 0, y + step / (1.0 - y * step), np.inf)
+            y = xp.where(tail == 0, np.inf, y + step / (1.0 - y * step))
     return y
 
 

@@ -89,12 +89,20 @@ def atan2(xp: Any, x1: Array, x2: Array, /) -> Array:
 
 @atan2.vjp("x1")
 def _(xp: Any, g: Array, x1: Array, x2: Array) -> Array:
-    return g * x2 / (x1 * x1 + x2 * x2)
+    size = _distance(xp, x1, x2)
+    return g * (x2 / size) / size
 
 
 @atan2.vjp("x2")
 def _(xp: Any, g: Array, x1: Array, x2: Array) -> Array:
-    return -g * x1 / (x1 * x1 + x2 * x2)
+    size = _distance(xp, x1, x2)
+    return -g * (x1 / size) / size
+
+
+def _distance(xp: Any, x1: Array, x2: Array) -> Array:
+    """From the origin, whose own angle has the gradient 0; squares would vanish or overflow."""
+    size = xp.hypot(x1, x2)
+    return xp.where(size == 0, 1.0, size)
 
 
 @primitive(math="y = (e^x - e^(-x)) / 2", shape=same_shape, dtypes="floating-point", samples=UNARY)
