@@ -12,7 +12,7 @@ import numpy as np
 from distgrad.autograd import creation
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.inplace import overwrite
-from distgrad.autograd.meanings import from_parts, kind, typed
+from distgrad.autograd.meanings import from_parts, kind
 from distgrad.autograd.tensor import Tensor, make_tensor, share
 from distgrad.backend.array_module import get_array_module
 from distgrad.backend.device import CPU, activated, owner_of, to_device
@@ -427,25 +427,6 @@ def with_diagonal(x: Any, value: Any, wrap: bool) -> Any:
 def device_number(x: Any) -> int:
     """The GPU's number; −1 for the CPU."""
     return -1 if x.device == CPU else x.device.index
-
-
-def of_type(x: Any, dtype: Any) -> Any:
-    """The name of the tensor's type, or the tensor in another one."""
-    if dtype is None:
-        return f"torch.{_TYPES[x.dtype.name]}"
-    if isinstance(dtype, str):
-        names = {f"torch.{name}": each for each, name in _TYPES.items()}
-        dtype = names.get(dtype.replace("cuda.", ""), dtype)
-    return typed(x, dtype)
-
-
-_TYPES = {
-    "float32": "FloatTensor", "float64": "DoubleTensor", "float16": "HalfTensor",
-    "bfloat16": "BFloat16Tensor",
-    "int64": "LongTensor", "int32": "IntTensor", "int16": "ShortTensor", "int8": "CharTensor",
-    "uint8": "ByteTensor", "bool": "BoolTensor", "complex64": "ComplexFloatTensor",
-    "complex128": "ComplexDoubleTensor",
-}  # fmt: skip
 
 
 def made_like(

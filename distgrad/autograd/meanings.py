@@ -67,6 +67,27 @@ def typed(x: Any, dtype: Any) -> Any:
     return x if x.dtype == dtype else ops.astype(x, dtype)
 
 
+def of_type(x: Any, dtype: Any) -> Any:
+    """The name of the tensor's type, or the tensor in another one; a type says, as no dtype does, where."""
+    if dtype is None:
+        return f"torch.{'' if x.device == CPU else 'cuda.'}{_TYPES[x.dtype.name]}"
+    place = getattr(dtype, "_place", None)
+    if isinstance(dtype, str):
+        names = {f"torch.{name}": each for each, name in _TYPES.items()}
+        place = ("cuda" if ".cuda." in dtype else "cpu") if dtype.endswith("Tensor") else None
+        dtype = names.get(dtype.replace(".cuda.", "."), dtype)
+    return typed(x if place in (None, x.device.kind) else x.to(place), dtype)
+
+
+_TYPES = {
+    "float32": "FloatTensor", "float64": "DoubleTensor", "float16": "HalfTensor",
+    "bfloat16": "BFloat16Tensor",
+    "int64": "LongTensor", "int32": "IntTensor", "int16": "ShortTensor", "int8": "CharTensor",
+    "uint8": "ByteTensor", "bool": "BoolTensor", "complex64": "ComplexFloatTensor",
+    "complex128": "ComplexDoubleTensor",
+}  # fmt: skip
+
+
 def total_kind(x: Any, dtype: Any) -> Any:
     """The dtype of a sum or product: that given; of whole numbers without a sign int64."""
     return np.dtype(np.int64) if dtype is None and x.dtype.kind in "bu" else kind(dtype)

@@ -29,9 +29,11 @@ from distgrad.horovod.sets import (
     HorovodInternalError,
     ProcessSet,
     add_process_set,
+    ccl_built,
     cross_rank,
     cross_size,
     cuda_built,
+    ddl_built,
     global_process_set,
     gloo_built,
     gloo_enabled,
@@ -76,6 +78,11 @@ from distgrad.horovod.tensors import (
     grouped_reducescatter_async,
     reducescatter,
     reducescatter_async,
+    sparse_allreduce_async,
+)
+from distgrad.horovod.timeline import (
+    start_timeline,
+    stop_timeline,
 )
 from distgrad.horovod.verbs import (
     Adasum,
@@ -120,9 +127,11 @@ __all__ = [
     "broadcast_object",
     "broadcast_optimizer_state",
     "broadcast_parameters",
+    "ccl_built",
     "cross_rank",
     "cross_size",
     "cuda_built",
+    "ddl_built",
     "elastic",
     "global_process_set",
     "gloo_built",
@@ -154,5 +163,8 @@ __all__ = [
     "run",
     "shutdown",
     "size",
+    "sparse_allreduce_async",
+    "start_timeline",
+    "stop_timeline",
     "synchronize",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -69,16 +70,21 @@ class _Distributed(Optimizer):
     """What an optimizer's class gets in addition."""
 
     _reducer: _Reducer | None
-    _skips = False
+    _skips = _synchronized = False
+
+    @property
+    def _parameter_names(self) -> dict[Tensor, str]:
+        """What each parameter that wants a gradient is called in reports."""
+        return {parameter: name for name, parameter in self._plan[0]}  # type: ignore[attr-defined]
 
     def synchronize(self) -> None:
         """See that the gradients are reduced; for programs that change them before the step.
 
         Collective: yes; blocks: yes.
         """
-        if self._reducer is None:
-            return
-        self._reducer.catch_up()
+        if self._reducer is not None:
+            self._reducer.catch_up()
+            self._synchronized = True
 
     @contextmanager
     def skip_synchronize(self) -> Iterator[None]:
@@ -101,7 +107,14 @@ class _Distributed(Optimizer):
         """
         loss = None if closure is None else closure()
         if not self._skips:
+            if self._synchronized:
+                warnings.warn(
+                    "optimizer.step() called without optimizer.skip_synchronize() context after "
+                    "optimizer.synchronize(): the gradients are reduced once more",
+                    stacklevel=2,
+                )
             self.synchronize()
+        self._synchronized = False
         found = super().step()
         return found if closure is None else loss
 

@@ -16,9 +16,11 @@ __all__ = [
     "HorovodInternalError",
     "ProcessSet",
     "add_process_set",
+    "ccl_built",
     "cross_rank",
     "cross_size",
     "cuda_built",
+    "ddl_built",
     "global_process_set",
     "gloo_built",
     "gloo_enabled",
@@ -235,5 +237,15 @@ def mpi_threads_supported() -> bool:
 
 
 def rocm_built() -> bool:
+    """No."""
+    return False
+
+
+def ccl_built() -> bool:
+    """No."""
+    return False
+
+
+def ddl_built() -> bool:
     """No."""
     return False

@@ -5,14 +5,14 @@ Gradients flow through those that are not in place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from distgrad.autograd.function import Function
 from distgrad.autograd.tensor import Tensor
-from distgrad.errors import OptionError
+from distgrad.errors import OptionError, ShapeError
 from distgrad.horovod.compression import Compression, Compressor
 from distgrad.horovod.sets import ProcessSet, global_process_set
 from distgrad.horovod.verbs import (
@@ -33,7 +33,7 @@ __all__ = [
     "alltoall", "alltoall_async", "broadcast", "broadcast_", "broadcast_async", "broadcast_async_",
     "grouped_allgather", "grouped_allgather_async", "grouped_allreduce", "grouped_allreduce_",
     "grouped_allreduce_async", "grouped_allreduce_async_", "grouped_reducescatter",
-    "grouped_reducescatter_async", "reducescatter", "reducescatter_async",
+    "grouped_reducescatter_async", "reducescatter", "reducescatter_async", "sparse_allreduce_async",
 ]  # fmt: skip
 
 _ALL = global_process_set
@@ -53,11 +53,24 @@ def _reduction(where: str, average: bool | None, op: Any) -> str:
     return str(found)
 
 
-def _issue(verb: str, tensors: Sequence[Tensor], options: tuple[Any, ...], process_set: ProcessSet) -> Handle:
+def _lengths(verb: str, tensors: Sequence[Tensor]) -> list[int]:
+    """How many rows each tensor has.
+
+    Raises:
+        ShapeError: one has no axes.
+    """
+    if not all(each.ndim for each in tensors):
+        raise ShapeError(f"{verb}: expected tensors of rows, got one without axes; use unsqueeze(0)")
+    return [each.shape[0] for each in tensors]
+
+
+def _issue(
+    verb: str, tensors: Sequence[Tensor], options: tuple[Any, ...], process_set: ProcessSet, name: str | None
+) -> Handle:
     arrays = [contiguous(each, verb) for each in tensors]
     if verb in ("allreduce", "reducescatter"):
         check_reducible(verb, arrays, options[0], options[1:])
-    return issue(verb, arrays, options, process_set, lambda found: [Tensor(each) for each in found])
+    return issue(verb, arrays, options, process_set, lambda found: [Tensor(each) for each in found], name)
 
 
 def _into(handle: Handle, tensors: Sequence[Tensor], where: str, single: bool) -> Handle:
@@ -107,7 +120,7 @@ def grouped_allreduce_async(
     Collective: yes; blocks: no.
     """
     found = _reduction("allreduce", average, op)
-    return _issue("allreduce", tensors, (found, prescale_factor, postscale_factor), process_set)
+    return _issue("allreduce", tensors, (found, prescale_factor, postscale_factor), process_set, name)
 
 
 def grouped_allreduce(
@@ -191,6 +204,21 @@ def allreduce_(tensor: Tensor, *args: Any, **options: Any) -> Tensor:
     return found
 
 
+def sparse_allreduce_async(
+    tensor: Tensor, name: str | None = None, op: Any = Average, process_set: ProcessSet = _ALL
+) -> Callable[[], Tensor]:
+    """Issue the reduction of a sparse tensor, whose elements lie dense here: a function that ends it.
+
+    Collective: yes; blocks: no.
+
+    Raises:
+        OptionError: ``op`` is neither ``Average`` nor ``Sum``.
+    """
+    if op not in (Average, Sum):
+        raise OptionError(f"sparse_allreduce_async: op must be Average or Sum, got {op!r}")
+    return allreduce_async(tensor, name=name, op=op, process_set=process_set).result
+
+
 # -- allgather
 
 
@@ -201,7 +229,8 @@ def grouped_allgather_async(
 
     Collective: yes; blocks: no.
     """
-    return _issue("allgather", tensors, (), process_set)
+    _lengths("allgather", tensors)
+    return _issue("allgather", tensors, (), process_set, name)
 
 
 def grouped_allgather(
@@ -209,16 +238,18 @@ def grouped_allgather(
 ) -> list[Tensor]:
     """Every rank's rows, one behind the other, of any number on each.
 
+    The gradient is the mean of the ranks', as Horovod's, so that a mean of losses has the one of all rows.
+
     Collective: yes; blocks: yes.
     """
-    lengths = [each.shape[0] for each in tensors]
+    lengths = _lengths("allgather", tensors)
 
     def back(grads: Sequence[Tensor]) -> list[Tensor]:
         comm = process_set.comm
         found = []
         for grad, length in zip(grads, lengths, strict=True):
             every = comm.all_gather_object(length)
-            total = allreduce(grad, op=Sum, process_set=process_set)
+            total = allreduce(grad, op=Average, process_set=process_set)
             start = sum(every[: comm.rank])
             found.append(total[start : start + length])
         return found
@@ -256,7 +287,7 @@ def broadcast_async(
 
     Collective: yes; blocks: no.
     """
-    return _one(_issue("broadcast", [tensor], (_root(root_rank, process_set),), process_set))
+    return _one(_issue("broadcast", [tensor], (_root(root_rank, process_set),), process_set, name))
 
 
 def broadcast(
@@ -283,7 +314,7 @@ def broadcast_async_(
 
     Collective: yes; blocks: no.
     """
-    handle = _issue("broadcast", [tensor], (_root(root_rank, process_set),), process_set)
+    handle = _issue("broadcast", [tensor], (_root(root_rank, process_set),), process_set, name)
     return _into(handle, [tensor], "broadcast_", single=True)
 
 
@@ -308,15 +339,16 @@ def alltoall_async(
 
     Collective: yes; blocks: no.
     """
+    (rows,) = _lengths("alltoall", [tensor])
     lengths = None if splits is None else tuple(int(n) for n in splits)
     size = process_set.size()
-    if (lengths is None and tensor.shape[0] % size) or (
-        lengths is not None and (len(lengths) != size or sum(lengths) != tensor.shape[0])
+    if (lengths is None and rows % size) or (
+        lengths is not None and (len(lengths) != size or sum(lengths) != rows)
     ):
         raise OptionError(
-            f"alltoall: splits must be {size} numbers that add up to {tensor.shape[0]} rows, got {lengths}"
+            f"alltoall: splits must be {size} numbers that add up to {rows} rows, got {lengths}"
         )
-    handle = _issue("alltoall", [tensor], (lengths,), process_set)
+    handle = _issue("alltoall", [tensor], (lengths,), process_set, name)
     whole = lengths is not None
     return Handle(handle.work, lambda _: tuple(handle.result()) if whole else handle.result()[0])
 
@@ -338,8 +370,8 @@ def alltoall(
         The rows, and with ``splits`` also how many came from which rank.
     """
     size = process_set.size()
-    even = splits is None and tensor.shape[0] % size == 0
-    lengths = [tensor.shape[0] // size] * size if even else splits
+    (count,) = _lengths("alltoall", [tensor])
+    lengths = [count // size] * size if splits is None and count % size == 0 else splits
     received: list[Any] = []
 
     def call(given: Sequence[Tensor]) -> list[Tensor]:
@@ -362,9 +394,10 @@ def grouped_reducescatter_async(
 
     Collective: yes; blocks: no.
     """
+    _lengths("reducescatter", tensors)
     if op not in (Average, Sum):
         raise OptionError(f"reducescatter: op must be Average or Sum, got {op!r}")
-    return _issue("reducescatter", tensors, (op, prescale_factor, postscale_factor), process_set)
+    return _issue("reducescatter", tensors, (op, prescale_factor, postscale_factor), process_set, name)
 
 
 def grouped_reducescatter(
@@ -387,7 +420,7 @@ def grouped_reducescatter(
         ]
 
     def back(grads: Sequence[Tensor]) -> list[Tensor]:
-        scale = prescale_factor * postscale_factor / (process_set.size() if op == Average else 1)
+        scale = prescale_factor * postscale_factor * (process_set.size() if op == Sum else 1)
         return grouped_allgather([grad * scale for grad in grads], name, process_set)
 
     return _through(call, back, tensors)

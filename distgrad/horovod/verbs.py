@@ -20,6 +20,7 @@ from distgrad.comm.base import Communicator
 from distgrad.comm.work import Work
 from distgrad.errors import CommError, DTypeError
 from distgrad.horovod.sets import ProcessSet, global_process_set
+from distgrad.horovod.timeline import timed
 
 __all__ = [
     "Adasum", "Average", "Handle", "Max", "Min", "Product", "Sum", "Told", "barrier", "check_reducible",
@@ -99,15 +100,26 @@ def check_reducible(verb: str, arrays: Sequence[Array], op: str, factors: Sequen
 
 
 def _scaled(array: Array, factor: float) -> Array:
-    """``factor * array``, of integers rounded towards zero; itself for 1."""
+    """``factor * array``, of integers rounded towards zero, of 16 bits computed in 32; itself for 1."""
     if factor == 1.0:
         return array
-    exact = array.dtype.kind in "iu"
-    return (array * np.float64(factor)).astype(array.dtype) if exact else array * array.dtype.type(factor)
+    if array.dtype.kind in "iu":
+        return (array * np.float64(factor)).astype(array.dtype)
+    if array.dtype.itemsize < 4:
+        return (array.astype(np.float32) * np.float32(factor)).astype(array.dtype)
+    return array * array.dtype.type(factor)
+
+
+def _divided(array: Array, divisor: int) -> Array:
+    """An integer quotient, rounded towards zero; itself for 1."""
+    if divisor == 1:
+        return array
+    down = array // array.dtype.type(divisor)
+    return down + ((array < 0) & (down * array.dtype.type(divisor) != array)).astype(array.dtype)
 
 
 def _split_mean(comm: Communicator, array: Array, op: str) -> tuple[str, int]:
-    """The reduction of which the result is ``op``'s, divided by an integer without a rest: Horovod's mean."""
+    """The reduction of which the result is ``op``'s, divided by an integer: Horovod's mean."""
     return ("sum", comm.size) if op == "mean" and array.dtype.kind in "iu" else (op, 1)
 
 
@@ -121,7 +133,7 @@ def _all_reduce(
         own = array.copy() if before == 1.0 else _scaled(array, before)
         reduction, divisor = _split_mean(comm, array, op)
         comm.all_reduce(own, reduction)
-        found.append(_scaled(own if divisor == 1 else own // own.dtype.type(divisor), after))
+        found.append(_scaled(_divided(own, divisor), after))
     return found
 
 
@@ -168,7 +180,7 @@ def _reduce_scatter(
         counts = [rows + (rank < extra) for rank in range(comm.size)]
         reduction, divisor = _split_mean(comm, array, op)
         part = comm.reduce_scatter(_scaled(array, before), reduction, counts=counts)
-        found.append(_scaled(part if divisor == 1 else part // part.dtype.type(divisor), after))
+        found.append(_scaled(_divided(part, divisor), after))
     return found
 
 
@@ -209,9 +221,9 @@ def tell(told: Told) -> None:
 
 def issue(
     verb: str, arrays: Sequence[Array], options: tuple[Any, ...], process_set: ProcessSet,
-    finish: Callable[[Any], Any],
+    finish: Callable[[Any], Any], name: str | None = None,
 ) -> Handle:  # fmt: skip
-    """Issue a verb on arrays."""
+    """Issue a verb on arrays; the name is the timeline's."""
     comm = process_set.comm
     on_host = not arrays or isinstance(arrays[0], np.ndarray)
     world = comm.host if on_host else comm
@@ -225,7 +237,7 @@ def issue(
             tell((named, shapes, (None, *options[1:]) if private else options))
         return VERBS[verb](world, arrays, *options)
 
-    return Handle(comm.submit(body, _NAME if everyone else verb), finish)
+    return Handle(comm.submit(timed(body, verb, name), _NAME if everyone else verb), finish)
 
 
 def barrier(process_set: ProcessSet = global_process_set) -> None:

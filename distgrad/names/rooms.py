@@ -197,7 +197,7 @@ PLACES = {
     "amp": ("distgrad.amp", "distgrad.torch.machine"),
     "amp.autocast_mode": ("distgrad.amp",),
     "amp.grad_scaler": ("distgrad.amp",),
-    "cuda": ("distgrad.torch.machine:*cuda", "distgrad.cuda"),
+    "cuda": ("distgrad.torch.machine:*cuda", "distgrad.torch.kinds:*cuda_types", "distgrad.cuda"),
     "cuda.amp": ("distgrad.torch.machine:*cuda_amp",),
     "cuda.nvtx": ("distgrad.torch.machine:*nvtx",),
     "accelerator": ("distgrad.torch.machine:*accelerator", "distgrad.cuda"),

@@ -40,6 +40,9 @@ channels_last, channels_last_3d = "channels_last", "channels_last_3d"
 def __getattr__(name: str) -> Any:
     if name == "bfloat16":  # the package that has it is loaded when it is asked for
         return _bfloat16()
+    if name == "BFloat16Tensor":
+        globals()[name] = _type(name, _bfloat16())
+        return globals()[name]
     raise AttributeError(name)
 
 
@@ -48,6 +51,7 @@ class _TensorType(type):
 
     _dtype: Any = float32
     _own: Any = None
+    _place: Any = None
 
     def __new__(mcs, name: str, bases: tuple[type, ...], names: dict[str, Any]) -> Any:
         if bases:  # a subclass in a program is one of the tensors' own class
@@ -56,6 +60,7 @@ class _TensorType(type):
         return super().__new__(mcs, name, bases, names)
 
     def __call__(cls, *data: Any, device: Any = None, **options: Any) -> Any:
+        device = "cuda" if device is None and cls._place == "cuda" else device
         if len(data) == 1 and not isinstance(data[0], builtins.int):
             if isinstance(data[0], Shape):
                 return creation.empty(data[0], dtype=cls._dtype, device=device)
@@ -76,8 +81,9 @@ class _TensorType(type):
             super().__setattr__(name, value)
 
     def __instancecheck__(cls, instance: Any) -> Any:
-        same = isinstance(instance, _Tensor)
-        return same and (cls._own == "Tensor" or instance.dtype == cls._dtype)
+        if cls._own == "Tensor" or not isinstance(instance, _Tensor):
+            return isinstance(instance, _Tensor)
+        return instance.dtype == cls._dtype and instance.device.kind == cls._place
 
     def __subclasscheck__(cls, subclass: Any) -> Any:
         if cls._own == "Tensor":
@@ -91,6 +97,10 @@ class _TensorType(type):
     def dtype(cls) -> Any:
         return cls._dtype
 
+    @property
+    def is_cuda(cls) -> builtins.bool:
+        return cls._place == "cuda"
+
 
 def _plain(data: Any) -> Any:
     """Nested sequences of tensors as numbers."""
@@ -99,11 +109,18 @@ def _plain(data: Any) -> Any:
     return [_plain(each) for each in data] if isinstance(data, list | tuple) else data
 
 
-def _type(name: str, kind: Any) -> Any:
-    return _TensorType(name, (), {"_dtype": kind, "_own": name, "__module__": "distgrad.torch"})
+def _type(name: str, kind: Any, place: Any = "cpu") -> Any:
+    own = f"cuda.{name}" if place == "cuda" else name
+    body = {
+        "_dtype": kind,
+        "_own": own,
+        "_place": place,
+        "__module__": f"distgrad.torch.{own}".rpartition(".")[0],
+    }
+    return _TensorType(name, (), body)
 
 
-Tensor = _type("Tensor", float32)
+Tensor = _type("Tensor", float32, None)
 FloatTensor, DoubleTensor, HalfTensor = (
     _type(f"{name}Tensor", kind)
     for name, kind in (("Float", float32), ("Double", float64), ("Half", float16))
@@ -114,6 +131,16 @@ LongTensor, IntTensor, ShortTensor = (
 CharTensor, ByteTensor, BoolTensor = (
     _type(f"{name}Tensor", kind) for name, kind in (("Char", int8), ("Byte", uint8), ("Bool", bool))
 )
+
+
+class cuda_types:
+    """Types of tensors on GPUs, as ``torch.cuda`` has them; they can be named where there are none."""
+
+    Tensor = FloatTensor = _type("FloatTensor", float32, "cuda")
+    DoubleTensor, HalfTensor = _type("DoubleTensor", float64, "cuda"), _type("HalfTensor", float16, "cuda")
+    LongTensor, IntTensor = _type("LongTensor", int64, "cuda"), _type("IntTensor", int32, "cuda")
+    ShortTensor, CharTensor = _type("ShortTensor", int16, "cuda"), _type("CharTensor", int8, "cuda")
+    ByteTensor, BoolTensor = _type("ByteTensor", uint8, "cuda"), _type("BoolTensor", bool, "cuda")
 
 
 class _DeviceType(type):

@@ -8,7 +8,7 @@ from typing import Any
 
 from distgrad.nn.module import Module
 
-__all__ = ["set_anomaly_enabled"]
+__all__ = ["FatalError", "set_anomaly_enabled"]
 
 
 def _itself(function: Any = None, *args: Any, **options: Any) -> Any:
@@ -61,6 +61,10 @@ class internal:
     """``torch._C``."""
 
     _log_api_usage_once = staticmethod(lambda *args: None)
+
+
+class FatalError(Exception):
+    """For programs that catch it: nothing raises it."""
 
 
 def set_anomaly_enabled(mode: bool, check_nan: bool = True) -> None:

@@ -225,6 +225,20 @@ def test_the_type_of_tensors_makes_them_of_numbers_and_lengths(torch):
     assert Mine(np.ones(2)).sum().item() == 2.0
 
 
+def test_types_of_tensors_on_gpus_can_be_named_without_one(torch):
+    assert (torch.FloatTensor.is_cuda, torch.cuda.FloatTensor.is_cuda) == (False, True)
+    assert torch.cuda.LongTensor.dtype == torch.int64
+    x = torch.ones(2)
+    assert isinstance(x, torch.FloatTensor)
+    assert not isinstance(x, torch.cuda.FloatTensor)
+    assert torch.BFloat16Tensor(2).dtype == torch.bfloat16
+    assert x.type("torch.LongTensor").tolist() == x.type(torch.LongTensor).tolist() == [1, 1]
+    if not torch.cuda.is_available():
+        for call in (lambda: torch.cuda.FloatTensor(2), lambda: x.type("torch.cuda.FloatTensor")):
+            with pytest.raises(dg.errors.DeviceError):
+                call()
+
+
 def test_a_summary_writer_takes_tensors_and_says_what_it_needs(torch, tmp_path, monkeypatch):
     writers = importlib.import_module("distgrad.torch.utils.tensorboard")
     monkeypatch.setitem(sys.modules, "tensorboardX", None)

@@ -1,5 +1,7 @@
 """Horovod's names: every call's result, and training that equals one process's."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -67,7 +69,7 @@ def check_integers():
     assert hvd.allreduce(x, op=hvd.Sum, postscale_factor=0.25).tolist() == [
         size * i + total for i in range(3)
     ]
-    assert hvd.allreduce(-x).tolist() == [-4 * (size * i + total) // size for i in range(3)]
+    assert hvd.allreduce(-x).tolist() == [-(4 * (size * i + total) // size) for i in range(3)]
     assert hvd.allreduce(own(2, dtype=np.int32)).dtype == np.int32
     whole = own(2 * size, dtype=np.int32)
     parts = hvd.allgather(hvd.reducescatter(whole, postscale_factor=2.5))
@@ -83,6 +85,38 @@ def check_integers():
         with pytest.raises(DTypeError, match="does not take"):
             call()
     assert hvd.allreduce(x, op=hvd.Max).tolist() == [4 * (size - 1 + i) for i in range(3)]  # and on as before
+
+
+def check_timeline(path):
+    """The file of rank 0 has each call by its name, and how long it waited and took."""
+    for cycles in (True, False):
+        hvd.start_timeline(path, mark_cycles=cycles)
+        hvd.start_timeline(path)
+        hvd.allreduce(own(3), name="mine")
+        hvd.stop_timeline()
+        if hvd.rank() == 0:
+            events = json.loads(path.read_text())
+            assert {"NEGOTIATE_ALLREDUCE", "ALLREDUCE"} <= {each["name"] for each in events}
+            assert {"name": "allreduce.mine"} in [each.get("args") for each in events]
+            assert ("CYCLE_START" in [each["name"] for each in events]) == cycles
+            path.unlink()
+    assert not path.exists() or hvd.rank()
+    with pytest.raises(OptionError, match="no folder"):
+        hvd.start_timeline(path / "a" / "b")
+
+
+def check_sparse():
+    """A handle of a sparse sum is called; only means and sums are taken."""
+    handle = hvd.sparse_allreduce_async(own(3), name="mine", op=hvd.Sum)
+    assert handle().tolist() == hvd.allreduce(own(3), op=hvd.Sum).tolist()
+    with pytest.raises(OptionError, match="Average or Sum"):
+        hvd.sparse_allreduce_async(own(3), op=hvd.Max)
+    for call in (hvd.allgather, hvd.alltoall, hvd.reducescatter):
+        with pytest.raises(dg.ShapeError, match="tensors of rows"):
+            call(dg.tensor(1.0))
+    half = hvd.allreduce(own(2, dtype=np.float16) + 1000, op=hvd.Sum, prescale_factor=1 / 3)
+    expected = sum(np.float16((1000.0 + r) * np.float32(1 / 3)) for r in range(hvd.size()))
+    assert half.tolist()[0] == np.float16(expected)
 
 
 def check_sums():
@@ -153,7 +187,7 @@ def check_gradients():
     assert x.grad.tolist() == [2.0 * size] * (2 * size)
     x.grad = None
     (hvd.allgather(x) * (hvd.rank() + 1.0)).sum().backward()
-    assert x.grad.tolist() == [size * (size + 1) / 2] * (2 * size)
+    assert x.grad.tolist() == [(size + 1) / 2] * (2 * size)
     x.grad = None
     hvd.broadcast(x, 0).sum().backward()
     assert x.grad.tolist() == [float(hvd.rank() == 0)] * (2 * size)
@@ -162,7 +196,7 @@ def check_gradients():
     assert x.grad.tolist() == [float(r // 2 + 1) for r in range(2 * size)]
     x.grad = None
     (hvd.reducescatter(x, op=hvd.Sum) * (hvd.rank() + 1.0)).sum().backward()
-    assert x.grad.tolist() == [float(r // 2 + 1) for r in range(2 * size)]
+    assert x.grad.tolist() == [float(size * (r // 2 + 1)) for r in range(2 * size)]
 
 
 def check_process_sets():
@@ -299,6 +333,7 @@ def check_all():
     for check in (check_reductions, check_integers, check_other_verbs, check_gradients, check_process_sets):
         check()
     check_sums()
+    check_sparse()
     for manner in OPTIONS:
         check_training(manner)
     check_join()
@@ -306,8 +341,9 @@ def check_all():
     check_elastic()
 
 
-def test_alone():
+def test_alone(tmp_path):
     check_all()
+    check_timeline(tmp_path / "timeline.json")
 
 
 @pytest.mark.ranks(2, backend="shm")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import distgrad as dg
-from distgrad import nn
+from distgrad import nn, tracebacks
 from distgrad.backend.rng import Generator
 from distgrad.errors import DTypeError, GraphError, OptionError, ShapeError
 from distgrad.nn import functional as F
@@ -198,13 +198,16 @@ def test_bags_refuse_offsets_that_do_not_fit():
 
 
 @pytest.mark.parametrize("bag", [False, True])
-def test_sparse_gradients_are_refused(bag):
+def test_sparse_gradients_are_dense_which_is_said_once(bag, monkeypatch):
+    monkeypatch.setattr(tracebacks, "_warned", set())
     layer = nn.EmbeddingBag if bag else nn.Embedding
-    with pytest.raises(OptionError, match=f"{layer.__name__}: gradients are dense, got sparse=True"):
+    with pytest.warns(UserWarning, match=f"{layer.__name__}: gradients are dense also with sparse=True"):
         layer(4, 2, sparse=True)
     function = F.embedding_bag if bag else F.embedding
-    with pytest.raises(OptionError, match="gradients are dense"):
-        function(np.array([[1, 2]]), dg.ones((4, 2)), sparse=True)
+    weight = dg.ones((4, 2), requires_grad=True)
+    function(np.array([[1, 2]]), weight, sparse=True).sum().backward()
+    each = 0.5 if bag else 1.0
+    assert weight.grad.tolist() == [[0.0, 0.0], [each, each], [each, each], [0.0, 0.0]]
 
 
 def test_interpolation_refuses_what_it_cannot_do():

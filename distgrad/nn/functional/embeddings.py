@@ -13,18 +13,18 @@ from distgrad.backend.array_module import ARRAY_MODULES, get_array_module
 from distgrad.backend.device import CPU, device_of, plain, to_device
 from distgrad.errors import OptionError, ShapeError
 from distgrad.nn.parameter import write
+from distgrad.tracebacks import warn_once
 
-__all__ = ["embedding", "embedding_bag", "one_hot", "refuse_sparse"]
+__all__ = ["embedding", "embedding_bag", "one_hot", "tell_dense"]
 
 
-def refuse_sparse(sparse: bool, where: str) -> None:
-    """Refuse what would be gradients of the rows that were read alone.
-
-    Raises:
-        OptionError: ``sparse`` is true.
-    """
+def tell_dense(sparse: bool, where: str) -> None:
+    """Say once that gradients are dense, where those of the rows that were read alone are asked for."""
     if sparse:
-        raise OptionError(f"{where}: gradients are dense, got sparse=True; leave it out")
+        warn_once(
+            "sparse gradients",
+            f"{where}: gradients are dense also with sparse=True: all rows have one, zeros where unread",
+        )
 
 
 def _array(values: Any) -> Any:
@@ -70,15 +70,12 @@ def embedding(
         max_norm: rows longer than it are shortened, in place, before they are read.
         norm_type: p of the norm that measures them.
         scale_grad_by_freq: divide a row's gradient by how often it is read.
-        sparse: False; gradients are dense.
+        sparse: taken; gradients are dense, which is said once.
 
     Returns:
         ``[*input, embedding_dim]``.
-
-    Raises:
-        OptionError: ``sparse=True``.
     """
-    refuse_sparse(sparse, "embedding")
+    tell_dense(sparse, "embedding")
     index = _array(input)
     if max_norm is not None:
         _limit_norms(weight, index, max_norm, norm_type)
@@ -163,7 +160,7 @@ def embedding_bag(
         offsets: where each bag starts, ``[B]``.
         max_norm, norm_type, scale_grad_by_freq: as in :func:`embedding`.
         mode: "sum", "mean" or "max".
-        sparse: False; gradients are dense.
+        sparse: taken; gradients are dense, which is said once.
         per_sample_weights: of each row number, of the input's shape; for sums only.
         include_last_offset: the last of the offsets is where the last bag ends.
         padding_idx: a row number that is passed over.
@@ -171,7 +168,7 @@ def embedding_bag(
     Returns:
         ``[B, embedding_dim]``.
     """
-    refuse_sparse(sparse, "embedding_bag")
+    tell_dense(sparse, "embedding_bag")
     if mode not in ("sum", "mean", "max"):
         raise OptionError(f"embedding_bag: mode must be 'sum', 'mean' or 'max', got {mode!r}")
     if per_sample_weights is not None and mode != "sum":

@@ -33,7 +33,7 @@ class _Table(Module):
         dtype: Any,
     ) -> None:
         super().__init__()
-        F.refuse_sparse(sparse, type(self).__name__)
+        F.tell_dense(sparse, type(self).__name__)
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
             raise OptionError(
                 f"{type(self).__name__}: padding_idx={padding_idx} is outside a table of {num_embeddings}"
@@ -95,7 +95,7 @@ class Embedding(_Table):
         max_norm: rows longer than it are shortened when they are read.
         norm_type: p of the norm that measures them.
         scale_grad_by_freq: divide a row's gradient by how often it is read.
-        sparse: False; gradients are dense.
+        sparse: taken; gradients are dense, which is said once.
         device: where the parameter lies.
         dtype: of the parameter; None means float32.
 
@@ -140,7 +140,7 @@ class EmbeddingBag(_Table):
     Args:
         num_embeddings, embedding_dim, max_norm, norm_type, scale_grad_by_freq: as in :class:`Embedding`.
         mode: "sum", "mean" or "max".
-        sparse: False; gradients are dense.
+        sparse: taken; gradients are dense, which is said once.
         include_last_offset: the last of the offsets is where the last bag ends.
         padding_idx: a row number that is passed over.
         device: where the parameter lies.
