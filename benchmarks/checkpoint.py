@@ -3,15 +3,17 @@
 ::
 
     python benchmarks/checkpoint.py                    # gptm, a save every 20 steps, beside PyTorch
-    python benchmarks/checkpoint.py --workload gpt --steps 40 --json rows.json
+    python benchmarks/checkpoint.py --workload gpt --window 20 --json rows.json
 
 ``stall`` is what ``manager.step()`` takes when it saves, as a multiple of a plain copy of the state's bytes
-(into memory that was written before). ``step`` is the time of training with a save every ``--every`` steps
-over that without one, in processor time too; the two take turns. PyTorch saves the same model and AdamW's
-state by ``torch.distributed.checkpoint.async_save``. ``disk`` writes and reads ``--megabytes`` in turns with
-``dd``, with fsync, and reads what the page cache has been told to forget. ``ranks`` are the seconds of a save
-to the disk, of the stall of one in the background, and of a load, of ``--rank-megabytes`` that all ranks hold
-alike, beside PyTorch's ``dcp.save``, ``async_save`` and ``load`` over Gloo.
+(into memory that was written before). ``steps`` is the time of training with a save every ``--every`` steps
+over that without one, in processor time too. What a save costs falls into the ``--window`` steps that follow
+it (what is not yet written then is waited for, and counted), which take turns with as many without one.
+PyTorch saves the same model and AdamW's state by ``torch.distributed.checkpoint.async_save``. ``disk`` writes
+and reads ``--megabytes`` in turns with ``dd``, with fsync, and reads what the page cache has been told to
+forget. ``ranks`` are the seconds of a save to the disk, of the stall of one in the background, and of a load,
+of ``--rank-megabytes`` that all ranks hold alike, beside PyTorch's ``dcp.save``, ``async_save`` and ``load``
+over Gloo.
 """
 
 from __future__ import annotations
@@ -119,30 +121,29 @@ def measure(job: Any, name: str, options: argparse.Namespace) -> dict[str, float
         save()
         wait()
         copy = plain_copy(num_bytes)
-        stalls, stalls_in_copies, ratios, processor = [], [], [], []
+        stalls, stalls_in_copies, slower, processor = [], [], [], []
         for _ in range(options.rounds):
             times, used = {}, {}
             for saving in (False, True):
+                copied_s = copy()  # each time, as others may use the machine
                 started_s, began_s = time.perf_counter(), time.process_time()
-                for number in range(options.steps):
+                if saving:
+                    stalls.append(save())
+                    stalls_in_copies.append(stalls[-1] / copied_s)
+                for _ in range(options.window):
                     step()
-                    if saving and number % options.every == options.every - 1:
-                        stalls.append(save())
+                wait()
                 times[saving] = time.perf_counter() - started_s
-                wait()
                 used[saving] = time.process_time() - began_s
-            ratios.append(times[True] / times[False])
-            processor.append(used[True] / used[False])
-            for _ in range(4):  # beside a copy, as others may use the machine
-                step()
-                copied_s = copy()
-                stalls_in_copies.append(save() / copied_s)
-                wait()
+            share = options.window / options.every  # of the steps between two saves
+            slower.append(1 + share * (times[True] / times[False] - 1))
+            processor.append(1 + share * (used[True] / used[False] - 1))
         return {
             "bytes": num_bytes,
+            "step_ms": 1e3 * times[False] / options.window,
             "stall_ms": 1e3 * statistics.median(stalls),
             "stall": statistics.median(stalls_in_copies),
-            "step": statistics.median(ratios),
+            "step": statistics.median(slower),
             "processor": statistics.median(processor),
         }
     finally:
@@ -179,7 +180,9 @@ def disk_share(options: argparse.Namespace) -> dict[str, float]:
         state = {str(i): rng.random(1 << 22, np.float32) for i in range(options.megabytes // 16)}
         num_bytes = sum(array.nbytes for array in state.values())
         rows: list[tuple[float, float, float, float]] = []
-        with dg.checkpoint.CheckpointManager(folder / "saved", keep=1, background=False) as manager:
+        with dg.checkpoint.CheckpointManager(
+            folder / "saved", keep=options.disk_rounds, background=False
+        ) as manager:
             manager.add(state=state)
             for number in range(options.disk_rounds):
                 plain = dd_s(folder, num_bytes)
@@ -269,7 +272,7 @@ def beside_torch(library: str, num_ranks: int, options: argparse.Namespace) -> d
     }[library]
     folder = Path(tempfile.mkdtemp(dir=options.folder))
     try:
-        own = [__file__, f"--rank-of={library}", f"--folder={folder}", f"--rounds={options.rounds}"]
+        own = [__file__, f"--rank-of={library}", f"--folder={folder}", f"--rounds={options.rounds // 2 or 1}"]
         command = [sys.executable, *start, *own, f"--rank-megabytes={options.rank_megabytes}"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         row: dict[str, float] = json.loads((folder / "row.json").read_text())
@@ -282,12 +285,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workload", default="gptm", choices=list(WORKLOADS))
     parser.add_argument("--every", type=int, default=20, help="steps between two saves")
-    parser.add_argument("--steps", type=int, default=40, help="in a turn")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--window", type=int, default=5, help="steps that are timed after a save")
+    parser.add_argument("--rounds", type=int, default=6, help="of the stall; half as many of the ranks'")
     parser.add_argument(
         "--megabytes", type=int, default=3072, help="of the arrays that show the disk's share"
     )
-    parser.add_argument("--disk-rounds", type=int, default=3)
+    parser.add_argument("--disk-rounds", type=int, default=2)
     parser.add_argument("--rank-megabytes", type=int, default=512)
     parser.add_argument("--folder", help="on the disk to write to; the one for temporary files by default")
     parser.add_argument("--peers", default="torch", choices=["torch", "none"])
@@ -313,8 +316,8 @@ def report(options: argparse.Namespace, libraries: list[str]) -> dict[str, dict[
         row = rows[name] = measure(jobs[name], options.workload, options)
         print(
             f"{name:9} {row['bytes'] / 1e6:7.0f} MB  stall {row['stall_ms']:7.1f} ms"
-            f" ({row['stall']:.2f} x a copy)  steps with saves / without {row['step']:.3f}, of processor time"
-            f" {row['processor']:.3f}",
+            f" ({row['stall']:.2f} x a copy)  steps of {row['step_ms']:.0f} ms with saves / without"
+            f" {row['step']:.3f}, of processor time {row['processor']:.3f}",
             flush=True,
         )
     if "disk" in chosen:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import bisect
+import collections
 import contextlib
 import itertools
 import json
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 import numpy as np
 
 from distgrad.autograd.parts import Part
-from distgrad.backend.threads import cut, get_num_threads
+from distgrad.backend.threads import get_num_threads
 from distgrad.checkpoint.digests import BLOCK_BYTES, agrees, digest_of
 from distgrad.checkpoint.layout import Entry, Manifest, Piece, dtype_name, parse_dtype
 from distgrad.checkpoint.places import Place, created, reading
@@ -24,6 +24,7 @@ from distgrad.errors import DataError
 __all__ = ["Chunked", "Reader", "Slice", "Stored", "copy_all", "write_file", "write_slices"]
 
 _PART_BYTES = 1 << 20  # that are worth a thread of their own
+_READERS = 8  # threads; some wait for the disk while others make memory and compare digests
 _OPEN_FILES = 64  # at a time; a process may have 1024, and a job more ranks
 
 
@@ -95,24 +96,35 @@ def write_slices(file: BinaryIO, name: str, slices: Sequence[Slice]) -> dict[str
     return found
 
 
-def _run_bytes(run: Callable[[int], None], sizes: Sequence[int]) -> None:
-    """Call ``run(number)`` for all of several things, by several threads that have as many bytes each."""
-    ends = list(itertools.accumulate(sizes))
-    total = ends[-1] if ends else 0
-    threads = max(1, min(get_num_threads(), total // _PART_BYTES))
-    edges = [0, *(bisect.bisect_right(ends, edge) for edge in cut(total, threads)[1:])]
+def _run_all(run: Callable[[int], None], sizes: Sequence[int], most_threads: int) -> None:
+    """Call ``run(number)`` for all of several things, which begin in their order, by several threads.
 
-    def run_some(first: int, last: int) -> None:
-        for number in range(first, last):
-            run(number)
+    Args:
+        run: what to call; it leaves the interpreter to other threads.
+        sizes: how many bytes each has.
+        most_threads: fewer take part where there is little to do.
+    """
+    left = collections.deque(range(len(sizes)))
 
-    if threads == 1:
-        run_some(0, len(ends))
+    def run_some() -> None:
+        while left:
+            try:
+                number = left.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                run(number)
+            except BaseException:
+                left.clear()  # so that the others end too
+                raise
+
+    threads = min(most_threads, sum(sizes) // _PART_BYTES)
+    if threads <= 1:
+        run_some()
         return
-    with ThreadPoolExecutor(
-        threads
-    ) as executor:  # Python's threads: reading and copying leave the interpreter
-        list(executor.map(run_some, edges[:-1], edges[1:]))
+    with ThreadPoolExecutor(threads) as executor:
+        for each in [executor.submit(run_some) for _ in range(threads)]:
+            each.result()
 
 
 def copy_all(pairs: Sequence[tuple[np.ndarray, Any]]) -> None:
@@ -123,7 +135,8 @@ def copy_all(pairs: Sequence[tuple[np.ndarray, Any]]) -> None:
         for step in (max(1, BLOCK_BYTES // target.itemsize),)
         for start in range(0, target.size, step)
     ]
-    _run_bytes(lambda number: np.copyto(*blocks[number]), [target.nbytes for target, _ in blocks])
+    sizes = [target.nbytes for target, _ in blocks]
+    _run_all(lambda number: np.copyto(*blocks[number]), sizes, get_num_threads())
 
 
 class Stored:
@@ -237,9 +250,10 @@ class Reader:
         """Read blocks of these files."""
         with contextlib.ExitStack() as stack:
             reads = {name: stack.enter_context(reading(self.folder / name)) for name in names}
-            _run_bytes(
+            _run_all(
                 lambda number: self._take(reads[blocks[number].file], blocks[number]),
                 [block.size for block in blocks],
+                _READERS,
             )
 
     def decoded(self, tree: Any, arrays: Mapping[str, Stored] | None = None) -> Any:

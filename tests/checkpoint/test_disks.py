@@ -5,9 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from distgrad.checkpoint import CheckpointManager
+from distgrad.checkpoint import CheckpointManager, pieces, places
 from distgrad.checkpoint.layout import find_checkpoints, read_manifest
 from distgrad.checkpoint.pieces import Reader
 from distgrad.errors import DataError, OptionError
@@ -93,3 +94,34 @@ def test_without_a_folder_nothing_is_saved():
         assert manager.finished == 1
         with pytest.raises(OptionError, match="there is no folder"):
             manager.save()
+
+
+@pytest.mark.parametrize("chunk", [1000, 1 << 20])
+def test_a_long_file_goes_to_the_disk_while_it_is_written(tmp_path, monkeypatch, chunk):
+    """The kernel is told of every byte once, but for what fsync finds; it holds what was written."""
+    asked = []
+    monkeypatch.setattr(places, "_BEGIN_BYTES", 3 * chunk)
+    monkeypatch.setattr(places, "_sync_file_range", lambda file, *those: asked.append(those[:2]))
+    data = np.random.default_rng(0).bytes(10 * chunk + 7)
+    with places.created(tmp_path / "file") as file:
+        for start in range(0, len(data), chunk):
+            file.write(memoryview(data)[start : start + chunk])
+    assert (tmp_path / "file").read_bytes() == data
+    assert asked == [(0, 3 * chunk), (3 * chunk, 3 * chunk), (6 * chunk, 3 * chunk)]
+
+
+def test_an_error_of_one_of_several_readers_ends_all():
+    """What is read is taken from first to last, and nothing more once something has failed."""
+    began = []
+
+    def run(number):
+        began.append(number)
+        if number == 20:
+            raise DataError("no luck")
+
+    pieces._run_all(began.append, [1 << 20] * 50, 4)
+    assert sorted(began) == list(range(50))
+    began.clear()
+    with pytest.raises(DataError, match="no luck"):
+        pieces._run_all(run, [1 << 20] * 5000, 4)
+    assert len(began) < 5000
