@@ -46,6 +46,8 @@ def fails(number):
 def test_every_fault_has_a_row_and_something_that_is_said():
     assert len(TABLE) >= 14
     assert all(any("Error: " in each for each in quoted) for quoted in TABLE.values())
+    here = Path(__file__).read_text()
+    assert not [fault for fault in TABLE if f'"{fault}"' not in here]  # each is held below
 
 
 def test_folders(tmp_path, monkeypatch):
@@ -76,6 +78,18 @@ def test_folders(tmp_path, monkeypatch):
     manager.close()
     text = said(CheckpointManager, "nothing://bucket/run").replace("nothing:", "s3:")
     check("an address in place of a folder", text)
+
+
+def test_a_store_that_does_not_answer(monkeypatch):
+    """Of one in memory; tests/checkpoint/test_network_stores.py has a server that has gone."""
+    memory = pytest.importorskip("fsspec.implementations.memory")
+
+    def gone(*arguments, **options):
+        raise ConnectionError('Could not connect to the endpoint URL: "http://127.0.0.1:9/bucket"')
+
+    monkeypatch.setattr(memory.MemoryFileSystem, "ls", gone)
+    text = said(managed, "memory://bucket/run").replace("memory:///", "s3://")
+    check("a store that does not answer", text)
 
 
 def test_two_managers_that_hear_signals(tmp_path):
