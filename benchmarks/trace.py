@@ -4,9 +4,11 @@
 
 The time of a span is the least processor time of its thread over many rounds, less that of an empty
 function. Steps take turns in one process, each two that are recorded between two that are not; the cost is
-the median of the ratios, of the process's whole processor time. To it comes the share of a processor that the
-recorder's own thread takes, which writes twice a second. Steps of which none is recorded, in the same turns,
-say how far the figure can be trusted. The exit status tells whether all bars hold.
+the median of the differences of processor time, by the median of a step's. The process computes with one
+thread, so that no other one, which spins while it waits for work, is counted. To it comes the share of a
+processor that the recorder's own thread takes, which writes twice a second: what is written then is that of
+half a second of such steps, one after the other. Steps of which none is recorded, in the same turns, say how
+far the figure can be trusted. The exit status tells whether all bars hold.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from distgrad.profiler.recorder import Recorder
 
 _ROUND = 5000
 _WARM_UP = 20
+_SHORT_S = 5e-3  # the shortest step for which the bar is meant
 _WRITE_S = recording.FLUSH_S  # of recorded steps between two writes, which are made here and timed apart
 recording.FLUSH_S = 3600.0
 
@@ -127,37 +130,45 @@ def step_s(program: Program, listener: trace.Listener | None = None) -> float:
 
 
 def more(program: Program, listener: trace.Listener | None) -> tuple[float, float]:
-    """Processor time of two steps that nobody hears, and by what factor two between them take longer."""
+    """Processor time of a step that nobody hears, and how much longer one takes between two such."""
     first, one, other, last = (step_s(program, each) for each in (None, listener, listener, None))
-    return first + last, (one + other) / (first + last)
+    return (first + last) / 2, (one + other - first - last) / 2
+
+
+def writing_s(recorder: Recorder) -> float:
+    """Processor time of one write, which the recorder's own thread makes elsewhere."""
+    begin = time.thread_time()
+    recorder.flush()
+    return time.thread_time() - begin
 
 
 def steps(turns: int) -> list[Row]:
     """What a step costs more when it is recorded."""
+    dg.set_num_threads(1)
     program = Program()
     for _ in range(_WARM_UP):
         step_s(program)
-    plain, recorded, unheard, writing, passed_s = [], [], [], [], 0.0
+    plain, recorded, unheard, writes, passed_s = [], [], [], [], 0.0
     with tempfile.TemporaryDirectory() as folder:
         recorder = Recorder(Path(folder))
         for _ in range(turns):
-            for listener, ratios in ((recorder, recorded), (None, unheard)):
-                two_s, ratio = more(program, listener)
-                ratios.append(ratio)
-                plain.append(two_s / 2)
-            passed_s += two_s  # as long as the two that were recorded, of which it writes now
+            for listener, added in ((recorder, recorded), (None, unheard)):
+                one_s, more_s = more(program, listener)
+                added.append(more_s)
+                plain.append(one_s)
+            passed_s += 2 * one_s  # as long as the two that were recorded, of which it writes now
             if passed_s >= _WRITE_S:
-                begin = time.process_time()
-                recorder.flush()
-                writing.append((time.process_time() - begin) / passed_s)
+                writes.append(writing_s(recorder))
                 passed_s = 0.0
         recorder.close()
-    share = statistics.median(recorded) - 1 + statistics.median(writing)
+    step, added_s, nothing_s = map(statistics.median, (plain, recorded, unheard))
+    writing = statistics.median(writes) / _WRITE_S
     return [
-        Row("a step, processor time", statistics.median(plain) * 1e3, "ms"),
-        Row("the same, recorded, more", share * 100, "%", 2.0),
-        Row("of which writing, by a thread of its own", statistics.median(writing) * 100, "%"),
-        Row("the same, not recorded, more", (statistics.median(unheard) - 1) * 100, "%"),
+        Row("a step, processor time", step * 1e3, "ms"),
+        Row("the same, recorded, more", (added_s / step + writing) * 100, "%", 2.0),
+        Row("of a step of 5 ms that would be", (added_s / _SHORT_S + writing) * 100, "%", 2.0),
+        Row("of which writing, by a thread of its own", writing * 100, "%"),
+        Row("the same, not recorded, more", nothing_s / step * 100, "%"),
     ]
 
 

@@ -11,9 +11,8 @@ append and return. The spans of a training step, and the events:
 
 ===================  ==================================================================================
 ``forward``          of a module under DistributedDataParallel; ``rank``, ``step``, ``samples``
-``graph``            event: backward begins; ``flops`` of its products, forward and backward, and
-                     ``activation_bytes``, what was kept for it; ``rank``, ``step``
-``backward``         of its loss, with the waiting at its end; ``rank``, ``step``
+``backward``         of its loss, with the waiting at its end; ``rank``, ``step``; eager also ``flops`` of its
+                     products, forward and backward, and ``activation_bytes``, what was kept for it
 ``bucket.wait``      backward's end waits for a bucket; ``rank``, ``step``, ``bucket``, ``bytes``, ``busy_s``
 ``bucket.issue``     event: backward hands a bucket over; ``rank``, ``step``, ``bucket``, ``bytes``
 ``all_reduce`` …     every call of a communicator, by its verb, while it is carried out; ``rank``, ``step``,

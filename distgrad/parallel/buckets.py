@@ -428,10 +428,14 @@ class Bucket:
         assert self._work is not None
         return self._work
 
-    def statistics(self) -> dict[str, Any]:
+    @property
+    def num_bytes(self) -> int:
         """What a reduction moves."""
-        num_bytes = self.gradients.nbytes + (0 if self.joined else self.tail.nbytes)
-        return {"num_parameters": len(self.leaves), "num_bytes": num_bytes}
+        return self.gradients.nbytes + (0 if self.joined else self.tail.nbytes)
+
+    def statistics(self) -> dict[str, Any]:
+        """What a reduction moves, and of how many parameters."""
+        return {"num_parameters": len(self.leaves), "num_bytes": self.num_bytes}
 
     def gather_times(self) -> dict[str, float]:
         """Where ranks own parts, what bringing the parameters together took since this was last asked."""

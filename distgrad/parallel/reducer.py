@@ -167,7 +167,7 @@ class Reducer:
         if self.active:
             raise GraphError("backward: called inside a backward pass of the same module; call it after")
         if listening():
-            self._meter.tell(order, rank=self.comm.rank, step=self.num_steps)
+            self._meter.add(order)
         self.begin(leaves, self.passes.within(order))
 
     def begin(self, leaves: set[Leaf], passes: Sequence[int]) -> None:
@@ -252,7 +252,7 @@ class Reducer:
         bucket = self.buckets[self._next]
         if listening():
             about = {"rank": self.comm.rank, "step": self.num_steps, "bucket": self._next}
-            event("bucket.issue", **about, bytes=bucket.statistics()["num_bytes"])
+            event("bucket.issue", **about, bytes=bucket.num_bytes)
         family = self.comm.family
         family.is_awaited = self._next == len(self.buckets) - 1
         try:
@@ -454,8 +454,8 @@ class Reducer:
         total.num_bytes += sum(bucket["num_bytes"] for bucket in each)
         works = [bucket.work for bucket in self.buckets]
         before, self._ended = self._ended or self._moments[0], self._moments[-1]
-        number = self.num_steps - 1
-        self._unsettled.append(Timing(total, each, works, self._moments, before, self.comm.rank, number))
+        step = {"rank": self.comm.rank, "step": self.num_steps - 1}
+        self._unsettled.append(Timing(total, each, works, self._moments, before, step, self._meter.take()))
         self.settle()
         total.counting_s += time.perf_counter() - start_s
 

@@ -79,8 +79,8 @@ class Timing:
         works: the buckets' reductions.
         moments: the backward pass's start, the end of its computation, and for each bucket that of its wait.
         before: the end of the step before.
-        rank: whose step it is.
-        step: its number, from 0.
+        step: whose step it is, ``rank``, and its number from 0, ``step``.
+        work: what the backward passes took.
     """
 
     statistics: Statistics
@@ -88,8 +88,8 @@ class Timing:
     works: list[Work]
     moments: list[Moment]
     before: Moment
-    rank: int
-    step: int
+    step: dict[str, int]
+    work: dict[str, float]
 
     def settle(self) -> bool:
         """Add the seconds to the statistics; False if the device has not finished."""
@@ -114,11 +114,10 @@ class Timing:
 
     def _report(self, backward_s: float, waits: list[float]) -> None:
         """Tell the listeners of these very times; a device's are laid on the host's clock at its start."""
-        fields = {"rank": self.rank, "step": self.step}
         start_s = self.moments[0].told_s
-        report("backward", start_s, start_s + backward_s, **fields)
+        report("backward", start_s, start_s + backward_s, **self.step, **self.work)
         start_s += waits[0]
         for place, (bucket, waited_s) in enumerate(zip(self.buckets, waits[1:], strict=True)):
             moved = {"bucket": place, "bytes": bucket["num_bytes"], "busy_s": bucket["busy_s"]}
-            report("bucket.wait", start_s, start_s + waited_s, **fields, **moved)
+            report("bucket.wait", start_s, start_s + waited_s, **self.step, **moved)
             start_s += waited_s

@@ -13,7 +13,6 @@ from distgrad.autograd.flops import node_flops
 from distgrad.autograd.nodes import Node
 from distgrad.backend.products import matmul
 from distgrad.profiler import owners
-from distgrad.trace import event
 
 __all__ = ["GraphMeter", "held_buffers", "measured_flops", "num_samples"]
 
@@ -36,21 +35,22 @@ def held_buffers(module: Any) -> dict[str, int]:
 
 
 class GraphMeter:
-    """Tells listeners what a backward pass goes back through: ``flops`` of the step, and bytes kept for it.
+    """Measures what backward passes go back through, for whoever listens.
 
     Attributes:
-        activation_bytes: of the last graph that was looked at.
+        activation_bytes: what was kept for the last graph that was looked at.
+        flops: of the passes since they were last taken, forward and backward.
     """
 
     def __init__(self) -> None:
         self.activation_bytes = 0
-        self._flops = 0.0
+        self.flops = self._flops = 0.0
         self._num_nodes = -1
         self._looked_s = 0.0
         owners.register(self, lambda meter: {"activations": meter.activation_bytes})
 
-    def tell(self, order: Sequence[Node], **fields: Any) -> None:
-        """Look at a graph, unless one of that size was just looked at, and tell what it takes."""
+    def add(self, order: Sequence[Node]) -> None:
+        """Look at a pass's graph, unless one of that size was just looked at, and count what it takes."""
         now_s = time.perf_counter()
         if len(order) != self._num_nodes or now_s > self._looked_s + _AGAIN_S:
             self._num_nodes, self._looked_s = len(order), now_s
@@ -62,7 +62,14 @@ class GraphMeter:
                         base = array.base if getattr(array, "base", None) is not None else array
                         kept[id(base)] = array.nbytes
             self.activation_bytes = sum(kept.values())
-        event("graph", **fields, flops=self._flops, activation_bytes=self.activation_bytes)
+        self.flops += self._flops
+
+    def take(self) -> dict[str, float]:
+        """What the passes of a step took, as fields of its ``backward``; nothing where none was looked at."""
+        if not self.flops:
+            return {}
+        flops, self.flops = self.flops, 0.0
+        return {"flops": flops, "activation_bytes": self.activation_bytes}
 
 
 def measured_flops() -> float:

@@ -21,7 +21,7 @@ __all__ = ["TRACKS", "merge", "track_of"]
 #: The tracks of a rank, in the order in which they are shown, with the spans that stand on each.
 TRACKS = {
     "steps": ("step",),
-    "compute": ("forward", "backward", "bucket.wait", "bucket.issue", "graph", "optimizer.step"),
+    "compute": ("forward", "backward", "bucket.wait", "bucket.issue", "optimizer.step"),
     "operations": (),
     "communication": (
         *("all_reduce", "reduce_scatter", "all_gather", "broadcast", "all_to_all", "gather", "scatter"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import socket
 import sys
 import threading
@@ -21,6 +20,7 @@ from distgrad.errors import OptionError
 from distgrad.profiler import clocks, owners
 from distgrad.profiler.spool import encode
 from distgrad.profiler.status import StatusWriter
+from distgrad.profiler.usage import UsageMeter
 
 __all__ = ["FLUSH_S", "MAX_PENDING", "Recorder", "find_rank", "find_size"]
 
@@ -64,6 +64,7 @@ class Recorder:
                 f"profiler: {folder} must be a folder that every rank can write to ({error}); name another"
             ) from error
         self._status = StatusWriter(self.path.with_suffix(".status"))
+        self._usage = UsageMeter()
         self._server: clocks.TimeServer | None = None
         self._rank: int | None = None
         self._stop = threading.Event()
@@ -132,7 +133,7 @@ class Recorder:
                 return
             take = self._pending.popleft
             batch = [take() for _ in range(len(self._pending))]
-            usage, held = _usage(), owners.measure()
+            usage, held = self._usage.read(), owners.measure()
             if self._spans:
                 if batch:
                     self._file.write(encode(batch))
@@ -145,6 +146,7 @@ class Recorder:
                 self._write({"limits": {name: measure() for name, measure in owners.limits.items()}})
                 self._write({"end": True})
                 self._file.close()
+                self._usage.close()
 
     def _tell_rank(self) -> None:
         """Say which rank this is, as soon as it is known."""
@@ -195,23 +197,3 @@ def find_size(settings: env.Environment | None = None) -> int:
     """The number of ranks, as far as it is known."""
     settings = settings or env.read()
     return settings.world_size or settings.mpi_size or settings.slurm_size or 1
-
-
-def _usage() -> dict[str, float]:
-    """What this process has used, and what its machine has had taken away, up to now."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    found = {
-        "at_s": time.perf_counter(),
-        "cpu_s": used.ru_utime + used.ru_stime,
-        "minor_faults": used.ru_minflt,
-        "major_faults": used.ru_majflt,
-        "preempted": used.ru_nivcsw,
-    }
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        found["resident_bytes"] = pages * os.sysconf("SC_PAGE_SIZE")
-    with contextlib.suppress(OSError, ValueError, IndexError):  # of the main thread: nanoseconds ready to run
-        found["ready_s"] = int(Path("/proc/self/schedstat").read_text().split()[1]) * 1e-9
-    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/stat") as file:
-        found["steal_s"] = int(file.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
-    return found

@@ -12,6 +12,7 @@ from typing import Any
 __all__ = ["Status", "StatusWriter", "prometheus", "read_status", "status_lines"]
 
 _SMOOTH = 0.5  # weight of the last half second in a rate
+_TRIES = 9  # to find a file that is not just being written
 
 
 @dataclass
@@ -45,14 +46,14 @@ class StatusWriter:
     """Keeps a rank's status up to date.
 
     Args:
-        path: its file, which is always whole.
+        path: its file.
     """
 
     def __init__(self, path: Path) -> None:
         self.status = Status()
         self._path = path
         self._at_s: float | None = None
-        self._step = 0
+        self._step = self._length = 0
 
     def update(
         self, batch: Iterable[tuple[Any, ...]], at_s: float, step: int, usage: dict[str, float], **known: Any
@@ -86,9 +87,16 @@ class StatusWriter:
         status.resident_bytes = usage.get("resident_bytes", 0.0)
         for attribute, value in known.items():
             setattr(status, attribute, value)
-        part = self._path.with_suffix(".part")
-        part.write_text(json.dumps(vars(status)))
-        os.replace(part, self._path)
+        self._write(json.dumps(vars(status)).encode())
+
+    def _write(self, text: bytes) -> None:
+        """In place, with blanks over what was longer: a renamed file is written to the disk at once."""
+        self._length = max(self._length, len(text))
+        place = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            os.write(place, text.ljust(self._length))
+        finally:
+            os.close(place)
 
 
 def read_status(folder: Path) -> list[Status]:
@@ -96,12 +104,22 @@ def read_status(folder: Path) -> list[Status]:
     found: dict[int, tuple[float, Status]] = {}
     for path in folder.glob("*.status"):
         try:
-            status, changed = Status(**json.loads(path.read_text())), path.stat().st_mtime
+            status, changed = Status(**json.loads(_read(path))), path.stat().st_mtime
         except (OSError, ValueError, TypeError):  # it has just gone
             continue
         if status.rank not in found or found[status.rank][0] < changed:  # of several attempts the last
             found[status.rank] = (changed, status)
     return [status for _, (_, status) in sorted(found.items())]
+
+
+def _read(path: Path) -> bytes:
+    """What stands in a file between two writes."""
+    text = b""
+    for _ in range(_TRIES):
+        before, text = text, path.read_bytes()
+        if text == before:
+            break
+    return text
 
 
 def status_lines(statuses: Iterable[Status]) -> list[str]:

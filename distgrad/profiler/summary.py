@@ -327,12 +327,9 @@ def _read_work(trace: Trace, found: Summary, windows: Windows) -> None:
             forward = [span for span in trace.spans("forward", rank) if start <= span["ts"] <= end]
             samples = sum(span["args"].get("samples", 0.0) for span in forward)
         found.samples_per_s += samples / seconds
+        backward = [span for span in trace.spans("backward", rank) if start <= span["ts"] <= end]
+        found.flops_per_s += sum(span["args"].get("flops", 0.0) for span in backward) / seconds
     limits = trace.about.get("limits", {})
-    for event in trace.events:
-        if event["name"] == "graph" and event["pid"] in windows:
-            start, end, _ = windows[event["pid"]]
-            if start <= event["ts"] <= end:
-                found.flops_per_s += event["args"]["flops"] / ((end - start) * 1e-6)
     found.limit_flops_per_s = sum(each.get("products", {}).get("flops", 0.0) for each in limits.values())
 
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 
 import pytest
 from distgrad.launch.logs import Console
@@ -38,6 +39,28 @@ def test_of_several_attempts_the_last_counts_and_torn_files_none(tmp_path):
         os.utime(tmp_path / f"{name}.status", (100 - number, 100 - number))
     (tmp_path / "torn.status").write_text("{")
     assert [status.step for status in read_status(tmp_path)] == [0]
+
+
+def test_a_status_is_read_whole_while_it_is_written(tmp_path):
+    writer, stop = StatusWriter(tmp_path / "a.status"), threading.Event()
+    writer.update([], 0.0, 0, {})
+
+    def write():
+        number = 0
+        while not stop.is_set():  # of changing length, as numbers grow and what was told is told no more
+            number += 1
+            told = {"same": float(number)} if number % 3 else {}
+            writer.update([], 0.0, number, {}, told=told, rank=number)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        read = [read_status(tmp_path) for _ in range(500)]
+    finally:
+        stop.set()
+        thread.join()
+    assert all(len(found) == 1 and found[0].step == found[0].rank for found in read)
+    assert all(found[0].told in ({}, {"same": float(found[0].step)}) for found in read)
 
 
 METRIC = re.compile(r'[a-z_]+\{rank="\d+"(,[a-z]+="(\\.|[^"\\\n])*")?\} [-+0-9.e]+(inf|nan)?')

@@ -330,13 +330,13 @@ def test_operations_are_traced_by_name_and_line_and_no_longer_after_it(tmp_path)
     assert "formula" not in dir(dg.exp.__globals__["formula"])
 
 
-def test_a_graph_tells_what_its_products_take(tmp_path):
+def test_backward_tells_what_its_products_take(tmp_path):
     path = tmp_path / "out.json"
     gc.collect()  # models of other tests, which are counted while they are alive
     with dg.profiler.record(path):
         train(2)
     found = chrome.read(path)
-    told = last(found, "graph")
+    told = last(found, "backward")
     assert told["flops"] == 2 * (2 * 4 * 8 * 2)  # the forward pass and the gradient of the weights, not of x
     assert told["activation_bytes"] > 0
     assert found.spans("forward")[0]["args"]["samples"] == 4.0

@@ -57,8 +57,8 @@ class Writer:
         self.add("forward", rank, "compute", at, compute / 4 * MS, args={"samples": 8.0})
         at += compute / 4 * MS
         waits = {"waited_for": blame} if blame is not None else {}
-        self.add("backward", rank, "compute", at, (compute * 0.75 + wait) * MS, args={})
-        self.add("graph", rank, "compute", at, ph="i", s="t", args={"flops": 2e6, "activation_bytes": 64})
+        work = {"flops": 2e6, "activation_bytes": 64}
+        self.add("backward", rank, "compute", at, (compute * 0.75 + wait) * MS, args=work)
         at += compute * 0.75 * MS
         moved = {"bucket": 0, "bytes": 4000, "busy_s": 2e-3}
         self.add("bucket.wait", rank, "compute", at, wait * MS, args={**moved, **waits})
