@@ -37,7 +37,7 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-engine test-ranks test-all machine mutants matrix ladder gpu-check wheel release-check docs site site-check bench clean
+.PHONY: demo test test-engine test-ranks test-all machine mutants matrix ladder gpu-check wheel release-check docs pictures site site-check bench clean
 
 demo: $(RUN_READY)
 	$(VENV)/bin/distgrad run -n 2 examples/mnist.py
@@ -117,6 +117,11 @@ release-check: $(RELEASE_READY)
 docs: $(RUN_READY)
 	rm -rf docs/reference
 	$(VENV)/bin/python docs/build.py docs/reference
+
+# The guide's pictures that are of runs: recorded here, and drawn by Chromium; and the simulator's curves.
+pictures: $(BENCH_READY)
+	@$(VENV)/bin/python docs/traces.py
+	@$(VENV)/bin/python benchmarks/published.py --svg docs/scaling.svg
 
 # The guide, a page for every public name, and search: build/site/index.html.
 site: $(TEST_READY)

@@ -78,11 +78,11 @@ def _seconds(value: float) -> str:
 
 def _cards(found: Summary) -> str:
     step_s = found.step_s
-    exposed = _mean(found, "exposed communication")
+    exposed, whole_s = _mean(found, "exposed communication"), sum(_mean(found, part) for part in PARTS)
     shown = [
         (str(len(found.parts)), "ranks"),
         (_seconds(step_s), "a step (median)"),
-        (f"{exposed / step_s:.0%}" if step_s else "0 %", "of it exposed communication"),
+        (f"{exposed / whole_s:.0%}" if whole_s else "0 %", "of all steps exposed communication"),
     ]
     if found.samples_per_s:
         shown.append((svg.quantity(found.samples_per_s), "samples a second"))

@@ -158,6 +158,19 @@ def test_collectives_of_the_programs_own_are_not_taken_for_its_time(tmp_path):
     assert found.waits == {(0, 1): pytest.approx(2e-4)}
 
 
+def test_shares_are_of_all_steps_also_where_one_is_much_longer(tmp_path):
+    writer = Writer(1)
+    for number in range(5):
+        writer.step(0, number, number * 10.0, data=0.2, compute=9.0, wait=0.2)
+    start = 5 * 10.0 * MS
+    writer.add("step", 0, "steps", start, 200 * MS, args={"step": 5})
+    moved = {"bucket": 0, "bytes": 4000, "busy_s": 0.19}
+    writer.add("bucket.wait", 0, "compute", start + MS, 190 * MS, args=moved)
+    page = dg.profiler.report(writer.trace(tmp_path)).read_text()
+    (share,) = re.findall(r"<b>(\d+)%</b><span>of all steps exposed communication", page)
+    assert int(share) == 80  # 190.8 ms of 240, in the five that are counted
+
+
 def test_a_run_without_faults_gets_no_advice(tmp_path):
     writer = Writer(1)
     for number in range(5):
