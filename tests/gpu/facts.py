@@ -20,8 +20,9 @@ PACKAGES = (
     *("numpy", "numba", "ml_dtypes", "cupy-cuda13x", "cupy-cuda12x", "torch", "triton", "mpi4py"),
     *("pytest", "pytest-timeout", "pytest-xdist", "click", "tqdm", "safetensors"),
     *("nvidia-nccl-cu13", "nvidia-cuda-nvrtc", "nvidia-cublas", "nvidia-cudnn-cu13", "nvidia-cusolver"),
+    "nvidia-cudnn-frontend",
 )
-MODULES = ("numba", "ml_dtypes", "mpi4py.MPI", "cupy", "cupy.cuda.nccl", "torch")
+MODULES = ("numba", "ml_dtypes", "mpi4py.MPI", "cupy", "cupy.cuda.nccl", "cudnn", "torch")
 
 
 def version(package: str) -> str | None:

@@ -71,6 +71,7 @@ STEPS = (
                 "products",
                 "biases",
                 "stacks",
+                "cudnn",
                 "tracing",
                 "binaries",
             )
@@ -90,6 +91,7 @@ STEPS = (
     Step(6, "orders", tuple(f"tests/gpu_double/test_{name}.py" for name in ("streams", "orders", "graphed"))),
     Step(6, "planted faults", ("tests/gpu_double/test_mutants.py",)),
     Step(7, "NCCL itself", ("tests/comm/test_libnccl.py",)),
+    Step(7, "cuDNN itself", ("tests/gpu/test_cudnn_plans.py",)),
 )
 
 

@@ -24,6 +24,8 @@ _NCCL, _WORK, _LIB = "comm/nccl.py", "comm/streamwork.py", "comm/libnccl.py"
 _VERBS = "comm/ncclverbs.py"
 _CUDA = "backend/kernels/cuda"
 _NUMBERS, _KERNELS = f"{_CUDA}/numbers.cuh", "tests/backend/test_cuda_kernels.py"
+_CUDNN, _CUDNN_CONV = "backend/cudnn.py", "backend/cudnn_conv.py"
+_LIBRARY = f"{_DOUBLE}/test_cudnn.py"
 _CUPY, _STREAMS = "backend/cupy.py", "backend/streams.py"
 
 MUTANTS = (
@@ -388,5 +390,47 @@ MUTANTS = (
         "wrong layout", "parts that lie unevenly apart are taken for one array", "backend/neighbours.py",
         " or (count > 1 and behind != count * step)", "",
         "tests/backend/test_neighbours.py::test_others_are_not",
+    ),
+    Mutant(
+        "wrong layout", "a result is described in another order than it lies", _CUDNN_CONV,
+        "out.set_dim(list(shape)).set_stride(steps_of(shape))",
+        "out.set_dim(list(shape)).set_stride(steps_of(shape)[::-1])",
+        f"{_LIBRARY}::test_convolutions_and_their_gradients[plain-f]",
+    ),
+    Mutant(
+        "wrong pointer", "an address that no plan is made for is passed on", _CUDNN_CONV,
+        "        if not _is_aligned(array):\n",
+        "        if False:\n",
+        f"{_LIBRARY}::test_views_at_any_address_and_in_any_order[1]",
+    ),
+    Mutant(
+        "missing call", "what was refused is asked again at every call", _CUDNN,
+        "maxsize=4096",
+        "maxsize=0",
+        f"{_LIBRARY}::test_what_is_refused_is_computed_by_the_kernels_and_not_asked_again",
+    ),
+    Mutant(
+        "wrong stream", "cuDNN runs on the default stream", _CUDNN,
+        "stream=cuda.get_current_stream().ptr",
+        "stream=0",
+        f"{_LIBRARY}::test_work_is_on_the_current_stream",
+    ),
+    Mutant(
+        "error swallowed", "an error of cuDNN's is taken for a refusal", _CUDNN,
+        "    except library.cudnnGraphNotSupportedError:\n",
+        "    except Exception:\n",
+        f"{_LIBRARY}::test_an_error_that_is_no_refusal_is_raised",
+    ),
+    Mutant(
+        "stale numbers", "a plan that does not load is used all the same", _CUDNN,
+        "    except Exception:  # whatever it says of it, it is planned anew\n        return None\n",
+        "    except Exception:  # whatever it says of it, it is planned anew\n        pass\n",
+        f"{_LIBRARY}::test_plans_lie_on_disk",
+    ),
+    Mutant(
+        "wrong order", "engines that sum in any order are taken", _CUDNN,
+        "[notes.NONDETERMINISTIC, notes.DOWN_CONVERT_INPUTS",
+        "[notes.DOWN_CONVERT_INPUTS",
+        f"{_LIBRARY}::test_convolutions_and_their_gradients[plain-f]",
     ),
 )  # fmt: skip

@@ -46,7 +46,9 @@ __all__ = [
     "mark",
     "places",
     "read",
+    "read_from",
     "write",
+    "write_to",
 ]
 
 SHARED = "shared.prepare"  #: What reduces in shared memory, for all dtypes
@@ -197,8 +199,13 @@ def find(name: str) -> Path | None:
 
 
 def read(name: str) -> bytes | None:
-    """What a file holds; None where there is none, or where it is damaged."""
-    for folder in _folders(name.partition(".")[0]):
+    """What a file holds, which its module's name begins; None where there is none, or where it is damaged."""
+    return read_from(_folders(name.partition(".")[0]), name)
+
+
+def read_from(folders: list[Path], name: str) -> bytes | None:
+    """What the first whole file of that name holds; None where there is none."""
+    for folder in folders:
         try:
             data = (folder / name).read_bytes()
         except OSError:
@@ -210,10 +217,15 @@ def read(name: str) -> bytes | None:
 
 def write(name: str, data: bytes) -> None:
     """Keep a file, whole or not at all; where nothing can be kept, that is said once."""
+    write_to(_folders(name.partition(".")[0]), name, data)
+
+
+def write_to(folders: list[Path], name: str, data: bytes) -> None:
+    """Keep a file in the last of a version's folders, as :func:`write` does."""
     if cache_folder() is None:
         _complain("no folder for them can be written")
         return
-    folder = _folders(name.partition(".")[0])[-1]
+    folder = folders[-1]
     beside = folder / f".{name}.{os.getpid()}"
     try:
         make(folder)

@@ -1,6 +1,6 @@
 """Convolution over up to three axes: patches as columns and products by cuBLAS, or directly if depthwise.
 
-Images are taken in parts, so that patches hold no more memory than a limit.
+Images are taken in parts, so that patches hold no more memory than a limit. What cuDNN computes comes first.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from distgrad.backend import cudnn_conv
 from distgrad.backend.cublas import matmul
 from distgrad.backend.kernels.cuda.launch import (
     THREADS,
@@ -125,30 +126,30 @@ def convolution(
     x: Any, weight: Any, bias: Any = None, *, stride: Any, padding: Any, dilation: Any, groups: int
 ) -> Any:
     """Forward."""
-    y = _convolution(x, weight, stride, padding, dilation, groups)
-    if y is None or bias is None:
-        return y
-    if bias.shape != weight.shape[:1] or bias.dtype != y.dtype:
+    setting = _setting(x.shape, weight.shape, stride, padding, dilation, groups)
+    taken = prepare(x, weight, bias)
+    if setting is None or taken is None or (bias is not None and bias.shape != weight.shape[:1]):
         return None
-    y += bias.reshape(-1, *(1,) * (y.ndim - 2))
+    x, weight, bias = taken
+    y, geometry = empty(x, setting.y), (stride, padding, dilation)
+    if bias is not None and cudnn_conv.compute("forward", x, weight, y, *geometry, bias):
+        return y
+    if not cudnn_conv.compute("forward", x, weight, y, *geometry):
+        _fill(y, x, weight, setting)
+    if bias is not None:
+        y += bias.reshape(-1, *(1,) * (y.ndim - 2))
     return y
 
 
-def _convolution(x: Any, weight: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
+def _fill(y: Any, x: Any, weight: Any, setting: _Setting) -> None:
     """Without the bias."""
-    setting, taken = _setting(x.shape, weight.shape, stride, padding, dilation, groups), prepare(x, weight)
-    if setting is None or taken is None:
-        return None
-    x, weight = taken
-    y = empty(x, setting.y)
     if setting.depthwise:
         planes, arguments = math.prod(setting.y[:2]), (*setting.sizes, setting.windows, x, weight, y)
         over_planes("conv", "depthwise", planes, setting.size, x.dtype.char, *arguments)
-        return y
+        return
     matrix, rows = _matrix(weight, setting), _rows(y, setting)
     for part in setting.parts():
         matmul(matrix, _patches(x[part], setting), rows[part])
-    return y
 
 
 def convolution_input(
@@ -161,6 +162,8 @@ def convolution_input(
         return None
     g, weight = taken
     x, char, length = empty(g, setting.x), g.dtype.char, math.prod(setting.x[2:])
+    if cudnn_conv.compute("input", x, weight, g, stride, padding, dilation):
+        return x
     if setting.depthwise:
         arguments = (*setting.sizes, setting.windows, g, weight, x)
         over_planes("conv", "depthwise_input", math.prod(setting.x[:2]), length, char, *arguments)
@@ -193,6 +196,8 @@ def weight_into(
         return None
     g, x = taken
     weight = writable(home, g, setting.weight)
+    if cudnn_conv.compute("weight", x, weight, g, stride, padding, dilation):
+        return weight
     if setting.depthwise:
         arguments = (*setting.sizes, setting.windows, g, x, weight)
         launch("conv", "depthwise_weight", x.dtype.char, (weight.size,), THREADS, arguments)
