@@ -16,6 +16,7 @@ FLAKY = """
     here.write_text(here.read_text() + "x" if here.exists() else "x")
     tries = len(here.read_text())
     print("try", tries)
+    print(os.environ["DISTGRAD_ATTEMPT"], os.environ["DISTGRAD_ATTEMPT_CAUSE"])
     if os.environ["RANK"] == "1" and tries <= 2:
         raise OSError(f"fault {tries}")
 """
@@ -31,8 +32,11 @@ def test_a_job_is_started_anew_and_its_causes_are_listed(run, tmp_path):
     assert first == "launch: restarted 2 times, after"
     assert [re.match(r"  (\d)\. rank 1 on \S+ exited 1 after ", cause)[1] for cause in causes] == ["1", "2"]
     assert last == "Exit code 0"
-    for number, folder in enumerate(("logs", "logs/attempt1", "logs/attempt2"), 1):
-        assert (tmp_path / folder / "rank1.txt").read_text().startswith(f"try {number}\n")
+    for number, folder in enumerate(("logs", "logs/attempt1", "logs/attempt2")):
+        printed, told, *_ = (tmp_path / folder / "rank1.txt").read_text().splitlines()
+        assert printed == f"try {number + 1}"
+        cause = causes[number - 1].partition(". ")[2] if number else ""  # of the attempt before
+        assert told == f"{number} {cause}"
 
 
 def test_restarts_run_out(run):
