@@ -3,15 +3,16 @@
 ::
 
     DistgradError
-    ├── ShapeError (ValueError)          shapes that do not fit together
+    ├── ShapeError (ValueError, RuntimeError)   shapes that do not fit together
     ├── AxisError (ValueError, IndexError)   an axis that the array does not have
     ├── OptionError (ValueError)         an argument that is none of the values offered
     ├── DTypeError (TypeError)           a dtype that an operation does not take
-    ├── DeviceError (ValueError)         arrays on different devices, or a device that is not there
+    ├── LinAlgError (numpy.linalg.LinAlgError, RuntimeError)   a matrix that is singular, say
+    ├── DeviceError (ValueError, RuntimeError)  arrays on different devices, or a device that is not there
     ├── GraphError (RuntimeError)        a graph that cannot be differentiated (freed, no gradient)
     │   └── InPlaceError                 a value that backward needs was changed in place
     ├── CaptureError (RuntimeError)      a step that cannot be captured, or a replay that differs from it
-    ├── StateDictError (KeyError)        keys or shapes that differ between a file and a module
+    ├── StateDictError (KeyError, RuntimeError)   keys or shapes that differ between a file and a module
     ├── DataError (ValueError)           a data file or sample that is missing, truncated or of another kind
     ├── CommError (RuntimeError)         communication between ranks
     │   ├── CommMismatchError            ranks issued different collectives
@@ -27,6 +28,8 @@ A message says where, what was expected, what came, and what to do next::
     linear: x is [32, 128] but weight expects in_features=64; pass x with last axis 64
 """
 
+from numpy.linalg import LinAlgError as _LinAlgError
+
 __all__ = [
     "AxisError",
     "CaptureError",
@@ -41,6 +44,7 @@ __all__ = [
     "GraphError",
     "InPlaceError",
     "LaunchError",
+    "LinAlgError",
     "MissingDependencyError",
     "OptionError",
     "RankFailedError",
@@ -54,7 +58,7 @@ class DistgradError(Exception):
     """The root: ``except dg.DistgradError`` catches whatever distgrad itself reports."""
 
 
-class ShapeError(DistgradError, ValueError):
+class ShapeError(DistgradError, ValueError, RuntimeError):
     """Shapes that do not fit together."""
 
 
@@ -70,7 +74,11 @@ class DTypeError(DistgradError, TypeError):
     """A dtype that an operation does not take."""
 
 
-class DeviceError(DistgradError, ValueError):
+class LinAlgError(DistgradError, _LinAlgError, RuntimeError):
+    """A matrix that an operation does not take: one that is singular, not positive definite, not square."""
+
+
+class DeviceError(DistgradError, ValueError, RuntimeError):
     """Arrays on different devices, or a device that is not there."""
 
 
@@ -86,7 +94,7 @@ class CaptureError(DistgradError, RuntimeError):
     """A step that cannot be captured, or whose replay differs from it."""
 
 
-class StateDictError(DistgradError, KeyError):
+class StateDictError(DistgradError, KeyError, RuntimeError):
     """Keys or shapes that differ between a state dict and a module."""
 
     def __str__(self) -> str:  # KeyError would show the message quoted, on one line

@@ -38,7 +38,7 @@ from distgrad.backend.array_module import ARRAY_MODULES, HOST_ARRAYS, ArrayModul
 from distgrad.backend.device import Device, device_of, follow
 from distgrad.backend.meta import meta_module
 from distgrad.backend.numpy import numpy_module
-from distgrad.errors import AxisError, DeviceError, DistgradError, DTypeError, ShapeError
+from distgrad.errors import AxisError, DeviceError, DistgradError, DTypeError, LinAlgError, ShapeError
 
 __all__ = [
     "CREATORS", "Array", "Operation", "composite", "operations", "operations_for", "operator_method",
@@ -432,7 +432,7 @@ def explain(record: Primitive, error: Exception, values: tuple[Any, ...]) -> Exc
     except DeviceError as apart:
         return apart
     kinds: list[tuple[type[Exception], type[Exception]]] = [
-        (np.linalg.LinAlgError, np.linalg.LinAlgError),
+        (np.linalg.LinAlgError, LinAlgError),
         (np.exceptions.AxisError, AxisError),
         (IndexError, IndexError),
         (TypeError, DTypeError),

@@ -11,6 +11,7 @@ from distgrad.autograd.creation import asarray, eye
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.matrices import mirrored, solved
 from distgrad.autograd.tensor import Tensor
+from distgrad.errors import LinAlgError
 
 
 class InverseInfo(NamedTuple):
@@ -136,7 +137,7 @@ def lu_with_info(x: Any, pivot: bool, strict: bool) -> LUInfo:
     lu, pivots = ops.lu_factor(x, pivot=pivot)
     info = _zero_pivots(lu.detach())
     if strict and bool(ops.any(info != 0)):
-        raise np.linalg.LinAlgError(f"lu_factor_ex: expected no pivot that is 0, got info {info!r}")
+        raise LinAlgError(f"lu_factor_ex: expected no pivot that is 0, got info {info!r}")
     return LUInfo(lu, pivots, info)
 
 

@@ -107,6 +107,8 @@ _NET_FILES = (
 )
 
 _RANKS = "distgrad.torch.distributed"
+_CHECKPOINTS = "checkpoint checkpoint_sequential get_device_states noop_context_fn set_device_states"
+_REPLICAS = "parallel_apply replicate scatter_gather"
 
 _LOSSES = f"distgrad.torch.losses:{' '.join(LOSS_LAYERS)}"
 
@@ -143,7 +145,8 @@ PLACES = {
     ),
     "nn.init": ("distgrad.nn.init", "distgrad.torch.nets:*initial", "distgrad.torch.bases"),
     "nn.parameter": ("distgrad.nn.parameter", "distgrad.nn"),
-    "nn.parallel": (f"{_RANKS}.ddp", "distgrad.torch.nets"),
+    "nn.parallel": (f"{_RANKS}.ddp", "distgrad.torch.nets", "distgrad.torch.replicas"),
+    **{f"nn.parallel.{name}": ("distgrad.torch.replicas",) for name in _REPLICAS.split()},
     "nn.parallel.distributed": (f"{_RANKS}.ddp",),
     "nn.parallel.data_parallel": ("distgrad.torch.nets",),
     "nn.utils": ("distgrad.torch.nets:*helpers", "distgrad.nn.utils"),
@@ -160,7 +163,7 @@ PLACES = {
     "nn.utils.spectral_norm": ("distgrad.nn.utils",),
     "nn.attention": ("distgrad.torch.nets",),
     "optim": ("distgrad.optim",),
-    "optim.optimizer": ("distgrad.optim", "distgrad.torch.bases:ParamsT required"),
+    "optim.optimizer": ("distgrad.optim", "distgrad.torch.bases"),
     "optim.lr_scheduler": ("distgrad.optim.lr_scheduler", "distgrad.torch.bases:_LRScheduler"),
     "optim.swa_utils": ("distgrad.optim.swa_utils",),
     "utils": ("distgrad.torch.utilities",),
@@ -170,7 +173,7 @@ PLACES = {
     "utils.data.sampler": ("distgrad.data",),
     "utils.data.distributed": (f"{_RANKS}.sampler",),
     "utils.checkpoint": (
-        "distgrad.torch.calls:checkpoint_sequential get_device_states noop_context_fn set_device_states",
+        f"distgrad.torch.calls:{_CHECKPOINTS}",
         "distgrad.autograd",
     ),
     "utils.tensorboard": ("distgrad.torch.tensorboard",),
@@ -189,15 +192,19 @@ PLACES = {
     "func": (
         "distgrad.func",
         "distgrad.nn.utils.stateless:functional_call",
-        "distgrad.torch.calls:stack_module_state",
+        "distgrad.torch.calls:grad_and_value stack_module_state",
     ),
-    "linalg": ("distgrad.linalg",),
+    "linalg": ("distgrad.linalg", "distgrad.errors:LinAlgError"),
     "fft": ("distgrad.fft",),
     "special": ("distgrad",),
     "amp": ("distgrad.amp", "distgrad.torch.machine"),
     "amp.autocast_mode": ("distgrad.amp",),
     "amp.grad_scaler": ("distgrad.amp",),
     "cuda": ("distgrad.torch.machine:*cuda", "distgrad.torch.kinds:*cuda_types", "distgrad.cuda"),
+    "cuda.random": ("distgrad.torch.machine:*cuda",),
+    "cuda.memory": ("distgrad.torch.machine:*cuda", "distgrad.cuda"),
+    "cuda.amp.grad_scaler": ("distgrad.torch.machine:*cuda_amp",),
+    "cuda.amp.autocast_mode": ("distgrad.torch.machine:*cuda_amp",),
     "cuda.amp": ("distgrad.torch.machine:*cuda_amp",),
     "cuda.nvtx": ("distgrad.torch.machine:*nvtx",),
     "accelerator": ("distgrad.torch.machine:*accelerator", "distgrad.cuda"),
@@ -211,8 +218,18 @@ PLACES = {
     "backends.mps": ("distgrad.torch.machine:*absent",),
     "backends.mkldnn": ("distgrad.torch.machine:*mkldnn",),
     "backends.mkl": ("distgrad.torch.machine:*mkldnn",),
+    "backends.opt_einsum": ("distgrad.torch.machine:*opt_einsum",),
     "random": ("distgrad.torch.settings:*random",),
     "jit": ("distgrad.torch.utilities:*jit",),
+    "jit.annotations": ("distgrad.torch.utilities:*type_names",),
+    "_dynamo": ("distgrad.torch.compiled:OptimizedModule", "distgrad.torch.utilities:*compiler"),
+    "_dynamo.eval_frame": ("distgrad.torch.compiled:OptimizedModule",),
+    **dict.fromkeys(
+        ("_dynamo.config", "_inductor.config", "_functorch.config"),
+        ("distgrad.torch.utilities:*compiler_settings",),
+    ),
+    "_inductor": (),
+    "_functorch": (),
     "nn.utils.stateless": ("distgrad.nn.utils.stateless:functional_call",),
     "compiler": (
         "distgrad.torch.compiled:compile",
@@ -241,6 +258,8 @@ PLACES = {
     ),
     "distributed.optim.zero_redundancy_optimizer": (f"{_RANKS}.zero:ZeroRedundancyOptimizer",),
     "distributed.algorithms": (f"{_RANKS}.join:Join",),
+    "distributed.algorithms._checkpoint": (f"{_RANKS}.checkpointing",),
+    "distributed.algorithms._checkpoint.checkpoint_wrapper": (f"{_RANKS}.checkpointing",),
     "distributed.algorithms.join": (f"{_RANKS}.join",),
     "distributed.algorithms.ddp_comm_hooks": (f"{_RANKS}.hooks",),
     "distributed.algorithms.ddp_comm_hooks.default_hooks": (f"{_RANKS}.hooks",),
@@ -262,7 +281,10 @@ PLACES = {
     "distributed.elastic.multiprocessing": (f"{_RANKS}.recording",),
     "distributed.elastic.multiprocessing.errors": (f"{_RANKS}.recording",),
     **{
-        f"nn.modules.{name}": (_LOSSES, _OTHER_LOSSES, "distgrad.nn", "distgrad.torch.bases")
+        f"nn.modules.{name}": (
+            *(_LOSSES, _OTHER_LOSSES, "distgrad.nn", "distgrad.torch.bases"),
+            "distgrad.torch.nets:SyncBatchNorm",
+        )
         for name in _NET_FILES.split()
     },
     "nn.modules": (_LOSSES, _OTHER_LOSSES, "distgrad.nn"),
@@ -308,6 +330,9 @@ TOP = (
     "distgrad.func:vmap",
     "distgrad.torch.utilities",
     "distgrad.torch.windows:*old",
+    "distgrad.torch.sampling",
+    "distgrad.torch.machine:GradScaler OutOfMemoryError get_device_module",
+    "distgrad.torch.foreach",
     "distgrad.torch.sparse:sparse_coo_tensor sparse_csr_tensor spmm hspmm",
     f"distgrad:{_OURS}",
 )

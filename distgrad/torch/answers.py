@@ -58,10 +58,12 @@ def _room(name: str) -> ModuleType:
     places = PLACES[name]
 
     def find_name(attribute: str) -> Any:
+        if attribute.startswith("__") and attribute != "__version__":  # whoever looks through modules asks
+            raise missing(f"torch.{name}", attribute)
         found = _in_tables(name, attribute)
-        if found is None and not attribute.startswith("__"):
+        if found is None:
             found = _ask(places, attribute, otherwise=_NOWHERE)
-        if found is _NOWHERE or (found is None and attribute.startswith("__")):
+        if found is _NOWHERE:
             raise missing(f"torch.{name}", attribute)
         setattr(module, attribute, found)
         return found
@@ -132,7 +134,7 @@ def find_in_torch(name: str) -> Any:
     """
     package = sys.modules[_PACKAGE]
     room = sys.modules.get(f"{_PACKAGE}.{name}")
-    found: Any = room
+    found: Any = package if name == "torch" else room
     if found is None and not name.startswith("__"):
         found = _ask(TOP[:5], name)
     if found is None and name in _KNOWN:

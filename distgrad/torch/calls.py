@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from distgrad.autograd.checkpoint import checkpoint
+from distgrad.autograd.checkpoint import checkpoint as _checkpoint
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.errors import OptionError
+from distgrad.func import value_and_grad
 from distgrad.nn.module import Module
 
 __all__ = [
-    "checkpoint_sequential", "get_device_states", "noop_context_fn", "set_device_states",
-    "stack_module_state",
+    "checkpoint", "checkpoint_sequential", "get_device_states", "grad_and_value", "noop_context_fn",
+    "set_device_states", "stack_module_state",
 ]  # fmt: skip
 
 
@@ -32,6 +34,24 @@ def stack_module_state(models: Sequence[Module]) -> tuple[dict[str, Any], dict[s
     return stacked[0], stacked[1]
 
 
+def grad_and_value(func: Callable[..., Any], argnums: Any = 0, has_aux: bool = False) -> Callable[..., Any]:
+    """A function that gives the gradient and the value, and with ``has_aux`` what else ``func`` returns.
+
+    Args:
+        func: returns one number, or with ``has_aux`` a pair of it and something else.
+        argnums: the places of the arguments with respect to which the gradient is taken.
+        has_aux: see ``func``.
+    """
+    both = value_and_grad(func, argnums, has_aux)
+
+    @functools.wraps(func)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        value, gradient = both(*args, **kwargs)
+        return gradient, value
+
+    return call
+
+
 def noop_context_fn() -> tuple[Any, Any]:
     """Two contexts that do nothing."""
     return nullcontext(), nullcontext()
@@ -44,6 +64,35 @@ def get_device_states(*args: Any) -> tuple[list[int], list[Any]]:
 
 def set_device_states(devices: Sequence[int], states: Sequence[Any], **options: Any) -> None:
     """Nothing, as there are no devices with states."""
+
+
+def checkpoint(
+    function: Callable[..., Any],
+    *args: Any,
+    use_reentrant: bool | None = None,
+    context_fn: Callable[[], tuple[Any, Any]] = noop_context_fn,
+    determinism_check: str = "default",
+    debug: bool = False,
+    early_stop: bool = True,
+    preserve_rng_state: bool = True,
+    **kwargs: Any,
+) -> Any:
+    """As :func:`distgrad.autograd.checkpoint`.
+
+    Args:
+        function, args, kwargs: what to call, now and once more in backward.
+        use_reentrant, determinism_check, debug, early_stop: taken for PyTorch's sake; there is one way here.
+        context_fn: makes two contexts, one for each of the two calls.
+        preserve_rng_state: give the second call the default generator's numbers of the first.
+    """
+    contexts = iter(context_fn())
+
+    def within(*args: Any, **kwargs: Any) -> Any:
+        with next(contexts, nullcontext()):
+            return function(*args, **kwargs)
+
+    called = function if context_fn is noop_context_fn else within
+    return _checkpoint(called, *args, preserve_rng_state=preserve_rng_state, **kwargs)
 
 
 def checkpoint_sequential(

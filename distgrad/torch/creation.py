@@ -19,7 +19,8 @@ __all__ = [
     "arange", "as_tensor", "asarray", "empty", "empty_like", "empty_strided", "eye", "from_dlpack",
     "from_numpy", "frombuffer", "full", "full_like", "linspace", "logspace", "normal", "ones",
     "ones_like", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm",
-    "range", "scalar_tensor", "tensor", "tril_indices", "triu_indices", "zeros", "zeros_like",
+    "range", "scalar_tensor", "tensor", "tril_indices", "triu_indices", "unravel_index", "zeros",
+    "zeros_like",
 ]  # fmt: skip
 
 _IGNORED = ("layout", "pin_memory", "memory_format", "names")
@@ -228,6 +229,22 @@ def triu_indices(row: int, col: int, offset: int = 0, **options: Any) -> Tensor:
 
 
 # -- random numbers
+
+
+def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
+    """The places along each axis of elements that are counted along all axes.
+
+    Raises:
+        OptionError: an axis without elements.
+    """
+    lengths = numbers((shape,))
+    if any(length < 1 for length in lengths):
+        raise OptionError(f"unravel_index: every axis of {list(lengths)} must have elements")
+    places = []
+    for length in reversed(lengths):
+        places.append(indices % length)
+        indices = indices // length
+    return tuple(reversed(places))
 
 
 def randint(*args: Any, size: Any = None, **options: Any) -> Tensor:

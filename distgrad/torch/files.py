@@ -1,17 +1,19 @@
 """``torch.save`` and ``torch.load``: PyTorch's zip files, of tensors and of containers of them alone.
 
 A file is a zip archive with a pickle of the containers, in which tensors are references to storages, and a
-member for each storage. What is read is built by a reader that knows tensors, containers, numbers and texts
-alone; a file that asks for anything else is refused.
+member for each storage. What is read is built by a reader that knows tensors, containers, numbers, texts and
+NumPy's arrays alone; a file that asks for anything else, a whole module say, is refused unless the caller
+trusts it (``weights_only=False``) or has named the class (:func:`add_safe_globals`).
 """
 
 from __future__ import annotations
 
+import codecs
 import io
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,11 +23,11 @@ from distgrad.autograd.porting import Shape
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, Device, to_device
 from distgrad.checkpoint.files import load as load_safetensors
-from distgrad.errors import DataError, DTypeError
+from distgrad.errors import DataError
 from distgrad.nn.module import Module
 from distgrad.nn.parameter import Parameter
 
-__all__ = ["load", "save"]
+__all__ = ["add_safe_globals", "clear_safe_globals", "get_safe_globals", "load", "safe_globals", "save"]
 
 _STORAGES = {
     "FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16",
@@ -65,13 +67,7 @@ class _Writer(_Pickler):
         self.storages: list[np.ndarray] = []
 
     def save(self, obj: Any, save_persistent_id: bool = True) -> None:
-        """Write one object.
-
-        Raises:
-            DTypeError: one that is no tensor, container, number or text.
-        """
-        if isinstance(obj, np.ndarray):
-            obj = Tensor(obj)
+        """Write one object."""
         if isinstance(obj, np.generic):
             obj = obj.item()
         if isinstance(obj, Tensor):
@@ -81,11 +77,6 @@ class _Writer(_Pickler):
         elif isinstance(obj, OrderedDict | Shape):
             self.save_reduce(type(obj) if isinstance(obj, OrderedDict) else tuple, (list(obj.items()),) if
                              isinstance(obj, OrderedDict) else (list(obj),), obj=obj)  # fmt: skip
-        elif isinstance(obj, Module) or not isinstance(obj, _PLAIN):
-            hint = "; save its state_dict()" if isinstance(obj, Module) else ""
-            raise DTypeError(
-                f"torch.save: expected tensors, containers, numbers and texts, got {type(obj)}{hint}"
-            )
         else:
             super().save(obj, save_persistent_id)
 
@@ -142,19 +133,17 @@ class _Call:
         self.name, self.arguments = name, arguments
 
 
-_PLAIN = (dict, list, tuple, set, str, bytes, int, float, complex, bool, type(None), slice, type)
-
-
 def save(obj: Any, f: Any, pickle_module: Any = None, pickle_protocol: int = 2, **options: Any) -> None:
     """Write tensors and containers of them to a file that PyTorch reads too.
 
     Args:
-        obj: what ``state_dict()`` returns, or containers of several of those with numbers and texts.
+        obj: what ``state_dict()`` returns, or containers of several of those with numbers and texts; also
+            whatever pickle writes, a whole module say, which :func:`load` builds for ``weights_only=False``.
         f: a path, or a file that is open for writing.
         pickle_module, pickle_protocol: taken for PyTorch's sake.
 
     Raises:
-        DTypeError: something else in it.
+        pickle.PicklingError: something that pickle cannot write; no file is written then.
     """
     text = io.BytesIO()
     writer = _Writer(text)
@@ -204,33 +193,85 @@ _KNOWN: dict[tuple[str, str], Any] = {
     ("torch", "device"): Device,
     **{(module, "set"): set for module in ("builtins", "__builtin__")},
     **{(module, "tuple"): tuple for module in ("builtins", "__builtin__")},
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): codecs.encode,
+    **{
+        (f"numpy.{core}.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0]
+        for core in ("core", "_core")
+    },
+    **{(f"numpy.{core}.multiarray", "scalar"): np.float64(0).__reduce__()[0] for core in ("core", "_core")},
 }
+
+#: What programs have named as safe, by module and name.
+_SAFE: dict[tuple[str, str], Any] = {}
+
+
+def add_safe_globals(safe_globals: Sequence[Any]) -> None:
+    """Let files ask for these classes and functions from now on."""
+    for each in safe_globals:
+        found, full = each if isinstance(each, tuple) else (each, f"{each.__module__}.{each.__qualname__}")
+        module, _, name = full.rpartition(".")
+        _SAFE[module, name] = found
+
+
+def get_safe_globals() -> list[Any]:
+    """What files may ask for beside tensors and containers."""
+    return list(_SAFE.values())
+
+
+def clear_safe_globals() -> None:
+    """Let files ask for tensors and containers alone."""
+    _SAFE.clear()
+
+
+class safe_globals:
+    """Inside it files may ask for these classes and functions too.
+
+    Args:
+        safe_globals: which.
+    """
+
+    def __init__(self, safe_globals: Sequence[Any]) -> None:
+        self._given = safe_globals
+
+    def __enter__(self) -> None:
+        self._before = dict(_SAFE)
+        add_safe_globals(self._given)
+
+    def __exit__(self, *exc: object) -> None:
+        clear_safe_globals()
+        _SAFE.update(self._before)
 
 
 class _Reader(pickle.Unpickler):
-    """Builds tensors and containers alone."""
+    """Builds tensors and containers alone, and what is safe; of a trusted file, whatever it asks for."""
 
-    def __init__(self, file: Any, storage: Callable[[str, np.dtype, int], np.ndarray]) -> None:
+    def __init__(self, file: Any, storage: Callable[[str, np.dtype, int], np.ndarray], trusted: bool) -> None:
         super().__init__(file)
         self._storage = storage
+        self._trusted = trusted
 
     def find_class(self, module: str, name: str) -> Any:
         """What a name in the file stands for.
 
         Raises:
-            DataError: anything but tensors and containers.
+            DataError: anything but tensors and containers, of a file that is not trusted.
         """
         if module == "torch" and name in _STORAGES:
             return _dtype(_STORAGES[name])
         if module == "torch" and name in _NAMES:
             return _dtype(name)
-        found = _KNOWN.get((module, name))
-        if found is None:
+        found = _KNOWN.get((module, name)) or _SAFE.get((module, name))
+        if found is not None:
+            return found
+        if not self._trusted:
             raise DataError(
                 f"torch.load: the file asks for {module}.{name}, and only tensors and containers are read; "
-                "save a state_dict() instead"
+                "save a state_dict() instead, or read a file that you trust with weights_only=False"
             )
-        return found
+        ours = f"distgrad.{module}" if module.partition(".")[0] == "torch" else module
+        return super().find_class(ours, name)
 
     def persistent_load(self, pid: Any) -> np.ndarray:
         """The storage of a reference."""
@@ -252,7 +293,9 @@ def load(
     Args:
         f: a path, or a file that is open for reading.
         map_location: the device on which tensors shall lie; None and functions mean the CPU.
-        pickle_module, weights_only: taken for PyTorch's sake: nothing but tensors and containers is built.
+        pickle_module: taken for PyTorch's sake.
+        weights_only: False builds whatever the file asks for, as pickle does: who wrote the file can have
+            any code run. Else nothing but tensors and containers is built.
 
     Raises:
         DataError: a damaged file, one from before PyTorch 1.6, or one that holds something else.
@@ -286,7 +329,7 @@ def load(
                 read[key] = laid.astype(dtype)
             return read[key]
 
-        found = _Reader(io.BytesIO(archive.read(names[0])), storage).load()
+        found = _Reader(io.BytesIO(archive.read(names[0])), storage, weights_only is False).load()
     return _moved(found, map_location)
 
 
@@ -294,7 +337,7 @@ def _moved(value: Any, place: Any) -> Any:
     """All tensors in containers on a device."""
     if place is None or callable(place) or isinstance(place, dict):
         return value
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor | Module):
         return value.to(place)
     if isinstance(value, dict):
         for key in value:

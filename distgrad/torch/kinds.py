@@ -32,7 +32,8 @@ complex64 = cfloat = np.dtype(np.complex64)
 complex128 = cdouble = np.dtype(np.complex128)
 
 #: How a tensor's elements lie; there are no others here.
-strided = "strided"
+layout = memory_format = str
+strided, sparse_coo, sparse_csr = "strided", "sparse_coo", "sparse_csr"
 contiguous_format, preserve_format = "contiguous_format", "preserve_format"
 channels_last, channels_last_3d = "channels_last", "channels_last_3d"
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from distgrad import cuda as gpus
 from distgrad.autograd.casting import autocast as _autocast
 from distgrad.backend.device import Device, find_accelerator, parse_device
-from distgrad.backend.rng import default_generator, manual_seed
+from distgrad.backend.rng import manual_seed
 from distgrad.backend.threads import get_num_threads, set_num_threads
 from distgrad.optim.grad_scaler import GradScaler as _GradScaler
+from distgrad.torch import settings
 from distgrad.trace import annotate
 
-__all__ = ["GradScaler", "custom_bwd", "custom_fwd"]
+__all__ = ["GradScaler", "OutOfMemoryError", "custom_bwd", "custom_fwd", "get_device_module"]
+
+#: What CuPy's error is one of.
+OutOfMemoryError = MemoryError
 
 
 def _nothing(*args: Any, **options: Any) -> None:
@@ -79,13 +85,56 @@ class cuda:
     """What ``torch.cuda`` has beside ``dg.cuda``."""
 
     manual_seed = manual_seed_all = staticmethod(manual_seed)
-    get_rng_state_all = staticmethod(lambda: [default_generator.get_state()])
+    get_rng_state_all = staticmethod(lambda: [settings.get_rng_state()])
     is_initialized = staticmethod(gpus.is_available)
     is_bf16_supported = staticmethod(gpus.is_available)
     init = ipc_collect = set_per_process_memory_fraction = staticmethod(_nothing)
     reset_max_memory_allocated = staticmethod(gpus.reset_peak_memory_stats)
     max_memory_reserved = memory_cached = staticmethod(gpus.memory_reserved)
-    is_current_stream_capturing = staticmethod(_no)
+    is_current_stream_capturing = is_tf32_supported = can_device_access_peer = staticmethod(_no)
+    OutOfMemoryError = OutOfMemoryError
+    default_generators: tuple[Any, ...] = ()  # one generator draws for all devices, from the host
+    get_rng_state = staticmethod(lambda device="cuda": settings.get_rng_state())
+    set_rng_state = staticmethod(lambda new_state, device="cuda": settings.set_rng_state(new_state))
+    initial_seed = staticmethod(settings.initial_seed)
+    seed = seed_all = staticmethod(settings.seed)
+
+    @staticmethod
+    def get_arch_list() -> list[str]:
+        """None: kernels are compiled for the GPU that is there."""
+        return []
+
+    @staticmethod
+    def set_rng_state_all(new_states: Any) -> None:
+        """Go on from a state that ``get_rng_state_all`` gave."""
+        for each in new_states:
+            settings.set_rng_state(each)
+
+    @staticmethod
+    def get_device_properties(device: Any = None) -> SimpleNamespace:
+        """The GPU's ``name``, ``major`` and ``minor`` of its capability, ``total_memory`` in bytes."""
+        major, minor = gpus.get_device_capability(device)
+        total = gpus.mem_get_info(device)[1]
+        return SimpleNamespace(
+            name=gpus.get_device_name(device), major=major, minor=minor, total_memory=total
+        )
+
+    @staticmethod
+    def memory_stats(device: Any = None) -> dict[str, int]:
+        """Bytes that arrays hold and that are reserved, now and at most, under PyTorch's keys."""
+        used, reserved = gpus.memory_allocated(device), gpus.memory_reserved(device)
+        peak = gpus.max_memory_allocated(device)
+        return {
+            "allocated_bytes.all.current": used, "allocated_bytes.all.peak": peak,
+            "reserved_bytes.all.current": reserved,
+        }  # fmt: skip
+
+    @staticmethod
+    def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
+        """A line for each of :func:`memory_stats`; of no GPU, no lines."""
+        if not gpus.is_available():
+            return ""
+        return "\n".join(f"{key}: {value:,}" for key, value in cuda.memory_stats(device).items())
 
 
 class nvtx:
@@ -194,6 +243,19 @@ class backend_cuda:
     sdp_kernel = staticmethod(_span)
     enable_flash_sdp = enable_mem_efficient_sdp = enable_math_sdp = enable_cudnn_sdp = staticmethod(_nothing)
     flash_sdp_enabled = mem_efficient_sdp_enabled = staticmethod(_no)
+
+
+def get_device_module(device: Any = None) -> Any:
+    """What asks and steers devices of a kind: ``torch.cuda``, or ``torch.cpu``."""
+    kind = parse_device("cuda" if gpus.is_available() else "cpu") if device is None else parse_device(device)
+    return importlib.import_module(f"distgrad.torch.{kind.kind}")
+
+
+class opt_einsum:
+    """A library that is not used: products are paired in the order that an own search finds."""
+
+    enabled = is_available = staticmethod(_no)
+    strategy = None
 
 
 class mkldnn:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.casting import DEFAULTS
+from distgrad.autograd.casting import DEFAULTS, get_autocast_dtype
 from distgrad.autograd.casting import is_autocast_enabled as _is_autocast_enabled
 from distgrad.autograd.creation import tensor as _tensor
 from distgrad.autograd.info import can_cast as can_cast
@@ -43,6 +43,8 @@ def set_default_tensor_type(kind_of_tensor: Any) -> None:
     name = kind_of_tensor if isinstance(kind_of_tensor, str) else kind_of_tensor.__name__
     dtypes = {"FloatTensor": np.float32, "DoubleTensor": np.float64, "HalfTensor": np.float16}
     set_default_dtype(np.dtype(dtypes[name.split(".")[-1]]))
+    on_gpu = ".cuda." in name or getattr(kind_of_tensor, "_place", None) == "cuda"
+    set_default_device("cuda" if on_gpu else None)
 
 
 def set_default_device(device: Any) -> None:
@@ -177,6 +179,48 @@ def set_num_interop_threads(num_threads: int) -> None:
 def is_autocast_enabled(device_type: str = "cuda") -> bool:
     """Whether operations on that kind of device are cast."""
     return _is_autocast_enabled(device_type)
+
+
+def is_autocast_cpu_enabled() -> bool:
+    """Whether operations on the CPU are cast."""
+    return _is_autocast_enabled("cpu")
+
+
+def get_autocast_gpu_dtype() -> Any:
+    """The dtype to which operations on GPUs are cast."""
+    return get_autocast_dtype("cuda")
+
+
+def get_autocast_cpu_dtype() -> Any:
+    """The dtype to which operations on the CPU are cast."""
+    return get_autocast_dtype("cpu")
+
+
+def clear_autocast_cache() -> None:
+    """Nothing: casts are kept by nobody."""
+
+
+def set_flush_denormal(mode: bool) -> bool:
+    """No: the processor's mode is left as it is."""
+    return False
+
+
+def set_deterministic_debug_mode(debug_mode: Any) -> None:
+    """Nothing: results are repeatable from run to run."""
+
+
+def get_deterministic_debug_mode() -> int:
+    """What stands for "error" at operations that are not repeatable; there are none."""
+    return 2
+
+
+def set_warn_always(b: bool) -> None:
+    """Nothing: what is said once is said once."""
+
+
+def is_warn_always_enabled() -> bool:
+    """No."""
+    return False
 
 
 def is_storage(obj: Any) -> bool:

@@ -63,6 +63,19 @@ def assert_close(
     )
 
 
+def assert_allclose(
+    actual: Any,
+    expected: Any,
+    rtol: float | None = None,
+    atol: float | None = None,
+    equal_nan: bool = True,
+    msg: str = "",
+) -> None:
+    """:func:`assert_close` of old, whatever the dtypes are."""
+    options: dict[str, Any] = {"rtol": rtol, "atol": atol, "equal_nan": equal_nan, "msg": msg or None}
+    assert_close(actual, expected, check_dtype=False, check_device=False, **options)
+
+
 def make_tensor(
     *shape: Any, dtype: Any, device: Any = None, low: Any = None, high: Any = None, **options: Any
 ) -> Tensor:

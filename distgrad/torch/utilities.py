@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import typing
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
+from distgrad.autograd.tensor import Tensor
+from distgrad.errors import LinAlgError
 from distgrad.nn.module import Module
 
-__all__ = ["FatalError", "set_anomaly_enabled"]
+__all__ = ["FatalError", "cond", "set_anomaly_enabled", "typename", "while_loop"]
 
 
 def _itself(function: Any = None, *args: Any, **options: Any) -> Any:
@@ -16,15 +19,37 @@ def _itself(function: Any = None, *args: Any, **options: Any) -> Any:
     return (lambda each: each) if function is None else function
 
 
+def _nothing(*args: Any, **options: Any) -> None:
+    """Nothing."""
+
+
 @contextmanager
 def _span(*args: Any, **options: Any) -> Any:
     yield
 
 
+class type_names:
+    """``torch.jit.annotations``: names of types."""
+
+    List, Dict, Tuple, Optional, Union = list, dict, tuple, typing.Optional, typing.Union
+    BroadcastingList1 = BroadcastingList2 = BroadcastingList3 = list
+
+
+class ScriptFunction:
+    """What ``torch.jit.script`` makes of a function in PyTorch; here no function is one."""
+
+
 class jit:
     """``torch.jit``: programs run as they are written."""
 
-    script = script_method = ignore = unused = export = staticmethod(_itself)
+    script = script_method = ignore = unused = export = script_if_tracing = staticmethod(_itself)
+    freeze = optimize_for_inference = interface = staticmethod(_itself)
+    optimized_execution = fuser = strict_fusion = staticmethod(_span)
+    set_fusion_strategy = staticmethod(_nothing)
+    ScriptFunction = ScriptFunction
+    TracerWarning = type("TracerWarning", (Warning,), {"__doc__": "A warning that is never given."})
+    Error = type("Error", (RuntimeError,), {"__doc__": "An error that is never raised."})
+    Attribute = staticmethod(lambda value, kind=None: value)
     trace = staticmethod(lambda function, example_inputs=None, **options: function)
     is_scripting = is_tracing = staticmethod(lambda: False)
     annotate = staticmethod(lambda kind, value: value)
@@ -36,9 +61,21 @@ class jit:
 class compiler:
     """``torch.compiler``."""
 
-    disable = allow_in_graph = staticmethod(_itself)
-    is_compiling = is_dynamo_compiling = staticmethod(lambda: False)
-    reset = staticmethod(lambda: None)
+    disable = allow_in_graph = disallow_in_graph = assume_constant_result = staticmethod(_itself)
+    is_compiling = is_dynamo_compiling = is_exporting = staticmethod(lambda: False)
+    reset = cudagraph_mark_step_begin = graph_break = staticmethod(lambda: None)
+    mark_dynamic = maybe_mark_dynamic = mark_static = staticmethod(lambda *args, **options: None)
+    list_backends = staticmethod(lambda *args, **options: [])
+    set_stance = staticmethod(_span)
+
+
+class compiler_settings:
+    """Settings of PyTorch's compiler, which programs write: they change nothing."""
+
+    triton, cpp = SimpleNamespace(), SimpleNamespace()
+    cache_size_limit = recompile_limit = accumulated_cache_size_limit = 8
+    suppress_errors = verbose = False
+    capture_scalar_outputs = dynamic_shapes = automatic_dynamic_shapes = True
 
 
 class overrides:
@@ -61,6 +98,48 @@ class internal:
     """``torch._C``."""
 
     _log_api_usage_once = staticmethod(lambda *args: None)
+    _LinAlgError = LinAlgError
+    _get_privateuse1_backend_name = staticmethod(lambda: "privateuseone")
+    _jit_set_profiling_mode = _jit_set_profiling_executor = _jit_set_texpr_fuser_enabled = staticmethod(
+        lambda *args: False
+    )
+    _jit_set_nvfuser_enabled = _jit_set_nvfuser_guard_mode = _jit_override_can_fuse_on_cpu = staticmethod(
+        lambda *args: False
+    )
+    _jit_override_can_fuse_on_gpu = _jit_can_fuse_on_cpu = _jit_can_fuse_on_gpu = staticmethod(
+        lambda *args: False
+    )
+    _jit_set_autocast_mode = _jit_set_bailout_depth = staticmethod(lambda *args: False)
+
+
+def typename(obj: Any) -> str:
+    """The type's full name: of a tensor ``torch.FloatTensor``, say."""
+    if isinstance(obj, Tensor):
+        return str(obj.type())
+    kind = type(obj)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _assert(condition: Any, message: str = "") -> None:
+    """As the statement ``assert``."""
+    assert condition, message
+
+
+_assert_async = _assert
+
+
+def cond(pred: Any, true_fn: Any, false_fn: Any, operands: Any = ()) -> Any:
+    """The result of one of two functions of the operands."""
+    return (true_fn if pred else false_fn)(*operands)
+
+
+def while_loop(cond_fn: Any, body_fn: Any, carried_inputs: Any) -> Any:
+    """What is left of the inputs when ``cond_fn`` of them says no more; ``body_fn`` makes the next ones."""
+    while cond_fn(*carried_inputs):
+        carried_inputs = body_fn(*carried_inputs)
+        if not isinstance(carried_inputs, tuple | list):
+            carried_inputs = (carried_inputs,)
+    return carried_inputs
 
 
 class FatalError(Exception):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import distgrad as dg
-from distgrad.errors import DataError, DTypeError
+from distgrad.errors import DataError
 from distgrad.torch import files
 
 STATE = {"epoch": 3, "lr": 0.5, "name": "a", "none": None, "on": True, "list": [1, (2, 3)]}
@@ -56,8 +56,8 @@ def test_nothing_else_is_built(tmp_path):
         archive.writestr("archive/data.pkl", pickle.dumps({"x": Evil()}, 2))
     with pytest.raises(DataError, match="only tensors and containers are read"):
         files.load(tmp_path / "evil.pt")
-    with pytest.raises(DTypeError, match=r"save its state_dict\(\)"):
-        files.save(dg.nn.Linear(2, 2), tmp_path / "model.pt")
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        files.save({"function": lambda: None}, tmp_path / "model.pt")
     assert not (tmp_path / "model.pt").exists()
     (tmp_path / "text.pt").write_text("no file of ours")
     with pytest.raises(DataError):

@@ -28,6 +28,9 @@ class _Convolution(Module):
     _kernels = ("convolution", "convolution/weight", "convolution/bias", "convolution_input")
 
     num_axes: ClassVar[int]
+    transposed: ClassVar[bool] = False
+    output_padding: Any
+    padding_mode: str = "zeros"
     bias: Parameter | None
 
     def __init__(
@@ -52,6 +55,7 @@ class _Convolution(Module):
         self.stride = pairs(stride, self.num_axes, where, "stride")
         self.dilation = pairs(dilation, self.num_axes, where, "dilation")
         self.groups = groups
+        self.output_padding = (0,) * self.num_axes
 
     def _make_parameters(self, weight_shape: tuple[int, ...], bias: bool, device: Any, dtype: Any) -> None:
         self.weight = Parameter(zeros(weight_shape, dtype=dtype, device=device))
@@ -179,6 +183,8 @@ class Conv3d(_Conv):
 
 class _ConvTranspose(_Convolution):
     """The transpose of a convolution over some axes."""
+
+    transposed = True
 
     function: ClassVar[Callable[..., Tensor]]
 

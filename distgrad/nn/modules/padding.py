@@ -97,6 +97,7 @@ class ZeroPad1d(_Pad):
 
     num_axes = 1
     mode = "constant"
+    value = 0.0
 
 
 class ZeroPad2d(_Pad):
@@ -104,6 +105,7 @@ class ZeroPad2d(_Pad):
 
     num_axes = 2
     mode = "constant"
+    value = 0.0
 
 
 class ZeroPad3d(_Pad):
@@ -111,6 +113,7 @@ class ZeroPad3d(_Pad):
 
     num_axes = 3
     mode = "constant"
+    value = 0.0
 
 
 class ReflectionPad1d(_Pad):
