@@ -7,7 +7,6 @@
     ├── AxisError (ValueError, IndexError)   an axis that the array does not have
     ├── OptionError (ValueError)         an argument that is none of the values offered
     ├── DTypeError (TypeError)           a dtype that an operation does not take
-    ├── LinAlgError (numpy.linalg.LinAlgError, RuntimeError)   a matrix that is singular, say
     ├── DeviceError (ValueError, RuntimeError)  arrays on different devices, or a device that is not there
     ├── GraphError (RuntimeError)        a graph that cannot be differentiated (freed, no gradient)
     │   └── InPlaceError                 a value that backward needs was changed in place
@@ -28,8 +27,6 @@ A message says where, what was expected, what came, and what to do next::
     linear: x is [32, 128] but weight expects in_features=64; pass x with last axis 64
 """
 
-from numpy.linalg import LinAlgError as _LinAlgError
-
 __all__ = [
     "AxisError",
     "CaptureError",
@@ -44,7 +41,6 @@ __all__ = [
     "GraphError",
     "InPlaceError",
     "LaunchError",
-    "LinAlgError",
     "MissingDependencyError",
     "OptionError",
     "RankFailedError",
@@ -72,10 +68,6 @@ class OptionError(DistgradError, ValueError):
 
 class DTypeError(DistgradError, TypeError):
     """A dtype that an operation does not take."""
-
-
-class LinAlgError(DistgradError, _LinAlgError, RuntimeError):
-    """A matrix that an operation does not take: one that is singular, not positive definite, not square."""
 
 
 class DeviceError(DistgradError, ValueError, RuntimeError):

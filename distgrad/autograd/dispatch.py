@@ -26,6 +26,7 @@ import numpy as np
 
 from distgrad.autograd.casting import ACTIVE, MIXED, WIDE, cast_inputs, result_dtype, settle
 from distgrad.autograd.codegen import backward_source, call_source, public_signature
+from distgrad.autograd.failures import check_devices, explain
 from distgrad.autograd.graph import Node, OutputNode, home, next_number
 from distgrad.autograd.later import find_operation
 from distgrad.autograd.lines import inside, outside, user_line
@@ -38,7 +39,7 @@ from distgrad.backend.array_module import ARRAY_MODULES, HOST_ARRAYS, ArrayModul
 from distgrad.backend.device import Device, device_of, follow
 from distgrad.backend.meta import meta_module
 from distgrad.backend.numpy import numpy_module
-from distgrad.errors import AxisError, DeviceError, DistgradError, DTypeError, LinAlgError, ShapeError
+from distgrad.errors import DistgradError, DTypeError
 
 __all__ = [
     "CREATORS", "Array", "Operation", "composite", "operations", "operations_for", "operator_method",
@@ -328,24 +329,6 @@ def pick(record: Primitive, *values: Any) -> ArrayModule:
     return ARRAY_MODULES[first.__class__]
 
 
-def check_devices(record: Primitive, values: Sequence[Any]) -> None:
-    """Let nothing cross between devices unless the user says so.
-
-    Raises:
-        DeviceError: arrays on different devices.
-    """
-    arrays = [value for value in values if value.__class__ in ARRAY_MODULES]
-    first = device_of(arrays[0]) if arrays else None
-    for array in arrays[1:]:
-        other = device_of(array)
-        if other != first:
-            shown = ", ".join(f"{describe_value(each)} on {device_of(each)}" for each in arrays)
-            raise DeviceError(
-                f"{record.name}: expected all arrays on one device, got {shown}; move one with "
-                f".to('{first}') or .to('{other}')"
-            )
-
-
 def as_array(y: Any, record: Primitive | None = None, values: Sequence[Any] = ()) -> Any:
     """A formula's result as an array: NumPy returns a scalar where the result has no axes.
 
@@ -423,35 +406,6 @@ def wrong_dtype(record: Primitive, name: str, value: Any) -> DTypeError:
     return DTypeError(
         f"{record.name}: {name} must be {record.dtypes}, got {value.dtype}; convert it with .astype first"
     )
-
-
-def explain(record: Primitive, error: Exception, values: tuple[Any, ...]) -> Exception:
-    """A backend's error as one of ours, with the operation and what it was given."""
-    try:
-        check_devices(record, values)
-    except DeviceError as apart:
-        return apart
-    kinds: list[tuple[type[Exception], type[Exception]]] = [
-        (np.linalg.LinAlgError, LinAlgError),
-        (np.exceptions.AxisError, AxisError),
-        (IndexError, IndexError),
-        (TypeError, DTypeError),
-        (ValueError, ShapeError),
-    ]
-    for theirs, ours in kinds:
-        if isinstance(error, theirs):
-            shown = ", ".join(describe_value(value) for value in values)
-            said = str(error).removeprefix(f"{record.name}: ")  # a formula's own check names it already
-            return ours(f"{record.name}: {said}; got {shown}")
-    error.add_note(f"in {record.name}")
-    return error
-
-
-def describe_value(value: Any) -> str:
-    """dtype and shape of an array, as messages show them."""
-    if hasattr(value, "dtype"):
-        return f"{value.dtype}{list(value.shape)}"
-    return repr(value)
 
 
 def _execute(record: Primitive, source: str, filename: str) -> Any:

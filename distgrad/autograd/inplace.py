@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.dispatch import check_devices, explain, operations
+from distgrad.autograd.dispatch import operations
+from distgrad.autograd.failures import check_devices, explain
 from distgrad.autograd.graph import Leaf, Node
 from distgrad.autograd.lines import describe_line, user_line
 from distgrad.autograd.modes import modes

@@ -9,9 +9,9 @@ import numpy as np
 
 from distgrad.autograd.creation import asarray, eye
 from distgrad.autograd.dispatch import operations as ops
+from distgrad.autograd.failures import LinAlgError
 from distgrad.autograd.matrices import mirrored, solved
 from distgrad.autograd.tensor import Tensor
-from distgrad.errors import LinAlgError
 
 
 class InverseInfo(NamedTuple):

@@ -194,7 +194,7 @@ PLACES = {
         "distgrad.nn.utils.stateless:functional_call",
         "distgrad.torch.calls:grad_and_value stack_module_state",
     ),
-    "linalg": ("distgrad.linalg", "distgrad.errors:LinAlgError"),
+    "linalg": ("distgrad.linalg", "distgrad.autograd.failures:LinAlgError"),
     "fft": ("distgrad.fft",),
     "special": ("distgrad",),
     "amp": ("distgrad.amp", "distgrad.torch.machine"),

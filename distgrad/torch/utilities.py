@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
+from distgrad.autograd.failures import LinAlgError
 from distgrad.autograd.tensor import Tensor
-from distgrad.errors import LinAlgError
 from distgrad.nn.module import Module
 
 __all__ = ["FatalError", "cond", "set_anomaly_enabled", "typename", "while_loop"]

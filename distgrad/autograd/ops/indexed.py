@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.dispatch import Array, check_devices, composite, primitive
+from distgrad.autograd.dispatch import Array, composite, primitive
+from distgrad.autograd.failures import check_devices
 from distgrad.autograd.ops.arrange import along, one_axis
 from distgrad.autograd.ops.scatter import add_at_positions, check_index, key_of_elements
 from distgrad.autograd.ops.shape_rules import first_dtype, first_shape
