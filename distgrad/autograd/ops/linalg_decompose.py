@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, primitive
+from distgrad.autograd.failures import LinAlgError
 from distgrad.autograd.ops.linalg_solve import REGULAR
 from distgrad.autograd.ops.parts import decline_complex
 from distgrad.autograd.ops.shape_rules import Shape, real_dtype, square_shape
@@ -25,7 +26,7 @@ _POSITIVE = [
     Sample((np.stack([_SYMMETRIC, _SYMMETRIC + np.eye(3)]),), note="a stack"),
     Sample(((0, 0),), note="empty"),
 ]
-_NOT_SQUARE = Reject(((2, 3),), np.linalg.LinAlgError, "square")
+_NOT_SQUARE = Reject(((2, 3),), LinAlgError, "square")
 _RECTANGLES = [
     Sample(((3, 3),)),
     Sample(((2, 4, 3),), note="a tall stack"),
@@ -61,7 +62,7 @@ def _gaps(xp: Any, values: Array) -> Array:
     shape=square_shape,
     dtypes="floating-point",
     samples=[*_POSITIVE, Sample((_SYMMETRIC,), {"upper": True})],
-    rejects=[_NOT_SQUARE, Reject((-np.eye(2),), np.linalg.LinAlgError, "positive definite")],
+    rejects=[_NOT_SQUARE, Reject((-np.eye(2),), LinAlgError, "positive definite")],
 )
 def cholesky(xp: Any, x: Array, /, *, upper: bool = False) -> Array:
     """The triangular factor of symmetric (Hermitian) positive definite matrices; others are symmetrized.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
+from distgrad.autograd.failures import LinAlgError
 from distgrad.autograd.ops.linalg_solve import REGULAR
 from distgrad.autograd.ops.shape_rules import Shape, complex_dtype, normalize_axes, square_shape
 from distgrad.autograd.primitive import Reject, Sample
@@ -15,7 +16,7 @@ from distgrad.errors import OptionError, ShapeError
 
 _STACK = np.stack([REGULAR, REGULAR.T + 0.5])
 _POSITIVE = REGULAR @ REGULAR.T + np.diag([0.0, 0.5, 1.0])
-_NOT_SQUARE = Reject(((2, 3),), np.linalg.LinAlgError, "square")
+_NOT_SQUARE = Reject(((2, 3),), LinAlgError, "square")
 
 
 def _square(where: str, x: Array) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
+from distgrad.autograd.failures import LinAlgError
 from distgrad.autograd.ops.parts import decline_complex
 from distgrad.autograd.ops.shape_rules import Shape, real_dtype, square_shape
 from distgrad.autograd.primitive import Reject, Sample
@@ -17,7 +18,7 @@ REGULAR = np.array([[2.0, 0.3, -0.1], [0.4, -1.5, 0.2], [0.1, 0.6, 1.2]])
 SINGULAR = np.array([[1.0, 2.0], [2.0, 4.0]])
 _STACK = np.stack([REGULAR, REGULAR.T + 0.5])
 _SQUARE = [Sample((REGULAR,)), Sample((_STACK,), note="a stack"), Sample(((0, 0),), note="empty")]
-_NOT_SQUARE = Reject(((2, 3),), np.linalg.LinAlgError, "square")
+_NOT_SQUARE = Reject(((2, 3),), LinAlgError, "square")
 
 
 def _solve_shape(x1: Shape, x2: Shape) -> Shape:
@@ -40,7 +41,7 @@ def _solve_shape(x1: Shape, x2: Shape) -> Shape:
         Sample((REGULAR, (2, 3, 1)), note="broadcast"),
     ],
     rejects=[
-        Reject(((2, 3), (2,)), np.linalg.LinAlgError, "square"),
+        Reject(((2, 3), (2,)), LinAlgError, "square"),
         Reject(((3, 3), (2,)), ShapeError, "solve"),
     ],
 )
@@ -77,7 +78,7 @@ def _(xp: Any, g: Array, x1: Array, x2_shape: Shape, y: Array) -> tuple[Array, A
     shape=square_shape,
     dtypes="floating-point",
     samples=_SQUARE,
-    rejects=[_NOT_SQUARE, Reject((SINGULAR,), np.linalg.LinAlgError, "inv: Singular matrix")],
+    rejects=[_NOT_SQUARE, Reject((SINGULAR,), LinAlgError, "inv: Singular matrix")],
 )
 def inv(xp: Any, x: Array, /) -> Array:
     """The inverse of square matrices."""

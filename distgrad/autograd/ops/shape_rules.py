@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.casting import DEFAULTS, limits, result_dtype
+from distgrad.autograd.failures import LinAlgError
 from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
 
 __all__ = [
@@ -66,7 +67,7 @@ def along_axis(x: Shape, axis: Any = None, **attributes: Any) -> Shape:
 def square_shape(x: Shape, **attributes: Any) -> Shape:
     """The output has the input's shape, that of square matrices."""
     if len(x) < 2 or x[-1] != x[-2]:
-        raise np.linalg.LinAlgError("Last 2 dimensions of the array must be square")
+        raise LinAlgError("Last 2 dimensions of the array must be square")
     return x
 
 
