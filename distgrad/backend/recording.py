@@ -44,7 +44,7 @@ class _Here(threading.local):
 
     Attributes:
         listener: to what it computes.
-        hears: is called with each communicator that it issues a call of, while a step is recorded.
+        hears: is called with each communicator that it issues a call of.
     """
 
     listener: Listener | None = None

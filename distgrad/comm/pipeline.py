@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from distgrad import env
 from distgrad.backend.device import CPU, Device
+from distgrad.backend.recording import here
 from distgrad.comm.calls import Call, CallLog, DisagreementError, describe_mismatch
 from distgrad.comm.hostcompare import HostLine
 from distgrad.comm.meeting import Meeting
@@ -133,6 +134,8 @@ class CallPipeline(abc.ABC):
         thread = self.family.thread
         if thread.is_current():
             return self._issue_within(call, body, async_op, everyone)
+        if here.hears is not None:
+            here.hears(self)
         if self.family.relay is not None:
             self.family.relay.check(f"{call.name}, group '{self.group}'")
             self.family.relay.serve()

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
+import copy
+import dataclasses
+import functools
+import itertools
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +18,13 @@ from distgrad.autograd.modes import modes
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.threads import get_num_threads
 from distgrad.errors import CaptureError
-from distgrad.replay.calls import mapped
-from distgrad.replay.places import Place, owner
+from distgrad.replay.places import Place, bytes_of, owner
 from distgrad.replay.traced import plain
 
-__all__ = ["AliveGraphError", "Arguments", "Results", "graphs_alive", "without_traces"]
+__all__ = [
+    "AliveGraphError", "Arguments", "Results", "check_contents", "contents", "copier", "graphs_alive",
+    "without_traces",
+]  # fmt: skip
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), np.dtype, np.generic)
 
@@ -68,6 +77,9 @@ class Arguments:
             return (kind, None)
         if isinstance(tree, _PLAIN):
             return (kind, tree if tree else repr(tree))  # -0.0 equals 0.0
+        parts = parts_of(tree)
+        if parts is not None:
+            return (kind, *[(key, self._describe(each)) for key, each in zip(*parts[:2], strict=True)])
         self.objects.append(tree)
         return (kind, id(tree))
 
@@ -95,8 +107,8 @@ class Arguments:
                 return f"{x.dtype}{list(x.shape)}"
             return repr(x) if isinstance(x, _PLAIN) else type(x).__name__
 
-        shown = [str(mapped(each, show)) for each in self.args]
-        shown += [f"{name}={mapped(each, show)}" for name, each in self.kwargs.items()]
+        shown = [str(_walk(each, show)) for each in self.args]
+        shown += [f"{name}={_walk(each, show)}" for name, each in self.kwargs.items()]
         return f"({', '.join(shown)}) on {get_num_threads()} threads"
 
     def copies(self) -> list[np.ndarray]:
@@ -128,7 +140,7 @@ class Arguments:
                 )
             return x
 
-        mapped((self.args, self.kwargs), visit)
+        _walk((self.args, self.kwargs), visit)
 
     def replaced(self, arrays: list[Any]) -> tuple[Any, Any]:
         """The arguments with other arrays in them."""
@@ -139,7 +151,7 @@ class Arguments:
                 return Tensor(next(rest))
             return next(rest) if isinstance(x, np.ndarray) else x
 
-        args, kwargs = mapped((self.args, self.kwargs), visit)
+        args, kwargs = _walk((self.args, self.kwargs), visit)
         return args, kwargs
 
 
@@ -150,6 +162,32 @@ def _alike(x: np.ndarray) -> np.ndarray:
         return np.empty(x.shape, x.dtype)
     start, stop = place.bounds()
     return np.ndarray(x.shape, x.dtype, np.zeros(stop - start, np.uint8), place.address - start, x.strides)
+
+
+def copier(arrays: Sequence[np.ndarray]) -> Callable[[], list[np.ndarray]]:
+    """What copies arrays each time it is called: laid out as they are, and those that overlap still do."""
+    places = [Place(x) for x in arrays]
+    spans: list[list[int]] = []
+    for start, stop in sorted(place.bounds() for place in places if not place.is_empty):
+        if spans and start < spans[-1][1]:
+            spans[-1][1] = max(spans[-1][1], stop)
+        else:
+            spans.append([start, stop])
+    if len(spans) == len(arrays) and all(x.flags.c_contiguous for x in arrays):
+        return lambda: [x.copy() for x in arrays]
+    windows = [bytes_of(start, stop - start, arrays) for start, stop in spans]
+    found = [bisect.bisect_right(spans, [place.bounds()[0], sys.maxsize]) - 1 for place in places]
+
+    def copies() -> list[np.ndarray]:
+        new = [window.copy() for window in windows]
+        return [
+            np.ndarray(place.shape, place.dtype, new[at], place.address - spans[at][0], place.strides)
+            if not place.is_empty
+            else np.empty(place.shape, place.dtype)
+            for place, at in zip(places, found, strict=True)
+        ]
+
+    return copies
 
 
 class Result:
@@ -204,14 +242,63 @@ class Results:
         return put(self._tree) if isinstance(self._tree, Result) else _walk(self._tree, put)
 
 
-def _walk(tree: Any, change: Any) -> Any:
-    if isinstance(tree, tuple) and hasattr(tree, "_make"):
-        return tree._make([_walk(each, change) for each in tree])
+def parts_of(tree: Any) -> tuple[Sequence[Any], Sequence[Any], Callable[[list[Any]], Any]] | None:
+    """The keys and entries of a container among arguments or results, and what makes one of other entries.
+
+    Tuples, lists and dicts, also of classes of their own, and instances of data classes; None for all else.
+    """
     if isinstance(tree, tuple | list):
-        return type(tree)(_walk(each, change) for each in tree)
-    if tree.__class__ is dict:
-        return {key: _walk(each, change) for key, each in tree.items()}
-    return change(tree)
+        return range(len(tree)), tree, getattr(tree, "_make", type(tree))
+    if isinstance(tree, dict):
+        return list(tree), list(tree.values()), functools.partial(_with_entries, tree)
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        names = [field.name for field in dataclasses.fields(tree)]
+        if set(getattr(tree, "__dict__", ())) <= set(names) and all(hasattr(tree, name) for name in names):
+            values = [getattr(tree, name) for name in names]
+            return names, values, functools.partial(_with_fields, tree, names)
+    return None
+
+
+def _with_entries(tree: Any, entries: list[Any]) -> Any:
+    new = copy.copy(tree)
+    for key, each in zip(tree, entries, strict=True):
+        new[key] = each
+    return new
+
+
+def _with_fields(tree: Any, names: list[str], values: list[Any]) -> Any:
+    new = copy.copy(tree)
+    for name, each in zip(names, values, strict=True):
+        object.__setattr__(new, name, each)
+    return new
+
+
+def _walk(tree: Any, change: Any) -> Any:
+    parts = parts_of(tree)
+    return change(tree) if parts is None else parts[2]([_walk(each, change) for each in parts[1]])
+
+
+def contents(tree: Any) -> list[Any]:
+    """The keys and ends of a structure, one after the other, to see whether it has been changed."""
+    parts = parts_of(tree)
+    if parts is None:
+        return [tree]
+    return [*parts[0], *itertools.chain.from_iterable(map(contents, parts[1]))]
+
+
+def check_contents(before: list[Any], tree: Any) -> None:
+    """Refuse a step that changes a list or dict among its arguments, of which replays have a copy.
+
+    Raises:
+        CaptureError: it did.
+    """
+    after = contents(tree)
+    alike = (x is y or (isinstance(x, _PLAIN) and x == y) for x, y in zip(before, after, strict=False))
+    if len(before) != len(after) or not all(alike):
+        raise CaptureError(
+            "capture: the step changes a list, dict or data class among its arguments (as batch.pop(...) "
+            "does), which a replay does not do again; change a copy of it (dict(batch), list(batch))"
+        )
 
 
 def without_traces(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -157,11 +158,13 @@ def _shown(x: Any) -> Any:
         return x
     if isinstance(x, np.ndarray):
         return ("array", x.dtype.str, x.shape, x.tobytes())
+    if isinstance(x, tuple):
+        return (type(x).__name__, *map(_shown, x))
     return (type(x).__name__, id(x)) if not callable(x) else getattr(x, "__name__", type(x).__name__)
 
 
 def mapped(tree: Any, change: Callable[[Any], Any]) -> Any:
-    """A nested structure with each of its ends changed."""
+    """A nested structure with each of its ends changed; tuples of a class of their own stay of that class."""
     kind = tree.__class__
     if kind is tuple:
         return tuple([mapped(each, change) for each in tree])
@@ -171,6 +174,11 @@ def mapped(tree: Any, change: Callable[[Any], Any]) -> Any:
         return {key: mapped(each, change) for key, each in tree.items()}
     if kind is slice:
         return slice(*[mapped(each, change) for each in (tree.start, tree.stop, tree.step)])
+    if isinstance(tree, tuple) and not isinstance(tree, Live):
+        parts = [mapped(each, change) for each in tree]
+        if all(map(operator.is_, parts, tree)):
+            return tree
+        return kind._make(parts) if hasattr(kind, "_make") else kind(parts)
     return change(tree)
 
 

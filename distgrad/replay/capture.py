@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,16 @@ from distgrad.backend.kernels.compiler import has_numba
 from distgrad.backend.recording import here
 from distgrad.errors import CaptureError, MissingDependencyError, OptionError
 from distgrad.replay.agreement import CANNOT, MAY, WANTS, Ranks
-from distgrad.replay.arguments import AliveGraphError, Arguments, Results, graphs_alive, without_traces
+from distgrad.replay.arguments import (
+    AliveGraphError,
+    Arguments,
+    Results,
+    check_contents,
+    contents,
+    copier,
+    graphs_alive,
+    without_traces,
+)
 from distgrad.replay.conditions import Conditions
 from distgrad.replay.explain import describe_tape
 from distgrad.replay.holders import hearing, recording
@@ -95,6 +105,7 @@ class Captured:
         self._made: list[str] = []
         self.num_eager = self.num_replays = 0
         self._num_calls = self._since = 0  # the last comparison
+        self._lock = threading.Lock()
         self._ranks: Ranks | None = None
 
     def __reduce__(self) -> Any:
@@ -105,6 +116,14 @@ class Captured:
         """The step's result; tensors in it are new ones, outside the graph."""
         if here.listener is not None or modes.check is not None:  # inside another capture; anomaly detection
             return self.step(*args, **kwargs)
+        if not self._lock.acquire(blocking=False):  # another call is running, of this thread or another one
+            return self.step(*args, **kwargs)
+        try:
+            return self._called(args, kwargs)
+        finally:
+            self._lock.release()
+
+    def _called(self, args: Any, kwargs: Any) -> Any:
         arguments = Arguments(args, kwargs)
         if arguments.problem is not None:
             return self._refused(None, arguments.problem, lambda: self.step(*args, **kwargs))
@@ -170,7 +189,7 @@ class Captured:
         try:
             arguments.check()
             if first is None:
-                self._count_tape(arguments)
+                self._count_tape(kind, arguments)
         except CaptureError as error:
             return self._refused(kind, error, lambda: self.step(*arguments.args, **arguments.kwargs))
         outcome = _Outcome()
@@ -244,9 +263,11 @@ class Captured:
             np.copyto(to, x)
         with recording() as recorder:
             args, kwargs = arguments.replaced([recorder.wrap(x) for x in inputs])
+            before = contents((args, kwargs))
             with recorder.surroundings.listening():
                 value = self.step(*args, **kwargs)
                 outcome.set(value)
+            check_contents(before, (args, kwargs))
             if recorder.problem is not None:
                 raise recorder.problem
             if recorder.is_void:
@@ -255,8 +276,10 @@ class Captured:
             owners = {id(owner(x)) for x in inputs}
             results = Results(value, lambda x: recorder.memory.is_born(x) or id(owner(x)) in owners)
             outputs, given = ([recorder.place(x) for x in some] for some in (results.arrays, inputs))
-        del args, kwargs
-        check_unchanged(recorder.surroundings.watched)
+        del args, kwargs, before
+        watched = list(recorder.surroundings.watched)
+        watched += [each for each in recorder.surroundings.arrays if not recorder.memory.knows(each.anchor)]
+        check_unchanged(watched)
         if recorder.communicators and self._ranks is None:
             raise CaptureError(
                 "capture: the step communicates with other ranks, and its first call did not; capture what "
@@ -264,14 +287,18 @@ class Captured:
             )
         _check_graphs(value)
         record = Record(recorder, outputs, given)
-        copies = [x.copy() for x in results.take_arrays()]
+        copies = copier(results.take_arrays())()
         del value
         outcome.set(results.build(copies))
         record.settle(recorder)
-        return record, Conditions(recorder, recorder.surroundings.watched), results
+        return record, Conditions(recorder, watched), results
 
-    def _count_tape(self, arguments: Arguments) -> None:
-        self._made.append(arguments.describe())
+    def _count_tape(self, kind: Kind, arguments: Arguments) -> None:
+        known = [each.conditions for each in kind.firsts]
+        known += [each.conditions for each in (*kind.unverified, *kind.tapes)]
+        changed = known[-1].broken() if known else None
+        reason = f", where {changed}" if changed else ""
+        self._made.append(arguments.describe() + reason)
         if len(self._made) > _MAX_TAPES:
             raise CaptureError(
                 f"capture: {_MAX_TAPES} tapes were made, and another is asked for, for {self._made[-1]}; "

@@ -22,6 +22,7 @@ class Conditions:
 
     Attributes:
         leaves: whose gradients the step changes.
+        changes: the tensors that it changes in place, but for those that optimizers count, and by what.
     """
 
     def __init__(self, recorder: Any, watched: Sequence[Watched]) -> None:
@@ -45,6 +46,13 @@ class Conditions:
                 if is_read:
                     self._gradients.append((leaf, True, None))
         self._groups = _groups(recorder)
+        counted = {id(each) for _, _, _, parameters, _ in self._groups for each in parameters}
+        counted |= {id(leaf.grad) for leaf in self._new}
+        self.changes = [
+            (tensor, where)
+            for reference, where in recorder.changes.values()
+            if (tensor := reference()) is not None and id(tensor) not in counted
+        ]
         optimizers = {id(each[0]): each[0] for each in self._groups}.values()
         self._watched = [*watched, *(each for leaf in self.leaves for each in _hooks(leaf))]
         self._watched += [

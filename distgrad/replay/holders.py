@@ -45,24 +45,24 @@ _MISSING = object()
 def recording() -> Iterator[Recorder]:
     """A recorder that listens to this thread inside."""
     recorder = Recorder()
-    with hearing(recorder.hear):
-        here.listener = recorder
-        try:
+    _install()
+    try:
+        with hearing(recorder.hear):
+            here.listener = recorder
             yield recorder
-        finally:
-            here.listener = None
+    finally:
+        here.listener = None
+        _remove()
 
 
 @contextlib.contextmanager
 def hearing(hear: Callable[[Any], None]) -> Iterator[None]:
     """Call ``hear`` with each communicator that this thread issues a call of inside."""
-    _install()
     here.hears = hear
     try:
         yield
     finally:
         here.hears = None
-        _remove()
 
 
 def _install() -> None:
@@ -123,6 +123,15 @@ def _change_arrays() -> None:
         put = functools.partial(lambda name, self, x: self.__dict__.__setitem__(name, x), name)
         _swap(FlatBuffer, name, _array_attribute(get, put))
     _change_gradients()
+    change = Tensor.changed
+
+    def changed(self: Any, where: str) -> None:
+        recorder = _recorder()
+        if recorder is not None:
+            recorder.note_change(self, where)
+        change(self, where)
+
+    _swap(Tensor, "changed", changed)
     call = Module.__call__
 
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -142,6 +142,10 @@ class Memory:
         """Whether the step has made an array."""
         return id(owner(x)) in self._born
 
+    def knows(self, x: np.ndarray) -> bool:
+        """Whether the step has met an array's memory."""
+        return id(owner(x)) in self._owners
+
     def storages(self) -> list[Storage]:
         """What all arrays lie in, by address: those that overlap are one."""
         found: list[Storage] = []

@@ -17,7 +17,6 @@ from distgrad.autograd.nodes import next_number
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.recording import here
 from distgrad.comm.base import Communicator
-from distgrad.comm.pipeline import CallPipeline
 from distgrad.errors import CaptureError
 from distgrad.parallel.ddp import DistributedDataParallel
 from distgrad.parallel.passes import ForwardPasses
@@ -60,14 +59,6 @@ def _change_verbs(swap: Swap) -> None:
         swap(Communicator, verb, _recorded(verb, getattr(Communicator, verb)))
     for verb in _REFUSED:
         swap(Communicator, verb, _refused(verb, getattr(Communicator, verb)))
-    issue = CallPipeline._issue
-
-    def issued(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if here.hears is not None and not self.family.thread.is_current():
-            here.hears(self)
-        return issue(self, *args, **kwargs)
-
-    swap(CallPipeline, "_issue", issued)
 
 
 def _recorded(verb: str, call: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,6 +7,8 @@ import gc
 import weakref
 from collections.abc import Sequence
 
+import numpy as np
+
 from distgrad.errors import CaptureError
 from distgrad.replay.calls import Call
 from distgrad.replay.places import Place, Storage, owner
@@ -87,18 +89,31 @@ class Record:
         for each in born:
             each.owners = []
         recorder.forget()
-        gc.collect()
-        leaves = recorder.living_leaves()
-        gradients = {id(owner(plain(leaf.grad._data))) for leaf in leaves if leaf.grad is not None}
+        gc.collect(1)  # what the step made is young
+        if _kept(references, recorder):
+            gc.collect()
+        kept = _kept(references, recorder)
         for each, weak in references.items():
             each.owners = [array for reference in weak if (array := reference()) is not None]
-            if each.owners and not gradients & {id(array) for array in each.owners}:
+            if each in kept:
                 maker = next(call for call in self.calls if call.touches(each))
                 raise CaptureError(
                     f"capture: the step keeps a tensor of {each.nbytes} bytes beyond its end, made by "
                     f"{maker.name} at {maker.where()}; return it from the step, or write it into a tensor "
                     "that is there before with copy_(): a replay makes no new tensors"
                 )
+
+
+def _kept(references: dict[Storage, list[weakref.ref[np.ndarray]]], recorder: Recorder) -> list[Storage]:
+    """What is alive and no leaf's gradient."""
+    leaves = recorder.living_leaves()
+    gradients = {id(owner(plain(leaf.grad._data))) for leaf in leaves if leaf.grad is not None}
+    found = []
+    for storage, weak in references.items():
+        owners = {id(array) for reference in weak if (array := reference()) is not None}
+        if owners and not gradients & owners:
+            found.append(storage)
+    return found
 
 
 def check_alike(first: Record, second: Record) -> None:

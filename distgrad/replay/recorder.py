@@ -39,6 +39,7 @@ class Recorder:
         tensors: the tensors that the step read, each with the id of its array.
         leaves: the leaves whose gradient it met, each with the id of its array, None for none, and whether
             the step reads that before it sets another.
+        changes: the tensors whose elements it changes in place, each with what does that.
         surroundings: what its Python code sees, and the modules that it called.
         groups: optimizers, groups of theirs, the state that these asked for, and a parameter each.
         group: (number of a call that threads share, the part's start) or None.
@@ -55,6 +56,7 @@ class Recorder:
         self.places: list[Place] = []
         self.tensors: dict[int, Any] = {}
         self.leaves: dict[Any, Any] = {}
+        self.changes: dict[int, Any] = {}
         self.surroundings = Surroundings()
         self.groups: list[tuple[Any, Any, Any, Any]] = []
         self.group: tuple[int, int] | None = None
@@ -98,9 +100,11 @@ class Recorder:
 
     def _tree(self, tree: Any, found: list[Place]) -> Any:
         """The structure with places for arrays."""
-        kind = tree.__class__
-        if kind is Traced or kind is np.ndarray:
-            x = plain(tree)
+
+        def visit(end: Any) -> Any:
+            if end.__class__ is not Traced and end.__class__ is not np.ndarray:
+                return end
+            x = plain(end)
             if x.dtype.hasobject:
                 self.refuse(f"arrays of Python objects can't be recorded ({self.where()})")
             self.memory.keep(x)
@@ -108,15 +112,8 @@ class Recorder:
             found.append(place)
             self.places.append(place)
             return place
-        if kind is tuple:
-            return tuple([self._tree(each, found) for each in tree])
-        if kind is list:
-            return [self._tree(each, found) for each in tree]
-        if kind is dict:
-            return {key: self._tree(each, found) for key, each in tree.items()}
-        if kind is slice:
-            return slice(*[self._tree(each, found) for each in (tree.start, tree.stop, tree.step)])
-        return tree
+
+        return mapped(tree, visit)
 
     def where(self) -> str:
         """The user's line that runs."""
@@ -374,6 +371,10 @@ class Recorder:
     def note_tensor(self, tensor: Any, x: np.ndarray) -> None:
         """The step reads a tensor's array."""
         self.tensors.setdefault(id(tensor), (weakref.ref(tensor), id(x)))
+
+    def note_change(self, tensor: Any, where: str) -> None:
+        """The step changes a tensor's elements in place."""
+        self.changes[id(tensor)] = weakref.ref(tensor), where
 
     def note_leaf(self, leaf: Any, gradient: Any, is_read: bool) -> None:
         """The step reads a leaf's gradient, or sets another in its place."""

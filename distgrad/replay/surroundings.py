@@ -6,12 +6,15 @@ before the step and is named decides what the step computes, so it is watched; s
 
 from __future__ import annotations
 
+import collections
 import collections.abc
 import contextlib
+import contextvars
 import dis
 import functools
 import gc
 import io
+import os
 import random
 import sys
 import sysconfig
@@ -27,17 +30,20 @@ from distgrad.autograd.tensor import Tensor
 from distgrad.backend.recording import here
 from distgrad.errors import CaptureError
 from distgrad.nn.module import Module
-from distgrad.replay.variables import SCALARS, Watched, attributes_of, entries_of
+from distgrad.replay.variables import SCALARS, Watched, attributes_of, entries_of, made_anew
 
 __all__ = ["Surroundings"]
 
-_DEPTH = 4  # objects within objects
-_MOST = 256  # entries of a container that are looked into
+_DEPTH = 10  # objects within objects
+_MOST = 1024  # entries of a container that are looked into
+_MOST_BYTES = 1 << 16  # of all arrays whose elements are watched
 _PATHS = sysconfig.get_paths()
 _STANDARD, _NUMPY = (_PATHS["stdlib"], _PATHS["platstdlib"]), str(np.__path__[0])
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, type)
 _DATA = (*SCALARS, list, tuple, dict, set, frozenset)
 _OF_MODULES = ("training", "_parameters", "_buffers", "_modules", "_hooks")
+#: Where these are named, attributes may be named by strings.
+_BY_NAME = {"getattr", "vars", "__dict__", "attrgetter", "__getattribute__"}
 _HOOKS = ("forward_pre", "forward", "backward_pre", "backward")
 
 
@@ -63,10 +69,13 @@ def _names(code: types.CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
             names[0][each.argval] = None
         elif each.opname.endswith(("_ATTR", "_METHOD")):
             names[1][each.argval] = None
+    by_name = not _BY_NAME.isdisjoint((*names[0], *names[1]))
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             for to, more in zip(names, _names(constant), strict=True):
                 to.update(dict.fromkeys(more))
+        elif by_name and isinstance(constant, str) and constant.isidentifier():
+            names[1][constant] = None
     return tuple(names[0]), tuple(names[1])
 
 
@@ -102,10 +111,13 @@ class Surroundings:
 
     Attributes:
         watched: what was there before the step, as it was then; complete once the step is over.
+        arrays: those of NumPy's own that are named and small, which the step may read out of sight.
     """
 
     def __init__(self) -> None:
         self.watched: list[Watched] = []
+        self.arrays: list[Watched] = []
+        self._bytes_left = _MOST_BYTES
         self._seen: set[Any] = set()
         self._kept: list[Any] = []  # so that no id is another object's
         self._closures: dict[Any, tuple[types.CodeType, dict[str, Any]]] = {}
@@ -121,16 +133,22 @@ class Surroundings:
         """
         self._draw("Python's random", random, random.getstate)
         self._draw("numpy.random", np.random, np.random.get_state)
-        gc.collect()
+        is_frozen = bool(gc.get_freeze_count())
+        gc.collect() if is_frozen else gc.freeze()  # so that all that is there is old
         collects, before = gc.isenabled(), sys.getprofile()
         gc.disable()  # so that what the step makes stays among the youngest objects
         sys.setprofile(self._event)
         try:
             yield
             sys.setprofile(None)
-            self._settle()
+            young = {id(each) for each in gc.get_objects(generation=0)}
+            if not is_frozen:
+                gc.unfreeze()  # among the oldest
+            self._settle(young)
         finally:
             sys.setprofile(None)
+            if not is_frozen:
+                gc.unfreeze()
             if collects:
                 gc.enable()
             if before is not None:  # cProfile's is no function
@@ -149,6 +167,8 @@ class Surroundings:
 
     def _enter(self, frame: types.FrameType, code: types.CodeType) -> None:
         variables, attributes = _names(code)
+        if not {"environ", "getenv"}.isdisjoint((*variables, *attributes)):
+            self.watched.append(made_anew("os.environ", os.environ, lambda: dict(os.environ)))
         if (code, id(frame.f_globals)) not in self._seen:
             self._seen.add((code, id(frame.f_globals)))
             names = [name for name in variables if name in frame.f_globals]
@@ -168,13 +188,19 @@ class Surroundings:
 
     def _reach(self, where: str, thing: Any, names: Iterable[str], depth: int = _DEPTH) -> None:
         """Watch what a name leads to: entries of containers, and attributes of these names."""
-        if isinstance(thing, (*SCALARS, Tensor, np.ndarray)) or (id(thing), names) in self._seen or not depth:
+        if isinstance(thing, (*SCALARS, Tensor)) or (id(thing), names) in self._seen or not depth:
             return
         self._seen.add((id(thing), names))
         self._kept.append(thing)
-        if isinstance(thing, dict | list | set):
+        if isinstance(thing, np.ndarray):
+            is_plain = thing.__class__ is np.ndarray and not thing.dtype.hasobject
+            if is_plain and thing.nbytes <= self._bytes_left:
+                self._bytes_left -= thing.nbytes
+                self.arrays.append(made_anew(where, thing, thing.tobytes))
+            return
+        if isinstance(thing, dict | list | set | collections.deque):
             self.watched.append(entries_of(where, thing))
-        if isinstance(thing, dict | list | tuple):
+        if isinstance(thing, dict | list | tuple | collections.deque):
             items = thing.items() if isinstance(thing, dict) else enumerate(thing)
             for key, each in list(items)[:_MOST]:
                 self._reach(f"{where}[{key!r}]", each, names, depth - 1)
@@ -187,6 +213,8 @@ class Surroundings:
         elif isinstance(thing, collections.abc.Iterator) and not isinstance(thing, io.IOBase):
             if gc.is_tracked(thing):  # a range's is not, so that nobody knows when it was made
                 self._iterators.append((where, thing))
+        elif isinstance(thing, contextvars.ContextVar):
+            self.watched.append(made_anew(where, thing, lambda: thing.get(None)))
         elif isinstance(thing, functools.partial):
             self._reach(where, (thing.func, thing.args, thing.keywords), names, depth)
         elif isinstance(thing, types.MethodType):
@@ -227,7 +255,7 @@ class Surroundings:
         own, where = vars(module), type(module).__name__
         names = list(own) if _is_ours(type(module).forward) else _OF_MODULES
         names = [name for name in names if name not in module._counted]
-        self.watched.append(attributes_of(where, module, names))
+        self.watched.append(Watched(f"{where}.{{}}", module, own.get, (*names, "forward")))  # also a new one
         for name in ("_parameters", "_buffers"):
             if own[name]:
                 self.watched.append(Watched(f"{where}.{{}}", module, own[name].get, own[name]))
@@ -243,9 +271,12 @@ class Surroundings:
 
     # -- the end
 
-    def _settle(self) -> None:
-        """Keep what was there before the step."""
-        young = {id(each) for each in gc.get_objects(generation=0)}
+    def _settle(self, young: set[int]) -> None:
+        """Keep what was there before the step.
+
+        Args:
+            young: the ids of what the step has made.
+        """
         self.watched = [each for each in self.watched if id(each.anchor) not in young]
         self.watched += self._cells(young)
         iterators = [where for where, thing in self._iterators if id(thing) not in young]

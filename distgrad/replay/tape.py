@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import itertools
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from distgrad.autograd.tensor import Tensor
 from distgrad.errors import CaptureError
 from distgrad.replay.agreement import digest
-from distgrad.replay.arguments import Results
+from distgrad.replay.arguments import Results, copier
 from distgrad.replay.calls import Call, mapped
 from distgrad.replay.conditions import Conditions
 from distgrad.replay.emit import Arrays, GuardError, emit_unit
@@ -89,8 +91,12 @@ class Tape:
         self._remember = _remembering(head)
         self.outliving = _outliving(record.calls)
         self.effects = _objects(record.calls)
-        self._outputs = [(self._arrays.at(place), _is_new(place, record)) for place in record.outputs]
+        self._outputs = [self._arrays.at(place) for place in record.outputs]
+        self._new = [i for i, place in enumerate(record.outputs) if _is_new(place, record)]
+        self._copies = copier([self._outputs[i] for i in self._new])
         self._gradients = [(leaf, leaf.grad) for leaf in conditions.leaves]
+        born = [each for each in record.storages if each.is_born and each.owners]
+        self._made = [i for i, (_, g) in enumerate(self._gradients) if g is not None and _lies_in(g, born)]
 
     def _emit(self, units: list[list[Call]], mode: str) -> list[Callable[[], Any]]:
         found: list[Callable[[], Any]] = []
@@ -118,6 +124,7 @@ class Tape:
         for to, x in zip(self.inputs, inputs, strict=True):
             if to is not x:
                 np.copyto(to, x)
+        self._hand_over()
         self._saved.take()
         put_back = self._remember()
         try:
@@ -140,8 +147,21 @@ class Tape:
             raise
         for leaf, gradient in self._gradients:
             leaf.grad = gradient
+        for tensor, where in self.conditions.changes:
+            tensor.changed(where)
         self.num_replays += 1
-        return [x.copy() if is_new else x for x, is_new in self._outputs]
+        results = list(self._outputs)
+        for i, x in zip(self._new, self._copies(), strict=True):
+            results[i] = x
+        return results
+
+    def _hand_over(self) -> None:
+        """Whoever has kept the gradient of an earlier step keeps its numbers, as after an eager step."""
+        for i in self._made:
+            leaf, gradient = self._gradients[i]
+            if sys.getrefcount(gradient) > (4 if leaf.grad is gradient else 3):
+                self._gradients[i] = leaf, Tensor(gradient._data)
+                gradient._data = gradient._data.copy()
 
 
 def _branch(cell: list[bool], calls: list[Callable[[], Any]]) -> None:
@@ -163,6 +183,11 @@ def _has_mask(key: Any) -> bool:
     found: list[Any] = []
     mapped(key, lambda x: found.append(x) if isinstance(x, Place) and x.dtype == bool else x)
     return bool(found)
+
+
+def _lies_in(gradient: Tensor, storages: list[Storage]) -> bool:
+    start, stop = Place(gradient._data).bounds()
+    return any(each.start <= start and stop <= each.stop for each in storages)
 
 
 def _is_new(place: Place, record: Record) -> bool:

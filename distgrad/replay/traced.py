@@ -12,7 +12,7 @@ import numpy as np
 
 from distgrad.backend.array_module import register_host_array
 from distgrad.backend.recording import here
-from distgrad.replay.calls import LiveFloat
+from distgrad.replay.calls import LiveFloat, mapped
 
 __all__ = ["Traced", "plain", "plain_tree"]
 
@@ -27,18 +27,11 @@ def plain(x: Any) -> Any:
 
 def plain_tree(tree: Any) -> Any:
     """A nested structure with plain arrays in the places of traced ones."""
-    kind = tree.__class__
-    if kind is Traced:
-        return plain(tree)
-    if kind is tuple:
-        return tuple([plain_tree(each) for each in tree])
-    if kind is list:
-        return [plain_tree(each) for each in tree]
-    if kind is dict:
-        return {key: plain_tree(each) for key, each in tree.items()}
-    if kind is slice:
-        return slice(*map(plain_tree, (tree.start, tree.stop, tree.step)))
-    return float(tree) if kind is LiveFloat else tree  # only Python's own take an array's dtype
+    return mapped(tree, _plain_end)
+
+
+def _plain_end(x: Any) -> Any:
+    return float(x) if x.__class__ is LiveFloat else plain(x)  # only Python's own take an array's dtype
 
 
 def _set(x: np.ndarray, key: Any, value: Any) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 import types
+from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any
@@ -12,12 +14,21 @@ import numpy as np
 
 from distgrad.errors import CaptureError
 
-__all__ = ["SCALARS", "Identities", "Watched", "attributes_of", "check_unchanged", "entries_of", "is_same"]
+__all__ = [
+    "SCALARS",
+    "Identities",
+    "Watched",
+    "attributes_of",
+    "check_unchanged",
+    "entries_of",
+    "is_same",
+    "made_anew",
+]
 
 SCALARS = (bool, int, float, complex, str, bytes, type(None), np.generic, np.dtype)
 _CONTAINERS = (list, tuple, dict, set, frozenset)
 _ABSENT = object()
-_MOST_ENTRIES = 256  # of a container; of a longer one only the length is watched
+_MOST_ENTRIES = 1024  # of a container; of a longer one only the length is watched
 _LENGTH = object()
 
 
@@ -57,7 +68,13 @@ class Watched:
         inside = getattr(self.read, "__self__", None)
         if not self.keys:
             return
-        if inside.__class__ is dict and self.keys[0] is not _LENGTH:
+        if (
+            inside.__class__ is dict
+            and self.keys[0] is not _LENGTH
+            and not all(key in inside for key in self.keys)
+        ):
+            yield functools.partial(map, self.read), self.keys, self.values
+        elif inside.__class__ is dict and self.keys[0] is not _LENGTH:
             keys, values = _several(self.keys), _several(self.values)
             yield operator.itemgetter(*keys), inside, values
         elif isinstance(self.read, _Attributes) and all(each is not _ABSENT for each in self.values):
@@ -65,7 +82,8 @@ class Watched:
             yield operator.attrgetter(*keys), self.anchor, values
         elif (
             self.keys[0] is _LENGTH
-            and self.anchor.__class__ in (list, dict)
+            and self.anchor.__class__ in (list, dict, deque)
+            and self.values[0].__class__ is int
             and len(self.keys) > self.values[0]
         ):
             yield iter, self.anchor, self.keys[1:] if isinstance(self.anchor, dict) else self.values[1:]
@@ -87,6 +105,19 @@ class Watched:
                     return f"the length of {self.where.removesuffix('[{!r}]')}"
                 return self.where.format(key)
         return None
+
+
+class _Unchanged:
+    """Reads what is made anew each time: the same object as long as it is equal."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make, self._last = make, make()
+
+    def __call__(self, key: Any) -> Any:
+        now = self._make()
+        if now != self._last:
+            self._last = now
+        return self._last
 
 
 class _Attributes:
@@ -144,7 +175,9 @@ def attributes_of(where: str, thing: Any, keys: Iterable[str]) -> Watched:
 
 
 def entries_of(where: str, thing: Any) -> Watched:
-    """The length of a dict, list or set, and the entries of one that is not very long."""
+    """The length of a dict, list, deque or set, and the entries of one that is not very long."""
+    if isinstance(thing, set) and len(thing) <= _MOST_ENTRIES:
+        return made_anew(where, thing, lambda: frozenset(thing))
     if isinstance(thing, dict):
         keys = tuple(thing) if len(thing) <= _MOST_ENTRIES else ()
 
@@ -152,7 +185,8 @@ def entries_of(where: str, thing: Any) -> Watched:
             return len(thing) if key is _LENGTH else thing.get(key, _ABSENT)
 
     else:
-        keys = tuple(range(len(thing))) if isinstance(thing, list) and len(thing) <= _MOST_ENTRIES else ()
+        is_indexed = isinstance(thing, list | deque) and len(thing) <= _MOST_ENTRIES
+        keys = tuple(range(len(thing))) if is_indexed else ()
 
         def read(key: Any) -> Any:
             if key is _LENGTH:
@@ -160,6 +194,11 @@ def entries_of(where: str, thing: Any) -> Watched:
             return thing[key] if key < len(thing) else _ABSENT
 
     return Watched(f"{where}[{{!r}}]", thing, read, (_LENGTH, *keys))
+
+
+def made_anew(where: str, anchor: Any, make: Callable[[], Any]) -> Watched:
+    """What a function gives, which must stay equal."""
+    return Watched("{}", anchor, _Unchanged(make), (where,))
 
 
 def check_unchanged(watched: Iterable[Watched]) -> None:
