@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from distgrad.names.losses import LOSS_FUNCTIONS, LOSS_LAYERS
 
-__all__ = ["ALIASES", "FILES", "PLACES", "ROOM_TABLE", "TOP"]
+__all__ = ["ALIASES", "FILES", "PLACES", "ROOM_TABLE", "TOP", "WHOLE"]
 
 ROOM_TABLE = """
 Tensor.where(self, condition, other) = where(condition, self, other)
@@ -196,7 +196,7 @@ PLACES = {
     ),
     "linalg": ("distgrad.linalg", "distgrad.autograd.failures:LinAlgError"),
     "fft": ("distgrad.fft",),
-    "special": ("distgrad",),
+    "special": (),
     "amp": ("distgrad.amp", "distgrad.torch.machine"),
     "amp.autocast_mode": ("distgrad.amp",),
     "amp.grad_scaler": ("distgrad.amp",),
@@ -289,7 +289,10 @@ PLACES = {
     },
     "nn.modules": (_LOSSES, _OTHER_LOSSES, "distgrad.nn"),
     "nn.modules.utils": ("distgrad.torch.nets:*utils",),
-    "distributions": tuple(f"distgrad.torch.probability.{name}" for name in _CHANCES),
+    "distributions": (
+        "distgrad.torch.probability.distribution:Distribution ExponentialFamily",
+        *(f"distgrad.torch.probability.{name}" for name in [*_CHANCES][2:]),
+    ),
     "distributions.utils": ("distgrad.torch.probability.distribution",),
     **{
         f"distributions.{room}": (f"distgrad.torch.probability.{name}",)
@@ -297,6 +300,9 @@ PLACES = {
         for room in rooms.split()
     },
 }
+
+#: Submodules of which a star brings their own submodules too.
+WHOLE = "nn utils"
 
 #: Submodules that are modules of ``distgrad.torch`` as they stand.
 FILES = "distributed masked multiprocessing profiler sparse testing"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +16,7 @@ from distgrad.autograd.naming import LINES, find, find_method
 from distgrad.autograd.tensor import Tensor
 from distgrad.names.absent import ABSENT
 from distgrad.names.functions import FUNCTIONS, METHODS
-from distgrad.names.rooms import ALIASES, FILES, PLACES, TOP
+from distgrad.names.rooms import ALIASES, FILES, PLACES, TOP, WHOLE
 
 __all__ = ["find_in_torch", "missing", "names_of_torch", "open_rooms", "open_subrooms"]
 
@@ -34,10 +35,13 @@ def open_rooms(package: str) -> None:
 
 def open_subrooms(package: str) -> None:
     """Let the table's submodules of one module be its attributes."""
-    for name in PLACES:
-        parent, _, last = f"{_PACKAGE}.{name}".rpartition(".")
-        if parent == package:
-            setattr(sys.modules[package], last, sys.modules[f"{_PACKAGE}.{name}"])
+    for last in _rooms_in(package.removeprefix(_PACKAGE).removeprefix(".")):
+        setattr(sys.modules[package], last, sys.modules[f"{package}.{last}"])
+
+
+def _rooms_in(parent: str) -> list[str]:
+    places = (name.rpartition(".") for name in PLACES)
+    return [last for above, _, last in places if above == parent]
 
 
 class _Room(ModuleType):
@@ -58,6 +62,9 @@ def _room(name: str) -> ModuleType:
     places = PLACES[name]
 
     def find_name(attribute: str) -> Any:
+        if attribute == "__all__":
+            rooms = _rooms_in(name) if name in WHOLE.split() else []
+            return _there(module, {*_names_in(places), *_named(name), *rooms})
         if attribute.startswith("__") and attribute != "__version__":  # whoever looks through modules asks
             raise missing(f"torch.{name}", attribute)
         found = _in_tables(name, attribute)
@@ -69,7 +76,7 @@ def _room(name: str) -> ModuleType:
         return found
 
     module.__dict__["__getattr__"] = find_name
-    module.__dict__["__dir__"] = lambda: sorted({*module.__dict__, *_names_in(places)})
+    module.__dict__["__dir__"] = lambda: sorted({*module.__dict__, *_names_in(places), *_named(name)})
     return module
 
 
@@ -113,8 +120,29 @@ def _ask(places: tuple[str, ...], attribute: str, otherwise: Any = None) -> Any:
 def _names_in(places: tuple[str, ...]) -> set[str]:
     names: set[str] = set()
     for source, wanted in _sources(places):
-        names |= wanted or {each for each in dir(source) if not each.startswith("_")}
+        names |= wanted or _public(source)
     return names
+
+
+def _public(source: Any) -> set[str]:
+    """What an object lists, and what else was made in it."""
+    listed = getattr(source, "__all__", None)
+    if listed is None:
+        return {each for each in dir(source) if not each.startswith("_")}
+    own = {key for key, each in vars(source).items() if getattr(each, "__module__", "") == source.__name__}
+    return {each for each in {*listed, *own} if not each.startswith("_")}
+
+
+def _named(room: str) -> set[str]:
+    """The functions that the tables have for a submodule."""
+    return {name.rpartition(".")[2] for name in LINES if name.rpartition(".")[0] == room} | {
+        *ALIASES.get(room, ())
+    }
+
+
+def _there(module: ModuleType, names: Iterable[str]) -> list[str]:
+    """What ``from torch.… import *`` brings: of these names those that are there and public."""
+    return [name for name in sorted(names) if not name.startswith("_") and hasattr(module, name)]
 
 
 def missing(where: str, attribute: str) -> AttributeError:
@@ -133,6 +161,8 @@ def find_in_torch(name: str) -> Any:
         AttributeError: it is not there; with the way, where there is one.
     """
     package = sys.modules[_PACKAGE]
+    if name == "__all__":
+        return _there(package, _functions_of_torch())
     room = sys.modules.get(f"{_PACKAGE}.{name}")
     found: Any = package if name == "torch" else room
     if found is None and not name.startswith("__"):
@@ -156,6 +186,11 @@ def find_in_torch(name: str) -> Any:
 
 def names_of_torch() -> list[str]:
     """What ``dir`` lists."""
+    return sorted(_functions_of_torch() | {name for name in PLACES if "." not in name})
+
+
+def _functions_of_torch() -> set[str]:
+    """Functions, dtypes and kinds; PyTorch's own list leaves its submodules out too."""
     functions = [name for name, line in LINES.items() if "." not in name and line.first != "self"]
-    rooms = [name for name in PLACES if "." not in name]
-    return sorted({*functions, *FUNCTIONS.split(), *rooms, *_names_in(TOP)})
+    known = {*functions, *FUNCTIONS.split(), *METHODS.split(), *_names_in(TOP)}
+    return known - {"slice"}  # Python's own, which a star must not hide

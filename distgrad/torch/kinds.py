@@ -16,7 +16,51 @@ from distgrad.backend.device import Device
 from distgrad.backend.rng import Generator as _Generator
 from distgrad.errors import DeviceError
 
-__all__ = ["Generator", "Size", "Tensor", "device", "dtype"]
+__all__ = [
+    "BFloat16Tensor",  # noqa: F822
+    "BoolTensor",
+    "ByteTensor",
+    "CharTensor",
+    "DoubleTensor",
+    "FloatTensor",
+    "Generator",
+    "HalfTensor",
+    "IntTensor",
+    "LongTensor",
+    "ShortTensor",
+    "Size",
+    "Tensor",
+    "bfloat16",  # noqa: F822
+    "bool",
+    "cdouble",
+    "cfloat",
+    "channels_last",
+    "channels_last_3d",
+    "complex64",
+    "complex128",
+    "contiguous_format",
+    "device",
+    "double",
+    "dtype",
+    "float",
+    "float16",
+    "float32",
+    "float64",
+    "half",
+    "int",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "long",
+    "preserve_format",
+    "short",
+    "strided",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+]
 
 Size = Shape
 dtype = np.dtype

@@ -21,6 +21,37 @@ from distgrad.backend.rng import default_generator, manual_seed
 from distgrad.backend.threads import get_num_threads
 from distgrad.errors import OptionError
 
+__all__ = [
+    "are_deterministic_algorithms_enabled",
+    "can_cast",
+    "default_generator",
+    "finfo",
+    "fork_rng",
+    "get_default_device",
+    "get_default_dtype",
+    "get_num_interop_threads",
+    "get_num_threads",
+    "get_rng_state",
+    "iinfo",
+    "initial_seed",
+    "is_autocast_enabled",
+    "is_deterministic_algorithms_warn_only_enabled",
+    "is_storage",
+    "manual_seed",
+    "promote_types",
+    "random",
+    "result_type",
+    "seed",
+    "set_default_device",
+    "set_default_dtype",
+    "set_default_tensor_type",
+    "set_num_interop_threads",
+    "set_printoptions",
+    "set_rng_state",
+    "use_deterministic_algorithms",
+    "version",
+]
+
 __version__ = "2.9.0+distgrad"
 
 
