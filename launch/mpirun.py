@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 import shlex
@@ -168,7 +169,7 @@ def remove_segments(since_s: float) -> list[str]:
 def _opened() -> set[str]:
     """The files that processes of this machine have open, as far as this user may see."""
     names = set()
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
+    for link in glob.iglob("/proc/[0-9]*/fd/*"):  # where pathlib's raises if a process ends meanwhile
         with contextlib.suppress(OSError):  # another user's, or just closed
             names.add(os.readlink(link))
     return names

@@ -259,6 +259,23 @@ def test_remove_segments_spares_what_is_older_or_in_use(library):
             path.unlink(missing_ok=True)
 
 
+def test_remove_segments_goes_on_where_a_process_ends_meanwhile(monkeypatch):
+    left, scandir = Path(f"/dev/shm/mpich_shm_{os.urandom(4).hex()}"), os.scandir
+
+    def ended(path="."):
+        if str(path) == f"/proc/{os.getpid()}/fd":
+            raise FileNotFoundError(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", ended)
+    since_s = time.time() - 1.0
+    try:
+        left.write_bytes(b"x")
+        assert str(left) in mpirun.remove_segments(since_s)
+    finally:
+        left.unlink(missing_ok=True)
+
+
 def test_the_command_starts_ranks_without_loading_the_engine(tmp_path):
     (tmp_path / "script.py").write_text("")
     code = """
