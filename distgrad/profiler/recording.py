@@ -24,6 +24,7 @@ _FAILED_S = 2.0  # the same where this one has failed: they may wait for it
 _LOOK_S = 0.05
 
 _running: list[Recorder] = []
+_timing: list[bool] = []  # whether operations are reported one by one
 
 
 def spool_folder(output: Path) -> Path:
@@ -61,7 +62,8 @@ def record(
             train()
 
     Every rank keeps a file of its own in the folder ``out.json.gz.spool``, which all hosts must see; rank 0
-    makes one of them when all have come to the end of the body, and removes the folder.
+    makes one of them when all have come to the end of the body, and removes the folder. Recordings into other
+    files, the launcher's among them, go on meanwhile.
 
     Args:
         path: the file; compressed if its name ends with ``.gz``.
@@ -76,7 +78,7 @@ def record(
     where an exception ends the body.
 
     Raises:
-        OptionError: the folder cannot be written to, or the process is being recorded already.
+        OptionError: the folder cannot be written to, or the process is being recorded into it already.
     """
     output = Path(path).absolute()
     began_s = time.time()
@@ -114,16 +116,25 @@ def step(**told: float) -> None:
     trace.event("step")
 
 
-def _operations(wanted: bool) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def _operations(wanted: bool) -> Iterator[None]:
     timer = trace.timers.get("operations") if wanted else None
-    return contextlib.nullcontext() if timer is None else timer()
+    if timer is None or _timing:  # once is enough for all recordings
+        yield
+        return
+    _timing.append(True)
+    try:
+        with timer():
+            yield
+    finally:
+        _timing.pop()
 
 
 def _begin(folder: Path, steps: Container[int] | None, spans: bool = True) -> Recorder:
-    if _running:
+    if any(recorder.path.parent == folder for recorder in _running):
         raise OptionError(
-            f"profiler.record: this process is being recorded already, into {_running[0].path.parent}; "
-            "end that first"
+            f"profiler.record: this process is being recorded already, into {folder}; end that first, or "
+            "name another file"
         )
     recorder = Recorder(folder, steps, spans)
     _running.append(recorder)

@@ -160,8 +160,22 @@ def test_nothing_is_recorded_after_the_body_nor_in_a_fork(tmp_path):
             os._exit(3 if trace.listening() else 0)
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 0
-        with pytest.raises(OptionError, match="being recorded already"), dg.profiler.record("other.json"):
+        with pytest.raises(OptionError, match="being recorded already"), dg.profiler.record(path):
             pass
+    assert not trace.listening()
+
+
+def test_a_part_is_recorded_while_the_whole_is(tmp_path):
+    whole, part = tmp_path / "whole.json", tmp_path / "part.json"
+    with dg.profiler.record(whole, ops=True):
+        train(3)
+        with dg.profiler.record(part, steps=range(1), ops=True):
+            train(2)
+        train(1)
+    counts = {path: len(chrome.read(path).spans("optimizer.step")) for path in (whole, part)}
+    assert counts == {whole: 6, part: 1}
+    operations = [span for span in chrome.read(whole).spans("sum") if span["args"]["op"] == "forward"]
+    assert len(operations) == 6  # each once
     assert not trace.listening()
 
 
