@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -36,7 +37,7 @@ def report(source: Any, page: str | os.PathLike[str] | None = None) -> Path:
         The page's path. It is whole or not there.
 
     Raises:
-        DataError: the file is no trace, or holds no step.
+        DataError: the file is no trace, or holds no step; or the page cannot be written.
     """
     if isinstance(source, str | os.PathLike):
         path = Path(source)
@@ -56,8 +57,13 @@ def report(source: Any, page: str | os.PathLike[str] | None = None) -> Path:
     try:
         part.write_text(render(found), encoding="utf-8")
         os.replace(part, output)
+    except OSError as error:
+        raise DataError(
+            f"report: {output} must be a file that can be written ({error.strerror}); name another page"
+        ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
     return output
 
 

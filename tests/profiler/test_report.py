@@ -158,6 +158,15 @@ def test_collectives_of_the_programs_own_are_not_taken_for_its_time(tmp_path):
     assert found.waits == {(0, 1): pytest.approx(2e-4)}
 
 
+@pytest.mark.parametrize("name", ["nowhere/page.html", "out.json/page.html", "."])
+def test_a_page_that_cannot_be_written_is_refused(tmp_path, name):
+    trace = straggling(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(DataError, match="must be a file that can be written"):
+        dg.profiler.report(trace, tmp_path / name)
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_shares_are_of_all_steps_also_where_one_is_much_longer(tmp_path):
     writer = Writer(1)
     for number in range(5):
