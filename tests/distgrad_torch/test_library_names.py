@@ -204,3 +204,16 @@ def test_whole_modules_are_saved_and_read_where_the_file_is_trusted():
 def file_again(file):
     file.seek(0)
     return file
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+def test_a_batch_norm_becomes_part_of_the_layer_before_it(transpose):
+    torch.manual_seed(0)
+    kind = nn.ConvTranspose1d if transpose else nn.Conv1d
+    net, x = nn.Sequential(kind(2, 3, 2), nn.BatchNorm1d(3)), torch.rand(4, 2, 5)
+    net(x)
+    with pytest.raises(OptionError, match="eval"):
+        nn.utils.fuse_conv_bn_eval(*net)
+    net.eval()
+    fused = nn.utils.fuse_conv_bn_eval(*net, transpose)
+    np.testing.assert_allclose(fused(x).detach().numpy(), net(x).detach().numpy(), atol=1e-5)
