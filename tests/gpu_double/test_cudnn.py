@@ -10,7 +10,7 @@ from real_gpus import num_real_gpus
 import distgrad as dg
 import distgrad.nn.functional as F
 
-pytestmark = [pytest.mark.gpu, pytest.mark.gpu_double(devices=1, streams="late")]
+pytestmark = pytest.mark.gpu_double(devices=1, streams="late")  # those marked gpu suit a real one too
 
 DTYPES = {"f": np.float32, "e": np.float16, "E": ml_dtypes.bfloat16}
 
@@ -89,6 +89,7 @@ def test_there_is_no_other_library_on_the_double():
     assert importlib.import_module("cudnn").__name__ == "gpu_double.cudnn_double"
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("char", DTYPES)
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_convolutions_and_their_gradients(name, char, library):
@@ -112,6 +113,7 @@ def test_a_plan_is_made_once_for_a_shape(library):
     assert library.State.planned == {"conv_fprop": 2, "conv_dgrad": 1, "conv_wgrad": 1}
 
 
+@pytest.mark.gpu
 def test_gradients_of_gradients():
     def second(device, dtype):
         arrays = [numbers(i, *shape).astype("f").astype(dtype) for i, shape in enumerate(PAIR)]
@@ -170,6 +172,7 @@ def test_where_the_library_is_not_to_be_had_the_kernels_compute(why, library, mo
     assert not library.State.planned
 
 
+@pytest.mark.gpu
 def test_float64_is_computed_by_the_kernels(library):
     y = F.conv2d(*(dg.tensor(numbers(i, *shape), device="cuda") for i, shape in enumerate(PAIR)))
     expected = F.conv2d(*(dg.tensor(numbers(i, *shape)) for i, shape in enumerate(PAIR)))
@@ -177,6 +180,7 @@ def test_float64_is_computed_by_the_kernels(library):
     assert not library or not library.State.planned
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("first", [1, 3, 4])
 def test_views_at_any_address_and_in_any_order(first):
     long = numbers(0, 2 * 3 * 6 * 5 + 4).astype("f")
@@ -193,6 +197,7 @@ def test_views_at_any_address_and_in_any_order(first):
         np.testing.assert_allclose(a.detach().cpu().numpy(), b.detach().numpy(), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.gpu
 def test_a_gradient_goes_where_a_flat_buffer_has_it_whatever_the_address():
     """Parameters behind one of three elements: their places are multiples of four bytes alone."""
     results = []
@@ -227,6 +232,7 @@ def test_float32_is_rounded_where_the_user_lets_it_be(library):
     assert library.State.planned["conv_fprop"] == 2
 
 
+@pytest.mark.gpu
 def test_work_is_on_the_current_stream():
     stream = dg.cuda.Stream()
     x, weight = (dg.tensor(numbers(i, *shape).astype("f"), device="cuda") for i, shape in enumerate(PAIR))
@@ -240,6 +246,7 @@ def test_work_is_on_the_current_stream():
         np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=0, atol=1e-4)
 
 
+@pytest.mark.gpu
 def test_plans_lie_on_disk(library, tmp_path):
     from distgrad.backend import cudnn
 
@@ -265,6 +272,7 @@ def test_plans_lie_on_disk(library, tmp_path):
     assert files[0].read_bytes() == whole
 
 
+@pytest.mark.gpu
 def test_a_step_that_is_written_down():
     def model(device):
         dg.manual_seed(3)
