@@ -84,7 +84,7 @@ def adopt(comm: Any, timeout_s: float | None = None) -> MPICommunicator:
 @functools.cache
 def _key() -> int:
     """Where a communicator of the user's has ours."""
-    atexit.register(_close_adopted)
+    atexit.register(close_newer)
     return int(MPI.Comm.Create_keyval(delete_fn=_forget))
 
 
@@ -94,9 +94,12 @@ def _forget(comm: Any, key: int, ours: MPICommunicator) -> None:
     ours.close()
 
 
-def _close_adopted() -> None:
-    """At the program's end, the last first: an order in which all ranks of a group can come."""
-    while _adopted:
+def close_newer(than: Communicator | None = None) -> None:
+    """At the program's end, close what was adopted after ``than``, or all, the last first.
+
+    All ranks of a group come to its end in that order, whatever other groups each is in.
+    """
+    while _adopted and _adopted[-1] is not than:
         _adopted[-1].mpi.Delete_attr(_key())
 
 

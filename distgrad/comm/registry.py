@@ -355,6 +355,8 @@ def _finalize_at_exit() -> None:
     world = forget()
     if world is None:
         return
+    if world.host.backend == "mpi":  # other ranks may have another world, and end these two in this order
+        importlib.import_module("distgrad.comm.mpi").close_newer(world.host)
     error = getattr(sys, "last_value", None)  # by which the program ends: other ranks may never come here
     try:
         world.__exit__(None if error is None else type(error), error, None)

@@ -73,7 +73,8 @@ def find_lr(
         loader: gives batches; begun anew when it ends.
         min_lr, max_lr: the first and the last rate; in between they grow by one factor.
         steps: at most; from 10.
-        comm: the ranks, whose losses are averaged so that all end at the same step; None means all.
+        comm: the ranks, whose losses are averaged so that all end at the same step; None means the
+            world's, ``dg.comm.init()``.
 
     Raises:
         OptionError: rates out of order, or too few steps.

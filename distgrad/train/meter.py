@@ -120,7 +120,7 @@ class Meter:
         Collective: yes; blocks: yes.
 
         Args:
-            comm: the ranks; None means all.
+            comm: the ranks; None means the world's, ``dg.comm.init()``.
         """
         ranks = (init() if comm is None else comm).host
         if self.flops_per_sample is not None and self.peak_flops is None:

@@ -29,7 +29,7 @@ class EarlyStopping:
         patience: how many calls in a row may bring nothing better; the next one says to stop.
         mode: ``"min"`` where less is better, ``"max"`` where more is.
         min_delta: how much better a number must be to count.
-        comm: the ranks; None means all.
+        comm: the ranks; None means the world's, ``dg.comm.init()``.
 
     Attributes:
         best: the best number so far; None before the first.

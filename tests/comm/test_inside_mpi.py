@@ -162,6 +162,28 @@ def test_what_was_duplicated_is_freed():
         comm.barrier()
 
 
+ENDS = """
+from mpi4py import MPI
+import numpy as np
+import distgrad as dg
+
+world = MPI.COMM_WORLD
+part = world.Split(0 if world.rank else MPI.UNDEFINED)
+groups = [part] if world.rank else []  # so the first communicator, and with it the world, differs by rank
+for group in (*groups, world, world.Dup(), world.Create_cart([world.size])):
+    dg.comm.init(comm=group).all_reduce(np.ones(2))
+print("came to the end of rank", world.rank, flush=True)
+"""
+
+
+def test_ranks_of_different_worlds_end_their_groups_in_one_order(tmp_path):
+    program = tmp_path / "ends.py"
+    program.write_text(ENDS)
+    job = run_ranks(3, [sys.executable, str(program)], timeout=60)
+    assert job.returncode == 0, job.output
+    assert job.output.count("came to the end") == 3
+
+
 @pytest.mark.ranks(3)
 def test_what_is_no_group_is_refused():
     from mpi4py import MPI

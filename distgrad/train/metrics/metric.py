@@ -107,7 +107,7 @@ class Metric(ABC):
         Collective: yes; blocks: yes.
 
         Args:
-            comm: the ranks; None means all.
+            comm: the ranks; None means the world's, ``dg.comm.init()``.
         """
         return Metrics(value=self).compute(comm)["value"]
 
@@ -159,7 +159,7 @@ class Metrics(Mapping[str, Metric]):
         Collective: yes; blocks: yes.
 
         Args:
-            comm: the ranks; None means all.
+            comm: the ranks; None means the world's, ``dg.comm.init()``.
         """
         ranks = (init() if comm is None else comm).host
         sums = self._merge_sums(ranks)
