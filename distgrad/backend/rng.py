@@ -34,7 +34,12 @@ class Generator:
     Args:
         seed: which numbers; any whole number.
         stream: which of the seed's independent streams (a rank, a shard, a worker).
+
+    Attributes:
+        num_seedings: how often it was started anew.
     """
+
+    num_seedings = 0
 
     def __init__(self, seed: int = 0, stream: int = 0) -> None:
         self.manual_seed(seed, stream)
@@ -52,6 +57,7 @@ class Generator:
         self.seed = int(seed)
         self.stream = int(stream)
         self._block = 0
+        self.num_seedings += 1
         return self
 
     @effect

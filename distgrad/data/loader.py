@@ -70,7 +70,7 @@ class DataLoader(Generic[Batch_co]):
     functions by pickle. If some of these are defined in the script itself, the workers import the script, so
     that what it does must stand under ``if __name__ == "__main__":``; from a notebook's cells or a prompt
     they come through cloudpickle, where that is installed. In a worker the random numbers of distgrad, NumPy
-    and Python depend on seed, epoch and batch alone.
+    and Python depend on seed, epoch and batch alone, where epochs are counted from when the seed was set.
 
     Args:
         dataset: has ``__getitem__`` and ``__len__``, or is an
@@ -212,7 +212,10 @@ class DataLoader(Generic[Batch_co]):
         self.prefetch_factor = 2 if prefetch_factor is None else prefetch_factor
         self.persistent_workers = persistent_workers
         self._idle: WorkerPool | None = None
-        self._epoch = 0  # of the iteration that began last, or if none did of the first
+        self._epoch = (
+            0  # of the iteration that began last, or if none did of the first; since the seed was set
+        )
+        self._seeding: tuple[Generator, int] | None = None  # as it was then
         self._begun: dict[str, Any] | None = None  # the sampler's state when it began
         self._learnt: dict[str, Any] | None = None  # the same of the last one not under no_grad
         self._num_batches = 0  # that it has given
@@ -224,8 +227,10 @@ class DataLoader(Generic[Batch_co]):
         self._place = None if self._stream is None else self._stream.begin()
         state = self._sampler_state()
         left = self._within and not np.any(state["index"])  # by set_epoch: that epoch was over
+        seeding = (self._source, self._source.num_seedings)
         if self._begun is not None or left:
-            self._epoch += 1
+            self._epoch = self._epoch + 1 if seeding == self._seeding else 0
+        self._seeding = seeding
         self._within = False
         skip, self._skip = self._skip, 0
         self._begun, self._num_batches = state, 0
@@ -298,6 +303,7 @@ class DataLoader(Generic[Batch_co]):
             sampler.load_state_dict(state)
         self._skip = int(state["index"]) if sampler is None else 0
         self._epoch, self._begun, self._learnt = int(state_dict["epoch"]), None, None
+        self._seeding = (self._source, self._source.num_seedings)
         self._place, self._within = None, bool(np.any(state["index"]))
 
     @property

@@ -92,6 +92,19 @@ def test_random_numbers_depend_on_seed_epoch_and_batch_alone(seed):
     assert len(set(values)) == len(values) == 12
 
 
+def test_a_seed_that_is_set_again_gives_the_same_numbers_again():
+    loader = DataLoader(Noise(2), 2, num_workers=1)
+
+    def draw():
+        return [plain(batch) for batch in loader]
+
+    dg.manual_seed(5)
+    first, second = draw(), draw()
+    dg.manual_seed(5)
+    assert [draw(), draw()] == [first, second]
+    assert first != second
+
+
 def test_persistent_workers_stay_and_others_do_not():
     for persistent in (True, False):
         loader = DataLoader(Where(4), 1, num_workers=2, persistent_workers=persistent)
