@@ -217,3 +217,19 @@ def test_a_batch_norm_becomes_part_of_the_layer_before_it(transpose):
     net.eval()
     fused = nn.utils.fuse_conv_bn_eval(*net, transpose)
     np.testing.assert_allclose(fused(x).detach().numpy(), net(x).detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["celu", "elu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "mish", "relu6", "selu", "silu"],
+)
+def test_activations_in_place_have_the_gradient_of_those_that_are_not(name):
+    function, gradients = getattr(nn.functional, name), []
+    for inplace in (False, True):
+        x = torch.tensor([-4.0, -0.5, 0.5, 2.0, 7.0], requires_grad=True)
+        y = x * 1.0
+        z = function(y, inplace=inplace)
+        assert (z is y) == inplace
+        (z * z).sum().backward()
+        gradients.append(x.grad.tolist())
+    assert gradients[0] == gradients[1]

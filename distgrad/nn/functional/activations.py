@@ -122,12 +122,14 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """``min(max(x/6 + 1/2, 0), 1)``."""
-    return in_place(input, ops.hardsigmoid(input), inplace, "hardsigmoid")
+    kept = input.clone() if inplace else input  # what its operations save must outlive the change
+    return in_place(input, ops.hardsigmoid(kept), inplace, "hardsigmoid")
 
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """``x hardsigmoid(x)``."""
-    return in_place(input, ops.hardswish(input), inplace, "hardswish")
+    kept = input.clone() if inplace else input  # as in hardsigmoid
+    return in_place(input, ops.hardswish(kept), inplace, "hardswish")
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
