@@ -101,6 +101,7 @@ class DataLoader(Generic[Batch_co]):
     """
 
     _place: Place | None = None  # of a stream: where the epoch stands
+    _seeding: tuple[Generator, int] | None = None  # as it was when an iteration began last
 
     @overload
     def __init__(
@@ -215,7 +216,6 @@ class DataLoader(Generic[Batch_co]):
         self._epoch = (
             0  # of the iteration that began last, or if none did of the first; since the seed was set
         )
-        self._seeding: tuple[Generator, int] | None = None  # as it was then
         self._begun: dict[str, Any] | None = None  # the sampler's state when it began
         self._learnt: dict[str, Any] | None = None  # the same of the last one not under no_grad
         self._num_batches = 0  # that it has given
