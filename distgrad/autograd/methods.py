@@ -65,6 +65,7 @@ from distgrad.backend.array_module import HOST_ARRAYS
 from distgrad.backend.device import CPU, Device, to_device
 from distgrad.backend.meta import META
 from distgrad.errors import DeviceError, DTypeError, GraphError, ShapeError
+from distgrad.names import absent
 from distgrad.names.hints import HINTS
 
 __all__ = ["METHODS"]
@@ -413,5 +414,5 @@ _OWN: dict[str, Any] = {
 METHODS = _methods()
 for _name, _method in METHODS.items():
     setattr(Tensor, _name, _method)
-for _name in HINTS["'Tensor' object"]:
+for _name in (*HINTS["'Tensor' object"], *absent.METHODS.split()):
     setattr(Tensor, _name, Elsewhere(_name))

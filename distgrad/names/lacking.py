@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from distgrad.names.absent import way_around
 from distgrad.names.hints import ARGUMENTS, HINTS
 
 __all__ = ["lacking", "unexpected"]
@@ -23,7 +24,7 @@ def lacking(where: str) -> Callable[[str], Any]:
     hints = HINTS[where]
 
     def explain(name: str) -> Any:
-        hint = hints.get(name)
+        hint = hints.get(name) or (way_around(f"Tensor.{name}") if where == "'Tensor' object" else None)
         raise AttributeError(f"{where} has no attribute {name!r}" + (f"; {hint}" if hint else ""))
 
     return explain

@@ -20,7 +20,7 @@ from typing import Any
 
 from distgrad.data.loader import need_no_guard
 from distgrad.errors import OptionError
-from distgrad.names.absent import ABSENT
+from distgrad.names.absent import way_around
 
 __all__ = ["FRONT", "answer_for", "environment", "run"]
 
@@ -87,7 +87,7 @@ class _Loader(Loader):
             if error.name is None or not self._name.startswith(error.name):
                 raise
             rest = asked.partition(".")[2]
-            hint = ABSENT.get(rest) or ABSENT.get(rest.split(".")[0])
+            hint = way_around(rest) or way_around(rest.split(".")[0])
             raise ModuleNotFoundError(
                 f"distgrad has no {asked}" + (f"; {hint}" if hint else ""), name=asked
             ) from None

@@ -8,13 +8,14 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
 from distgrad.autograd.casting import set_weak_scalars
 from distgrad.autograd.naming import LINES, find, find_method
 from distgrad.autograd.tensor import Tensor
-from distgrad.names.absent import ABSENT
+from distgrad.names.absent import way_around
 from distgrad.names.functions import FUNCTIONS, METHODS
 from distgrad.names.rooms import ALIASES, FILES, PLACES, TOP, WHOLE
 
@@ -148,7 +149,7 @@ def _there(module: ModuleType, names: Iterable[str]) -> list[str]:
 def missing(where: str, attribute: str) -> AttributeError:
     """The error for a name that is not there."""
     full = f"{where}.{attribute}".removeprefix("torch.")
-    hint = ABSENT.get(full) or ABSENT.get(attribute)
+    hint = way_around(full)
     return AttributeError(
         f"distgrad has no {where}.{attribute}" + (f"; {hint}" if hint else ""), name=attribute
     )
@@ -172,13 +173,12 @@ def find_in_torch(name: str) -> Any:
     if found is None and name.endswith("_") and not name.startswith("_"):
         found = find_method(name) or getattr(Tensor, name, None)
     if found is None and (not name.startswith("__") or name == "__version__"):
-        found = _ask(TOP[5:], name)
-    if found is None:
-        try:
-            found = importlib.import_module(f"{_PACKAGE}.{name}") if name in FILES.split() else None
-        except ModuleNotFoundError:
-            found = None
-    if found is None:
+        found = _ask(TOP[5:], name, otherwise=_NOWHERE)  # newaxis is None
+    if found is _NOWHERE or (found is None and name.startswith("__")):
+        found = _NOWHERE
+        with suppress(ModuleNotFoundError):
+            found = importlib.import_module(f"{_PACKAGE}.{name}") if name in FILES.split() else _NOWHERE
+    if found is _NOWHERE:
         raise missing("torch", name)
     setattr(package, name, found)
     return found

@@ -14,8 +14,8 @@ from distgrad.func import value_and_grad
 from distgrad.nn.module import Module
 
 __all__ = [
-    "checkpoint", "checkpoint_sequential", "get_device_states", "grad_and_value", "noop_context_fn",
-    "set_device_states", "stack_module_state",
+    "checkpoint", "checkpoint_sequential", "functionalize", "get_device_states", "grad_and_value",
+    "noop_context_fn", "replace_all_batch_norm_modules_", "set_device_states", "stack_module_state",
 ]  # fmt: skip
 
 
@@ -50,6 +50,20 @@ def grad_and_value(func: Callable[..., Any], argnums: Any = 0, has_aux: bool = F
         return gradient, value
 
     return call
+
+
+def functionalize(func: Callable[..., Any], *, remove: str = "mutations") -> Callable[..., Any]:
+    """The function itself: operations in place have the same derivatives here."""
+    return func
+
+
+def replace_all_batch_norm_modules_(root: Module) -> Module:
+    """Have the batch norms within keep no statistics, which calls under ``vmap`` cannot change."""
+    for each in root.modules():
+        if isinstance(getattr(each, "track_running_stats", None), bool):
+            each.running_mean = each.running_var = each.num_batches_tracked = None
+            each.track_running_stats = False
+    return root
 
 
 def noop_context_fn() -> tuple[Any, Any]:

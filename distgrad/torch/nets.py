@@ -10,7 +10,7 @@ from typing import Any
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.random import rand
 from distgrad.errors import OptionError
-from distgrad.nn import init
+from distgrad.nn import functional, init
 from distgrad.nn.functional.images import interpolate
 from distgrad.nn.module import Module
 from distgrad.nn.modules.containers import ModuleList
@@ -169,6 +169,16 @@ def _fractional(
     return (values, index) if return_indices else values
 
 
+def _with_places(name: str) -> Any:
+    """A pooling that gives the places of the maxima, too."""
+
+    def pool(input: Any, *args: Any, **options: Any) -> Any:
+        return getattr(functional, name)(input, *args, **options | {"return_indices": True})
+
+    pool.__doc__ = f"``{name}`` with the places of the maxima."
+    return staticmethod(pool)
+
+
 class F:
     """Functions of ``torch.nn.functional`` that are not in ``dg.nn.functional``."""
 
@@ -197,6 +207,13 @@ class F:
     def fractional_max_pool3d(input: Any, kernel_size: Any, *args: Any, **options: Any) -> Any:
         """Max pooling over windows of a fractional ratio, in volumes; arguments as PyTorch's."""
         return _fractional(3, input, kernel_size, *args, **options)
+
+    max_pool1d_with_indices = _with_places("max_pool1d")
+    max_pool2d_with_indices = _with_places("max_pool2d")
+    max_pool3d_with_indices = _with_places("max_pool3d")
+    adaptive_max_pool1d_with_indices = _with_places("adaptive_max_pool1d")
+    adaptive_max_pool2d_with_indices = _with_places("adaptive_max_pool2d")
+    adaptive_max_pool3d_with_indices = _with_places("adaptive_max_pool3d")
 
     @staticmethod
     def pdist(input: Any, p: float = 2.0) -> Any:

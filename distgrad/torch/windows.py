@@ -14,8 +14,8 @@ from distgrad.autograd.porting import Shape as Size
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import DTypeError, OptionError
 
-__all__ = ["bartlett", "blackman", "cosine", "gaussian", "general_cosine", "general_hamming", "hamming",
-           "hann", "kaiser"]  # fmt: skip
+__all__ = ["bartlett", "blackman", "cosine", "exponential", "gaussian", "general_cosine", "general_hamming",
+           "hamming", "hann", "kaiser", "nuttall"]  # fmt: skip
 
 Shape = Callable[..., np.ndarray]
 
@@ -80,15 +80,23 @@ def _gaussian(n: np.ndarray, last: int, std: float) -> np.ndarray:
     return np.exp(-(((n - last / 2) / std) ** 2) / 2)
 
 
+def _exponential(n: np.ndarray, last: int, center: float | None, tau: float) -> np.ndarray:
+    if tau <= 0:
+        raise OptionError(f"exponential: tau must be above 0, got {tau}")
+    return np.asarray(np.exp(-np.abs(n - (last / 2 if center is None else center)) / tau))
+
+
 bartlett = _made("bartlett", lambda n, last: 1 - np.abs(2 * n / last - 1))
 blackman = _made("blackman", lambda n, last: _cosines(n, last, 0.42, 0.5, 0.08))
 cosine = _made("cosine", lambda n, last: np.sin(np.pi * (n + 0.5) / (last + 1)))
+exponential = _made("exponential", _exponential, "center tau", (None, 1.0))
 gaussian = _made("gaussian", _gaussian, "std", (1.0,))
 general_cosine = _made("general_cosine", lambda n, last, a: _cosines(n, last, *a), "a")
 general_hamming = _made("general_hamming", lambda n, last, a: _cosines(n, last, a, 1 - a), "alpha", (0.54,))
 hamming = _made("hamming", lambda n, last: _cosines(n, last, 0.54, 0.46))
 hann = _made("hann", lambda n, last: _cosines(n, last, 0.5, 0.5))
 kaiser = _made("kaiser", _kaiser, "beta", (12.0,))
+nuttall = _made("nuttall", lambda n, last: _cosines(n, last, 0.3635819, 0.4891775, 0.1365995, 0.0106411))
 
 
 def _old(window: Callable[..., Tensor]) -> Any:
