@@ -71,9 +71,9 @@ KINDS = (
 
 #: Names of PyTorch's tensors among them.
 METHODS = (
-    "ccol_indices chalf col_indices crow_indices dequantize int_repr q_per_channel_axis q_per_channel_scales "
-    "q_per_channel_zero_points q_scale q_zero_point qscheme row_indices solve symeig to_sparse_bsc to_sparse_bsr "
-    "to_sparse_csc volatile"
+    "ccol_indices chalf col_indices crow_indices dequantize int_repr q_per_channel_axis "
+    "q_per_channel_scales q_per_channel_zero_points q_scale q_zero_point qscheme row_indices solve symeig "
+    "to_sparse_bsc to_sparse_bsr to_sparse_csc volatile"
 )
 
 

@@ -46,8 +46,9 @@ def _together(layer: Module, norm: Module, where: str, axis: int = 0) -> Module:
     if layer.training or norm.training:
         raise OptionError(f"{where}: call eval() of both modules first; what is fused learns nothing")
     found = copy.deepcopy(layer)
-    read: dict[str, Any] = {name: getattr(norm, name) for name in ("running_mean", "running_var", "eps")}
-    found.weight, found.bias = _fused(layer.weight, layer.bias, *read.values(), norm.weight, norm.bias, axis)
+    found.weight, found.bias = _fused(
+        layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias, axis
+    )
     return found
 
 

@@ -86,7 +86,7 @@ def unsafe_split_with_sizes(input: Tensor, split_sizes: Any, dim: int = 0) -> An
 
 def max_pool1d_with_indices(input: Tensor, *args: Any, **options: Any) -> Any:
     """``max_pool1d`` with the places of the maxima."""
-    return functional.max_pool1d(input, *args, return_indices=True, **options)
+    return functional.max_pool1d(input, *args, **options | {"return_indices": True})
 
 
 def feature_dropout(input: Tensor, p: float, train: bool) -> Tensor:

@@ -9,6 +9,7 @@ from distgrad_torch import absent
 
 from distgrad.autograd.casting import set_weak_scalars
 from distgrad.names.absent import KINDS, way_around
+from distgrad.names.rooms import FILES
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -27,6 +28,7 @@ def test_every_name_of_the_page_is_an_error_that_says_the_way(ours):
         owner = absent.find(ours, module) if module != "Tensor" else ours.ones(1)
         for name in names:
             way = way_around(f"{module}.{name}".lstrip("."))
+            way = None if module.split(".")[0] in FILES.split() else way  # those are Python's own modules
             with pytest.raises(AttributeError, match=re.escape(way or name)):
                 getattr(owner, name)
 
