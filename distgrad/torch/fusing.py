@@ -8,7 +8,8 @@ from typing import Any
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import OptionError
-from distgrad.nn import Module, Parameter
+from distgrad.nn.module import Module
+from distgrad.nn.parameter import Parameter
 
 __all__ = ["fuse_conv_bn_eval", "fuse_conv_bn_weights", "fuse_linear_bn_eval", "fuse_linear_bn_weights"]
 

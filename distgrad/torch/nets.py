@@ -10,7 +10,8 @@ from typing import Any
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.random import rand
 from distgrad.errors import OptionError
-from distgrad.nn import functional, init
+from distgrad.nn import init
+from distgrad.nn.functional import pooling
 from distgrad.nn.functional.images import interpolate
 from distgrad.nn.module import Module
 from distgrad.nn.modules.containers import ModuleList
@@ -173,7 +174,7 @@ def _with_places(name: str) -> Any:
     """A pooling that gives the places of the maxima, too."""
 
     def pool(input: Any, *args: Any, **options: Any) -> Any:
-        return getattr(functional, name)(input, *args, **options | {"return_indices": True})
+        return getattr(pooling, name)(input, *args, **options | {"return_indices": True})
 
     pool.__doc__ = f"``{name}`` with the places of the maxima."
     return staticmethod(pool)

@@ -13,7 +13,7 @@ from distgrad.autograd.layouts import joined
 from distgrad.autograd.meanings import places
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import OptionError, ShapeError
-from distgrad.nn import functional
+from distgrad.nn.functional import binary, dropouts, pooling
 
 __all__ = [
     "binary_cross_entropy_with_logits", "chain_matmul", "feature_dropout", "frobenius_norm",
@@ -86,21 +86,21 @@ def unsafe_split_with_sizes(input: Tensor, split_sizes: Any, dim: int = 0) -> An
 
 def max_pool1d_with_indices(input: Tensor, *args: Any, **options: Any) -> Any:
     """``max_pool1d`` with the places of the maxima."""
-    return functional.max_pool1d(input, *args, **options | {"return_indices": True})
+    return pooling.max_pool1d(input, *args, **options | {"return_indices": True})
 
 
 def feature_dropout(input: Tensor, p: float, train: bool) -> Tensor:
     """Whole channels set to 0 with that probability, the others scaled."""
     shape = (*input.shape[:2], *(1,) * (input.ndim - 2))
     kept = creation.ones(shape, dtype=input.dtype, device=input.device)
-    return input * functional.dropout(kept, p, train)
+    return input * dropouts.dropout(kept, p, train)
 
 
 def binary_cross_entropy_with_logits(
     input: Tensor, target: Tensor, weight: Any = None, pos_weight: Any = None, reduction: int = 1
 ) -> Tensor:
     """As ``nn.functional.binary_cross_entropy_with_logits``; 0 stands for no reduction, 1 for the mean."""
-    return functional.binary_cross_entropy_with_logits(
+    return binary.binary_cross_entropy_with_logits(
         input, target, weight, reduction=_REDUCTIONS[reduction], pos_weight=pos_weight
     )
 
