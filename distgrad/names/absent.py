@@ -29,7 +29,6 @@ ABSENT = {
     "distributed.pipelining": "use send and recv of torch.distributed",
     "distributed.get_pg_options": "leave it out: groups have no options",
     "lobpcg": "use torch.linalg.eigh",
-    "cond": "use Python's if, or torch.where",
     "Container": "use torch.nn.Module",
     "NLLLoss2d": "use torch.nn.NLLLoss",
     "CrossMapLRN2d": "use torch.nn.LocalResponseNorm",
@@ -43,8 +42,6 @@ ABSENT = {
     "nn.functional.grouped_mm": "use torch.bmm",
     "masked.masked_tensor": "use the reductions of torch.masked with mask=",
     "masked.MaskedTensor": "use the reductions of torch.masked with mask=",
-    "jit.load": _EXPORT,
-    "jit.save": "save the state dict with torch.save",
 }
 
 _DENSE = "sparse tensors have their elements dense; use to_sparse, nonzero and indexing"

@@ -18,7 +18,7 @@ from distgrad.nn.functional import binary, dropouts, pooling
 __all__ = [
     "binary_cross_entropy_with_logits", "chain_matmul", "feature_dropout", "frobenius_norm",
     "get_autocast_cpu_dtype", "get_autocast_gpu_dtype", "is_inference", "max_pool1d_with_indices",
-    "nonzero_static", "norm_except_dim", "nuclear_norm", "set_flush_denormal", "typename",
+    "nonzero_static", "norm_except_dim", "nuclear_norm", "set_flush_denormal",
     "unravel_index", "unsafe_split_with_sizes",
 ]  # fmt: skip
 
@@ -108,15 +108,6 @@ def binary_cross_entropy_with_logits(
 def is_inference(input: Tensor) -> bool:
     """No: tensors made under ``inference_mode`` are like others."""
     return False
-
-
-def typename(obj: Any) -> str:
-    """What a tensor's type is called, or the full name of another object's."""
-    if isinstance(obj, Tensor):
-        return str(obj.type())
-    kind = obj if hasattr(obj, "__qualname__") else type(obj)
-    module = getattr(kind, "__module__", None)
-    return kind.__qualname__ if module in (None, "builtins") else f"{module}.{kind.__qualname__}"
 
 
 def set_flush_denormal(mode: bool) -> bool:
