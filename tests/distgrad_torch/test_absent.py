@@ -84,26 +84,6 @@ def test_added_names_give_pytorch_s_values_and_gradients(ours, name):
         np.testing.assert_allclose(found.grad.numpy(), expected.grad.numpy(), atol=1e-10)
 
 
-@pytest.mark.parametrize("affine", [True, False])
-def test_a_layer_and_its_batch_norm_are_one_layer(ours, affine):
-    nn = ours.nn
-    pairs = [
-        (nn.Conv2d(3, 4, 3, bias=affine), nn.BatchNorm2d(4, affine=affine), (2, 3, 5, 5), {}),
-        (nn.ConvTranspose2d(3, 4, 3), nn.BatchNorm2d(4, affine=affine), (2, 3, 5, 5), {"transpose": True}),
-        (nn.Linear(3, 4), nn.BatchNorm1d(4, affine=affine), (2, 3), {}),
-    ]
-    for layer, norm, shape, options in pairs:
-        for _ in range(3):
-            norm(layer(ours.randn(shape)))
-        fuse = nn.utils.fuse_linear_bn_eval if len(shape) == 2 else nn.utils.fuse_conv_bn_eval
-        with pytest.raises(ValueError, match=r"call eval\(\)"):
-            fuse(layer, norm, **options)
-        x = ours.randn(shape)
-        expected = norm.eval()(layer.eval()(x))
-        found = fuse(layer, norm, **options)(x)
-        np.testing.assert_allclose(found.detach().numpy(), expected.detach().numpy(), atol=1e-5)
-
-
 def test_batch_norms_without_statistics_and_states_of_gpus(ours):
     net = ours.func.replace_all_batch_norm_modules_(ours.nn.Sequential(ours.nn.BatchNorm1d(2)))
     assert net[0].running_mean is None
