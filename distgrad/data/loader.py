@@ -213,9 +213,7 @@ class DataLoader(Generic[Batch_co]):
         self.prefetch_factor = 2 if prefetch_factor is None else prefetch_factor
         self.persistent_workers = persistent_workers
         self._idle: WorkerPool | None = None
-        self._epoch = (
-            0  # of the iteration that began last, or if none did of the first; since the seed was set
-        )
+        self._epoch = 0  # of the iteration that began last, counted since the seed was set
         self._begun: dict[str, Any] | None = None  # the sampler's state when it began
         self._learnt: dict[str, Any] | None = None  # the same of the last one not under no_grad
         self._num_batches = 0  # that it has given
