@@ -188,9 +188,11 @@ def unscale(arrays: Arrays, factor: float) -> Any:
     """Multiply arrays in place; returns whether all elements were finite, as :func:`all_finite` has it.
 
     Args:
-        arrays: at least one.
+        arrays: none are on a rank that owns no part of the gradients.
         factor: what they are multiplied by.
     """
+    if not arrays:
+        return True
     follow(arrays[0])
     xp = get_array_module(arrays[0])
     if xp.array_type is not np.ndarray:

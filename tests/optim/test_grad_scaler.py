@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import distgrad as dg
+from distgrad.backend.whole import unscale
 from distgrad.comm import ThreadWorld
 from distgrad.errors import GraphError, OptionError
 
@@ -158,3 +159,7 @@ def test_an_overflow_that_was_clipped_is_over_with_its_step():
         scaler.step(optimizer)
         scaler.update()
         assert scaler.get_scale() == scale
+
+
+def test_a_rank_that_owns_no_gradients_finds_them_finite() -> None:
+    assert unscale((), 0.5) is True
