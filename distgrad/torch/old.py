@@ -7,7 +7,6 @@ import math
 from typing import Any
 
 from distgrad.autograd import creation
-from distgrad.autograd.casting import get_autocast_dtype
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.layouts import joined
 from distgrad.autograd.meanings import places
@@ -17,8 +16,8 @@ from distgrad.nn.functional import binary, dropouts, pooling
 
 __all__ = [
     "binary_cross_entropy_with_logits", "chain_matmul", "feature_dropout", "frobenius_norm",
-    "get_autocast_cpu_dtype", "get_autocast_gpu_dtype", "is_inference", "max_pool1d_with_indices",
-    "nonzero_static", "norm_except_dim", "nuclear_norm", "set_flush_denormal",
+    "is_inference", "max_pool1d_with_indices",
+    "nonzero_static", "norm_except_dim", "nuclear_norm",
     "unravel_index", "unsafe_split_with_sizes",
 ]  # fmt: skip
 
@@ -108,18 +107,3 @@ def binary_cross_entropy_with_logits(
 def is_inference(input: Tensor) -> bool:
     """No: tensors made under ``inference_mode`` are like others."""
     return False
-
-
-def set_flush_denormal(mode: bool) -> bool:
-    """No: denormal numbers are computed with."""
-    return False
-
-
-def get_autocast_gpu_dtype() -> Any:
-    """The dtype of ``autocast`` on GPUs."""
-    return get_autocast_dtype("cuda")
-
-
-def get_autocast_cpu_dtype() -> Any:
-    """The dtype of ``autocast`` on the CPU."""
-    return get_autocast_dtype("cpu")

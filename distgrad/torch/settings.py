@@ -219,12 +219,12 @@ def is_autocast_cpu_enabled() -> bool:
 
 def get_autocast_gpu_dtype() -> Any:
     """The dtype to which operations on GPUs are cast."""
-    return get_autocast_dtype("cuda")
+    return get_autocast_dtype("cuda") or kind("float16")
 
 
 def get_autocast_cpu_dtype() -> Any:
     """The dtype to which operations on the CPU are cast."""
-    return get_autocast_dtype("cpu")
+    return get_autocast_dtype("cpu") or kind("bfloat16")
 
 
 def clear_autocast_cache() -> None:
