@@ -59,11 +59,11 @@ from distgrad.autograd.ops import (  # noqa: F401 (importing them registers thei
 )
 from distgrad.autograd.ops.move import destination, is_pinned, lent, moved, pinned
 from distgrad.autograd.porting import Elsewhere
+from distgrad.autograd.showing import tensor_text
 from distgrad.autograd.tensor import Tensor
 from distgrad.autograd.timing import timed_operations  # noqa: F401 (registers itself)
 from distgrad.backend.array_module import HOST_ARRAYS
-from distgrad.backend.device import CPU, Device, to_device
-from distgrad.backend.meta import META
+from distgrad.backend.device import CPU, Device
 from distgrad.errors import DeviceError, DTypeError, GraphError, ShapeError
 from distgrad.names import absent
 from distgrad.names.hints import HINTS
@@ -171,26 +171,8 @@ def _contains(self: Tensor, value: Any) -> bool:
     return bool((self._data == (value._data if isinstance(value, Tensor) else value)).any())
 
 
-def _repr(self: Tensor) -> str:
-    if self.device == META:
-        text = "..."
-    else:
-        text = np.array2string(to_device(self._data, CPU), separator=", ", prefix="tensor(")
-    if self.device == META or (self.size == 0 and self.ndim > 1):
-        text += f", size={self.shape}"
-    if self.dtype not in (np.float32, np.int64, np.bool_, np.complex64):
-        text += f", dtype={self.dtype}"
-    if self.device != CPU:
-        text += f", device={str(self.device)!r}"
-    if self.grad_fn is not None:
-        text += f", grad_fn=<{self.grad_fn.op.name}>"
-    elif self.requires_grad:
-        text += ", requires_grad=True"
-    return f"tensor({text})"
-
-
 def _format(self: Tensor, spec: str) -> str:
-    return format(self._data.item(), spec) if self.ndim == 0 else format(repr(self), spec)
+    return format(self._data.item(), spec) if self.ndim == 0 else format(tensor_text(self), spec)
 
 
 # -- NumPy's own functions
@@ -380,7 +362,7 @@ _SPECIAL: dict[str, Any] = {
     "__iter__": _iter,
     "__len__": _len,
     "__reduce__": _reduce,
-    "__repr__": _repr,
+    "__repr__": tensor_text,
     "_repr_html_": tensor_html,
 }
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, SupportsIndex, TypeVar, cast, overload
 
+from distgrad.autograd.showing import shape_text
 from distgrad.errors import AxisError
 from distgrad.names.hints import POSITIONAL, STANDARD_WORDS
 from distgrad.names.lacking import lacking
@@ -54,6 +55,9 @@ class Shape(tuple[int, ...]):
 
     def __add__(self, other: Any, /) -> Shape:
         return Shape((*self, *other)) if isinstance(other, tuple) else NotImplemented
+
+    def __repr__(self) -> str:
+        return shape_text(self)
 
     def numel(self) -> int:
         """The number of elements."""

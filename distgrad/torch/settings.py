@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
 import numpy as np
 
+from distgrad.autograd import showing
 from distgrad.autograd.casting import DEFAULTS, get_autocast_dtype
 from distgrad.autograd.casting import is_autocast_enabled as _is_autocast_enabled
 from distgrad.autograd.creation import tensor as _tensor
@@ -181,12 +183,31 @@ def set_printoptions(
     profile: str | None = None,
     sci_mode: bool | None = None,
 ) -> None:
-    """How tensors are printed."""
+    """How tensors are printed.
+
+    Args:
+        precision: digits behind the point, 4 by default.
+        threshold: how many elements are printed whole, 1,000.
+        edgeitems: how many at each end of an axis that is not, 3.
+        linewidth: characters of a line, 80.
+        profile: ``default``, ``short`` or ``full``, for the first four.
+        sci_mode: whether numbers have powers of ten; None leaves it to the numbers.
+
+    Raises:
+        OptionError: another profile.
+    """
+    if profile not in (None, *_PROFILES):
+        raise OptionError(f"set_printoptions: profile must be one of {list(_PROFILES)}, got {profile!r}")
     given = {"precision": precision, "threshold": threshold, "edgeitems": edgeitems, "linewidth": linewidth}
-    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    if sci_mode is not None:
-        options["suppress"] = not sci_mode
-    np.set_printoptions(**options)
+    showing.OPTIONS.update(_PROFILES.get(profile or "", {}), sci_mode=sci_mode)
+    showing.OPTIONS.update({key: value for key, value in given.items() if value is not None})
+
+
+_PROFILES: dict[str, dict[str, float]] = {
+    "default": {"precision": 4, "threshold": 1000, "edgeitems": 3, "linewidth": 80},
+    "short": {"precision": 2, "threshold": 1000, "edgeitems": 2, "linewidth": 80},
+    "full": {"precision": 4, "threshold": math.inf, "edgeitems": 3, "linewidth": 80},
+}
 
 
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
