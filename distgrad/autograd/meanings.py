@@ -14,6 +14,7 @@ import numpy as np
 
 from distgrad.autograd.casting import DEFAULTS, bfloat16
 from distgrad.autograd.dispatch import operations as ops
+from distgrad.autograd.info import result_type
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, to_device
 from distgrad.errors import DTypeError, OptionError, ShapeError
@@ -111,6 +112,34 @@ def _wide(x: Any) -> Any:
 def scaled(x: Any, value: Any) -> Any:
     """``value x``."""
     return x if isinstance(value, int | float) and value == 1 else ops.multiply(x, value)
+
+
+def wide(x: Any, *others: Any) -> Any:
+    """In the dtype of what it meets, of 16 bits in float32: for steps of which the last alone is rounded."""
+    if not isinstance(x, Tensor) or x._data.dtype.char not in "eEfd":
+        return x
+    dtype = x._data.dtype
+    if any(isinstance(each, Tensor) and each._data.dtype != dtype for each in others):
+        dtype = result_type(x, *others)
+    if dtype.char in "eE":
+        dtype = np.dtype(np.float32)
+    return x if dtype == x._data.dtype else ops.astype(x, dtype)
+
+
+def once(y: Any, *inputs: Any) -> Any:
+    """What :func:`wide` inputs gave, in the dtype of the inputs themselves."""
+    return typed(y, result_type(*inputs)) if any(map(_is_narrow, inputs)) else y
+
+
+def times(x: Any, factor: Any, *inputs: Any) -> Any:
+    """``factor x`` for :func:`once`; a number has the inputs' digits, as PyTorch's kernels have it."""
+    if _is_narrow(x) and all(map(_is_narrow, inputs)) and not isinstance(factor, Tensor):
+        factor = float(np.asarray(factor).astype(x.dtype))
+    return ops.multiply(wide(x, *inputs), factor)
+
+
+def _is_narrow(x: Any) -> bool:
+    return isinstance(x, Tensor) and x._data.dtype.char in "eE"
 
 
 def weighted(x: Any, product: Any, beta: Any, alpha: Any) -> Any:
