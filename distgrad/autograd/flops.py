@@ -36,7 +36,7 @@ def _convolution_weight(out: Any, cotangent: Any, x: Any) -> int:
     return 2 * cotangent.size * math.prod(out.shape[1:])
 
 
-def _attention(out: Any, query: Any, key: Any, value: Any) -> int:
+def _attention(out: Any, query: Any, key: Any, value: Any, *rest: Any) -> int:
     """Both products whole: what a causal mask spares counts too, as published figures have it."""
     return 2 * (query.size + out.size) * key.shape[-2]
 
@@ -53,6 +53,7 @@ def _lstm_steps(out: Any, from_input: Any, weight: Any, hidden: Any, cell: Any) 
 RULES: dict[str, Callable[..., int]] = {
     "attention": _attention,
     "attention_weights": _attention_weights,
+    "attention_with_statistics": _attention,
     "convolution": _convolution,
     "convolution_input": _convolution_input,
     "convolution_weight": _convolution_weight,
@@ -84,7 +85,8 @@ def node_flops(node: Node) -> int:
         shapes.append(shape or getattr(saved.get(name), "shape", None))
     if not (shapes[0] and shapes[1]):
         return 0
-    gradients = 2 if node.op.name == "attention" else sum(target is not None for target in node.edges[:2])
+    whole = node.op.name in ("attention", "attention_with_statistics")
+    gradients = 2 if whole else sum(target is not None for target in node.edges[:2])
     return rule(_result(node, shapes, saved), *(_Shape(each or ()) for each in shapes)) * (1 + gradients)
 
 

@@ -143,6 +143,7 @@ INTERNAL = {
     "move",
     "attention",
     "attention_weights",
+    "attention_with_statistics",
     "batch_norm_with_statistics",
     "gru_cell",
     "lstm_cell",

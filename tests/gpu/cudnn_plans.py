@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from distgrad.backend import cudnn
+from distgrad.backend.cudnn_attention import AttentionSetting
 from distgrad.backend.cudnn_conv import ConvolutionSetting
 
 #: What the driver would say of the device.
@@ -71,6 +72,21 @@ def convolution(
     return ConvolutionSetting(result, char, exact, has_bias, *shapes, *moves)
 
 
+def attention(
+    char: str, sizes: Any, shared: int = 1, causal: bool = True, bias: Any = (), kept: bool = False
+) -> Any:
+    """Forward and backward, of heads within a row, each of the keys' for some of the queries'."""
+    batch, heads, rows, columns, features = sizes
+
+    def layout(heads: int, rows: int) -> Any:
+        return (batch, heads, rows, features), (rows * heads * features, features, heads * features, 1)
+
+    query, key = layout(heads, rows), layout(heads // shared, columns)
+    rest = (bias, kept, features**-0.5, causal)
+    yield AttentionSetting(char, (query, key, key), (query,), (), *rest)
+    yield AttentionSetting(char, (query, key, key), (query, key, key), (query, query), *rest)
+
+
 def settings(name: str) -> Iterator[Any]:
     """What a network needs in each type, and a few odd ones."""
     kinds = [("f", True), ("f", False), ("e", False), ("E", False)]
@@ -85,6 +101,16 @@ def settings(name: str) -> Iterator[Any]:
             for result in ("forward", "input", "weight"):
                 for case in ODD:
                     yield ConvolutionSetting(result, char, exact, False, *case)
+    elif name == "gpt":
+        small = (8, 12, 1024, 1024, 64)
+        for char in "eE":
+            yield from attention(char, small)
+        yield from attention("E", (32, 4, 128, 128, 32))
+        yield from attention("E", (4, 32, 512, 512, 128), shared=4)
+        yield from attention("E", (8, 12, 77, 200, 64), causal=False)
+        yield from attention("E", small, causal=False, bias=(8, 1, 1024, 1024))
+        yield from attention("E", small, causal=False, bias=(1, 12, 1024, 1024))
+        yield from attention("E", small, kept=True)
     elif name == "few":
         yield convolution("forward", "f", 8, (64, 64, 3, 1, 28), True, has_bias=True)
         yield convolution("input", "E", 8, (64, 64, 3, 1, 28), False)

@@ -58,6 +58,14 @@ def test_all_of_resnet_50_is_planned(tmp_path):
     assert len(found) > 250
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_attention_of_gpts_is_planned(tmp_path):
+    found = plans(tmp_path, "gpt")
+    check(found)
+    assert len(found) == 16
+
+
 def test_the_frontend_has_the_calls_that_are_made_and_the_double_has_no_others():
     cudnn = pytest.importorskip("cudnn")
     from gpu_double import cudnn_double
@@ -68,7 +76,16 @@ def test_the_frontend_has_the_calls_that_are_made_and_the_double_has_no_others()
         inspect.signature(graph.tensor).bind(None, dim=[1], stride=[1], data_type=None, uid=1)
         inspect.signature(library.set_stream).bind(handle=None, stream=0)
         inspect.signature(library.create_handle).bind()
-        for name in ("conv_fprop", "conv_dgrad", "conv_wgrad", "bias", "deserialize", "serialize"):
+        for name in (
+            "conv_fprop",
+            "conv_dgrad",
+            "conv_wgrad",
+            "bias",
+            "sdpa",
+            "sdpa_backward",
+            "deserialize",
+            "serialize",
+        ):
             assert callable(getattr(graph, name))
     for enumeration in ("data_type", "heur_mode", "build_plan_policy", "numerical_note"):
         known = getattr(cudnn, enumeration).__members__

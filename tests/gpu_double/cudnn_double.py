@@ -186,6 +186,51 @@ class pygraph:
         """The gradient in the weight."""
         return self._convolve("conv_wgrad", {"image": image, "loss": loss}, **how)
 
+    def sdpa(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        attn_scale: float,
+        use_causal_mask: bool,
+        generate_stats: bool,
+        bias: Tensor | None = None,
+        dropout: tuple[Tensor, Tensor] | None = None,
+    ) -> list[Tensor]:
+        """Attention and its statistics."""
+        if generate_stats is not True:
+            raise TypeError("sdpa: statistics are expected")
+        given = {"q": q, "k": k, "v": v, "bias": bias}
+        return self._attend("sdpa", given, 2, attn_scale, use_causal_mask, dropout)
+
+    def sdpa_backward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        o: Tensor,
+        dO: Tensor,
+        stats: Tensor,
+        attn_scale: float,
+        use_causal_mask: bool,
+        use_deterministic_algorithm: bool,
+        bias: Tensor | None = None,
+        dropout: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> list[Tensor]:
+        """The gradients in q, k and v."""
+        if use_deterministic_algorithm is not True:
+            raise TypeError("sdpa_backward: sums come in another order from run to run")
+        given = {"q": q, "k": k, "v": v, "o": o, "dO": dO, "stats": stats, "bias": bias}
+        return self._attend("sdpa_backward", given, 3, attn_scale, use_causal_mask, dropout)
+
+    def _attend(
+        self, name: str, given: dict[str, Any], results: int, scale: float, is_causal: bool, dropout: Any
+    ) -> list[Tensor]:
+        if dropout is not None and len(dropout) != results:  # as many as there are results, by chance
+            raise TypeError(f"{name}: dropout has {len(dropout)} tensors")
+        self.kept = list(dropout or ())
+        return self._enter(name, given, results, {"scale": scale, "is_causal": is_causal})
+
     def bias(self, input: Tensor, bias: Tensor) -> Tensor:
         """The convolution's result with a number added to each channel."""
         if self.operation != "conv_fprop" or input is not self.results[0]:
@@ -212,9 +257,23 @@ class pygraph:
             raise DoubleError(f"cuDNN: tensors are numbered {numbers}")
         if not all(each.is_output for each in self.results):
             raise DoubleError("cuDNN: a result is not written to memory")
+        if self.operation.startswith("sdpa"):
+            self._validate_attention()
         for each in self._tensors():
             if len(each.dim) != len(each.stride) or not 4 <= len(each.dim) <= 5 or min(each.dim) < 1:
                 raise cudnnGraphNotSupportedError(f"dim {each.dim}, stride {each.stride}")
+
+    def _validate_attention(self) -> None:
+        q, k, v = (self.given[name] for name in "qkv")
+        if any(x.dim[3] % 8 or x.dim[3] > 256 or x.stride[3] != 1 for x in (q, k, v)):
+            raise cudnnGraphNotSupportedError("hidden_dim should be multiple of 8")
+        if self.operation == "sdpa_backward" and q.dim[2] == k.dim[2] == 1:
+            raise cudnnGraphNotSupportedError("s_q = s_kv = 1 is not supported.")
+        statistics = self.results[1] if self.operation == "sdpa" else self.given["stats"]
+        if statistics.data_type != data_type.FLOAT or statistics.dim != (*q.dim[:3], 1):
+            raise DoubleError(f"cuDNN: statistics of {statistics.data_type}, {statistics.dim}")
+        if q.dim[1] % k.dim[1] or k.dim[:3] != v.dim[:3] or q.dim[3] != k.dim[3] or q.dim[0] != k.dim[0]:
+            raise DoubleError(f"cuDNN: q {q.dim}, k {k.dim}, v {v.dim}")
 
     def build_operation_graph(self) -> None:
         """The next step."""

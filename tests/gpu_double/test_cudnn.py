@@ -1,10 +1,11 @@
-"""Convolutions by cuDNN: in all types and geometries, beside the CPU's, and what it has no engine for."""
+"""Convolutions and attention by cuDNN, beside the CPU's, and what it has no engine for."""
 
 import sys
 
 import ml_dtypes
 import numpy as np
 import pytest
+from gpu_double.test_stacks import LAYOUTS
 from real_gpus import num_real_gpus
 
 import distgrad as dg
@@ -299,3 +300,117 @@ def test_a_step_that_is_written_down():
     for a, b, c in zip(played, eager, train(model("cpu"), "cpu", lambda step: step), strict=True):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_allclose(a, c, rtol=1e-4, atol=1e-6)
+
+
+# -- attention
+
+
+def attended(make, char, device, causal=True, size=720, **options):
+    """Attention of views of one array, and that array's gradient, in float64.
+
+    The host computes in float64, but where it draws numbers, which are others in each dtype.
+    """
+    host = numbers(0, size).astype(DTYPES[char])
+    dtype = np.float64 if device == "cpu" and not options.get("dropout_p") else DTYPES[char]
+    x = dg.tensor(host.astype(dtype), device=device, requires_grad=True)
+    mask = options.pop("attn_mask", None)
+    if mask is not None:
+        mask = dg.tensor(mask if mask.dtype == bool else mask.astype(dtype), device=device)
+    dg.manual_seed(5)
+    y = F.scaled_dot_product_attention(*make(x), attn_mask=mask, is_causal=causal, **options)
+    y.backward(dg.tensor(numbers(1, *y.shape).astype(DTYPES[char]).astype(dtype), device=device))
+    return [each.cpu().numpy().astype(np.float64) for each in (y.detach(), x.grad)]
+
+
+def check_attention(make, char, planned, library, **options):
+    found = attended(make, char, "cuda", **options)
+    expected = attended(make, char, "cpu", **options)
+    eps = float(ml_dtypes.finfo(DTYPES[char]).eps)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=8 * eps * np.abs(b).max())
+    if library:
+        assert dict(library.State.planned) == dict.fromkeys(("sdpa", "sdpa_backward"), planned) or not planned
+        assert bool(planned) == bool(library.State.planned)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("char", "eE")
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_attention_of_arrays_as_they_lie(name, char, causal, library):
+    planned = 0 if name == "rows_of_a_batch_apart" else 1  # which has four features
+    check_attention(LAYOUTS[name], char, planned, library, causal=causal)
+
+
+def shared_keys(x):
+    """Four heads of queries, two of keys and values."""
+    x = x.reshape(2, 5, 8, 8)
+    return [x[:, :, heads].permute(0, 2, 1, 3) for heads in (slice(4), slice(4, 6), slice(6, 8))]
+
+
+def one_batch(x):
+    return list(x.reshape(3, 6, 5, 8))
+
+
+def test_heads_that_share_keys(library):
+    check_attention(shared_keys, "E", 1, library, size=640, enable_gqa=True)
+
+
+def test_attention_without_an_axis_of_batches(library):
+    check_attention(one_batch, "e", 1, library)
+
+
+MASKS = {
+    "booleans": numbers(3, 5, 5) > 0,
+    "padding": np.array([[True] * 5, [True] * 3 + [False] * 2])[:, None, None],
+    "a query that sees nothing": np.tri(5, k=-1, dtype=bool),
+    "numbers": np.where(numbers(4, 2, 1, 5, 5) > 1, -np.inf, numbers(5, 2, 1, 5, 5)),
+    "heads": np.where(np.tri(5, k=-1, dtype=bool), numbers(6, 3, 5, 5), -np.inf),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_attention_with_a_mask(name, library):
+    parts = LAYOUTS["parts_of_one"]
+    check_attention(parts, "E", 1, library, causal=False, attn_mask=MASKS[name])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_dropout_of_weights_is_the_host_s(causal, library):
+    """The same weights are set to 0: in the result and in the gradients."""
+    check_attention(LAYOUTS["heads_within_a_row"], "E", 1, library, causal=causal, dropout_p=0.4)
+
+
+def test_attention_that_is_not_taken(library):
+    """By dtype, by a learned mask, and where the gradients would be refused: not halfway either."""
+    if not library:
+        pytest.skip("plants what the double refuses")
+    check_close(
+        attended(LAYOUTS["parts_of_one"], "f", "cuda"), attended(LAYOUTS["parts_of_one"], "f", "cpu"), "f"
+    )
+    x = dg.tensor(numbers(0, 2, 3, 5, 8).astype(np.float16), device="cuda")
+    mask = dg.tensor(numbers(1, 5, 5).astype(np.float16), device="cuda", requires_grad=True)
+    F.scaled_dot_product_attention(x, x, x, attn_mask=mask).sum().backward()
+    assert mask.grad is not None
+    assert not library.State.planned
+    library.State.refuses = lambda graph: graph.operation == "sdpa_backward"
+    before = started()["cudnn sdpa"]
+    check_close(
+        attended(LAYOUTS["parts_of_one"], "E", "cuda"), attended(LAYOUTS["parts_of_one"], "E", "cpu"), "E"
+    )
+    assert started()["cudnn sdpa"] == before
+    with dg.no_grad():
+        F.scaled_dot_product_attention(x, x, x)
+    assert started()["cudnn sdpa"] == before + 1
+
+
+def test_gradients_of_attention_s_gradients():
+    def second(device, dtype):
+        arrays = [numbers(i, 1, 2, 5, 8).astype(np.float16).astype(dtype) for i in range(3)]
+        inputs = [dg.tensor(each, device=device, requires_grad=True) for each in arrays]
+        y = F.scaled_dot_product_attention(*inputs, is_causal=True)
+        first = dg.autograd.grad((y * y).sum(), inputs, create_graph=True)
+        sum((each * each).sum() for each in first).backward()
+        return [each.grad.cpu().numpy().astype(np.float64) for each in inputs]
+
+    for a, b in zip(second("cuda", np.float16), second("cpu", np.float64), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=0.02 * np.abs(b).max())

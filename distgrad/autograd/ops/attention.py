@@ -1,4 +1,4 @@
-"""Scaled dot-product attention."""
+"""Scaled dot-product attention, by a library of the GPU's where there is one."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
+from distgrad.autograd.modes import modes
 from distgrad.autograd.ops.shape_rules import Shape
 from distgrad.autograd.primitive import Reject, Sample
-from distgrad.backend.device import at_hand
+from distgrad.backend.cudnn_attention import takes
+from distgrad.backend.device import at_hand, plain
 from distgrad.backend.rng import Generator
 from distgrad.errors import OptionError, ShapeError
 
 _MASK = np.array([[True, False, True, True, False], [False] * 5, [True] * 5])
+_UNSEEN = -1e30  # a score that weighs nothing beside others, and as much as others that are alike
 _BIAS = np.array([[0.5, -np.inf, 0.0, 1.0, 0.0], [-np.inf] * 5, [0.0] * 5])
 
 
@@ -73,14 +76,18 @@ def _masked_softmax(xp: Any, scores: Array, mask: Array) -> Array:
     return _where(xp, sees, xp.softmax(_where(xp, sees, scores, 0.0), axis=-1), 0.0)
 
 
-def _plain_weights(xp: Any, query: Array, key: Array, scale: float, is_causal: bool) -> Array:
+def _plain_scores(xp: Any, query: Array, key: Array, scale: float, is_causal: bool) -> Array:
     scores = xp.matmul(query * scale, xp.matrix_transpose(key))
     if is_causal and at_hand(scores):  # every query sees at least the first key
         scores = scores + _causal_bias(*scores.shape[-2:], scores.dtype)
     elif is_causal:
         rows, columns = (xp.arange(n) for n in scores.shape[-2:])
         scores = xp.where(columns > xp.expand_dims(rows, axis=1), -math.inf, scores)
-    return xp.softmax(scores, axis=-1)
+    return scores
+
+
+def _plain_weights(xp: Any, query: Array, key: Array, scale: float, is_causal: bool) -> Array:
+    return xp.softmax(_plain_scores(xp, query, key, scale, is_causal), axis=-1)
 
 
 def _attended(query: Shape, key: Shape, value: Shape, **attributes: Any) -> Shape:
@@ -133,6 +140,120 @@ def _(
     )
 
 
+def _sharing(query: Array, key: Array) -> int:
+    """How many heads of the queries share one of the keys."""
+    return query.shape[-3] // key.shape[-3] if len(query.shape) > 2 and key.shape[-3] else 1
+
+
+def _spread(xp: Any, x: Array, times: int) -> Array:
+    """Each head of keys or values as often as queries' heads share it."""
+    if times == 1:
+        return x
+    several = xp.broadcast_to(xp.expand_dims(x, axis=-3), (*x.shape[:-2], times, *x.shape[-2:]))
+    return xp.reshape(several, (*x.shape[:-3], x.shape[-3] * times, *x.shape[-2:]))
+
+
+def _gathered(xp: Any, g: Array, times: int) -> Array:
+    """The transpose of :func:`_spread`."""
+    return g if times == 1 else xp.sum(_grouped(xp, g, g.shape[-3] // times), axis=-3)
+
+
+def _alike(xp: Any, x: Array, like: Array) -> Array:
+    return x if x.dtype == like.dtype else xp.astype(x, like.dtype)
+
+
+def _weighed(
+    xp: Any, query: Array, key: Array, bias: Array | None, scale: float, is_causal: bool
+) -> tuple[Array, Array]:
+    """Scores and weights, of keys as many as queries."""
+    scores = _plain_scores(xp, query, key, scale, is_causal)
+    scores = scores if bias is None else scores + bias
+    return scores, _alike(xp, xp.softmax(scores, axis=-1), query)
+
+
+_SCALED = {"scale": 0.5, "is_causal": False}
+
+
+@primitive(
+    math="y, s = (softmax(a) kept) value, log Σ exp(a), a = query keyᵀ scale + bias",
+    source="Dao et al., NeurIPS 2022",
+    shape=lambda query, key, value, *rest, **attributes: [(*query[:-1], value[-1]), (*query[:-1], 1)],
+    dtypes="real floating-point",
+    outputs=2,
+    sparse=True,
+    samples=[
+        Sample(((2, 3, 4), (2, 5, 4), (2, 5, 6)), _SCALED),
+        Sample(((2, 2, 3, 4),) * 3, {"scale": 0.5, "is_causal": True}, note="causal"),
+        Sample(((1, 4, 3, 2), (1, 2, 5, 2), (1, 2, 5, 3), (4, 1, 5)), _SCALED, note="shared keys, a mask"),
+        Sample(((1, 2, 3, 2),) * 3 + (None, (1, 2, 3, 3)), _SCALED, note="weights that are kept"),
+        Sample(((0, 3, 4), (0, 5, 4), (0, 5, 6)), _SCALED, note="empty"),
+    ],
+    rejects=[Reject(((3, 4), (5, 3), (5, 4)), ShapeError, "attention_with_statistics", _SCALED)],
+)
+def attention_with_statistics(
+    xp: Any,
+    query: Array,
+    key: Array,
+    value: Array,
+    bias: Array | None = None,
+    kept: Array | None = None,
+    /,
+    *,
+    scale: float,
+    is_causal: bool,
+) -> tuple[Array, Array]:
+    """Attention, and the logarithm of each query's sum, from which gradients need not compute it again.
+
+    Args:
+        query: ``[..., H, L, E]``.
+        key: ``[..., G, S, E]``; each of the G heads is shared by H / G neighbouring ones of the queries.
+        value: ``[..., G, S, Ev]``.
+        bias: added to the scores ``[..., H, L, S]``, or None.
+        kept: what weights are multiplied by, ``[..., H, L, S]``; None means 1.
+        scale: what products are multiplied by.
+        is_causal: query i sees keys 0 … i only.
+
+    Returns:
+        The result, ``[..., H, L, Ev]``, and the logarithms, ``[..., H, L, 1]``.
+    """
+    times = _sharing(query, key)
+    scores, weights = _weighed(xp, query, _spread(xp, key, times), bias, scale, is_causal)
+    weights = weights if kept is None else weights * kept
+    return xp.matmul(weights, _spread(xp, value, times)), xp.logsumexp(scores, axis=-1, keepdims=True)
+
+
+@attention_with_statistics.vjp("query", "key", "value", "bias", "kept")
+def _(
+    xp: Any,
+    g: tuple[Any, Any],
+    query: Array,
+    key: Array,
+    value: Array,
+    bias: Array | None,
+    kept: Array | None,
+    y: tuple[Array, Array],
+    scale: float,
+    is_causal: bool,
+    needs: Any,
+) -> tuple[Array | None, ...]:  # the kernel alone reads y
+    times = _sharing(query, key)
+    keys, values = (_spread(xp, x, times) for x in (key, value))
+    _, weights = _weighed(xp, query, keys, bias, scale, is_causal)
+    g_y = xp.zeros_like(y[0]) if g[0] is None else g[0]
+    g_kept = xp.matmul(g_y, xp.matrix_transpose(values))
+    slope = g_kept if kept is None else g_kept * kept
+    slope = slope - xp.sum(slope * weights, axis=-1, keepdims=True)
+    slope = (slope if g[1] is None else slope + _alike(xp, g[1], slope)) * weights
+    dropped = weights if kept is None else weights * kept
+    return (
+        xp.matmul(slope, keys) * scale if needs[0] else None,
+        _gathered(xp, xp.matmul(xp.matrix_transpose(slope), query), times) * scale if needs[1] else None,
+        _gathered(xp, xp.matmul(xp.matrix_transpose(dropped), g_y), times) if needs[2] else None,
+        slope if needs[3] else None,
+        g_kept * weights if needs[4] else None,
+    )
+
+
 @composite(
     math="y = softmax(query keyᵀ scale + mask)",
     source="Vaswani et al., NIPS 2017",
@@ -171,6 +292,45 @@ def attention_weights(
     if attn_mask is None:
         return _plain_weights(xp, query, key, scale, is_causal)
     return _masked_softmax(xp, xp.matmul(query * scale, xp.matrix_transpose(key)), attn_mask)
+
+
+def _added(xp: Any, mask: Array) -> tuple[Array, Array]:
+    """A mask as finite numbers that are added to scores, and which queries see something."""
+    if mask.dtype == bool:
+        sees = xp.any(mask, axis=-1, keepdims=True)
+        return xp.astype(xp.where(mask, 0.0, _UNSEEN), np.float32), sees
+    sees = xp.any(mask != -math.inf, axis=-1, keepdims=True)
+    return xp.maximum(xp.astype(mask, np.float32), _UNSEEN), sees
+
+
+def _by_library(
+    xp: Any,
+    arrays: tuple[Array, Array, Array],
+    mask: Any,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float,
+    generator: Generator | None,
+) -> Any:
+    """Attention by a library of the GPU's; None where it does not take that, or there is none."""
+    if at_hand(arrays[0]) or getattr(mask, "requires_grad", False):
+        return None
+    shape, bias = (*arrays[0].shape[:-1], arrays[1].shape[-2]), ()
+    if mask is not None:
+        if len(mask.shape) < 2 or np.broadcast_shapes(mask.shape, shape) != shape:
+            return None
+        bias = (*mask.shape[:-2], *shape[-2:])
+    backward = modes.grad and any(getattr(x, "requires_grad", False) for x in arrays)
+    if not takes(*map(plain, arrays), bias, dropout_p > 0, scale, is_causal, bool(backward)):
+        return None
+    sees = kept = None
+    if mask is not None:
+        added, sees = _added(xp, mask)
+        mask = xp.broadcast_to(added, bias)
+    if dropout_p:
+        kept = xp.dropout(xp.ones(shape, dtype=arrays[0].dtype), p=dropout_p, generator=generator)
+    y = xp.attention_with_statistics(*arrays, mask, kept, scale=scale, is_causal=is_causal)[0]
+    return y if sees is None else _where(xp, sees, y, 0.0)
 
 
 @composite(
@@ -239,11 +399,16 @@ def scaled_dot_product_attention(
     if is_causal and attn_mask is not None:
         raise OptionError("scaled_dot_product_attention: give either attn_mask or is_causal, not both")
     shape = (*rows[:-1], values[-1])
+    scale = 1.0 / math.sqrt(rows[-1] or 1) if scale is None else scale
+    if enable_gqa or rows[:-2] == columns[:-2] == values[:-2]:
+        arrays = query, key, value
+        y = _by_library(xp, arrays, attn_mask, dropout_p, is_causal, scale, generator)
+        if y is not None:
+            return y
     if enable_gqa:
         heads = columns[-3]
         query, key, value = (_grouped(xp, x, heads) for x in (query, key, value))
         attn_mask = _grouped_mask(xp, attn_mask, heads)
-    scale = 1.0 / math.sqrt(rows[-1] or 1) if scale is None else scale
     if attn_mask is None and not dropout_p and columns[-2]:
         y = xp.attention(query, key, value, scale=scale, is_causal=is_causal)
         return xp.reshape(y, shape) if enable_gqa else y

@@ -93,6 +93,8 @@ TABLE: dict[str, Kernel] = {
     "sum_pool_input": Kernel("pool", "sum_pool_input"),
     "attention": Kernel("attention", "attention", 1024, "f"),
     "attention/query": Kernel("attention", "attention_gradient", 1024, "f"),
+    "attention_with_statistics": Kernel("attention", "attention_with_statistics", dtypes="", cuda="eE"),
+    "attention_with_statistics/query": Kernel("attention", "gradient_from_statistics", dtypes="", cuda="eE"),
     "lstm_steps": Kernel("recurrent", "lstm_steps", 1, "f"),
     "lstm_steps/from_input": Kernel("recurrent", "lstm_steps_gradient", 1, "f"),
     "lstm_cell": Kernel("recurrent", "lstm_cell", 128, "f"),

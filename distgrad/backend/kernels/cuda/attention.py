@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from distgrad.backend import cudnn_attention
 from distgrad.backend.cublas import readable
 from distgrad.backend.kernels.cuda.launch import arithmetic, empty, over_rows
 from distgrad.backend.kernels.cuda.stacks import Stacks, is_readable, laid_out_as
@@ -113,3 +114,39 @@ def attention_gradient(
         stacks.multiply(5, 1, 7)
         stacks.multiply(5, 0, 8, turn=(True, False), add=several)
     return g_query, g_key, g_value
+
+
+def attention_with_statistics(
+    query: Any, key: Any, value: Any, bias: Any = None, kept: Any = None, *, scale: float, is_causal: bool
+) -> Any:
+    """Forward, by cuDNN, with what its gradients are computed from."""
+    y, statistics = laid_out_as(query, value.shape[-1]), empty(query, (*query.shape[:-1], 1), "f")
+    how = {"bias": bias, "kept": kept, "scale": scale, "is_causal": is_causal}
+    is_there = cudnn_attention.compute((query, key, value), (y,), statistics, **how)
+    return (y, statistics) if is_there else None
+
+
+def gradient_from_statistics(
+    g: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    bias: Any,
+    kept: Any,
+    y: Any,
+    scale: float,
+    is_causal: bool,
+    needs: Any,
+) -> Any:
+    """Gradients in query, key and value, by cuDNN."""
+    out, statistics = y
+    if g[0] is None or g[1] is not None or any(needs[3:]) or statistics.dtype.char != "f":
+        return None
+    slope = g[0]
+    if (slope.dtype, slope.strides) != (out.dtype, out.strides):  # as the plan expects it
+        slope = laid_out_as(out, out.shape[-1])
+        slope[...] = g[0]
+    found = _gradients(query, key, value)
+    how = {"bias": bias, "kept": kept, "scale": scale, "is_causal": is_causal}
+    is_there = cudnn_attention.compute((query, key, value), found, statistics, (out, slope), **how)
+    return (*found, None, None) if is_there else None
