@@ -198,8 +198,9 @@ def compute(
     if not _is_fitting(inputs) or any(_steps(x) is None for x in results):
         return False
     char, shape = inputs[0].dtype.char, () if bias is None else _four(bias.shape)
-    layouts = (tuple(map(_layout, each)) for each in (inputs, results, given))
-    plan = plan_for(AttentionSetting(char, *layouts, shape, kept is not None, float(scale), is_causal))
+    before, after, beside = (tuple(map(_layout, each)) for each in (inputs, results, given))
+    how = (shape, kept is not None, float(scale), is_causal)
+    plan = plan_for(AttentionSetting(char, before, after, beside, *how))
     if plan is None:
         return False
     numbers = [_QUERY, _KEY, _VALUE, *([_Y, _G] if given else [])]

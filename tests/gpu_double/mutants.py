@@ -433,4 +433,18 @@ MUTANTS = (
         "[notes.DOWN_CONVERT_INPUTS",
         f"{_LIBRARY}::test_convolutions_and_their_gradients[plain-f]",
     ),
+    Mutant(
+        "stale numbers", "attention's gradients begin from sums that nobody wrote",
+        "backend/cudnn_attention.py",
+        "    arrays[_STATISTICS] = statistics\n",
+        "    arrays[_STATISTICS] = statistics * 0 if given else statistics\n",
+        f"{_LIBRARY}::test_heads_that_share_keys",
+    ),
+    Mutant(
+        "wrong result", "what a query that sees nothing got from its values is kept",
+        "autograd/ops/attention.py",
+        "    return y if sees is None else _where(xp, sees, y, 0.0)\n",
+        "    return y\n",
+        f"{_LIBRARY}::test_attention_with_a_mask",
+    ),
 )  # fmt: skip

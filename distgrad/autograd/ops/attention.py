@@ -321,7 +321,8 @@ def _by_library(
             return None
         bias = (*mask.shape[:-2], *shape[-2:])
     backward = modes.grad and any(getattr(x, "requires_grad", False) for x in arrays)
-    if not takes(*map(plain, arrays), bias, dropout_p > 0, scale, is_causal, bool(backward)):
+    query, key, value = map(plain, arrays)
+    if not takes(query, key, value, bias, dropout_p > 0, scale, is_causal, bool(backward)):
         return None
     sees = kept = None
     if mask is not None:
