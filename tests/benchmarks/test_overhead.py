@@ -51,7 +51,7 @@ def test_the_table_has_both_directions_of_every_operation_and_the_bars(tmp_path)
     wrapping = [row for row in rows if "whole_us" in row]
     rows = [row for row in rows if "whole_us" not in row]
     assert len(wrapping) >= 10
-    assert all(row["whole_us"] > row["extra_us"] > 0 and row["parts_us"] > 0 for row in wrapping)
+    assert all(row["whole_us"] > row["extra_us"] and row["parts_us"] > 0 for row in wrapping)
     assert [row["bar"] for row in rows[:3]] == [2.0, 1.0, 1.5]
     names = [row["name"] for row in rows[3:]]
     assert len(names) >= 20

@@ -124,7 +124,7 @@ REFUSED = {
     ),
     "a branch": (steps(forward=lambda m, x: m(x) * 2 if float(x.sum()) > 0 else m(x)), "return the tensor"),
     "scaled by a number": (steps(forward=lambda m, x: m(x) * float(x[0, 0])), "looks at a number"),
-    "a mask": (steps(loss=lambda h, y: h[h > 0].sum()), "given other numbers or shapes"),
+    "a mask": (steps(loss=lambda h, y: h[y == 0].sum()), "given other numbers or shapes"),
     "a counter": (steps(forward=count), "changes counted in Python"),
     "a method's counter": (Trainer().counting, r"changes self\.count in Python"),
     "a state that is bound anew": (Trainer().remembering, r"changes self\.hidden in Python|keeps a tensor"),
