@@ -208,11 +208,12 @@ class _NewFile(io.BufferedWriter):
         self._size = self._begun = 0
 
     def write(self, data: Any, /) -> int:
-        self._size += super().write(data)
+        written = super().write(data)
+        self._size += written
         if self._size - self._begun >= _BEGIN_BYTES and _sync_file_range is not None:
             _sync_file_range(self.fileno(), self._begun, self._size - self._begun, _BEGIN)
             self._begun = self._size
-        return len(data)
+        return written
 
 
 @contextlib.contextmanager
