@@ -118,8 +118,9 @@ def test_regression(shape):
     check(train.MeanAbsoluteError, sk.mean_absolute_error(target, predicted), predicted, target)
     root = sk.mean_squared_error(target.ravel(), predicted.ravel()) ** 0.5
     check(lambda: train.MeanSquaredError(root=True), root, predicted, target)
-    values = on_ranks(3, train.R2Score, in_batches(predicted, target))
-    np.testing.assert_allclose(values, sk.r2_score(target, predicted), rtol=1e-9)
+    for size in SIZES:
+        values = on_ranks(size, train.R2Score, in_batches(predicted, target))
+        np.testing.assert_allclose(values, sk.r2_score(target, predicted), rtol=1e-9)
 
 
 def test_perplexity_is_that_of_the_loss_over_all_tokens():
