@@ -159,7 +159,7 @@ def check_same_module(named: Sequence[tuple[str, Tensor]], comm: Communicator) -
 
     Collective: yes; blocks: yes.
     """
-    own = [(name, str(p.dtype), p.shape) for name, p in named]
+    own = [(name, str(p.dtype), tuple(p.shape)) for name, p in named]
     for rank, theirs in enumerate(comm.all_gather_object(own)):
         if theirs == own:
             continue

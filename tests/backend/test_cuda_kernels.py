@@ -701,6 +701,8 @@ def test_every_kernel_of_the_table_has_a_body_for_these_dtypes(cp):
         others = {
             "random_bits": "L",
             "embedding_sum": "li",
-            "linear/weight": "feE",
-        }  # of cuBLASLt's epilogues
+            "linear/weight": "feE",  # of cuBLASLt's epilogues
+            "attention_with_statistics": "eE",  # of cuDNN's
+            "attention_with_statistics/query": "eE",
+        }
         assert set(kernel.cuda) == set(others.get(name, TYPES)), name

@@ -100,7 +100,7 @@ def test_other_processes_are_left_alone(tmp_path):
     (tmp_path / "torch.py").write_text("name = 'another'")
     text = "import distgrad.torch, torch; print(torch.name, distgrad.torch.zeros(2).size())"
     done = run(["-c", text], tmp_path, PYTHONPATH=os.pathsep.join(filter(None, [str(tmp_path), os.getcwd()])))
-    assert done.stdout == "another (2,)\n", done.stderr
+    assert done.stdout == "another torch.Size([2])\n", done.stderr
 
 
 @pytest.mark.parametrize(
