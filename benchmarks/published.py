@@ -32,17 +32,22 @@ Row = dict[str, Any]
 
 
 def profile_of(curve: Row, table: Row, computing_s: float) -> Profile:
-    """A step that computes so long."""
+    """A step that computes so long: backward begins with the ``last`` layers, and the rest is even."""
     backward_s = table["backward_share"] * computing_s
-    nbytes = curve["parameters"] * curve["bytes_per_parameter"] // PIECES
-    gradients = (Gradient(nbytes, backward_s * (i + 1) / PIECES) for i in range(PIECES))
+    last, end_s = curve.get("last", []), curve.get("last_computing", 0.0) * backward_s
+    even, each = backward_s - end_s, (curve["parameters"] - sum(last)) // PIECES
+    ready = [(size, end_s * (i + 1) / len(last)) for i, size in enumerate(last)]
+    ready += [(each, end_s + even * (i + 1) / PIECES) for i in range(PIECES)]
+    gradients = (Gradient(size * curve["bytes_per_parameter"], at_s) for size, at_s in ready)
     return Profile(computing_s - backward_s, backward_s, 0.0, tuple(gradients))
 
 
 def efficiency(curve: Row, table: Row, computing_s: float, ranks: int) -> float:
     """Of so many ranks in one ring, which passes each host's line once."""
     profile = profile_of(curve, table, computing_s)
-    link = Link(1e-6 * table["latency_us"], curve["gbits"] * 1e9 / 8)
+    within_us, between_us = table["within_us"], table["between_us"]
+    hop_us = within_us + (between_us - within_us) / curve["ranks_per_host"]  # of a ring's, the mean
+    link = Link(1e-6 * hop_us, curve["gbits"] * 1e9 / 8)
     found = simulate(profile, Cluster(ranks, 1, link), Plan(table["bucket_mib"] * 2**20), 1)
     return found.efficiency(profile)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from distgrad.errors import DataError, LaunchError, OptionError
 
 from .logs import Console
+from .supervise import LAST_WORDS_S
 
 __all__ = ["Recorded", "tracing"]
 
@@ -85,6 +86,7 @@ def tracing(wanted: Recorded, console: Console) -> Iterator[dict[str, str]]:
     finally:
         if output is None or _merge(folder, output, console):
             remove_spool(folder)
+        console.flush(LAST_WORDS_S)
 
 
 def _merge(folder: Path, output: Path, console: Console) -> bool:
@@ -95,5 +97,8 @@ def _merge(folder: Path, output: Path, console: Console) -> bool:
         console.say("\n".join(merge(folder, output)))
     except (DataError, OSError) as error:
         console.say(f"launch: no trace was written: {error}")
-        return not any(folder.glob("*.jsonl"))
+        left = any(folder.glob("*.jsonl"))
+        if left:
+            console.say(f"launch: `distgrad report {output}` makes it of {folder}, once it can")
+        return not left
     return True

@@ -78,9 +78,13 @@ class TimeServer:
             "token": self._token.hex(),
         }
         part = folder / f"{ADDRESS_FILE}.part"
-        part.touch(mode=0o600)
-        part.write_text(json.dumps(told))
-        part.replace(folder / ADDRESS_FILE)
+        try:
+            part.touch(mode=0o600)
+            part.write_text(json.dumps(told))
+            part.replace(folder / ADDRESS_FILE)
+        except OSError:
+            self._socket.close()
+            raise
         self._thread = threading.Thread(target=self._serve, name="distgrad clock", daemon=True)
         self._thread.start()
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import os
-import secrets
 import sys
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from typing import Any, TextIO, cast
 
 from distgrad.profiler.chrome import FORMAT
 from distgrad.profiler.spool import SpoolFile, align, read_folder
+from distgrad.profiler.whole import whole
 
 __all__ = ["TRACKS", "merge", "track_of"]
 
@@ -57,26 +56,24 @@ def merge(folder: Path, output: Path, since_s: float = 0.0) -> list[str]:
 
     Returns:
         What is to be told of it: clocks, losses, ranks that came to no end.
+
+    Raises:
+        DataError: the folder holds nothing, or the file cannot be written.
     """
     files = read_folder(folder, since_s)
     align(files)
     last_comers = _find_last(files)
     origin_s = min(_first_time(file) for file in files)
-    part = output.with_name(f".{output.name}.{secrets.token_hex(4)}")
-    try:
-        with _open(part, output.suffix == ".gz") as out:
-            out.write('{"displayTimeUnit":"ms","otherData":')
-            out.write(json.dumps(_about(files, origin_s)))
-            out.write(',"traceEvents":[\n')
-            separator = ""
-            for file in files:
-                for event in _events(file, last_comers, origin_s):
-                    out.write(separator + json.dumps(event, separators=(",", ":"), allow_nan=False))
-                    separator = ",\n"
-            out.write("\n]}\n")
-        os.replace(part, output)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(output, "trace") as part, _open(part, output.suffix == ".gz") as out:
+        out.write('{"displayTimeUnit":"ms","otherData":')
+        out.write(json.dumps(_about(files, origin_s)))
+        out.write(',"traceEvents":[\n')
+        separator = ""
+        for file in files:
+            for event in _events(file, last_comers, origin_s):
+                out.write(separator + json.dumps(event, separators=(",", ":"), allow_nan=False))
+                separator = ",\n"
+        out.write("\n]}\n")
     return _tell(files, output)
 
 
@@ -241,5 +238,8 @@ def _tell(files: list[SpoolFile], output: Path) -> list[str]:
         lines.append(f"profiler: nothing came from rank {', '.join(map(str, missing))}")
     for file in files:
         if file.lost:
-            lines.append(f"profiler: rank {file.rank} dropped {file.lost} spans, which came too fast")
+            lines.append(
+                f"profiler: rank {file.rank} dropped {file.lost} spans, which came too fast or could not be "
+                "written"
+            )
     return lines

@@ -40,16 +40,18 @@ class Recorder:
     Attributes:
         step: steps of training that are over: calls of :func:`distgrad.profiler.step`, or else updates of
             the optimizer.
-        lost: spans that came faster than they could be written.
+        failed: whether the folder could not be written to at some time.
         path: the spool file.
     """
 
     def __init__(self, folder: Path, steps: Container[int] | None = None, spans: bool = True) -> None:
         self.step = 0
-        self.lost = 0
+        self._dropped = self._unwritten = 0
         self.told: dict[str, float] = {}
+        self.failed = False
         self._steps, self._spans = steps, spans
         self._keeps = steps is None or 0 in steps
+        self._torn = False
         self._pending: deque[tuple[Any, ...]] = deque()
         self._by_hand = False
         self._first_update: int | None = None
@@ -70,10 +72,10 @@ class Recorder:
         self._stop = threading.Event()
         self._writing = threading.Lock()
         self._clock = clocks.identity()
-        self._write(
-            {"host": socket.gethostname(), "pid": os.getpid(), "clock": self._clock, "argv": sys.argv,
-             "perf_s": self._began_s, "time_s": time.time(), "attempt": env.read().attempt}
-        )  # fmt: skip
+        self._about = {
+            "host": socket.gethostname(), "pid": os.getpid(), "clock": self._clock, "argv": sys.argv,
+            "perf_s": self._began_s, "time_s": time.time(), "attempt": env.read().attempt,
+        }  # fmt: skip
         self.flush(first=True)
         self._thread = threading.Thread(target=self._run, name="distgrad profiler", daemon=True)
         self._thread.start()
@@ -87,7 +89,7 @@ class Recorder:
             if len(pending) < MAX_PENDING:
                 pending.append((name, start_s, end_s, get_ident(), fields))
             else:
-                self.lost += 1
+                self._dropped += 1
         if name == "optimizer.step" and "step" in fields and not self._by_hand:  # not a program's own span
             update = fields["step"]
             if self._first_update is None:
@@ -101,7 +103,7 @@ class Recorder:
             if len(self._pending) < MAX_PENDING:
                 self._pending.append((name, time_s, None, get_ident(), fields))
             else:
-                self.lost += 1
+                self._dropped += 1
 
     def end_step(self, told: dict[str, float]) -> None:
         """A step is over, as the program says, with numbers that are worth telling."""
@@ -122,39 +124,82 @@ class Recorder:
 
     # -- what is written
 
+    @property
+    def lost(self) -> int:
+        """Spans that came faster than they could be written, or when nothing could be."""
+        return self._dropped + self._unwritten
+
     def _write(self, line: Any) -> None:
-        text = json.dumps(line, default=str, separators=(",", ":"))
-        self._file.write(text.encode() + b"\n")
+        self._append(json.dumps(line, default=str, separators=(",", ":")).encode() + b"\n")
+
+    def _append(self, line: bytes) -> None:
+        """Write a line, all of it; one that was torn before, as the disk was full, ends here."""
+        rest = memoryview(b"\n" + line if self._torn else line)
+        self._torn = True
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        self._torn = False
 
     def flush(self, first: bool = False, last: bool = False) -> None:
-        """Write what has come since the last time, and where the process is."""
+        """Write what has come since the last time, and where the process is.
+
+        What cannot be written is dropped, which is counted and said once: training goes on.
+        """
         with self._writing:
             if self._file.closed:
                 return
             take = self._pending.popleft
             batch = [take() for _ in range(len(self._pending))]
-            usage, held = self._usage.read(), owners.measure()
-            if self._spans:
-                if batch:
-                    self._file.write(encode(batch))
-                self._write({"usage": usage, "owners": held, "lost": self.lost})
-            self._tell_rank()
-            known = {"rank": self._rank or 0, "told": self.told, "owners": held, "ended": last}
-            self._status.update(batch, usage["at_s"], self.step, usage, **known)
-            self._align(_PINGS * (4 if first or last else 1))
-            if last:
-                self._write({"limits": {name: measure() for name, measure in owners.limits.items()}})
-                self._write({"end": True})
-                self._file.close()
-                self._usage.close()
+            try:
+                self._keep(batch, first, last)
+            except OSError as error:
+                self._say(error)
+            finally:
+                if last:
+                    self._file.close()
+                    self._usage.close()
 
-    def _tell_rank(self) -> None:
-        """Say which rank this is, as soon as it is known."""
+    def _keep(self, batch: list[tuple[Any, ...]], first: bool, last: bool) -> None:
+        usage, held = self._usage.read(), owners.measure()
+        self._unwritten += len(batch)
+        self._introduce()
+        if batch and self._spans:
+            self._append(encode(batch))
+        self._unwritten -= len(batch)
+        if self._spans:
+            self._write({"usage": usage, "owners": held, "lost": self.lost})
+        known = {"rank": self._rank or 0, "told": self.told, "owners": held, "ended": last}
+        self._status.update(batch, usage["at_s"], self.step, usage, **known)
+        self._align(_PINGS * (4 if first or last else 1))
+        if last:
+            self._write({"limits": {name: measure() for name, measure in owners.limits.items()}})
+            self._write({"end": True})
+
+    def _say(self, error: OSError) -> None:
+        """Say what could not be written, the first time."""
+        if not self.failed:
+            known = find_rank()
+            rank = "" if known is None else f"rank {known}: "
+            with contextlib.suppress(
+                OSError, ValueError
+            ):  # that goes to a file on the same disk, or is closed
+                print(
+                    f"profiler: {rank}{self._folder} cannot be written to ({error.strerror or error}); the "
+                    "program goes on, and what it does meanwhile is not recorded",
+                    file=sys.stderr,
+                )
+        self.failed = True
+
+    def _introduce(self) -> None:
+        """Say what process this is, first of all, and which rank, as soon as it is known."""
+        if self._about:
+            self._write(self._about)
+            self._about = {}
         settings = env.read()
         rank = find_rank(settings)
         if rank is not None and rank != self._rank:
-            self._rank = rank
             self._write({"rank": rank, "size": find_size(settings)})
+            self._rank = rank
         if rank == 0 and self._server is None and find_size(settings) > 1:
             with contextlib.suppress(OSError):  # no network: the others say that they could not ask
                 self._server = clocks.TimeServer(self._folder)

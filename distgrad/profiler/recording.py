@@ -11,7 +11,7 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 
 from distgrad import env, trace
-from distgrad.errors import OptionError
+from distgrad.errors import DataError, OptionError
 from distgrad.profiler import spool
 from distgrad.profiler.clocks import ADDRESS_FILE
 from distgrad.profiler.merge import merge
@@ -92,7 +92,7 @@ def record(
     finally:
         _end(recorder)
         if find_rank() == 0:
-            _collect(recorder, output, began_s, patience_s)
+            _collect(recorder, output, began_s, _FAILED_S if recorder.failed else patience_s)
 
 
 def step(**told: float) -> None:
@@ -165,7 +165,13 @@ def _collect(recorder: Recorder, output: Path, began_s: float, patience_s: float
     while not _all_ended(folder, own_s) and time.monotonic() < deadline_s:
         time.sleep(_LOOK_S)
     recorder.close_server()
-    for line in merge(folder, output, own_s):
+    try:
+        lines = merge(folder, output, own_s)
+    except DataError as error:
+        print(f"profiler: no trace was written: {error}", file=sys.stderr)
+        print(f"profiler: `distgrad report {output}` makes it of {folder}, once it can", file=sys.stderr)
+        return
+    for line in lines:
         print(line, file=sys.stderr)
     remove_spool(folder)
 
@@ -192,8 +198,8 @@ def start() -> None:
         atexit.register(manager.__exit__, None, None, None)
         return
     recorder = _begin(Path(settings.trace_spool), None, settings.trace_spans)
+    atexit.register(recorder.close_server)  # behind the end, up to which others may ask
     atexit.register(_end, recorder)
     operations = _operations(settings.trace_ops)
     operations.__enter__()
     atexit.register(operations.__exit__, None, None, None)
-    atexit.register(recorder.close_server)

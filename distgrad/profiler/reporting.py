@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from distgrad.profiler.page import render
 from distgrad.profiler.recording import remove_spool, spool_folder
 from distgrad.profiler.spool import is_growing
 from distgrad.profiler.summary import PARTS, Bucket, Summary, summarize
+from distgrad.profiler.whole import whole
 
 __all__ = ["report"]
 
@@ -53,17 +52,8 @@ def report(source: Any, page: str | os.PathLike[str] | None = None) -> Path:
             raise DataError("report: statistics have no file; name that of the page")
         found, output = _of_statistics(source), Path(page)
     found.warnings = advise(found)
-    part = output.with_name(f".{output.name}.{secrets.token_hex(4)}")
-    try:
+    with whole(output, "report") as part:
         part.write_text(render(found), encoding="utf-8")
-        os.replace(part, output)
-    except OSError as error:
-        raise DataError(
-            f"report: {output} must be a file that can be written ({error.strerror}); name another page"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
     return output
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from distgrad.errors import LaunchError, OptionError
 from distgrad.launch.slurm import allocation
+from distgrad.profiler.whole import whole
 from distgrad.scale.advise import advise, best_ranks_per_host, hook_costs
 from distgrad.scale.bench.step import machine
 from distgrad.scale.cluster import Cluster
@@ -73,9 +74,12 @@ def study(settings: Settings, folder: Path) -> Iterator[str]:
     where = f"{about['processor']}, {about['cores']} cores, {settings.threads} thread{plural} a rank."
     fitted: tuple[int, ...] = () if model is None else model.fitted_to
     result = {"settings": json.loads((folder / "study.json").read_text()), "machine": about, "rows": rows}
-    (folder / "results.json").write_text(json.dumps({**result, "fitted_to": fitted}, indent=1) + "\n")
-    write_csv(rows, folder / "results.csv")
-    (folder / "index.html").write_text(page(settings, rows, fitted, where))
+    with whole(folder / "results.json", "scale") as part:
+        part.write_text(json.dumps({**result, "fitted_to": fitted}, indent=1) + "\n")
+    with whole(folder / "results.csv", "scale") as part:
+        write_csv(rows, part)
+    with whole(folder / "index.html", "scale") as part:
+        part.write_text(page(settings, rows, fitted, where))
     yield from show(rows)
     yield from (f"beware: {doubt}" for doubt in doubts(rows, settings.strong))
     yield f"{folder}/index.html, results.json, results.csv"
@@ -106,6 +110,7 @@ def run_command(
     Raises:
         OptionError: options that mean nothing.
         LaunchError: a run has failed, or there is no Slurm allocation.
+        DataError: a file of the study cannot be written.
     """
     _check_pairs(options)
     if options["slurm"] and not allocation(os.environ):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from distgrad import env
+from distgrad.profiler.whole import whole
 from distgrad.scale import workload
 from distgrad.trace import subscribe
 
@@ -123,11 +124,9 @@ class Recorder:
 
     def write(self, path: Path, about: Row) -> None:
         """Write everything down; the file is whole or not there."""
-        part = path.with_suffix(".part")
-        part.write_text(
-            json.dumps({**about, "mark": self.kind, "steps": self.rows(), "buckets": self.buckets()})
-        )
-        part.replace(path)
+        told = {**about, "mark": self.kind, "steps": self.rows(), "buckets": self.buckets()}
+        with whole(path, "scale") as part:
+            part.write_text(json.dumps(told))
 
 
 def run(task: Row, script: list[str]) -> None:
@@ -135,7 +134,8 @@ def run(task: Row, script: list[str]) -> None:
 
     Args:
         task: ``folder``, ``steps``, ``seconds`` and ``least`` (of a Recorder), ``alone`` (know nothing of
-            the other ranks), and for a built-in workload ``workload``, ``strong``, ``peer`` and ``ddp``.
+            the other ranks), for a script ``work`` (the folders to work in, of each rank that is alone or of
+            all), and for a built-in workload ``workload``, ``strong``, ``peer`` and ``ddp``.
         script: the script with its arguments; empty for a workload.
     """
     rank = env.read().rank or 0
@@ -147,9 +147,11 @@ def run(task: Row, script: list[str]) -> None:
     subscribe(recorder)
     try:
         if script:
-            sys.argv = script
-            sys.path.insert(0, str(Path(script[0]).resolve().parent))
-            runpy.run_path(script[0], run_name="__main__")
+            path = Path(script[0]).absolute()
+            os.chdir(task["work"][rank if task["alone"] else 0])
+            sys.argv = [str(path), *script[1:]]
+            sys.path.insert(0, str(path.resolve().parent))
+            runpy.run_path(str(path), run_name="__main__")
         else:
             workload.run(task, recorder)
     finally:

@@ -20,13 +20,16 @@ from typing import Any
 
 from distgrad import env
 from distgrad.errors import LaunchError, OptionError
+from distgrad.profiler.whole import whole
 from distgrad.scale.bench.surroundings import UNSET
 from distgrad.scale.bench.workloads import WORKLOADS
+from distgrad.scale.mirror import mirror
 from distgrad.scale.workload import PEERS
 
 __all__ = ["Run", "Settings", "measure", "runs_of"]
 
 LEAST_STEPS = 5  # that count
+WORK = "work"  # of a run's folder: where its ranks work
 STOPPING_S = 60.0  # that a job has to end when it is told to
 OURS, COPIES = "distgrad", "copies"  # kinds of runs; the others are peers
 
@@ -132,9 +135,15 @@ def measure(settings: Settings, folder: Path) -> Iterator[str]:
     Raises:
         OptionError: the folder holds another study.
         LaunchError: a run has failed, with the end of what it printed.
+        DataError: the folder's file cannot be written.
     """
     runs, about = folder / "runs", folder / "study.json"
-    runs.mkdir(parents=True, exist_ok=True)
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(
+            f"scale: {folder} must be a folder that can be written to ({error}); start from another"
+        ) from error
     description = json.dumps(asdict(settings), indent=1)
     if not about.exists() or about.read_text() != description:
         if any(path.name[0] != "." for path in runs.iterdir()):  # those with a dot never ended
@@ -142,7 +151,8 @@ def measure(settings: Settings, folder: Path) -> Iterator[str]:
                 f"scale: {folder} holds a study with other settings ({about}); pass --name, or remove the "
                 "folder"
             )
-        about.write_text(description)
+        with whole(about, "scale") as part:
+            part.write_text(description)
     planned = list(runs_of(settings))
     try:
         for number, run in enumerate(planned, 1):
@@ -179,13 +189,28 @@ def _make(run: Run, settings: Settings, folder: Path) -> None:
             "peer": None if run.kind in (OURS, COPIES) else run.kind,
             "ddp": settings.ddp,
             "store": str((part / "store").resolve()),
+            "work": _working_folders(run, part) if settings.script else [],
         }
         command = [sys.executable, "-m", "distgrad", "run", "-n", str(run.ranks), *settings.where]
         command += ["-m", "distgrad.scale.recorded", json.dumps(task), *settings.script]
         _check(run, settings, part, _perform(command, settings.threads))
+        shutil.rmtree(part / WORK, ignore_errors=True)
         part.rename(folder / run.name)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _working_folders(run: Run, part: Path) -> list[str]:
+    """Where a script works: all ranks of a run in one folder, copies in one each, none in another run's."""
+    count = run.ranks if run.kind == COPIES else 1
+    study = part.parent.parent
+    places = [(part / WORK / str(number)).resolve() for number in range(count)]
+    try:
+        return [str(mirror(Path.cwd(), place, study)) for place in places]
+    except OSError as error:
+        raise OptionError(
+            f"scale: {study} must be a folder that can be written to ({error}); start from another"
+        ) from error
 
 
 def _perform(command: list[str], threads: int) -> subprocess.CompletedProcess[str]:

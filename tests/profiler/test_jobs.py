@@ -123,6 +123,35 @@ def test_a_rank_that_is_killed_leaves_what_it_did_up_to_its_last_second(tmp_path
     assert sorted(os.listdir(tmp_path)) == ["out.json.gz", "script.py"]
 
 
+FULL = """
+    import resource
+    from distgrad.profiler.recording import _running
+
+    (recorder,) = _running
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    train(2)
+    recorder.flush()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (recorder.path.stat().st_size + 100, hard))
+    train(3)
+    recorder.flush()
+    recorder.flush()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    train(1)
+"""
+
+
+def test_training_goes_on_where_the_trace_cannot_be_written_which_is_said_once(tmp_path):
+    code, said = run(tmp_path, "--trace out.json.gz -n 2", FULL)
+    assert code == 0, said
+    assert "Traceback" not in said
+    assert said.count("cannot be written to (File too large); the program goes on") == 2  # one of each rank
+    assert said.count("which came too fast or could not be written") == 2
+    found = chrome.read(tmp_path / "out.json.gz")
+    for rank in (0, 1):
+        assert [span["args"]["step"] for span in found.spans("step", rank)] == [0, 1, 5]
+        assert found.about["ended"][str(rank)] is True
+
+
 FAILING = """
     try:
         with dg.profiler.record("mine.json"):

@@ -1,5 +1,6 @@
 """What a process records, and the file that becomes of it."""
 
+import errno
 import gc
 import gzip
 import json
@@ -142,6 +143,21 @@ def test_memory_is_bounded_and_losses_are_told(tmp_path, monkeypatch, capsys):
     assert found.lost == 15
     assert "dropped 15 spans" in capsys.readouterr().err
     assert sum(event["name"] == "one" for event in chrome.read(tmp_path / "out.json").events) == 10
+
+
+def test_a_trace_that_cannot_be_written_is_said_and_its_parts_are_left(tmp_path, monkeypatch, capsys):
+    def replace(*paths):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "out.json"
+    with monkeypatch.context() as patch, dg.profiler.record(path):
+        train(1)
+        patch.setattr(os, "replace", replace)
+    full = f"no trace was written: trace: {path} must be a file that can be written (No space left"
+    assert full in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["out.json.spool"]
+    dg.profiler.report(path)  # as it says
+    assert len(chrome.read(path).spans("step")) == 1
 
 
 def test_an_exception_passes_and_the_trace_is_there(tmp_path):

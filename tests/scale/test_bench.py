@@ -42,3 +42,10 @@ def test_an_unknown_benchmark_is_named():
     done = CliRunner().invoke(main, ["bench", "speed"])
     assert done.exit_code == 2
     assert "'speed' is not one of" in done.output
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(name, tmp_path):
+    done = CliRunner().invoke(main, ["bench", name, "--json", str(tmp_path / "nowhere" / "table.json")])
+    assert done.exit_code == 2
+    assert "no file can be written at" in done.output

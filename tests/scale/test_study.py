@@ -24,18 +24,23 @@ from distgrad.scale.study import Run, Settings, measure, runs_of
 from distgrad.trace import subscribe, unsubscribe
 
 SCRIPT = """
-import sys
+import os, sys
 import numpy as np
 import distgrad as dg
 comm = dg.comm.init()
 assert sys.argv[1:] == ["--width", "8"]
+assert open("data/numbers.txt").read() == open("../beside.txt").read() == "4"
+if comm.rank == 0:
+    os.mkdir("made")  # of each run and each copy its own
+    open("data/log.txt", "x").close()
 model = dg.parallel.DistributedDataParallel(dg.nn.Linear(8, 8), comm)
 optimizer = dg.optim.SGD(model.parameters(), lr=0.1)
-for step in range(1000):
-    optimizer.zero_grad()
-    x = dg.asarray(np.full((2, 8), comm.rank + step % 7, np.float32))
-    (model(x) ** 2).mean().backward()
-    optimizer.step()
+with dg.profiler.record("out.json"):
+    for step in range(1000):
+        optimizer.zero_grad()
+        x = dg.asarray(np.full((2, 8), comm.rank + step % 7, np.float32))
+        (model(x) ** 2).mean().backward()
+        optimizer.step()
 raise RuntimeError("the study has not ended the script")
 """
 STEP = {
@@ -50,8 +55,12 @@ def rank_of(steps, **more):
 
 
 def test_a_script_is_measured_and_drawn(tmp_path, monkeypatch):
+    (tmp_path / "beside.txt").write_text("4")
+    tmp_path = tmp_path / "work"
+    (tmp_path / "data").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train.py").write_text(SCRIPT)
+    (tmp_path / "data" / "numbers.txt").write_text("4")
     options = ["--ranks", "1,2", "--repeat", "1", "--steps", "20", "train.py", "--width", "8"]
     done = CliRunner().invoke(main, ["scale", *options])
     assert done.exit_code == 0, done.output
@@ -146,15 +155,22 @@ def test_a_study_whose_first_run_fails_leaves_nothing_and_may_be_another_next(fa
     assert len(list(measure(Settings("x", workload="tiny", repeat=1), tmp_path))) == 3
 
 
+def test_a_study_that_cannot_be_written_is_refused(faked, tmp_path):
+    (tmp_path / "scale-tiny").write_text("")
+    with pytest.raises(OptionError, match="must be a folder that can be written to"):
+        list(measure(Settings("tiny", workload="tiny"), tmp_path / "scale-tiny"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_study_that_is_stopped_ends_its_job_and_keeps_what_is_whole(number, tmp_path):
     """The script waits in the second run, once both ranks are there."""
     (tmp_path / "train.py").write_text(
         "import os, sys, time, pathlib\nimport distgrad as dg\ncomm = dg.comm.init()\n"
         "while comm.size == 1:\n    dg.profiler.step()\n"
-        "pathlib.Path(f'pid{comm.rank}').write_text(str(os.getpid()))\ncomm.barrier()\ntime.sleep(600)\n"
+        "path = pathlib.Path(sys.argv[1]) / f'pid{comm.rank}'\n"
+        "path.write_text(str(os.getpid()))\ncomm.barrier()\ntime.sleep(600)\n"
     )
-    options = ["--repeat", "1", "--steps", "10", "train.py"]
+    options = ["--repeat", "1", "--steps", "10", "train.py", str(tmp_path)]
     command = [sys.executable, "-m", "distgrad", "scale", *options]
     study = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:

@@ -50,7 +50,7 @@ import distgrad as dg
 from distgrad.backend.device import CPU, Device, activated, to_device
 from distgrad.script import add_device_option, find_device, join, synchronize
 
-from .surroundings import command_of
+from .surroundings import command_of, result_file
 
 SIZES = [1 << 10, 1 << 13, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 25 << 20, 1 << 26, 1 << 28]
 NAMES = {
@@ -84,7 +84,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7, help="how often every contender has its turn")
     parser.add_argument("--turn", type=float, default=0.05, help="seconds that a turn takes at least")
     parser.add_argument("--clock", choices=("wall", "processor"), default="wall", help="what is measured")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all times to FILE")
+    parser.add_argument("--json", type=result_file, metavar="FILE", help="write all times to FILE")
     add_device_option(parser)
     return parser.parse_args(arguments)
 

@@ -40,14 +40,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from distgrad.script import add_device_option, find_device
 
 from .peers import distgrad_step, fully_sharded, join_torch, torch_parallel, torch_step, zero_optimizer
 from .step import machine
-from .surroundings import command_of, environment
+from .surroundings import command_of, environment, result_file
 
 WORKLOADS = ("tiny", "mlp", "gpt", "gptm", "cnn")
 BARS = {"mlp": 1.9, "gpt": 1.9, "gptm": 1.9, "cnn": 1.2}  # times PyTorch DDP's samples a second
@@ -293,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="turns of each contender")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each turn, but three steps at least")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all times to FILE")
+    parser.add_argument("--json", type=result_file, metavar="FILE", help="write all times to FILE")
     add_device_option(parser)
     options = parser.parse_args(arguments)
     find_device(options.device)

@@ -25,7 +25,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +39,7 @@ from distgrad.script import add_device_option, find_device, synchronize
 
 from .models import build
 from .replayed import SCALE, Recording, ReplayedHook, Replaying, Spent, shrunk
+from .surroundings import result_file
 from .workloads import WORKLOADS
 
 LATENCY_S = 20e-6
@@ -257,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--gbits", type=float, nargs="+", default=[1.0, 10.0], help="bandwidths in Gbit/s")
     parser.add_argument("--hooks", default=",".join(HOOKS), help="names, with commas between")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to FILE")
+    parser.add_argument("--json", type=result_file, metavar="FILE", help="write all results to FILE")
     add_device_option(parser)
     options = parser.parse_args(arguments)
     device = find_device(options.device)

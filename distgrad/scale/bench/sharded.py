@@ -42,7 +42,7 @@ from typing import Any
 from .ddp import Ranks
 from .models import build
 from .step import machine
-from .surroundings import command_of, environment
+from .surroundings import command_of, environment, result_file
 
 Row = dict[str, Any]
 
@@ -233,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="turns of each stage")
     parser.add_argument("--steps", type=int, default=8, help="of each turn")
     parser.add_argument("--gbits", type=float, nargs="*", default=[1.0, 10.0], help="of emulated lines")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all rows to FILE")
+    parser.add_argument("--json", type=result_file, metavar="FILE", help="write all rows to FILE")
     options = parser.parse_args(arguments)
     about = machine()
     print(json.dumps(about), flush=True)

@@ -35,7 +35,7 @@ from distgrad.backend.products import matmul_stack
 from distgrad.script import add_device_option, find_device, synchronize
 
 from .peers import STEPS
-from .surroundings import UNSET, command_of, environment
+from .surroundings import UNSET, command_of, environment, result_file
 from .workloads import WORKLOADS, Product
 
 WARM_UP_STEPS = 5
@@ -240,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", default="1,2", help="numbers, with commas between")
     parser.add_argument("--rounds", type=int, default=3, help="fresh processes for each library")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
-    parser.add_argument("--json", type=Path, help="write the results to this file")
+    parser.add_argument("--json", type=result_file, help="write the results to this file")
     parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
     add_device_option(parser)
     options = parser.parse_args(arguments)
