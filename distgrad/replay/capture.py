@@ -27,10 +27,11 @@ from distgrad.replay.arguments import (
 )
 from distgrad.replay.conditions import Conditions
 from distgrad.replay.explain import describe_tape
-from distgrad.replay.holders import hearing, recording
+from distgrad.replay.holders import hearing, recording, turn
 from distgrad.replay.looks import DifferenceError, check_replay
 from distgrad.replay.places import owner
 from distgrad.replay.record import Record, check_alike
+from distgrad.replay.surroundings import thawed
 from distgrad.replay.tape import GuardError, Tape
 from distgrad.replay.variables import check_unchanged
 from distgrad.tracebacks import warn_once
@@ -185,6 +186,16 @@ class Captured:
         if is_early or kind.is_eager or new is not None:  # that other ranks cannot compare yet
             value = self.step(*arguments.args, **arguments.kwargs)
             return self._met(kind, value) if is_early else value
+        if not turn.acquire(blocking=False):  # another thread records, and may wait for this one's gradients
+            return self.step(*arguments.args, **arguments.kwargs)
+        try:
+            with thawed():
+                return self._recorded(kind, arguments)
+        finally:
+            turn.release()
+
+    def _recorded(self, kind: Kind, arguments: Arguments) -> Any:
+        """A call that is recorded, if it can be."""
         first = next((each for each in kind.firsts if each.conditions.broken() is None), None)
         try:
             arguments.check()

@@ -12,6 +12,7 @@ from distgrad.backend.products import matmul
 from distgrad.backend.threads import get_num_threads, run_parts
 from distgrad.replay.calls import Call, Live, has_live, mapped
 from distgrad.replay.places import Place
+from distgrad.replay.plan import ALIGNMENT, allocate
 
 __all__ = ["Arrays", "GuardError", "emit", "emit_unit"]
 
@@ -51,9 +52,38 @@ class Arrays:
             window = self._windows[storage] = storage.view()
         return np.ndarray(place.shape, place.dtype, window, place.offset, place.strides)
 
+    def apart(self, places: Sequence[Place]) -> Arrays:
+        """The same places in memory of their own, which begins as this one's."""
+        return _Apart(self, places)
+
     def tree(self, tree: Any) -> Any:
         """A nested structure with arrays for its places."""
         return mapped(tree, lambda x: self.at(x) if isinstance(x, Place) else x)
+
+
+class _Apart(Arrays):
+    """Copies of what lies at some places, of which those that overlap still do."""
+
+    def __init__(self, arrays: Arrays, places: Sequence[Place]) -> None:
+        super().__init__(np.zeros(0, np.uint8))
+        spans: dict[Any, tuple[int, int]] = {}
+        for place in places:
+            if not place.is_empty:
+                start, stop = place.bounds()
+                low, high = spans.get(place.storage, (start, stop))
+                spans[place.storage] = min(low, start), max(high, stop)
+        self._spans: dict[Any, tuple[int, np.ndarray]] = {}
+        for storage, (start, stop) in spans.items():
+            space = allocate(stop - start + ALIGNMENT)[start % ALIGNMENT :]
+            self._spans[storage] = start, space
+        for place in places:
+            self.at(place)[...] = arrays.at(place)
+
+    def at(self, place: Place) -> np.ndarray:
+        if place.is_empty:
+            return super().at(place)
+        start, space = self._spans[place.storage]
+        return np.ndarray(place.shape, place.dtype, space, place.address - start, place.strides)
 
 
 def emit(call: Call, arrays: Arrays) -> Callable[[], Any]:

@@ -33,17 +33,17 @@ from distgrad.replay.places import Place
 from distgrad.replay.recorder import Recorder
 from distgrad.replay.traced import Traced, plain
 
-__all__ = ["hearing", "recording"]
+__all__ = ["hearing", "recording", "turn"]
 
-_lock = threading.Lock()
+#: Held by the thread that records: it asks Python's collector what a step has made, and there is one.
+turn = threading.Lock()
 _undo: list[tuple[Any, str, Any]] = []
-_users = 0
 _MISSING = object()
 
 
 @contextlib.contextmanager
 def recording() -> Iterator[Recorder]:
-    """A recorder that listens to this thread inside."""
+    """A recorder that listens to this thread inside, which has the :data:`turn`."""
     recorder = Recorder()
     _install()
     try:
@@ -66,27 +66,19 @@ def hearing(hear: Callable[[Any], None]) -> Iterator[None]:
 
 
 def _install() -> None:
-    global _users
-    with _lock:
-        _users += 1
-        if _users == 1:
-            for change in _CHANGES:
-                change()
-            for change_ranks in ranks.CHANGES:
-                change_ranks(_swap)
+    for change in _CHANGES:
+        change()
+    for change_ranks in ranks.CHANGES:
+        change_ranks(_swap)
 
 
 def _remove() -> None:
-    global _users
-    with _lock:
-        _users -= 1
-        if _users == 0:
-            while _undo:
-                owner, name, before = _undo.pop()
-                if before is _MISSING:
-                    delattr(owner, name)
-                else:
-                    setattr(owner, name, before)
+    while _undo:
+        owner, name, before = _undo.pop()
+        if before is _MISSING:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
 
 
 def _swap(owner: Any, name: str, new: Any) -> None:

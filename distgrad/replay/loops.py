@@ -55,7 +55,7 @@ class Assembler:
         if found is None or call.kind == "guard":
             return found
         with np.errstate(all="ignore"):
-            return found if self._is_equal(call, found, run) else None
+            return found if self._is_equal(call, run) else None
 
     def _make(self, call: Call) -> list[Instruction] | None:
         if call.kind == "guard":
@@ -227,26 +227,25 @@ class Assembler:
 
     # -- the comparison
 
-    def _is_equal(self, call: Call, found: Sequence[Instruction], run: Callable[[Any], int]) -> bool:
-        """Whether instructions leave the bytes that the call leaves, from random numbers in its places."""
-        arrays = [self.arrays.at(place) for place in (*call.reads, *call.writes)]
-        before = [x.copy() for x in arrays]
-        for x in arrays:
-            if x.dtype.kind == "f" and x.size and x.flags.writeable:
-                x[...] = self._rng.standard_normal(x.shape)
-        start = [x.copy() for x in arrays]
-        emit(call, self.arrays)()
-        theirs = [x.tobytes() for x in arrays]
-        self._write(arrays, start)
-        run(np.array(found, np.int64))
-        ours = [x.tobytes() for x in arrays]
-        self._write(arrays, before)
-        return ours == theirs
+    def _is_equal(self, call: Call, run: Callable[[Any], int]) -> bool:
+        """Whether instructions leave the call's bytes, of random numbers in copies of its places.
 
-    @staticmethod
-    def _write(arrays: list[np.ndarray], values: list[np.ndarray]) -> None:
-        for x, value in zip(arrays, values, strict=True):
-            x[...] = value
+        What lies in the places themselves is in use: parameters, which other threads may read meanwhile.
+        """
+        places = (*call.reads, *call.writes)
+        theirs, ours = (Assembler(self.arrays.apart(places)) for _ in range(2))
+        for place in dict.fromkeys(places):
+            if place.dtype.kind == "f":
+                x = theirs.arrays.at(place)
+                x[...] = self._rng.standard_normal(x.shape)
+        for place in places:
+            ours.arrays.at(place)[...] = theirs.arrays.at(place)
+        found = ours._make(call)
+        emit(call, theirs.arrays)()
+        if found is None:
+            return False
+        run(np.array(found, np.int64))
+        return all(ours.arrays.at(x).tobytes() == theirs.arrays.at(x).tobytes() for x in places)
 
 
 def emit_units(units: Sequence[Sequence[Call]], assembler: Assembler) -> list[Callable[[], Any]]:

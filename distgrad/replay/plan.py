@@ -10,13 +10,13 @@ import numpy as np
 from distgrad.replay.calls import Call
 from distgrad.replay.places import Place, Storage
 
-__all__ = ["allocate", "plan"]
+__all__ = ["ALIGNMENT", "allocate", "plan"]
 
-_ALIGNMENT = 64  # a cache line, and the widest vector register
+ALIGNMENT = 64  # a cache line, and the widest vector register
 
 
 def _rounded(nbytes: int) -> int:
-    return -(-max(nbytes, 1) // _ALIGNMENT) * _ALIGNMENT
+    return -(-max(nbytes, 1) // ALIGNMENT) * ALIGNMENT
 
 
 def plan(units: Sequence[Sequence[Call]], outputs: Iterable[Place]) -> int:
@@ -65,6 +65,6 @@ def _use(place: Place, number: int, first: dict[Storage, int], last: dict[Storag
 
 def allocate(nbytes: int) -> np.ndarray:
     """The block's memory."""
-    raw = np.zeros(nbytes + _ALIGNMENT, np.uint8)
-    start = -raw.__array_interface__["data"][0] % _ALIGNMENT
+    raw = np.zeros(nbytes + ALIGNMENT, np.uint8)
+    start = -raw.__array_interface__["data"][0] % ALIGNMENT
     return raw[start : start + nbytes]

@@ -14,6 +14,8 @@ import dis
 import functools
 import gc
 import io
+import itertools
+import operator
 import os
 import random
 import sys
@@ -32,7 +34,7 @@ from distgrad.errors import CaptureError
 from distgrad.nn.module import Module
 from distgrad.replay.variables import SCALARS, Watched, attributes_of, entries_of, made_anew
 
-__all__ = ["Surroundings"]
+__all__ = ["Surroundings", "thawed"]
 
 _DEPTH = 10  # objects within objects
 _MOST = 1024  # entries of a container that are looked into
@@ -106,6 +108,27 @@ def _frozen(state: Any) -> Any:
     return state.tobytes() if isinstance(state, np.ndarray) else state
 
 
+def _tracked_ids() -> set[int]:
+    """The ids of what the collector knows and has not frozen.
+
+    In one call that no other thread can interrupt: who holds what another thread is making breaks it, as a
+    tuple that has two owners cannot be made shorter.
+    """
+    return set(map(id, itertools.chain.from_iterable(map(operator.call, (gc.get_objects,)))))
+
+
+@contextlib.contextmanager
+def thawed() -> Iterator[None]:
+    """Let Python's collector see inside what a program has frozen; behind it, all that is there is frozen."""
+    was_frozen = bool(gc.get_freeze_count())
+    gc.unfreeze()
+    try:
+        yield
+    finally:
+        if was_frozen:
+            gc.freeze()
+
+
 class Surroundings:
     """Gathers what a step's code names.
 
@@ -133,22 +156,19 @@ class Surroundings:
         """
         self._draw("Python's random", random, random.getstate)
         self._draw("numpy.random", np.random, np.random.get_state)
-        is_frozen = bool(gc.get_freeze_count())
-        gc.collect() if is_frozen else gc.freeze()  # so that all that is there is old
+        gc.freeze()  # so that all that is there is told from what the step makes
         collects, before = gc.isenabled(), sys.getprofile()
-        gc.disable()  # so that what the step makes stays among the youngest objects
+        gc.disable()
         sys.setprofile(self._event)
         try:
             yield
             sys.setprofile(None)
-            young = {id(each) for each in gc.get_objects(generation=0)}
-            if not is_frozen:
-                gc.unfreeze()  # among the oldest
+            young = _tracked_ids()
+            gc.unfreeze()  # so that functions are found by their code
             self._settle(young)
         finally:
             sys.setprofile(None)
-            if not is_frozen:
-                gc.unfreeze()
+            gc.unfreeze()
             if collects:
                 gc.enable()
             if before is not None:  # cProfile's is no function
