@@ -88,8 +88,8 @@ def _first_time(file: SpoolFile) -> float:
     return file.relation(min(times, default=file.about["perf_s"]))
 
 
-def _find_last(files: list[SpoolFile]) -> dict[Call, int]:
-    """For every collective the rank that came last, in the world's numbers."""
+def _find_last(files: list[SpoolFile]) -> dict[Call, tuple[float, int]]:
+    """For every collective when the last rank came, and which, in the world's numbers."""
     last: dict[Call, tuple[float, int]] = {}
     for file in files:
         for batch in file.batches():
@@ -99,7 +99,7 @@ def _find_last(files: list[SpoolFile]) -> dict[Call, int]:
                     call = (file.attempt, fields["group"], fields["number"])
                     come = (file.relation(start_s), file.rank)
                     last[call] = max(last.get(call, come), come)
-    return {call: rank for call, (_, rank) in last.items()}
+    return last
 
 
 def _about(files: list[SpoolFile], origin_s: float) -> dict[str, Any]:
@@ -149,7 +149,7 @@ class _Tracks:
                 yield {"ph": "M", "name": kind, "pid": rank, "tid": number, "args": args}
 
 
-def _events(file: SpoolFile, last_comers: dict[Call, int], origin_s: float) -> Iterator[Event]:
+def _events(file: SpoolFile, last_comers: dict[Call, tuple[float, int]], origin_s: float) -> Iterator[Event]:
     """All events of a process, its spans in the order of their starts."""
     rank, tracks = file.rank, _Tracks()
     yield _meta("process_name", rank, {"name": f"rank {rank} on {file.about['host']}"})
@@ -167,7 +167,7 @@ def _events(file: SpoolFile, last_comers: dict[Call, int], origin_s: float) -> I
                 event |= {"ph": "i", "s": "t"}
             else:
                 event["dur"] = max(0.0, round(micros(end_s) - event["ts"], 3))
-            found.append(event | {"args": _arguments(fields, end_s, last_comers, file)})
+            found.append(event | {"args": _arguments(fields, (start_s, end_s), last_comers, file)})
     found.sort(key=lambda event: (event["tid"], event["ts"], -event.get("dur", 0.0)))
     _blame_waits(found)
     yield from found
@@ -181,18 +181,27 @@ def _meta(name: str, rank: int, args: dict[str, Any]) -> Event:
 
 
 def _arguments(
-    fields: dict[str, Any], end_s: float | None, last_comers: dict[Call, int], file: SpoolFile
+    fields: dict[str, Any],
+    times_s: tuple[float, float | None],
+    last_comers: dict[Call, tuple[float, int]],
+    file: SpoolFile,
 ) -> dict[str, Any]:
-    """A span's fields, with whom it waited for; what JSON has no number for is left out."""
+    """A span's fields, with whom it waited for and how long; what JSON has no number for is left out."""
     args = {
         name: value
         for name, value in fields.items()
         if value is not None and not (isinstance(value, float) and not math.isfinite(value))
     }
-    if end_s is not None and args.get("waited_s", 0.0) >= _WAIT_S and "group" in args:
-        last = last_comers.get((file.attempt, args["group"], args["number"]))
-        if last is not None and last != file.rank:
-            args["waited_for"] = last
+    start_s, end_s = times_s
+    if end_s is not None and args.get("number", -1) >= 0 and "group" in args:
+        come_s, last = last_comers[file.attempt, args["group"], args["number"]]
+        if last != file.rank:
+            # Compiled code, and a GPU, wait without telling; when the last one came is known of all.
+            apart_s = min(file.relation(end_s), come_s) - file.relation(start_s)
+            if apart_s >= _WAIT_S:
+                args["waited_s"] = max(args.get("waited_s", 0.0), apart_s)
+            if args.get("waited_s", 0.0) >= _WAIT_S:
+                args["waited_for"] = last
     return args
 
 

@@ -24,7 +24,7 @@ class Status:
         step: steps that are over.
         steps_per_s: of late.
         samples_per_s: of late, of this rank; 0 where unknown.
-        waiting: share of the time in which it waited for other ranks, 0 … 1.
+        waiting: share of the time in which it waited for other ranks and what they send, 0 … 1.
         resident_bytes: its memory.
         told: numbers that the program told, as its loss.
         owners: bytes by owner.
@@ -68,12 +68,14 @@ class StatusWriter:
             **known: other attributes of the status.
         """
         status = self.status
-        seen, told, waited_s = 0.0, 0.0, 0.0
-        for name, _, end_s, _, fields in batch:
+        seen, told, late_s, backward_s = 0.0, 0.0, 0.0, 0.0
+        for name, start_s, end_s, _, fields in batch:
             if end_s is not None:
                 seen += fields.get("samples", 0.0) if name == "forward" else 0.0
                 told += fields.get("samples", 0.0) if name == "step" else 0.0
-                waited_s += fields.get("waited_s", 0.0)
+                late_s += fields.get("waited_s", 0.0)
+                backward_s += end_s - start_s if name == "bucket.wait" else 0.0
+        waited_s = max(late_s, backward_s)  # compiled code waits without telling
         if self._at_s is not None and at_s > self._at_s:
             passed_s = at_s - self._at_s
             for attribute, value in (
@@ -138,7 +140,7 @@ _METRICS = (
     ("step", "counter", "steps of training that are over"),
     ("steps_per_s", "gauge", "steps a second, of late"),
     ("samples_per_s", "gauge", "samples a second of this rank, of late"),
-    ("waiting", "gauge", "share of the time in which the rank waited for others"),
+    ("waiting", "gauge", "share of the time in which the rank waited for others and what they send"),
     ("resident_bytes", "gauge", "memory of the process"),
 )
 

@@ -21,7 +21,8 @@ def test_a_status_holds_rates_of_late(tmp_path):
     writer = StatusWriter(tmp_path / "a.status")
     writer.update([], 10.0, 0, {}, rank=3)
     batch = [("forward", 0.0, 1.0, 1, {"samples": 8.0})] * 4 + [
-        ("all_reduce", 0.0, 1.0, 1, {"waited_s": 0.5})
+        ("all_reduce", 0.0, 1.0, 1, {"waited_s": 0.1}),
+        ("bucket.wait", 0.0, 0.5, 1, {}),
     ]
     writer.update(batch, 12.0, 4, {"resident_bytes": 5e6}, told={"loss": 0.25})
     (status,) = read_status(tmp_path)

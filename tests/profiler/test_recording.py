@@ -16,7 +16,7 @@ import pytest
 import distgrad as dg
 from distgrad import nn, trace
 from distgrad.errors import DataError, OptionError
-from distgrad.profiler import chrome, recorder, spool
+from distgrad.profiler import chrome, merge, recorder, spool
 from distgrad.profiler.recording import spool_folder
 from distgrad.profiler.status import prometheus, read_status, status_lines
 from distgrad.scale.recorded import Recorder as CountedSteps
@@ -240,6 +240,41 @@ def test_spool_files_of_another_user_are_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
     with pytest.raises(DataError, match="a rank of this user"):
         spool.read_folder(tmp_path)
+
+
+def test_who_came_last_is_waited_for_also_where_the_call_does_not_tell(tmp_path):
+    """Rank 1 of three comes 25 ms late to the first call, rank 0 is 2 ms late to one that tells of 3 ms."""
+    starts = {0: (1.0, 2.002), 1: (1.025, 2.0), 2: (1.00001, 2.00005)}
+    told = {0: (0.0, 0.0), 1: (0.0, 0.0), 2: (0.0, 0.003)}
+    for rank, times in starts.items():
+        calls = [
+            (
+                "all_reduce",
+                start,
+                end,
+                7,
+                {"group": "world", "number": number, "waited_s": told[rank][number]},
+            )
+            for number, (start, end) in enumerate(zip(times, (1.03, 2.004), strict=True))
+        ]
+        about = {"host": "here", "clock": "one", "argv": [], "time_s": 0.0, "perf_s": 0.0}
+        lines = [json.dumps(about), json.dumps({"rank": rank, "size": 3})]
+        text = "".join(f"{line}\n" for line in lines).encode()
+        (tmp_path / f"{rank}.jsonl").write_bytes(text + spool.encode(calls))
+    merge.merge(tmp_path, tmp_path / "out.json")
+    found = chrome.read(tmp_path / "out.json")
+    waits = [
+        [
+            (span["args"].get("waited_for"), span["args"]["waited_s"])
+            for span in found.spans("all_reduce", rank)
+        ]
+        for rank in range(3)
+    ]
+    assert waits == [
+        [(1, pytest.approx(0.025)), (None, 0.0)],
+        [(None, 0.0), (0, pytest.approx(0.002))],
+        [(1, pytest.approx(0.02499)), (0, 0.003)],
+    ]
 
 
 # -- ranges of NVTX
