@@ -191,7 +191,7 @@ def simulated_lines(model: Model, cluster: Cluster, ranks: tuple[int, ...]) -> I
         plan = Plan(model.bucket_bytes)
         found = simulate(model.profile, cluster.resized(size), plan, SIMULATED_STEPS)
         yield (
-            f"{'':23}{size:6}{1e3 * found.step_s.mean():11.2f}{1e3 * found.exposed_s.mean():9.2f}"
+            f"{'':23}{size:6}{1e3 * found.step_s.mean():11.2f}{1e3 * max(0.0, found.exposed_s.mean()):9.2f}"
             f"{found.efficiency(model.profile):12.0%}{found.num_failures:10}"
         )
 
@@ -200,7 +200,11 @@ def advice_lines(model: Model, cluster: Cluster) -> Iterator[str]:
     """What would pay, the fastest first."""
     best, rate = best_ranks_per_host(model)
     yield f"ranks a host: {best} of {model.threads} threads each, {rate:.2f} times one's samples a second"
-    yield f"on {cluster.hosts} hosts of {cluster.ranks_per_host} ranks, predicted:"
+    if not model.profile.gradients:
+        yield "no gradient was seen on its way, so that nothing would pay; DistributedDataParallel's are seen"
+        return
+    hosts = f"{cluster.hosts} host{'s' if cluster.hosts > 1 else ''}"
+    yield f"on {hosts} of {cluster.ranks_per_host} ranks, predicted:"
     for each in advise(model.profile, cluster, hook_costs())[:SHOWN]:
         note = f"   ({each.changes})" if each.changes else ""
         yield f"{1e3 * each.step_s:10.2f} ms a step {each.efficiency:5.0%}   {each.options}{note}"

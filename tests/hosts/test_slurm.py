@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -155,6 +156,21 @@ def script(tmp_path: Path) -> Path:
     return tmp_path / "script.py"
 
 
+STUDIED = """
+import distgrad as dg
+
+comm = dg.comm.init()
+model = dg.parallel.DistributedDataParallel(dg.nn.Linear(64, 64), comm)
+optimizer = dg.optim.SGD(model.parameters(), lr=0.1)
+if comm.rank == 0:
+    open("log.txt", "x").close()  # of each run its own
+while True:
+    optimizer.zero_grad()
+    model(dg.ones((8, 64))).sum().backward()
+    optimizer.step()
+"""
+
+
 def sums(output: str) -> list[str]:
     return sorted(re.findall(r"sum (h\d .*)", output))
 
@@ -186,6 +202,20 @@ def test_inside_an_allocation(slurm: Slurm, script: Path) -> None:
     assert code == 0, output
     assert "-launcher slurm" in output
     assert "-hosts h1:2,h2:1" in output
+
+
+@pytest.mark.slow
+def test_a_scaling_study_inside_an_allocation(slurm: Slurm, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(STUDIED)
+    allocate = ["salloc", "-Q", "-N", "2", "-n", "4", sys.executable, "-m", "distgrad", "scale", "--slurm"]
+    options = ["--ranks", "1,4", "--repeat", "1", "--steps", "20", "train.py"]
+    code, output = slurm.run(*allocate, *options, folder=tmp_path)
+    assert code == 0, output
+    runs = tmp_path / "scale-train" / "runs"
+    about = [json.loads((runs / "distgrad-4-0" / f"rank{rank}.json").read_text()) for rank in range(4)]
+    hosts = [each["host"] for each in about]
+    assert hosts == ["h1", "h1", "h2", "h2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scale-train", "train.py"]
 
 
 def test_inside_an_allocation_with_open_mpi(slurm: Slurm, script: Path, open_mpi: str) -> None:
