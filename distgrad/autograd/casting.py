@@ -40,8 +40,8 @@ __all__ = [
 ]
 
 _LOW = (
-    "matmul linear bmm einsum convolution convolution_input convolution_weight prelu lstm_cell gru_cell"
-    " scaled_dot_product_attention"
+    "matmul linear bmm einsum addmm addmv addr baddbmm convolution convolution_input"
+    " convolution_weight prelu lstm_cell gru_cell scaled_dot_product_attention"
 )
 _WIDE = (
     "acos asin cosh sinh tan exp expm1 log log10 log1p log2 logaddexp logsumexp pow reciprocal erfinv"

@@ -26,6 +26,7 @@ __all__ = [
     "RESERVE_BYTES",
     "HostMemory",
     "PageReserve",
+    "empty_in_pages",
     "host_memory",
     "keep_freed_memory",
     "release_freed_memory",
@@ -37,6 +38,7 @@ _M_MMAP_THRESHOLD = -3
 _MMAP_THRESHOLD_BYTES = 1 << 30
 _TRIM_THRESHOLD_BYTES = (1 << 31) - 1
 _MADV_DONTNEED, _MADV_REMOVE = 4, 9
+_HUGE_FROM_BYTES = 4 << 20
 #: Of what is given back time and again, how much stays with a process; see :class:`PageReserve`.
 RESERVE_BYTES = 8 << 20
 
@@ -59,6 +61,18 @@ def release_freed_memory() -> None:
     """Give back what the C library keeps of freed memory, where it can; what comes next takes it anew."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def empty_in_pages(size: int, dtype: np.dtype) -> np.ndarray:
+    """A flat array, its elements unset, in small pages of its own, which go back to the kernel with it.
+
+    For what is filled once from a file: a virtual machine's huge pages, which NumPy asks for above 4 MiB, may
+    come from its host at the first touch of each, and then take longer than the disk.
+    """
+    if size * dtype.itemsize < _HUGE_FROM_BYTES:
+        return np.empty(size, dtype)
+    pages = mmap.mmap(-1, size * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.frombuffer(pages, dtype)
 
 
 def release_pages(array: np.ndarray) -> None:

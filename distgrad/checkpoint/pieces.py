@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 import numpy as np
 
 from distgrad.autograd.parts import Part
+from distgrad.backend.memory import empty_in_pages
 from distgrad.backend.threads import get_num_threads
 from distgrad.checkpoint.digests import BLOCK_BYTES, agrees, digest_of
 from distgrad.checkpoint.layout import Entry, Manifest, Piece, dtype_name, parse_dtype
@@ -156,7 +157,7 @@ class Stored:
     def make(self) -> np.ndarray:
         """Memory for the elements to read, flat."""
         start, stop = self.range or (0, self.entry.size)
-        self.data = np.empty(stop - start, self.entry.dtype)
+        self.data = empty_in_pages(stop - start, self.entry.dtype)
         return self.data
 
     def value(self) -> np.ndarray | Part:

@@ -230,8 +230,8 @@ class SWALR(LRScheduler):
         if anneal_epochs < 0:
             raise ValueError(f"SWALR: anneal_epochs must be at least 0, got {anneal_epochs}")
         self.anneal_epochs = anneal_epochs
-        self.anneal_strategy = anneal_strategy
-        self.swa_lr = swa_lr
+        self._anneal_strategy = anneal_strategy
+        self._swa_lr = swa_lr
         for group, rate in zip(optimizer.param_groups, one_each(swa_lr, optimizer, "SWALR"), strict=True):
             group["swa_lr"] = rate
         super().__init__(optimizer, last_epoch)
@@ -241,14 +241,14 @@ class SWALR(LRScheduler):
         step = max(1, self.last_epoch) if self.anneal_epochs == 0 else self.last_epoch
         before, now = self._progress(step - 1), self._progress(step)
         rates = []
-        ends = one_each(self.swa_lr, self.optimizer, "SWALR")
+        ends = one_each(self._swa_lr, self.optimizer, "SWALR")
         for group, end in zip(self.optimizer.param_groups, ends, strict=True):
             lr, swa_lr = group["lr"], group.setdefault("swa_lr", end)
             start = swa_lr if before == 1.0 else (lr - before * swa_lr) / (1.0 - before)
             rates.append(now * swa_lr + (1.0 - now) * start)
         return rates
 
-    def _progress(self, step: int) -> float:
+    def _progress(self, step: float) -> float:
         """How far from the first rates to ``swa_lr`` a step is, in [0, 1]."""
         t = max(0.0, min(1.0, step / max(1, self.anneal_epochs)))
-        return t if self.anneal_strategy == "linear" else (1.0 - math.cos(math.pi * t)) / 2.0
+        return t if self._anneal_strategy == "linear" else (1.0 - math.cos(math.pi * t)) / 2.0

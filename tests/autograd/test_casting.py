@@ -9,12 +9,24 @@ import pytest
 import distgrad as dg
 from distgrad import nn
 from distgrad.autograd import casting
+from distgrad.autograd.ops import blas
 from distgrad.autograd.primitive import REGISTRY
 from distgrad.errors import DTypeError, OptionError
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 TOLERANCES = {"float16": 1e-3, "bfloat16": 8e-3}
-PRODUCTS = ["linear", "matmul", "operator @", "bmm", "einsum", "conv2d", "conv_transpose2d", "attention"]
+SUMMED = ["addmm", "baddbmm"]  # and addmv and addr, which PyTorch keeps in float32 on the CPU alone
+PRODUCTS = [
+    "linear",
+    "matmul",
+    "operator @",
+    "bmm",
+    "einsum",
+    "conv2d",
+    "conv_transpose2d",
+    "attention",
+    *SUMMED,
+]
 
 
 def numbers(*shape, seed=0):
@@ -24,6 +36,17 @@ def numbers(*shape, seed=0):
 def test_the_policy_names_operations_that_exist():
     assert set(casting.POLICY) <= set(REGISTRY), set(casting.POLICY) - set(REGISTRY)
     assert set(casting.POLICY.values()) == {"low", "wide"}
+
+
+def summed():
+    """The arguments of products that are added to something."""
+    x, a, b = numbers(4, 5), numbers(4, 6), numbers(6, 5)
+    return {
+        "addmm": (x, a, b),
+        "addmv": (x[:, 0].copy(), a, b[:, 0].copy()),
+        "addr": (x, a[:, 0].copy(), b[0].copy()),
+        "baddbmm": (numbers(2, 4, 5), numbers(2, 4, 6), numbers(2, 6, 5)),
+    }
 
 
 def pairs(torch):
@@ -58,7 +81,19 @@ def pairs(torch):
             functional.scaled_dot_product_attention,
             theirs.scaled_dot_product_attention,
         ),
+        **{
+            name: (args, getattr(blas, name), getattr(torch, name))
+            for name, args in summed().items()
+            if name in SUMMED
+        },
     }
+
+
+@pytest.mark.parametrize("name", summed())
+def test_products_that_are_added_to_something_are_of_16_bits(name):
+    x, a, b = map(dg.tensor, summed()[name])
+    with dg.autocast("cpu", dtype=dg.bfloat16):
+        assert getattr(blas, name)(x, a, b).dtype == BF16
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES.items())

@@ -176,7 +176,7 @@ def test_a_group_that_comes_later(build):
     scheduler = build(lr_scheduler, optimizer)
     advance(scheduler)
     optimizer.add_param_group({"params": [dg.ones(2).requires_grad_()], "lr": 0.4})
-    given = [getattr(scheduler, name, None) for name in ("lr_lambda", "max_lr", "min_lr")]
+    given = [getattr(scheduler, name, None) for name in ("lr_lambda", "_max_lr", "_min_lr")]
     one_each = any(isinstance(value, list) for value in given)
     wrong = pytest.raises(ValueError, match="expected 3 values, one a group, got 2; pass as many, or one for")
     with wrong if one_each else contextlib.nullcontext():

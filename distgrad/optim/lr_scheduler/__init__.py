@@ -1,9 +1,9 @@
 """Learning rates as functions of the step."""
 
+from distgrad.optim.lr_scheduler.chains import ChainedScheduler, SequentialLR
 from distgrad.optim.lr_scheduler.cycles import CyclicLR, OneCycleLR
 from distgrad.optim.lr_scheduler.plateau import ReduceLROnPlateau
 from distgrad.optim.lr_scheduler.schedules import (
-    ChainedScheduler,
     ConstantLR,
     CosineAnnealingLR,
     CosineAnnealingWarmRestarts,
@@ -14,7 +14,6 @@ from distgrad.optim.lr_scheduler.schedules import (
     MultiplicativeLR,
     MultiStepLR,
     PolynomialLR,
-    SequentialLR,
     StepLR,
 )
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from distgrad.optim.lr_scheduler.schedules import LRScheduler, one_each
+from distgrad.optim.lr_scheduler.schedules import LRScheduler, give_back, kept_of, one_each
 from distgrad.optim.optimizer import Optimizer
 
 __all__ = ["CyclicLR", "OneCycleLR"]
@@ -75,43 +75,55 @@ class CyclicLR(LRScheduler):
                 optimizer.param_groups, one_each(base_lr, optimizer, "CyclicLR"), strict=True
             ):
                 group["lr"] = group["initial_lr"] = rate
-        self.max_lr = max_lr
-        self.up = float(step_size_up)
-        self.total = self.up + float(step_size_up if step_size_down is None else step_size_down)
-        self.mode = mode if scale_fn is None else scale_mode
+        self._max_lr = max_lr
+        self.total_size = float(step_size_up) + float(
+            step_size_up if step_size_down is None else step_size_down
+        )
+        self.step_ratio = step_size_up / self.total_size
+        self.mode = mode
+        self.scale_mode = scale_mode
         self.gamma = gamma
-        self.scale_fn = scale_fn
+        self._scale_fn = scale_fn
         self.cycle_momentum = cycle_momentum
         if cycle_momentum:
             _check_momentum(optimizer, "CyclicLR")
-            self.base_momentum = base_momentum
-            self.max_momentum = max_momentum
+            self._base_momentum = base_momentum
+            self._max_momentum = max_momentum
         super().__init__(optimizer, last_epoch)
 
     def _height(self) -> float:
         """How far up the zigzag is, 0 … 1, scaled."""
         step = self.last_epoch
-        cycle = math.floor(1 + step / self.total)
-        x = 1.0 + step / self.total - cycle
-        ratio = self.up / self.total
+        cycle = math.floor(1 + step / self.total_size)
+        x = 1.0 + step / self.total_size - cycle
+        ratio = self.step_ratio
         height = x / ratio if x <= ratio else (x - 1.0) / (ratio - 1.0)
-        if self.scale_fn is not None:
-            return height * self.scale_fn(cycle if self.mode == "cycle" else step)
+        if self._scale_fn is not None:
+            return height * self._scale_fn(cycle if self.scale_mode == "cycle" else step)
         scale = {"triangular": 1.0, "triangular2": 0.5 ** (cycle - 1), "exp_range": self.gamma**step}
         return height * float(scale[self.mode])
 
     def get_lr(self) -> list[float]:
         """The rates; sets the momentum on the way."""
         height = self._height()
-        highs = self._each(self.max_lr)
+        highs = self._each(self._max_lr)
         if self.cycle_momentum:
-            momenta = (self._each(self.base_momentum), self._each(self.max_momentum))
+            momenta = (self._each(self._base_momentum), self._each(self._max_momentum))
             for group, low, high in zip(self.optimizer.param_groups, *momenta, strict=True):
                 _set_momentum(group, high - (high - low) * height)
         return [low + (high - low) * height for low, high in zip(self.base_lrs, highs, strict=True)]
 
     def _each(self, value: Any) -> list[Any]:
         return one_each(value, self.optimizer, "CyclicLR")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the schedule stands, and the attributes of a height that is a callable object."""
+        return {**super().state_dict(), "_scale_fn_custom": kept_of(self._scale_fn)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from where :meth:`state_dict` was taken."""
+        super().load_state_dict(state_dict)
+        give_back(self._scale_fn, state_dict.get("_scale_fn_custom"))
 
 
 class OneCycleLR(LRScheduler):
@@ -162,17 +174,17 @@ class OneCycleLR(LRScheduler):
                 f"or linear, got {total_steps}, {pct_start} and {anneal_strategy!r}"
             )
         self.total_steps = total_steps
-        self.anneal_strategy = anneal_strategy
+        self._anneal_strategy = anneal_strategy
         peak = float(pct_start * total_steps) - 1
-        self.ends = [peak, 2 * peak, total_steps - 1] if three_phase else [peak, total_steps - 1]
+        self._ends = [peak, 2 * peak, total_steps - 1] if three_phase else [peak, total_steps - 1]
         self.cycle_momentum = cycle_momentum
-        self.max_lr = max_lr
-        self.div_factor = div_factor
-        self.final_div_factor = final_div_factor
+        self._max_lr = max_lr
+        self._div_factor = div_factor
+        self._final_div_factor = final_div_factor
         if cycle_momentum:
             _check_momentum(optimizer, "OneCycleLR")
-            self.base_momentum = base_momentum
-            self.max_momentum = max_momentum
+            self._base_momentum = base_momentum
+            self._max_momentum = max_momentum
         if last_epoch == -1:
             highs = one_each(max_lr, optimizer, "OneCycleLR")
             for group, high in zip(optimizer.param_groups, highs, strict=True):
@@ -181,15 +193,15 @@ class OneCycleLR(LRScheduler):
 
     def _between(self, first: float, high: float, last: float) -> float:
         """The value at this step of a curve from the first value over the highest to the last."""
-        turns = [first, high, first, last] if len(self.ends) == 3 else [first, high, last]
+        turns = [first, high, first, last] if len(self._ends) == 3 else [first, high, last]
         start = 0.0
-        for i, end in enumerate(self.ends):
-            if self.last_epoch <= end or i == len(self.ends) - 1:
+        for i, end in enumerate(self._ends):
+            if self.last_epoch <= end or i == len(self._ends) - 1:
                 share = (self.last_epoch - start) / (end - start) if end > start else 1.0
                 break
             start = end
         a, b = turns[i], turns[i + 1]
-        if self.anneal_strategy == "linear":
+        if self._anneal_strategy == "linear":
             return a + (b - a) * share
         return b + (a - b) / 2.0 * (1.0 + math.cos(math.pi * share))
 
@@ -205,13 +217,13 @@ class OneCycleLR(LRScheduler):
                 "number of steps that the training takes"
             )
         if self.cycle_momentum:
-            momenta = (self._each(self.base_momentum), self._each(self.max_momentum))
+            momenta = (self._each(self._base_momentum), self._each(self._max_momentum))
             for group, low, high in zip(self.optimizer.param_groups, *momenta, strict=True):
                 _set_momentum(group, self._between(high, low, high))
-        firsts = [high / self.div_factor for high in self._each(self.max_lr)]
+        firsts = [high / self._div_factor for high in self._each(self._max_lr)]
         return [
-            self._between(first, high, first / self.final_div_factor)
-            for first, high in zip(firsts, self._each(self.max_lr), strict=True)
+            self._between(first, high, first / self._final_div_factor)
+            for first, high in zip(firsts, self._each(self._max_lr), strict=True)
         ]
 
     def _each(self, value: Any) -> list[Any]:

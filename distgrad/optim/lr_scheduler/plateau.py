@@ -49,12 +49,12 @@ class ReduceLROnPlateau(LRScheduler):
             raise ValueError(f"ReduceLROnPlateau: factor must be below 1, got {factor}")
         self.optimizer = optimizer
         self.mode = mode
-        self.cut = factor
+        self.factor = factor
         self.patience = patience
         self.threshold = threshold
         self.threshold_mode = threshold_mode
         self.cooldown = cooldown
-        self.min_lr = min_lr
+        self._min_lr = min_lr
         one_each(min_lr, optimizer, "ReduceLROnPlateau")
         self.eps = eps
         self.best = math.inf if mode == "min" else -math.inf
@@ -64,14 +64,17 @@ class ReduceLROnPlateau(LRScheduler):
         self._last_lr = [group["lr"] for group in optimizer.param_groups]
 
     @effect
-    def step(self, metrics: Any = None) -> None:
+    def step(  # type: ignore[override]  # PyTorch's order
+        self, metrics: Any = None, epoch: float | None = None
+    ) -> None:
         """Look at this step's number.
 
         Args:
             metrics: what should get better; a number or a tensor with one element.
+            epoch: which step this is; the next if None.
         """
         value = float(metrics)
-        self.last_epoch += 1
+        self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         if self._is_better(value):
             self.best = value
             self.num_bad_epochs = 0
@@ -87,9 +90,9 @@ class ReduceLROnPlateau(LRScheduler):
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def _cut(self) -> None:
-        lows = one_each(self.min_lr, self.optimizer, "ReduceLROnPlateau")
+        lows = one_each(self._min_lr, self.optimizer, "ReduceLROnPlateau")
         for group, low in zip(self.optimizer.param_groups, lows, strict=True):
-            rate = max(group["lr"] * self.cut, low)
+            rate = max(group["lr"] * self.factor, low)
             if group["lr"] - rate > self.eps:
                 group["lr"] = rate
 

@@ -6,6 +6,7 @@ once an epoch (or a batch), after the optimizer's.
 
 from __future__ import annotations
 
+import inspect
 import math
 from bisect import bisect_right
 from collections import Counter
@@ -17,7 +18,6 @@ from distgrad.errors import StateDictError
 from distgrad.optim.optimizer import Optimizer
 
 __all__ = [
-    "ChainedScheduler",
     "ConstantLR",
     "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts",
@@ -28,7 +28,6 @@ __all__ = [
     "MultiStepLR",
     "MultiplicativeLR",
     "PolynomialLR",
-    "SequentialLR",
     "StepLR",
 ]
 
@@ -60,28 +59,42 @@ class LRScheduler:
             elif "initial_lr" not in group:
                 raise KeyError(f"{type(self).__name__}: to resume, group {number} must have 'initial_lr'")
         self.base_lrs: list[float] = [group["initial_lr"] for group in optimizer.param_groups]
-        self.last_epoch = last_epoch
+        self.last_epoch: float = last_epoch
         self._last_lr: list[float] = []
+        self._step_count = 0
         self._is_initial = True
         self.step()
         self._is_initial = False
 
     def get_lr(self) -> list[float]:
         """The rates of step ``last_epoch``, from the groups' rates at hand."""
-        factor = self.factor()
-        return [group["lr"] * factor for group in self.optimizer.param_groups]
+        ratio = self.ratio()
+        return [group["lr"] * ratio for group in self.optimizer.param_groups]
 
-    def factor(self) -> float:
+    def ratio(self) -> float:
         """What the rates at hand are multiplied by to get those of step ``last_epoch``."""
-        raise TypeError(f"{type(self).__name__}: a schedule must define factor or get_lr")
+        raise TypeError(f"{type(self).__name__}: a schedule must define ratio or get_lr")
+
+    def _get_closed_form_lr(self) -> list[float]:
+        """The rates of step ``last_epoch``, whatever those at hand are."""
+        return self.get_lr()
 
     @effect
-    def step(self) -> None:
-        """Go on by one step and set the rates."""
+    def step(self, epoch: float | None = None) -> None:
+        """Go on by one step, or to any, and set the rates.
+
+        Args:
+            epoch: the step to go to, from the initial rates; the next if None.
+        """
         for group in self.optimizer.param_groups[len(self.base_lrs) :]:
             self.base_lrs.append(group.setdefault("initial_lr", group["lr"]))
-        self.last_epoch += 1
-        self._set(self.get_lr())
+        self._step_count += 1
+        if epoch is None:
+            self.last_epoch += 1
+            self._set(self.get_lr())
+        else:
+            self.last_epoch = epoch
+            self._set(self._get_closed_form_lr())
 
     def _restart(self) -> None:
         """Begin anew, from the groups' rates at hand."""
@@ -108,17 +121,20 @@ class LRScheduler:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from where :meth:`state_dict` was taken.
 
+        Args:
+            state_dict: PyTorch's too, for a schedule that was built with the same arguments.
+
         Raises:
             StateDictError: it lacks something, as that of another schedule does; nothing is changed then.
         """
-        own = LRScheduler.state_dict(self)
-        missing = sorted(own.keys() - state_dict.keys())
+        own = LRScheduler.state_dict(self).keys()
+        missing = sorted(name for name in own - state_dict.keys() if not name.startswith("_"))
         if missing:
             raise StateDictError(
                 f"load_state_dict: the state lacks {missing}, which {type(self).__name__} keeps; load the "
                 "state of a schedule of the same kind"
             )
-        self.__dict__.update({name: state_dict[name] for name in own})
+        self.__dict__.update({name: state_dict[name] for name in own & state_dict.keys()})
 
 
 def _holds_functions(value: Any) -> bool:
@@ -136,7 +152,41 @@ def one_each(value: Any, optimizer: Optimizer, where: str) -> list[Any]:
     return values
 
 
-class LambdaLR(LRScheduler):
+def kept_of(f: Callable[..., Any] | None) -> dict[str, Any] | None:
+    """What goes into a state of a function that a schedule was given: the attributes of a callable object."""
+    return None if f is None or inspect.isroutine(f) else dict(vars(f))
+
+
+def give_back(f: Callable[..., Any] | None, kept: dict[str, Any] | None) -> None:
+    """Set what :func:`kept_of` took."""
+    if f is not None and kept is not None:
+        vars(f).update(kept)
+
+
+class _ByFunctions(LRScheduler):
+    """A schedule by functions of the step: one, or one a group."""
+
+    def __init__(self, optimizer: Optimizer, lr_lambda: Any, last_epoch: int = -1) -> None:
+        self.lr_lambda = lr_lambda
+        super().__init__(optimizer, last_epoch)
+
+    @property
+    def lr_lambdas(self) -> list[Callable[[float], float]]:
+        """f of each group."""
+        return one_each(self.lr_lambda, self.optimizer, type(self).__name__)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the schedule stands, and the attributes of callable objects."""
+        return {**super().state_dict(), "lr_lambdas": [kept_of(f) for f in self.lr_lambdas]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from where :meth:`state_dict` was taken."""
+        super().load_state_dict(state_dict)
+        for f, kept in zip(self.lr_lambdas, state_dict.get("lr_lambdas", ()), strict=False):
+            give_back(f, kept)
+
+
+class LambdaLR(_ByFunctions):
     """``lr = initial lr · f(step)``.
 
     Args:
@@ -145,21 +195,12 @@ class LambdaLR(LRScheduler):
         last_epoch: as in :class:`LRScheduler`.
     """
 
-    def __init__(self, optimizer: Optimizer, lr_lambda: Any, last_epoch: int = -1) -> None:
-        self.lr_lambda = lr_lambda
-        super().__init__(optimizer, last_epoch)
-
-    @property
-    def lr_lambdas(self) -> list[Callable[[int], float]]:
-        """f of each group."""
-        return one_each(self.lr_lambda, self.optimizer, "LambdaLR")
-
     def get_lr(self) -> list[float]:
         """The rates."""
         return [base * f(self.last_epoch) for f, base in zip(self.lr_lambdas, self.base_lrs, strict=True)]
 
 
-class MultiplicativeLR(LRScheduler):
+class MultiplicativeLR(_ByFunctions):
     """``lr = lr · f(step)``.
 
     Args:
@@ -167,15 +208,6 @@ class MultiplicativeLR(LRScheduler):
         lr_lambda: f, or one a group.
         last_epoch: as in :class:`LRScheduler`.
     """
-
-    def __init__(self, optimizer: Optimizer, lr_lambda: Any, last_epoch: int = -1) -> None:
-        self.lr_lambda = lr_lambda
-        super().__init__(optimizer, last_epoch)
-
-    @property
-    def lr_lambdas(self) -> list[Callable[[int], float]]:
-        """f of each group."""
-        return one_each(self.lr_lambda, self.optimizer, "MultiplicativeLR")
 
     def get_lr(self) -> list[float]:
         """The rates."""
@@ -195,9 +227,12 @@ class StepLR(LRScheduler):
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
 
-    def factor(self) -> float:
+    def ratio(self) -> float:
         """γ at every ``step_size``-th step."""
         return self.gamma if self.last_epoch > 0 and self.last_epoch % self.step_size == 0 else 1.0
+
+    def _get_closed_form_lr(self) -> list[float]:
+        return [base * self.gamma ** (self.last_epoch // self.step_size) for base in self.base_lrs]
 
 
 class MultiStepLR(LRScheduler):
@@ -206,13 +241,17 @@ class MultiStepLR(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1, last_epoch: int = -1
     ) -> None:
-        self.milestones = Counter(milestones)
+        self.milestones: Counter[float] = Counter(milestones)
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
 
-    def factor(self) -> float:
+    def ratio(self) -> float:
         """γ at a milestone."""
         return float(self.gamma ** self.milestones[self.last_epoch])
+
+    def _get_closed_form_lr(self) -> list[float]:
+        passed = bisect_right(sorted(self.milestones.elements()), self.last_epoch)
+        return [base * self.gamma**passed for base in self.base_lrs]
 
 
 class ConstantLR(LRScheduler):
@@ -223,15 +262,19 @@ class ConstantLR(LRScheduler):
     ) -> None:
         if not 0.0 <= factor <= 1.0:
             raise ValueError(f"ConstantLR: factor must lie in [0, 1], got {factor}")
-        self.constant = factor
+        self.factor = factor
         self.total_iters = total_iters
         super().__init__(optimizer, last_epoch)
 
-    def factor(self) -> float:
+    def ratio(self) -> float:
         """The constant at the first step, its inverse at the last."""
         if self.last_epoch == 0:
-            return self.constant
-        return 1.0 / self.constant if self.last_epoch == self.total_iters else 1.0
+            return self.factor
+        return 1.0 / self.factor if self.last_epoch == self.total_iters else 1.0
+
+    def _get_closed_form_lr(self) -> list[float]:
+        factor = self.factor if self.last_epoch < self.total_iters else 1.0
+        return [base * factor for base in self.base_lrs]
 
 
 class LinearLR(LRScheduler):
@@ -254,16 +297,19 @@ class LinearLR(LRScheduler):
         self.total_iters = total_iters
         super().__init__(optimizer, last_epoch)
 
-    def _at(self, step: int) -> float:
+    def _at(self, step: float) -> float:
         return self.start_factor + (self.end_factor - self.start_factor) * step / self.total_iters
 
-    def factor(self) -> float:
+    def ratio(self) -> float:
         """The line's value over that of the step before."""
         if self.last_epoch == 0:
             return self.start_factor
         if self._is_initial or self.last_epoch > self.total_iters:
             return 1.0
         return self._at(self.last_epoch) / self._at(self.last_epoch - 1)
+
+    def _get_closed_form_lr(self) -> list[float]:
+        return [base * self._at(min(self.last_epoch, self.total_iters)) for base in self.base_lrs]
 
 
 class ExponentialLR(LRScheduler):
@@ -273,9 +319,12 @@ class ExponentialLR(LRScheduler):
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
 
-    def factor(self) -> float:
+    def ratio(self) -> float:
         """γ, but not at the start."""
         return self.gamma if self.last_epoch > 0 and not self._is_initial else 1.0
+
+    def _get_closed_form_lr(self) -> list[float]:
+        return [base * self.gamma**self.last_epoch for base in self.base_lrs]
 
 
 class PolynomialLR(LRScheduler):
@@ -288,12 +337,16 @@ class PolynomialLR(LRScheduler):
         self.power = power
         super().__init__(optimizer, last_epoch)
 
-    def factor(self) -> float:
+    def ratio(self) -> float:
         """The polynomial's value over that of the step before."""
         step, total = self.last_epoch, self.total_iters
         if step == 0 or step > total or self._is_initial:
             return 1.0
         return float(((1.0 - step / total) / (1.0 - (step - 1) / total)) ** self.power)
+
+    def _get_closed_form_lr(self) -> list[float]:
+        left = 1.0 - min(self.last_epoch, self.total_iters) / self.total_iters
+        return [base * left**self.power for base in self.base_lrs]
 
 
 class CosineAnnealingLR(LRScheduler):
@@ -327,6 +380,10 @@ class CosineAnnealingLR(LRScheduler):
         ratio = (1.0 + math.cos(math.pi * step / period)) / (1.0 + math.cos(math.pi * (step - 1) / period))
         return [ratio * (group["lr"] - low) + low for group in groups]
 
+    def _get_closed_form_lr(self) -> list[float]:
+        height = (1.0 + math.cos(math.pi * self.last_epoch / self.T_max)) / 2.0
+        return [self.eta_min + (base - self.eta_min) * height for base in self.base_lrs]
+
 
 class CosineAnnealingWarmRestarts(LRScheduler):
     """A cosine from the initial rate to ``eta_min`` over and over, each ``T_mult`` times as long as the last.
@@ -358,115 +415,16 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         self.eta_min = eta_min
         super().__init__(optimizer, last_epoch)
 
+    @effect
+    def step(self, epoch: float | None = None) -> None:
+        """Go on by one step, or to any: ``epoch + batch / num_batches``, say."""
+        self.T_cur: float = self.last_epoch + 1 if epoch is None else epoch
+        self.T_i = self.T_0
+        while self.T_cur >= self.T_i:
+            self.T_cur, self.T_i = self.T_cur - self.T_i, self.T_i * self.T_mult
+        super().step(None if epoch is None else math.floor(epoch))
+
     def get_lr(self) -> list[float]:
         """The rates."""
-        step, period = self.last_epoch, self.T_0
-        while step >= period:
-            step, period = step - period, period * self.T_mult
-        height = (1.0 + math.cos(math.pi * step / period)) / 2.0
+        height = (1.0 + math.cos(math.pi * self.T_cur / self.T_i)) / 2.0
         return [self.eta_min + (base - self.eta_min) * height for base in self.base_lrs]
-
-
-class ChainedScheduler(LRScheduler):
-    """Several schedules on one optimizer, each stepping at every step.
-
-    Args:
-        schedulers: of one optimizer.
-        optimizer: theirs; None takes it from them.
-
-    Raises:
-        ValueError: none, or schedules of several optimizers or another one.
-    """
-
-    def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:
-        self._schedulers = _of_one_optimizer(schedulers, type(self).__name__)
-        if optimizer not in (None, schedulers[0].optimizer):
-            raise ValueError(f"{type(self).__name__}: the schedules must belong to the optimizer")
-        self.optimizer = schedulers[0].optimizer
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
-
-    @effect
-    def step(self) -> None:
-        """Step each in turn."""
-        for scheduler in self._schedulers:
-            scheduler.step()
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
-
-    def _restart(self) -> None:
-        for scheduler in self._schedulers:
-            scheduler._restart()
-        self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where each stands."""
-        states = [scheduler.state_dict() for scheduler in self._schedulers]
-        return {**super().state_dict(), "_schedulers": states}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from where :meth:`state_dict` was taken."""
-        states = state_dict.get("_schedulers", ())
-        if len(states) != len(self._schedulers):
-            raise StateDictError(
-                f"load_state_dict: the state holds {len(states)} schedules, this one "
-                f"{len(self._schedulers)}; build the schedule as it was"
-            )
-        super().load_state_dict(state_dict)
-        for scheduler, state in zip(self._schedulers, states, strict=True):
-            scheduler.load_state_dict(state)
-
-
-def _of_one_optimizer(schedulers: Sequence[LRScheduler], where: str) -> list[LRScheduler]:
-    if not schedulers:
-        raise ValueError(f"{where}: expected at least one schedule")
-    if any(scheduler.optimizer is not schedulers[0].optimizer for scheduler in schedulers):
-        raise ValueError(f"{where}: the schedules must belong to one optimizer")
-    return list(schedulers)
-
-
-class SequentialLR(ChainedScheduler):
-    """One schedule after another, each from its own beginning.
-
-    Args:
-        optimizer: whose rates are set.
-        schedulers: of that optimizer.
-        milestones: the steps at which the second, the third … take over.
-
-    Raises:
-        ValueError: not one milestone fewer than schedules.
-    """
-
-    def __init__(
-        self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int]
-    ) -> None:
-        if len(milestones) != len(schedulers) - 1:
-            raise ValueError(
-                f"SequentialLR: {len(schedulers)} schedules need {len(schedulers) - 1} milestones, "
-                f"got {len(milestones)}"
-            )
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"]
-        super().__init__(schedulers, optimizer)
-        self.milestones = list(milestones)
-        self._restart()
-
-    def _restart(self) -> None:
-        self.last_epoch = 0
-        self._begin(self._schedulers[0])
-
-    def _begin(self, scheduler: LRScheduler) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = group.setdefault("initial_lr", group["lr"])
-        scheduler._restart()
-        self._last_lr = scheduler.get_last_lr()
-
-    @effect
-    def step(self) -> None:
-        """Step the schedule whose turn it is."""
-        self.last_epoch += 1
-        place = bisect_right(self.milestones, self.last_epoch)
-        scheduler = self._schedulers[place]
-        if place > 0 and self.milestones[place - 1] == self.last_epoch:
-            self._begin(scheduler)
-        else:
-            scheduler.step()
-            self._last_lr = scheduler.get_last_lr()
