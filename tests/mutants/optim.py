@@ -91,8 +91,8 @@ MUTANTS = (
     Mutant(
         "wrong number", "warm restarts do not lengthen their periods",
         "optim/lr_scheduler/schedules.py",
-        "step - period, period * self.T_mult",
-        "step - period, period",
+        "self.T_cur - self.T_i, self.T_i * self.T_mult",
+        "self.T_cur - self.T_i, self.T_i",
         "tests/optim/test_schedulers.py -k 'rates_equal and Restarts'",
     ),
     Mutant(
