@@ -8,35 +8,36 @@ trusts it (``weights_only=False``) or has named the class (:func:`add_safe_globa
 
 from __future__ import annotations
 
-import codecs
 import io
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from distgrad.autograd.casting import bfloat16
 from distgrad.autograd.porting import Shape
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, Device, to_device
 from distgrad.checkpoint.files import load as load_safetensors
-from distgrad.errors import DataError
 from distgrad.nn.module import Module
 from distgrad.nn.parameter import Parameter
+from distgrad.torch.unpickling import (
+    LEGACY,
+    STORAGES,
+    Reader,
+    UnreadableError,
+    add_safe_globals,
+    clear_safe_globals,
+    get_safe_globals,
+    read_legacy,
+    safe_globals,
+)
 
 __all__ = ["add_safe_globals", "clear_safe_globals", "get_safe_globals", "load", "safe_globals", "save"]
 
-_STORAGES = {
-    "FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
-    "ByteStorage": "uint8", "BoolStorage": "bool", "ComplexFloatStorage": "complex64",
-    "ComplexDoubleStorage": "complex128",
-}  # fmt: skip
-_NAMES = {dtype: name for name, dtype in _STORAGES.items()}
+_NAMES = {dtype: name for name, dtype in STORAGES.items()}
 
 
 # -- writing
@@ -56,6 +57,13 @@ class _Reference:
         self.key, self.array = key, array
 
 
+class _Call(NamedTuple):
+    """A call that PyTorch's reader makes."""
+
+    name: str
+    arguments: tuple[Any, ...]
+
+
 _Pickler: Any = vars(pickle)["_Pickler"]  # the one in Python, whose objects can be written as calls
 
 
@@ -64,26 +72,37 @@ class _Writer(_Pickler):
 
     def __init__(self, file: Any) -> None:
         super().__init__(file, protocol=2)
-        self.storages: list[np.ndarray] = []
+        self.storages: list[np.ndarray] = []  # they live as long as their addresses are looked up
+        self._keys: dict[tuple[int, int, np.dtype], int] = {}
 
     def save(self, obj: Any, save_persistent_id: bool = True) -> None:
         """Write one object."""
         if isinstance(obj, np.generic):
             obj = obj.item()
-        if isinstance(obj, Tensor):
+        if id(obj) in self.memo:
+            self.write(self.get(self.memo[id(obj)][0]))
+        elif isinstance(obj, Tensor):
             self._save_tensor(obj)
         elif isinstance(obj, _Global):
             self.write(pickle.GLOBAL + f"{obj.module}\n{obj.name}\n".encode())
-        elif isinstance(obj, OrderedDict | Shape):
-            self.save_reduce(type(obj) if isinstance(obj, OrderedDict) else tuple, (list(obj.items()),) if
-                             isinstance(obj, OrderedDict) else (list(obj),), obj=obj)  # fmt: skip
+        elif isinstance(obj, np.dtype) and obj.name in _NAMES:
+            self.save(_Global("torch", obj.name))
+        elif isinstance(obj, Device):
+            self._call("torch", "device", (obj.kind, obj.index) if obj.kind == "cuda" else (obj.kind,), obj)
+        elif isinstance(obj, Shape):
+            self._call("torch", "Size", (tuple(obj),), obj)
+        elif isinstance(obj, OrderedDict):
+            self.save_reduce(type(obj), (list(obj.items()),), obj=obj)
         else:
             super().save(obj, save_persistent_id)
 
     def _save_tensor(self, tensor: Tensor) -> None:
         array = np.ascontiguousarray(to_device(tensor._data, CPU)).reshape(tensor.shape)
-        reference = _Reference(str(len(self.storages)), array)
-        self.storages.append(array)
+        place = (array.ctypes.data, array.nbytes, array.dtype)  # tied weights are one storage
+        key = self._keys.setdefault(place, len(self.storages))
+        reference = _Reference(str(key), array)
+        if key == len(self.storages):
+            self.storages.append(array)
         steps = tuple(each // array.itemsize for each in array.strides)
         plain = not isinstance(tensor, Parameter)
         arguments: tuple[Any, ...] = (
@@ -94,14 +113,13 @@ class _Writer(_Pickler):
             plain and tensor.requires_grad,
             OrderedDict(),
         )
-        self._call("_rebuild_tensor_v2", arguments, tensor if plain else None)
+        whole = _Call("_rebuild_tensor_v2", arguments)
         if not plain:
-            self.write(pickle.POP)
-            self._call("_rebuild_parameter", (_Call("_rebuild_tensor_v2", arguments), tensor.requires_grad,
-                                              OrderedDict()), tensor)  # fmt: skip
+            whole = _Call("_rebuild_parameter", (whole, tensor.requires_grad, OrderedDict()))
+        self._call("torch._utils", *whole, tensor)
 
-    def _call(self, name: str, arguments: tuple[Any, ...], memo: Any) -> None:
-        self.save(_Global("torch._utils", name))
+    def _call(self, module: str, name: str, arguments: tuple[Any, ...], memo: Any) -> None:
+        self.save(_Global(module, name))
         self._arguments(arguments)
         self.write(pickle.REDUCE)
         if memo is not None:
@@ -113,7 +131,7 @@ class _Writer(_Pickler):
             if isinstance(each, _Reference):
                 self._save_reference(each)
             elif isinstance(each, _Call):
-                self._call(each.name, each.arguments, None)
+                self._call("torch._utils", *each, None)
             else:
                 self.save(each)
         self.write(pickle.TUPLE)
@@ -124,13 +142,6 @@ class _Writer(_Pickler):
         for each in ("storage", kind, reference.key, "cpu", int(reference.array.size)):
             self.save(each)
         self.write(pickle.TUPLE + pickle.BINPERSID)
-
-
-class _Call:
-    """A call that PyTorch's reader makes."""
-
-    def __init__(self, name: str, arguments: tuple[Any, ...]) -> None:
-        self.name, self.arguments = name, arguments
 
 
 def save(obj: Any, f: Any, pickle_module: Any = None, pickle_protocol: int = 2, **options: Any) -> None:
@@ -165,126 +176,6 @@ def save(obj: Any, f: Any, pickle_module: Any = None, pickle_protocol: int = 2, 
 # -- reading
 
 
-def _rebuild(
-    array: np.ndarray, offset: int, size: Any, stride: Any, requires_grad: bool = False, *rest: Any
-) -> Tensor:
-    steps = tuple(each * array.itemsize for each in stride)
-    last = (
-        offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        if 0 not in size
-        else offset - 1
-    )
-    if offset < 0 or any(step < 0 for step in stride) or last >= array.size:
-        raise DataError("torch.load: a tensor reaches beyond its storage; the file is damaged")
-    view = np.lib.stride_tricks.as_strided(array[offset:], tuple(size), steps)
-    return Tensor(np.array(view), requires_grad)
-
-
-def _parameter(data: Tensor, requires_grad: bool, *rest: Any) -> Parameter:
-    return Parameter(data, requires_grad)
-
-
-_KNOWN: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
-    ("torch._utils", "_rebuild_tensor"): _rebuild,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch", "Size"): Shape,
-    ("torch", "device"): Device,
-    **{(module, "set"): set for module in ("builtins", "__builtin__")},
-    **{(module, "tuple"): tuple for module in ("builtins", "__builtin__")},
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): codecs.encode,
-    **{
-        (f"numpy.{core}.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0]
-        for core in ("core", "_core")
-    },
-    **{(f"numpy.{core}.multiarray", "scalar"): np.float64(0).__reduce__()[0] for core in ("core", "_core")},
-}
-
-#: What programs have named as safe, by module and name.
-_SAFE: dict[tuple[str, str], Any] = {}
-
-
-def add_safe_globals(safe_globals: Sequence[Any]) -> None:
-    """Let files ask for these classes and functions from now on."""
-    for each in safe_globals:
-        found, full = each if isinstance(each, tuple) else (each, f"{each.__module__}.{each.__qualname__}")
-        module, _, name = full.rpartition(".")
-        _SAFE[module, name] = found
-
-
-def get_safe_globals() -> list[Any]:
-    """What files may ask for beside tensors and containers."""
-    return list(_SAFE.values())
-
-
-def clear_safe_globals() -> None:
-    """Let files ask for tensors and containers alone."""
-    _SAFE.clear()
-
-
-class safe_globals:
-    """Inside it files may ask for these classes and functions too.
-
-    Args:
-        safe_globals: which.
-    """
-
-    def __init__(self, safe_globals: Sequence[Any]) -> None:
-        self._given = safe_globals
-
-    def __enter__(self) -> None:
-        self._before = dict(_SAFE)
-        add_safe_globals(self._given)
-
-    def __exit__(self, *exc: object) -> None:
-        clear_safe_globals()
-        _SAFE.update(self._before)
-
-
-class _Reader(pickle.Unpickler):
-    """Builds tensors and containers alone, and what is safe; of a trusted file, whatever it asks for."""
-
-    def __init__(self, file: Any, storage: Callable[[str, np.dtype, int], np.ndarray], trusted: bool) -> None:
-        super().__init__(file)
-        self._storage = storage
-        self._trusted = trusted
-
-    def find_class(self, module: str, name: str) -> Any:
-        """What a name in the file stands for.
-
-        Raises:
-            DataError: anything but tensors and containers, of a file that is not trusted.
-        """
-        if module == "torch" and name in _STORAGES:
-            return _dtype(_STORAGES[name])
-        if module == "torch" and name in _NAMES:
-            return _dtype(name)
-        found = _KNOWN.get((module, name)) or _SAFE.get((module, name))
-        if found is not None:
-            return found
-        if not self._trusted:
-            raise DataError(
-                f"torch.load: the file asks for {module}.{name}, and only tensors and containers are read; "
-                "save a state_dict() instead, or read a file that you trust with weights_only=False"
-            )
-        ours = f"distgrad.{module}" if module.partition(".")[0] == "torch" else module
-        return super().find_class(ours, name)
-
-    def persistent_load(self, pid: Any) -> np.ndarray:
-        """The storage of a reference."""
-        kind, dtype, key, _, count = pid
-        if kind != "storage" or not isinstance(key, str):
-            raise DataError(f"torch.load: expected a storage, got {pid!r}")
-        return self._storage(key, dtype, int(count))
-
-
-def _dtype(name: str) -> np.dtype:
-    return bfloat16() if name == "bfloat16" else np.dtype(name)
-
-
 def load(
     f: Any, map_location: Any = None, pickle_module: Any = None, *, weights_only: Any = None, **options: Any
 ) -> Any:
@@ -298,18 +189,44 @@ def load(
             any code run. Else nothing but tensors and containers is built.
 
     Raises:
-        DataError: a damaged file, one from before PyTorch 1.6, or one that holds something else.
+        FileNotFoundError: there is no such file.
+        UnreadableError: a damaged file, or one that holds something else; it is a ``DataError``.
     """
-    if hasattr(f, "read"):
-        source: Any = io.BytesIO(f.read())
-    else:
-        source = f
-    if not zipfile.is_zipfile(source):
-        return load_safetensors(f) if source is f else load_safetensors(source)
+    with io.BytesIO(f.read()) if hasattr(f, "read") else open(f, "rb") as source:
+        trusted = weights_only is False
+        if zipfile.is_zipfile(source):
+            found = _whole(_read_archive, source, trusted)
+        elif _begins(source, pickle.dumps(LEGACY, 2)):
+            found = _whole(read_legacy, source, trusted)
+        elif hasattr(f, "read"):
+            raise UnreadableError("torch.load: neither a file of torch.save nor a path to a safetensors file")
+        else:
+            found = load_safetensors(f)
+    return _moved(found, map_location)
+
+
+def _whole(read: Callable[..., Any], source: io.BufferedIOBase, trusted: bool) -> Any:
+    """What a function reads, where a damaged file is an error in words."""
+    try:
+        return read(source, trusted)
+    except UnreadableError:
+        raise
+    except Exception as error:
+        if trusted:  # what it builds has errors of its own
+            raise
+        raise UnreadableError(f"torch.load: the file is damaged: {error!r}") from error
+
+
+def _begins(file: io.BufferedIOBase, head: bytes) -> bool:
+    file.seek(0)
+    return file.read(len(head)) == head
+
+
+def _read_archive(source: io.BufferedIOBase, trusted: bool) -> Any:
     with zipfile.ZipFile(source) as archive:
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(names) != 1:
-            raise DataError(
+            raise UnreadableError(
                 "torch.load: expected one data.pkl in the archive; was the file written by torch.save?"
             )
         root = names[0].removesuffix("data.pkl")
@@ -324,13 +241,12 @@ def load(
             if key not in read:
                 data = archive.read(f"{root}data/{key}")
                 if len(data) < count * dtype.itemsize:
-                    raise DataError(f"torch.load: storage {key} is shorter than its {count} elements")
+                    raise UnreadableError(f"torch.load: storage {key} is shorter than its {count} elements")
                 laid = np.frombuffer(data, dtype.newbyteorder(order), count)
                 read[key] = laid.astype(dtype)
             return read[key]
 
-        found = _Reader(io.BytesIO(archive.read(names[0])), storage, weights_only is False).load()
-    return _moved(found, map_location)
+        return Reader(io.BytesIO(archive.read(names[0])), storage, trusted).load()
 
 
 def _moved(value: Any, place: Any) -> Any:
