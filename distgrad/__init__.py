@@ -25,6 +25,10 @@ if getattr(_sys, "argv", [])[:1] == ["-m"]:  # Python looks for the module that 
 
     _start(_sys.orig_argv, _sys.argv[1:])  # the launcher, which needs nothing of what follows
 
+from distgrad import tracebacks as _tracebacks
+
+_tracebacks.install()  # before what looks at the environment, where mistakes are likely
+
 _collecting = _gc.isenabled()
 _gc.disable()  # what importing makes stays: looking through it for garbage takes a tenth of the time
 try:
@@ -32,13 +36,11 @@ try:
 
     from distgrad import env as _env
     from distgrad import fft, linalg
-    from distgrad import tracebacks as _tracebacks
     from distgrad.autograd import casting as _casting
     from distgrad.autograd import methods as _methods  # noqa: F401 (attaches the operators)
 finally:
     if _collecting:
         _gc.enable()
-_tracebacks.install()
 if _env.is_traced():
     _importlib.import_module("distgrad.profiler.recording").start()
 

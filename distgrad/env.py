@@ -169,7 +169,9 @@ def read(variables: Mapping[str, str] | None = None) -> Environment:
     try:
         timeout_s = float(timeout)
     except ValueError:
-        raise ValueError(f"environment: DISTGRAD_TIMEOUT must be seconds, got {timeout!r}") from None
+        raise ValueError(
+            f"environment: DISTGRAD_TIMEOUT must be seconds, got {timeout!r}; correct it"
+        ) from None
     mpi_size = _number(variables, "PMI_SIZE")
     mpi_local_size = _number(variables, "MPI_LOCALNRANKS")
     return Environment(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import sys
 import warnings
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from distgrad import env
 from distgrad.errors import DistgradError
@@ -14,33 +15,61 @@ __all__ = ["inside", "install", "shorten", "warn_once"]
 
 NUM_OWN = 2  # frames of the package that a traceback keeps, the innermost
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_LIBRARIES = {"numpy", "cupy", "mpi4py", "numba", *sys.stdlib_module_names}
 _warned: set[str] = set()
 
 
 def inside(filename: str) -> bool:
     """Whether a source file belongs to the package, or was made by it."""
-    return filename.startswith((_PACKAGE, "<operation", "<backward of ", "<distgrad."))
+    return filename.startswith((_PACKAGE, "<operation", "<formula of ", "<backward of ", "<distgrad."))
 
 
 def shorten(error: BaseException) -> None:
     """Leave out of an error's traceback what the package called within itself, but for the last two calls.
 
-    Errors that are not the package's own keep everything: they may be its faults.
+    So is the error that led to it, if the package met it in its own calls and the message quotes it. Errors
+    that the package has not raised itself keep everything: they may be its faults.
     """
-    if not isinstance(error, DistgradError):
+    entries = _entries(error)
+    if not _raised_by_us(error, entries):
         return
-    frames = []
-    trace = error.__traceback__
-    while trace is not None:
-        frames.append(trace)
-        trace = trace.tb_next
-    own = [each for each in frames if inside(each.tb_frame.f_code.co_filename)]
+    own = [each for each in entries if inside(each.tb_frame.f_code.co_filename)]
     left_out = set(map(id, own[:-NUM_OWN]))
     kept = None
-    for each in reversed(frames):
+    for each in reversed(entries):
         if id(each) not in left_out:
             kept = TracebackType(kept, each.tb_frame, each.tb_lasti, each.tb_lineno)
     error.__traceback__ = kept
+    cause = error.__cause__
+    if cause is None or str(cause).strip() not in str(error):
+        return
+    if all(_is_library(each.tb_frame) for each in _entries(cause)):
+        error.__cause__, error.__suppress_context__ = None, True
+
+
+def _entries(error: BaseException) -> list[TracebackType]:
+    """The traceback of an error, from the outermost call to the innermost."""
+    entries = []
+    trace = error.__traceback__
+    while trace is not None:
+        entries.append(trace)
+        trace = trace.tb_next
+    return entries
+
+
+def _raised_by_us(error: BaseException, entries: list[TracebackType]) -> bool:
+    """Whether the package has raised an error in so many words, of a class of its own or of Python's."""
+    if isinstance(error, DistgradError) or not entries:
+        return isinstance(error, DistgradError)
+    filename = entries[-1].tb_frame.f_code.co_filename
+    line = linecache.getline(filename, entries[-1].tb_lineno, entries[-1].tb_frame.f_globals)
+    return inside(filename) and line.lstrip().startswith("raise ")
+
+
+def _is_library(frame: FrameType) -> bool:
+    """Whether a call is of the package or of what it is built on, and of no code of its user's."""
+    module = str(frame.f_globals.get("__name__")).partition(".")[0]
+    return inside(frame.f_code.co_filename) or module in _LIBRARIES
 
 
 def install() -> None:

@@ -231,7 +231,10 @@ class Attempts:
         try:
             self._console.begin(len(found[0].specs), folder)
         except (OSError, ValueError) as error:
-            raise LaunchError(f"launch: {error}") from error
+            what = error.strerror or error if isinstance(error, OSError) else error
+            raise LaunchError(
+                f"launch: log files cannot be written in {folder}: {what}; name another folder with --log-dir"
+            ) from error
         return found[0]
 
     def _supervise(self, job: Job) -> Supervisor:

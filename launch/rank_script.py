@@ -25,13 +25,20 @@ def _load_module(name: str) -> tuple[types.CodeType, dict[str, Any]]:
     """The code that ``python -m name`` would run and the attributes of its ``__main__``."""
     import importlib.util
 
-    spec = importlib.util.find_spec(name)
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError as error:
+        if not f"{name}.".startswith(f"{error.name}."):  # what a package of that name imports
+            raise
+        spec = None  # one of its packages
     if spec is not None and spec.submodule_search_locations is not None:
         spec = importlib.util.find_spec(f"{name}.__main__")
     get_code = getattr(spec and spec.loader, "get_code", None)
     code = get_code(spec.name) if spec is not None and get_code is not None else None
     if spec is None or code is None:
-        raise ModuleNotFoundError(f"launch: -m {name}: no module of that name that can be run", name=name)
+        raise ModuleNotFoundError(
+            f"launch: -m {name}: no module of that name that can be run", name=name
+        ) from None
     attributes = {"__file__": spec.origin, "__spec__": spec, "__package__": spec.parent}
     return code, {**attributes, "__loader__": spec.loader, "__cached__": spec.cached}
 

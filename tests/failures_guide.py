@@ -1,4 +1,4 @@
-"""The tables of docs/guide/failures.md, against which the tests hold what real jobs print.
+"""The tables of docs/guide/failures.md and mistakes.md, against which the tests hold what real jobs print.
 
 A row names a fault and quotes what is printed for it. In a quotation, ``…`` stands for anything on a line,
 ``node1`` for the name of this host, and times may differ; all else is meant as it stands.
@@ -7,13 +7,13 @@ A row names a fault and quotes what is printed for it. In a quotation, ``…`` s
 import re
 from pathlib import Path
 
-GUIDE = Path(__file__).parents[1] / "docs" / "guide" / "failures.md"
+GUIDE = Path(__file__).parents[1] / "docs" / "guide"
 _FREE = re.compile(r"(…|node1|\d+(?:\.\d+)? (?=s\b|times\b))")
 
 
-def quotations(section: str) -> dict[str, list[str]]:
+def quotations(section: str, page: str = "failures.md") -> dict[str, list[str]]:
     """What the table of a section quotes for each of its faults."""
-    text = GUIDE.read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
+    text = (GUIDE / page).read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (.+?) \| (.+) \|$", text, re.MULTILINE)[1:]  # without the head
     return {fault: re.findall(r"`([^`]+)`", printed) for fault, printed in rows}
 
@@ -27,9 +27,9 @@ def pattern(quotation: str) -> str:
     return "".join(a + b for a, b in zip(fixed, [*free, ""], strict=True))
 
 
-def check(section: str, fault: str, printed: str) -> None:
+def check(section: str, fault: str, printed: str, page: str = "failures.md") -> None:
     """See that everything the guide quotes for a fault was printed, in that order."""
-    found = quotations(section)[fault]
+    found = quotations(section, page)[fault]
     assert found, f"the guide quotes nothing for {fault}"
     for quotation in found:
         match = re.search(pattern(quotation), printed)

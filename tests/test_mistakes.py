@@ -1,8 +1,8 @@
 """Mistakes that would pass in silence: each is said once, in words, with the user's line."""
 
+import os
 import subprocess
 import sys
-import textwrap
 import warnings
 
 import numpy as np
@@ -163,8 +163,15 @@ def test_one_process_shuffles_by_itself(monkeypatch):
 
 
 def test_an_option_that_is_a_text_says_how_to_write_it():
-    with pytest.raises(DTypeError, match=r"Adam: lr must be a number, got the text '1e-3'; write lr=float"):
+    text = r"Adam: lr must be a number, got the text '1e-3'; write lr=float"
+    with pytest.raises(DTypeError, match=text):
         dg.optim.Adam(nn.Linear(2, 2).parameters(), lr="1e-3")
+    net = nn.Linear(2, 2)
+    optimizer = dg.optim.Adam(net.parameters())
+    optimizer.param_groups[0]["lr"] = "1e-3"  # as a schedule of the user's may set it
+    net(dg.ones((2, 2))).sum().backward()
+    with pytest.raises(DTypeError, match=text):
+        optimizer.step()
 
 
 def test_a_wrong_shape_shows_the_users_lines_and_two_of_ours():
@@ -179,16 +186,55 @@ def test_a_wrong_shape_shows_the_users_lines_and_two_of_ours():
     assert [tracebacks.inside(file) for file in files] == [False, True, True]
 
 
-def test_an_uncaught_error_of_ours_is_short_and_others_are_whole():
-    program = textwrap.dedent("""
-        import distgrad as dg
-        net = dg.nn.Sequential(dg.nn.Linear(4, 3), dg.nn.ReLU())
-        net(dg.ones((5, 7)))
-    """)
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "dg.nn.Sequential(dg.nn.Linear(4, 3), dg.nn.ReLU())(dg.ones((5, 7)))",
+            "ShapeError: linear: x is [5, 7]",
+        ),
+        ("dg.ones((2, 3)) + dg.ones((4,))", "ShapeError: add: operands could not be broadcast"),
+        ("dg.ones((2, 3))[5]", "IndexError: getitem: index 5 is out of bounds"),
+        ("dg.optim.SGD([], lr=-1.0)", "ValueError: SGD: "),
+        ("dg.nn.functional.cross_entropy(dg.ones((2, 4)), dg.tensor([0, 5]))", "target holds class 5"),
+    ],
+)
+def test_an_uncaught_error_of_ours_is_short(line, said):
+    program = f"import distgrad as dg\n{line}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.count('  File "') == 3
-    assert "ShapeError: linear: x is [5, 7]" in done.stderr
+    assert done.stderr.count("Traceback") == 1, done.stderr
+    assert done.stderr.splitlines()[1].startswith('  File "<string>", line 2'), done.stderr
+    assert done.stderr.count('  File "') <= 3, done.stderr
+    assert said in done.stderr
+
+
+def test_a_number_in_the_environment_that_is_none_is_said_in_few_lines():
+    done = subprocess.run(
+        [sys.executable, "-c", "import distgrad"],
+        capture_output=True, text=True, check=False, env={**os.environ, "WORLD_SIZE": "two"},
+    )  # fmt: skip
+    assert "WORLD_SIZE must be a whole number, got 'two'; unset or correct it" in done.stderr
+    assert done.stderr.count('  File "') == 3, done.stderr
+
+
+USERS_OWN = '''
+import distgrad as dg
+from distgrad.autograd.dispatch import primitive
+from distgrad.autograd.ops.shape_rules import same_shape
+@primitive(math="y", source="none", shape=same_shape, dtypes="real floating-point", samples=[])
+def odd(xp, x: "Array", /):
+    """Fail."""
+    raise ValueError("no such sample")
+odd(dg.ones(2))
+'''
+
+
+def test_errors_of_others_and_of_the_users_own_primitives_are_whole(tmp_path):
+    program = tmp_path / "program.py"  # Python has to be able to read a primitive's source
+    program.write_text(USERS_OWN)
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False)
+    assert "line 8, in odd" in done.stderr
     with pytest.raises(ZeroDivisionError) as caught:
         _ = 1 / 0
     trace = caught.value.__traceback__

@@ -22,13 +22,13 @@ from distgrad.comm.calls import Call, name_ranks
 from distgrad.comm.hostcompare import HostLine
 from distgrad.comm.hostgroup import HostGroup
 from distgrad.comm.mpifamily import MPIFamily
-from distgrad.comm.mpilibrary import MPI, abort_on_exception, exit_in_order, relayed
+from distgrad.comm.mpilibrary import MPI, abort_on_exception, check_running, exit_in_order, relayed
 from distgrad.comm.reduction import is_narrow
 from distgrad.comm.shm import HostCommunicator
 from distgrad.comm.topology import Topology, host_name
 from distgrad.errors import CommError, CommTimeoutError, RankFailedError
 
-__all__ = ["MPICommunicator", "adopt", "connect"]
+__all__ = ["MPICommunicator", "adopt", "close_newer", "connect", "end_with_mpi"]
 
 _OPS = {"sum": MPI.SUM, "min": MPI.MIN, "max": MPI.MAX, "prod": MPI.PROD}
 _SPIN_S = 200e-6  # small messages are through by then; sleeping would double their time
@@ -45,6 +45,7 @@ def connect(timeout_s: float | None = None) -> MPICommunicator:
 
     Collective: yes; blocks: yes.
     """
+    check_running()
     world = _join(MPI.COMM_WORLD, None, "world", timeout_s)
     _unlink_segments()
     exit_in_order(world.family.close)
@@ -65,6 +66,7 @@ def adopt(comm: Any, timeout_s: float | None = None) -> MPICommunicator:
     Raises:
         CommError: it has two sides, or holds no ranks.
     """
+    check_running()
     why = ""
     if comm == MPI.COMM_NULL:
         why = "MPI_COMM_NULL; call this on the ranks of the group alone"
@@ -101,6 +103,20 @@ def close_newer(than: Communicator | None = None) -> None:
     """
     while _adopted and _adopted[-1] is not than:
         _adopted[-1].mpi.Delete_attr(_key())
+
+
+@functools.cache
+def end_with_mpi(end: Callable[[], None]) -> None:
+    """Call ``end`` before MPI does, be it in the midst of the program, and close what was adopted.
+
+    The library forgets what is kept with ``COMM_SELF`` as the first part of ``MPI_Finalize``.
+    """
+
+    def forget(comm: Any, key: int, call: Callable[[], None]) -> None:
+        call()
+        close_newer()
+
+    MPI.COMM_SELF.Set_attr(MPI.Comm.Create_keyval(delete_fn=forget), end)
 
 
 def _join(base: Any, given: Any, group: str, timeout_s: float | None) -> MPICommunicator:

@@ -26,7 +26,7 @@ except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py is there, a
 finally:
     faulthandler.cancel_dump_traceback_later()
 
-__all__ = ["MPI", "abort", "abort_on_exception", "exit_in_order", "make_relay", "relayed"]
+__all__ = ["MPI", "abort", "abort_on_exception", "check_running", "exit_in_order", "make_relay", "relayed"]
 
 _FORWARD_S = 0.2  # mpiexec drops output that it has not forwarded when the job is aborted
 _LEVELS = {
@@ -47,6 +47,8 @@ def abort_on_exception() -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         previous(kind, error, trace)
+        if MPI.Is_finalized():  # the other ranks wait no more
+            return
         abort(f"ended by {kind.__name__}")
 
     sys.excepthook = hook
@@ -83,6 +85,18 @@ def abort(why: str) -> None:
     time.sleep(_FORWARD_S)
     MPI.COMM_WORLD.Abort(1)
     os._exit(1)  # MPICH's Abort may return before the launcher's signal arrives
+
+
+def check_running() -> None:
+    """See that there is something to join.
+
+    Raises:
+        CommError: the program has ended MPI.
+    """
+    if MPI.Is_finalized():
+        raise CommError(
+            "comm.init: MPI_Finalize was called, and no rank can join another after it; call it at the end"
+        )
 
 
 def make_relay() -> Relay | None:

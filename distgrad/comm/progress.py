@@ -87,7 +87,7 @@ def advise(rank: int, place: str) -> str:
         return text
     return (
         f"{text}, in step {_num_steps + 1} of its training: unless the other has failed, it had fewer "
-        "batches; give every rank the same number, as DistributedSampler does"
+        "batches or left a backward out; give every rank the same number, as DistributedSampler does"
     )
 
 

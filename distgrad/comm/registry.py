@@ -93,11 +93,11 @@ def init(
         found = _adopt(comm, name if asked else None, timeout_s, device, nccl_provider)
         if _world is None:
             _world = found
-            atexit.register(_finalize_at_exit)
+            _end_in_time(found)
         return found
     if world is None:
         _world = world = _join(name, settings, timeout_s, device, nccl_provider)
-        atexit.register(_finalize_at_exit)
+        _end_in_time(world)
     elif asked and name != world.backend:
         raise CommError(
             f"comm.init: the world was set up with backend '{world.backend}', and cannot be had as "
@@ -292,6 +292,11 @@ def _likely_cause(name: str, source: str) -> str:
         )
     if name == "mpi" and env.read().supervisor is not None:
         return "distgrad run has started them without MPI; start with distgrad run --backend mpi"
+    if source == "WORLD_SIZE" and env.read().mpi_size is None:
+        return (
+            "no launcher of MPI has started this process; start all ranks with distgrad run -n or the "
+            "mpiexec beside this Python, or unset WORLD_SIZE"
+        )
     return (
         "the launcher is likely of another MPI than the library that mpi4py loads; start with the mpiexec "
         "beside this Python"
@@ -348,6 +353,13 @@ def forget() -> Communicator | None:
     env.unplace()
     atexit.unregister(_finalize_at_exit)
     return world
+
+
+def _end_in_time(world: Communicator) -> None:
+    """Have the world finalized when the program ends, or before it ends MPI."""
+    atexit.register(_finalize_at_exit)
+    if world.host.backend == "mpi":
+        importlib.import_module("distgrad.comm.mpi").end_with_mpi(_finalize_at_exit)
 
 
 def _finalize_at_exit() -> None:

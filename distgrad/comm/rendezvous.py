@@ -39,8 +39,11 @@ def local_place(address: str) -> str:
     if "/" in address:
         return f"file {os.path.realpath(address)}"
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise CommError(f"comm.init: address must be host:port or the path of a file, got {address!r}")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise CommError(
+            "comm.init: address must be host:port, with a port from 1 to 65535, or the path of a file, got "
+            f"{address!r}; give all ranks the same one"
+        )
     if is_reached(address) and not is_local(host, must_resolve=False):
         raise CommError(
             f"comm.init: the ranks are to meet at {address}, which is not this machine, but LOCAL_WORLD_SIZE "

@@ -181,7 +181,7 @@ class Optimizer:
                 raise DTypeError(
                     f"{type(self).__name__}: {option} must be a number, got the text {group[option]!r}; "
                     f"write {option}=float({group[option]!r})"
-                )
+                ) from None
             if option in group and not group[option] >= 0.0:
                 raise ValueError(f"{type(self).__name__}: {option} must be at least 0, got {group[option]}")
         for beta in group.get("betas", ()):
@@ -250,7 +250,11 @@ class Optimizer:
             for shares, parameters in shared.items():
                 shares.settle(parameters)
             for group in self.param_groups:
-                self._step(group)
+                try:
+                    self._step(group)
+                except TypeError:
+                    self.check_options(group)  # which the user may have changed since
+                    raise
             for shares, parameters in shared.items():
                 shares.hand_out(parameters)
         updates = self._num_updates()

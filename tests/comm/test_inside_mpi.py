@@ -168,17 +168,34 @@ import numpy as np
 import distgrad as dg
 
 world = MPI.COMM_WORLD
-part = world.Split(0 if world.rank else MPI.UNDEFINED)
-groups = [part] if world.rank else []  # so the first communicator, and with it the world, differs by rank
+rank = world.rank
+part = world.Split(0 if rank else MPI.UNDEFINED)
+groups = [part] if rank else []  # so the first communicator, and with it the world, differs by rank
 for group in (*groups, world, world.Dup(), world.Create_cart([world.size])):
-    dg.comm.init(comm=group).all_reduce(np.ones(2))
-print("came to the end of rank", world.rank, flush=True)
+    last = dg.comm.init(comm=group)
+    last.all_reduce(np.ones(2))
+{end}
+print("came to the end of rank", rank, flush=True)
 """
 
 
-def test_ranks_of_different_worlds_end_their_groups_in_one_order(tmp_path):
+FINALIZES = """
+MPI.Finalize()
+assert not dg.comm.is_initialized()
+for late, text in ((last.barrier, "communicator is closed"), (dg.comm.init, "MPI_Finalize was called")):
+    try:
+        late()
+    except dg.errors.CommError as error:
+        assert text in str(error), error
+    else:
+        raise AssertionError(text)
+"""
+
+
+@pytest.mark.parametrize("end", ["", FINALIZES])
+def test_ranks_of_different_worlds_end_their_groups_in_one_order(tmp_path, end):
     program = tmp_path / "ends.py"
-    program.write_text(ENDS)
+    program.write_text(ENDS.format(end=end))
     job = run_ranks(3, [sys.executable, str(program)], timeout=60)
     assert job.returncode == 0, job.output
     assert job.output.count("came to the end") == 3

@@ -114,7 +114,10 @@ def test_two_jobs_at_one_place_are_an_error():
     ("options", "message"),
     [
         ({"address": "localhost:1"}, "address, rank and size go together"),
-        ({"address": "nothing", "rank": 0, "size": 1}, "must be host:port or the path of a file"),
+        (
+            {"address": "nothing", "rank": 0, "size": 1},
+            "must be host:port, with a port from 1 to 65535, or the path of a file",
+        ),
         ({"address": "192.0.2.1:1", "rank": 0, "size": 2}, "which is not this machine"),
         ({"address": "localhost:1", "rank": 2, "size": 2}, "rank must be from 0 and below size"),
     ],

@@ -176,7 +176,8 @@ def test_a_log_folder_that_cannot_be_made_is_refused(capsys, tmp_path, monkeypat
     Path("script.py").write_text("")
     Path("file").write_text("")
     assert main(["--log-dir", "file/logs", "script.py"]) == 2
-    assert capsys.readouterr().err == "launch: [Errno 20] Not a directory: 'file/logs'\n"
+    said = "launch: log files cannot be written in file/logs: Not a directory; name another folder with"
+    assert capsys.readouterr().err == f"{said} --log-dir\n"
 
 
 @pytest.mark.parametrize("option", ["-n", "-np", "-ppn", "--nproc-per-node", "--nproc_per_node"])
