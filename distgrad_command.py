@@ -6,6 +6,7 @@ and watches them, and what they compute with is theirs to load.
 
 import importlib.util
 import re
+import signal
 import sys
 from typing import NoReturn
 
@@ -41,9 +42,13 @@ def start(original: list[str], arguments: list[str]) -> None:
 
 
 def _launch(arguments: list[str], program: str) -> NoReturn:
-    from distgrad.launch.__main__ import main as launch
+    try:
+        from distgrad.launch.__main__ import main as launch
 
-    sys.exit(launch(arguments, program))
+        sys.exit(launch(arguments, program))
+    except KeyboardInterrupt:  # before it listens to signals itself
+        print("launch: stopped by SIGINT; nothing was started", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ __all__ = ["inside", "install", "shorten", "warn_once"]
 
 NUM_OWN = 2  # frames of the package that a traceback keeps, the innermost
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_LIBRARIES = {"numpy", "cupy", "mpi4py", "numba", *sys.stdlib_module_names}
+_LIBRARIES = {"numpy", "cupy", "mpi4py", "numba", "llvmlite", *sys.stdlib_module_names}
 _warned: set[str] = set()
 
 
@@ -28,20 +28,26 @@ def shorten(error: BaseException) -> None:
     """Leave out of an error's traceback what the package called within itself, but for the last two calls.
 
     So is the error that led to it, if the package met it in its own calls and the message quotes it. Errors
-    that the package has not raised itself keep everything: they may be its faults.
+    that the package has not raised itself keep everything: they may be its faults. Of Ctrl-C, the user's own
+    calls stay.
     """
     entries = _entries(error)
-    if not _raised_by_us(error, entries):
+    if isinstance(error, KeyboardInterrupt):
+        left_out = {id(each) for each in entries if _is_library(each.tb_frame)}
+    elif _raised_by_us(error, entries):
+        own = [each for each in entries if inside(each.tb_frame.f_code.co_filename)]
+        imports = [each for each in entries if _module(each.tb_frame) == "importlib"]
+        left_out = {id(each) for each in own[:-NUM_OWN] + imports}
+    else:
         return
-    own = [each for each in entries if inside(each.tb_frame.f_code.co_filename)]
-    left_out = set(map(id, own[:-NUM_OWN]))
     kept = None
     for each in reversed(entries):
         if id(each) not in left_out:
             kept = TracebackType(kept, each.tb_frame, each.tb_lasti, each.tb_lineno)
     error.__traceback__ = kept
     cause = error.__cause__
-    if cause is None or str(cause).strip() not in str(error):
+    said, before = (" ".join(str(each).split()) for each in (error, cause))
+    if cause is None or before not in said:
         return
     if all(_is_library(each.tb_frame) for each in _entries(cause)):
         error.__cause__, error.__suppress_context__ = None, True
@@ -68,8 +74,12 @@ def _raised_by_us(error: BaseException, entries: list[TracebackType]) -> bool:
 
 def _is_library(frame: FrameType) -> bool:
     """Whether a call is of the package or of what it is built on, and of no code of its user's."""
-    module = str(frame.f_globals.get("__name__")).partition(".")[0]
-    return inside(frame.f_code.co_filename) or module in _LIBRARIES
+    return inside(frame.f_code.co_filename) or _module(frame) in _LIBRARIES
+
+
+def _module(frame: FrameType) -> str:
+    """The package that a call is of."""
+    return str(frame.f_globals.get("__name__")).partition(".")[0]
 
 
 def install() -> None:

@@ -1,6 +1,7 @@
 """Mistakes that would pass in silence: each is said once, in words, with the user's line."""
 
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -196,6 +197,10 @@ def test_a_wrong_shape_shows_the_users_lines_and_two_of_ours():
         ("dg.ones((2, 3)) + dg.ones((4,))", "ShapeError: add: operands could not be broadcast"),
         ("dg.ones((2, 3))[5]", "IndexError: getitem: index 5 is out of bounds"),
         ("dg.optim.SGD([], lr=-1.0)", "ValueError: SGD: "),
+        (
+            "import os; os.environ['MPI4PY_LIBMPI'] = '/nonexistent'; dg.comm.init('mpi')",
+            "MissingDependencyError: comm.init: the backend 'mpi' needs mpi4py and an MPI library",
+        ),
         ("dg.nn.functional.cross_entropy(dg.ones((2, 4)), dg.tensor([0, 5]))", "target holds class 5"),
     ],
 )
@@ -216,6 +221,34 @@ def test_a_number_in_the_environment_that_is_none_is_said_in_few_lines():
     )  # fmt: skip
     assert "WORLD_SIZE must be a whole number, got 'two'; unset or correct it" in done.stderr
     assert done.stderr.count('  File "') == 3, done.stderr
+
+
+def test_ctrl_c_shows_the_users_lines_alone():
+    program = """
+import signal
+import distgrad as dg
+def interrupt(*ignored):
+    signal.raise_signal(signal.SIGINT)
+x = dg.ones(2).requires_grad_()
+x.register_hook(interrupt)
+x.sum().backward()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert re.findall(r'File "(.*)", line (\d+)', done.stderr) == [("<string>", "8"), ("<string>", "5")]
+    assert done.stderr.endswith("KeyboardInterrupt\n")
+
+
+def test_ctrl_c_before_the_launcher_listens_is_no_traceback(monkeypatch, capsys):
+    import distgrad_command
+
+    def main(arguments, program):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("distgrad.launch.__main__.main", main)
+    with pytest.raises(SystemExit) as ended:
+        distgrad_command._launch(["script.py"], "distgrad run")
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "launch: stopped by SIGINT; nothing was started\n"
 
 
 USERS_OWN = '''

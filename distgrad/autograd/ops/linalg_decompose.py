@@ -41,10 +41,6 @@ def _hermitian(xp: Any, x: Array) -> Array:
     return x * 0.5 + xp.conj(xp.matrix_transpose(x)) * 0.5  # halves first: large numbers must not overflow
 
 
-def _symmetric(xp: Any, g: Array) -> Array:
-    return (g + xp.matrix_transpose(g)) * 0.5
-
-
 def _inverse_or_zero(xp: Any, x: Array) -> Array:
     return xp.where(x == 0, 0.0, 1.0 / xp.where(x == 0, 1.0, x))
 
