@@ -7,13 +7,14 @@ A row names a fault and quotes what is printed for it. In a quotation, ``…`` s
 import re
 from pathlib import Path
 
-GUIDE = Path(__file__).parents[1] / "docs" / "guide"
+GUIDE = Path(__file__).parents[1] / "docs" / "guide" / "failures.md"
+MISTAKES = GUIDE.with_name("mistakes.md")
 _FREE = re.compile(r"(…|node1|\d+(?:\.\d+)? (?=s\b|times\b))")
 
 
-def quotations(section: str, page: str = "failures.md") -> dict[str, list[str]]:
+def quotations(section: str, page: Path | None = None) -> dict[str, list[str]]:
     """What the table of a section quotes for each of its faults."""
-    text = (GUIDE / page).read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
+    text = (page or GUIDE).read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (.+?) \| (.+) \|$", text, re.MULTILINE)[1:]  # without the head
     return {fault: re.findall(r"`([^`]+)`", printed) for fault, printed in rows}
 
@@ -27,7 +28,7 @@ def pattern(quotation: str) -> str:
     return "".join(a + b for a, b in zip(fixed, [*free, ""], strict=True))
 
 
-def check(section: str, fault: str, printed: str, page: str = "failures.md") -> None:
+def check(section: str, fault: str, printed: str, page: Path | None = None) -> None:
     """See that everything the guide quotes for a fault was printed, in that order."""
     found = quotations(section, page)[fault]
     assert found, f"the guide quotes nothing for {fault}"

@@ -61,7 +61,7 @@ PROGRAMS = {
     + "list(dg.data.DataLoader(Data(), 4, num_workers=1))",
     "a script that cannot be parsed": BEGIN + "def train(:",
 }
-COMMANDS = failures_guide.quotations("Before a rank starts", "mistakes.md")
+COMMANDS = failures_guide.quotations("Before a rank starts", failures_guide.MISTAKES)
 SHORT = ["a wrong shape", "a backward left out on one rank"]  # in every run; the others where there is time
 
 
@@ -89,14 +89,14 @@ def test_a_mistake_in_a_program_ends_with_the_words_of_the_guide(mistake, tmp_pa
     (tmp_path / "script.py").write_text(PROGRAMS[mistake] + "\n")
     code, printed = run("distgrad run -n 3 script.py", tmp_path)
     assert code == 1, printed
-    failures_guide.check("Errors", mistake, printed, "mistakes.md")
+    failures_guide.check("Errors", mistake, printed, failures_guide.MISTAKES)
     verdict = printed.partition("\nlaunch: rank ")[2]  # what is shown of the first rank that failed,
     verdict = re.split(r"^\S+Error\b", verdict, maxsplit=1, flags=re.MULTILINE)[0]  # and not what it quotes
     assert len(re.findall(r'  File ".*/distgrad/', verdict)) <= 2, printed
 
 
 def test_the_guide_has_all_programs_and_no_other():
-    assert list(failures_guide.quotations("Errors", "mistakes.md")) == list(PROGRAMS)
+    assert list(failures_guide.quotations("Errors", failures_guide.MISTAKES)) == list(PROGRAMS)
 
 
 @pytest.mark.slow
@@ -106,4 +106,4 @@ def test_a_mistake_in_a_command_ends_with_the_words_of_the_guide(command, tmp_pa
     line = command.strip("`").replace("python ", f"{sys.executable} ")
     code, printed = run(line, tmp_path)
     assert code in (1, 2), printed
-    failures_guide.check("Before a rank starts", command, printed, "mistakes.md")
+    failures_guide.check("Before a rank starts", command, printed, failures_guide.MISTAKES)
