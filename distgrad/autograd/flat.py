@@ -170,6 +170,12 @@ class FlatBuffer:
         return -(-(stop + self.spare) // step) * step
 
     @property
+    def update_device(self) -> Device:
+        """Where an optimizer updates the elements, and keeps its state."""
+        masters = None if self.shares is None else self.shares.masters
+        return self.device if masters is None else masters.device
+
+    @property
     def num_owned(self) -> int:
         """How many elements this rank owns."""
         return self.size if self.shares is None else sum(own.stop - own.start for own in self.shares.owned)
@@ -195,9 +201,7 @@ class FlatBuffer:
             inside: the same among all elements that are owned.
         """
         masters = None if self.shares is None else self.shares.masters
-        if masters is None:
-            return self.data[where], self.grad[where]
-        return masters.data[inside], (self.grad[where] if masters.grad is None else masters.grad[inside])
+        return (self.data[where], self.grad[where]) if masters is None else masters.updated(where, inside)
 
     def updated_between(self, start: int, stop: int) -> tuple[Any, Any]:
         """The same for the elements ``start … stop - 1``, of which this rank owns all."""
@@ -344,10 +348,13 @@ def gradient_pieces(parameters: Iterable[Tensor]) -> tuple[list[Any], list[Any],
             continue
         buffer, start, stop = leaf.flat
         shares = shares or buffer.shares
-        if buffer.shares.masters is not None:
-            buffer.shares.masters.take_writes([parameter])
         first, last, place = next(buffer.owned(start, stop), (start, start, 0))
-        pieces.append(buffer.updated(slice(first, last), slice(place, place + last - first))[1])
+        masters = buffer.shares.masters
+        if masters is None:
+            pieces.append(buffer.grad[first:last])
+            continue
+        masters.take_writes([parameter])
+        pieces.append(masters.mean(slice(first, last), slice(place, place + last - first)))
     return whole, pieces, shares
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.backend.array_module import get_array_module
-from distgrad.backend.device import follow
+from distgrad.backend.device import Device, activated, device_of, follow, to_device
 
 __all__ = ["Masters"]
 
@@ -30,7 +30,8 @@ class Masters:
 
     Attributes:
         data: ``[num_owned]``, the owned elements.
-        grad: ``[num_owned]``, the mean of their gradients, or None.
+        grad: ``[num_owned]``, the mean of their gradients, or None; where the buffer lies.
+        device: where the elements are updated.
     """
 
     def __init__(
@@ -43,9 +44,33 @@ class Masters:
         self._buffer = buffer
         self.dtype = dtype
         self.data = zeros((buffer.num_owned,), dtype)
-        self.grad = zeros((buffer.num_owned,), dtype) if gradients else None
+        self.device: Device = device_of(self.data)
+        self.grad = self._zeros(zeros) if gradients else None
         self._seen: dict[Any, int] = {}  # versions of parameters
         self._seen_gradients: dict[Any, tuple[list[Any], int]] = {}
+
+    def _zeros(self, zeros: Callable[[tuple[int, ...], np.dtype[Any]], Any]) -> Any:
+        shape = (self._buffer.num_owned,)
+        if self.device == self._buffer.device:
+            return zeros(shape, self.dtype)
+        with activated(self._buffer.device) as xp:
+            return xp.zeros(shape, dtype=self.dtype)
+
+    def mean(self, where: slice, inside: slice) -> Any:
+        """The mean of the gradients of owned elements with all its digits, where the buffer lies.
+
+        Args:
+            where: in the buffer.
+            inside: the same among all elements that are owned.
+        """
+        return self._buffer.grad[where] if self.grad is None else self.grad[inside]
+
+    def updated(self, where: slice, inside: slice) -> tuple[Any, Any]:
+        """Elements and gradients as an optimizer updates them; arguments as for :meth:`mean`."""
+        return self.data[inside], self.mean(where, inside)
+
+    def bring(self, parameters: Iterable[Any]) -> None:
+        """Have the gradients of these where the elements are updated. Collective: no; blocks: there."""
 
     def owned(self, start: int, stop: int) -> tuple[slice, slice]:
         """Where what this rank owns of the buffer's elements ``start … stop - 1`` lies there, and here."""
@@ -100,5 +125,6 @@ class Masters:
 def _take(wide: Any, narrow: Any) -> None:
     """Set numbers to others where these are not what they round to."""
     follow(narrow)
+    narrow = to_device(narrow, device_of(wide))
     differs = wide.astype(narrow.dtype) != narrow
     wide[...] = get_array_module(wide).where(differs, narrow.astype(wide.dtype), wide)

@@ -129,8 +129,8 @@ class LBFGS(Optimizer):
         shares = map(shares_of, self.param_groups[0]["params"])
         if any(each is not None and each.masters is not None for each in shares):
             raise OptionError(
-                "LBFGS: it looks for a minimum along lines of whole parameters, and param_dtype leaves each "
-                "rank a rounded copy; leave param_dtype out"
+                "LBFGS: it looks for a minimum along lines of whole parameters as they lie, and with "
+                "param_dtype or offload each rank updates a copy of its part; leave it out"
             )
         with no_grad():
             first = _call(closure)

@@ -340,7 +340,7 @@ class Optimizer:
         buffer = run.buffer
         arrays = {name: self._states.twin(buffer, name) for name in self.names(group)}
         follow(buffer.data)
-        length = self.block_elements if buffer.device == CPU else sys.maxsize  # no cache to fit
+        length = self.block_elements if buffer.update_device == CPU else sys.maxsize  # no cache to fit
         for start, stop, place in buffer.owned(run.start, run.stop):
             for where in Run(buffer, start, stop).blocks(length):
                 inside = slice(where.start - start + place, where.stop - start + place)

@@ -161,8 +161,7 @@ class States:
         if array is None:
             home = self._homes[parameter]
             shape = self._shapes(parameter)[name] if self._is_owned(home) else (0,)
-            with activated(home[0].device) as xp:
-                return xp.zeros(math.prod(shape), dtype=state_dtype(home[0].dtype))
+            return self._zeros(home[0], (math.prod(shape),))
         return array.reshape(-1)
 
     def _read(self, parameter: Tensor, name: str, root: int | None = None) -> Any:
@@ -248,8 +247,8 @@ class States:
             array = value.data
         if array.__class__ not in ARRAY_MODULES:
             array = np.asarray(array)
-        self.home(parameter)
-        self._write(parameter, name, to_device(array, parameter.device), begin)
+        home = self.home(parameter)
+        self._write(parameter, name, to_device(array, home[0].update_device), begin)
 
     def _write(self, parameter: Tensor, name: str, values: Any, begin: int = 0) -> None:
         arrays = self.of(parameter)

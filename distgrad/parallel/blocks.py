@@ -167,6 +167,7 @@ class BlockSharding(Sharding):
         self.blocks.settle()
         if self.masters is not None:
             self.masters.take_writes(parameters)
+            self.masters.bring(parameters)
 
     def detached(self, parameter: Tensor, root: int | None = None) -> Tensor | None:
         """A copy outside the graph, since the elements will not stay. Collective: yes; blocks: yes."""

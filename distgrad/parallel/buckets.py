@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from distgrad.autograd.flat import FlatBuffer
 from distgrad.autograd.graph import Leaf
+from distgrad.autograd.hostmasters import HostMasters
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, Device, at_hand, follow
 from distgrad.backend.streams import synchronize
@@ -252,6 +253,7 @@ class Bucket:
         self._work: Work | None = None
         self._tail_work: Work | None = None  # of the tail alone
         self._release: Work | None = None  # of memory
+        self._sent: Work | None = None  # to the host
         self._kept: NDArray[Any] | None = None
         self._kept_leaves: set[Leaf] = set()
 
@@ -348,8 +350,19 @@ class Bucket:
                 self.gradients *= self.gradients.dtype.type(self._weight)
         self._divided_by = self.comm.size if self.has_mean else 1
         self._work = self._hook(self)
+        if self._sends:
+            self._sent = self.comm.submit(self._send, "send gradients to the host")
         if self._releases:
             self._release = self.comm.submit(self._let_go, "release gradients")
+
+    @property
+    def _sends(self) -> bool:
+        """Whether gradients go to the host behind their reduction; a hook's may come to be after it."""
+        return isinstance(self._masters, HostMasters) and self._hook is all_reduce
+
+    def _send(self) -> None:
+        assert isinstance(self._masters, HostMasters)
+        self._masters.send(self.start + self.own.start, self.start + self.own.stop)
 
     @property
     def _releases(self) -> bool:
@@ -366,7 +379,7 @@ class Bucket:
         Collective: no; blocks: yes, except on a device.
         """
         with annotate("bucket.wait"):
-            for work in (self._tail_work, self._work, self._release):
+            for work in (self._tail_work, self._work, self._sent, self._release):
                 if work is not None:
                     work.wait()
         if self.joined:
@@ -385,13 +398,15 @@ class Bucket:
             factor: of the mean.
         """
         total, own = self.total / self._divided_by, self.sums
+        scale = 1.0 if total == factor else factor / total if total > 0.0 else 0.0
+        as_sent = usable and self._kept is None
         follow(own)
         if self.joined:
             self.gradients[self._spare] = 0
         if not usable:
             self.gradients[...] = own[...] = 0
-        elif total != factor:
-            own *= factor / total if total > 0.0 else 0.0
+        elif scale != 1.0:
+            own *= scale
         if self._kept is not None:
             own += self._kept
         if self.is_widened:
@@ -406,9 +421,12 @@ class Bucket:
                 leaf.grad.changed("all_reduce")
             if self.is_widened and leaf.grad is not None and self._masters is not None:
                 self._masters.note(parameter)
+        if isinstance(self._masters, HostMasters):
+            first = self.start + self.own.start
+            self._masters.sent(first, self.parameters if as_sent else None, scale)
         self._kept = None
         self._kept_leaves = set()
-        self._work = self._tail_work = self._release = None
+        self._work = self._tail_work = self._release = self._sent = None
         self._divided_by = 1
 
     def settle(self, used: NDArray[Any]) -> None:

@@ -56,7 +56,8 @@ class ShardOptions:
 
     Attributes:
         shard: a stage, or None.
-        group, blocks, offload_dir: ``shard_group``, ``shard_blocks`` and ``offload_dir``.
+        group, blocks: ``shard_group`` and ``shard_blocks``.
+        offload_dir, offload: as given.
         param_dtype, reduce_dtype: as given, or None.
     """
 
@@ -66,13 +67,14 @@ class ShardOptions:
     offload_dir: str | None = None
     param_dtype: np.dtype[Any] | None = None
     reduce_dtype: np.dtype[Any] | None = None
+    offload: str | None = None
 
     @classmethod
     def make(cls, *options: Any) -> ShardOptions:
         """From all of them, in their order; dtypes may be given by name."""
-        shard, group, blocks, folder, computing, reducing = options
+        shard, group, blocks, folder, computing, reducing, offload = options
         dtypes = (_dtype("param_dtype", computing), _dtype("reduce_dtype", reducing))
-        return cls(shard, group, blocks, folder, *dtypes)
+        return cls(shard, group, blocks, folder, *dtypes, offload)
 
     @property
     def widens(self) -> bool:
@@ -101,9 +103,16 @@ class ShardOptions:
                 "DistributedDataParallel: shard_group says among whom parts are spread; it goes with shard=, "
                 f"and without exact, got shard={shard!r}, exact={exact}"
             )
-        if shard is None and self.offload_dir is not None:
+        if self.offload not in (None, "host"):
             raise OptionError(
-                "DistributedDataParallel: offload_dir keeps an owner's state; give shard='optimizer' too"
+                f"DistributedDataParallel: offload must be 'host' or None, got {self.offload!r}; a folder "
+                "for the optimizer's state is offload_dir="
+            )
+        if shard is None and (self.offload_dir or self.offload) is not None:
+            option = "offload" if self.offload_dir is None else "offload_dir"
+            raise OptionError(
+                f"DistributedDataParallel: {option} says where an owner's state lies; give shard='optimizer' "
+                "too"
             )
         if shard != "parameters" and self.blocks is not None:
             raise OptionError(

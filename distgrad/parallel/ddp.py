@@ -89,6 +89,7 @@ class DistributedDataParallel(Module, Generic[M]):
             groups of one size, each of which holds everything, and sums with the others; None for all.
         shard_blocks: with ``shard="parameters"``, names of the modules whose parameters come and go together;
             None takes the members of every ``ModuleList`` and ``Sequential``.
+        offload: with ``shard``, on a GPU: ``"host"`` keeps what a rank owns and its state there.
         offload_dir: with ``shard``, an existing folder, in whose nameless files the optimizer's state lies.
         param_dtype: with ``shard``, float16 or bfloat16, in which float32 parameters are gathered, and the
             module computes, on inputs that are cast too. Owners keep, update and save theirs in float32.
@@ -112,6 +113,8 @@ class DistributedDataParallel(Module, Generic[M]):
 
     __deepcopy__, is_wrapper = refuse_copy, True
     _counted = ("_num_joined", "_agreed_step")
+    _num_joined = _agreed_step = 0
+    _reducer: Reducer | None = None
 
     def __init__(
         self,
@@ -129,6 +132,7 @@ class DistributedDataParallel(Module, Generic[M]):
         shard: str | None = None,
         shard_group: Communicator | None = None,
         shard_blocks: Sequence[str] | None = None,
+        offload: str | None = None,
         offload_dir: str | None = None,
         param_dtype: Any = None,
         reduce_dtype: Any = None,
@@ -140,13 +144,13 @@ class DistributedDataParallel(Module, Generic[M]):
             raise unexpected("DistributedDataParallel", next(iter(unknown)))
         others = {"bucket_cap_mb": bucket_cap_mb, "hook": hook, "average_buffers": average_buffers}
         check_options(exact, shards, others, weigh_by)
-        options = ShardOptions.make(shard, shard_group, shard_blocks, offload_dir, param_dtype, reduce_dtype)
+        spread = shard, shard_group, shard_blocks, offload_dir, param_dtype, reduce_dtype, offload
+        options = ShardOptions.make(*spread)
         hook = options.check(exact, hook)
         self.module, self.weigh_by, self.shard = module, weigh_by, shard
         self.comm = comm if isinstance(comm, Communicator) else find_ranks(module, comm)
         self.broadcast_buffers, self.average_buffers = broadcast_buffers, average_buffers
         self.check_replicas_every, self.hook = check_replicas_every, hook
-        self._num_joined = self._agreed_step = 0
         seed = self.comm.broadcast_object(default_generator.seed) if exact else 0
         self._shards = None if shards is None else Shards(module, self.comm, shards, seed, self.shard)
         self._sharded = ShardedStorage.make(options, self.comm, self._lay_out_anew, module)
@@ -156,7 +160,6 @@ class DistributedDataParallel(Module, Generic[M]):
         self._device = check_devices(named, self.comm, exact)
         self._cap_bytes = find_cap(bucket_cap_mb, named, self.comm, self._device, hook, exact)
         self._planned: list[bool] = []
-        self._reducer: Reducer | None = None
         self._move_and_plan()
         filling.run(self.reducer.storage)
         self._payoff = Payoff.watch(self.hook, self.comm, self.reducer.buckets, self._device)
@@ -305,9 +308,7 @@ class DistributedDataParallel(Module, Generic[M]):
 
     def _refuse_exact(self, where: str) -> None:
         if self._shards is not None:
-            raise GraphError(
-                f"{where}: not with exact=True, whose gradients are reduced by the loop of shards()"
-            )
+            raise GraphError(f"{where}: not with exact=True, whose gradients the loop of shards() reduces")
 
     def _prepare(self) -> None:
         """Begin a step: follow what was frozen or thawed, take the better order, compare replicas."""
@@ -429,8 +430,7 @@ class DistributedDataParallel(Module, Generic[M]):
     ) -> Tensor:
         """Scale the gradients down in place if their norm, as one vector, is above ``max_norm``.
 
-        One pass over the buckets, or two where it scales. Every rank comes to the same norm, as it holds the
-        same gradients, or with ``shard`` hears of the others'.
+        Every rank comes to the same norm: it holds the same gradients or, with ``shard``, hears of them.
 
         Collective: with ``shard``; blocks: then.
 
@@ -458,8 +458,7 @@ class DistributedDataParallel(Module, Generic[M]):
         Collective: yes; blocks: yes, on a GPU until it is there.
 
         Raises:
-            CommMismatchError: parameters that differ, with the first of them, the ranks, and the last step at
-                which all agreed.
+            CommMismatchError: parameters that differ: the first, the ranks, the last step they agreed at.
         """
         start_s = time.perf_counter()
         statistics = self.stats()
@@ -474,8 +473,7 @@ class DistributedDataParallel(Module, Generic[M]):
     def no_sync(self) -> Iterator[None]:
         """Add gradients up without reducing them; the first backward pass outside reduces them all.
 
-        The result is the mean over the samples of all those passes, so losses are not to be divided by their
-        number.
+        The result is the mean over all their samples: losses are not to be divided by their number.
 
         Collective: no; blocks: no.
         """

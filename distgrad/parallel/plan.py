@@ -40,6 +40,7 @@ class MemoryPlan:
         buckets: what is there for a while of what other ranks own: gradients of buckets that are being
             reduced, and the parameters of blocks that compute.
         activations: the batch, and the most that forward and backward hold at once beside all that.
+        on_host: with ``offload="host"``, what the host holds of it: a rank's part, its gradients, the state.
     """
 
     parameters: int
@@ -47,14 +48,16 @@ class MemoryPlan:
     state: int
     buckets: int
     activations: int
+    on_host: int = 0
 
     @property
     def total(self) -> int:
-        """All of it."""
-        return sum(getattr(self, each.name) for each in fields(self))
+        """All that lies with the parameters."""
+        return sum(getattr(self, each.name) for each in fields(self)) - self.on_host
 
     def __str__(self) -> str:
-        rows = [(each.name, getattr(self, each.name)) for each in fields(self)] + [("total", self.total)]
+        rows = [(each.name, getattr(self, each.name)) for each in fields(self)][:-1] + [("total", self.total)]
+        rows += [("on the host", self.on_host)] if self.on_host else []
         return "\n".join([f"{'a rank':12}{'MiB':>12}"] + [f"{n:12}{size / _MIB:12.1f}" for n, size in rows])
 
 
@@ -69,6 +72,7 @@ def memory_plan(
     bucket_cap_mb: float | None = None,
     param_dtype: Any = None,
     reduce_dtype: Any = None,
+    offload: str | None = None,
     loss: Callable[[Any], Tensor] | None = None,
 ) -> MemoryPlan:
     """How many bytes a rank needs to train a module, from one step of forward and backward on ``"meta"``.
@@ -85,7 +89,7 @@ def memory_plan(
         shape: of one rank's batch: lengths, for numbers of the parameters' dtype; or what the module is
             called with, a tensor or a tuple of them, of which shape and dtype count.
         ranks: how many there are.
-        shard, shard_blocks, bucket_cap_mb, param_dtype, reduce_dtype: as for
+        shard, shard_blocks, bucket_cap_mb, param_dtype, reduce_dtype, offload: as for
             :class:`DistributedDataParallel`.
         loss: of what the module returns, on ``"meta"`` too; None takes the sum of its first tensor.
 
@@ -98,7 +102,7 @@ def memory_plan(
 
     Source: Rajbhandari et al., SC 2020 (the parts), measured on shapes as JAX's ``eval_shape`` has them.
     """
-    options = ShardOptions.make(shard, None, shard_blocks, None, param_dtype, reduce_dtype)
+    options = ShardOptions.make(shard, None, shard_blocks, None, param_dtype, reduce_dtype, offload)
     options.check()
     if not isinstance(ranks, int) or ranks < 1:
         raise OptionError(f"memory_plan: ranks must be a whole number from 1 up, got {ranks!r}")
@@ -119,10 +123,17 @@ def memory_plan(
     reducing = foreign * largest * {2: 1, 3: 2}.get(stage, 0)  # gradients, and parameters too
     if options.widens and computing is not None:
         reducing += largest * 4 // computing.itemsize  # a copy that is summed in float32
+    state = _state_bytes(optimizer, module, ranks if stage else 1)
+    kept, on_host = _share(masters, ranks), 0
+    if offload is not None:
+        own = _share(num_bytes, ranks)
+        on_host = (kept or own) + (kept if options.widens else own) + state
+        kept = state = 0
     return MemoryPlan(
-        parameters=parameters + _share(masters, ranks) + sum(each.nbytes for each in others),
+        parameters=parameters + kept + sum(each.nbytes for each in others),
         gradients=gradients + (_share(masters, ranks) if options.widens else 0),
-        state=_state_bytes(optimizer, module, ranks if stage else 1),
+        state=state,
+        on_host=on_host,
         buckets=round(reducing),
         activations=_activations(twin, _arguments(shape, trained, computing), loss),
     )

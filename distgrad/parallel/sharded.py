@@ -135,9 +135,16 @@ class ShardedStorage:
             releases=self.shard != "optimizer",
             keep_whole=self.keep_whole,
             offload_dir=options.offload_dir,
-            master_dtype=None if options.param_dtype is None else _MASTERS,
+            master_dtype=self._master_dtype(buffer),
             widens=options.widens,
+            on_host=options.offload is not None,
         )
+
+    def _master_dtype(self, buffer: FlatBuffer) -> np.dtype[Any] | None:
+        """Of what is updated in the place of a buffer's elements, where they are not updated as they lie."""
+        if self.options.param_dtype is not None:
+            return _MASTERS
+        return None if self.options.offload is None else buffer.dtype
 
     def _dtype_of(self, parameter: Tensor) -> np.dtype[Any]:
         """What a parameter's elements become, for computing."""
@@ -154,7 +161,8 @@ class ShardedStorage:
 
         Nothing, where every rank keeps all of them as they are.
         """
-        if self.options.param_dtype is None and self._blocks is None:
+        options = self.options
+        if options.param_dtype is None and options.offload is None and self._blocks is None:
             return []
         found: list[tuple[Tensor, Callable[[], Any]]] = []
         for parameter in parameters:
@@ -215,10 +223,18 @@ class ShardedStorage:
         )
 
     def _check_device(self, device: Device) -> None:
-        if device != CPU and (self.shard != "optimizer" or self.options.offload_dir is not None):
+        options = self.options
+        if device == CPU and options.offload is not None:
+            raise OptionError(
+                "DistributedDataParallel: offload='host' keeps state and update on the host, where these "
+                "parameters lie anyway; leave it out, or give offload_dir= a folder for the state"
+            )
+        in_files = options.offload_dir is not None and options.offload is None
+        if device != CPU and (self.shard != "optimizer" or in_files):
             raise DeviceError(
                 f"DistributedDataParallel: the parameters lie on {device}, where shard='optimizer' alone is "
-                "of use, without offload_dir: the pages under a device's memory cannot be given back"
+                "of use, as pages under a device's memory cannot be given back; offload_dir goes with "
+                "offload='host'"
             )
 
 

@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distgrad.autograd.flat import FlatBuffer
+from distgrad.autograd.hostmasters import HostMasters
 from distgrad.autograd.masters import Masters
 from distgrad.autograd.parts import Part
 from distgrad.autograd.tensor import Tensor
-from distgrad.backend.array_module import get_array_module
-from distgrad.backend.device import CPU, activated, follow
+from distgrad.backend.array_module import ARRAY_MODULES, get_array_module
+from distgrad.backend.device import CPU, Device, activated, device_of, follow, to_device
 from distgrad.backend.memory import PageReserve
 from distgrad.backend.whole import BLOCK
 from distgrad.comm.base import Communicator
@@ -75,6 +76,11 @@ def cut_evenly(slices: Sequence[slice], stop: int, loads: list[int]) -> list[int
     return edges
 
 
+def _moved(values: Any, device: Device) -> Any:
+    """An array on a device, or a number as it is."""
+    return to_device(values, device) if values.__class__ in ARRAY_MODULES else values
+
+
 class Sharding:
     """Who owns what of one flat buffer: the :class:`~distgrad.autograd.flat.Shares` of data parallelism.
 
@@ -91,6 +97,7 @@ class Sharding:
         offload_dir: a folder for the optimizer's state; None keeps it in memory.
         master_dtype: of the elements that this rank owns, where they are not updated as they lie.
         widens: sum the gradients in that dtype too.
+        on_host: keep what this rank owns, and the optimizer's state, on the host, and update it there.
 
     Attributes:
         rank: in ``comm``.
@@ -115,6 +122,7 @@ class Sharding:
         offload_dir: str | None = None,
         master_dtype: np.dtype[Any] | None = None,
         widens: bool = False,
+        on_host: bool = False,
     ) -> None:
         self.buffer, self.comm, self.pages, self.releases = buffer, comm, pages, releases
         self.rank, self._replicas = comm.rank, replicas
@@ -122,6 +130,7 @@ class Sharding:
         self._parts = list(parts)
         self._keep_whole = keep_whole
         self._offload_dir = offload_dir
+        self._home = CPU if on_host else buffer.device  # of what is updated
         self._edges: list[list[int]] = []
         for part in self._parts:
             slices = [buffer.slices[number] for number in part]
@@ -143,7 +152,8 @@ class Sharding:
         self.masters: Masters | None = None
         buffer.shares = self
         if master_dtype is not None:
-            self.masters = Masters(buffer, master_dtype, self.zeros, widens)
+            kind = HostMasters if on_host else Masters
+            self.masters = kind(buffer, master_dtype, self.zeros, widens)
 
     # -- where parts lie
 
@@ -183,12 +193,13 @@ class Sharding:
 
         Collective: yes; blocks: yes.
         """
+        comm = self.comm if device_of(own) == self.buffer.device else self.comm.host
         if root is not None:
-            found = self.comm.gather_v(own, root)
+            found = comm.gather_v(own, root)
             return None if found is None else get_array_module(own).concat(found)
-        with activated(self.buffer.device) as xp:
+        with activated(device_of(own)) as xp:
             out = xp.zeros(sum(counts), dtype=own.dtype)
-        return self.comm.all_gather(own, out=out, counts=counts)
+        return comm.all_gather(own, out=out, counts=counts)
 
     def exchange(self, numbers: NDArray[Any]) -> list[NDArray[Any]]:
         """Every rank's numbers, of the host.
@@ -304,7 +315,7 @@ class Sharding:
         """
         if not isinstance(values, Part):
             self.bring(parameter)
-            parameter._overwrite(values)
+            parameter._overwrite(_moved(values, self.buffer.device))
         if self.masters is not None:
             self.set_owned(parameter, values)
         if isinstance(values, Part) and self.comm.size > 1:
@@ -316,13 +327,14 @@ class Sharding:
         """Set what this rank owns of a parameter, its master weights too. Collective: no; blocks: no."""
         own = self._part_at(parameter.shape, parameter.leaf_state().flat)
         if not isinstance(values, Part):
+            values = _moved(values, device_of(own.data))
             if getattr(values, "shape", None) != own.shape:  # a number, or what broadcasts
                 room = get_array_module(own.data).empty(own.shape, dtype=own.data.dtype)
                 room[...] = values
                 values = room
             stop = own.start + own.data.size
             values = Part(own.shape, own.start, values.reshape(-1)[own.start : stop])
-        own.data[...] = values.data
+        own.data[...] = to_device(values.data, device_of(own.data))
         if self.masters is not None:
             self.masters.publish([parameter])
 
@@ -379,6 +391,7 @@ class Sharding:
         """
         if self.masters is not None:
             self.masters.take_writes(parameters)
+            self.masters.bring(parameters)
         for number in {*self._works, *self._stale}:
             self._arrive(number)
 
@@ -404,9 +417,9 @@ class Sharding:
             self.pages.release(self.buffer.grad[others])
 
     def zeros(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        """Memory for an optimizer's state: where the parameters lie, or in a file that has no name."""
-        if self._offload_dir is not None and self.buffer.device == CPU and 0 not in shape:
+        """Memory for an optimizer's state: where parameters are updated, or in a file that has no name."""
+        if self._offload_dir is not None and self._home == CPU and 0 not in shape:
             with tempfile.TemporaryFile(dir=self._offload_dir) as file:
                 return np.memmap(file, dtype, "w+", shape=shape).view(np.ndarray)
-        with activated(self.buffer.device) as xp:
+        with activated(self._home) as xp:
             return xp.zeros(shape, dtype=dtype)

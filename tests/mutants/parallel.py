@@ -14,7 +14,7 @@ MUTANTS = (
     Mutant(
         "wrong number", "the sum over the ranks is taken for the mean",
         "parallel/buckets.py",
-        "            own *= factor / total if total > 0.0 else 0.0\n",
+        "            own *= scale\n",
         "            pass\n",
         "tests/parallel/test_ddp.py -k ranks_match_one_process",
     ),

@@ -76,6 +76,23 @@ def test_the_parts_follow_the_formulas():
     assert "total" in str(whole)
 
 
+def test_what_lies_on_the_host_is_told_apart():
+    """There a rank has 4 bytes of each owned parameter, 4 of its gradient and 8 of AdamW's state."""
+    count = sum(parameter.size for parameter in net().parameters())
+    for stage in dg.parallel.checks.STAGES:
+        plain = memory_plan(net(), AdamW, (32, 100), ranks=2, shard=stage)
+        plan = memory_plan(net(), AdamW, (32, 100), ranks=2, shard=stage, offload="host")
+        assert plan.on_host == pytest.approx(16 * count / 2, rel=0.01)
+        assert plan.total == plain.total - plain.state
+        assert "on the host" in str(plan)
+        assert "on the host" not in str(plain)
+        narrow = {"ranks": 2, "shard": stage, "param_dtype": "bfloat16", "offload": "host"}
+        plan = memory_plan(net(), AdamW, (32, 100), **narrow)
+        assert plan.on_host == pytest.approx((4 + 2 + 8) * count / 2, rel=0.01)
+        wide = memory_plan(net(), AdamW, (32, 100), **narrow, reduce_dtype="float32")
+        assert wide.on_host == pytest.approx(16 * count / 2, rel=0.01)
+
+
 def test_parts_of_parameters_in_16_bits():
     """Of each 2 bytes and 2 of its gradient; of what a rank owns 4 of a master, and 4 of a float32 mean."""
     size, options = sum(p.nbytes for p in net().parameters()), {"ranks": 4, "param_dtype": "bfloat16"}

@@ -276,7 +276,7 @@ def test_refusals():
         with pytest.raises(OptionError, match="got one of float64"):
             DistributedDataParallel(Net(), comm, shard="optimizer", param_dtype="bfloat16")
         model, optimizer = make(comm, "LBFGS")
-        with pytest.raises(OptionError, match="leave param_dtype out"):
+        with pytest.raises(OptionError, match="leave it out"):
             optimizer.step(lambda: mean_loss(model, np.ones((2, WIDTHS[0])), np.zeros(2, int)))
 
     ThreadWorld(2).run(run)

@@ -53,7 +53,7 @@ class Precision(NamedTuple):
                 f"{where}: NO_SHARD keeps parameters in one dtype; take SHARD_GRAD_OP, or "
                 "compute inside torch.autocast"
             )
-        ShardOptions.make(stage, None, None, None, computing, reducing).check()
+        ShardOptions.make(stage, None, None, None, computing, reducing, None).check()
         return cls(computing, reducing, getattr(policy, "output_dtype", None))
 
     def cast(self, value: Any) -> Any:
