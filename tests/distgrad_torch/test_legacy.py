@@ -11,7 +11,7 @@ import pytest
 import distgrad as dg
 from distgrad import tracebacks
 from distgrad.autograd.casting import set_weak_scalars
-from distgrad.errors import OptionError
+from distgrad.errors import OptionError, ShapeError
 from distgrad.names.losses import LOSS_FUNCTIONS, LOSS_LAYERS
 
 
@@ -152,3 +152,28 @@ def test_grad_takes_pytorch_s_arguments(torch):
         torch.autograd.grad(y, x, only_inputs=False)
     with pytest.raises(OptionError, match=r"is_grads_batched=True .* for each row"):
         torch.autograd.grad(y, x, torch.ones(2), is_grads_batched=True)
+
+
+@pytest.mark.parametrize("name", ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"])
+def test_losses_of_unlike_shapes_are_broadcast_and_warned_of(torch, name):
+    """As PyTorch does it; by distgrad's own names it is an error."""
+    x, y = np.arange(6.0).reshape(2, 3) / 7, np.arange(3.0) / 5
+    function = getattr(torch.nn.functional, name)
+    for first, second in ((x, y), (y, x), (x[:, :1], y)):
+        a, b = torch.tensor(first, requires_grad=True), torch.tensor(second)
+        tracebacks._warned.clear()
+        with pytest.warns(UserWarning, match=rf"{name}: input is .* broadcast to \[2, 3\]") as seen:
+            loss = function(a, b)
+        assert [each.filename for each in seen] == [__file__]
+        loss.backward()
+        shape = np.broadcast_shapes(first.shape, second.shape)
+        wide = torch.tensor(np.array(np.broadcast_to(first, shape)), requires_grad=True)
+        other = function(wide, torch.tensor(np.array(np.broadcast_to(second, shape))))
+        other.backward()
+        assert loss.item() == other.item()
+        assert a.grad.sum().item() == pytest.approx(wide.grad.sum().item())
+    with pytest.raises(ShapeError):
+        function(torch.ones(2), torch.ones(3))
+    set_weak_scalars(False)
+    with pytest.raises(ShapeError, match="give both the same shape"):
+        function(dg.ones((2, 3)), dg.ones(3))

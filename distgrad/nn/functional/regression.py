@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.autograd.casting import WEAK
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import ARRAY_MODULES
 from distgrad.backend.device import at_hand, plain
 from distgrad.errors import OptionError, ShapeError
 from distgrad.nn.functional.arguments import as_values, check_reduction, mean_or_sum
+from distgrad.tracebacks import warn_once
 
 __all__ = ["gaussian_nll_loss", "huber_loss", "l1_loss", "mse_loss", "poisson_nll_loss", "smooth_l1_loss"]
 
@@ -27,6 +29,24 @@ def same_shape(input: Tensor, target: Any, where: str) -> Any:
             f"{where}: input is {list(input.shape)} but target {list(target.shape)}; give both the same shape"
         )
     return as_values(target, input)
+
+
+def _paired(input: Tensor, target: Any, where: str) -> tuple[Tensor, Any]:
+    """Input and target in one shape and dtype.
+
+    Where PyTorch's names are used, other shapes are broadcast, with a warning, as PyTorch does it.
+
+    Raises:
+        ShapeError: shapes that differ.
+    """
+    if WEAK and input.shape != target.shape:
+        met = f"{where}: input is {list(input.shape)} but target {list(target.shape)}"
+        input, target = ops.broadcast_arrays(input, target)
+        warn_once(
+            f"{where} of unlike shapes",
+            f"{met}: both are broadcast to {list(input.shape)}, which is seldom meant; give both the same shape",
+        )
+    return input, same_shape(input, target, where)
 
 
 def _weighted(losses: Tensor, weight: Any, reduction: str, where: str) -> Tensor:
@@ -48,13 +68,13 @@ def mse_loss(input: Tensor, target: Any, reduction: str = "mean", weight: Any = 
         reduction: "none", "mean" or "sum".
         weight: of each element, or None; the mean divides by their sum.
     """
-    target = same_shape(input, target, "mse_loss")
+    input, target = _paired(input, target, "mse_loss")
     return _weighted(ops.square(input - target), weight, reduction, "mse_loss")
 
 
 def l1_loss(input: Tensor, target: Any, reduction: str = "mean", weight: Any = None) -> Tensor:
     """Absolute error ``|input − target|``; the arguments are those of :func:`mse_loss`."""
-    target = same_shape(input, target, "l1_loss")
+    input, target = _paired(input, target, "l1_loss")
     return _weighted(ops.abs(input - target), weight, reduction, "l1_loss")
 
 
@@ -62,7 +82,7 @@ def smooth_l1_loss(input: Tensor, target: Any, reduction: str = "mean", beta: fl
     """Squared error over ``2 beta`` up to an error of ``beta``, absolute error less ``beta / 2`` beyond."""
     if beta < 0:
         raise OptionError(f"smooth_l1_loss: beta must not be negative, got {beta}")
-    target = same_shape(input, target, "smooth_l1_loss")
+    input, target = _paired(input, target, "smooth_l1_loss")
     return mean_or_sum(ops.smooth_l1_loss(input, target, beta=beta), reduction, "smooth_l1_loss")
 
 
@@ -77,7 +97,7 @@ def huber_loss(
     """
     if delta <= 0:
         raise OptionError(f"huber_loss: delta must be positive, got {delta}")
-    target = same_shape(input, target, "huber_loss")
+    input, target = _paired(input, target, "huber_loss")
     return _weighted(ops.huber_loss(input, target, delta=delta), weight, reduction, "huber_loss")
 
 
