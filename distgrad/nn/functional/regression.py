@@ -44,7 +44,7 @@ def _paired(input: Tensor, target: Any, where: str) -> tuple[Tensor, Any]:
         input, target = ops.broadcast_arrays(input, target)
         warn_once(
             f"{where} of unlike shapes",
-            f"{met}: both are broadcast to {list(input.shape)}, which is seldom meant; give both the same shape",
+            f"{met}: both are broadcast to {list(input.shape)}, which is seldom meant; give them one shape",
         )
     return input, same_shape(input, target, where)
 
