@@ -161,8 +161,7 @@ class Captured:
     def _replay(self, tape: Tape, arguments: Arguments) -> Any:
         self._since += 1
         try:
-            with np.errstate(all="ignore"):
-                arrays = tape.run(arguments.arrays)
+            arrays = tape.run(arguments.arrays)
         except GuardError as guard:
             warn_once(
                 f"capture guard {id(self)}",

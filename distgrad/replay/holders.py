@@ -230,6 +230,7 @@ def _viewing(make: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _RULES = "distgrad.backend.kernels.optimizer"
+_MOST_TRIED = 1 << 16  # elements on which a rule's kernel is tried where NumPy has computed: it does on few
 #: Whose compiled functions are given addresses, also by threads that start while a step is recorded.
 _NO_ARRAYS = ("distgrad.backend.kernels.machine", "distgrad.backend.kernels.workers")
 
@@ -317,7 +318,7 @@ def _record_rule(
     step = optimizer._steps[parameter]
     numbers = rule.take(optimizer.numbers(group, step))
     arrays = [plain(x) for x in (p, *state.values())]
-    before = [x.copy() for x in arrays]
+    before = [x.copy() for x in arrays] if arrays[0].size <= _MOST_TRIED else None
 
     def heard(run: Callable[[Any, Any], Any]) -> Any:
         """The kernel that a function runs, called with the rule's numbers, if that is all that it does."""
@@ -333,16 +334,18 @@ def _record_rule(
         return (call, places) if list(call.args[len(places) :]) == [kind(x) for x in numbers] else None
 
     found = heard(lambda p, g: _update(optimizer, group, p, g, dict(state), step))
-    if found is None and optimizer._kernels and has_numba():  # on few elements NumPy computes
+    if found is None and before is not None and optimizer._kernels and has_numba():  # NumPy has computed
         after = [x.copy() for x in arrays]
         _overwrite(arrays, before)
         compiled = getattr(sys.modules[_RULES], rule.name)
         found = heard(lambda p, g: compiled(p, g, *map(state.get, rule.state), numbers))
         if any(x.tobytes() != y.tobytes() for x, y in zip(arrays, after, strict=True)):
             found = None
+        if found is None:
+            _overwrite(arrays, after)
     if found is None:
-        _overwrite(arrays, before)
-        return False
+        recorder.add_whole(update, (optimizer, number, parameter, p, g, state), (p, *state.values()))
+        return True
     recorder.rule(found[0], (optimizer, number, parameter, found[1]), (p, g, *state.values()))
     return True
 

@@ -6,22 +6,29 @@ instruction, or whose instruction gives other bits, stays a call.
 
 from __future__ import annotations
 
+import math
+import operator
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
 
 from distgrad.backend.products import SMALL_PRODUCT
+from distgrad.errors import CaptureError
 from distgrad.replay.calls import Call, has_live
 from distgrad.replay.emit import Arrays, GuardError, emit, emit_unit
+from distgrad.replay.holders import count_step
 from distgrad.replay.inner import find_loop
 from distgrad.replay.places import Place
 
 __all__ = ["Assembler", "Run", "emit_units"]
 
-_LOOP, _GUARD, _GATHER, _SCATTER = range(4)  # as the machine has them
+_LOOP, _GUARD, _GATHER, _SCATTER, _CALL = range(5)  # as the machine has them
 _MOST_CALLS = 1 << 12  # of a loop, by one instruction
 _MOST_WORK = 2 * SMALL_PRODUCT  # multiplications of a product; larger ones may be shared by threads
+_MOST_ELEMENTS = 1 << 18  # of an array; beside the time for more NumPy's own call costs nothing
+_SILENT = ("kernel", "rule", "effect")
 Instruction = list[int]
 
 
@@ -37,11 +44,14 @@ class Assembler:
 
     Attributes:
         keep: what the instructions' addresses point to.
+        is_silent: whether nothing was left to NumPy's own calls, which warn of overflow.
     """
 
     def __init__(self, arrays: Arrays) -> None:
         self.arrays = arrays
-        self.keep: list[np.ndarray] = []
+        self.keep: list[Any] = []
+        self.is_silent = True
+        self._words: np.ndarray | None = None  # that making a kernel's call takes
         self._rng = np.random.default_rng(0)
 
     def assemble(self, call: Call, run: Callable[[Any], int]) -> list[Instruction] | None:
@@ -51,8 +61,11 @@ class Assembler:
             call: of one thread.
             run: the machine.
         """
+        large = max([math.prod(x.shape) for x in (*call.reads, *call.writes)], default=0) > _MOST_ELEMENTS
+        if large and call.kind != "kernel":
+            return None
         found = self._make(call)
-        if found is None or call.kind == "guard":
+        if found is None or call.kind in ("guard", "kernel"):
             return found
         with np.errstate(all="ignore"):
             return found if self._is_equal(call, run) else None
@@ -60,6 +73,8 @@ class Assembler:
     def _make(self, call: Call) -> list[Instruction] | None:
         if call.kind == "guard":
             return self._guard(call)
+        if call.kind == "kernel":
+            return self._kernel(call)
         if call.name == "_get":
             return self._gather(call)
         if call.name == "add.at":
@@ -92,6 +107,55 @@ class Assembler:
         if not isinstance(place, Place) or place.dtype != bool or place.shape not in ((), (1,)):
             return None
         return [[_GUARD, _address(self._operand(place, bool)), int(call.value), 0, 0, 0, 0, 0]]
+
+    def _kernel(self, call: Call) -> list[Instruction] | None:
+        """The kernel itself, by its address."""
+        if call.value is not None or has_live(call.args):
+            return None
+        made = self._written(call.function, [self._argument(each) for each in call.args])
+        return None if made is None else [made[0]]
+
+    def _argument(self, x: Any) -> Any:
+        return self._operand(x, None) if isinstance(x, Place) else x
+
+    def _written(self, function: Any, arguments: list[Any]) -> tuple[Instruction, np.ndarray] | None:
+        """A kernel's call, and what it is written in; None if it has too many arguments for that."""
+        from distgrad.backend.kernels.calls import CALL_WORDS, flatten, make_form
+
+        try:
+            form = make_form(function, arguments)
+        except TypeError:
+            return None
+        values = [id(x) if is_array else x for x, is_array in zip(arguments, form.arrays, strict=True)]
+        call = np.zeros(form.size, np.uint8)
+        form.pack(call.data, 0, *form.head, *flatten(values))
+        if self._words is None:
+            self._words = np.zeros(CALL_WORDS, np.int64)
+        self.keep += [call, form.layout, *arguments]
+        return [_CALL, _address(call), _address(self._words), 0, 0, 0, 0, 0], call
+
+    def rule(self, call: Call) -> tuple[Instruction, Callable[[], Any]] | None:
+        """An optimizer's rule by its address, and what gives it the numbers of its time beforehand."""
+        optimizer, number, parameter, places = call.args
+        arrays = [self._argument(each) for each in places]
+        kind = arrays[0].dtype.type
+        names = optimizer.rule.numbers
+        made = self._written(call.function, [*arrays, *[kind(0)] * len(names)])
+        if made is None or len(names) < 2:
+            return None
+        pack = struct.Struct("=" + ("f4x" if kind is np.float32 else "d") * len(names)).pack_into
+        written, place = made[1].data, 16 + 8 * len(arrays)  # behind the kernel, its layout and the arrays
+
+        def write() -> None:
+            numbers = optimizer.numbers(optimizer.param_groups[number], optimizer._steps[parameter])
+            values = take(numbers)
+            try:
+                pack(written, place, *values)
+            except (OverflowError, struct.error):
+                pack(written, place, *map(kind, values))
+
+        take = operator.itemgetter(*names)
+        return made[0], write
 
     def _pairs(self, key: Any, x: np.ndarray) -> list[np.ndarray] | None:
         """The rows and columns by which elements of a matrix are named."""
@@ -263,10 +327,20 @@ def emit_units(units: Sequence[Sequence[Call]], assembler: Assembler) -> list[Ca
             sources.clear()
 
     for unit in units:
+        if unit[0].function is count_step:  # which no instruction before it hangs on, nor the other way round
+            found.append(emit_unit(unit, assembler.arrays))
+            continue
+        rule = assembler.rule(unit[0]) if unit[0].kind == "rule" else None
+        if rule is not None:
+            found.append(rule[1])
+            code.append(rule[0])
+            sources.append(unit[0])
+            continue
         made = assembler.assemble(unit[0], run) if unit[0].group is None else None
         if made is None:
             close()
             found.append(emit_unit(unit, assembler.arrays))
+            assembler.is_silent &= unit[0].kind in _SILENT
         else:
             code += made
             sources += [unit[0]] * len(made)
@@ -290,6 +364,8 @@ class Run:
         place = self._run(self.code)
         if place >= 0:
             call = self._sources[place]
+            if call.kind != "guard":
+                raise CaptureError(f"capture: {call.name} at {call.where()} has failed inside")
             raise GuardError(
                 f"a number that is looked at is {not call.value}, and was {call.value} ({call.where()})"
             )

@@ -287,6 +287,10 @@ class Recorder:
             self.calls[-1].writes += [self._tree(x, []) for x in changed]
         return result
 
+    def add_whole(self, function: Any, args: Any, changed: tuple[Any, ...]) -> None:
+        """Record what has been done already, as one call that returns nothing."""
+        self._add("whole", function, args, {}, [], [plain(x) for x in changed])
+
     def truth(self, function: Any, args: Any, kwargs: Any, writes: tuple[int, ...]) -> Any:
         """As :class:`distgrad.backend.recording.Listener` has it."""
         with self.paused():

@@ -18,6 +18,9 @@ from distgrad import nn
 from distgrad.replay import plan
 from distgrad.replay.calls import Call
 from distgrad.replay.places import Memory, Place
+from distgrad.scale.bench import peers
+from distgrad.scale.bench.models import build
+from distgrad.scale.bench.workloads import WORKLOADS
 
 ROWS, WIDTH = 256, 256
 SLACK_BYTES = 64 << 10  # of Python's objects
@@ -95,3 +98,23 @@ def test_a_replay_holds_no_more_than_an_eager_step() -> None:
         tracemalloc.stop()
     assert run.num_replays == 5
     assert tape.block_bytes + of_replay <= of_eager + SLACK_BYTES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mlp", "gpt", "cnn", "lstm"])
+def test_recording_holds_at_most_twice_what_an_eager_run_does(name: str) -> None:
+    """Beside parameters, gradients and an optimizer's two moments, which are there in both."""
+    run = peers.distgrad_step(name, 1, captured=True)
+    eager = peers.distgrad_step(name, 1)
+    for step in (run, eager):
+        for _ in range(2):
+            step()
+    tracemalloc.start()
+    try:
+        of_eager = min(peak(eager) for _ in range(2))
+        of_recording = [peak(run) for _ in range(3)]
+    finally:
+        tracemalloc.stop()
+    model = build(nn, nn.functional, dg.scaled_dot_product_attention, name, WORKLOADS[name].sizes)
+    held = 4 * sum(p.nbytes for p in model.parameters())
+    assert held + max(of_recording) <= 2 * (held + of_eager)

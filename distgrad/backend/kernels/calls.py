@@ -1,4 +1,4 @@
-"""How a call of a compiled kernel is written down for another thread to make."""
+"""How a call of a compiled kernel is written down, for another thread or later, and made from there."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import numba
 import numpy as np
 from numba.core.types import Array, Float, NoneType, UniTuple  # type: ignore[attr-defined]
 
-from distgrad.backend.kernels.native import MOST_WORDS, REALS
+from distgrad.backend.kernels.native import MOST_WORDS, REALS, get, invoke, put
+from distgrad.backend.kernels.support import jit
 
-__all__ = ["ARRAY", "REAL", "WHOLE", "Form", "flatten", "make_form"]
+__all__ = ["ARRAY", "CALL_WORDS", "REAL", "WHOLE", "Form", "flatten", "make_form", "perform"]
 
 WHOLE, REAL, ARRAY = 0, 1, 2  #: An argument's kind; of an array 2 and the number of its axes
+CALL_WORDS = MOST_WORDS + REALS + 2  #: Of memory that making a call takes
+_HEADER = object.__basicsize__  # bytes before the members of an array object: data, axes, shape, strides
 
 
 class Form(NamedTuple):
@@ -81,3 +84,48 @@ def flatten(values: list[Any]) -> list[Any]:
         elif value is not None:
             out.append(value)
     return out
+
+
+@jit
+def _array_words(array: int, axes: int, item_bytes: int, to: int) -> int:
+    """Write an array's members as kernels take them, from its object; returns how many."""
+    data, shape, strides = get(array), get(array + 16), get(array + 24)
+    elements = 1
+    for axis in range(axes):
+        elements *= get(shape + 8 * axis)
+        put(to + 8 * (5 + axis), get(shape + 8 * axis))
+        put(to + 8 * (5 + axes + axis), get(strides + 8 * axis))
+    put(to, 0)  # nobody's memory: who asked keeps the array
+    put(to + 8, 0)
+    put(to + 16, elements)
+    put(to + 24, item_bytes)
+    put(to + 32, data)
+    return 5 + 2 * axes
+
+
+@jit
+def perform(at: int, words: int) -> int:
+    """Make the call that is written at an address; returns Numba's status.
+
+    Args:
+        at: as :class:`Form` packs it.
+        words: the address of ``CALL_WORDS`` words that nobody else uses meanwhile.
+    """
+    function, layout = get(at), get(at + 8)
+    at += 16
+    reals = words + 8 * MOST_WORDS
+    count, used = 2, 0  # two places: for the result, and for an error
+    put(words, reals + 8 * REALS)
+    put(words + 8, reals + 8 * REALS + 8)
+    for i in range(get(layout)):
+        kind, item_bytes, value = get(layout + 8 + 16 * i), get(layout + 16 + 16 * i), get(at)
+        at += 8
+        if kind >= ARRAY:
+            count += _array_words(value + _HEADER, kind - ARRAY, item_bytes, words + 8 * count)
+        elif kind == REAL and used < REALS:
+            put(reals + 8 * used, value)
+            used += 1
+        else:
+            put(words + 8 * count, value)
+            count += 1
+    return invoke(function, words, reals)

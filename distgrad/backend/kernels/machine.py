@@ -8,9 +8,10 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from distgrad.backend.kernels.calls import perform
 from distgrad.backend.kernels.support import kernel
 
-__all__ = ["GATHER", "GUARD", "LOOP", "SCATTER", "WIDTH", "run"]
+__all__ = ["CALL", "GATHER", "GUARD", "LOOP", "SCATTER", "WIDTH", "run"]
 
 #: An instruction's first number says what it is; it has eight numbers, and those behind are
 #: LOOP: function, its data, how many calls, addresses of the operands' addresses, bytes from one call's to
@@ -20,7 +21,8 @@ __all__ = ["GATHER", "GUARD", "LOOP", "SCATTER", "WIDTH", "run"]
 #: ``to[i] = x[rows[i], columns[i]]``, all of four bytes.
 #: SCATTER: x, rows, columns, how many, values, stride of rows, stride of columns and of values, the former in
 #: the upper half: ``x[rows[i], columns[i]] += values[i]``, in float32.
-LOOP, GUARD, GATHER, SCATTER = range(4)
+#: CALL: address of a kernel's call as it is written for threads, address of words that it takes.
+LOOP, GUARD, GATHER, SCATTER, CALL = range(5)
 WIDTH = 8
 
 
@@ -73,7 +75,7 @@ def _add_float(typing_context: Any, to: Any, what: Any) -> Any:
 
 @kernel("i2", dtypes="f", writes="")
 def run(code: Any) -> int:
-    """Run instructions, ``[n, 8]``; the number of a guard that fails, or −1."""
+    """Run instructions, ``[n, 8]``; the number of one that fails, or −1."""
     for k in range(len(code)):
         op, a, b, c, d, e, f, g = code[k]
         if op == LOOP:
@@ -89,4 +91,8 @@ def run(code: Any) -> int:
             for i in range(d):
                 place = a + f * _load64(b + 8 * i) + (g >> 32) * _load64(c + 8 * i)
                 _add_float(place, e + (g & 0xFFFFFFFF) * i)
+        elif op == CALL:
+            status = perform(a, b)
+            if status == -1 or status > 0:
+                return k
     return -1

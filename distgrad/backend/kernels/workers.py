@@ -32,18 +32,8 @@ import numpy as np
 from numba import _dispatcher
 from numba.core import types
 
-from distgrad.backend.kernels.calls import ARRAY, REAL, Form, flatten, make_form
-from distgrad.backend.kernels.native import (
-    MOST_WORDS,
-    REALS,
-    call_c,
-    get,
-    invoke,
-    load,
-    pause,
-    put,
-    store,
-)
+from distgrad.backend.kernels.calls import CALL_WORDS, Form, flatten, make_form, perform
+from distgrad.backend.kernels.native import call_c, get, load, pause, put, store
 from distgrad.backend.kernels.support import jit, kernel
 
 __all__ = ["HandOver", "Pool"]
@@ -59,7 +49,6 @@ _FUTEX_WAIT, _FUTEX_WAKE = 128, 129  # of this process alone
 _FUTEX = {"x86_64": 202, "aarch64": 98}  # the system call's number
 _MONOTONIC, _BUSY = int(time.CLOCK_MONOTONIC), int(time.CLOCK_THREAD_CPUTIME_ID)
 _NUMBER_FORM = struct.Struct("q")
-_HEADER = object.__basicsize__  # bytes before the members of an array object: data, axes, shape, strides
 
 # Places in the pool's memory: one line for all, then four and room for a call a member; number 0 is who asks.
 _SYSTEM_CALL, _NUMBER, _CLOCK, _READ, _WRITE, _SPIN, _QUIET, _QUIET_FOR, _SAVED, _CALLS, _CLEAR, _TEST = (
@@ -70,7 +59,7 @@ _DONE, _FAILED, _FLAGS = (_LINE + i for i in range(3))  # written by the member
 _ASLEEP, _READ_END, _WRITE_END = (2 * _LINE + i for i in range(3))
 _TIME = 3 * _LINE
 _WORDS = 4 * _LINE
-_MEMBER = _WORDS + MOST_WORDS + REALS + _LINE
+_MEMBER = _WORDS + CALL_WORDS + _LINE
 _MEMBER -= _MEMBER % _LINE
 
 
@@ -142,50 +131,17 @@ def _await(pool: int, member: int, address: int, before: int, limit: int) -> Non
 
 
 @jit
-def _array_words(array: int, axes: int, item_bytes: int, to: int) -> int:
-    """Write an array's members as kernels take them, from its object; returns how many."""
-    data, shape, strides = get(array), get(array + 16), get(array + 24)
-    elements = 1
-    for axis in range(axes):
-        elements *= get(shape + 8 * axis)
-        put(to + 8 * (5 + axis), get(shape + 8 * axis))
-        put(to + 8 * (5 + axes + axis), get(strides + 8 * axis))
-    put(to, 0)  # nobody's memory: who asked keeps the array
-    put(to + 8, 0)
-    put(to + 16, elements)
-    put(to + 24, item_bytes)
-    put(to + 32, data)
-    return 5 + 2 * axes
-
-
-@jit
 def _do(pool: int, member: int, part: int) -> None:
     """Make the calls of a part."""
     words = member + 8 * _WORDS
-    reals = words + 8 * MOST_WORDS
     failed = 0
     test = get(pool + 8 * _TEST)
     if test:
         call_c(get(pool + 8 * _CLEAR), 0xFF, 0, 0, 0)
     at = part + 8
     for _ in range(get(part)):
-        function, layout = get(at), get(at + 8)
-        at += 16
-        count, used = 2, 0  # two places: for the result, and for an error
-        put(words, reals + 8 * REALS)
-        put(words + 8, reals + 8 * REALS + 8)
-        for i in range(get(layout)):
-            kind, item_bytes, value = get(layout + 8 + 16 * i), get(layout + 16 + 16 * i), get(at)
-            at += 8
-            if kind >= ARRAY:
-                count += _array_words(value + _HEADER, kind - ARRAY, item_bytes, words + 8 * count)
-            elif kind == REAL and used < REALS:
-                put(reals + 8 * used, value)
-                used += 1
-            else:
-                put(words + 8 * count, value)
-                count += 1
-        status = invoke(function, words, reals)
+        status = perform(at, words)
+        at += 16 + 8 * get(get(at + 8))
         if status == -1 or status > 0:
             failed = 1
     put(member + 8 * _FAILED, failed)
