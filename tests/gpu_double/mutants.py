@@ -27,6 +27,7 @@ _NUMBERS, _KERNELS = f"{_CUDA}/numbers.cuh", "tests/backend/test_cuda_kernels.py
 _CUDNN, _CUDNN_CONV = "backend/cudnn.py", "backend/cudnn_conv.py"
 _LIBRARY = f"{_DOUBLE}/test_cudnn.py"
 _CUPY, _STREAMS = "backend/cupy.py", "backend/streams.py"
+_ON_HOST, _OFFLOAD = "autograd/hostmasters.py", f"{_DOUBLE}/test_offload.py"
 
 MUTANTS = (
     Mutant(
@@ -446,5 +447,17 @@ MUTANTS = (
         "    return y if sees is None else _where(xp, sees, y, 0.0)\n",
         "    return y\n",
         f"{_LIBRARY}::test_attention_with_a_mask",
+    ),
+    Mutant(
+        "missing wait", "gradients are updated with before they are on the host", _ON_HOST,
+        "            event.synchronize()\n            np.multiply",
+        "            np.multiply",
+        f"{_OFFLOAD}::test_bits_are_those_of_an_update_on_the_host_by_hand[AdamW-2 late]",
+    ),
+    Mutant(
+        "wrong number", "the sum that set out for the host is taken for the mean", _ON_HOST,
+        "self._scales.pop(start, 1.0)",
+        "1.0",
+        f"{_OFFLOAD}::test_gradients_are_under_way_when_backward_ends",
     ),
 )  # fmt: skip
