@@ -15,11 +15,14 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
+
 from distgrad.profiler import reporting
 
 ROOT = Path(__file__).parents[1]
 LIMIT_S = 300.0
 WIDTH = 960
+COLOURS = 256
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 STRAGGLER = """
@@ -93,6 +96,14 @@ PICTURES: dict[str, tuple[Callable[[Path], Path], int]] = {
 }
 
 
+def reduced(image: Image.Image) -> Image.Image:
+    """A picture in its most frequent colours, which takes a third of the bytes."""
+    counted = sorted(image.getcolors(image.width * image.height) or [], reverse=True)[:COLOURS]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([part for _, colour in counted for part in colour])
+    return image.quantize(palette=palette, dither=Image.Dither.NONE)
+
+
 def draw(name: str, browser: str) -> Path:
     """Record a run, and write ``docs/trace-NAME.png``."""
     record, height = PICTURES[name]
@@ -107,7 +118,8 @@ def draw(name: str, browser: str) -> Path:
             *(f"--window-size={WIDTH},{height}", f"--screenshot={drawn}", page.as_uri()),
             folder=folder,
         )
-        shutil.copyfile(drawn, picture)
+        with Image.open(drawn) as image:
+            reduced(image.convert("RGB")).save(picture, optimize=True)
     return picture
 
 

@@ -33,7 +33,7 @@ from distgrad.parallel.reducer import Reducer
 from distgrad.parallel.replicas import average, compare, held_alike, join_buffers
 from distgrad.parallel.sharded import ShardedStorage
 from distgrad.parallel.statistics import Statistics
-from distgrad.parallel.tuning import Tuned, Tuner, refuse_while_tuning
+from distgrad.parallel.tuning import Tuned, make_tuner, refuse_while_tuning
 from distgrad.parallel.watching import held_buffers, num_samples
 from distgrad.profiler import owners
 from distgrad.trace import span
@@ -164,7 +164,7 @@ class DistributedDataParallel(Module, Generic[M]):
         filling.run(self.reducer.storage)
         self._payoff = Payoff.watch(self.hook, self.comm, self.reducer.buckets, self._device)
         tuner = self.comm, self._cap_bytes, self.plan_buckets, not (shard or hook), self._device == CPU
-        self._tuner = Tuner(*tuner) if tune and not exact else None
+        self._tuner = make_tuner(exact, *tuner) if tune else None
         owners.register(module, held_buffers)
 
     @property

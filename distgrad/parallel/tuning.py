@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from distgrad.comm.base import Communicator
 from distgrad.errors import GraphError
 from distgrad.trace import event
 
-__all__ = ["Tuned", "Tuner", "refuse_while_tuning"]
+__all__ = ["Tuned", "Tuner", "make_tuner", "refuse_while_tuning"]
 
 _MIB = 2**20
 _WARM_UP_STEPS = 8  # before the first candidate: kernels compile, and the order of the gradients is agreed on
@@ -148,6 +149,25 @@ class Tuner:
         event("tuned", rank=self._comm.rank, text=str(self.found))
         if self._comm.rank == 0:
             print(f"DistributedDataParallel: tuned to {self.found}", file=sys.stderr)
+
+
+def make_tuner(exact: bool, comm: Communicator, *given: Any) -> Tuner | None:
+    """A tuner, or none in exact mode, which is said.
+
+    Args:
+        exact: whether bits are promised on any number of ranks.
+        comm: the ranks.
+        given: the other arguments of a Tuner.
+    """
+    if not exact:
+        return Tuner(comm, *given)
+    if comm.rank == 0:
+        print(
+            "DistributedDataParallel: tune=True finds nothing to try in exact mode, which fixes buckets and "
+            "threads; leave it out",
+            file=sys.stderr,
+        )
+    return None
 
 
 def refuse_while_tuning(tuner: Tuner | None, where: str) -> None:

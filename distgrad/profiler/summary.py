@@ -7,6 +7,7 @@ import statistics
 from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from distgrad.errors import DataError
@@ -172,7 +173,8 @@ def summarize(trace: Trace) -> Summary:
         raise DataError(
             "report: the trace is none of distgrad's, and its spans mean something else; open it in Perfetto"
         )
-    found = Summary(" ".join(about.get("command", [])) or "a program")
+    program, *arguments = about.get("command") or [""]
+    found = Summary(" ".join([Path(program).name or "a program", *arguments]))
     found.hosts = {each["rank"]: each["host"] for each in about.get("clocks", [])}
     windows = _read_steps(trace, found)
     for rank, (start, end, count) in windows.items():

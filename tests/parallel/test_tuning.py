@@ -162,12 +162,14 @@ def train_exactly(comm, tune):
     return [p.detach().numpy().copy() for p in ddp.parameters()]
 
 
-def test_exact_mode_keeps_its_bits():
+def test_exact_mode_keeps_its_bits_and_says_that_nothing_is_tried(capsys):
     first = ThreadWorld(1).run(train_exactly, False)[0]
+    assert not capsys.readouterr().err
     for size in (1, 2, 3, 5):  # the last has a rank without a shard
         for parameters in ThreadWorld(size, timeout_s=60).run(train_exactly, True):
             for a, b in zip(first, parameters, strict=True):
                 np.testing.assert_array_equal(a, b)
+        assert capsys.readouterr().err.count("finds nothing to try in exact mode") == 1
 
 
 @pytest.mark.filterwarnings("ignore:fp16 does not pay")
