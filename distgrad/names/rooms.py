@@ -164,7 +164,7 @@ PLACES = {
     "nn.utils.spectral_norm": ("distgrad.nn.utils",),
     "nn.attention": ("distgrad.torch.nets",),
     "optim": ("distgrad.optim",),
-    "optim.optimizer": ("distgrad.optim", "distgrad.torch.bases"),
+    "optim.optimizer": ("distgrad.optim", "distgrad.torch.bases", "distgrad.optim.hooks"),
     "optim.lr_scheduler": ("distgrad.optim.lr_scheduler", "distgrad.torch.bases:_LRScheduler"),
     "optim.swa_utils": ("distgrad.optim.swa_utils",),
     "utils": ("distgrad.torch.utilities",),
@@ -290,6 +290,12 @@ PLACES = {
         for name in _NET_FILES.split()
     },
     "nn.modules": (_LOSSES, _OTHER_LOSSES, "distgrad.nn"),
+    "nn.modules.module": (
+        "distgrad.nn:Module",
+        "distgrad.nn.everywhere",
+        "distgrad.torch.bases:_IncompatibleKeys",
+        "distgrad.torch.nets:_EXTRA_STATE_KEY_SUFFIX _addindent",
+    ),
     "nn.modules.utils": ("distgrad.torch.nets:*utils",),
     "distributions": (
         "distgrad.torch.probability.distribution:Distribution ExponentialFamily",

@@ -6,6 +6,7 @@ In backward the outputs' node sees the gradients that enter the module, the inpu
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, Protocol, TypeVar
@@ -16,7 +17,7 @@ from distgrad.autograd.modes import modes
 from distgrad.autograd.tensor import FLOATING, RemovableHandle, Tensor, make_tensor
 from distgrad.errors import OptionError
 
-__all__ = ["Forward", "Hooked", "Hooks", "Wraps"]
+__all__ = ["EVERYWHERE", "Forward", "Hook", "Hooked", "Hooks", "Wraps"]
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -46,11 +47,15 @@ class Hook:
         function: the user's function.
         with_kwargs: hand it the keyword arguments of the call too.
         always_call: call it also when ``forward`` raises.
+        with_module: hand it the module too, where that is not always so.
+        in_place: it must return None.
     """
 
     function: Callable[..., Any]
     with_kwargs: bool = False
     always_call: bool = False
+    with_module: bool = True
+    in_place: bool = False
 
 
 @dataclass
@@ -61,6 +66,10 @@ class Hooks:
     forward: list[Hook] = field(default_factory=list)
     backward_pre: list[Hook] = field(default_factory=list)
     backward: list[Hook] = field(default_factory=list)
+    state_pre: list[Hook] = field(default_factory=list)  # before a state dict is made, and behind it
+    state_post: list[Hook] = field(default_factory=list)
+    load_pre: list[Hook] = field(default_factory=list)  # before one is loaded, and behind it
+    load_post: list[Hook] = field(default_factory=list)
     compiled: Callable[..., Any] | None = None  # what the module's call is replaced by
 
     @staticmethod
@@ -78,34 +87,67 @@ class Hooks:
     def call_eagerly(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The module's forward pass with all its hooks."""
         finished: set[int] = set()
+        result: list[Any] = [None]
         try:
-            return self._call(module, args, kwargs, finished)
+            return self._call(module, args, kwargs, finished, result)
         except BaseException:
-            for hook in self.forward:
+            for hook in _all_of("forward", self):
                 if hook.always_call and id(hook) not in finished:
-                    self._run_forward_hook(hook, module, args, kwargs, None)
+                    _run_although_raised(hook, module, args, kwargs, result[0])
             raise
 
-    def _call(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], finished: set[int]) -> Any:
-        for hook in tuple(self.forward_pre):
+    def _call(
+        self,
+        module: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        finished: set[int],
+        so_far: list[Any],
+    ) -> Any:
+        for hook in _all_of("forward_pre", self):
             args, kwargs = _run_pre_hook(hook, module, args, kwargs)
-        watch = _BackwardWatch(module, self) if self.backward or self.backward_pre else None
+        watched = _all_of("backward", self), _all_of("backward_pre", self)
+        watch = _BackwardWatch(module, *watched) if any(watched) else None
         if watch is not None:
             args = watch.enter(args)
-        result = module.forward(*args, **kwargs)
-        for hook in tuple(self.forward):
+        result = so_far[0] = module.forward(*args, **kwargs)
+        for hook in _all_of("forward", self):
             finished.add(id(hook))
-            changed = self._run_forward_hook(hook, module, args, kwargs, result)
-            result = result if changed is None else changed
+            changed = _run_forward_hook(hook, module, args, kwargs, result)
+            result = so_far[0] = result if changed is None else changed
         return result if watch is None else watch.leave(result)
 
-    @staticmethod
-    def _run_forward_hook(
-        hook: Hook, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
-    ) -> Any:
-        if hook.with_kwargs:
-            return hook.function(module, args, kwargs, result)
-        return hook.function(module, args, result)
+
+#: The hooks of all modules, once there are any: they are called before a module's own.
+EVERYWHERE: list[Hooks] = []
+
+
+def _all_of(kind: str, own: Hooks) -> tuple[Hook, ...]:
+    """The hooks of one kind that a module's call has, in order."""
+    everywhere = getattr(EVERYWHERE[0], kind) if EVERYWHERE else ()
+    return (*everywhere, *getattr(own, kind))
+
+
+def _run_forward_hook(
+    hook: Hook, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+) -> Any:
+    if hook.with_kwargs:
+        return hook.function(module, args, kwargs, result)
+    return hook.function(module, args, result)
+
+
+def _run_although_raised(
+    hook: Hook, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+) -> None:
+    """Call a forward hook behind an error of ``forward``, which one of its own may not hide."""
+    try:
+        _run_forward_hook(hook, module, args, kwargs, result)
+    except Exception as error:
+        warnings.warn(
+            f"forward hook of {type(module).__name__} with always_call raised {error!r}, which is passed "
+            "over as forward raised before",
+            stacklevel=2,
+        )
 
 
 class Hooked:
@@ -169,6 +211,10 @@ class Hooked:
         """
         return Hooks.add(self._hooks_of().backward, Hook(hook), prepend)
 
+    def register_backward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """:meth:`register_full_backward_hook`, under its name of old."""
+        return self.register_full_backward_hook(hook)
+
 
 def _run_pre_hook(
     hook: Hook, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -193,9 +239,10 @@ def _run_pre_hook(
 class _BackwardWatch:
     """The backward hooks of one call of a module: what stands between its graph and the world's."""
 
-    def __init__(self, module: Any, hooks: Hooks) -> None:
+    def __init__(self, module: Any, backward: tuple[Hook, ...], backward_pre: tuple[Hook, ...]) -> None:
         self.module = module
-        self.hooks = hooks
+        self.backward = backward
+        self.backward_pre = backward_pre
         self.grad_output: tuple[Any, ...] = ()
         self.inputs_watched = False
         self.num_inputs = 0
@@ -219,17 +266,17 @@ class _BackwardWatch:
 
     def entering(self, gradients: tuple[Any, ...]) -> tuple[Any, ...]:
         """The gradients of the outputs have come."""
-        for hook in tuple(self.hooks.backward_pre):
+        for hook in self.backward_pre:
             gradients = _replaced(hook.function(self.module, gradients), gradients, self.module)
         self.grad_output = gradients
         if not self.inputs_watched:
-            for hook in tuple(self.hooks.backward):
+            for hook in self.backward:
                 hook.function(self.module, (None,) * self.num_inputs, gradients)
         return gradients
 
     def leaving(self, gradients: tuple[Any, ...]) -> tuple[Any, ...]:
         """The gradients of the inputs are complete."""
-        for hook in tuple(self.hooks.backward):
+        for hook in self.backward:
             changed = hook.function(self.module, gradients, self.grad_output)
             gradients = _replaced(changed, gradients, self.module)
         return gradients

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -11,15 +10,15 @@ import numpy as np
 
 from distgrad.autograd.casting import bfloat16
 from distgrad.autograd.ops.move import destination
-from distgrad.autograd.parts import outside
 from distgrad.autograd.tensor import FLOATING, Tensor
 from distgrad.backend.device import Device, resolve
 from distgrad.backend.kernels.table import expect
 from distgrad.errors import DTypeError
-from distgrad.nn.hooks import Forward, Hooked, P, R_co
+from distgrad.nn.everywhere import registered
+from distgrad.nn.hooks import EVERYWHERE, Forward, Hooks, P, R_co
 from distgrad.nn.parameter import Buffer, Parameter, write
 from distgrad.nn.placing import convert, make_empty, share_memory
-from distgrad.nn.state import EXTRA_STATE, IncompatibleKeys, load
+from distgrad.nn.stateful import Stateful
 from distgrad.nn.text import bracketed, indented, module_html, wrong_kind
 from distgrad.profiler.owners import holders
 
@@ -29,7 +28,7 @@ M = TypeVar("M", bound="Module")
 _COMPILER = "distgrad.replay.compiled"  # on a floor above, and loaded when it is first asked for
 
 
-class Module(Hooked):
+class Module(Stateful):
     """A part of a network; the base of them all.
 
     A subclass calls ``super().__init__()``, assigns its parameters and modules to attributes, and writes
@@ -62,7 +61,9 @@ class Module(Hooked):
     def __call__(self: Forward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
         hooks = self._hooks  # type: ignore[attr-defined]
         if hooks is None:
-            return self.forward(*args, **kwargs)
+            if not EVERYWHERE:
+                return self.forward(*args, **kwargs)
+            hooks = Hooks()
         return hooks.call(self, args, kwargs)
 
     # -- attributes
@@ -154,6 +155,7 @@ class Module(Hooked):
             )
         if not isinstance(name, str) or "." in name or name == "":
             raise KeyError(f"{type(self).__name__}: a name must be text without dots, got {name!r}")
+        value = registered(self, kind, name, value)
         if name not in own[kind]:
             if hasattr(type(self), name):
                 raise KeyError(f"{type(self).__name__}: {name!r} is an attribute of the class already")
@@ -250,6 +252,23 @@ class Module(Hooked):
                 raise AttributeError(f"{type(self).__name__}: no module at {target!r}; {name!r} is missing")
             module = found
         return module
+
+    def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
+        """Put a module at a dotted name.
+
+        Args:
+            target: the name; all but its last part must be there.
+            module: the module.
+            strict: whether there must be one at that name before.
+
+        Raises:
+            AttributeError: nothing is there, in whose place or within which it is to be.
+        """
+        path, _, name = target.rpartition(".")
+        holder = self.get_submodule(path)
+        if not name or (strict and name not in holder._modules):
+            raise AttributeError(f"{type(self).__name__}: no module at {target!r} that could be replaced")
+        setattr(holder, name, module)
 
     def get_parameter(self, target: str) -> Parameter:
         """The parameter at a dotted name."""
@@ -366,6 +385,10 @@ class Module(Hooked):
         make_empty([*self.parameters(), *self.buffers()], resolve(device))
         return self
 
+    def type(self: M, dst_type: Any) -> M:
+        """Convert floating-point parameters and buffers to a dtype."""
+        return self.to(dst_type)
+
     def float(self: M) -> M:
         """Convert floating-point parameters and buffers to float32."""
         return self.to(np.float32)
@@ -389,65 +412,6 @@ class Module(Hooked):
     def cuda(self: M, device: int | str | Device | None = None) -> M:
         """Move to a GPU: ``device``, a number or name; None means this rank's own."""
         return self.to(f"cuda:{device}" if isinstance(device, int) else device or "cuda")
-
-    # -- state
-
-    def get_extra_state(self) -> Any:
-        """What a subclass keeps in its ``state_dict`` beside tensors; None means nothing."""
-        return None
-
-    def set_extra_state(self, state: Any) -> None:
-        """Take back what :meth:`get_extra_state` gave; a subclass that gives something overrides both."""
-        raise TypeError(f"{type(self).__name__}: the state dict holds extra state; define set_extra_state")
-
-    def state_dict(
-        self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
-    ) -> dict[str, Any]:
-        """The parameters and persistent buffers by dotted name.
-
-        Args:
-            destination: the dict to fill; None makes one.
-            prefix: put before the names.
-            keep_vars: give the parameters themselves, not tensors outside the graph.
-
-        Returns:
-            Tensors that share the module's memory: copy what shall not follow its changes.
-        """
-        out = {} if destination is None else destination
-        for key, value in self._state(prefix):
-            out[key] = value if keep_vars or not isinstance(value, Tensor) else outside(value)
-        return out
-
-    def _state(self, prefix: str) -> Iterator[tuple[str, Any]]:
-        """Every entry of the state dict, in order."""
-        for name, tensor in itertools.chain(self._parameters.items(), self._buffers.items()):
-            if tensor is not None and name not in self._non_persistent:
-                yield prefix + name, tensor
-        extra = self.get_extra_state()
-        if extra is not None:
-            yield prefix + EXTRA_STATE, extra
-        for name, module in self._modules.items():
-            if module is not None:
-                yield from module._state(f"{prefix}{name}.")
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> IncompatibleKeys:
-        """Copy values by name into the parameters and buffers; on an error nothing is changed.
-
-        Args:
-            state_dict: tensors or arrays by dotted name.
-            strict: whether the names must be exactly the module's own.
-            assign: take the tensors themselves, their dtype and place, in place of copying; optimizers after.
-
-        Returns:
-            The names that were passed over, both empty if ``strict``.
-
-        Raises:
-            StateDictError: names that are missing or unexpected (if ``strict``), shapes or dtypes that
-                differ; the message holds all of them.
-        """
-        return load(self, dict(self._state("")), state_dict, strict, assign)
 
     # -- text
 

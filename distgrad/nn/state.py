@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +17,12 @@ from distgrad.backend.meta import META, MetaArray
 from distgrad.errors import StateDictError
 from distgrad.nn.parameter import Parameter, UninitializedBuffer, UninitializedParameter, write
 
-__all__ = ["EXTRA_STATE", "IncompatibleKeys", "load"]
+__all__ = ["EXTRA_STATE", "IncompatibleKeys", "load", "run_pre_hooks", "take"]
 
 #: The key under which a module's extra state stands in a state dict, as in PyTorch's.
 EXTRA_STATE = "_extra_state"
+
+_Writes = list[Callable[[], object]]
 
 
 class IncompatibleKeys(NamedTuple):
@@ -31,62 +36,174 @@ class IncompatibleKeys(NamedTuple):
     missing_keys: list[str]
     unexpected_keys: list[str]
 
+    def __repr__(self) -> str:
+        if not any(self):
+            return "<All keys matched successfully>"
+        return f"{type(self).__name__}(missing_keys={self[0]!r}, unexpected_keys={self[1]!r})"
 
-def load(
-    module: Any, own: dict[str, Any], state_dict: Mapping[str, Any], strict: bool, assign: bool
-) -> IncompatibleKeys:
-    """Copy the values of a state dict into a module.
+
+@dataclass
+class _Loading:
+    """One call of ``load_state_dict``.
 
     Args:
-        module: the module.
-        own: its entries by dotted name.
-        state_dict, strict, assign: as in ``Module.load_state_dict``, as are the result and the errors.
+        metadata: what was saved beside the entries, by the names of modules.
+        assign: as in ``Module.load_state_dict``.
     """
-    keys = IncompatibleKeys(
-        [key for key in own if key not in state_dict], [key for key in state_dict if key not in own]
-    )
-    problems = [f"missing key {key}" for key in keys.missing_keys] if strict else []
-    problems += [f"unexpected key {key}" for key in keys.unexpected_keys] if strict else []
-    values = {key: _plain(state_dict[key]) for key in own if key in state_dict}
-    for key, value in values.items():
-        problems += _misfits(key, own[key], value, assign)
-    if problems:
-        raise StateDictError(
-            f"load_state_dict: the state dict does not fit {type(module).__name__}; nothing was loaded:\n  "
-            + "\n  ".join(problems)
-        )
-    for key, value in values.items():
-        if assign and isinstance(own[key], Tensor):
-            path, _, name = key.rpartition(".")
-            _replace(module.get_submodule(path), name, own[key], value)
-            continue
-        if isinstance(own[key], UninitializedParameter | UninitializedBuffer):
-            own[key].materialize(value.shape)
-        if isinstance(own[key], Tensor):
-            write(own[key], value, "load_state_dict")
+
+    metadata: Mapping[str, dict[str, Any]]
+    assign: bool
+    keys: IncompatibleKeys = field(default_factory=lambda: IncompatibleKeys([], []))
+    problems: list[str] = field(default_factory=list)
+    writes: _Writes = field(default_factory=list)
+    post_hooks: _Writes = field(default_factory=list)
+
+    def visit(self, module: Any, state_dict: dict[str, Any], prefix: str) -> None:
+        """Compare a module and those within; what is to be written is noted, and so are the hooks behind."""
+        metadata = dict(self.metadata.get(prefix[:-1], {}))
+        if self.assign:
+            metadata["assign_to_params_buffers"] = True
+        hook_arguments = (state_dict, prefix, metadata, True, *self.keys, self.problems)
+        if module._loads_as_usual():
+            run_pre_hooks(module, *hook_arguments)
+            self.writes += take(module, state_dict, prefix, self.keys, self.problems, self.assign)
         else:
-            module.get_submodule(key.rpartition(".")[0]).set_extra_state(value)
-    return keys
+            module._load_from_state_dict(*hook_arguments)
+        for name, part in module._parts():
+            inside = prefix + name
+            entries = {key: each for key, each in state_dict.items() if key.startswith(inside)}
+            self.visit(part, entries, inside)
+        if module._hooks is not None:
+            self.post_hooks += [
+                partial(_run_post_hook, each, module, self.keys) for each in module._hooks.load_post
+            ]
+
+    def check(self, module: Any, strict: bool) -> None:
+        """Raise the error of what was found."""
+        keys = self.keys
+        found = [f"missing key {key}" for key in keys.missing_keys] if strict else []
+        found += [f"unexpected key {key}" for key in keys.unexpected_keys] if strict else []
+        if found or self.problems:
+            raise StateDictError(
+                f"load_state_dict: the state dict does not fit {type(module).__name__}; nothing was "
+                "loaded:\n  " + "\n  ".join([*found, *self.problems])
+            )
 
 
-def _replace(module: Any, name: str, own: Tensor, value: Any) -> None:
+def load(module: Any, state_dict: Mapping[str, Any], strict: bool, assign: bool) -> IncompatibleKeys:
+    """Copy the values of a state dict into a module; arguments, result and errors as its method has them."""
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(
+            f"load_state_dict: expected a dict of tensors by name, got {type(state_dict).__name__}"
+        )
+    loading = _Loading(getattr(state_dict, "_metadata", None) or {}, assign)
+    loading.visit(module, OrderedDict(state_dict), "")
+    loading.check(module, strict and not loading.post_hooks)  # those may say that a name is no error
+    for each in loading.writes:
+        each()
+    for each in loading.post_hooks:
+        each()
+    loading.check(module, strict)
+    return loading.keys
+
+
+def run_pre_hooks(module: Any, *arguments: Any) -> None:
+    """Call a module's hooks before loading; the arguments are those of ``_load_from_state_dict``."""
+    module._upgrade(*arguments[:3])
+    for hook in () if module._hooks is None else tuple(module._hooks.load_pre):
+        hook.function(*((module,) if hook.with_module else ()), *arguments)
+
+
+def _run_post_hook(hook: Any, module: Any, keys: IncompatibleKeys) -> None:
+    if hook.function(module, keys) is not None:
+        raise TypeError("load_state_dict post-hook must return None; change incompatible_keys in place")
+
+
+def take(
+    module: Any, state_dict: Mapping[str, Any], prefix: str, keys: IncompatibleKeys, problems: list[str],
+    assign: bool,
+) -> _Writes:  # fmt: skip
+    """Compare a module's own entries with a state dict.
+
+    Args:
+        module: the module; those within are not looked at.
+        state_dict, prefix: as in ``Module._load_from_state_dict``.
+        keys, problems: are added to.
+        assign: as in ``Module.load_state_dict``.
+
+    Returns:
+        What is to be called to write the values.
+    """
+    writes: _Writes = []
+    own = module._own_entries()
+    for name, tensor in own.items():
+        key = prefix + name
+        if key not in state_dict:
+            keys.missing_keys.append(key)
+            continue
+        given = state_dict[key]
+        value = _plain(given, tensor)
+        found = _misfits(key, tensor, value, assign)
+        problems += found
+        if not found:
+            chosen = (
+                partial(_replace, module, name, tensor, given) if assign else partial(_copy, tensor, value)
+            )
+            writes.append(chosen)
+    writes += _take_extra(module, state_dict, prefix + EXTRA_STATE, keys)
+    for key in state_dict:
+        first, inside, _ = key[len(prefix) :].partition(".")
+        if (
+            key.startswith(prefix)
+            and first not in (module._modules if inside else own)
+            and first != EXTRA_STATE
+        ):
+            keys.unexpected_keys.append(key)
+    return writes
+
+
+def _take_extra(module: Any, state_dict: Mapping[str, Any], key: str, keys: IncompatibleKeys) -> _Writes:
+    if key in state_dict and module._takes_extra_state():
+        return [partial(module.set_extra_state, state_dict[key])]
+    if key in state_dict:
+        keys.unexpected_keys.append(key)
+    elif module.get_extra_state() is not None:
+        keys.missing_keys.append(key)
+    return []
+
+
+def _copy(own: Tensor, value: Any) -> None:
+    if isinstance(own, UninitializedParameter | UninitializedBuffer):
+        own.materialize(value.shape)
+    write(own, value, "load_state_dict")
+
+
+def _replace(module: Any, name: str, own: Tensor, given: Any) -> None:
     """Put a value in the place of a module's own parameter or buffer."""
+    value = given._data if isinstance(given, Tensor) else given
     array = value if value.__class__ in ARRAY_MODULES else np.asarray(value)
-    if isinstance(own, Parameter):
-        wanted = own._requires_grad if isinstance(own, UninitializedParameter) else own.requires_grad
-        module._parameters[name] = Parameter(array, wanted)
+    if not isinstance(own, Parameter):
+        module._buffers[name] = given if isinstance(given, Tensor) else Tensor(array)
+        return
+    wanted = own._requires_grad if isinstance(own, UninitializedParameter) else own.requires_grad
+    if isinstance(given, Parameter):
+        module._parameters[name] = given.requires_grad_(wanted)
     else:
-        module._buffers[name] = Tensor(array)
+        module._parameters[name] = Parameter(array, wanted)
 
 
-def _plain(value: Any) -> Any:
-    return value._data if isinstance(value, Tensor) else value
+def _plain(given: Any, own: Tensor) -> Any:
+    """The array of a value; one of one element where there are no axes, as old files have it."""
+    value = given._data if isinstance(given, Tensor) else given
+    lazy = isinstance(own, UninitializedParameter | UninitializedBuffer)
+    is_old = (
+        not lazy and own.ndim == 0 and getattr(value, "shape", None) == (1,) and not isinstance(value, Part)
+    )
+    return value[0] if is_old else value
 
 
 def _misfits(key: str, own: Any, value: Any, assign: bool) -> list[str]:
     """Why a value cannot be copied into the module's own, in at most one sentence."""
-    if not isinstance(own, Tensor):
-        return []
     if isinstance(value, Part):
         dtype = kept_dtype(own)
         if own.shape != value.shape or dtype != value.data.dtype:

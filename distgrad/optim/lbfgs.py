@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -255,6 +255,10 @@ class LBFGS(Optimizer):
         if self._memory:
             state[self.param_groups[0]["params"][0]] = self._memory
         return state
+
+    @state.setter
+    def state(self, value: Mapping[Any, dict[str, Any]]) -> None:
+        self._memory = dict(value.get(self.param_groups[0]["params"][0], {}))
 
     @property
     def is_sharded(self) -> bool:

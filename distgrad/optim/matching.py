@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from distgrad.errors import StateDictError
@@ -48,6 +49,6 @@ def _agreed(groups: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def num_steps(entry: dict[str, Any]) -> int:
+def num_steps(entry: Mapping[str, Any]) -> int:
     """The steps behind a parameter's state; PyTorch's SGD keeps a momentum and doesn't count them."""
     return int(entry.get("step", bool(entry)))

@@ -11,7 +11,6 @@ its own shape, and may keep state of any shape.
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
@@ -28,11 +27,12 @@ from distgrad.backend.kernels.rules import RULES
 from distgrad.backend.kernels.table import accelerated, expect, is_fused
 from distgrad.backend.kernels.translate import array_form
 from distgrad.comm.progress import tell_step
-from distgrad.errors import DTypeError, GraphError, ShapeError, StateDictError
-from distgrad.optim.matching import matched_groups, num_steps
+from distgrad.errors import DTypeError, GraphError
+from distgrad.optim.hooks import Hooks, with_load_hooks, with_state_hooks, with_step_hooks
 from distgrad.optim.options import is_misspelt, with_pytorchs_options
 from distgrad.optim.recorded import apply_recorded, check_recordable, record_count
-from distgrad.optim.states import States, own_whole, piece_key
+from distgrad.optim.stateful import Stateful
+from distgrad.optim.states import States, own_whole
 from distgrad.profiler import owners
 from distgrad.profiler.owners import holders
 from distgrad.trace import span
@@ -44,7 +44,7 @@ __all__ = ["Optimizer"]
 _BLOCK_ELEMENTS = 1 << 15
 
 
-class Optimizer:
+class Optimizer(Stateful):
     """Base of all optimizers.
 
     Args:
@@ -73,6 +73,11 @@ class Optimizer:
         super().__init_subclass__(**options)
         if "__init__" in cls.__dict__:
             cls.__init__ = with_pytorchs_options(cls.__init__)  # type: ignore[method-assign]
+        for name, around in (("step", with_step_hooks), ("state_dict", with_state_hooks),
+                             ("load_state_dict", with_load_hooks)):  # fmt: skip
+            if name in cls.__dict__:
+                setattr(cls, name, around(cls.__dict__[name]))
+        cls._updates = cls.update is not Optimizer.update and cls.step is Optimizer.step
         rule = cls.__dict__.get("rule")
         if rule is not None:
             form, is_known = array_form(rule), RULES.get(rule.name) is rule  # else one of that name may be
@@ -99,6 +104,8 @@ class Optimizer:
 
     def _begin(self) -> None:
         """Have no parameters yet."""
+        self._hooks = Hooks()
+        self._begin_state(self.__dict__.get("_program_state", {}))
         expect(self._kernels)
         self._steps: dict[Tensor, int] = {}
         self._group_of: dict[Tensor, dict[str, Any]] = {}
@@ -110,7 +117,7 @@ class Optimizer:
 
         Collective: where ranks own parts of it; blocks: then.
         """
-        spread = {"_steps", "_group_of", "_states"}
+        spread = {"_steps", "_group_of", "_states", "_hooks"}
         kept = [
             (each, steps, self._states.collect(each) if steps else {}) for each, steps in self._steps.items()
         ]
@@ -170,6 +177,19 @@ class Optimizer:
         self._group_of |= dict.fromkeys(params, group)
         self._states.add(params)
 
+    def _adopt(self) -> None:
+        """Take over parameters that a program put into the groups itself, with the state that it gave them.
+
+        Collective: where ranks own parts of them; blocks: then.
+        """
+        for group in self.param_groups:
+            new = [each for each in group["params"] if each not in self._steps]
+            if new:
+                self._train({**group, "params": new})
+                self._group_of |= dict.fromkeys(new, group)
+                for parameter in new:
+                    self._restore(parameter, self._program_state.get(parameter, {}))
+
     def check_options(self, group: dict[str, Any]) -> None:
         """Refuse options outside their range; a rule with options beyond these extends it.
 
@@ -228,6 +248,7 @@ class Optimizer:
     def begin(self, group: dict[str, Any], state: dict[str, np.ndarray]) -> None:
         """Change the state in place before the first step, where it is not to be zeros."""
 
+    @with_step_hooks
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.
 
@@ -241,6 +262,7 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
+        self._adopt()
         before = self._num_updates()
         own_whole(self._steps, self.elementwise)
         shared = self._find_shared()
@@ -365,123 +387,6 @@ class Optimizer:
     def _shapes_of(self, parameter: Tensor) -> dict[str, tuple[int, ...]]:
         """Names and shapes of a parameter's state, as its group has it."""
         return self.state_shapes(self._group_of[parameter], parameter.shape)
-
-    # -- state
-
-    @property
-    def state(self) -> defaultdict[Tensor, dict[str, Any]]:
-        """What is kept of each parameter that was updated: its number of steps, and arrays by name.
-
-        The tensors lie in the optimizer's own memory; a dict without entries stands for other parameters. Of
-        parameters that several ranks own it is the piece that this one does.
-        """
-        state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if self._steps[parameter]:
-                    arrays = self._states.of(parameter) or {}
-                    state[parameter] = {
-                        "step": self._steps[parameter],
-                        **{name: Tensor(array) for name, array in arrays.items()},
-                    }
-        return state
-
-    @property
-    def is_sharded(self) -> bool:
-        """Whether ranks own parts of its state."""
-        return self._states.is_sharded
-
-    def state_dict(self, *, rank0_only: bool = False, sharded: bool = False) -> dict[str, Any]:
-        """Options and state as PyTorch lays them out: parameters are numbered in the order of the groups.
-
-        Collective: yes, where ranks own parts of the parameters, except with ``sharded``; blocks: yes, then.
-
-        Args:
-            rank0_only: where ranks own parts, only rank 0 gets the arrays, and the others' memory is spared;
-                what every rank has whole, each gets.
-            sharded: only what this rank owns: flat pieces, each with its start under ``name.start`` and the
-                whole's shape; :func:`distgrad.parallel.join_states` makes it again from all of them.
-
-        Returns:
-            ``{"state": {number: {"step": …, name: array}}, "param_groups": [{…, "params": [numbers]}]}``,
-            with copies of the arrays.
-        """
-        state: dict[int, dict[str, Any]] = {}
-        groups = []
-        number = 0
-        for group in self.param_groups:
-            numbers = []
-            for parameter in group["params"]:
-                if self._steps[parameter]:
-                    arrays = (
-                        self._states.pieces(parameter)
-                        if sharded
-                        else self._states.collect(parameter, 0 if rank0_only else None)
-                    )
-                    state[number] = {"step": self._steps[parameter], **arrays}
-                numbers.append(number)
-                number += 1
-            groups.append({**{k: v for k, v in group.items() if k != "params"}, "params": numbers})
-        return {"state": state, "param_groups": groups}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned; nothing is changed if it does not fit.
-
-        A parameter of which the file holds no state starts anew, as before its first step.
-
-        Where this optimizer and the saved one were given ``model.named_parameters()``, the state goes by
-        name, however the parameters are spread over groups. A group then takes each option on which the saved
-        groups of its parameters agree, and keeps its own where they do not. Without names parameters are
-        counted, and the groups must be as they were.
-
-        Raises:
-            StateDictError: groups or parameters that differ in number, or an array that is missing.
-            ShapeError: an array of another shape than its parameter.
-        """
-        matched = matched_groups(self.param_groups, state_dict["param_groups"])
-        plan = []
-        for group, (options, numbers) in zip(self.param_groups, matched, strict=True):
-            for parameter, number in zip(group["params"], numbers, strict=True):
-                entry = state_dict["state"].get(number, {})
-                shapes = self.state_shapes({**group, **options}, parameter.shape)
-                for name, shape in shapes.items() if num_steps(entry) else ():
-                    if piece_key(name) in entry:
-                        raise StateDictError(
-                            f"load_state_dict: parameter {number} holds one rank's piece of {name!r}; make "
-                            "the whole with dg.parallel.join_states, from what all ranks saved"
-                        )
-                    if name not in entry:
-                        raise StateDictError(f"load_state_dict: parameter {number} lacks {name!r}")
-                    if tuple(entry[name].shape) != shape:
-                        raise ShapeError(
-                            f"load_state_dict: {name} of parameter {number} is {list(entry[name].shape)}, "
-                            f"expected {list(shape)}"
-                        )
-                plan.append((group, parameter, entry))
-        for group, (options, _) in zip(self.param_groups, matched, strict=True):
-            group.update(options)
-        for _, parameter, entry in plan:
-            self._states.forget(parameter)
-            self._steps[parameter] = num_steps(entry)
-            for name in self._shapes_of(parameter) if num_steps(entry) else ():
-                self._states.write(parameter, name, entry[name])
-
-    def local_parts(self, state_dict: dict[str, Any]) -> Iterator[tuple[Any, int, int]]:
-        """The arrays of a state dict of which this rank is to have a range alone, where ranks own parts.
-
-        :meth:`load_state_dict` takes a :class:`~distgrad.autograd.parts.Part` with that range in their place.
-
-        Returns:
-            Each of these arrays, the first element of the range, and one past its last.
-        """
-        matched = matched_groups(self.param_groups, state_dict["param_groups"])
-        for group, (options, numbers) in zip(self.param_groups, matched, strict=True):
-            for parameter, number in zip(group["params"], numbers, strict=True):
-                entry = state_dict["state"].get(number, {})
-                for name in self.state_shapes({**group, **options}, parameter.shape):
-                    part = self._states.part(parameter, tuple(entry[name].shape)) if name in entry else None
-                    if part is not None:
-                        yield entry[name], *part
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]

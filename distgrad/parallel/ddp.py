@@ -369,7 +369,7 @@ class DistributedDataParallel(Module, Generic[M]):
 
     def state_dict(
         self,
-        *,
+        *args: Any,
         destination: dict[str, Any] | None = None,
         prefix: str = "",
         keep_vars: bool = False,
@@ -380,12 +380,13 @@ class DistributedDataParallel(Module, Generic[M]):
         Collective: with ``shard="parameters"``, where it is made of copies; blocks: then.
 
         Args:
-            destination, prefix, keep_vars: as for every module.
+            *args, destination, prefix, keep_vars: as for every module.
             rank0_only: rank 0 alone gets it; the others get what they were given, or an empty dict.
         """
         if not rank0_only:
-            return super().state_dict(destination=destination, prefix=prefix, keep_vars=keep_vars)
-        return collect(self._state(prefix), self.comm.rank == 0, {} if destination is None else destination)
+            return super().state_dict(*args, destination=destination, prefix=prefix, keep_vars=keep_vars)
+        entries = super().state_dict(prefix=prefix, keep_vars=True).items()
+        return collect(entries, self.comm.rank == 0, {} if destination is None else destination)
 
     def get_extra_state(self) -> Any:
         """What the hook remembers, or where exact mode stands."""

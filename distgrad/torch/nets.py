@@ -15,6 +15,7 @@ from distgrad.nn.functional import pooling
 from distgrad.nn.functional.images import interpolate
 from distgrad.nn.module import Module
 from distgrad.nn.modules.containers import ModuleList
+from distgrad.nn.state import EXTRA_STATE
 from distgrad.nn.utils import gradients
 from distgrad.parallel.batchnorm import SyncBatchNorm
 
@@ -74,6 +75,14 @@ class utils:
 
     _single, _pair, _triple, _quadruple = (staticmethod(_repeated(count)) for count in (1, 2, 3, 4))
     _ntuple = staticmethod(lambda count, name="parse": _repeated(count))
+
+
+_EXTRA_STATE_KEY_SUFFIX = EXTRA_STATE
+
+
+def _addindent(text: str, count: int) -> str:
+    """A text with its lines but the first moved to the right."""
+    return text.replace("\n", "\n" + " " * count)
 
 
 def _get_clones(module: Any, count: int) -> ModuleList:

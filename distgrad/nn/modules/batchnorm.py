@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
 from distgrad.autograd.creation import ones, zeros
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.meta import META
 from distgrad.errors import ShapeError
 from distgrad.nn import init
 from distgrad.nn.functional import normalization as F
@@ -41,6 +43,8 @@ class _Norm(Module):
 
     _kernels = ("batch_norm_with_statistics", "batch_norm_with_statistics/x")
 
+    _version = 2  # before it batches were not counted
+
     ndims: ClassVar[tuple[int, ...]]  # axes that an input may have
     weight: Parameter | None
     bias: Parameter | None
@@ -72,6 +76,12 @@ class _Norm(Module):
         self.register_buffer("running_var", ones(num_features, **place) if tracked else None)
         count = zeros((), dtype=np.int64, device=device) if tracked else None
         self.register_buffer("num_batches_tracked", count)
+
+    def _upgrade(self, state_dict: dict[str, Any], prefix: str, local_metadata: Mapping[str, Any]) -> None:
+        """Let the count be what it is where a file's version has none, or is not known."""
+        count, key = self.num_batches_tracked, f"{prefix}num_batches_tracked"
+        if count is not None and local_metadata.get("version", 1) < 2:
+            state_dict.setdefault(key, zeros((), dtype=np.int64) if count.device == META else count)
 
     def reset_running_stats(self) -> None:
         """Forget the running mean and variance."""

@@ -25,6 +25,8 @@ __all__ = [
     "is_parametrized",
     "register_parametrization",
     "remove_parametrizations",
+    "transfer_parametrizations_and_params",
+    "type_before_parametrizations",
 ]
 
 #: What was computed since :func:`cached` was entered, by the list that computed it; None outside of it.
@@ -288,3 +290,34 @@ def remove_parametrizations(module: Module, tensor_name: str, leave_parametrized
     else:
         module.register_buffer(tensor_name, kept)
     return module
+
+
+def type_before_parametrizations(module: Module) -> type[Module]:
+    """The class that a module had before any of its tensors was computed."""
+    return getattr(type(module), "_unparametrized", type(module))
+
+
+def transfer_parametrizations_and_params(
+    from_module: Module, to_module: Module, tensor_name: str | None = None
+) -> Module:
+    """Give a module the parametrizations of another, and their originals.
+
+    Args:
+        from_module: has them.
+        to_module: gets them too; the functions are the same objects.
+        tensor_name: the tensor they make; None for all.
+
+    Returns:
+        ``to_module``.
+    """
+    if not is_parametrized(from_module):
+        return to_module
+    for name in [tensor_name] if tensor_name is not None else list(from_module.parametrizations):
+        theirs = from_module.parametrizations[name]
+        if not hasattr(to_module, name):
+            setattr(to_module, name, Parameter(theirs().detach()))
+        for each in theirs:
+            register_parametrization(to_module, name, each, unsafe=theirs.unsafe)
+        for original in theirs._names:
+            setattr(to_module.parametrizations[name], original, getattr(theirs, original))
+    return to_module

@@ -190,11 +190,17 @@ class FullyShardedDataParallel(Module):
             self._engine.training = mode
         return super().train(mode)
 
-    def _state(self, prefix: str) -> Iterator[tuple[str, Any]]:
-        return self.module._state(prefix)
+    def _parts(self) -> Iterator[tuple[str, Any]]:
+        yield "", self.module  # whose names are the state dict's
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """Nothing of its own."""
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        """Nothing of its own."""
 
     def state_dict(
-        self, *, destination: Any = None, prefix: str = "", keep_vars: bool = False
+        self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False
     ) -> dict[str, Any]:
         """The wrapped module's, whole; on rank 0 alone where ``state_dict_type`` says so.
 
@@ -202,10 +208,9 @@ class FullyShardedDataParallel(Module):
         """
         if self._kind.state_dict_config.rank0_only and not self._is_inner:
             engine = self._start()
-            return collect(
-                self._state(prefix), engine.comm.rank == 0, {} if destination is None else destination
-            )
-        return super().state_dict(destination=destination, prefix=prefix, keep_vars=keep_vars)
+            entries = super().state_dict(prefix=prefix, keep_vars=True).items()
+            return collect(entries, engine.comm.rank == 0, {} if destination is None else destination)
+        return super().state_dict(*args, destination=destination, prefix=prefix, keep_vars=keep_vars)
 
     def named_parameters(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Any:
         """The wrapped module's, under its names."""
