@@ -6,9 +6,9 @@ from mutation import Mutant
 MUTANTS = (
     Mutant(
         "state kept", "a parameter of which a file holds no state keeps its old one",
-        "optim/optimizer.py",
-        "            self._states.forget(parameter)\n",
-        "            pass\n",
+        "optim/stateful.py",
+        "            self._states.forget(parameter)\n            self._steps[parameter] = steps =",
+        "            self._steps[parameter] = steps =",
         "tests/optim/test_optimizers.py -k anew",
     ),
     Mutant(
@@ -41,7 +41,7 @@ MUTANTS = (
     ),
     Mutant(
         "missing check", "arrays of other shapes are loaded",
-        "optim/optimizer.py",
+        "optim/stateful.py",
         "                    if tuple(entry[name].shape) != shape:\n",
         "                    if False:\n",
         "tests/optim/test_optimizers.py -k does_not_fit",
