@@ -15,8 +15,8 @@ __all__ = ["FILES", "PUBLIC", "TORCH", "attributes", "find_operation", "read_all
 # fmt: off
 #: File in ops/: the operations that it holds.
 FILES: dict[str, str] = {
-    "arithmetic": "deg2rad entr exp2 float_power fmax fmin fmod frac frexp heaviside ldexp logaddexp2"
-    " nan_to_num rad2deg rsqrt sinc xlog1py",
+    "arithmetic": "deg2rad entr exp2 float_power fmax fmin fmod frac frexp from_parts heaviside ldexp"
+    " logaddexp2 nan_to_num rad2deg rsqrt sinc xlog1py",
     "arrange": "block_diag cartesian_prod combinations diag_embed diagonal_scatter put_strided select_scatter"
     " slice_scatter take_strided unfold_axis",
     "bessel": "i0 i0e i1 i1e",
@@ -52,10 +52,10 @@ PUBLIC: dict[str, str] = {
 #: Those that only PyTorch has words for.
 TORCH = (
     "addbmm addcdiv addcmul addmm addmv addr affine_grid baddbmm block_diag cartesian_prod combinations"
-    " cumulative_trapezoid diag_embed diagonal_scatter dist dot frac fractional_max_pool grid_sample"
-    " index_copy index_fill index_reduce istft kthvalue lerp logcumsumexp masked_scatter mode pdist put"
-    " put_strided renorm rsqrt scatter_reduce select_scatter slice_scatter stft take_strided unfold_axis"
-    " vdot"
+    " cumulative_trapezoid diag_embed diagonal_scatter dist dot frac fractional_max_pool from_parts"
+    " grid_sample index_copy index_fill index_reduce istft kthvalue lerp logcumsumexp masked_scatter mode"
+    " pdist put put_strided renorm rsqrt scatter_reduce select_scatter slice_scatter stft take_strided"
+    " unfold_axis vdot"
 )
 # fmt: on
 

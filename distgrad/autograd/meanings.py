@@ -359,7 +359,7 @@ def from_parts(real: Any, imag: Any) -> Any:
     if kinds != ["f", "f"] or real.dtype != imag.dtype:
         got = " and ".join(str(getattr(each, "dtype", type(each).__name__)) for each in (real, imag))
         raise DTypeError(f"complex: expected two tensors of one floating-point dtype, got {got}")
-    return ops.add(real, ops.multiply(imag, 1j))
+    return ops.from_parts(real, imag)
 
 
 # -- comparison and choice

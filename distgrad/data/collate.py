@@ -2,28 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, MutableSequence, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from distgrad.autograd.casting import WEAK
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import native
 from distgrad.data.dataset import Subset, TensorDataset
 from distgrad.errors import DataError
 
-__all__ = ["AsOne", "Share", "default_collate", "default_convert", "fetch", "fetch_next", "pin"]
+__all__ = [
+    "AsOne",
+    "Share",
+    "collate",
+    "default_collate",
+    "default_collate_fn_map",
+    "default_convert",
+    "fetch",
+    "fetch_next",
+    "pin",
+]
 
-_DTYPES = {bool: np.bool_, int: np.int64, float: np.float32}
+
+def collate(batch: Sequence[Any], *, collate_fn_map: Mapping[Any, Callable[..., Any]] | None = None) -> Any:
+    """Put samples of one structure together, their leaves by functions that are found by kind.
+
+    Args:
+        batch: the samples, at least one.
+        collate_fn_map: for a class, or a tuple of some, a function ``f(batch, collate_fn_map=...)`` that puts
+            its samples together; one of the very class comes before one of a base, and among these the first.
+
+    Returns:
+        The structure of a sample, its containers of their kinds (tuples become lists), with what the
+        functions gave at its leaves.
+
+    Raises:
+        DataError: the samples differ in structure, or hold something that no function takes.
+    """
+    first, known = batch[0], collate_fn_map or {}
+    function = known.get(type(first)) or next((f for k, f in known.items() if isinstance(first, k)), None)
+    if function is not None:
+        return function(batch, collate_fn_map=collate_fn_map)
+    if isinstance(first, Mapping):
+        _check_alike("keys", [sorted(map(str, sample)) for sample in batch])
+        parts = {key: collate([each[key] for each in batch], collate_fn_map=collate_fn_map) for key in first}
+        return like(first, parts)
+    if isinstance(first, Sequence):
+        _check_alike("length", [len(sample) for sample in batch])
+        columns = [collate(column, collate_fn_map=collate_fn_map) for column in zip(*batch, strict=True)]
+        return columns if type(first) is tuple else like(first, columns)
+    raise DataError(
+        f"default_collate: expected tensors, arrays, numbers, strings, or tuples, lists and dicts of them, "
+        f"got {type(first).__name__}; pass a collate_fn that puts such samples together"
+    )
 
 
 def default_collate(batch: Sequence[Any]) -> Any:
     """Put samples of one structure together, arrays along a new axis 0.
 
-    Tensors, arrays and numbers become a Tensor ``[len(batch), ...]`` (Python floats float32, ints int64);
-    tuples and lists become a list of collated columns, a named tuple or dict keeps its kind, and strings stay
-    a list.
+    Tensors, arrays and numbers become a Tensor ``[len(batch), ...]`` (ints int64, Python floats float32, or
+    float64 where tensors without axes are weak, as PyTorch has both); tuples become a list of collated
+    columns, other containers keep their kind, and strings stay as they are. What else is in
+    ``default_collate_fn_map`` is put together by the function there.
 
     Args:
         batch: the samples, at least one.
@@ -34,41 +78,80 @@ def default_collate(batch: Sequence[Any]) -> Any:
     Raises:
         DataError: the samples differ in structure or shape, or hold something that has no batch.
     """
-    first = batch[0]
-    if isinstance(first, Tensor):
-        return _stack([sample._data for sample in batch])
-    if isinstance(first, (np.ndarray, np.generic)):
-        return _stack(batch)
-    if type(first) in _DTYPES:
-        return Tensor(np.asarray(batch, dtype=_DTYPES[type(first)]))
-    if isinstance(first, (str, bytes)):
-        return list(batch)
-    if isinstance(first, Mapping):
-        _check_alike("keys", [sorted(map(str, sample)) for sample in batch])
-        return {key: default_collate([sample[key] for sample in batch]) for key in first}
-    if isinstance(first, Sequence):
-        _check_alike("length", [len(sample) for sample in batch])
-        columns = [default_collate(column) for column in zip(*batch, strict=True)]
-        return type(first)(*columns) if hasattr(first, "_fields") else columns
-    raise DataError(
-        f"default_collate: expected tensors, arrays, numbers, strings, or tuples, lists and dicts of them, "
-        f"got {type(first).__name__}; pass a collate_fn that puts such samples together"
-    )
+    return collate(batch, collate_fn_map=default_collate_fn_map)
+
+
+def _tensors(batch: Sequence[Any], *, collate_fn_map: Any = None) -> Tensor:
+    return _stack([each._data for each in batch])
+
+
+def _arrays(batch: Sequence[Any], *, collate_fn_map: Any = None) -> Tensor:
+    kinds = {each.dtype for each in batch if each.dtype.kind in "OSUV"}
+    if kinds:
+        raise DataError(f"default_collate: expected arrays of numbers, got {kinds.pop()}; pass a collate_fn")
+    return _stack(batch)
+
+
+def _numbers(batch: Sequence[Any], *, collate_fn_map: Any = None) -> Tensor:
+    is_float = any(isinstance(each, float) for each in batch)
+    floats = np.float64 if WEAK and isinstance(batch[0], float) else np.float32
+    return Tensor(np.asarray(batch, dtype=floats if is_float else None))
+
+
+def _as_given(batch: Sequence[Any], *, collate_fn_map: Any = None) -> Any:
+    return batch
+
+
+#: The functions that put leaves together, by their kinds; more may be added.
+default_collate_fn_map: dict[Any, Callable[..., Any]] = {
+    Tensor: _tensors,
+    (str, bytes): _as_given,
+    (np.ndarray, np.generic): _arrays,
+    (bool, int, float): _numbers,
+}
+
+
+def like(container: Any, parts: Any) -> Any:
+    """A container of the same kind with other entries; a dict or list where its kind takes none.
+
+    Args:
+        container: what is copied.
+        parts: a dict of the entries, or a list.
+    """
+    kind = type(container)
+    if hasattr(container, "_fields"):
+        return kind(*parts)
+    try:
+        if isinstance(container, MutableMapping):
+            clone: Any = copy.copy(container)  # a defaultdict keeps what it makes
+            clone.update(parts)
+        elif kind is not list and isinstance(container, MutableSequence):
+            clone = copy.copy(container)
+            clone[:] = parts
+        else:
+            clone = parts if kind in (list, range) else kind(parts)
+    except TypeError:
+        return parts
+    return clone
 
 
 def default_convert(data: Any) -> Any:
     """NumPy arrays inside a sample as tensors in the same memory; all else as it is.
 
     Args:
-        data: a sample: a tensor, an array, or tuples, lists and dicts of them.
+        data: a sample: a tensor, an array, or containers of them, which keep their kinds.
     """
     if isinstance(data, (np.ndarray, np.generic)) and data.dtype.kind in "biufc":
         return Tensor(data if isinstance(data, np.ndarray) else np.asarray(data))
+    return each_part(default_convert, data)
+
+
+def each_part(function: Callable[[Any], Any], data: Any) -> Any:
+    """A container with a function applied to its entries; what is none stays as it is."""
     if isinstance(data, Mapping):
-        return {key: default_convert(value) for key, value in data.items()}
-    if isinstance(data, (tuple, list)):
-        parts = [default_convert(value) for value in data]
-        return type(data)(*parts) if hasattr(data, "_fields") else type(data)(parts)
+        return like(data, {key: function(value) for key, value in data.items()})
+    if isinstance(data, Sequence) and not isinstance(data, (str, bytes, range)):
+        return like(data, [function(value) for value in data])
     return data
 
 
@@ -157,12 +240,7 @@ def pin(batch: Any) -> Any:
     """
     if hasattr(batch, "pin_memory"):
         return batch.pin_memory()
-    if isinstance(batch, Mapping):
-        return {key: pin(value) for key, value in batch.items()}
-    if isinstance(batch, (tuple, list)):
-        parts = [pin(value) for value in batch]
-        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
-    return batch
+    return each_part(pin, batch)
 
 
 def _stack(arrays: Sequence[Any]) -> Tensor:
@@ -182,12 +260,12 @@ def _check_alike(what: str, values: list[Any]) -> None:
 def _without_rows(batch: Any) -> Any:
     """The batch with its leaves cut to zero rows."""
     if isinstance(batch, Mapping):
-        return {key: _without_rows(value) for key, value in batch.items()}
+        return like(batch, {key: _without_rows(value) for key, value in batch.items()})
     if isinstance(batch, (tuple, list)) and not any(isinstance(leaf, (str, bytes)) for leaf in batch):
         columns = [_without_rows(value) for value in batch]
         return type(batch)(*columns) if hasattr(batch, "_fields") else type(batch)(columns)
     if isinstance(batch, Tensor):
         return Tensor(batch._data[:0])
-    if isinstance(batch, list) or getattr(batch, "ndim", 0) > 0:
+    if isinstance(batch, (tuple, list)) or getattr(batch, "ndim", 0) > 0:
         return batch[:0]
     return batch

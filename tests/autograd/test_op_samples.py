@@ -49,6 +49,7 @@ OTHERWISE = {
         for kind in ("sum", "prod", "mean", "amin", "amax")
     },
     "nn.functional.pdist": operations.pdist,
+    "complex": operations.from_parts,
     "stft": stft,
     "istft": operations.istft,
     "linalg.eigvals": operations.eigvals,

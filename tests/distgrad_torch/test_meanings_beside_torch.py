@@ -92,3 +92,18 @@ def test_sums_of_16_bits_with_a_factor_are_rounded_once(kind):
         x, y = (lib.from_numpy(each).to(getattr(lib, kind)) for each in data)
         found.append(lib.add(x, y, alpha=0.3).double().numpy())
     assert np.mean(found[0] != found[1]) < 0.05  # the last elements go another way in PyTorch
+
+
+@np.errstate(invalid="ignore")
+def test_parts_of_complex_numbers_stay_as_they_are():
+    values = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan]
+    real, imag = (np.ravel(each) for each in np.meshgrid(values, values))
+    found = []
+    for lib in (torch, distgrad.torch):
+        x, y = (lib.tensor(each, dtype=lib.float32) for each in (real, imag))
+        made = [lib.complex(x, y), lib.view_as_complex(lib.stack([x, y], -1)), lib.polar(x, y)]
+        found.append([part.numpy() for z in made for part in (z.real, z.imag)])
+    for theirs, ours in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+        known = ~np.isnan(theirs)
+        np.testing.assert_array_equal(np.signbit(ours[known]), np.signbit(theirs[known]))

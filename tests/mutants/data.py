@@ -71,8 +71,10 @@ MUTANTS = (
         "missing check", "samples of other lengths are cut to the first's",
         "data/collate.py",
         '        _check_alike("length", [len(sample) for sample in batch])\n'
-        "        columns = [default_collate(column) for column in zip(*batch, strict=True)]\n",
-        "        columns = [default_collate(column) for column in zip(*batch, strict=False)]\n",
+        "        columns = [collate(column, collate_fn_map=collate_fn_map) for column in zip(*batch, "
+        "strict=True)]\n",
+        "        columns = [collate(column, collate_fn_map=collate_fn_map) for column in zip(*batch, "
+        "strict=False)]\n",
         "tests/data/test_loader.py -k collate",
     ),
     Mutant(

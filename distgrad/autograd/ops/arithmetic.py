@@ -122,6 +122,38 @@ def _(xp: Any, g: Array, x1: Array, x2: Array) -> Array:
     return g * xp.sigmoid((x2 - x1) * _LN2)
 
 
+# -- complex numbers
+
+
+def _complex_dtype(x1: Any, x2: Any, **attributes: Any) -> Any:
+    return np.result_type(x1, x2, np.complex64)
+
+
+@primitive(
+    math="y = x1 + i x2",
+    shape=broadcast_shape,
+    dtypes="real floating-point",
+    result=_complex_dtype,
+    samples=[*BINARY[:2], Sample((np.array([1.0, -0.0]), np.array([np.inf, -0.0])), grad=False)],
+    rejects=[MISFIT],
+)
+def from_parts(xp: Any, x1: Array, x2: Array, /) -> Array:
+    """Complex numbers of two parts, each as it is: an infinite or signed one leaves the other alone."""
+    y = xp.empty(np.broadcast_shapes(x1.shape, x2.shape), dtype=_complex_dtype(x1.dtype, x2.dtype))
+    y.real, y.imag = x1, x2
+    return y
+
+
+@from_parts.vjp("x1")
+def _(xp: Any, g: Array) -> Array:
+    return xp.real(g)
+
+
+@from_parts.vjp("x2")
+def _(xp: Any, g: Array) -> Array:
+    return -xp.imag(g)  # of the conjugate: the result is complex
+
+
 # -- angles
 
 
