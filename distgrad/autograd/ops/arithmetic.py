@@ -139,7 +139,7 @@ def _complex_dtype(x1: Any, x2: Any, **attributes: Any) -> Any:
 )
 def from_parts(xp: Any, x1: Array, x2: Array, /) -> Array:
     """Complex numbers of two parts, each as it is: an infinite or signed one leaves the other alone."""
-    y = xp.empty(np.broadcast_shapes(x1.shape, x2.shape), dtype=_complex_dtype(x1.dtype, x2.dtype))
+    y = xp.empty(np.broadcast_shapes(np.shape(x1), np.shape(x2)), dtype=_complex_dtype(x1, x2))
     y.real, y.imag = x1, x2
     return y
 
