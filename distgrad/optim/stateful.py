@@ -7,7 +7,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, cast
 
+from distgrad.autograd.casting import WEAK
 from distgrad.autograd.tensor import Tensor
+from distgrad.backend.array_module import ARRAY_MODULES
 from distgrad.errors import ShapeError, StateDictError
 from distgrad.optim.hooks import Hooked, with_load_hooks, with_state_hooks
 from distgrad.optim.matching import matched_groups, num_steps
@@ -160,7 +162,7 @@ class Stateful(Hooked):
 
         Returns:
             ``{"state": {number: {"step": …, name: array}}, "param_groups": [{…, "params": [numbers]}]}``,
-            with copies of the arrays.
+            with copies of the arrays; where PyTorch's names are used, they are tensors, as PyTorch's are.
         """
         state: dict[Any, dict[str, Any]] = {
             key: each for key, each in self._program_state.items() if not isinstance(key, Tensor)
@@ -176,7 +178,7 @@ class Stateful(Hooked):
                         if sharded
                         else self._states.collect(parameter, 0 if rank0_only else None)
                     )
-                    state[number] = {"step": self._steps[parameter], **arrays}
+                    state[number] = {"step": self._steps[parameter], **_shown(arrays)}
                 if added := self._added(parameter, self._program_state.get(parameter, {})):
                     state[number] = state.get(number, {}) | added
                 numbers.append(number)
@@ -248,3 +250,10 @@ class Stateful(Hooked):
                     part = self._states.part(parameter, tuple(entry[name].shape)) if name in entry else None
                     if part is not None:
                         yield entry[name], *part
+
+
+def _shown(arrays: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Arrays as tensors where PyTorch's names are used, whose files and programs have these."""
+    if not WEAK:
+        return arrays
+    return {name: Tensor(each) if each.__class__ in ARRAY_MODULES else each for name, each in arrays.items()}

@@ -138,7 +138,7 @@ MUTANTS = (
         f"{_DOUBLE}/test_communicator.py::test_what_it_does_not_take",
     ),
     Mutant(
-        "host and device", "an operation does not look where its arrays lie", "autograd/dispatch.py",
+        "host and device", "an operation does not look where its arrays lie", "autograd/failures.py",
         "        if other != first:\n", "        if False:\n",
         "tests/gpu/test_released_cupy.py::test_check[mixing_is_refused]",
     ),

@@ -6,14 +6,19 @@ from gpu_double.mutants import MUTANTS
 from gpu_double.runtime import unavailable
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.what)
+def test_a_fault_s_text_stands_once_in_the_package(mutant):
+    assert mutation.problem(mutant) == ""
+
+
+@pytest.fixture
 def needs_the_double():
     if (reason := unavailable()) is not None:
         pytest.skip(reason)
 
 
 @pytest.fixture
-def copy(tmp_path):
+def copy(tmp_path, needs_the_double):
     """The package in a folder of its own."""
     return mutation.copy_package(tmp_path)
 
