@@ -139,7 +139,10 @@ def tiled(x: Any, repeats: tuple[int, ...]) -> Any:
             f"repeat: expected a number for each axis of {list(x.shape)}, got {list(repeats)}; "
             "what NumPy calls repeat is repeat_interleave"
         )
-    return ops.tile(x, repeats)
+    out = ops.tile(x, repeats)
+    lengths = (1,) * (len(repeats) - x.ndim) + x.shape
+    is_view = all(1 in pair for pair in zip(repeats, lengths, strict=True))
+    return copied(out) if is_view else out
 
 
 def summed_to(x: Any, size: tuple[int, ...]) -> Any:

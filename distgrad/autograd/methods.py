@@ -389,6 +389,7 @@ _OWN: dict[str, Any] = {
     "mH": property(lambda self: operations.conj(operations.matrix_transpose(self))),
     "is_cuda": property(lambda self: self.device.kind == "cuda"),
     "is_cpu": property(lambda self: self.device == CPU),
+    "layout": property(lambda self: "strided"),
     **{name: property(lambda self: False) for name in _NEVER},
 }
 

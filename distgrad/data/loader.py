@@ -44,6 +44,14 @@ Leaf = Tensor | np.ndarray | np.generic | float
 Samples = Indexed[S] | IterableDataset[S]
 
 
+#: Values of PyTorch's arguments that ask for what there is.
+_SAY_NOTHING: dict[str, tuple[Any, ...]] = {
+    "in_order": (True,),
+    "multiprocessing_context": (None, "spawn"),
+    "pin_memory_device": ("",),
+}
+
+
 class Options(TypedDict, total=False):
     """The arguments by keyword of a :class:`DataLoader`."""
 
@@ -188,8 +196,9 @@ class DataLoader(Generic[Batch_co]):
         persistent_workers: bool = False,
         **others: Any,
     ) -> None:
-        if others:
-            raise unexpected("DataLoader", next(iter(others)))
+        for name, value in others.items():
+            if name not in _SAY_NOTHING or value not in _SAY_NOTHING[name]:
+                raise unexpected("DataLoader", name)
         stream = _make_stream(dataset, num_workers, worker_init_fn is not None)
         iterable, shuffle = stream is not None, bool(shuffle)
         _check_order(iterable, batch_size, shuffle, sampler, batch_sampler, drop_last)
@@ -210,7 +219,7 @@ class DataLoader(Generic[Batch_co]):
         self.pin_memory, self.drop_last = pin_memory, drop_last
         self.timeout, self.worker_init_fn = timeout, worker_init_fn
         self.generator = generator
-        self.prefetch_factor = 2 if prefetch_factor is None else prefetch_factor
+        self.prefetch_factor = 2 if prefetch_factor is None and num_workers else prefetch_factor
         self.persistent_workers = persistent_workers
         self._idle: WorkerPool | None = None
         self._epoch = 0  # of the iteration that began last, counted since the seed was set

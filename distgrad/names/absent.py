@@ -81,4 +81,6 @@ def way_around(name: str) -> str | None:
         name: as it stands behind ``torch.``.
     """
     found = ABSENT.get(name) or ABSENT.get(name.rpartition(".")[2])
-    return found or next((way for pattern, way in KINDS if re.fullmatch(pattern, name)), None)
+    found = found or next((way for pattern, way in KINDS if re.fullmatch(pattern, name)), None)
+    above = name.rpartition(".")[0]
+    return found or (way_around(above) if above else None)

@@ -7,6 +7,7 @@ says for each submodule which modules are asked for a name, in order.
 
 from __future__ import annotations
 
+from distgrad.names.deferred import DEFERRED
 from distgrad.names.losses import LOSS_FUNCTIONS, LOSS_LAYERS
 
 __all__ = ["ALIASES", "FILES", "PLACES", "ROOM_TABLE", "TOP", "WHOLE"]
@@ -114,6 +115,10 @@ _LOSSES = f"distgrad.torch.losses:{' '.join(LOSS_LAYERS)}"
 
 _OTHER_LOSSES = "distgrad.torch.class_losses:CTCLoss LinearCrossEntropyLoss"
 
+_OPTIMIZERS = (
+    "ASGD Adadelta Adafactor Adagrad Adam AdamW Adamax LBFGS NAdam RAdam RMSprop Rprop SGD SparseAdam"
+)
+
 _CHANCES = {
     "distribution": "distribution exp_family",
     "constraints": "constraints",
@@ -125,13 +130,15 @@ _CHANCES = {
     "multivariate": "dirichlet multivariate_normal",
     "derived": "half_cauchy half_normal independent log_normal mixture_same_family pareto "
     "transformed_distribution weibull",
+    "registry": "constraint_registry",
     "relaxed": "relaxed_bernoulli relaxed_categorical",
     "divergence": "kl",
 }
 
 #: For each submodule the modules that are asked for its names, in order; after a colon stand the names, or
 #: a star and the object in the module that has them.
-PLACES = {
+PLACES: dict[str, tuple[str, ...]] = {
+    **{name: () for name in DEFERRED if name},
     "nn": (
         *(_LOSSES, f"{_OTHER_LOSSES} LinearCrossEntropyOptions", "distgrad.nn", "distgrad.torch.nets"),
         "distgrad.torch.bases:RNNBase RNNCellBase",
@@ -187,7 +194,7 @@ PLACES = {
     ),
     "autograd.functional": ("distgrad.torch.derivatives",),
     "autograd.profiler": ("distgrad.torch.profiler",),
-    "autograd.function": ("distgrad.autograd",),
+    "autograd.function": ("distgrad.autograd", "distgrad.torch.library:once_differentiable FunctionCtx"),
     "autograd.grad_mode": ("distgrad.autograd.modes",),
     "autograd.variable": ("distgrad.torch.derivatives",),
     "func": (
@@ -237,19 +244,36 @@ PLACES = {
         "distgrad.torch.compiled:compile",
         "distgrad.torch.utilities:*compiler",
     ),
-    "serialization": ("distgrad.torch.files",),
+    "serialization": ("distgrad.torch.files", "distgrad.torch.library:*serialization"),
     "version": ("distgrad.torch.settings:*version",),
-    "types": ("distgrad.torch.kinds",),
+    "types": ("distgrad.torch.kinds", "distgrad.torch.library:*types"),
     "overrides": ("distgrad.torch.utilities:*overrides",),
     "hub": ("distgrad.torch.weights",),
     "utils.model_zoo": ("distgrad.torch.weights",),
     "utils._pytree": ("distgrad.torch.pytree",),
-    "utils.dlpack": ("distgrad:from_dlpack",),
+    "utils.dlpack": ("distgrad:from_dlpack", "distgrad.torch.library:to_dlpack"),
+    "__config__": ("distgrad.torch.library:*config",),
+    "nn.attention.flex_attention": ("distgrad.torch.library:*flex",),
+    **dict.fromkeys(
+        ("distributed._tensor", "distributed.tensor", "distributed.tensor.placement_types"),
+        ("distgrad.torch.library:Partial Placement Replicate Shard",),
+    ),
+    "utils.flop_counter": ("distgrad.torch.library:FlopCounterMode",),
+    "ops": ("distgrad.torch.library:*kernels",),
+    "_subclasses.fake_tensor": ("distgrad.torch.library:*fx",),
+    "_tensor": ("distgrad.torch.kinds", "distgrad.autograd.tensor"),
+    "_utils": ("distgrad.torch.library:*inner",),
+    **{f"optim.{name.lower()}": ("distgrad.optim",) for name in _OPTIMIZERS.split()},
+    "fx": ("distgrad.torch.library:*fx",),
+    "fx._compatibility": ("distgrad.torch.library:*fx",),
+    "fx.experimental.proxy_tensor": ("distgrad.torch.library:*fx",),
+    "fx._symbolic_trace": ("distgrad.torch.library:*fx",),
+    "distributed.constants": ("distgrad.torch.library:default_pg_timeout",),
     "utils.data._utils": ("distgrad.data.collate",),
     "utils.data._utils.collate": ("distgrad.data.collate",),
     "onnx": ("distgrad.torch.utilities:*absent",),
     "_C": ("distgrad.torch.utilities:*internal",),
-    "_C._nn": ("distgrad.nn.functional",),
+    "_C._nn": ("distgrad.nn.functional", "distgrad.torch.library:*net_internals"),
     "futures": (f"{_RANKS}.works:Future collect_all wait_all",),
     "distributed.distributed_c10d": (_RANKS, f"{_RANKS}.groups"),
     "distributed.nn": (f"{_RANKS}.functional",),
@@ -301,7 +325,7 @@ PLACES = {
         "distgrad.torch.probability.distribution:Distribution ExponentialFamily",
         *(f"distgrad.torch.probability.{name}" for name in [*_CHANCES][2:]),
     ),
-    "distributions.utils": ("distgrad.torch.probability.distribution",),
+    "distributions.utils": ("distgrad.torch.probability.distribution", "distgrad.torch.library:*chances"),
     **{
         f"distributions.{room}": (f"distgrad.torch.probability.{name}",)
         for name, rooms in _CHANCES.items()

@@ -2,11 +2,10 @@
 
 import sys
 
-from distgrad.errors import OptionError
-from distgrad.torch.alias import run
+from distgrad.torch.alias import NoProgramError, run
 
 if __name__ == "__main__":
     try:
         run(sys.argv[1:])
-    except OptionError as error:
+    except NoProgramError as error:
         sys.exit(str(error))

@@ -22,7 +22,7 @@ from distgrad.data.loader import need_no_guard
 from distgrad.errors import OptionError
 from distgrad.names.absent import way_around
 
-__all__ = ["FRONT", "answer_for", "environment", "run"]
+__all__ = ["FRONT", "NoProgramError", "answer_for", "environment", "run"]
 
 #: The folder that stands first in the path.
 FRONT = str(Path(__file__).with_name("front"))
@@ -56,6 +56,10 @@ def answer_for(package: str) -> None:
     if not any(isinstance(each, _Finder) for each in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
     sys.modules[package] = importlib.import_module(_ANSWERS[package])
+
+
+class NoProgramError(OptionError):
+    """There is nothing to run."""
 
 
 class _Finder(MetaPathFinder):
@@ -97,10 +101,10 @@ def run(arguments: list[str]) -> None:
     """Run a program: ``train.py ARGS``, or ``-m module ARGS``.
 
     Raises:
-        OptionError: no program, or one that is not there.
+        NoProgramError: no program, or one that is not there.
     """
     if not arguments or arguments == ["-m"]:
-        raise OptionError(
+        raise NoProgramError(
             "python -m distgrad.torch: expected a program, as in: train.py ARGS, or -m module ARGS"
         )
     need_no_guard()
@@ -115,7 +119,7 @@ def run(arguments: list[str]) -> None:
         return
     program = Path(arguments[0])
     if not program.exists():
-        raise OptionError(f"python -m distgrad.torch: no file {str(program)!r}")
+        raise NoProgramError(f"python -m distgrad.torch: no file {str(program)!r}")
     sys.argv[:] = arguments
     sys.path.insert(1, str(program.resolve().parent))
     _run_file(program)

@@ -15,9 +15,12 @@ from typing import Any
 from distgrad.autograd.casting import set_weak_scalars
 from distgrad.autograd.naming import LINES, find, find_method
 from distgrad.autograd.tensor import Tensor
+from distgrad.errors import OptionError
 from distgrad.names.absent import way_around
+from distgrad.names.deferred import DEFERRED, DTYPES
 from distgrad.names.functions import FUNCTIONS, METHODS
 from distgrad.names.rooms import ALIASES, FILES, PLACES, TOP, WHOLE
+from distgrad.torch.dtypes import AbsentDtype, tell_kinds
 
 __all__ = ["find_in_torch", "missing", "names_of_torch", "open_rooms", "open_subrooms"]
 
@@ -26,8 +29,9 @@ _KNOWN = {*LINES, *FUNCTIONS.split(), *METHODS.split()}
 
 
 def open_rooms(package: str) -> None:
-    """Let every submodule of the table be imported, and tensors without axes be weak."""
+    """Let the submodules of the table be imported, dtypes tell their kinds, and scalars be weak."""
     set_weak_scalars(True)
+    tell_kinds()
     for name in PLACES:
         sys.modules[f"{package}.{name}"] = _room(name)
     for parent in {*PLACES} | {name.rpartition(".")[0] for name in PLACES} - {*FILES.split(), ""}:
@@ -72,7 +76,7 @@ def _room(name: str) -> ModuleType:
         if found is None:
             found = _ask(places, attribute, otherwise=_NOWHERE)
         if found is _NOWHERE:
-            raise missing(f"torch.{name}", attribute)
+            found = _deferred(name, attribute)
         setattr(module, attribute, found)
         return found
 
@@ -155,6 +159,21 @@ def missing(where: str, attribute: str) -> AttributeError:
     )
 
 
+def _deferred(room: str, attribute: str) -> Any:
+    """A type without instances for a name of ``DEFERRED``; an error for any other."""
+    where = f"torch.{room}".rstrip(".")
+    absent = missing(where, attribute)
+    if not room and attribute in DTYPES.split():
+        return AbsentDtype(str(absent))
+    if attribute not in DEFERRED.get(room, "").split():
+        raise absent
+
+    def refuse(cls: Any, *args: Any, **options: Any) -> Any:
+        raise OptionError(str(absent))
+
+    return type(attribute, (), {"__module__": where, "__new__": refuse, "__doc__": str(absent)})
+
+
 def find_in_torch(name: str) -> Any:
     """A name of ``torch`` itself.
 
@@ -179,7 +198,7 @@ def find_in_torch(name: str) -> Any:
         with suppress(ModuleNotFoundError):
             found = importlib.import_module(f"{_PACKAGE}.{name}") if name in FILES.split() else _NOWHERE
     if found is _NOWHERE:
-        raise missing("torch", name)
+        found = _deferred("", name)
     setattr(package, name, found)
     return found
 

@@ -25,6 +25,7 @@ from distgrad.tracebacks import warn_once
 __all__ = [
     "ProfilerAction",
     "ProfilerActivity",
+    "kineto_available",
     "profile",
     "record_function",
     "schedule",
@@ -48,6 +49,11 @@ class ProfilerAction(enum.Enum):
     WARMUP = 1
     RECORD = 2
     RECORD_AND_SAVE = 3
+
+
+def kineto_available() -> bool:
+    """Whether PyTorch's own collector of events is here: never."""
+    return False
 
 
 def supported_activities() -> set[ProfilerActivity]:

@@ -6,16 +6,17 @@ is a leaf, None too.
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections import OrderedDict, defaultdict, deque, namedtuple
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from distgrad.errors import OptionError
 
 __all__ = [
-    "PyTree", "TreeSpec", "register_pytree_node", "tree_all", "tree_any", "tree_flatten", "tree_leaves",
-    "tree_map", "tree_map_", "tree_map_only", "tree_structure", "tree_unflatten",
+    "SUPPORTED_NODES", "LeafSpec", "NodeDef", "PyTree", "TreeSpec", "register_pytree_node", "tree_all",
+    "tree_any", "tree_flatten", "tree_is_leaf", "tree_leaves", "tree_map", "tree_map_", "tree_map_only",
+    "tree_structure", "tree_unflatten",
 ]  # fmt: skip
 
 PyTree = Any
@@ -28,16 +29,25 @@ def _dict_apart(tree: Any) -> tuple[list[Any], Any]:
     return list(tree.values()), list(tree)
 
 
-_NODES: dict[type, tuple[_Apart, _Together]] = {
-    dict: (_dict_apart, lambda values, keys: dict(zip(keys, values, strict=True))),
-    OrderedDict: (_dict_apart, lambda values, keys: OrderedDict(zip(keys, values, strict=True))),
-    defaultdict: (
+class NodeDef(NamedTuple):
+    """What takes a node apart, into its children and what else it is, and puts it together again."""
+
+    flatten_fn: _Apart
+    unflatten_fn: _Together
+
+
+#: By class; all named tuples are of one.
+SUPPORTED_NODES: dict[Any, NodeDef] = {
+    dict: NodeDef(_dict_apart, lambda values, keys: dict(zip(keys, values, strict=True))),
+    OrderedDict: NodeDef(_dict_apart, lambda values, keys: OrderedDict(zip(keys, values, strict=True))),
+    defaultdict: NodeDef(
         lambda tree: (list(tree.values()), (tree.default_factory, list(tree))),
         lambda values, given: defaultdict(given[0], zip(given[1], values, strict=True)),
     ),
-    list: (lambda tree: (list(tree), None), lambda values, _: list(values)),
-    tuple: (lambda tree: (list(tree), None), lambda values, _: tuple(values)),
-    deque: (lambda tree: (list(tree), tree.maxlen), deque),
+    list: NodeDef(lambda tree: (list(tree), None), lambda values, _: list(values)),
+    tuple: NodeDef(lambda tree: (list(tree), None), lambda values, _: tuple(values)),
+    namedtuple: NodeDef(lambda tree: (list(tree), type(tree)), lambda values, kind: kind(*values)),
+    deque: NodeDef(lambda tree: (list(tree), tree.maxlen), deque),
 }
 
 
@@ -52,14 +62,13 @@ def register_pytree_node(
         unflatten_fn: makes an instance of the two.
         options: names for serialization, which is not here.
     """
-    _NODES[cls] = (flatten_fn, unflatten_fn)
+    SUPPORTED_NODES[cls] = NodeDef(flatten_fn, unflatten_fn)
 
 
-def _node(tree: Any) -> tuple[_Apart, _Together] | None:
-    if isinstance(tree, tuple) and hasattr(tree, "_fields") and type(tree) not in _NODES:
-        make = type(tree)
-        return (lambda each: (list(each), None)), (lambda values, _: make(*values))
-    return _NODES.get(type(tree))
+def _get_node_type(tree: Any) -> Any:
+    """The class that a tree is a node of, if it is one: its own, and ``namedtuple`` for all of those."""
+    named = isinstance(tree, tuple) and hasattr(tree, "_fields") and type(tree) not in SUPPORTED_NODES
+    return namedtuple if named else type(tree)
 
 
 @dataclass(frozen=True)
@@ -67,14 +76,14 @@ class TreeSpec:
     """What a tree is apart from its leaves.
 
     Attributes:
-        type: of the node; None for a leaf.
+        type: of the node, ``namedtuple`` for all of those; None for a leaf.
         context: what its children are put together with.
         children_specs: of each child.
     """
 
-    type: Any
-    context: Any
-    children_specs: tuple[TreeSpec, ...]
+    type: Any = None
+    context: Any = None
+    children_specs: Sequence[TreeSpec] = ()
 
     @property
     def num_leaves(self) -> int:
@@ -86,7 +95,12 @@ class TreeSpec:
         return self.type is None
 
 
-_LEAF = TreeSpec(None, None, ())
+LeafSpec = TreeSpec
+
+
+def tree_is_leaf(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> bool:
+    """Whether it is no node."""
+    return _get_node_type(tree) not in SUPPORTED_NODES or bool(is_leaf is not None and is_leaf(tree))
 
 
 def tree_flatten(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> tuple[list[Any], TreeSpec]:
@@ -96,13 +110,12 @@ def tree_flatten(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> tup
         tree: containers in containers.
         is_leaf: says of a node whether it counts as a leaf.
     """
-    node = None if is_leaf is not None and is_leaf(tree) else _node(tree)
-    if node is None:
-        return [tree], _LEAF
-    children, context = node[0](tree)
+    if tree_is_leaf(tree, is_leaf):
+        return [tree], LeafSpec()
+    kind = _get_node_type(tree)
+    children, context = SUPPORTED_NODES[kind].flatten_fn(tree)
     parts = [tree_flatten(each, is_leaf) for each in children]
     leaves = [leaf for part, _ in parts for leaf in part]
-    kind = type(tree) if type(tree) in _NODES else tree.__class__
     return leaves, TreeSpec(kind, context, tuple(spec for _, spec in parts))
 
 
@@ -122,8 +135,7 @@ def tree_unflatten(leaves: Iterable[Any], treespec: TreeSpec) -> Any:
         stop = start + spec.num_leaves
         children.append(tree_unflatten(given[start:stop], spec))
         start = stop
-    node = _NODES.get(treespec.type)
-    return treespec.type(*children) if node is None else node[1](children, treespec.context)
+    return SUPPORTED_NODES[treespec.type].unflatten_fn(children, treespec.context)
 
 
 def tree_leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[Any]:

@@ -71,6 +71,7 @@ class SparseTensor(_Base):
     ndim = property(lambda self: len(self._extent))
     device = property(lambda self: self._numbers.device)
     is_sparse = property(lambda self: True)
+    layout = property(lambda self: "sparse_coo")
 
     def indices(self) -> Tensor:
         """The places, ``[2, n]``."""

@@ -11,7 +11,7 @@ from distgrad.autograd.failures import LinAlgError
 from distgrad.autograd.tensor import Tensor
 from distgrad.nn.module import Module
 
-__all__ = ["FatalError", "cond", "set_anomaly_enabled", "typename", "while_loop"]
+__all__ = ["FatalError", "ScriptModule", "cond", "set_anomaly_enabled", "typename", "while_loop"]
 
 
 def _itself(function: Any = None, *args: Any, **options: Any) -> Any:
@@ -39,10 +39,15 @@ class ScriptFunction:
     """What ``torch.jit.script`` makes of a function in PyTorch; here no function is one."""
 
 
+class ScriptModule(Module):
+    """A base class of modules of old programs, which are run as they are written."""
+
+
 class jit:
     """``torch.jit``: programs run as they are written."""
 
     script = script_method = ignore = unused = export = script_if_tracing = staticmethod(_itself)
+    _overload = _overload_method = staticmethod(_itself)
     freeze = optimize_for_inference = interface = staticmethod(_itself)
     optimized_execution = fuser = strict_fusion = staticmethod(_span)
     set_fusion_strategy = staticmethod(_nothing)
@@ -54,7 +59,7 @@ class jit:
     is_scripting = is_tracing = staticmethod(lambda: False)
     annotate = staticmethod(lambda kind, value: value)
     isinstance = staticmethod(isinstance)
-    ScriptModule = Module
+    ScriptModule = ScriptModule
     Final = typing.Final
 
 
@@ -84,12 +89,6 @@ class overrides:
     has_torch_function = has_torch_function_unary = is_tensor_like = staticmethod(lambda *args: False)
 
 
-class fx:
-    """``torch.fx``: nothing is traced, so there is nothing that must not be."""
-
-    wrap = staticmethod(_itself)
-
-
 class absent:
     """Nothing."""
 
@@ -99,6 +98,10 @@ class internal:
 
     _log_api_usage_once = staticmethod(lambda *args: None)
     _LinAlgError = LinAlgError
+    _TensorMeta = type(Tensor)
+    _disabled_torch_function_impl = staticmethod(
+        lambda func, kinds, args=(), kwargs=None: func(*args, **(kwargs or {}))
+    )
     _get_privateuse1_backend_name = staticmethod(lambda: "privateuseone")
     _jit_set_profiling_mode = _jit_set_profiling_executor = _jit_set_texpr_fuser_enabled = staticmethod(
         lambda *args: False

@@ -82,7 +82,12 @@ def public(owner):
 
 
 def has(owner, name):
-    """Whether there is such a name."""
+    """Whether there is such a name, and more to it than the name."""
+    from distgrad.names.deferred import DEFERRED, DTYPES
+
+    module = owner.__name__.partition("torch")[2].removeprefix(".") if hasattr(owner, "__name__") else None
+    if name in DEFERRED.get(module, "").split() or (module == "" and name in DTYPES.split()):
+        return False
     try:
         getattr(owner, name)
     except AttributeError:
@@ -124,7 +129,9 @@ def page(version, found, way_around):
         f"Of {total} public names of PyTorch {version} in these modules {missing} are absent from",
         "`distgrad.torch`: types of its compiler, quantized tensors, kernels of single libraries, and what",
         "few programs use. A program that asks for one gets an `AttributeError` with the name and, where",
-        "there is one, the way. Which of those that are here match is said in [names](torch-names.md).",
+        "there is one, the way. Types that libraries only name, to ask `isinstance` or to annotate",
+        "(`SymInt`, `float8_e4m3fn`), can be named: nothing is of them, and asking for one is that error.",
+        "Which of those that are here match is said in [names](torch-names.md).",
         "`python tests/distgrad_torch/absent.py --write` writes this page.",
     ]
     for module, (count, names) in found.items():

@@ -8,7 +8,9 @@ import pytest
 from distgrad_torch import absent
 
 from distgrad.autograd.casting import set_weak_scalars
+from distgrad.errors import OptionError
 from distgrad.names.absent import KINDS, way_around
+from distgrad.names.deferred import DTYPES
 from distgrad.names.rooms import FILES
 
 
@@ -29,8 +31,14 @@ def test_every_name_of_the_page_is_an_error_that_says_the_way(ours):
         for name in names:
             way = way_around(f"{module}.{name}".lstrip("."))
             way = None if module.split(".")[0] in FILES.split() else way  # those are Python's own modules
-            with pytest.raises(AttributeError, match=re.escape(way or name)):
-                getattr(owner, name)
+            with pytest.raises((AttributeError, OptionError), match=re.escape(way or name)):
+                used(ours, owner, name)
+
+
+def used(package, owner, name):
+    """A name as a program uses it: a dtype for a tensor, all else called."""
+    found = getattr(owner, name)
+    return package.zeros(1, dtype=found) if name in DTYPES.split() else found()
 
 
 def test_every_kind_of_names_is_of_some_on_the_page():

@@ -108,11 +108,11 @@ def test_other_processes_are_left_alone(tmp_path):
     [
         ("import torch.onnx.symbolic", "distgrad has no torch.onnx.symbolic; save the state dict"),
         (
-            "import torch\ntorch.quantization",
-            "distgrad has no torch.quantization; train in float16",
+            "import torch\ntorch.quantization.QConfig()",
+            "distgrad has no torch.quantization.QConfig; train in float16",
         ),
         ("import horovod.tensorflow", "distgrad has no horovod.tensorflow"),
-        ("from torch.fx import Tracer", "distgrad has no torch.fx; there is no tracing of programs"),
+        ("from torch.fx import Tracer\nTracer()", "distgrad has no torch.fx.Tracer; there is no tracing"),
     ],
 )
 def test_what_is_missing_fails_where_it_is_asked_for(tmp_path, text, message):

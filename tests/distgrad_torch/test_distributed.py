@@ -197,7 +197,7 @@ ABSENT = {
     "dist.init_process_group('other')": "Invalid backend",
     "dist.init_process_group('gloo', 'http://a', rank=0, world_size=1)": "must begin with env://",
     "dist.all_reduce(torch.ones(1))": "has not been initialized",
-    "dist.rpc": "distgrad has no torch.distributed.rpc; use send and recv",
+    "dist.rpc.rpc_sync(1)": "distgrad has no torch.distributed.rpc.rpc_sync; use send and recv",
     "torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(1, 1), mixed_precision=1)": "mixed_precision",
 }
 
