@@ -196,9 +196,7 @@ class DataLoader(Generic[Batch_co]):
         persistent_workers: bool = False,
         **others: Any,
     ) -> None:
-        for name, value in others.items():
-            if name not in _SAY_NOTHING or value not in _SAY_NOTHING[name]:
-                raise unexpected("DataLoader", name)
+        _check_others(others)
         stream = _make_stream(dataset, num_workers, worker_init_fn is not None)
         iterable, shuffle = stream is not None, bool(shuffle)
         _check_order(iterable, batch_size, shuffle, sampler, batch_sampler, drop_last)
@@ -219,7 +217,7 @@ class DataLoader(Generic[Batch_co]):
         self.pin_memory, self.drop_last = pin_memory, drop_last
         self.timeout, self.worker_init_fn = timeout, worker_init_fn
         self.generator = generator
-        self.prefetch_factor = 2 if prefetch_factor is None and num_workers else prefetch_factor
+        self.prefetch_factor = prefetch_factor or (2 if num_workers else None)
         self.persistent_workers = persistent_workers
         self._idle: WorkerPool | None = None
         self._epoch = 0  # of the iteration that began last, counted since the seed was set
@@ -386,7 +384,7 @@ class DataLoader(Generic[Batch_co]):
         pool, self._idle = self._idle, None
         if pool is None:
             payload = Payload(self.dataset, self._stream, self._collate, self.worker_init_fn, self.drop_last)
-            pool = WorkerPool(payload, self.num_workers, self.prefetch_factor, self.timeout, seed)
+            pool = WorkerPool(payload, self.num_workers, self.prefetch_factor or 2, self.timeout, seed)
         complete = False
         try:
             yield from pool.run(tasks, seed, place)
@@ -456,6 +454,12 @@ def _count_workers(num_workers: int, told: bool = False) -> int:
             "batches are made in this process",
         )
     return 0
+
+
+def _check_others(others: dict[str, Any]) -> None:
+    for name, value in others.items():
+        if name not in _SAY_NOTHING or value not in _SAY_NOTHING[name]:
+            raise unexpected("DataLoader", name)
 
 
 def _check_workers(

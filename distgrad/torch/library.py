@@ -16,8 +16,8 @@ from distgrad.autograd.function import Function, FunctionContext
 from distgrad.autograd.modes import modes, no_grad
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import GraphError, OptionError
+from distgrad.torch import kinds
 from distgrad.torch.creation import randn
-from distgrad.torch.kinds import device as torch_device
 from distgrad.torch.probability.transform import last_summed
 
 __all__ = [
@@ -129,6 +129,9 @@ def once_differentiable(fn: Callable[..., Any]) -> Callable[..., Any]:
     return backward
 
 
+_Device: Any = kinds.device
+
+
 class net_internals:
     """``torch._C._nn``."""
 
@@ -145,7 +148,7 @@ class net_internals:
             device = first
             dtype, rest = (rest[0], rest[1:]) if rest and isinstance(rest[0], np.dtype) else (dtype, rest)
         blocking = bool(rest[0]) if rest else bool(options.get("non_blocking", False))
-        return None if device is None else torch_device(device), dtype, blocking, options.get("memory_format")
+        return None if device is None else _Device(device), dtype, blocking, options.get("memory_format")
 
 
 class chances:

@@ -66,7 +66,8 @@ def test_dtypes_and_layouts_tell_what_they_are(torch):
         assert (dtype.is_floating_point, dtype.is_complex, dtype.is_signed) == told
     assert torch.ones(2).dtype.is_floating_point
     assert torch.ones(2).layout == torch.strided
-    assert torch.eye(2).to_sparse().layout == torch.sparse_coo
+    sparse = torch.sparse_coo_tensor(torch.tensor([[0], [1]]), torch.ones(1), (2, 2))
+    assert sparse.layout == torch.sparse_coo
 
 
 def test_repeated_single_elements_can_be_written(torch):
@@ -160,3 +161,18 @@ def test_small_functions_of_inner_modules(torch):
     assert loader.prefetch_factor is None
     with pytest.raises(TypeError, match="multiprocessing_context"):
         torch.utils.data.DataLoader([1, 2], multiprocessing_context="fork")
+
+
+def test_images_of_files_are_tensors(torch, tmp_path):
+    pytest.importorskip("PIL", reason="images are Pillow's")
+    io = room("vision.io")
+    image = torch.from_numpy(np.arange(60, dtype=np.uint8).reshape(3, 4, 5))
+    io.write_png(image, tmp_path / "a.png")
+    assert torch.equal(io.read_image(tmp_path / "a.png"), image)
+    assert io.read_image(tmp_path / "a.png", "GRAY").shape == (1, 4, 5)
+    coded = torch.from_numpy(np.frombuffer((tmp_path / "a.png").read_bytes(), np.uint8).copy())
+    assert torch.equal(io.decode_image(coded, io.ImageReadMode.RGB), image)
+    io.write_jpeg(image[:1], tmp_path / "a.jpg", quality=90)
+    assert io.read_image(tmp_path / "a.jpg").shape == (1, 4, 5)
+    with pytest.raises(OptionError, match="write_png: expected an image"):
+        io.write_png(image.float(), tmp_path / "b.png")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from distgrad.torch.probability import constraints
+from distgrad.torch.probability.distribution import lacking
 from distgrad.torch.probability.transform import (
     ComposeTransform,
     IndependentTransform,
@@ -54,7 +56,7 @@ class ConstraintRegistry:
         """
         make = self._makers.get(_kind(constraint))
         if make is None:
-            raise NotImplementedError(f"no transform onto {constraint!r}; register one for its class")
+            raise lacking("transform_to", f"no map onto {constraint!r}; register one for its class")
         return make(constraint)
 
 
@@ -82,6 +84,10 @@ def _between(constraint: Any) -> Transform:
     return ComposeTransform([SigmoidTransform(), AffineTransform(lower, upper - lower)])
 
 
+def _rows(registry: ConstraintRegistry, constraint: Any) -> Transform:
+    return IndependentTransform(registry(constraint.base_constraint), constraint.reinterpreted_batch_ndims)
+
+
 for _registry in (biject_to, transform_to):
     _registry.register(constraints.real, lambda _: identity_transform)
     _registry.register(constraints.greater_than, _above)
@@ -90,11 +96,6 @@ for _registry in (biject_to, transform_to):
     _registry.register(constraints.interval, _between)
     _registry.register(constraints.half_open_interval, _between)
     _registry.register(constraints.lower_cholesky, lambda _: LowerCholeskyTransform())
-    _registry.register(
-        constraints.independent,
-        lambda each, onto=_registry: IndependentTransform(
-            onto(each.base_constraint), each.reinterpreted_batch_ndims
-        ),
-    )
+    _registry.register(constraints.independent, partial(_rows, _registry))
 biject_to.register(constraints.simplex, lambda _: StickBreakingTransform())
 transform_to.register(constraints.simplex, lambda _: SoftmaxTransform())
