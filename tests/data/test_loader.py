@@ -311,7 +311,7 @@ def test_arrays_of_a_sample_become_tensors_in_the_same_memory():
 )
 def test_arguments_of_pytorch_that_are_not_needed(argument, message):
     with pytest.raises(TypeError, match=f"DataLoader: unexpected argument '{argument}'; .*{message}"):
-        DataLoader([1], **{argument: True})
+        DataLoader([1], **{argument: False})
 
 
 def test_datasets_one_after_another():
