@@ -11,7 +11,8 @@
 The ranks are started by ``distgrad run``, which takes ``horovodrun``'s options.
 """
 
-from distgrad.horovod import elastic, mpi_ops
+from distgrad.horovod import elastic
+from distgrad.horovod import mpi_ops as mpi_ops
 from distgrad.horovod.compression import (
     Compression,
 )
@@ -152,7 +153,6 @@ __all__ = [
     "local_size",
     "mpi_built",
     "mpi_enabled",
-    "mpi_ops",
     "mpi_threads_supported",
     "nccl_built",
     "poll",
