@@ -44,7 +44,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
 
 def tell_kinds() -> None:
     """Let ``x.dtype.is_floating_point``, ``is_complex`` and ``is_signed`` be read."""
-    (attributes,) = (each for each in gc.get_referents(np.dtype.__dict__) if isinstance(each, dict))
-    for name, tell in _KINDS.items():
-        attributes.setdefault(name, property(tell))
+    for attributes in gc.get_referents(np.dtype.__dict__):
+        for name, tell in _KINDS.items():
+            attributes.setdefault(name, property(tell))
     ctypes.pythonapi.PyType_Modified(ctypes.py_object(np.dtype))
