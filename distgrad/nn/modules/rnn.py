@@ -121,8 +121,9 @@ class _Recurrent(Module):
         """Nothing, for PyTorch's sake: weights need not lie side by side."""
 
     def _weights(self, suffix: str) -> tuple[Any, ...]:
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
-        return tuple(self._parameters.get(name + suffix) for name in names)
+        own = self._parameters
+        names = [name + suffix for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")]
+        return tuple(own[name] if name in own else getattr(self, name, None) for name in names)  # computed
 
     def forward(self, input: Any, hx: Any = None) -> tuple[Any, Any]:
         """Walk over sequences.

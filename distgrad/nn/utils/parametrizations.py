@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from distgrad.autograd.dispatch import operations as ops
@@ -10,8 +9,7 @@ from distgrad.autograd.random import randn
 from distgrad.autograd.tensor import Tensor
 from distgrad.errors import OptionError, ShapeError
 from distgrad.nn.module import Module
-from distgrad.nn.modules.conv import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from distgrad.nn.parameter import write
+from distgrad.nn.utils.norms import as_matrix, checked_norm, iterate, norm_except, rows_axis
 from distgrad.nn.utils.parametrize import is_parametrized, register_parametrization, remove_parametrizations
 
 __all__ = ["remove_spectral_norm", "remove_weight_norm", "spectral_norm", "weight_norm"]
@@ -28,19 +26,13 @@ class _WeightNorm(Module):
         super().__init__()
         self.dim = dim
 
-    def _norm(self, v: Tensor) -> Tensor:
-        if self.dim == -1:
-            return ops.sqrt(ops.sum(ops.square(v)))
-        axes = tuple(axis for axis in range(v.ndim) if axis != self.dim)
-        return ops.sqrt(ops.sum(ops.square(v), axis=axes, keepdims=True))
-
     def forward(self, g: Tensor, v: Tensor) -> Tensor:
         """The weight from its norms and its direction."""
-        return v * (g / self._norm(v))
+        return v * (g / norm_except(v, self.dim))
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The norms and the direction of a weight."""
-        return self._norm(weight), weight
+        return norm_except(weight, self.dim), weight
 
 
 def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Module:
@@ -59,10 +51,7 @@ def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Mo
 
     Source: Salimans and Kingma, NIPS 2016.
     """
-    weight = getattr(module, name, None)
-    dim = -1 if dim is None else dim
-    if isinstance(weight, Tensor) and not -1 <= dim < weight.ndim:
-        raise OptionError(f"weight_norm: dim must be from -1 to {weight.ndim - 1} or None, got {dim}")
+    dim = checked_norm(getattr(module, name, None), dim)
     return register_parametrization(module, name, _WeightNorm(dim), unsafe=True)
 
 
@@ -93,31 +82,23 @@ class _SpectralNorm(Module):
         self.n_power_iterations = n_power_iterations
         self.eps = eps
         if weight.ndim > 1:
-            matrix = self._matrix(weight.detach())
+            matrix = as_matrix(weight.detach(), self.dim)
             for name, length in zip(("_u", "_v"), matrix.shape, strict=True):
                 start = randn(length, dtype=weight.dtype)
                 self.register_buffer(name, ops.normalize(start, axis=0, eps=eps))
             self._iterate(matrix, 15)
 
-    def _matrix(self, weight: Tensor) -> Tensor:
-        rest = [axis for axis in range(weight.ndim) if axis != self.dim]
-        turned = ops.permute_dims(weight, (self.dim, *rest))
-        rows = weight.shape[self.dim]
-        return ops.reshape(turned, (rows, math.prod(weight.shape[axis] for axis in rest)))
-
     def _iterate(self, matrix: Tensor, count: int) -> None:
         """Bring u and v nearer to the singular vectors of the largest singular value, in place."""
         for _ in range(count):
-            u = ops.normalize(ops.matmul(matrix, self._v), axis=0, eps=self.eps)
-            write(self._u, u._data, "spectral_norm")
-            v = ops.normalize(ops.matmul(ops.matrix_transpose(matrix), self._u), axis=0, eps=self.eps)
-            write(self._v, v._data, "spectral_norm")
+            iterate(self._u, matrix, self._v, self.eps)
+            iterate(self._v, ops.matrix_transpose(matrix), self._u, self.eps)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight over its largest singular value."""
         if weight.ndim == 1:
             return ops.normalize(weight, axis=0, eps=self.eps)
-        matrix = self._matrix(weight)
+        matrix = as_matrix(weight, self.dim)
         if self.training:
             self._iterate(matrix.detach(), self.n_power_iterations)
         u, v = self._u.clone(), self._v.clone()  # the next call changes them, and backward needs these
@@ -156,8 +137,7 @@ def spectral_norm(
     weight = getattr(module, name, None)
     if not isinstance(weight, Tensor):
         raise OptionError(f"spectral_norm: {type(module).__name__} has no parameter or buffer {name!r}")
-    if dim is None:
-        dim = 1 if isinstance(module, ConvTranspose1d | ConvTranspose2d | ConvTranspose3d) else 0
+    dim = rows_axis(module) if dim is None else dim
     return register_parametrization(module, name, _SpectralNorm(weight, n_power_iterations, dim, eps))
 
 
