@@ -311,9 +311,10 @@ class autocast(Mode):
     def _again(self) -> Mode:
         return autocast(self.device_type, self.dtype, self.enabled, self.cache_enabled)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> autocast:  # type: ignore[override]
         super().__enter__()
         ACTIVE.append(None)
+        return self
 
     def __exit__(self, *exc: object) -> None:
         ACTIVE.pop()

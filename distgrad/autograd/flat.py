@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from distgrad.autograd.masters import Masters
 from distgrad.autograd.parts import Part
+from distgrad.autograd.storages import keep_apart
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import Device, activated, device_of, find_backend
 from distgrad.errors import DeviceError, DTypeError
@@ -229,6 +230,7 @@ class FlatBuffer:
                 f"FlatBuffer: the parameters lie on {self.device}, but the communicator's memory on "
                 f"{device_of(memory)}; use the 'nccl' backend for GPUs"
             )
+        keep_apart(memory)
         return memory[:num_bytes].view(self.dtype)
 
     def _move(self, parameter: Tensor, where: slice, moves: bool) -> None:

@@ -15,7 +15,7 @@ from distgrad.autograd.inplace import overwrite
 from distgrad.autograd.meanings import from_parts, kind
 from distgrad.autograd.tensor import Tensor, make_tensor, share
 from distgrad.backend.array_module import get_array_module
-from distgrad.backend.device import CPU, activated, owner_of, to_device
+from distgrad.backend.device import CPU, activated, to_device
 from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
 
 # -- shapes
@@ -403,19 +403,6 @@ def strides(x: Any, dim: int | None) -> Any:
     """How many elements lie between neighbours along each axis."""
     steps = tuple(each // x._data.itemsize for each in x._data.strides)
     return steps if dim is None else steps[dim]
-
-
-def address(x: Any) -> int:
-    """Where the first element lies."""
-    return owner_of(x._data).address(x._data)
-
-
-def steps_into_memory(x: Any) -> int:
-    """How many elements lie in the memory before the first one of a view."""
-    base = x._data
-    while getattr(base, "base", None) is not None and hasattr(base.base, "itemsize"):
-        base = base.base
-    return int((owner_of(x._data).address(x._data) - owner_of(base).address(base)) // x._data.itemsize)
 
 
 def with_diagonal(x: Any, value: Any, wrap: bool) -> Any:

@@ -18,7 +18,16 @@ from typing import Any, cast
 
 import numpy as np
 
-from distgrad.autograd import creation, drawing, layouts, matrices, matrix_checks, meanings, ordering
+from distgrad.autograd import (
+    creation,
+    drawing,
+    layouts,
+    matrices,
+    matrix_checks,
+    meanings,
+    ordering,
+    storages,
+)
 from distgrad.autograd.casting import DEFAULTS
 from distgrad.autograd.dispatch import operations
 from distgrad.autograd.inplace import look_through, overwrite
@@ -153,7 +162,7 @@ def find(name: str) -> Callable[..., Any] | None:
 
 def _look_up(name: str) -> Any:
     """What a line calls by a name: a meaning, an operation, or Python's own function."""
-    for place in (meanings, ordering, layouts, matrices, matrix_checks, drawing):
+    for place in (meanings, ordering, layouts, storages, matrices, matrix_checks, drawing):
         if name in vars(place):
             return vars(place)[name]
     if name in operations.__dict__:

@@ -8,7 +8,6 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ _LONE = ("cpu", "meta")  # kinds of which there is one
 _FORM = re.compile(r"([a-z]+)(?::(\d+))?")
 
 
-@dataclass(frozen=True)
 class Device:
     """A place for arrays: the host's memory, or the memory of one GPU.
 
@@ -40,8 +38,20 @@ class Device:
         index: the GPU's number on this host; 0 for the CPU.
     """
 
+    __slots__ = ("index", "kind")
+
     kind: str
-    index: int = 0
+    index: int
+
+    def __init__(self, kind: str, index: int = 0) -> None:
+        object.__setattr__(self, "kind", kind)
+        object.__setattr__(self, "index", index)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"device: {name} cannot be changed; make another device")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Device, (self.kind, self.index)
 
     @staticmethod
     def parse(device: Device | str) -> Device:

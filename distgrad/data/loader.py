@@ -219,6 +219,7 @@ class DataLoader(Generic[Batch_co]):
         self.generator = generator
         self.prefetch_factor = prefetch_factor or (2 if num_workers else None)
         self.persistent_workers = persistent_workers
+        self.multiprocessing_context, self.pin_memory_device, self.in_order = None, "", True
         self._idle: WorkerPool | None = None
         self._epoch = 0  # of the iteration that began last, counted since the seed was set
         self._begun: dict[str, Any] | None = None  # the sampler's state when it began

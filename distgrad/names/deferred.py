@@ -14,7 +14,7 @@ DTYPES = "complex32 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz fl
 
 #: By submodule behind ``torch``; each of these submodules can be imported.
 DEFERRED = {
-    "": "PyTorchFileReader PyTorchFileWriter SymBool SymFloat SymInt TypedStorage UntypedStorage",
+    "": "PyTorchFileReader PyTorchFileWriter SymBool SymFloat SymInt TypedStorage",
     "_dynamo._trace_wrapped_higher_order_op": "TransformGetItemToIndex",
     "_subclasses": "",
     "_tensor_str": "PRINT_OPTS _tensor_str",
@@ -49,7 +49,7 @@ DEFERRED = {
     "overrides": "TorchFunctionMode",
     "quantization": "FakeQuantizeBase ObserverBase QConfig",
     "quasirandom": "SobolEngine",
-    "storage": "TypedStorage UntypedStorage",
+    "storage": "TypedStorage",
     "utils._python_dispatch": "TorchDispatchMode",
     "utils.data.dataloader": "_BaseDataLoaderIter _MultiProcessingDataLoaderIter "
     "_SingleProcessDataLoaderIter",

@@ -2,10 +2,10 @@
 
 Each line of :data:`TABLE` reads ``name(PyTorch's arguments) = expression``. The expression is written in the
 words of the engine: its operations by their names, and where the meaning is another one the functions of
-``meanings.py``, ``ordering.py``, ``layouts.py`` and ``matrices.py`` in ``autograd``. The first argument says
-where the name stands: with ``input`` it is a function of ``distgrad.torch`` and a method of Tensor, with
-``self`` a method alone, with anything else a function alone. ``autograd/naming.py`` makes functions of the
-lines. A name that is no line but an operation is that operation, ``axis`` called ``dim``.
+``meanings.py``, ``ordering.py``, ``layouts.py``, ``storages.py`` and ``matrices.py`` in ``autograd``. The
+first argument says where the name stands: with ``input`` it is a function of ``distgrad.torch`` and a method
+of Tensor, with ``self`` a method alone, with anything else a function alone. ``autograd/naming.py`` makes
+functions of the lines. A name that is no line but an operation is that operation, ``axis`` called ``dim``.
 
 The other names are operations as they are, each kind in one text.
 """
@@ -300,12 +300,14 @@ repeat(self, *repeats) = tiled(self, numbers(repeats))
 reshape_as(self, other) = reshape(self, other.shape)
 view_as(self, other) = reshape(self, other.shape)
 type_as(self, other) = self.to(other)
-view(self, *shape) =
-    reshape(self, shape) if shape and shape[0].__class__ is int else viewed(self, shape)
+view(self, *shape, dtype=None) =
+    reshape(self, shape) if shape and shape[0].__class__ is int else viewed(self, shape or (dtype,))
 contiguous(self, memory_format=None) = in_row_order(self)
 is_contiguous(self, memory_format=None) = bool(self._data.flags.c_contiguous)
 stride(self, dim=None) = strides(self, dim)
 data_ptr(self) = address(self)
+untyped_storage(self) = storage_of(self)
+is_inference(self) = False
 element_size(self) = self._data.itemsize
 nelement(self) = self._data.size
 ndimension(self) = self._data.ndim

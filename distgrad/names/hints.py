@@ -118,8 +118,7 @@ HINTS = {
         for name, ours in (_ROOMS | _FUNCTIONS).items()
     },
     "'Tensor' object": {
-        "storage": "write x.numpy() for the elements, x.data_ptr() for their place",
-        "untyped_storage": "write x.numpy() for the elements, x.data_ptr() for their place",
+        "storage": "write x.numpy() for the elements, x.untyped_storage() for the memory behind them",
     },
     "module 'distgrad.nn'": {
         "SyncBatchNorm": "it stands in dg.parallel",

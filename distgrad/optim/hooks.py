@@ -94,8 +94,8 @@ def _once(method: Callable[..., Any], around: Callable[..., Any]) -> Callable[..
 
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        hooks: Hooks = self._hooks
-        if name in hooks.running:
+        hooks: Hooks | None = vars(self).get("_hooks")  # None of what stands around another optimizer
+        if hooks is None or name in hooks.running:
             return method(self, *args, **kwargs)
         hooks.running.add(name)
         try:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -27,10 +27,12 @@ __all__ = [
     "Placement",
     "Replicate",
     "Shard",
+    "Unpacked",
     "chances",
     "config",
     "default_pg_timeout",
     "flex",
+    "forward_ad",
     "fx",
     "inner",
     "kernels",
@@ -51,6 +53,19 @@ class types:
     Number = int | float | bool
     Device = Any
     FileLike = str | os.PathLike[str] | IO[bytes]
+
+
+class Unpacked(NamedTuple):
+    """What ``torch.autograd.forward_ad.unpack_dual`` gives."""
+
+    primal: Any
+    tangent: None
+
+
+class forward_ad:
+    """``torch.autograd.forward_ad``: tensors carry no tangents; ``torch.func.jvp`` has them."""
+
+    unpack_dual = staticmethod(lambda tensor, level=None: Unpacked(tensor, None))
 
 
 class serialization:

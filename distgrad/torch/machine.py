@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -73,6 +74,16 @@ class GradScaler(_GradScaler):
         super().__init__(*args, **options)
 
 
+def _or_none(function: Callable[..., int]) -> Any:
+    """A count of bytes on a GPU, which is 0 where there is none, as programs ask on any machine."""
+
+    @functools.wraps(function)
+    def count(device: Any = None) -> int:
+        return function(device) if gpus.is_available() else 0
+
+    return staticmethod(count)
+
+
 class cuda_amp:
     """``torch.cuda.amp``."""
 
@@ -90,7 +101,9 @@ class cuda:
     is_bf16_supported = staticmethod(gpus.is_available)
     init = ipc_collect = set_per_process_memory_fraction = staticmethod(_nothing)
     reset_max_memory_allocated = staticmethod(gpus.reset_peak_memory_stats)
-    max_memory_reserved = memory_cached = staticmethod(gpus.memory_reserved)
+    memory_allocated, memory_reserved = _or_none(gpus.memory_allocated), _or_none(gpus.memory_reserved)
+    max_memory_allocated = _or_none(gpus.max_memory_allocated)
+    max_memory_reserved = memory_cached = max_memory_cached = memory_reserved
     is_current_stream_capturing = is_tf32_supported = can_device_access_peer = staticmethod(_no)
     OutOfMemoryError = OutOfMemoryError
     default_generators: tuple[Any, ...] = ()  # one generator draws for all devices, from the host
@@ -98,6 +111,23 @@ class cuda:
     set_rng_state = staticmethod(lambda new_state, device="cuda": settings.set_rng_state(new_state))
     initial_seed = staticmethod(settings.initial_seed)
     seed = seed_all = staticmethod(settings.seed)
+
+    @staticmethod
+    def empty_cache() -> None:
+        """Give the memory that no array holds back to the driver, where there is one."""
+        if gpus.is_available():
+            gpus.empty_cache()
+
+    @staticmethod
+    def device(device: Any) -> Any:
+        """Inside it ``"cuda"`` means another GPU; nothing for None or −1."""
+        is_none = device is None or (isinstance(device, int) and device < 0)
+        return nullcontext() if is_none else gpus.device(device)
+
+    @staticmethod
+    def stream(stream: Any) -> Any:
+        """Inside it this thread's work goes to a stream; nothing for None."""
+        return nullcontext() if stream is None else gpus.stream(stream)
 
     @staticmethod
     def get_arch_list() -> list[str]:
@@ -121,7 +151,9 @@ class cuda:
 
     @staticmethod
     def memory_stats(device: Any = None) -> dict[str, int]:
-        """Bytes that arrays hold and that are reserved, now and at most, under PyTorch's keys."""
+        """Bytes that arrays hold and that are reserved, now and at most; of no GPU, none."""
+        if not gpus.is_available():
+            return {}
         used, reserved = gpus.memory_allocated(device), gpus.memory_reserved(device)
         peak = gpus.max_memory_allocated(device)
         return {
@@ -132,8 +164,6 @@ class cuda:
     @staticmethod
     def memory_summary(device: Any = None, abbreviated: bool = False) -> str:
         """A line for each of :func:`memory_stats`; of no GPU, no lines."""
-        if not gpus.is_available():
-            return ""
         return "\n".join(f"{key}: {value:,}" for key, value in cuda.memory_stats(device).items())
 
 

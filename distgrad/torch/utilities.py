@@ -89,8 +89,10 @@ class overrides:
     has_torch_function = has_torch_function_unary = is_tensor_like = staticmethod(lambda *args: False)
 
 
-class absent:
-    """Nothing."""
+class onnx:
+    """``torch.onnx``: nothing is exported."""
+
+    is_in_onnx_export = staticmethod(lambda: False)
 
 
 class internal:

@@ -1,6 +1,9 @@
 """What libraries import in passing: types without instances, and small functions of inner modules."""
 
 import importlib
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -176,3 +179,48 @@ def test_images_of_files_are_tensors(torch, tmp_path):
     assert io.read_image(tmp_path / "a.jpg").shape == (1, 4, 5)
     with pytest.raises(OptionError, match="write_png: expected an image"):
         io.write_png(image.float(), tmp_path / "b.png")
+
+
+def test_the_memory_behind_tensors(torch, tmp_path):
+    x = torch.arange(6.0)
+    whole, part = x.untyped_storage(), x[2:4].untyped_storage()
+    assert (whole == part, whole.data_ptr(), len(whole)) == (True, x.data_ptr(), 24)
+    assert whole != x.clone().untyped_storage()
+    assert (whole.nbytes(), whole.size(), whole.device) == (24, 24, torch.device("cpu"))
+    (tmp_path / "x").write_bytes(x.numpy().tobytes())
+    kept = torch.UntypedStorage.from_file(tmp_path / "x", shared=False, nbytes=24).untyped()
+    found = torch.asarray(kept[8:16], dtype=torch.uint8).view(torch.float32)
+    assert found.tolist() == [2.0, 3.0]
+    model = torch.nn.Linear(3, 2)
+    torch.optim.SGD(model.parameters(), lr=0.1)  # whose parameters lie side by side
+    model(torch.ones(1, 3)).sum().backward()
+    for each in (*model.parameters(), *model.state_dict().values()):
+        assert (each.untyped_storage().data_ptr(), each.untyped_storage().nbytes()) == (
+            each.data_ptr(),
+            each.nbytes,
+        )
+        assert each.storage_offset() == 0
+    assert not x.is_inference()
+    assert x.view(dtype=torch.int32).shape == (6,)
+
+
+PROGRAM = """
+import torch
+from safetensors.torch import load_file, save_file
+state = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(3, dtype=torch.bfloat16)}
+save_file(state, "x.safetensors")
+found = load_file("x.safetensors")
+print(found["a"].tolist(), found["b"].dtype, torch.equal(found["a"], state["a"]))
+"""
+
+
+def test_safetensors_reads_and_writes_tensors(tmp_path):
+    """The package itself, which asks for their memory."""
+    pytest.importorskip("safetensors.torch", reason="it is the package's own reader")
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, "-m", "distgrad.torch", "program.py"]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    run = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.stdout == "[[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]] bfloat16 True\n", run.stderr
