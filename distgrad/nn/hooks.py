@@ -90,10 +90,10 @@ class Hooks:
         result: list[Any] = [None]
         try:
             return self._call(module, args, kwargs, finished, result)
-        except BaseException:
+        except BaseException as raised:
             for hook in _all_of("forward", self):
                 if hook.always_call and id(hook) not in finished:
-                    _run_although_raised(hook, module, args, kwargs, result[0])
+                    _run_although_raised(raised, hook, module, args, kwargs, result[0])
             raise
 
     def _call(
@@ -137,12 +137,17 @@ def _run_forward_hook(
 
 
 def _run_although_raised(
-    hook: Hook, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    raised: BaseException, hook: Hook, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
 ) -> None:
-    """Call a forward hook behind an error of ``forward``, which one of its own may not hide."""
+    """Call a forward hook behind an error of ``forward``, which one of its own may not hide.
+
+    The same error, a rank's failure say that both met, is said once.
+    """
     try:
         _run_forward_hook(hook, module, args, kwargs, result)
     except Exception as error:
+        if type(error) is type(raised):
+            return
         warnings.warn(
             f"forward hook of {type(module).__name__} with always_call raised {error!r}, which is passed "
             "over as forward raised before",
