@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         mH: Array
         mT: Array
         is_cpu: builtins.bool
+        layout: builtins.str
         is_cuda: builtins.bool
         is_meta: builtins.bool
         is_mps: builtins.bool

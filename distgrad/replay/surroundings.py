@@ -111,10 +111,16 @@ def _frozen(state: Any) -> Any:
 def _tracked_ids() -> set[int]:
     """The ids of what the collector knows and has not frozen.
 
-    In one call that no other thread can interrupt: who holds what another thread is making breaks it, as a
-    tuple that has two owners cannot be made shorter.
+    In one call that no other thread can interrupt, nor a collection, which calls finalizers: who holds what
+    another thread is making breaks it, as a tuple that has two owners cannot be made shorter.
     """
-    return set(map(id, itertools.chain.from_iterable(map(operator.call, (gc.get_objects,)))))
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return set(map(id, itertools.chain.from_iterable(map(operator.call, (gc.get_objects,)))))
+    finally:
+        if collects:
+            gc.enable()
 
 
 @contextlib.contextmanager

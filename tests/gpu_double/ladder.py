@@ -86,7 +86,7 @@ STEPS = (
     Step(
         5,
         "training",
-        tuple(f"tests/gpu_double/test_{name}.py" for name in ("ddp", "sharded", "inside_mpi")),
+        tuple(f"tests/gpu_double/test_{name}.py" for name in ("ddp", "sharded", "offload", "inside_mpi")),
     ),
     Step(6, "orders", tuple(f"tests/gpu_double/test_{name}.py" for name in ("streams", "orders", "graphed"))),
     Step(6, "planted faults", ("tests/gpu_double/test_mutants.py",)),

@@ -126,7 +126,7 @@ def _(xp: Any, g: Array, x1: Array, x2: Array) -> Array:
 
 
 def _complex_dtype(x1: Any, x2: Any, **attributes: Any) -> Any:
-    return np.result_type(x1, x2, np.complex64)
+    return np.result_type(*(getattr(x, "dtype", x) for x in (x1, x2)), np.complex64)
 
 
 @primitive(
@@ -139,8 +139,9 @@ def _complex_dtype(x1: Any, x2: Any, **attributes: Any) -> Any:
 )
 def from_parts(xp: Any, x1: Array, x2: Array, /) -> Array:
     """Complex numbers of two parts, each as it is: an infinite or signed one leaves the other alone."""
-    y = xp.empty(np.broadcast_shapes(np.shape(x1), np.shape(x2)), dtype=_complex_dtype(x1, x2))
-    y.real, y.imag = x1, x2
+    shape = np.broadcast_shapes(getattr(x1, "shape", ()), getattr(x2, "shape", ()))
+    y = xp.empty(shape, dtype=_complex_dtype(x1, x2))
+    y.real[...], y.imag[...] = x1, x2
     return y
 
 
