@@ -200,8 +200,6 @@ class DataLoader(Generic[Batch_co]):
         stream = _make_stream(dataset, num_workers, worker_init_fn is not None)
         iterable, shuffle = stream is not None, bool(shuffle)
         _check_order(iterable, batch_size, shuffle, sampler, batch_sampler, drop_last)
-        if generator is not None and not shuffle and not num_workers:
-            raise ValueError("DataLoader: generator serves shuffle=True; give it to your sampler instead")
         _check_workers(num_workers, timeout, prefetch_factor, persistent_workers)
         if batch_sampler is None and not iterable:
             sampler = _make_sampler(dataset, shuffle, generator) if sampler is None else sampler

@@ -171,7 +171,6 @@ def test_loader_over_plain_sequences_and_custom_batches():
         {"batch_sampler": [[0]], "batch_size": 2},
         {"batch_sampler": [[0]], "drop_last": True},
         {"batch_sampler": BatchSampler(SequentialSampler([1]), 1, False), "shuffle": True},
-        {"generator": Generator(0)},
         {"batch_size": 0},
     ],
 )

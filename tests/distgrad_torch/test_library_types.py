@@ -162,6 +162,10 @@ def test_small_functions_of_inner_modules(torch):
         [1, 2], multiprocessing_context=None, pin_memory_device="", in_order=True
     )
     assert loader.prefetch_factor is None
+    seeded = torch.utils.data.DataLoader(
+        [1, 2], worker_init_fn=print, generator=torch.Generator().manual_seed(0)
+    )  # as recipes for repeatable runs have it, whatever the number of workers
+    assert [int(each) for each in seeded] == [1, 2]
     with pytest.raises(TypeError, match="multiprocessing_context"):
         torch.utils.data.DataLoader([1, 2], multiprocessing_context="fork")
 
