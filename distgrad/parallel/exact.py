@@ -228,7 +228,8 @@ class Shards:
             for number, shard in enumerate(self._own):
                 if number:
                     self._set_back(step)
-                default_generator.manual_seed(self.seed, (self.step << _SHARD_BITS | shard) + 1)
+                stream = (self.step << _SHARD_BITS | shard) + 1
+                default_generator.set_state({"seed": self.seed, "stream": stream, "block": 0})  # no new seed
                 first, stop = (rows * edge // self._tree.num_leaves for edge in (shard, shard + 1))
                 if stop > first or self._together:
                     parts = tuple(array[first:stop] for array in arrays)
