@@ -9,7 +9,10 @@ import pytest
 from parallel.problems import Network, batches, mean_loss, parameters_of, train
 from ranks_plugin import run_ranks
 
+from distgrad.backend.rng import default_generator
 from distgrad.comm import ThreadWorld
+from distgrad.comm.single import SingleCommunicator
+from distgrad.data import DataLoader
 from distgrad.errors import CommMismatchError, GraphError, OptionError, RankFailedError, ShapeError
 from distgrad.nn.module import Module
 from distgrad.optim.adam import AdamW
@@ -206,3 +209,18 @@ def test_what_does_not_go_together_is_an_error():
         mean_loss(model, x, y)
 
     ThreadWorld(1).run(rank)
+
+
+def test_a_shard_is_no_new_seed_of_the_loaders_epochs():
+    """Its numbers have a stream of their own; workers draw others in the next epoch."""
+    model = DistributedDataParallel(Network(), SingleCommunicator(), exact=True, shards=4)
+    before = default_generator.num_seedings, default_generator.get_state()
+    loader = DataLoader(np.arange(8), 4)
+    epochs = []
+    for _ in range(3):
+        for x in loader:
+            for _part in model.shards(x):
+                assert default_generator.get_state()["stream"] != before[1]["stream"]
+        epochs.append(loader.state_dict()["epoch"])
+    assert epochs == [0, 1, 2]
+    assert (default_generator.num_seedings, default_generator.get_state()) == before
