@@ -126,8 +126,8 @@ MUTANTS = (
     Mutant(
         "wrong key", "random numbers are keyed by the rank",
         "parallel/exact.py",
-        "(self.step << _SHARD_BITS | shard) + 1)",
-        "(self.step << _SHARD_BITS | self.comm.rank) + 1)",
+        "(self.step << _SHARD_BITS | shard) + 1\n",
+        "(self.step << _SHARD_BITS | self.comm.rank) + 1\n",
         "tests/parallel/test_exact.py -k 'any_number_of_ranks and not slow'",
     ),
     Mutant(
