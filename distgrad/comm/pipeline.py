@@ -195,7 +195,8 @@ class CallPipeline(abc.ABC):
     def _carry_out(self, call: Call, body: Callable[[], Any]) -> Any:
         family = self.family
         if family.failure is not None:
-            raise CommError(
+            by_another = isinstance(family.failure, RankFailedError)  # so is this
+            raise (RankFailedError if by_another else CommError)(
                 f"{call.name}, group '{self.group}': nothing can be sent after an earlier call failed on "
                 f"rank {self.rank} ({family.failure}); end the program"
             ) from family.failure

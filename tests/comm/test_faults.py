@@ -75,6 +75,24 @@ def test_threads_nothing_is_sent_after_a_failure():
     ThreadWorld(2, timeout_s=0.2).run(retry)
 
 
+def test_threads_what_follows_another_ranks_failure_is_told_from_it():
+    """The launcher waits for the cause of a RankFailedError, and blames no rank that has one."""
+    later = {}
+
+    def go_on(comm):
+        if comm.rank == 1:
+            raise KeyError("planted")
+        with pytest.raises(RankFailedError, match="rank 1 of the world failed"):
+            comm.barrier()
+        with pytest.raises(CommError, match="nothing can be sent after an earlier call failed") as caught:
+            comm.barrier()
+        later[comm.rank] = caught.type
+
+    with pytest.raises(KeyError, match="planted"):
+        ThreadWorld(3).run(go_on)
+    assert later == {0: RankFailedError, 2: RankFailedError}
+
+
 def test_threads_report_a_rank_that_does_not_end():
     release = threading.Event()
 
