@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 import sys
 from collections.abc import Iterator
@@ -68,7 +69,7 @@ from distgrad.errors import DeviceError, DTypeError, GraphError, ShapeError
 from distgrad.names import absent
 from distgrad.names.hints import HINTS
 
-__all__ = ["METHODS"]
+__all__ = ["METHODS", "show_as"]
 
 #: Python's name of an operator, and the function that it calls.
 _ARITHMETIC = {
@@ -307,14 +308,35 @@ def _copy(self: Tensor, *memo: Any) -> Tensor:
     return out
 
 
+#: Where classes lie that are shown as another module's.
+_HOMES: dict[type, str] = {}
+
+
+def show_as(kind: type[Tensor], module: str) -> None:
+    """Let a class of tensors name another module as its own, as libraries look for it in ``str(type(x))``.
+
+    What is pickled names the place where the class lies.
+
+    Args:
+        kind: the class.
+        module: the name.
+    """
+    _HOMES.setdefault(kind, f"{kind.__module__}.{kind.__qualname__}")
+    kind.__module__ = module
+
+
 def _reduce(self: Tensor) -> Any:
     if not self.is_leaf:
         raise GraphError("pickle: only leaves can be pickled, not what has a graph; use detach()")
-    return _rebuild, (type(self), self._data, self.requires_grad), self.__dict__ or None
+    kind = _HOMES.get(type(self), type(self))
+    return _rebuild, (kind, self._data, self.requires_grad), self.__dict__ or None
 
 
-def _rebuild(kind: type[Tensor], data: Any, requires_grad: bool) -> Tensor:
-    """A leaf of some class around an array; what copies and pickles are made with."""
+def _rebuild(kind: Any, data: Any, requires_grad: bool) -> Tensor:
+    """A leaf of a class, given or named, around an array; what copies and pickles are made with."""
+    if isinstance(kind, str):
+        module, _, name = kind.rpartition(".")
+        kind = getattr(importlib.import_module(module), name)
     out = kind.__new__(kind)
     Tensor.__init__(out, data, requires_grad)
     return out

@@ -26,6 +26,7 @@ from distgrad.autograd import (
     matrix_checks,
     meanings,
     ordering,
+    sparse,
     storages,
 )
 from distgrad.autograd.casting import DEFAULTS
@@ -162,7 +163,7 @@ def find(name: str) -> Callable[..., Any] | None:
 
 def _look_up(name: str) -> Any:
     """What a line calls by a name: a meaning, an operation, or Python's own function."""
-    for place in (meanings, ordering, layouts, storages, matrices, matrix_checks, drawing):
+    for place in (meanings, ordering, layouts, storages, sparse, matrices, matrix_checks, drawing):
         if name in vars(place):
             return vars(place)[name]
     if name in operations.__dict__:

@@ -358,9 +358,9 @@ map_(self, tensor, function) = applied(self, function, tensor)
 index_put_(self, indices, values, accumulate=False) = put_in_place(self, indices, values, accumulate)
 share_memory_(self) = shared_in_place(self)
 is_shared(self) = lies_shared(self)
-to_sparse(self, sparse_dim=None) = self
-to_sparse_coo(self) = self
-to_sparse_csr(self, dense_dim=None) = self
+to_sparse(self, sparse_dim=None) = kept_sparse(self)
+to_sparse_coo(self) = kept_sparse(self)
+to_sparse_csr(self, dense_dim=None) = kept_sparse(self)
 to_dense(self, dtype=None) = typed(self, dtype)
 coalesce(self) = self
 is_coalesced(self) = True

@@ -18,9 +18,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from distgrad.autograd.methods import show_as
+from distgrad.autograd.tensor import Tensor
 from distgrad.data.loader import need_no_guard
 from distgrad.errors import OptionError
 from distgrad.names.absent import way_around
+from distgrad.nn.parameter import Parameter
 
 __all__ = ["FRONT", "NoProgramError", "answer_for", "environment", "run"]
 
@@ -56,6 +59,9 @@ def answer_for(package: str) -> None:
     if not any(isinstance(each, _Finder) for each in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
     sys.modules[package] = importlib.import_module(_ANSWERS[package])
+    if package == "torch":
+        show_as(Tensor, "torch")
+        show_as(Parameter, "torch.nn.parameter")
 
 
 class NoProgramError(OptionError):

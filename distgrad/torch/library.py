@@ -255,6 +255,13 @@ class kernels:
     """``torch.ops``."""
 
     aten = _Kernel("torch.ops.aten")
+    quantized = _Kernel("torch.ops.quantized")
+
+
+class operators:
+    """``torch._ops``."""
+
+    ops = kernels
 
 
 class inner:

@@ -245,6 +245,24 @@ class profile:
             shutil.rmtree(folder)
 
 
+class switched(profile):
+    """``torch.autograd.profiler.profile``, which has a switch.
+
+    Args:
+        enabled: whether anything is looked at.
+        **options: as :class:`profile` takes them, and PyTorch's, which change nothing of what is asked here.
+    """
+
+    def __init__(self, enabled: bool = True, **options: Any) -> None:
+        super().__init__(schedule=None if enabled else lambda step: ProfilerAction.NONE, **options)
+
+
+class of_autograd:
+    """``torch.autograd.profiler``: what is unlike ``torch.profiler``."""
+
+    profile = switched
+
+
 class record_function(contextlib.ContextDecorator):
     """Name a part of the program in what a profiler shows: a context manager, and a decorator.
 

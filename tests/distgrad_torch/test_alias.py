@@ -1,11 +1,14 @@
 """Programs written for PyTorch, unchanged."""
 
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
 
 import pytest
+
+import distgrad as dg
 
 PROGRAM = """
     import importlib.metadata, os, sys
@@ -94,6 +97,24 @@ def test_horovods_names_are_answered_too(tmp_path):
     done = run(["-m", "distgrad.launch", "--torch", "-n", "2", "train.py"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("[1.0, 1.0] State") == 2
+
+
+def test_libraries_find_tensors_by_the_name_of_their_class_and_pickles_are_read_elsewhere(tmp_path):
+    program = tmp_path / "train.py"
+    program.write_text(
+        "import pickle, torch\n"
+        "x, p = torch.ones(2), torch.nn.Parameter(torch.zeros(3))\n"
+        "assert str(type(x)) == \"<class 'torch.Tensor'>\"\n"
+        "assert str(type(p)) == \"<class 'torch.nn.parameter.Parameter'>\"\n"
+        "assert type(pickle.loads(pickle.dumps(p))) is torch.nn.Parameter\n"
+        "pickle.dump([x, p], open('x.pkl', 'wb'))\n"
+        "print('well')\n"
+    )
+    done = run(["-m", "distgrad.torch", program.name], tmp_path)
+    assert done.stdout.split() == ["well"], done.stderr
+    x, p = pickle.loads((tmp_path / "x.pkl").read_bytes())
+    assert x.tolist() == [1.0, 1.0]
+    assert type(p) is dg.nn.Parameter
 
 
 def test_other_processes_are_left_alone(tmp_path):

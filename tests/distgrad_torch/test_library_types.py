@@ -48,6 +48,10 @@ def test_dtypes_that_no_tensor_has_are_keys_and_nothing_else(torch):
 
 
 def test_names_of_kernels_are_keys_and_calling_one_is_an_error(torch):
+    internal = importlib.import_module("distgrad.torch._ops").ops
+    assert internal.aten.add is torch.ops.aten.add
+    with pytest.raises(OptionError, match=r"torch\.ops\.quantized\.linear"):
+        internal.quantized.linear(1)
     table = {torch.ops.aten.add.Tensor: 1}
     assert table[torch.ops.aten.add.Tensor] == 1
     with pytest.raises(OptionError, match=r"torch\.ops\.aten\.add\.Tensor"):

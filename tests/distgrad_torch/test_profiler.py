@@ -96,7 +96,10 @@ def test_a_decorated_function_is_named_also_where_it_calls_itself():
     def down(n):
         return n and down(n - 1)
 
-    with torch.autograd.profiler.profile() as seen:
+    with torch.autograd.profiler.profile(False, use_cuda=False) as unseen:
+        torch.ones(2) + 1
+    assert not unseen.events()
+    with torch.autograd.profiler.profile(True, use_cpu=True) as seen:
         down(2)
     assert [event.name for event in seen.events()] == ["down"] * 3
     starts = [event.start_us for event in seen.events()]

@@ -1,5 +1,7 @@
 """``torch.sparse``: products over the places alone, everything else dense."""
 
+import copy
+import pickle
 import warnings
 
 import numpy as np
@@ -72,6 +74,28 @@ def test_a_sparse_product_and_its_gradients_are_the_dense_ones(multiply):
     np.testing.assert_allclose((sparse @ sparse.t()).numpy(), (dense @ dense.T).numpy(), atol=1e-14)
 
 
+def test_to_sparse_keeps_the_places_of_a_constant_matrix_and_products_from_both_sides_use_them():
+    dense = graph().to_dense()
+    sparse = dense.to_sparse()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing is made dense
+        assert sparse.is_sparse
+        assert not dense.is_sparse
+        assert sparse.to_sparse() is sparse
+        assert sparse.indices().tolist() == np.stack(np.nonzero(dense.numpy())).tolist()
+        assert sparse.coalesce().values().tolist() == dense.numpy()[np.nonzero(dense.numpy())].tolist()
+        for x in (torch.randn(3, 7, dtype=torch.float64), torch.randn(7, dtype=torch.float64)):
+            for product in (x @ sparse, torch.mm(x, sparse) if x.ndim == 2 else torch.matmul(x, sparse)):
+                np.testing.assert_allclose(product.numpy(), (x @ dense).numpy(), atol=1e-14)
+            assert dg.autograd.gradcheck(lambda x: x @ sparse, (x.requires_grad_(),))
+        diagonal = torch.diag(torch.ones(7, dtype=torch.float64)).to_sparse()
+        assert (diagonal @ dense).tolist() == dense.tolist()
+        for again in (copy.deepcopy(sparse), pickle.loads(pickle.dumps(sparse))):
+            assert again.values().tolist() == sparse.values().tolist()
+    assert dense.requires_grad_().to_sparse() is dense  # its gradient is dense
+    assert torch.ones(2, 2, 2).to_sparse().shape == (2, 2, 2)
+
+
 def test_what_a_sparse_tensor_lacks_is_done_with_the_dense_one_and_wrong_shapes_are_errors():
     sparse = graph()
     assert (sparse + 1).tolist() == (sparse.to_dense() + 1).tolist()
@@ -102,3 +126,10 @@ def test_values_keep_their_dtype(values, dtype, expected):
     x = torch.sparse_coo_tensor([[0, 1], [1, 0]], values, (2, 2), dtype=dtype)
     assert str(x.dtype) == expected
     assert [x[0, 1].item(), x[1, 0].item()] == list(values)
+
+
+@pytest.mark.parametrize("name", ["Float", "Double", "Half", "Long", "Int", "Short", "Char", "Byte"])
+def test_tensors_of_old_have_the_dtype_in_their_name(name):
+    x = getattr(torch.sparse, f"{name}Tensor")(torch.tensor([[0, 1], [1, 0]]), torch.tensor([2, 3]), (2, 2))
+    assert x.dtype == getattr(torch, f"{name}Tensor")(1).dtype
+    assert x.to_dense().tolist() == [[0, 2], [3, 0]]
