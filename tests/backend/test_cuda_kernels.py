@@ -300,6 +300,8 @@ OVER_MANY = {
         [(3, 4, 9), (6, 2, 3)],
         {"stride": (1,), "padding": (1,), "dilation": (1,), "groups": 2},
     ),
+    "group_norm": ([(3, 4, 3000), (4,), (4,)], {"num_groups": 2, "eps": 1e-5}),
+    "instance_norm": ([(2, 2, 4097), (2,), (2,)], {"eps": 1e-5}),
 }
 
 
@@ -438,6 +440,35 @@ def test_sums_by_index_repeat_themselves_to_the_bit(cp, char):
         cp.asnumpy(body("embedding_weight")(values, index, num_embeddings=7)).tobytes() for _ in range(2)
     )
     assert first == second
+
+
+@pytest.mark.parametrize("width", [1, 3, 40])
+def test_a_row_that_nearly_all_indices_name_is_added_up_by_many_threads(width, cp):
+    """One thread's sum of so many numbers would have lost the last three digits."""
+    rng = np.random.default_rng(0)
+    for n, rows in ((64, 3), (65, 3), (200_000 // width, 300)):
+        index = np.where(rng.random(n) < 0.97, 1, rng.integers(0, rows, n))
+        values = rng.uniform(0.05, 0.15, (n, width)).astype("f")
+        plain = REGISTRY["embedding_weight"].formula(xp, values.astype("d"), index, num_embeddings=rows)
+        found = body("embedding_weight")(cp.asarray(values), cp.asarray(index), num_embeddings=rows)
+        np.testing.assert_allclose(cp.asnumpy(found), plain, rtol=2e-6)
+
+
+@pytest.mark.parametrize("key", [
+    np.array([5, 7, 5]), (np.array([5, 7]), 3), (slice(None, 3), np.array([1, 1])),
+    (np.array([[0], [2]]), np.array([1, -1])), (Ellipsis, np.array([2, 2])),
+], ids=str)  # fmt: skip
+def test_adding_at_a_few_places_of_a_large_array_costs_little(key, cp):
+    x, asked = cp.zeros((1000, 500), np.float32), []
+    value, send = cp.asarray(np.float32(1.0)), lambda part: cp.asarray(part)
+    plain = np.zeros(x.shape, np.float32)
+    np.add.at(plain, key, 1.0)
+    pool = cp.get_default_memory_pool()
+    with cp.cuda.using_allocator(lambda size: asked.append(size) or pool.malloc(size)):
+        body("add_at")(x, moved(key, send), value)
+    assert asked
+    assert sum(asked) < x.nbytes / 10
+    np.testing.assert_array_equal(cp.asnumpy(x), plain)
 
 
 # -- optimizers, norms

@@ -356,6 +356,21 @@ MUTANTS = (
         f"{_KERNELS}::test_results_of_batch_norm_that_nothing_uses_have_no_gradient",
     ),
     Mutant(
+        "wrong sum", "runs of a row have one mean", f"{_CUDA}/group.cu",
+        "total += part[2 * k + 1] + size * d * d;", "total += part[2 * k + 1];",
+        f"{_KERNELS}::test_sums_over_rows_and_images[group_norm]",
+    ),
+    Mutant(
+        "wrong sum", "what the piece in which a run begins holds of it is left out", f"{_CUDA}/scatter.cu",
+        "i64 q = p + lane; j < width", "i64 q = p + 1 + lane; j < width",
+        f"{_KERNELS}::test_a_row_that_nearly_all_indices_name_is_added_up_by_many_threads[3]",
+    ),
+    Mutant(
+        "wrong order", "a digit's place forgets what smaller ones take", f"{_CUDA}/scatter.cu",
+        "next[threadIdx.x] = smaller + counts", "next[threadIdx.x] = counts",
+        f"{_KERNELS}::test_rows_of_a_table_add_up_by_index[f-shape1-3-33]",
+    ),
+    Mutant(
         "wrong pointer", "images of a turned gradient change places with its channels", f"{_CUDA}/conv.cu",
         "size + i] = g[(n * outputs + o) * size + i];", "size + i] = g[(o * images + n) * size + i];",
         f"{_KERNELS}::test_sums_over_rows_and_images[convolution]",

@@ -3,9 +3,74 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
-from distgrad.backend.kernels.cuda.launch import arithmetic, empty, over_rows, prepare, writable
+import numpy as np
+
+from distgrad.backend.kernels.cuda.launch import (
+    MOST_BLOCKS,
+    arithmetic,
+    empty,
+    launch,
+    prepare,
+    width_of,
+    writable,
+)
+
+_FEW = 256  # blocks that a launch should have, and runs that a row or a channel has at most
+_SMALLEST_RUN = 4096  # elements
+_PER_THREAD = 4
+
+
+def _run(pieces: int, length: int) -> int:
+    """Elements of so many pieces of this length that one block goes over: all, where there are many pieces."""
+    wanted = min(_FEW, -(-_FEW // pieces))
+    return length if wanted == 1 else min(length, max(_SMALLEST_RUN, -(-length // wanted)))
+
+
+def _threads(run: int) -> int:
+    return width_of(-(-run // _PER_THREAD))
+
+
+class _Groups(NamedTuple):
+    """The struct of group.cu."""
+
+    rows: int
+    columns: int
+    groups: int
+    places: int
+    run: int
+
+    @property
+    def runs(self) -> int:
+        """Blocks of a row."""
+        return -(-self.columns // self.run)
+
+    def launch(self, name: str, char: str, *arguments: Any) -> None:
+        """Start a kernel, a block of threads a run."""
+        sizes = np.array(self, np.int64).view([("numbers", np.int64, len(self))])
+        grid = (min(self.rows, MOST_BLOCKS), self.runs)
+        launch("group", name, char, grid, _threads(self.run), (sizes, *arguments))
+
+    def sums(self, like: Any) -> Any:
+        """Room for two numbers a run; None for rows of one run, whose kernels need none."""
+        if self.runs == 1:
+            return None
+        return empty(like, (self.rows, self.runs, 2), arithmetic(like.dtype.char))
+
+
+def _sizes(x: Any, num_groups: int) -> _Groups:
+    rows = len(x) * num_groups
+    columns = x.size // rows
+    return _Groups(rows, columns, num_groups, math.prod(x.shape[2:]), _run(rows, columns))
+
+
+def _moments(sizes: _Groups, x: Any) -> Any:
+    """What each run adds up to."""
+    partial = sizes.sums(x)
+    if partial is not None:
+        sizes.launch("group_runs", x.dtype.char, x, partial)
+    return partial
 
 
 def _taken(x: Any, arrays: tuple[Any, ...], parameters: tuple[Any, ...], num_groups: int) -> Any:
@@ -22,9 +87,9 @@ def group_norm(x: Any, weight: Any, bias: Any, *, num_groups: int, eps: float) -
     taken = _taken(x, (), (weight, bias), num_groups)
     if taken is None:
         return None
-    rows, places, y = len(x) * num_groups, math.prod(x.shape[2:]), empty(x, x.shape)
-    arguments = (num_groups, places, *taken, float(eps), y)
-    over_rows("group", "group_forward", rows, x.size // rows, x.dtype.char, *arguments)
+    x, weight, bias = taken
+    sizes, y = _sizes(x, num_groups), empty(x, x.shape)
+    sizes.launch("group_forward", x.dtype.char, x, _moments(sizes, x), weight, bias, float(eps), y)
     return y
 
 
@@ -36,16 +101,25 @@ def group_norm_gradient(
     if taken is None:
         return None
     x, g, weight = taken
-    rows, places, channels = len(x) * num_groups, math.prod(x.shape[2:]), x.shape[1]
-    g_x, moments = empty(x, x.shape), empty(x, (rows, 2), arithmetic(x.dtype.char))
-    arguments = (num_groups, places, g, x, weight, float(eps), g_x, moments)
-    over_rows("group", "group_backward", rows, x.size // rows, x.dtype.char, *arguments)
+    char, channels, sizes = x.dtype.char, x.shape[1], _sizes(x, num_groups)
+    partial, slopes = _moments(sizes, x), sizes.sums(x)
+    if slopes is not None:
+        sizes.launch("group_slopes", char, g, x, partial, weight, float(eps), slopes)
+    g_x, moments = empty(x, x.shape), empty(x, (sizes.rows, 2), arithmetic(char))
+    done = empty(x, channels, np.uint32)
+    rest = (partial, weight, slopes, float(eps), g_x, moments, channels, done)
+    sizes.launch("group_gradient", char, g, x, *rest)
     g_weight, g_bias = (
         writable(home, x, channels) if need else None for need, home in zip(needs[1:], into[1:], strict=True)
     )
     if any(needs[1:]):
-        rest = (num_groups, places, g, x, moments, g_weight, g_bias)
-        over_rows("group", "group_affine", channels, x.size // channels, x.dtype.char, *rest)
+        count = x.size // channels
+        run = _run(channels, count)
+        runs = -(-count // run)
+        sums = None if runs == 1 else empty(x, (channels, runs, 2), arithmetic(char))
+        shape = (channels, count, run, num_groups, sizes.places)
+        arguments = (*shape, g, x, moments, sums, done, g_weight, g_bias)
+        launch("group", "group_affine", char, (channels, runs), _threads(run), arguments)
     return (g_x if needs[0] else None), g_weight, g_bias
 
 

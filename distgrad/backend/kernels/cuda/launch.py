@@ -14,6 +14,7 @@ from distgrad.backend.kernels.cuda.binaries import find_binary
 from distgrad.backend.kernels.cuda.source import source
 
 __all__ = [
+    "MOST_BLOCKS",
     "THREADS",
     "arithmetic",
     "empty",
@@ -28,7 +29,7 @@ __all__ = [
 
 THREADS = 256  # as numbers.cuh has it
 _PER_THREAD = 4  # elements that a thread goes over where there are many
-_MOST_BLOCKS = (1 << 31) - 1
+MOST_BLOCKS = (1 << 31) - 1
 _MOST_PLANES = (1 << 16) - 1  # of a grid's second axis
 
 
@@ -55,7 +56,7 @@ def launch(
 
 def over_elements(family: str, name: str, n: int, char: str, *arguments: Any) -> None:
     """Start a kernel that takes ``n`` and then ``arguments``, on elements 0 … n − 1."""
-    blocks = min(-(-n // (THREADS * _PER_THREAD)), _MOST_BLOCKS)
+    blocks = min(-(-n // (THREADS * _PER_THREAD)), MOST_BLOCKS)
     launch(family, name, char, (blocks,), THREADS, (n, *arguments))
 
 
@@ -67,7 +68,7 @@ def width_of(length: int) -> int:
 def over_rows(family: str, name: str, rows: int, columns: int, char: str, *arguments: Any) -> None:
     """Start a kernel that takes ``rows, columns`` and then ``arguments``, a block of threads a row."""
     threads = width_of(-(-columns // _PER_THREAD))
-    launch(family, name, char, (min(rows, _MOST_BLOCKS),), threads, (rows, columns, *arguments))
+    launch(family, name, char, (min(rows, MOST_BLOCKS),), threads, (rows, columns, *arguments))
 
 
 def over_planes(family: str, name: str, planes: int, size: int, char: str, *arguments: Any) -> None:

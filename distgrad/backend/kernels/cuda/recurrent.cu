@@ -134,7 +134,8 @@ KERNEL lstm_product_step_gradient(i64 rows, i64 size, const T* g_hidden, const T
 // Gated recurrent units.
 KERNEL gru_step(i64 n, i64 size, const T* x, const T* h, const T* hidden, T* out) {
   FOR_EACH(e, n) {
-    i64 at = e / size * 3 * size + e % size;
+    Split place = divide(e, size);
+    i64 at = place.quotient * 3 * size + place.rest;
     A r = sigmoid(widen(x[at]) + widen(h[at]));
     A z = sigmoid(widen(x[at + size]) + widen(h[at + size]));
     A fresh = (A)tanh(widen(x[at + 2 * size]) + r * widen(h[at + 2 * size]));
@@ -145,7 +146,8 @@ KERNEL gru_step(i64 n, i64 size, const T* x, const T* h, const T* hidden, T* out
 KERNEL gru_step_gradient(i64 n, i64 size, const T* g, const T* x, const T* h, const T* hidden, T* g_x, T* g_h,
                          T* g_hidden) {
   FOR_EACH(e, n) {
-    i64 at = e / size * 3 * size + e % size;
+    Split place = divide(e, size);
+    i64 at = place.quotient * 3 * size + place.rest;
     A r = sigmoid(widen(x[at]) + widen(h[at]));
     A z = sigmoid(widen(x[at + size]) + widen(h[at + size]));
     A below = widen(h[at + 2 * size]), up = widen(g[e]);

@@ -1,17 +1,25 @@
-// Rows added up by index, in the order in which they come, so that sums repeat themselves to the bit: the
-// indices are sorted (eight bits at a time, equal ones stay in order), and each element of the result then
-// adds up its own run. Source: Cormen et al., "Introduction to Algorithms", radix sort on counting sort.
+// Rows added up by index, in an order that depends on the indices alone, so that sums repeat themselves to the
+// bit: the indices are sorted (eight bits at a time, equal ones stay in order), what then stands side by side is
+// cut into pieces of one length, and a run of equal indices that goes beyond its piece is added up from what each
+// piece holds of it, by many threads. A row that most indices name is no slower than many rows.
+// Source: Cormen et al., "Introduction to Algorithms", radix sort on counting sort; Blelloch, "Prefix sums and
+// their applications", 1990, segmented sums.
 #include "numbers.cuh"
 
 #define DIGITS 256  // as many as threads in a block
 #define RUN 1024    // elements that one block counts and places, in tiles of a block's width
+#define PIECE 32    // places in order that one thread adds up
 
-// Keys to sort by: the indices, those outside 0 ... rows - 1 last; and where each of them stood.
-KERNEL start_order(i64 n, i64 rows, const i64* index, i64* keys, i64* order) {
-  FOR_EACH(i, n) {
-    i64 key = index[i];
-    keys[i] = key < 0 || key >= rows ? rows : key;
-    order[i] = i;
+// Keys to sort by: the indices, those outside 0 ... rows - 1 last; and where each of them stood. The result, if
+// it is given, begins from zeros; most is the larger of the two lengths.
+KERNEL start_order(i64 most, i64 n, i64 rows, const i64* index, i64* keys, i64* order, i64 size, T* out) {
+  FOR_EACH(i, most) {
+    if (i < n) {
+      i64 key = index[i];
+      keys[i] = key < 0 || key >= rows ? rows : key;
+      order[i] = i;
+    }
+    if (out && i < size) store(out + i, (A)0);
   }
 }
 
@@ -28,30 +36,45 @@ KERNEL count_digits(i64 n, i64 shift, const i64* keys, i64* counts) {
   counts[(i64)threadIdx.x * gridDim.x + blockIdx.x] = found[threadIdx.x];
 }
 
-// Each count becomes the sum of those before it; one block of threads.
-KERNEL sum_counts(i64 n, i64* counts) {
-  __shared__ i64 totals[THREADS];
-  i64 run = (n + blockDim.x - 1) / blockDim.x, first = run * threadIdx.x;
-  i64 last = first + run < n ? first + run : n;
-  i64 total = 0;
-  for (i64 i = first; i < last; i++) total += counts[i];
-  totals[threadIdx.x] = total;
-  __syncthreads();
-  total = 0;
-  for (unsigned t = 0; t < threadIdx.x; t++) total += totals[t];
-  for (i64 i = first; i < last; i++) {
-    i64 count = counts[i];
-    counts[i] = total;
-    total += count;
+// What the threads of the block before this one hold, and all of them.
+static __device__ inline i64 sum_before(i64 value, i64* all) {
+  __shared__ i64 room[THREADS / WARP];
+  unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+  i64 sum = value;
+  for (unsigned d = 1; d < WARP; d *= 2) {
+    i64 other = __shfl_up_sync(ALL_LANES, sum, d);
+    if (lane >= d) sum += other;
   }
+  if (lane == WARP - 1) room[warp] = sum;
+  __syncthreads();
+  i64 before = sum - value;
+  *all = 0;
+  for (unsigned w = 0; w < blockDim.x / WARP; w++) {
+    if (w < warp) before += room[w];
+    *all += room[w];
+  }
+  __syncthreads();  // before the room is used again
+  return before;
+}
+
+// Each of a digit's counts becomes the sum of those of its runs before; a block a digit, which leaves their total.
+KERNEL sum_counts(i64 runs, i64* counts, i64* totals) {
+  i64 *row = counts + blockIdx.x * runs, sum = 0, all;
+  for (i64 first = 0; first < runs; first += blockDim.x) {
+    i64 i = first + threadIdx.x, before = sum_before(i < runs ? row[i] : 0, &all);
+    if (i < runs) row[i] = sum + before;
+    sum += all;
+  }
+  if (threadIdx.x == 0) totals[blockIdx.x] = sum;
 }
 
 // Keys and order to where their digit says; blockDim.x is DIGITS.
-KERNEL place_digits(i64 n, i64 shift, const i64* keys, const i64* order, const i64* counts, i64* new_keys,
-                    i64* new_order) {
+KERNEL place_digits(i64 n, i64 shift, const i64* keys, const i64* order, const i64* counts,
+                    const i64* totals, i64* new_keys, i64* new_order) {
   __shared__ i64 next[DIGITS];
   __shared__ int tile[THREADS];
-  next[threadIdx.x] = counts[(i64)threadIdx.x * gridDim.x + blockIdx.x];
+  i64 all, smaller = sum_before(totals[threadIdx.x], &all);
+  next[threadIdx.x] = smaller + counts[(i64)threadIdx.x * gridDim.x + blockIdx.x];
   i64 start = (i64)blockIdx.x * RUN;
   for (i64 first = start; first < start + RUN; first += THREADS) {
     i64 i = first + threadIdx.x;
@@ -75,37 +98,63 @@ KERNEL place_digits(i64 n, i64 shift, const i64* keys, const i64* order, const i
   }
 }
 
-// Where the run of each row begins in the sorted keys: [rows + 1].
-KERNEL find_rows(i64 n, i64 rows, const i64* keys, i64* starts) {
-  FOR_EACH(r, rows + 1) {
-    i64 low = 0, high = n;
-    while (low < high) {
-      i64 middle = low + (high - low) / 2;
-      if (keys[middle] < r)
-        low = middle + 1;
-      else
-        high = middle;
-    }
-    starts[r] = low;
-  }
-}
+__device__ inline void add(T* to, A value) { store(to, widen(*to) + value); }
 
-KERNEL sum_rows(i64 rows, i64 width, const T* values, const i64* order, const i64* starts, T* out) {
-  for (i64 r = blockIdx.y; r < rows; r += gridDim.y)
-    FOR_EACH(j, width) {
-      A sum = 0;
-      for (i64 k = starts[r]; k < starts[r + 1]; k++) sum += widen(values[order[k] * width + j]);
-      store(out + r * width + j, sum);
-    }
-}
-
-// As sum_rows for rows of one element.
-KERNEL sum_elements(i64 rows, const T* values, const i64* order, const i64* starts, T* out) {
-  FOR_EACH(r, rows) {
+// Each piece's runs, a thread a column: what lies inside of the piece is added to the result; of its first run, if
+// that began before, and of its last, if that goes on, the sum is kept: [pieces, first or last, width].
+KERNEL sum_pieces(i64 n, i64 rows, i64 width, const T* values, const i64* keys, const i64* order, T* out,
+                  A* edges) {
+  FOR_EACH(t, (n + PIECE - 1) / PIECE * width) {
+    Split at = divide(t, width);
+    i64 first = at.quotient * PIECE, last = first + PIECE < n ? first + PIECE : n, j = at.rest;
+    bool began = first > 0 && keys[first - 1] == keys[first];
     A sum = 0;
-    for (i64 k = starts[r]; k < starts[r + 1]; k++) sum += widen(values[order[k]]);
-    store(out + r, sum);
+    for (i64 k = first; k < last && keys[k] < rows; k++) {
+      i64 row = keys[k];
+      sum += widen(values[order[k] * width + j]);
+      if (k + 1 < last && keys[k + 1] == row) continue;
+      bool goes_on = k + 1 == last && last < n && keys[last] == row;
+      if (began || goes_on)
+        edges[(2 * at.quotient + !began) * width + j] = sum;
+      else
+        add(out + row * width + j, sum);
+      began = false;
+      sum = 0;
+    }
   }
 }
 
-KERNEL count_up(i64 n, i64* numbers) { FOR_EACH(i, n) numbers[i] = i; }
+// The end of the keys that are no larger than one of them.
+__device__ inline i64 end_of_run(i64 key, i64 low, i64 high, const i64* keys) {
+  while (low < high) {
+    i64 middle = low + (high - low) / 2;
+    if (keys[middle] <= key)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+// The runs that go beyond the piece in which they begin, a block a run and `tile` columns, a power of two:
+// thread t has column t % tile, and every so many-th piece.
+KERNEL sum_edges(i64 n, i64 rows, i64 width, i64 tile, const i64* keys, const A* edges, T* out) {
+  __shared__ A room[THREADS];
+  i64 j = blockIdx.x * tile + threadIdx.x % tile, lane = threadIdx.x / tile, lanes = blockDim.x / tile;
+  for (i64 p = blockIdx.y; (p + 1) * PIECE < n; p += gridDim.y) {
+    i64 first = p * PIECE, next = first + PIECE, row = keys[next - 1];
+    if (row >= rows || keys[next] != row || (p > 0 && keys[first - 1] == row)) continue;  // the block as one
+    i64 last = (end_of_run(row, next, n, keys) - 1) / PIECE;
+    A sum = 0;
+    for (i64 q = p + lane; j < width && q <= last; q += lanes) sum += edges[(2 * q + (q == p)) * width + j];
+    room[threadIdx.x] = sum;
+    for (i64 d = lanes / 2; d > 0; d /= 2) {
+      __syncthreads();
+      if (lane < d) room[threadIdx.x] += room[threadIdx.x + d * tile];
+    }
+    if (lane == 0 && j < width) add(out + row * width + j, room[threadIdx.x]);
+    __syncthreads();  // before the room is used again
+  }
+}
+
+KERNEL count_up(i64 n, i64 step, i64* numbers) { FOR_EACH(i, n) numbers[i] = i * step; }
