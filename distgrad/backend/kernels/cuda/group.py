@@ -23,7 +23,7 @@ _PER_THREAD = 4
 
 
 def _run(pieces: int, length: int) -> int:
-    """Elements of so many pieces of this length that one block goes over: all, where there are many pieces."""
+    """Elements of so many pieces of this length that one block goes over; all, if there are many pieces."""
     wanted = min(_FEW, -(-_FEW // pieces))
     return length if wanted == 1 else min(length, max(_SMALLEST_RUN, -(-length // wanted)))
 
