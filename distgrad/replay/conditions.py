@@ -31,7 +31,7 @@ class Conditions:
         gradients = {id(leaf.grad) for leaf in self.leaves}
         for reference, array in recorder.tensors.values():
             tensor = reference()
-            if tensor is not None and id(tensor) not in gradients and id(plain(tensor._data)) == array:
+            if tensor is not None and id(tensor) not in gradients and array() is plain(tensor._data):
                 node = tensor._node
                 self._tensors.append((tensor, plain(tensor._data), node if isinstance(node, Leaf) else None))
         self._gradients: list[Any] = []
@@ -40,7 +40,7 @@ class Conditions:
             _, start, is_read = recorder.leaves[id(leaf)]
             now = None if leaf.grad is None else plain(leaf.grad._data)
             if is_read and start is not None:
-                self._gradients.append((leaf, False, now if start == id(now) else None))
+                self._gradients.append((leaf, False, now if start() is now else None))
             else:
                 self._new.append(leaf)
                 if is_read:

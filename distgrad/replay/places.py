@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
+import operator
+import weakref
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -11,29 +15,63 @@ __all__ = ["Memory", "Place", "Storage", "bytes_of", "owner"]
 
 
 class Storage:
-    """A stretch of memory that no other one overlaps.
+    """A stretch of memory that no other one overlaps as long as it lives.
 
     Attributes:
         start, stop: its addresses.
-        owners: the arrays that keep it alive; empty once a plan has put it elsewhere.
+        owners: the arrays that keep it alive: none where the step made it, which lets it go when it wants.
+        roots: all that own it.
+        num_living: how many of them are there.
         is_born: whether the recorded step made it.
+        is_written: whether it has written anything there.
         number: in the order in which the step first met it.
         offset: its place in a plan's memory; None where it stays where it is.
     """
 
-    __slots__ = ("is_born", "number", "offset", "owners", "start", "stop")
+    __slots__ = (
+        "_joined", "is_born", "is_written", "num_living", "number", "offset", "owners", "roots",
+        "start", "stop",
+    )  # fmt: skip
 
     def __init__(self, start: int, stop: int) -> None:
         self.start, self.stop = start, stop
         self.owners: list[np.ndarray] = []
-        self.is_born = False
+        self.roots: list[weakref.ref[np.ndarray]] = []
+        self.num_living = 0
+        self.is_born = self.is_written = False
         self.number = -1
         self.offset: int | None = None
+        self._joined: Storage | None = None
 
     @property
     def nbytes(self) -> int:
         """Its size."""
         return self.stop - self.start
+
+    def living(self) -> list[np.ndarray]:
+        """The arrays that own it and are there."""
+        return [root for reference in self.roots if (root := reference()) is not None]
+
+    def pin(self) -> None:
+        """Keep it alive, as memory that the step has not made."""
+        self.is_born, self.owners = False, self.living()
+
+    def join(self, other: Storage) -> None:
+        """Another one, which overlaps it, is part of this one from now on."""
+        self.start, self.stop = min(self.start, other.start), max(self.stop, other.stop)
+        self.owners += other.owners
+        self.roots += other.roots
+        self.num_living += other.num_living
+        self.is_born |= other.is_born
+        self.is_written |= other.is_written
+        other._joined = self
+
+    def joined(self) -> Storage:
+        """What it is part of, which may be itself."""
+        found = self
+        while found._joined is not None:
+            found = found._joined
+        return found
 
     def view(self) -> np.ndarray:
         """Its bytes, while its owners live."""
@@ -50,7 +88,7 @@ class Place:
     Attributes:
         address: of its first element while it was recorded.
         shape, strides, dtype: as NumPy has them.
-        storage: what it lies in; known once a record is over.
+        storage: what it lies in, if a :class:`Memory` made it.
     """
 
     __slots__ = ("address", "dtype", "shape", "storage", "strides")
@@ -100,8 +138,11 @@ def bounds(address: int, shape: tuple[int, ...], strides: tuple[int, ...], items
 
 def owner(x: np.ndarray) -> np.ndarray:
     """The array that others are views of."""
-    while isinstance(x.base, np.ndarray):
-        x = x.base
+    while x.base is not None:
+        base = x.base if isinstance(x.base, np.ndarray) else getattr(x.base, "base", None)  # of as_strided's
+        if not isinstance(base, np.ndarray):
+            break
+        x = base
     return x
 
 
@@ -120,51 +161,105 @@ def bytes_of(address: int, nbytes: int, owners: Any) -> np.ndarray:
     return np.asarray(_Window(address, nbytes, owners)) if nbytes else np.zeros(0, np.uint8)
 
 
+class _Root:
+    """An array that owns memory, and the storage that this was part of when the array was met."""
+
+    __slots__ = ("is_born", "reference", "storage")
+
+    def __init__(self, array: np.ndarray, storage: Storage, is_born: bool) -> None:
+        self.reference = weakref.ref(array)
+        self.storage, self.is_born = storage, is_born
+
+
+_start, _stop = operator.attrgetter("start"), operator.attrgetter("stop")
+
+
 class Memory:
-    """All memory that a step meets, kept alive while it is recorded, so that no address means two things."""
+    """All memory that a step meets.
+
+    What was there before the step is kept alive, so that its addresses mean one thing. What the step makes
+    ends when the step lets go of it, as when nobody records; what has the same addresses later is another
+    storage.
+    """
 
     def __init__(self) -> None:
-        self._owners: dict[int, np.ndarray] = {}
-        self._born: set[int] = set()
+        self._roots: dict[int, _Root] = {}  # by their ids, which others may have later
+        self._living: list[Storage] = []  # by their addresses
+        self._ended: deque[Any] = deque()  # references, by any thread that lets go of an array
+        self._referenced: dict[int, Storage] = {}  # by the ids of those references
 
-    def keep(self, x: np.ndarray) -> None:
-        """Keep the memory of an array."""
-        root = owner(x)
-        self._owners[id(root)] = root
+    def keep(self, x: np.ndarray) -> Storage:
+        """What an array lies in, which is kept alive if the step has not made it."""
+        return self._root(x, False).storage.joined()
 
     def born(self, x: np.ndarray) -> None:
         """Note that the step has made an array."""
-        root = owner(x)
-        self._owners[id(root)] = root
-        self._born.add(id(root))
+        root = self._root(x, True)
+        root.is_born = root.storage.joined().is_born = True
+
+    def place(self, x: np.ndarray) -> Place:
+        """Where an array lies."""
+        place, storage = Place(x), self.keep(x)
+        place.storage = storage
+        return place
+
+    def settle(self, place: Place) -> None:
+        """Find what a place lies in that another memory made, of an array that is kept here and lives."""
+        if not place.is_empty:
+            self._end()
+            at = bisect.bisect_right(self._living, place.bounds()[0], key=_start)
+            place.storage = self._living[at - 1]
 
     def is_born(self, x: np.ndarray) -> bool:
         """Whether the step has made an array."""
-        return id(owner(x)) in self._born
+        root = self._find(owner(x))
+        return root is not None and root.is_born
 
     def knows(self, x: np.ndarray) -> bool:
         """Whether the step has met an array's memory."""
-        return id(owner(x)) in self._owners
+        return self._find(owner(x)) is not None
 
-    def storages(self) -> list[Storage]:
-        """What all arrays lie in, by address: those that overlap are one."""
-        found: list[Storage] = []
-        spans = []
-        for key, root in self._owners.items():
-            place = Place(root)
-            start, stop = place.bounds()
-            if stop > start:
-                spans.append((start, stop, key, root))
-        for start, stop, key, root in sorted(spans, key=lambda span: span[:2]):
-            if not found or start >= found[-1].stop:
-                found.append(Storage(start, stop))
-            last = found[-1]
-            last.stop = max(last.stop, stop)
-            last.owners.append(root)
-            last.is_born = last.is_born or key in self._born
-        return found
+    def _find(self, array: np.ndarray) -> _Root | None:
+        root = self._roots.get(id(array))
+        return root if root is not None and root.reference() is array else None
+
+    def _root(self, x: np.ndarray, is_born: bool) -> _Root:
+        array = owner(x)
+        root = self._find(array)
+        if root is None:
+            storage = self._meet(array, is_born)
+            root = self._roots[id(array)] = _Root(array, storage, is_born)
+        return root
+
+    def _meet(self, array: np.ndarray, is_born: bool) -> Storage:
+        """A storage around an array that owns memory, with all that lives there."""
+        storage = Storage(*Place(array).bounds())
+        storage.is_born, storage.num_living = is_born, 1
+        reference = weakref.ref(array, self._ended.append)
+        storage.roots.append(reference)
+        self._referenced[id(reference)] = storage
+        is_window = array.base is not None or not array.flags.owndata  # which does not end its memory
+        if not is_born or is_window:
+            storage.owners.append(array)
+        if storage.stop > storage.start:
+            self._end()
+            low = bisect.bisect_right(self._living, storage.start, key=_stop)
+            high = bisect.bisect_left(self._living, storage.stop, key=_start)
+            for other in self._living[low:high]:
+                storage.join(other)
+            self._living[low:high] = [storage]
+        return storage
+
+    def _end(self) -> None:
+        """Take out what has ended since: an array's end is told before its memory is given to another."""
+        while self._ended:
+            storage = self._referenced.pop(id(self._ended.popleft())).joined()
+            storage.num_living -= 1
+            if not storage.num_living and storage.stop > storage.start:
+                del self._living[bisect.bisect_left(self._living, storage.start, key=_start)]
 
     def forget(self) -> None:
         """Let go of all of it."""
-        self._owners.clear()
-        self._born.clear()
+        self._roots.clear()
+        self._living.clear()
+        self._referenced.clear()

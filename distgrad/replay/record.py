@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import bisect
 import gc
-import weakref
 from collections.abc import Sequence
-
-import numpy as np
 
 from distgrad.errors import CaptureError
 from distgrad.replay.calls import Call
@@ -40,21 +36,14 @@ class Record:
 
     def __init__(self, recorder: Recorder, outputs: list[Place], inputs: Sequence[Place] = ()) -> None:
         self.calls, self.outputs = recorder.calls, outputs
-        known = recorder.memory.storages()
-        starts = [storage.start for storage in known]
         for place in recorder.places:
-            if not place.is_empty:
-                place.storage = known[bisect.bisect_right(starts, place.bounds()[0]) - 1]
+            place.storage = place.storage.joined()
         self.storages: list[Storage] = []
         self.written: set[Storage] = set()
         for call in self.calls:
             for place in (*call.reads, *call.writes):
                 self._meet(place)
-            changed = {place.storage for place in call.writes if not place.is_empty}
-            for place in call.reads:
-                if not place.is_empty and place.storage not in self.written | changed:
-                    place.storage.is_born = False  # allocated in sight, but filled out of sight, if at all
-            self.written |= changed
+            self.written |= {place.storage for place in call.writes if not place.is_empty}
         for place in outputs:
             self._meet(place)
         self.given = {place.storage for place in inputs if not place.is_empty}
@@ -85,16 +74,15 @@ class Record:
             CaptureError: the step has kept something else that it made.
         """
         born = [each for each in self.storages if each.is_born]
-        references = {each: [weakref.ref(array) for array in each.owners] for each in born}
         for each in born:
             each.owners = []
         recorder.forget()
         gc.collect(1)  # what the step made is young
-        if _kept(references, recorder):
+        if _kept(born, recorder):
             gc.collect()
-        kept = _kept(references, recorder)
-        for each, weak in references.items():
-            each.owners = [array for reference in weak if (array := reference()) is not None]
+        kept = _kept(born, recorder)
+        for each in born:
+            each.owners = each.living()
             if each in kept:
                 maker = next(call for call in self.calls if call.touches(each))
                 raise CaptureError(
@@ -104,13 +92,13 @@ class Record:
                 )
 
 
-def _kept(references: dict[Storage, list[weakref.ref[np.ndarray]]], recorder: Recorder) -> list[Storage]:
+def _kept(born: Sequence[Storage], recorder: Recorder) -> list[Storage]:
     """What is alive and no leaf's gradient."""
     leaves = recorder.living_leaves()
     gradients = {id(owner(plain(leaf.grad._data))) for leaf in leaves if leaf.grad is not None}
     found = []
-    for storage, weak in references.items():
-        owners = {id(array) for reference in weak if (array := reference()) is not None}
+    for storage in born:
+        owners = set(map(id, storage.living()))
         if owners and not gradients & owners:
             found.append(storage)
     return found

@@ -36,8 +36,8 @@ class Recorder:
         calls: in their order.
         memory: all memory that the step met.
         places: all that calls name.
-        tensors: the tensors that the step read, each with the id of its array.
-        leaves: the leaves whose gradient it met, each with the id of its array, None for none, and whether
+        tensors: the tensors that the step read, each with its array.
+        leaves: the leaves whose gradient it met, each with its array, None for none, and whether
             the step reads that before it sets another.
         changes: the tensors whose elements it changes in place, each with what does that.
         surroundings: what its Python code sees, and the modules that it called.
@@ -67,20 +67,21 @@ class Recorder:
         self.is_void = False
         self.problem: CaptureError | None = None
         self._is_collective = False  # what is done now
-        self._wrapped: dict[int, tuple[np.ndarray, Any]] = {}
-        self._scalars: set[int] = set()
+        self._wrapped: dict[int, weakref.ref[Any]] = {}  # by the ids of plain arrays, while they live
+        self._scalars: dict[int, weakref.ref[np.ndarray]] = {}
 
     # -- arrays
 
     def wrap(self, x: np.ndarray) -> Any:
         """The traced array that stands for a plain one; the same one each time."""
         found = self._wrapped.get(id(x))
-        if found is None:
+        traced: Any = None if found is None else found()  # which keeps the plain array alive
+        if traced is None:
             traced = np.ndarray.view(x, Traced)
             traced.__dict__["plain"] = x
-            self._wrapped[id(x)] = found = (x, traced)
+            self._wrapped[id(x)] = weakref.ref(traced)
             self.memory.keep(x)
-        return found[1]
+        return traced
 
     def view(self, y: Any) -> Any:
         """A plain view of memory that is known, traced."""
@@ -107,8 +108,7 @@ class Recorder:
             x = plain(end)
             if x.dtype.hasobject:
                 self.refuse(f"arrays of Python objects can't be recorded ({self.where()})")
-            self.memory.keep(x)
-            place = Place(x)
+            place = self.memory.place(x)
             found.append(place)
             self.places.append(place)
             return place
@@ -134,12 +134,19 @@ class Recorder:
         ignored: list[Place] = []
         call.outs = [self._tree(y, ignored) for y in outs]
         call.writes = call.outs + [self._tree(x, ignored) for x in changed]
+        for place in call.writes:
+            place.storage.is_written = True
+        for place in reads:
+            if place.storage.is_born and not place.storage.is_written:
+                place.storage.pin()  # allocated in sight, but filled out of sight, if at all
         call.line, call.group, call.condition = user_line(), self.group, self.condition
         call.is_collective, self._is_collective = self._is_collective, False
         self.calls.append(call)
         return call
 
-    def _result(self, kind: str, function: Any, args: Any, kwargs: Any, y: Any, method: str = "") -> Any:
+    def _result(
+        self, kind: str, function: Any, args: Any, kwargs: Any, y: Any, method: str = "", changed: Any = ()
+    ) -> Any:
         """Record a call that made new arrays, or gave views of those that it was given."""
         several = y.__class__ in (tuple, list) or (isinstance(y, tuple) and hasattr(y, "_fields"))
         values = list(y) if several else [y]
@@ -160,12 +167,12 @@ class Recorder:
                 return y
             for each in arrays:
                 self.memory.born(each)
-            call = self._add(kind, function, args, kwargs, arrays, [])
+            call = self._add(kind, function, args, kwargs, arrays, list(changed))
             call.method, call.is_several = method, several
             traced = [self.wrap(each) for each in arrays]
             for each, value in zip(traced, values, strict=True):
                 if isinstance(value, np.generic):
-                    self._scalars.add(id(each))
+                    self._scalars[id(plain(each))] = weakref.ref(plain(each))
         else:
             traced = [self.wrap(each) for each in values]
         if not several:
@@ -206,9 +213,13 @@ class Recorder:
     def power(self, function: Any, x: Any, other: Any) -> Any:
         """A power, by NumPy's scalars where an eager step has those."""
         arrays = [each for each in (x, other) if isinstance(each, np.ndarray)]
-        scalars = all(id(each) in self._scalars for each in arrays)
+        scalars = all(self._is_scalar(plain(each)) for each in arrays)
         chosen: Callable[..., Any] = _OfScalars(function) if scalars else function
         return self._result("function", chosen, (x, other), {}, chosen(plain(x), plain(other)))
+
+    def _is_scalar(self, x: np.ndarray) -> bool:
+        found = self._scalars.get(id(x))
+        return found is not None and found() is x
 
     def change(self, function: Any, args: Any, kwargs: Any, changed: Any) -> None:
         """A function that changes arrays and returns nothing."""
@@ -281,11 +292,7 @@ class Recorder:
             call = self._add("guard", function, args, kwargs, [], changed)
             call.value = bool(y)
             return bool(y)
-        first = len(self.calls)
-        result = self._result("whole", function, args, kwargs, y)
-        if len(self.calls) > first:
-            self.calls[-1].writes += [self._tree(x, []) for x in changed]
-        return result
+        return self._result("whole", function, args, kwargs, y, changed=changed)
 
     def add_whole(self, function: Any, args: Any, changed: tuple[Any, ...]) -> None:
         """Record what has been done already, as one call that returns nothing."""
@@ -365,7 +372,10 @@ class Recorder:
         call = Call("rule", kernel.function, args, {})
         call.reads, call.writes, call.line = kernel.reads, kernel.writes, kernel.line
         call.condition = self.condition
-        self.places += [*kernel.reads, *kernel.writes]
+        for place in (*kernel.reads, *kernel.writes):
+            self.memory.settle(place)
+            place.storage.is_written = True
+            self.places.append(place)
         self.calls.append(call)
 
     def place(self, x: Any) -> Place:
@@ -374,7 +384,9 @@ class Recorder:
 
     def note_tensor(self, tensor: Any, x: np.ndarray) -> None:
         """The step reads a tensor's array."""
-        self.tensors.setdefault(id(tensor), (weakref.ref(tensor), id(x)))
+        known = self.tensors.get(id(tensor))
+        if known is None or known[0]() is not tensor:
+            self.tensors[id(tensor)] = weakref.ref(tensor), weakref.ref(x)
 
     def note_change(self, tensor: Any, where: str) -> None:
         """The step changes a tensor's elements in place."""
@@ -382,8 +394,9 @@ class Recorder:
 
     def note_leaf(self, leaf: Any, gradient: Any, is_read: bool) -> None:
         """The step reads a leaf's gradient, or sets another in its place."""
-        if id(leaf) not in self.leaves:
-            start = None if gradient is None else id(plain(gradient._data))
+        known = self.leaves.get(id(leaf))
+        if known is None or known[0]() is not leaf:
+            start = None if gradient is None else weakref.ref(plain(gradient._data))
             self.leaves[id(leaf)] = weakref.ref(leaf), start, is_read
 
     def living_leaves(self) -> list[Any]:
