@@ -313,6 +313,10 @@ class Tensor(_Attached):
     def changed(self, where: str) -> None:
         """Note that the elements were changed in place, so that backward can tell."""
         cell = self._version
+        if len(cell) == 2:  # as a rule
+            cell[0] += 1
+            cell[1] = where
+            return
         cell[:2] = [cell[0] + 1, where]
         if len(cell) > 2:
             cell[2][0] += 1

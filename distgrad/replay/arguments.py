@@ -15,7 +15,7 @@ import numpy as np
 
 from distgrad.autograd.graph import reachable_nodes
 from distgrad.autograd.modes import modes
-from distgrad.autograd.tensor import Tensor
+from distgrad.autograd.tensor import Tensor, make_tensor
 from distgrad.backend.threads import get_num_threads
 from distgrad.errors import CaptureError
 from distgrad.replay.places import Place, bytes_of, owner
@@ -62,7 +62,7 @@ class Arguments:
     def _describe(self, tree: Any) -> Any:
         kind = tree.__class__
         if kind is tuple or kind is list:
-            return (kind, *[self._describe(each) for each in tree])
+            return (kind, *map(self._describe, tree))
         if kind is dict:
             return (kind, *[(key, self._describe(each)) for key, each in tree.items()])
         x = tree._data if isinstance(tree, Tensor) else tree
@@ -85,7 +85,7 @@ class Arguments:
 
     def _twins(self) -> Any:
         """For each array the number of the first that is the same; None where no two share memory."""
-        owners = [id(owner(x)) for x in self.arrays]
+        owners = [id(x if x.base is None else owner(x)) for x in self.arrays]
         if len(set(owners)) == len(owners):
             return None
         found = []
@@ -235,11 +235,11 @@ class Results:
         """The results with arrays of another call."""
 
         def put(x: Any) -> Any:
-            if not isinstance(x, Result):
+            if x.__class__ is not Result:
                 return x
-            return Tensor(arrays[x.place]) if x.is_tensor else arrays[x.place]
+            return make_tensor(arrays[x.place]) if x.is_tensor else arrays[x.place]
 
-        return put(self._tree) if isinstance(self._tree, Result) else _walk(self._tree, put)
+        return put(self._tree) if self._tree.__class__ is Result else _walk(self._tree, put)
 
 
 def parts_of(tree: Any) -> tuple[Sequence[Any], Sequence[Any], Callable[[list[Any]], Any]] | None:

@@ -131,10 +131,8 @@ class Captured:
         kind = self._kinds.get(arguments.key)
         if kind is None:
             kind = self._add_kind(arguments)
-        tape = next((each for each in kind.tapes if each.conditions.broken() is None), None)
-        new = None
-        if tape is None and kind.unverified:
-            new = next((each for each in kind.unverified if each.conditions.broken() is None), None)
+        tape = _standing(kind.tapes)
+        new = _standing(kind.unverified) if tape is None else None
         self._num_calls += 1
         if self._compares(tape, new):
             return self._compare(kind, tape, new, arguments)
@@ -323,6 +321,14 @@ class Captured:
             for tape in kind.tapes:
                 lines += describe_tape(tape)
         return "\n".join(lines)
+
+
+def _standing(tapes: list[Tape]) -> Tape | None:
+    """The first of some tapes whose conditions hold."""
+    for tape in tapes:
+        if tape.conditions.broken() is None:
+            return tape
+    return None
 
 
 def _check_graphs(value: Any) -> None:

@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 
-__all__ = ["find_loop"]
+__all__ = ["find_loop", "is_known_layout"]
 
 
 class _Head(ctypes.Structure):
@@ -25,7 +25,7 @@ class _Head(ctypes.Structure):
 
 
 @functools.cache
-def _is_known_layout() -> bool:
+def is_known_layout() -> bool:
     """Whether objects begin as in a usual CPython: a count and a type, of 8 bytes each."""
     return (
         sys.implementation.name == "cpython"
@@ -37,7 +37,7 @@ def _is_known_layout() -> bool:
 
 @functools.cache
 def _head(function: np.ufunc) -> _Head | None:
-    if not _is_known_layout():
+    if not is_known_layout():
         return None
     head = _Head.from_address(id(function))
     said = (head.type, head.nin, head.nout, head.nargs, head.ntypes)

@@ -129,10 +129,11 @@ class Tape:
 
     def _run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         for to, x in zip(self.inputs, inputs, strict=True):
-            if to is not x:
-                np.copyto(to, x)
-        self._hand_over()
-        self._saved.take()
+            to[...] = x
+        if self._made:
+            self._hand_over()
+        if self._saved.views:
+            self._saved.take()
         put_back = self._remember()
         try:
             for call in self._head:
@@ -157,8 +158,11 @@ class Tape:
         for tensor, where in self.conditions.changes:
             tensor.changed(where)
         self.num_replays += 1
+        copies = self._copies()
+        if len(copies) == len(self._outputs):
+            return copies
         results = list(self._outputs)
-        for i, x in zip(self._new, self._copies(), strict=True):
+        for i, x in zip(self._new, copies, strict=True):
             results[i] = x
         return results
 

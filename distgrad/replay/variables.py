@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.errors import CaptureError
+from distgrad.replay.words import Words
 
 __all__ = [
     "SCALARS",
@@ -87,7 +88,6 @@ class Watched:
             and len(self.keys) > self.values[0]
         ):
             yield iter, self.anchor, self.keys[1:] if isinstance(self.anchor, dict) else self.values[1:]
-            yield iter, (self,), (self,)  # so that nothing passes from one container to the next
             if isinstance(self.anchor, dict):
                 yield dict.values, self.anchor, self.values[1:]
         elif isinstance(self.anchor, types.CellType):
@@ -145,19 +145,32 @@ class Identities:
         self._getters: list[Callable[[Any], Iterable[Any]]] = []
         self._objects: list[Any] = []
         self._values: list[Any] = []
+        self._words = Words()
 
     def add(self, get: Callable[[Any], Iterable[Any]], thing: Any, values: Iterable[Any]) -> None:
         """``get(thing)`` gives these very values."""
+        if self._words.take(get, thing, values):
+            return
         self._getters.append(get)
         self._objects.append(thing)
         self._values.extend(values)
+        if get is iter:  # so that nothing passes from one container to the next
+            self._getters.append(iter)
+            self._objects.append((self,))
+            self._values.append(self)
 
     def end(self) -> None:
         """No more come; a container that has grown or shrunk shows by what is found in this place."""
-        self.add(list, (_ABSENT,), (_ABSENT,))
+        self._words.end()
+        if self._getters:
+            self.add(list, (_ABSENT,), (_ABSENT,))
 
     def hold(self) -> bool:
         """Whether all is found; False also where looking raises an exception."""
+        if not self._words.hold():
+            return False
+        if not self._getters:
+            return True
         try:
             found = chain.from_iterable(map(operator.call, self._getters, self._objects))
             return all(map(operator.is_, found, self._values))

@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 from distgrad.backend.kernels.calls import perform
 from distgrad.backend.kernels.support import kernel
 
-__all__ = ["CALL", "GATHER", "GUARD", "LOOP", "SCATTER", "WIDTH", "run"]
+__all__ = ["CALL", "GATHER", "GUARD", "LOOP", "SCATTER", "WIDTH", "find_changed", "run"]
 
 #: An instruction's first number says what it is; it has eight numbers, and those behind are
 #: LOOP: function, its data, how many calls, addresses of the operands' addresses, bytes from one call's to
@@ -71,6 +71,31 @@ def _add_float(typing_context: Any, to: Any, what: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), code
+
+
+@intrinsic
+def _ask(typing_context: Any, address: Any, a: Any, b: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        word = ir.IntType(64)
+        function = ir.FunctionType(word, [word] * 2)
+        return builder.call(builder.inttoptr(values[0], function.as_pointer()), values[1:])
+
+    return types.int64(*[types.int64] * 3), code
+
+
+@kernel("i2", dtypes="f", writes="", locked=True)
+def find_changed(table: Any) -> int:
+    """Compare what the interpreter holds with what it held; the first row that differs, or −1.
+
+    Args:
+        table: ``[n, 4]``, of each row a function of the interpreter's that changes nothing, its two arguments
+            and what it must give; without a function the address of a word, and the word.
+    """
+    for k in range(len(table)):
+        function, a, b, value = table[k]
+        if (_ask(function, a, b) if function else _load64(a)) != value:
+            return k
+    return -1
 
 
 @kernel("i2", dtypes="f", writes="")

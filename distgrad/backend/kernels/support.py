@@ -100,7 +100,13 @@ _SETTINGS = {"fastmath": _FAST, "error_model": "numpy", "nogil": True, "forceinl
 
 
 def kernel(
-    signature: str, dtypes: str = "fd", *, writes: str, rare: bool = False, elementwise: bool = False
+    signature: str,
+    dtypes: str = "fd",
+    *,
+    writes: str,
+    rare: bool = False,
+    elementwise: bool = False,
+    locked: bool = False,
 ) -> Callable[[Callable[..., Any]], Any]:
     """For functions that Python calls: compiled before or when first called, and kept on disk.
 
@@ -109,8 +115,10 @@ def kernel(
         elementwise: round each operation on its own, as NumPy rounds it. An element then gets the same bits
             in the middle of a vector loop and at its end, whatever the array's start and length: a part of a
             flat buffer is updated as the whole is.
+        locked: keep the interpreter's lock, for what asks the interpreter.
     """
-    settings = _SETTINGS | {"no_cfunc_wrapper": True} | ({"fastmath": False} if elementwise else {})
+    settings = _SETTINGS | {"no_cfunc_wrapper": True, "nogil": not locked}
+    settings |= {"fastmath": False} if elementwise else {}
 
     def decorate(function: Callable[..., Any]) -> Any:
         compiled = numba.njit(**settings)(function)
