@@ -136,8 +136,8 @@ from distgrad.backend.threads import get_num_threads, set_num_threads
 from distgrad.errors import (
     AxisError, CaptureError, CommError, CommMismatchError, CommTimeoutError, DTypeError, DataError,
     DeviceError,
-    DistgradError, GraphError, InPlaceError, LaunchError, MissingDependencyError, OptionError,
-    RankFailedError, ShapeError, StateDictError, WorkerError,
+    DistgradError, GraphError, InPlaceError, LaunchError, MissingDependencyError, MissingMethodError,
+    OptionError, OutOfBoundsError, RankFailedError, ShapeError, StateDictError, WorkerError,
 )
 # isort: on
 
@@ -196,8 +196,9 @@ def __dir__() -> list[str]:
 __all__ = [  # noqa: RUF022 (in alphabetical order)
     "AxisError", "CaptureError", "CommError", "CommMismatchError", "CommTimeoutError", "DTypeError",
     "DataError", "Device", "DeviceError", "DistgradError", "Generator", "GraphError", "InPlaceError",
-    "LaunchError", "MissingDependencyError", "OptionError", "RankFailedError", "ShapeError", "StateDictError",
-    "Tensor", "WorkerError", "__array_api_version__", "__array_namespace_info__", "__version__", "abs",
+    "LaunchError", "MissingDependencyError", "MissingMethodError", "OptionError", "OutOfBoundsError",
+    "RankFailedError", "ShapeError", "StateDictError", "Tensor", "WorkerError", "__array_api_version__",
+    "__array_namespace_info__", "__version__", "abs",
     "acos", "acosh",
     "adaptive_avg_pool", "adaptive_max_pool", "add", "all", "alpha_dropout", "amax", "amin", "amp", "any",
     "arange", "argmax", "argmin", "argsort", "asarray", "asin", "asinh", "astype", "atan", "atan2",

@@ -104,7 +104,9 @@ from distgrad.errors import GraphError as GraphError
 from distgrad.errors import InPlaceError as InPlaceError
 from distgrad.errors import LaunchError as LaunchError
 from distgrad.errors import MissingDependencyError as MissingDependencyError
+from distgrad.errors import MissingMethodError as MissingMethodError
 from distgrad.errors import OptionError as OptionError
+from distgrad.errors import OutOfBoundsError as OutOfBoundsError
 from distgrad.errors import RankFailedError as RankFailedError
 from distgrad.errors import ShapeError as ShapeError
 from distgrad.errors import StateDictError as StateDictError
@@ -139,7 +141,9 @@ __all__ = [
     "InPlaceError",
     "LaunchError",
     "MissingDependencyError",
+    "MissingMethodError",
     "OptionError",
+    "OutOfBoundsError",
     "RankFailedError",
     "ShapeError",
     "StateDictError",

@@ -4,9 +4,10 @@
 
     DistgradError
     ├── ShapeError (ValueError, RuntimeError)   shapes that do not fit together
-    ├── AxisError (ValueError, IndexError)   an axis that the array does not have
-    ├── OptionError (ValueError)         an argument that is none of the values offered
-    ├── DTypeError (TypeError)           a dtype that an operation does not take
+    ├── AxisError (ValueError, IndexError, RuntimeError)   an axis that the array does not have
+    ├── OutOfBoundsError (IndexError, RuntimeError)   a place outside an axis
+    ├── OptionError (ValueError, RuntimeError)   an argument that is none of the values offered
+    ├── DTypeError (TypeError, RuntimeError)     a dtype that an operation does not take
     ├── DeviceError (ValueError, RuntimeError)  arrays on different devices, or a device that is not there
     ├── GraphError (RuntimeError)        a graph that cannot be differentiated (freed, no gradient)
     │   └── InPlaceError                 a value that backward needs was changed in place
@@ -20,9 +21,12 @@
     ├── WorkerError (RuntimeError)       a loader's worker process that died, was too slow, or failed
     ├── LaunchError (RuntimeError)       ranks that could not be started or that ended badly
     ├── MissingDependencyError (ImportError)   an optional package that is not installed
+    ├── MissingMethodError (NotImplementedError)   a class without a method that is called
     └── DefinitionError (SyntaxError)    a function that cannot be translated to what it is to run as
 
-A message says where, what was expected, what came, and what to do next::
+Python's own classes among them are those that NumPy raises, and RuntimeError, which PyTorch raises for most,
+so that what was written for either catches them. A message says where, what was expected, what came, and what
+to do next::
 
     linear: x is [32, 128] but weight expects in_features=64; pass x with last axis 64
 """
@@ -42,7 +46,9 @@ __all__ = [
     "InPlaceError",
     "LaunchError",
     "MissingDependencyError",
+    "MissingMethodError",
     "OptionError",
+    "OutOfBoundsError",
     "RankFailedError",
     "ShapeError",
     "StateDictError",
@@ -58,15 +64,19 @@ class ShapeError(DistgradError, ValueError, RuntimeError):
     """Shapes that do not fit together."""
 
 
-class AxisError(DistgradError, ValueError, IndexError):
+class AxisError(DistgradError, ValueError, IndexError, RuntimeError):
     """An axis that the array does not have."""
 
 
-class OptionError(DistgradError, ValueError):
+class OutOfBoundsError(DistgradError, IndexError, RuntimeError):
+    """A place outside an axis."""
+
+
+class OptionError(DistgradError, ValueError, RuntimeError):
     """An argument that is none of the values offered."""
 
 
-class DTypeError(DistgradError, TypeError):
+class DTypeError(DistgradError, TypeError, RuntimeError):
     """A dtype that an operation does not take."""
 
 
@@ -123,6 +133,10 @@ class WorkerError(DistgradError, RuntimeError):
 
 class MissingDependencyError(DistgradError, ImportError):
     """An optional package that is not installed; the message holds the install command."""
+
+
+class MissingMethodError(DistgradError, NotImplementedError):
+    """A class that does not define a method that is called."""
 
 
 class DefinitionError(DistgradError, SyntaxError):

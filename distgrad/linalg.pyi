@@ -76,7 +76,7 @@ def cross(x1: _Array, x2: _Array, /, *, axis: int = ...) -> _Tensor:
 def det(x: _Array, /) -> _Tensor:
     """The determinant of square matrices; its gradient is the matrix of cofactors, singular or not."""
 def diagonal(x: _Array, /, *, offset: int = ...) -> _Tensor:
-    """A diagonal of matrices: the main one, or one that many above it."""
+    """A diagonal of matrices, as a view: the main one, or one that many above it."""
 def eig(x: _Array, /) -> tuple[_Tensor, _Tensor]:
     """Eigenvalues and eigenvectors of any square matrices, complex numbers."""
 def eigh(x: _Array, /) -> tuple[_Tensor, _Tensor]:

@@ -10,7 +10,14 @@ import numpy as np
 from distgrad.autograd.primitive import Primitive
 from distgrad.backend.array_module import ARRAY_MODULES
 from distgrad.backend.device import device_of
-from distgrad.errors import AxisError, DeviceError, DistgradError, DTypeError, ShapeError
+from distgrad.errors import (
+    AxisError,
+    DeviceError,
+    DistgradError,
+    DTypeError,
+    OutOfBoundsError,
+    ShapeError,
+)
 
 __all__ = ["LinAlgError", "check_devices", "explain"]
 
@@ -28,7 +35,7 @@ def explain(record: Primitive, error: Exception, values: tuple[Any, ...]) -> Exc
     kinds: list[tuple[type[Exception], type[Exception]]] = [
         (np.linalg.LinAlgError, LinAlgError),
         (np.exceptions.AxisError, AxisError),
-        (IndexError, IndexError),
+        (IndexError, OutOfBoundsError),
         (TypeError, DTypeError),
         (ValueError, ShapeError),
     ]

@@ -244,6 +244,8 @@ def _setitem(self: Tensor, key: Any, value: Any, /) -> None:
     if modes.grad and (_in_graph(self) or getattr(value, "_node", None) is not None):
         overwrite(self, operations.setitem(self, value, key), "setitem")
         return
+    if value is None:
+        raise DTypeError("setitem: expected a tensor, an array or a number, got None")
     array = value._data if isinstance(value, Tensor) else native(value)
     if array.__class__ in ARRAY_MODULES and array.__class__ is not self._data.__class__:
         check_devices(REGISTRY["setitem"], (self._data, array))

@@ -16,7 +16,7 @@ from distgrad.autograd.meanings import from_parts, kind
 from distgrad.autograd.tensor import Tensor, make_tensor, share
 from distgrad.backend.array_module import get_array_module
 from distgrad.backend.device import CPU, activated, to_device
-from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
+from distgrad.errors import AxisError, DTypeError, OptionError, OutOfBoundsError, ShapeError
 
 # -- shapes
 
@@ -73,7 +73,9 @@ def _refuse_ends(shape: tuple[int, ...], start_dim: int, end_dim: int) -> None:
 def unflattened(x: Any, dim: int, sizes: Sequence[int]) -> Any:
     """One axis as several."""
     place = place_of(x, dim, "unflatten")
-    return ops.reshape(x, (*x.shape[:place], *numbers(sizes), *x.shape[place + 1 :]))
+    known = math.prod(n for n in numbers(sizes) if n != -1)
+    lengths = [x.shape[place] // known if n == -1 and known else n for n in numbers(sizes)]
+    return ops.reshape(x, (*x.shape[:place], *lengths, *x.shape[place + 1 :]))
 
 
 def squeezed(x: Any, dim: Any) -> Any:
@@ -108,11 +110,12 @@ def turned(x: Any) -> Any:
 
 def turned_around(x: Any, k: int, dims: Sequence[int]) -> Any:
     """Turned by 90 degrees k times, from the first towards the second axis."""
-    first, second = (place_of(x, each, "rot90") for each in dims)
-    if first == second:
+    places = [place_of(x, each, "rot90") for each in dims]
+    if len(places) != 2 or places[0] == places[1]:
         raise AxisError(f"rot90: expected two axes, got {list(dims)}")
+    first, second = places
     if k % 4 == 0:
-        return copied(x)
+        return x
     if k % 4 == 2:
         return ops.flip(x, axis=(first, second))
     return (
@@ -129,6 +132,8 @@ def spread_over(x: Any, sizes: Sequence[int]) -> Any:
     if added < 0 or any(n == -1 for n in sizes[:added]):
         raise ShapeError(f"expand: {list(x.shape)} cannot become {list(sizes)}")
     own = (*sizes[:added], *(x.shape[i] if n == -1 else n for i, n in enumerate(sizes[added:])))
+    if own[added:] == x.shape and not {*own[:added]} - {1}:
+        return ops.reshape(x, own)  # a view that can be written
     return ops.broadcast_to(x, own)
 
 
@@ -196,7 +201,7 @@ def part(x: Any, dim: int, key: Any) -> Any:
     if not isinstance(key, slice):
         key = operator.index(key)
         if not -x.shape[place] <= key < x.shape[place]:
-            raise IndexError(f"select: place {key} along axis {dim} of {list(x.shape)}")
+            raise OutOfBoundsError(f"select: place {key} along axis {dim} of {list(x.shape)}")
     return x[(slice(None),) * place + (key,)]
 
 
@@ -223,10 +228,14 @@ def padded(x: Any, pad: Sequence[int], value: Any) -> Any:
 
 def slice_of(x: Any, dim: int, start: Any, count: int) -> slice:
     """The slice of ``narrow``."""
+    if not x.ndim:
+        raise AxisError("narrow: a tensor without axes has no parts")
     size = x.shape[place_of(x, dim, "narrow")]
     first = operator.index(start)
     first = first + size if first < 0 else first
-    if count < 0 or not 0 <= first <= size or first + count > size:
+    if not 0 <= first <= size:
+        raise OutOfBoundsError(f"narrow: place {start} along axis {dim} of {list(x.shape)}")
+    if count < 0 or first + count > size:
         raise ShapeError(f"narrow: {count} places from {start} along axis {dim} of {list(x.shape)}")
     return slice(first, first + count)
 
@@ -285,7 +294,7 @@ def cut(x: Any, where: Any, dim: int) -> Any:
 def diagonal_of(x: Any, diagonal: int) -> Any:
     """The diagonal of a matrix, or a matrix with a vector as its diagonal."""
     if x.ndim == 2:
-        return ops.diagonal(x, offset=diagonal)
+        return copied(ops.diagonal(x, offset=diagonal))
     if x.ndim != 1:
         raise ShapeError(f"diag: expected one or two axes, got {list(x.shape)}")
     size = x.shape[0] + abs(diagonal)
@@ -380,7 +389,11 @@ def from_pairs(x: Any) -> Any:
 
 
 def viewed(x: Any, shape: tuple[Any, ...]) -> Any:
-    """Another shape, or the same bytes as another dtype."""
+    """Another shape, or the same bytes as another dtype.
+
+    Raises:
+        ShapeError: a view of a tensor in row order which has no such shape in its memory.
+    """
     if (
         len(shape) == 1
         and not isinstance(shape[0], tuple | list | int)
@@ -389,7 +402,17 @@ def viewed(x: Any, shape: tuple[Any, ...]) -> Any:
         out = make_tensor(x._data.view(kind(shape[0])))
         share(out, x, x._data)
         return out
-    return ops.reshape(x, numbers(shape))
+    out = ops.reshape(x, numbers(shape))
+    if x._aliases is not None and x._aliases.first_owns and out._aliases is None and x.size > 1:
+        first = x._data
+        while first.base is not None:
+            first = first.base
+        if first is not x._data and first.flags.c_contiguous:
+            raise ShapeError(
+                f"view: {list(x.shape)} with strides {list(strides(x, None))} does not lie in memory as "
+                f"{list(out.shape)} does; use reshape(), or contiguous() first"
+            )
+    return out
 
 
 def in_row_order(x: Any) -> Any:
@@ -400,9 +423,12 @@ def in_row_order(x: Any) -> Any:
 
 
 def strides(x: Any, dim: int | None) -> Any:
-    """How many elements lie between neighbours along each axis."""
-    steps = tuple(each // x._data.itemsize for each in x._data.strides)
-    return steps if dim is None else steps[dim]
+    """How many elements lie between neighbours along each axis, of a new one those of what lies within."""
+    steps = [each // x._data.itemsize for each in x._data.strides]
+    for i in reversed(range(x.ndim)):
+        if not steps[i] and x.shape[i] == 1:
+            steps[i] = x.shape[i + 1] * steps[i + 1] if i + 1 < x.ndim else 1
+    return tuple(steps) if dim is None else steps[dim]
 
 
 def with_diagonal(x: Any, value: Any, wrap: bool) -> Any:

@@ -238,7 +238,7 @@ def angle(x: Any) -> Any:
 
 def other_than_nan(choose: Callable[..., Any], x: Any, y: Any) -> Any:
     """The larger or smaller of two, the other where one is NaN."""
-    if x.dtype.kind != "f" and y.dtype.kind != "f":
+    if all(getattr(each, "dtype", np.dtype(int)).kind != "f" for each in (x, y)):
         return choose(x, y)
     x, y = ops.where(ops.isnan(x), y, x), ops.where(ops.isnan(y), x, y)
     return choose(x, y)

@@ -278,6 +278,10 @@ def _transpose(self: Tensor) -> Tensor:
     return operations.matrix_transpose(self)
 
 
+def _conjugate(x: Tensor) -> Tensor:
+    return operations.conj(x) if x.dtype.kind == "c" else x
+
+
 def _to(self: Tensor, *args: Any, **options: Any) -> Tensor:
     """The tensor with another dtype, on another device, or both; itself if it is so already.
 
@@ -407,8 +411,8 @@ _OWN: dict[str, Any] = {
     "tolist": lambda self: self._data.tolist(),
     "numpy": _numpy,
     "dim": lambda self: self._data.ndim,
-    "H": property(lambda self: operations.conj(_transpose(self))),
-    "mH": property(lambda self: operations.conj(operations.matrix_transpose(self))),
+    "H": property(lambda self: _conjugate(_transpose(self))),
+    "mH": property(lambda self: _conjugate(operations.matrix_transpose(self))),
     "is_cuda": property(lambda self: self.device.kind == "cuda"),
     "is_cpu": property(lambda self: self.device == CPU),
     "layout": property(lambda self: "strided"),

@@ -11,7 +11,7 @@ from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.meanings import Extremum, typed
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, to_device
-from distgrad.errors import DTypeError, OptionError
+from distgrad.errors import DTypeError, OptionError, ShapeError
 
 
 class Histogram(NamedTuple):
@@ -114,6 +114,10 @@ def places_in(row: Any, x: Any, right: bool, side: str | None, sorter: Any, narr
     chosen: Any = side or ("right" if right else "left")
     dtype = np.int32 if narrow else np.int64
     row, values = row._data, x._data if isinstance(x, Tensor) else np.asarray(x)
+    if row.ndim != 1 and (row.shape[:-1] != values.shape[:-1]):
+        raise ShapeError(
+            f"searchsorted: rows are {list(row.shape)} and what is looked for {list(values.shape)}"
+        )
     if row.ndim == 1:
         found = np.searchsorted(row, values, chosen, None if sorter is None else sorter._data)
         return Tensor(np.asarray(found).astype(dtype))

@@ -202,7 +202,7 @@ def multinomial(
     if data.ndim not in (1, 2):
         raise ShapeError(f"multinomial: expected one or two axes, got {list(data.shape)}")
     if not (np.isfinite(data) & (data >= 0)).all() or not (data.sum(axis=-1) > 0).all():
-        raise ValueError("multinomial: weights must be finite, 0 or more, and not all 0")
+        raise OptionError("multinomial: weights must be finite, 0 or more, and not all 0")
     source = generator or default_generator
     if replacement:
         shares = np.cumsum(data, axis=-1)

@@ -65,10 +65,11 @@ class Aliases:
     A change in place of one gives all of them new places (see :mod:`distgrad.autograd.inplace`).
     """
 
-    __slots__ = ("_limit", "_references")
+    __slots__ = ("_limit", "_references", "first_owns")
 
     def __init__(self, tensor: Tensor) -> None:
         self._references = [weakref.ref(tensor)]
+        self.first_owns = tensor._data.base is None  # whether the others' memory is that of the first's array
         self._limit = 8
 
     def add(self, tensor: Tensor) -> None:
@@ -263,7 +264,7 @@ class Tensor(_Attached):
 
     @property
     def data(self) -> Tensor:
-        """The same elements outside the graph; assigning replaces the elements.
+        """The same elements outside the graph; assigning replaces them, by others of any shape and dtype.
 
         Writes through it are, unlike those through :meth:`detach`, not noticed by backward, which uses
         the new elements.
@@ -278,17 +279,15 @@ class Tensor(_Attached):
     @data.setter
     def data(self, value: Any) -> None:
         array = value._data if isinstance(value, Tensor) else native(value)
-        if array.shape != self.shape or array.dtype != self.dtype:
-            raise GraphError(
-                f"data: expected {self.dtype}{list(self.shape)}, got {array.dtype}{list(array.shape)}"
-            )
-        if device_of(array) != self.device and self._leaf is not None and self._leaf.flat is not None:
-            raise DeviceError(
-                f"data: the elements lie in a flat buffer on {self.device}, got some on {device_of(array)}; "
-                f"move them with .to('{self.device}')"
-            )
         if self._leaf is not None and self._leaf.flat is not None:
+            if (array.shape, array.dtype, device_of(array)) != (self.shape, self.dtype, self.device):
+                raise GraphError(
+                    f"data: the elements lie in a flat buffer, {self.dtype}{list(self.shape)} on "
+                    f"{self.device}; got {array.dtype}{list(array.shape)} on {device_of(array)}"
+                )
             self._data[...] = array
+        elif self._node is not None and array.dtype.char not in DIFFERENTIABLE:
+            raise DTypeError(f"data: the tensor requires a gradient, and {array.dtype} has none")
         else:
             self._data = array
             self._aliases = None
@@ -391,7 +390,7 @@ _new = object.__new__
 
 class _Untracked(Aliases):
     def __init__(self) -> None:
-        self._references = []
+        self._references, self.first_owns = [], False
 
     def add(self, tensor: Tensor) -> None:
         pass

@@ -20,6 +20,7 @@ from distgrad.backend.device import CPU, Device, activated, device_of, to_device
 from distgrad.backend.kernels.table import accelerated
 from distgrad.backend.meta import META
 from distgrad.backend.recording import as_one_call, effect
+from distgrad.errors import OptionError
 
 __all__ = ["Generator", "default_generator", "manual_seed"]
 
@@ -137,10 +138,10 @@ class Generator:
         """Whole numbers uniform on [low, high).
 
         Raises:
-            ValueError: an empty interval.
+            OptionError: an empty interval.
         """
         if high <= low:
-            raise ValueError(f"randint: expected low < high, got low={low}, high={high}")
+            raise OptionError(f"randint: expected low < high, got low={low}, high={high}")
         words = self.bits(math.prod(shape), device)
         span = high - low
         with activated(device):
@@ -149,6 +150,8 @@ class Generator:
 
     def permutation(self, count: int) -> np.ndarray:
         """The numbers 0 … count−1 in random order, int64[count]."""
+        if count < 0:
+            raise OptionError(f"randperm: expected a count of 0 or more, got {count}")
         return np.argsort(self.bits(count), kind="stable")
 
     def host(self) -> np.random.Generator:

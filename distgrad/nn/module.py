@@ -13,7 +13,7 @@ from distgrad.autograd.ops.move import destination
 from distgrad.autograd.tensor import FLOATING, Tensor
 from distgrad.backend.device import Device, resolve
 from distgrad.backend.kernels.table import expect
-from distgrad.errors import DTypeError
+from distgrad.errors import DTypeError, MissingMethodError
 from distgrad.nn.everywhere import registered
 from distgrad.nn.hooks import EVERYWHERE, Forward, Hooks, P, R_co
 from distgrad.nn.parameter import Buffer, Parameter, write
@@ -66,6 +66,9 @@ class Module(Stateful):
             hooks = Hooks()
         return hooks.call(self, args, kwargs)
 
+    def _refuse_call(self, *args: Any, **kwargs: Any) -> Any:
+        raise MissingMethodError(f"{type(self).__name__} has no forward method; define forward(self, ...)")
+
     # -- attributes
 
     def __getattr__(self, name: str) -> Any:
@@ -75,16 +78,19 @@ class Module(Stateful):
             if entries is not None and name in entries:
                 return entries[name]
         if name == "forward":
-            raise TypeError(f"{type(self).__name__} has no forward method; define forward(self, ...)")
+            return self._refuse_call
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         own = self.__dict__
         if isinstance(value, Parameter):
+            self._forget(name, but="_parameters")
             self.register_parameter(name, value)
         elif isinstance(value, Module):
+            self._forget(name, but="_modules")
             self.register_module(name, value)
         elif isinstance(value, Buffer):
+            self._forget(name, but="_buffers")
             self.register_buffer(name, value, persistent=value.persistent)
         elif value is not None and name in own.get("_parameters", ()):
             raise TypeError(wrong_kind(self, name, value, "parameter", "a Parameter"))
@@ -145,8 +151,17 @@ class Module(Stateful):
 
     add_module = register_module
 
+    def _forget(self, name: str, but: str) -> None:
+        """Take a name out of all places but one, which an assignment gives a value of another kind."""
+        own = self.__dict__
+        if name not in own.get(but, ()):
+            own.pop(name, None)
+            for kind in {"_parameters", "_buffers", "_modules"} & own.keys():
+                own[kind].pop(name, None)
+            own.get("_non_persistent", set()).discard(name)
+
     def _register(self, kind: str, name: str, value: Any) -> None:
-        """Put a value under a name in one of the three places, and take the name out of the others."""
+        """Put a value under a name, which is new or in the same place, in one of the three places."""
         own = self.__dict__
         if kind not in own:
             raise AttributeError(
@@ -156,13 +171,9 @@ class Module(Stateful):
         if not isinstance(name, str) or "." in name or name == "":
             raise KeyError(f"{type(self).__name__}: a name must be text without dots, got {name!r}")
         value = registered(self, kind, name, value)
-        if name not in own[kind]:
-            if hasattr(type(self), name):
-                raise KeyError(f"{type(self).__name__}: {name!r} is an attribute of the class already")
-            own.pop(name, None)
-            for other in {"_parameters", "_buffers", "_modules"} - {kind}:
-                own[other].pop(name, None)
-            self._non_persistent.discard(name)
+        places = (own, own["_parameters"], own["_buffers"], own["_modules"])
+        if name not in own[kind] and (hasattr(type(self), name) or any(name in each for each in places)):
+            raise KeyError(f"{type(self).__name__}: {name!r} is an attribute already; delete it first")
         own[kind][name] = value
 
     # -- iteration

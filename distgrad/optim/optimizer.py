@@ -27,7 +27,7 @@ from distgrad.backend.kernels.rules import RULES
 from distgrad.backend.kernels.table import accelerated, expect, is_fused
 from distgrad.backend.kernels.translate import array_form
 from distgrad.comm.progress import tell_step
-from distgrad.errors import DTypeError, GraphError
+from distgrad.errors import DTypeError, OptionError
 from distgrad.optim.hooks import Hooks, with_load_hooks, with_state_hooks, with_step_hooks
 from distgrad.optim.options import is_misspelt, with_pytorchs_options
 from distgrad.optim.recorded import apply_recorded, check_recordable, record_count
@@ -154,7 +154,7 @@ class Optimizer(Stateful):
                 got = getattr(parameter, "dtype", type(parameter).__name__)
                 raise DTypeError(f"{name}: parameters must be floating tensors, got {got}")
             if not parameter.is_leaf:
-                raise GraphError(f"{name}: parameters must be leaves, got a result of {parameter.grad_fn}")
+                raise OptionError(f"{name}: parameters must be leaves, got a result of {parameter.grad_fn}")
             if id(parameter) in known:
                 raise ValueError(f"{name}: a parameter of shape {list(parameter.shape)} is given twice")
             known.add(id(parameter))

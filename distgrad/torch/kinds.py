@@ -9,6 +9,7 @@ import numpy as np
 
 from distgrad.autograd import creation
 from distgrad.autograd.casting import bfloat16 as _bfloat16
+from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.layouts import numbers
 from distgrad.autograd.porting import Shape
 from distgrad.autograd.tensor import Tensor as _Tensor
@@ -111,6 +112,8 @@ class _TensorType(type):
         if len(data) == 1 and not isinstance(data[0], builtins.int):
             if isinstance(data[0], Shape):
                 return creation.empty(data[0], dtype=cls._dtype, device=device)
+            if isinstance(data[0], _Tensor) and (cls._own == "Tensor" or data[0].dtype == cls._dtype):
+                return ops.reshape(data[0], data[0].shape)  # in its memory, of its dtype
             made = data[0] if isinstance(data[0], _Tensor) else np.asarray(_plain(data[0]))
             return creation.tensor(made, dtype=cls._dtype, device=device)
         return creation.empty(numbers(data or (0,)), dtype=cls._dtype, device=device)

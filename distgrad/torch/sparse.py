@@ -73,11 +73,11 @@ def _without_repetition(places: Any, numbers: Any, shape: tuple[int, ...]) -> Sp
     """What comes twice is added; in the order of rows.
 
     Raises:
-        IndexError: a place outside.
+        OutOfBoundsError: a place outside.
     """
     for axis, length in enumerate(shape):
         if places.shape[1] and (places[axis].min() < 0 or places[axis].max() >= length):
-            raise IndexError(
+            raise OutOfBoundsError(
                 f"sparse_coo_tensor: indices of axis {axis} must be from 0 to {length - 1}, got "
                 f"{places[axis].min()} … {places[axis].max()}"
             )

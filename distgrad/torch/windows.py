@@ -12,7 +12,7 @@ from distgrad.autograd.creation import asarray
 from distgrad.autograd.meanings import kind
 from distgrad.autograd.porting import Shape as Size
 from distgrad.autograd.tensor import Tensor
-from distgrad.errors import DTypeError, OptionError
+from distgrad.errors import OptionError
 
 __all__ = ["bartlett", "blackman", "cosine", "exponential", "gaussian", "general_cosine", "general_hamming",
            "hamming", "hann", "kaiser", "nuttall"]  # fmt: skip
@@ -25,7 +25,7 @@ def _window(shape: Shape, count: int, sym: bool, dtype: Any, device: Any, grad: 
     if count < 0:
         raise OptionError(f"windows: expected a length from 0 on, got {count}")
     if dtype is not None and not np.issubdtype(kind(dtype), np.inexact):
-        raise DTypeError(f"windows: expected a floating-point dtype, got {dtype}")
+        raise OptionError(f"windows: expected a floating-point dtype, got {dtype}")
     last = max(count - 1 if sym else count, 1)
     values = shape(np.arange(count, dtype=np.float64), last, *given) if count > 1 else np.ones(count)
     found = DEFAULTS[float] if dtype is None else kind(dtype)

@@ -243,17 +243,24 @@ def run(op, torch, ours):
 
 
 def errors(op, torch, ours):
-    """How many of an entry's wrong inputs raise here, of how many."""
-    raised = total = 0
+    """How many of an entry's wrong inputs raise PyTorch's class of error here, raise any, and there are."""
+    of_class = raised = total = 0
     for each in op.error_inputs("cpu"):
         sample = each.sample_input
         total += 1
         try:
             args, options = translated(((sample.input, *sample.args), dict(sample.kwargs)), torch, ours)
             function_of(op.name, ours)(*args, **options)
-        except Exception:
+        except Exception as error:
             raised += 1
-    return raised, total
+            of_class += isinstance(error, each.error_type)
+    return of_class, raised, total
+
+
+def errors_in_all(torch, ours, op_db):
+    """The sums of :func:`errors` over all entries."""
+    counts = [errors(op, torch, ours) for op in op_db if op.error_inputs_func is not None]
+    return [sum(each) for each in zip(*counts, strict=True)]
 
 
 def label(op):
@@ -279,8 +286,8 @@ def main(arguments):
     np.seterr(all="ignore")
     chosen = [op for op in op_db if op.supports_autograd and (not options.names or op.name in options.names)]
     if options.errors:
-        counts = [errors(op, torch, ours) for op in op_db if op.error_inputs_func is not None]
-        print(f"{sum(a for a, _ in counts)} of {sum(b for _, b in counts)} wrong inputs raise")
+        of_class, raised, total = errors_in_all(torch, ours, op_db)
+        print(f"{raised} of {total} wrong inputs raise, {of_class} of them an error of PyTorch's class")
         return
     failed = {}
     for op in chosen:

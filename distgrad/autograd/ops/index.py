@@ -85,7 +85,7 @@ def _(xp: Any, g: Array, key: Key) -> Array:
 )
 def setitem(xp: Any, x: Array, value: Array, /, key: Key) -> Array:
     """A copy of an array with a part replaced."""
-    out = x.copy()
+    out = x.copy() if x.shape else xp.array(x)  # NumPy's number without axes could not be written
     out[key] = value
     return out
 

@@ -167,9 +167,10 @@ def polar_decomposition(xp: Any, x: Array, /) -> tuple[Array, Array]:
 
 def _reflections(xp: Any, x: Array, tau: Array, where: str) -> list[tuple[Array, Array]]:
     """(v, τ) of each elementary reflection 1 - τ v vᴴ; v has a one at its own place and zeros above."""
-    rows, count = x.shape[-2], tau.shape[-1]
-    if len(x.shape) < 2 or tuple(tau.shape[:-1]) != tuple(x.shape[:-2]) or count > min(x.shape[-2:]):
+    fit = len(x.shape) >= 2 and len(tau.shape) >= 1 and tuple(tau.shape[:-1]) == tuple(x.shape[:-2])
+    if not fit or tau.shape[-1] > min(x.shape[-2:]):
         raise ShapeError(f"{where}: x is {list(x.shape)} but tau {list(tau.shape)}")
+    rows, count = x.shape[-2], tau.shape[-1]
     columns = xp.tril(x[..., :count], k=-1) + xp.eye(rows, count, dtype=x.dtype)
     return [(columns[..., i : i + 1], xp.reshape(tau[..., i], (*tau.shape[:-1], 1, 1))) for i in range(count)]
 

@@ -164,14 +164,27 @@ def diagonal_key(xp: Any, shape: Shape, offset: int) -> tuple[Any, ...]:
     return (..., steps + down, steps + right)
 
 
-@composite(
+def _diagonal_shape(x: Shape, offset: int) -> Shape:
+    return (*x[:-2], max(min(x[-2] - max(-offset, 0), x[-1] - max(offset, 0)), 0))
+
+
+@primitive(
     math="y_i = x[i, i + offset]",
+    shape=_diagonal_shape,
+    view=True,
     samples=[Sample(((3, 4),)), Sample(((2, 3, 3),), {"offset": 1}), Sample(((4, 3),), {"offset": -2})],
     rejects=[Reject(((3,),), ShapeError, "diagonal: expected at least two axes")],
 )
 def diagonal(xp: Any, x: Array, /, *, offset: int = 0) -> Array:
-    """A diagonal of matrices: the main one, or one that many above it."""
-    return xp.getitem(x, diagonal_key(xp, x.shape, offset))
+    """A diagonal of matrices, as a view: the main one, or one that many above it."""
+    if len(x.shape) < 2:
+        raise ShapeError(f"diagonal: expected at least two axes, got {list(x.shape)}")
+    return xp.diagonal(x, offset, -2, -1)
+
+
+@diagonal.vjp("x")
+def _(xp: Any, g: Array, x_shape: Shape, offset: int) -> Array:
+    return xp.put_zeros(g, diagonal_key(xp, x_shape, offset), x_shape)
 
 
 @composite(

@@ -11,7 +11,7 @@ from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.tensor import FLOATING, Tensor
 from distgrad.backend.array_module import ARRAY_MODULES, get_array_module
 from distgrad.backend.device import at_hand, follow, plain
-from distgrad.errors import DTypeError, OptionError, ShapeError
+from distgrad.errors import DTypeError, OptionError, OutOfBoundsError, ShapeError
 from distgrad.nn.functional.arguments import check_reduction, mean_or_sum, roomy, sum_over
 
 __all__ = ["cross_entropy", "nll_loss"]
@@ -111,7 +111,7 @@ def nll_loss(
 def _check_range(classes: Any, num_classes: int, where: str) -> None:
     if at_hand(classes) and classes.size and (classes.min() < 0 or classes.max() >= num_classes):
         bad = classes[(classes < 0) | (classes >= num_classes)][0]
-        raise IndexError(f"{where}: target holds class {bad}, but input has {num_classes} classes")
+        raise OutOfBoundsError(f"{where}: target holds class {bad}, but input has {num_classes} classes")
 
 
 def cross_entropy(

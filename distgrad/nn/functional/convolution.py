@@ -49,6 +49,9 @@ def _conv(
     steps = pairs(stride, spatial, where, "stride")
     spread = pairs(dilation, spatial, where, "dilation")
 
+    if weight.ndim != spatial + 2:
+        raise ShapeError(f"{where}: weight must have {spatial + 2} axes, got {list(weight.shape)}")
+
     def run(x: Tensor) -> Tensor:
         if not isinstance(padding, str):
             ends = pairs(padding, spatial, where, "padding", 0)

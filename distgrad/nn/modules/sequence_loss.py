@@ -10,7 +10,7 @@ import numpy as np
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, to_device
-from distgrad.errors import OptionError, ShapeError
+from distgrad.errors import OptionError, OutOfBoundsError, ShapeError
 from distgrad.nn.functional.sequences import ctc_loss
 from distgrad.nn.module import Module
 from distgrad.nn.modules.containers import ModuleList, Sequential
@@ -126,7 +126,7 @@ class AdaptiveLogSoftmaxWithLoss(Module):
                 f"{list(input.shape)} and {list(classes.shape)}"
             )
         if classes.size and (classes.min() < 0 or classes.max() >= self.n_classes):
-            raise IndexError(
+            raise OutOfBoundsError(
                 f"AdaptiveLogSoftmaxWithLoss: target must lie in 0 ... {self.n_classes - 1}, got "
                 f"{classes.min()} to {classes.max()}"
             )
