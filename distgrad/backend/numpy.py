@@ -71,7 +71,7 @@ def _as_strided(x: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> np.
     return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
 
 
-def _diagonal(x: Any, offset: int, axis1: int, axis2: int) -> Any:
+def _diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     """NumPy's, which could be written since its elements are no others' copies."""
     out = x.diagonal(offset, axis1, axis2)
     out.flags.writeable = x.flags.writeable

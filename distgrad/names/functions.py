@@ -301,8 +301,8 @@ reshape_as(self, other) = reshape(self, other.shape)
 view_as(self, other) = viewed(self, other.shape)
 type_as(self, other) = self.to(other)
 view(self, *shape, dtype=None) =
-    reshape(self, shape) if self._aliases is None and shape and shape[0].__class__ is int
-    else viewed(self, shape or (dtype,))
+    reshape(self, shape) if shape and shape[0].__class__ is int
+    and (self._aliases is None or self._data.flags.c_contiguous) else viewed(self, shape or (dtype,))
 contiguous(self, memory_format=None) = in_row_order(self)
 is_contiguous(self, memory_format=None) = bool(self._data.flags.c_contiguous)
 stride(self, dim=None) = strides(self, dim)

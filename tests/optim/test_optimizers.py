@@ -8,7 +8,7 @@ import pytest
 
 import distgrad as dg
 from distgrad import optim
-from distgrad.errors import DTypeError, GraphError, ShapeError, StateDictError
+from distgrad.errors import DTypeError, OptionError, ShapeError, StateDictError
 from distgrad.optim import SGD, Adam, AdamW
 
 SHAPES = [(3, 4), (5,), ()]
@@ -375,7 +375,7 @@ def test_what_is_refused():
         SGD([{"params": [p], "lear": 1}])
     with pytest.raises(DTypeError, match="floating"):
         SGD([dg.asarray([1, 2])])
-    with pytest.raises(GraphError, match="leaves"):
+    with pytest.raises(OptionError, match="leaves"):
         SGD([p * 2.0])
     optimizer = AdamW([p])
     saved = AdamW([dg.ones(2).requires_grad_(), dg.ones(1).requires_grad_()]).state_dict()
