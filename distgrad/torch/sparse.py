@@ -12,6 +12,7 @@ from distgrad.autograd.meanings import kind
 from distgrad.autograd.sparse import SparseTensor, sparse_product
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, parse_device
+from distgrad.errors import OutOfBoundsError
 from distgrad.tracebacks import warn_once
 
 __all__ = [
