@@ -135,6 +135,7 @@ def _meet(base: Any, timeout_s: float) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not request.Test():
         if time.monotonic() > deadline_s:
+            _unlink_segments()  # all have mapped them when MPI's start returns
             raise CommTimeoutError(
                 f"comm.init: waited {timeout_s:g} s for all {base.Get_size()} ranks to call init(); look for "
                 "a rank that ended or waits before it"

@@ -11,20 +11,22 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from distgrad import env
+from distgrad.comm.arrival import wait_for_siblings
 from distgrad.comm.relay import Relay, Relayed
 from distgrad.errors import CommError, MissingDependencyError
 
-# MPI's start waits for all ranks in C, where only this can end a process that waits for one that never comes.
-faulthandler.dump_traceback_later(min(env.read().timeout_s, 1e6), exit=True, file=2)
-try:
-    from mpi4py import MPI
-except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py is there, an MPI library is not
-    raise MissingDependencyError(
-        f"comm.init: the backend 'mpi' needs mpi4py and an MPI library ({' '.join(str(error).split())}); "
-        'run: pip install "distgrad[mpi]"'
-    ) from error
-finally:
-    faulthandler.cancel_dump_traceback_later()
+with wait_for_siblings():
+    # MPI's start waits for ranks of other hosts in C, where only this can end it if one never comes.
+    faulthandler.dump_traceback_later(min(env.read().timeout_s, 1e6), exit=True, file=2)
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py is there, an MPI library is not
+        raise MissingDependencyError(
+            f"comm.init: the backend 'mpi' needs mpi4py and an MPI library ({' '.join(str(error).split())}); "
+            'run: pip install "distgrad[mpi]"'
+        ) from error
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 __all__ = ["MPI", "abort", "abort_on_exception", "check_running", "exit_in_order", "make_relay", "relayed"]
 
