@@ -9,9 +9,10 @@
 
 Each figure is of a fresh process, from its start to the end of its first and tenth whole step (zero_grad,
 forward, mean cross entropy, backward, AdamW) of a workload of ``step.py``, imports and the model's making
-included: ``cold`` with empty folders for what is compiled (kernels here, Inductor's and JAX's caches there),
-``warm`` with what that left in them. Beside the clock stands the processor's time ("busy") of the process and
-of those that it started, which a machine shared with others distorts less. All are medians of the rounds.
+included, with byte code, as an installation leaves it: ``cold`` with empty folders for what is compiled
+(kernels here, Inductor's and JAX's caches there), ``warm`` with what that left in them. Beside the clock
+stands the processor's time ("busy") of the process and of those that it started, which a machine shared with
+others distorts less. All are medians of the rounds.
 
 ``--wheel`` measures what is in the wheel and not the checkout; ``--before`` takes turns with another
 checkout, and the last column is this one's time over that one's.
@@ -20,6 +21,7 @@ checkout, and the last column is this one's time over that one's.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import resource
@@ -37,6 +39,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).parents[1] / "distgrad" / "scale"))
 from bench.workloads import WORKLOADS
 
+ROOT = Path(__file__).parents[1]
 LIMIT_S = 300
 CACHES = ("cold", "warm")
 LIBRARIES = ("distgrad", "torch eager", "torch compile", "jax")
@@ -80,11 +83,12 @@ def run_child(library: str, workload: str, threads: int, folder: str, source: st
     Raises:
         RuntimeError: with the end of the process's output, if it failed.
     """
-    unset = ("NUMBA_CACHE_DIR", "DISTGRAD_CACHE", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+    unset = {"NUMBA_CACHE_DIR", "DISTGRAD_CACHE", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}
+    unset |= {"PYTHONDONTWRITEBYTECODE"}
     environment = {key: value for key, value in os.environ.items() if key not in unset}
     environment |= {name: f"{folder}/{name.lower()}" for name in FOLDERS}
     environment |= {"OMP_NUM_THREADS": str(threads), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    environment["PYTHONPATH"] = source or str(Path(__file__).parents[1])
+    environment["PYTHONPATH"] = source or str(ROOT)
     began_s = time.time()
     done = subprocess.run(
         [sys.executable, __file__, "--child", library, workload, str(threads)],
@@ -169,6 +173,8 @@ def main() -> None:
         if options.before is not None:
             sources["before"] = "distgrad", str(options.before.resolve())
         sources |= {name: (name, own) for name in options.libraries.split(",")}
+        for _, source in sources.values():  # as an installation does
+            compileall.compile_dir(Path(source or ROOT) / "distgrad", quiet=2)
         for workload in options.workloads.split(","):
             found: dict[tuple[str, str], Row] = {}
             for row in compare(workload, sources, options.threads, options.rounds):
