@@ -38,34 +38,52 @@ def profile_of(curve: Row, table: Row, computing_s: float) -> Profile:
     even, each = backward_s - end_s, (curve["parameters"] - sum(last)) // PIECES
     ready = [(size, end_s * (i + 1) / len(last)) for i, size in enumerate(last)]
     ready += [(each, end_s + even * (i + 1) / PIECES) for i in range(PIECES)]
+    if not curve.get("overlap", True):
+        ready = [(size, backward_s) for size, _ in ready]
     gradients = (Gradient(size * curve["bytes_per_parameter"], at_s) for size, at_s in ready)
     return Profile(computing_s - backward_s, backward_s, 0.0, tuple(gradients))
 
 
-def efficiency(curve: Row, table: Row, computing_s: float, ranks: int) -> float:
+def step_s(curve: Row, table: Row, computing_s: float, ranks: int) -> float:
     """Of so many ranks in one ring, which passes each host's line once."""
-    profile = profile_of(curve, table, computing_s)
-    within_us, between_us = table["within_us"], table["between_us"]
-    hop_us = within_us + (between_us - within_us) / curve["ranks_per_host"]  # of a ring's, the mean
-    link = Link(1e-6 * hop_us, curve["gbits"] * 1e9 / 8)
-    found = simulate(profile, Cluster(ranks, 1, link), Plan(table["bucket_mib"] * 2**20), 1)
-    return found.efficiency(profile)
+    hop_us, gbits = table["within_us"], curve.get("within_gbits", 0.0)
+    if ranks > curve["ranks_per_host"]:  # the mean of a ring's hops
+        hop_us += (table["between_us"] - hop_us) / curve["ranks_per_host"]
+        gbits = curve["gbits"]
+    cluster = Cluster(ranks, 1, Link(1e-6 * hop_us, gbits * 1e9 / 8))
+    plan = Plan(curve.get("bucket_mib", table["bucket_mib"]) * 2**20)
+    return simulate(profile_of(curve, table, computing_s), cluster, plan, 1).total_s
+
+
+def published(curve: Row) -> list[tuple[int, float]]:
+    """Ranks and their efficiency, beside one rank's or, of seconds, beside the first point's."""
+    if "points" in curve:
+        return [(ranks, share) for ranks, share in curve["points"]]
+    return [(ranks, curve["seconds"][0][1] / seconds) for ranks, seconds in curve["seconds"]]
+
+
+def efficiency(curve: Row, table: Row, computing_s: float, ranks: int) -> float:
+    """As simulated, of what :func:`published` gives."""
+    alone_s = computing_s if "points" in curve else curve["seconds"][0][1]
+    return float(alone_s / step_s(curve, table, computing_s, ranks))
 
 
 def fitted_s(curve: Row, table: Row) -> float:
     """Seconds of computing with which the first point comes out."""
-    ranks, wanted = curve["points"][0]
-    low, high = 1e-4, 1e3  # the more is computed, the less communication weighs
+    ranks, wanted = published(curve)[0]
+    low, high = 1e-4, 1e3
     for _ in range(HALVINGS):
         middle = (low * high) ** 0.5
-        low, high = (low, middle) if efficiency(curve, table, middle, ranks) >= wanted else (middle, high)
+        larger = efficiency(curve, table, middle, ranks) >= wanted
+        # The more is computed, the less communication weighs, and the longer a step takes.
+        low, high = (low, middle) if larger == ("points" in curve) else (middle, high)
     return high
 
 
 def drawn(table: Row) -> str:
     """Curves to 4,096 ranks, and the published points on them."""
     curves, points = [], []
-    shown = [curve for curve in table["curve"] if len(curve["points"]) > 1][:2]
+    shown = [curve for curve in table["curve"] if "points" in curve][:2]
     for number, curve in enumerate(shown, 1):
         computing_s = fitted_s(curve, table)
         line = [(float(n), efficiency(curve, table, computing_s, n)) for n in DRAWN]
@@ -87,15 +105,15 @@ def main() -> None:
     options = parser.parse_args()
     table = tomllib.loads(FILE.read_text())
     rows: list[Row] = []
-    print(f"{'curve':24}{'ranks':>6}{'published':>11}{'simulated':>11}{'error':>8}")
+    print(f"{'curve':26}{'ranks':>6}{'published':>11}{'simulated':>11}{'error':>8}")
     for curve in table["curve"]:
         computing_s = fitted_s(curve, table)
-        for place, (ranks, published) in enumerate(curve["points"]):
+        for place, (ranks, share) in enumerate(published(curve)):
             simulated = efficiency(curve, table, computing_s, ranks)
-            row = {"curve": curve["name"], "ranks": ranks, "published": published, "simulated": simulated}
-            rows.append({**row, "error": simulated / published - 1.0, "fitted": place == 0})
+            row = {"curve": curve["name"], "ranks": ranks, "published": share, "simulated": simulated}
+            rows.append({**row, "error": simulated / share - 1.0, "fitted": place == 0})
             error = "fitted" if place == 0 else f"{rows[-1]['error']:+.1%}"
-            print(f"{curve['name']:24}{ranks:6}{published:11.0%}{simulated:11.1%}{error:>8}")
+            print(f"{curve['name']:26}{ranks:6}{share:11.1%}{simulated:11.1%}{error:>8}")
     if options.svg is not None:
         options.svg.write_text(drawn(table))
     if options.json is not None:

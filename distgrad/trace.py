@@ -16,8 +16,9 @@ append and return. The spans of a training step, and the events:
 ``bucket.wait``      backward's end waits for a bucket; ``rank``, ``step``, ``bucket``, ``bytes``, ``busy_s``
 ``bucket.issue``     event: backward hands a bucket over; ``rank``, ``step``, ``bucket``, ``bytes``
 ``all_reduce`` …     every call of a communicator, by its verb, while it is carried out; ``rank``, ``step``,
-                     ``group``, ``number`` (-1 for ``send`` and ``recv``), ``bytes``; on hosts ``waited_s``:
-                     of this time, what it waited for ranks to come, but for waits below 0.1 ms
+                     ``group``, ``number`` (-1 for ``send`` and ``recv``), ``bytes``, ``blocks`` (whether the
+                     program does nothing meanwhile); on hosts ``waited_s``: of this time, what it waited for
+                     ranks to come, before the code is compiled but for waits below 0.1 ms
 ``optimizer.step``   ``step`` (its own updates before this one), ``optimizer``
 ``data.next``        the loop waits for a batch; ``batch``
 ``checkpoint.save``  ``bytes``, ``path``

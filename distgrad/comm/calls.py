@@ -54,9 +54,10 @@ class Call:
         site: the caller, the innermost one outside distgrad, and the offset in its code. The line comes from
             these when somebody asks: finding it takes microseconds.
         within: the name of the submitted function that issues it; None where the program itself does.
+        blocks: whether the program waits for it and does nothing else.
     """
 
-    __slots__ = ("dtype", "num_bytes", "number", "options", "shape", "site", "verb", "within")
+    __slots__ = ("blocks", "dtype", "num_bytes", "number", "options", "shape", "site", "verb", "within")
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class Call:
         self.number = -1
         self.site: tuple[CodeType | None, int] = (None, 0)
         self.within: str | None = None
+        self.blocks = False
 
     def __str__(self) -> str:
         array = "" if self.dtype is None else f"{self.dtype}[{', '.join(map(str, self.shape))}]"

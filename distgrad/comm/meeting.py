@@ -47,7 +47,8 @@ SLOT_BYTES = 1 << 22  # one of a rank's two; pages that are not used cost nothin
 _SHIFT_BYTES = 2048
 _SPIN_S = 100e-6
 _PAGE_BYTES = 4096
-_STATE_EPOCH, _STATE_MARK = 3, 12  # where compiled code counts the meetings, and looks for the mark
+# Where compiled code counts the meetings, looks for the mark, and adds up the nanoseconds that it waits.
+_STATE_EPOCH, _STATE_MARK, _STATE_WAITED = 3, 12, 13
 _LOOK_S = 0.25  # how often a rank that waits looks at the clock and at the others
 # Meetings after which compiled code pays: if the program has loaded the compiler anyway, and if it has not.
 _MEETINGS_BEFORE_COMPILING = (64, 4096)
@@ -112,7 +113,6 @@ class Meeting:
     Attributes:
         rank: this process's place in ``ranks``.
         size: number of ranks.
-        waited_s: seconds waited for others to come, but for waits below 0.1 ms, all together.
     """
 
     def __init__(
@@ -146,7 +146,16 @@ class Meeting:
         self._numbers = memoryview(bytearray(8 * _STATE_MARK + 8)).cast("q")  # the state, once there is one
         self._arenas: dict[int, Arena] = {}
         self._num_arenas = 0
-        self.waited_s = 0.0
+        self._waited_s = 0.0  # by what is not compiled
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds waited for others, all together; of what is not compiled but for waits below 0.1 ms."""
+        return self._waited_s + (0.0 if self._state is None else 1e-9 * int(self._state[_STATE_WAITED]))
+
+    def add_wait(self, seconds: float) -> None:
+        """Count what was waited for elsewhere, as for other hosts."""
+        self._waited_s += seconds
 
     # Meeting
 
@@ -270,7 +279,6 @@ class Meeting:
             if time.monotonic() > look_s:
                 self._look(self._epoch, time.monotonic() - start_s)
                 look_s = time.monotonic() + _LOOK_S
-        self.waited_s += time.monotonic() - start_s
         if look_s > start_s + _LOOK_S:  # the watch may have told
             self._neighbours.tell("")
         if late < 0:
@@ -295,7 +303,7 @@ class Meeting:
             )
         finally:
             cells[self._own + _AWAITED] = 0
-            self.waited_s += time.perf_counter() - start_s
+            self._waited_s += time.perf_counter() - start_s
 
     def _missing(self, epoch: int) -> list[int]:
         return [self.ranks[cell // _CELL] for cell in self._others if self._cells[cell] < epoch]

@@ -182,7 +182,7 @@ class _Question:
             start_s = time.perf_counter()
             self._comm.complete(self._request)
             self._request = None
-            self._comm.meeting.waited_s += time.perf_counter() - start_s
+            self._comm.meeting.add_wait(time.perf_counter() - start_s)
         return bool(self._largest[0] == ~self._largest[1])
 
 

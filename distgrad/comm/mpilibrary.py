@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from distgrad import env
 from distgrad.comm.arrival import wait_for_siblings
 from distgrad.comm.relay import Relay, Relayed
-from distgrad.errors import CommError, MissingDependencyError
+from distgrad.errors import CommError, MissingDependencyError, RankFailedError
 
 with wait_for_siblings():
     # MPI's start waits for ranks of other hosts in C, where only this can end it if one never comes.
@@ -31,6 +31,7 @@ with wait_for_siblings():
 __all__ = ["MPI", "abort", "abort_on_exception", "check_running", "exit_in_order", "make_relay", "relayed"]
 
 _FORWARD_S = 0.2  # mpiexec drops output that it has not forwarded when the job is aborted
+_CAUSE_S = 5.0  # for the rank that failed first to print its traceback and end the job itself
 _LEVELS = {
     MPI.THREAD_SINGLE: "MPI_THREAD_SINGLE",
     MPI.THREAD_FUNNELED: "MPI_THREAD_FUNNELED",
@@ -51,6 +52,8 @@ def abort_on_exception() -> None:
         previous(kind, error, trace)
         if MPI.Is_finalized():  # the other ranks wait no more
             return
+        if isinstance(error, RankFailedError):
+            time.sleep(_CAUSE_S)
         abort(f"ended by {kind.__name__}")
 
     sys.excepthook = hook

@@ -145,7 +145,8 @@ class CallPipeline(abc.ABC):
             raise CommError(
                 f"{call.name}, group '{self.group}': the communicator is closed; issue calls before close()"
             )
-        if not async_op and not thread.busy():
+        call.blocks = not async_op
+        if call.blocks and not thread.busy():
             return self._perform(call, body)
         work = Work(lambda: self._perform(call, body), f"{call.name}, group '{self.group}'")
         is_awaited = self.family.is_awaited and call.verb != "submit"  # whose calls belong to the thread
@@ -185,11 +186,11 @@ class CallPipeline(abc.ABC):
     def report(self, call: Call, start_s: float, end_s: float, **fields: Any) -> None:
         """Tell the listeners of a call that is over."""
         about = {"rank": self.rank, "step": self.family.step, "group": self.group, "number": call.number}
-        report(call.verb, start_s, end_s, **about, bytes=call.array_bytes(), **fields)
+        report(call.verb, start_s, end_s, **about, bytes=call.array_bytes(), blocks=call.blocks, **fields)
 
     @property
     def waited_s(self) -> float:
-        """Seconds that calls have waited for other ranks to come, but for waits below 0.1 ms."""
+        """Seconds that calls have waited for other ranks, all together; see the meeting's."""
         return 0.0 if self.meeting is None else self.meeting.waited_s
 
     def _carry_out(self, call: Call, body: Callable[[], Any]) -> Any:

@@ -19,6 +19,7 @@ _DO = {
     "no core": "Start fewer ranks, give --bind, or set OMP_NUM_THREADS: all threads must fit the cores.",
     "page faults": "Its machine has too little memory: take a smaller batch, or shard='parameters'.",
     "steal": "The virtual machine shares its cores with others; ask for ones of its own.",
+    "host": "Ranks of a host take its cores and memory from each other: give --bind, or each fewer threads.",
     "network": "Look at its links: distgrad bench network.",
 }
 

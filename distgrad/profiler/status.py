@@ -68,14 +68,12 @@ class StatusWriter:
             **known: other attributes of the status.
         """
         status = self.status
-        seen, told, late_s, backward_s = 0.0, 0.0, 0.0, 0.0
+        seen, told, waited_s = 0.0, 0.0, 0.0
         for name, start_s, end_s, _, fields in batch:
             if end_s is not None:
                 seen += fields.get("samples", 0.0) if name == "forward" else 0.0
                 told += fields.get("samples", 0.0) if name == "step" else 0.0
-                late_s += fields.get("waited_s", 0.0)
-                backward_s += end_s - start_s if name == "bucket.wait" else 0.0
-        waited_s = max(late_s, backward_s)  # compiled code waits without telling
+                waited_s += end_s - start_s if name == "bucket.wait" or fields.get("blocks") else 0.0
         if self._at_s is not None and at_s > self._at_s:
             passed_s = at_s - self._at_s
             for attribute, value in (

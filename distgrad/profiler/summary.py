@@ -96,7 +96,7 @@ class Straggler:
         rank: which.
         waited_s: what the other ranks wait for it a step, on average.
         cause: ``data``, ``compute``, ``optimizer``, ``checkpoint``, ``program``, ``no core``,
-            ``page faults``, ``steal`` or ``network``.
+            ``page faults``, ``steal``, ``host`` (what ranks of one host share) or ``network``.
         text: a sentence.
     """
 
@@ -366,6 +366,7 @@ _WORDS = {
     "no core": "was ready to run and had no core for longer",
     "page faults": "waited for pages that had to be read",
     "steal": "had its core taken away by the machine's host",
+    "host": "takes no longer by its spans, and comes later than others of its host",
     "network": "is as fast as the others, and its messages come later",
 }
 
@@ -381,7 +382,7 @@ def _find_stragglers(found: Summary) -> list[Straggler]:
         waited_s = seconds / others
         cause, extra_s = _find_cause(found, rank, waited_s)
         text = f"Rank {rank} {_WORDS[cause]}"
-        text += f", by {extra_s * 1e3:.1f} ms a step" if extra_s and cause != "network" else ""
+        text += f", by {extra_s * 1e3:.1f} ms a step" if extra_s else ""
         stragglers.append(Straggler(rank, waited_s, cause, text + "."))
     return stragglers
 
@@ -399,7 +400,12 @@ def _find_cause(found: Summary, rank: int, waited_s: float) -> tuple[str, float]
     }
     cause = max(extra, key=lambda each: extra[each])
     if extra[cause] < 0.2 * waited_s:
-        return "network", 0.0
+        apart_s = sum(
+            seconds
+            for (waiter, late), seconds in found.waits.items()
+            if late == rank and found.hosts.get(waiter) != found.hosts.get(rank)
+        )
+        return ("network" if apart_s else "host"), 0.0
     step_s = sum(found.parts[rank].values())
     for name, key in (("no core", "ready_s"), ("steal", "steal_s")):
         taken_s = more(lambda each, key=key: found.usage.get(each, {}).get(key, 0.0)) * step_s

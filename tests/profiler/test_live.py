@@ -21,8 +21,9 @@ def test_a_status_holds_rates_of_late(tmp_path):
     writer = StatusWriter(tmp_path / "a.status")
     writer.update([], 10.0, 0, {}, rank=3)
     batch = [("forward", 0.0, 1.0, 1, {"samples": 8.0})] * 4 + [
-        ("all_reduce", 0.0, 1.0, 1, {"waited_s": 0.1}),
-        ("bucket.wait", 0.0, 0.5, 1, {}),
+        ("all_reduce", 0.0, 1.0, 1, {"waited_s": 0.9, "blocks": False}),  # behind the backward pass
+        ("bucket.wait", 0.6, 1.0, 1, {}),
+        ("barrier", 1.1, 1.2, 1, {"waited_s": 0.1, "blocks": True}),
     ]
     writer.update(batch, 12.0, 4, {"resident_bytes": 5e6}, told={"loss": 0.25})
     (status,) = read_status(tmp_path)

@@ -135,13 +135,19 @@ def test_who_is_late_and_why(tmp_path, late, usage, cause):
     assert do.endswith(".")
 
 
-def test_a_rank_that_takes_no_longer_blames_the_network(tmp_path):
+@pytest.mark.parametrize(("hosts", "cause"), [(["a", "b"], "network"), (["a", "a"], "host")])
+def test_a_rank_that_takes_no_longer_blames_what_lies_between(tmp_path, hosts, cause):
     writer = Writer(2)
+    for each, host in zip(writer.about["clocks"], hosts, strict=True):
+        each["host"] = host
     for number in range(5):
         writer.step(0, number, number * 10.0, wait=3.0, blame=1)
         writer.step(1, number, number * 10.0, wait=3.0)
-    (straggler,) = summarize(chrome.read(writer.trace(tmp_path))).stragglers
-    assert straggler.cause == "network"
+    found = summarize(chrome.read(writer.trace(tmp_path)))
+    (straggler,) = found.stragglers
+    assert straggler.cause == cause
+    (do,) = [do for what, do in advise(found) if "wait for rank 1" in what]
+    assert ("links" in do) == (cause == "network")
 
 
 def test_collectives_of_the_programs_own_are_not_taken_for_its_time(tmp_path):

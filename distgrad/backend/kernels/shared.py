@@ -39,10 +39,13 @@ _CELLS, _SIZE, _RANK, _EPOCH, _YIELD, _SYSCALL, _FUTEX = range(7)  # what stands
 _SECONDS, _NANOSECONDS = 7, 8  # a struct timespec
 _SLOTS, _STRIDE = 9, 11  # addresses of the first rank's two slots; bytes from one rank's to the next's
 _MARK = 12  # what this rank has come for
-_LENGTH = 13
+_WAITED = 13  # ns of all waits for others
+_CLOCK, _NOW = 14, 15  # address of clock_gettime; a struct timespec
+_LENGTH = 17
 _NUMBER, _ROWS, _ROW_BYTES, _START = range(4)  # what stands in an arena's place
 _CELL_BYTES = 128  # a rank's cell: 16 numbers
 _ARENA, _OFFSET, _ASLEEP, _MARKS = 16, 24, 32, 40  # their bytes in a cell; 0: how many meetings it came to
+_MONOTONIC = int(time.CLOCK_MONOTONIC)
 _SLEEP_S = 0.05
 _SPIN_S = 100e-6
 _TRIAL_SPINS, _TRIALS = 20_000, 5
@@ -101,13 +104,15 @@ def _call(typing_context: Any, address: Any, a: Any, b: Any, c: Any, d: Any, e: 
     return types.int64(*[types.int64] * 6), code
 
 
-@kernel("i1 i", dtypes="l", writes="")
-def wait(state: Any, spins: int) -> int:
-    """Wait until all have come to the last meeting.
+@jit
+def _now_ns(state: Any) -> int:
+    _call(state[_CLOCK], _MONOTONIC, state.ctypes.data + 8 * _NOW, 0, 0, 0)
+    return state[_NOW] * 1_000_000_000 + state[_NOW + 1]
 
-    Returns:
-        0, the place of one that is late, from 1, or -1 where all are there but not for the same.
-    """
+
+@jit
+def _await(state: Any, spins: int) -> int:
+    """Spin and sleep until all have come, or one has not for a while: 0, or its place, from 1."""
     cells, rank, epoch = state[_CELLS], state[_RANK], state[_EPOCH]
     own = cells + rank * _CELL_BYTES
     for other in range(state[_SIZE]):
@@ -129,6 +134,25 @@ def wait(state: Any, spins: int) -> int:
         _store(own + _ASLEEP, 0)
         if _load(cell) < epoch:
             return other + 1
+    return 0
+
+
+@kernel("i1 i", dtypes="l", writes="state")
+def wait(state: Any, spins: int) -> int:
+    """Wait until all have come to the last meeting; how long is added up in the state.
+
+    Returns:
+        0, the place of one that is late, from 1, or -1 where all are there but not for the same.
+    """
+    cells, epoch = state[_CELLS], state[_EPOCH]
+    for other in range(state[_SIZE]):
+        if _load(cells + other * _CELL_BYTES) < epoch:
+            start_ns = _now_ns(state)
+            late = _await(state, spins)
+            state[_WAITED] += _now_ns(state) - start_ns
+            if late != 0:
+                return late
+            break
     for other in range(state[_SIZE]):
         if _load(cells + other * _CELL_BYTES + _MARKS + epoch % 2 * 8) != state[_MARK]:
             return -1
@@ -446,11 +470,12 @@ def make_state(
     if number is None or not sys.platform.startswith("linux"):
         return None
     library = ctypes.CDLL(None)
-    addresses = [ctypes.cast(f, ctypes.c_void_p).value or 0 for f in (library.sched_yield, library.syscall)]
+    functions = library.sched_yield, library.syscall, library.clock_gettime
+    addresses = [ctypes.cast(f, ctypes.c_void_p).value or 0 for f in functions]
     state = np.zeros(_LENGTH, np.int64)
     state[:_YIELD] = cells, size, rank, epoch
     state[_YIELD] = addresses[0] if yields else 0
-    state[_SYSCALL], state[_FUTEX] = addresses[1], number
+    state[_SYSCALL], state[_FUTEX], state[_CLOCK] = addresses[1], number, addresses[2]
     state[_NANOSECONDS] = int(1e9 * _SLEEP_S)
     state[_SLOTS:_STRIDE], state[_STRIDE] = slots, stride
     return state
