@@ -20,6 +20,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from distgrad.backend.kernels.native import load, pause, store
 from distgrad.backend.kernels.support import jit, kernel, pointer
 
 __all__ = [
@@ -55,41 +56,6 @@ _ALIGNMENT_BYTES = 128  # slices begin where no other rank's cache line ends
 _WAIT, _WAKE, _EVERYONE = 0, 1, (1 << 31) - 1
 _FUTEX_NUMBERS = {"x86_64": 202, "aarch64": 98}
 DTYPES = "fdl"  #: Type characters of what is reduced here.
-_IS_X86 = platform.machine() == "x86_64"
-
-
-@intrinsic
-def _load(typing_context: Any, address: Any) -> Any:
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        pointer = builder.inttoptr(values[0], ir.IntType(64).as_pointer())
-        return builder.load_atomic(pointer, "acquire", 8)
-
-    return types.int64(types.int64), code
-
-
-@intrinsic
-def _store(typing_context: Any, address: Any, value: Any) -> Any:
-    """In one order with all loads and stores: a sleeper is seen, or sees."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        pointer = builder.inttoptr(values[0], ir.IntType(64).as_pointer())
-        builder.store_atomic(values[1], pointer, "seq_cst", 8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), code
-
-
-@intrinsic
-def _pause(typing_context: Any) -> Any:
-    """Leave the core's other half, and its power, to others for a moment."""
-
-    def code(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        if _IS_X86:
-            kind = ir.FunctionType(ir.VoidType(), [])
-            builder.call(builder.module.declare_intrinsic("llvm.x86.sse2.pause", (), kind), [])
-        return context.get_dummy_value()
-
-    return types.void(), code
 
 
 @intrinsic
@@ -118,21 +84,21 @@ def _await(state: Any, spins: int) -> int:
     for other in range(state[_SIZE]):
         cell = cells + other * _CELL_BYTES
         for _ in range(spins):
-            if _load(cell) >= epoch:
+            if load(cell) >= epoch:
                 break
             if state[_YIELD] != 0:
                 _call(state[_YIELD], 0, 0, 0, 0, 0)
             else:
-                _pause()
-        if _load(cell) >= epoch:
+                pause()
+        if load(cell) >= epoch:
             continue
-        _store(own + _ASLEEP, other + 1)
-        seen = _load(cell)
+        store(own + _ASLEEP, other + 1)
+        seen = load(cell)
         if seen < epoch:
             until = state.ctypes.data + 8 * _SECONDS
             _call(state[_SYSCALL], state[_FUTEX], cell, _WAIT, seen & 0xFFFFFFFF, until)
-        _store(own + _ASLEEP, 0)
-        if _load(cell) < epoch:
+        store(own + _ASLEEP, 0)
+        if load(cell) < epoch:
             return other + 1
     return 0
 
@@ -146,7 +112,7 @@ def wait(state: Any, spins: int) -> int:
     """
     cells, epoch = state[_CELLS], state[_EPOCH]
     for other in range(state[_SIZE]):
-        if _load(cells + other * _CELL_BYTES) < epoch:
+        if load(cells + other * _CELL_BYTES) < epoch:
             start_ns = _now_ns(state)
             late = _await(state, spins)
             state[_WAITED] += _now_ns(state) - start_ns
@@ -154,7 +120,7 @@ def wait(state: Any, spins: int) -> int:
                 return late
             break
     for other in range(state[_SIZE]):
-        if _load(cells + other * _CELL_BYTES + _MARKS + epoch % 2 * 8) != state[_MARK]:
+        if load(cells + other * _CELL_BYTES + _MARKS + epoch % 2 * 8) != state[_MARK]:
             return -1
     return 0
 
@@ -166,10 +132,10 @@ def meet(state: Any, spins: int) -> int:
     state[_EPOCH] = epoch
     cells, rank = state[_CELLS], state[_RANK]
     own = cells + rank * _CELL_BYTES
-    _store(own + _MARKS + epoch % 2 * 8, state[_MARK])
-    _store(own, epoch)
+    store(own + _MARKS + epoch % 2 * 8, state[_MARK])
+    store(own, epoch)
     for other in range(state[_SIZE]):
-        if _load(cells + other * _CELL_BYTES + _ASLEEP) == rank + 1:
+        if load(cells + other * _CELL_BYTES + _ASLEEP) == rank + 1:
             _call(state[_SYSCALL], state[_FUTEX], own, _WAKE, _EVERYONE, 0)
             break
     return wait(state, spins)
@@ -344,13 +310,13 @@ def _find_everywhere(state: Any, offset: int, spins: int, place: Any, met: bool)
     cells, arena = state[_CELLS], place[_NUMBER]
     if not met:
         own = cells + state[_RANK] * _CELL_BYTES
-        _store(own + _ARENA, arena)
-        _store(own + _OFFSET, offset)
+        store(own + _ARENA, arena)
+        store(own + _OFFSET, offset)
         if meet(state, spins) != 0:
             return 1
     for other in range(state[_SIZE]):
         cell = cells + other * _CELL_BYTES
-        if arena == 0 or _load(cell + _ARENA) != arena or _load(cell + _OFFSET) != offset:
+        if arena == 0 or load(cell + _ARENA) != arena or load(cell + _OFFSET) != offset:
             return 3
     return 0
 
