@@ -193,9 +193,8 @@ class Memory:
         return self._root(x, False).storage.joined()
 
     def born(self, x: np.ndarray) -> None:
-        """Note that the step has made an array."""
-        root = self._root(x, True)
-        root.is_born = root.storage.joined().is_born = True
+        """Note that the step has made an array; not if it is part of one that was met before."""
+        self._root(x, True)
 
     def place(self, x: np.ndarray) -> Place:
         """Where an array lies."""

@@ -88,6 +88,14 @@ def test_memory_that_the_step_lets_go_of_is_another_one_later() -> None:
     pytest.fail("no address came twice")
 
 
+def test_an_empty_part_of_what_was_there_before_is_not_made_by_the_step() -> None:
+    memory, x = Memory(), np.zeros((2, 6), np.float32)
+    storage = memory.keep(x)
+    memory.born(x[2:])  # as a slice behind the last row is taken for something new
+    assert not storage.is_born
+    assert not memory.is_born(x)
+
+
 def test_memory_that_overlaps_is_one_as_long_as_it_lives() -> None:
     memory, x = Memory(), np.zeros(64, np.uint8)
     low, high = (memory.place(window(x, *span)) for span in ((0, 16), (32, 48)))
