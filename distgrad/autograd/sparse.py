@@ -175,15 +175,11 @@ class _Product(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Any, matrix: SparseTensor) -> Any:
-        """Sum the terms of each row, which lie side by side."""
+        """Add up the terms by their rows."""
         ctx.matrix = matrix
         rows, columns = matrix._places
-        terms = matrix._numbers._data[:, None] * x._data[columns]
-        out = np.zeros((matrix.shape[0], x.shape[1]), terms.dtype)
-        starts = np.flatnonzero(np.diff(rows, prepend=-1))
-        if starts.size:
-            out[rows[starts]] = np.add.reduceat(terms, starts, axis=0)
-        return Tensor(out)
+        terms = Tensor(np.multiply(x._data.take(columns, 0), matrix._numbers._data[:, None]))
+        return ops.embedding_weight(terms, Tensor(rows), num_embeddings=matrix.shape[0])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:

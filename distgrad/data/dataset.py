@@ -234,6 +234,6 @@ def random_split(
             f"random_split: expected lengths that sum to {n}, the dataset's length, or to 1, "
             f"got {list(lengths)}; correct them"
         )
-    order = (default_generator if generator is None else generator).permutation(n)
+    order = (default_generator if generator is None else generator).permutation(n).tolist()
     ends = accumulate(counts)
     return [Subset(dataset, order[end - count : end]) for count, end in zip(counts, ends, strict=True)]

@@ -9,6 +9,7 @@ trusts it (``weights_only=False``) or has named the class (:func:`add_safe_globa
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -21,6 +22,7 @@ from distgrad.autograd.porting import Shape
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, Device, to_device
 from distgrad.checkpoint.files import load as load_safetensors
+from distgrad.errors import OptionError
 from distgrad.nn.module import Module
 from distgrad.nn.parameter import Parameter
 from distgrad.torch.unpickling import (
@@ -186,14 +188,17 @@ def load(
         map_location: the device on which tensors shall lie; None and functions mean the CPU.
         pickle_module: taken for PyTorch's sake.
         weights_only: False builds whatever the file asks for, as pickle does: who wrote the file can have
-            any code run. Else nothing but tensors and containers is built.
+            any code run. Else nothing but tensors and containers is built. As in PyTorch, a process with
+            ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1`` takes False where nothing is given, and one with
+            ``TORCH_FORCE_WEIGHTS_ONLY_LOAD=1`` never.
 
     Raises:
         FileNotFoundError: there is no such file.
+        OptionError: both variables are set.
         UnreadableError: a damaged file, or one that holds something else; it is a ``DataError``.
     """
     with io.BytesIO(f.read()) if hasattr(f, "read") else open(f, "rb") as source:
-        trusted = weights_only is False
+        trusted = _is_trusted(weights_only)
         if zipfile.is_zipfile(source):
             found = _whole(_read_archive, source, trusted)
         elif _begins(source, pickle.dumps(LEGACY, 2)):
@@ -203,6 +208,20 @@ def load(
         else:
             found = load_safetensors(f)
     return _moved(found, map_location)
+
+
+def _is_trusted(weights_only: Any) -> bool:
+    """Whether whatever the file asks for is built."""
+    never, by_default = (
+        os.environ.get(f"TORCH_FORCE_{name}WEIGHTS_ONLY_LOAD", "0") in ("1", "y", "yes", "true")
+        for name in ("", "NO_")
+    )
+    if never and by_default:
+        raise OptionError(
+            "torch.load: TORCH_FORCE_WEIGHTS_ONLY_LOAD and TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD are both set; "
+            "unset one"
+        )
+    return not never and (weights_only is False or (weights_only is None and by_default))
 
 
 def _whole(read: Callable[..., Any], source: io.BufferedIOBase, trusted: bool) -> Any:

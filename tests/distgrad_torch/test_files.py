@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import distgrad as dg
-from distgrad.errors import DataError
+from distgrad.errors import DataError, OptionError
 from distgrad.torch import Size, files
 
 STATE = {"epoch": 3, "lr": 0.5, "name": "a", "none": None, "on": True, "list": [1, (2, 3)]}
@@ -28,6 +28,24 @@ def test_what_is_written_is_read_again(tmp_path):
     files.save(OrderedDict(w=dg.ones(2)), buffer)
     buffer.seek(0)
     assert isinstance(files.load(buffer), OrderedDict)
+
+
+def test_variables_of_the_process_say_whether_a_file_is_trusted(tmp_path, monkeypatch):
+    files.save(Counter(a=1), tmp_path / "x.pt")
+    files.save(contextlib.nullcontext(3), tmp_path / "y.pt")
+    with pytest.raises(DataError, match="nullcontext"):
+        files.load(tmp_path / "y.pt")
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    assert files.load(tmp_path / "y.pt").enter_result == 3
+    with pytest.raises(DataError, match="nullcontext"):
+        files.load(tmp_path / "y.pt", weights_only=True)
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
+    with pytest.raises(OptionError, match="both set"):
+        files.load(tmp_path / "x.pt")
+    monkeypatch.delenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD")
+    assert files.load(tmp_path / "x.pt") == {"a": 1}
+    with pytest.raises(DataError, match="nullcontext"):
+        files.load(tmp_path / "y.pt", weights_only=False)
 
 
 def test_pytorch_reads_and_writes_the_same_files(tmp_path):
