@@ -3,6 +3,7 @@
 ``python watched.py LIMIT program.py ARGS`` with PyTorch, ``python -m distgrad.torch watched.py …`` with ours.
 """
 
+import builtins
 import importlib
 import json
 import math
@@ -128,7 +129,15 @@ def watch_theirs():
         return torch.tensor(order[..., :num_samples])
 
     torch.multinomial = torch.Tensor.multinomial = multinomial
+    sampler = torch.utils.data.RandomSampler
+    indices = sampler.__iter__
+    sampler.__iter__ = lambda self: (  # PyTorch draws a second permutation at the end, of which it takes none
+        indices(self) if self.replacement or self.num_samples % len(self.data_source)
+        else iter([i for _ in range(self.num_samples // len(self.data_source))
+                   for i in torch.randperm(len(self.data_source)).tolist()])
+    )  # fmt: skip
     torch.randperm = lambda n, generator=None, **o: torch.tensor(permutation(n), **o)
+    torch.utils.data.dataset.randperm = torch.randperm
     torch.bernoulli = lambda x, **o: torch.tensor(uniform(tuple(x.shape)), dtype=x.dtype).lt(x).to(x.dtype)
     torch.normal = lambda mean, std=1.0, size=None, **o: (
         torch.randn(
@@ -184,6 +193,7 @@ def without_gpu():
 
     HOST = torch.device("cpu")
     torch.Tensor.to, torch.nn.Module.to = on_host(torch.Tensor.to), on_host(torch.nn.Module.to)
+    torch.set_default_tensor_type = lambda kind: None
     torch.Tensor.cuda = torch.nn.Module.cuda = lambda self, *args, **options: self
     for name in (
         "zeros",
@@ -230,8 +240,21 @@ def in_float64():
 
 def old_numpy():
     """Names that NumPy had when some of the programs were written."""
-    for kind in (int, float, bool, object):
-        vars(np).setdefault(kind.__name__, kind)
+    for name, value in {**vars(builtins), "Inf": np.inf, "float_": np.float64}.items():
+        if name in ("int", "float", "bool", "object", "Inf", "float_"):
+            vars(np).setdefault(name, value)
+
+
+def give_terminal():
+    """Programs that draw bars ask for the width of their terminal."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    _, mine = pty.openpty()
+    fcntl.ioctl(mine, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    os.dup2(mine, 0)
 
 
 def seed_environments():
@@ -257,7 +280,7 @@ def watch_losses(limit):
 
     def noted(self, *args, **options):
         LOSSES.append(float(self.detach().reshape(-1).sum().item()))
-        TIMES.append(time.perf_counter())
+        TIMES.append(time.process_time())
         backward(self, *args, **options)
         if len(LOSSES) >= limit:
             raise Enough
@@ -282,6 +305,7 @@ def main():
     without_dropout()
     without_gpu()
     old_numpy()
+    give_terminal()
     seed_environments()
     watch_losses(limit)
     error = None

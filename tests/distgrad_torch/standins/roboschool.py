@@ -1,0 +1,1 @@
+"""Stands in for roboschool, of whose environments none is used."""

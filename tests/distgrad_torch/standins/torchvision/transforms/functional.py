@@ -1,0 +1,1 @@
+"""Programs only import it."""
