@@ -1,8 +1,8 @@
 """Public programs written for PyTorch, run unchanged with both packages; their losses compared.
 
 ``python tests/distgrad_torch/programs.py FOLDER [name ...] [--write]``: FOLDER holds the ``REPOSITORIES``
-under their names. Random numbers are NumPy's and dropout is off (``watched.py``); where a program reads
-images, random ones stand in (``standins``).
+under their names, and ``prepare.py FOLDER`` has written what they read. Random numbers are NumPy's and
+dropout is off (``watched.py``); where a program reads images, random ones stand in (``standins``).
 """
 
 import argparse
@@ -31,7 +31,7 @@ CONTROLS = (
 
 
 def run(folder, program, ours, limit=STEPS, seconds=150, control=None):
-    """Losses, error and milliseconds a step of one program; as a control, with these variables."""
+    """Losses, error and processor milliseconds a step of one program; as a control, with these variables."""
     path = (folder / program.partition("#")[0]).resolve()
     command = [
         sys.executable,
@@ -81,6 +81,7 @@ def main(arguments):
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--seconds", type=float, default=150, help="that a program may take")
+    parser.add_argument("--rounds", type=int, default=1, help="how often both run in turn, for the time")
     parser.add_argument(
         "--write", action="store_true", help="the rows of these programs, or all, in the guide"
     )
@@ -88,8 +89,12 @@ def main(arguments):
     for program in PROGRAMS:
         if options.names and not any(name in program for name in options.names):
             continue
-        theirs, mine = (run(options.folder, program, ours, seconds=options.seconds) for ours in (False, True))
-        verdict, ratio = judged(mine, theirs), mine["ms"] / theirs["ms"]
+        pairs = [
+            [run(options.folder, program, ours, seconds=options.seconds) for ours in (False, True)]
+            for _ in range(options.rounds)
+        ]
+        theirs, mine = pairs[0]
+        verdict, ratio = judged(mine, theirs), float(np.median([b["ms"] / a["ms"] for a, b in pairs]))
         if gap(mine["losses"], theirs["losses"]) > ENOUGH:
             others = (run(options.folder, program, False, seconds=1000, control=each) for each in CONTROLS)
             apart = [gap(each["losses"], theirs["losses"]) for each in others]

@@ -13,6 +13,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite
 from distgrad.autograd.ops.adaptive import along_axis
+from distgrad.autograd.ops.conv import Geometry
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.errors import OptionError, ShapeError
 
@@ -134,15 +135,36 @@ def interpolate(
     sizes, scales = _sizes_and_scales(spatial, size, scale_factor)
     if mode == "area":
         return xp.adaptive_avg_pool(x, tuple(sizes))
+    if mode in ("nearest", "nearest-exact"):
+        shift = 0.5 if mode == "nearest-exact" else 0.0
+        return _nearest(xp, x, [
+            np.minimum(np.floor((np.arange(m) + shift) * scale).astype(np.int64), n - 1)
+            for n, m, scale in zip(spatial, sizes, scales, strict=True)
+        ])  # fmt: skip
     for axis, (n, m, scale) in enumerate(zip(spatial, sizes, scales, strict=True), start=2):
-        if mode in ("nearest", "nearest-exact"):
-            shift = 0.5 if mode == "nearest-exact" else 0.0
-            nearest = np.floor((np.arange(m) + shift) * scale).astype(np.int64)
-            x = xp.index_select(x, axis, xp.asarray(np.minimum(nearest, n - 1)))
-            continue
         sources = _sources(n, m, scale, align_corners)
         matrix = _cubic_matrix(sources, n) if mode == "bicubic" else _linear_matrix(sources, n)
         x = along_axis(xp, x, matrix, axis)
+    return x
+
+
+def _nearest(xp: Any, x: Array, places: list[np.ndarray]) -> Array:
+    """The elements at these places of each spatial axis.
+
+    Where each is taken equally often, the result is what the gradient of sums over windows is.
+    """
+    sizes = tuple(len(each) for each in places)
+    factors = tuple(m // max(n, 1) for n, m in zip(x.shape[2:], sizes, strict=True))
+    is_whole = all(
+        factor and len(each) == n * factor and np.array_equal(each, np.arange(len(each)) // factor)
+        for each, n, factor in zip(places, x.shape[2:], factors, strict=True)
+    )
+    if is_whole and x.dtype.kind == "f":
+        still = (0,) * len(sizes)
+        geometry = Geometry(factors, factors, still, tuple(1 for _ in sizes))
+        return xp.sum_pool_input(x, spatial=sizes, geometry=geometry)
+    for axis, each in enumerate(places, start=2):
+        x = xp.index_select(x, axis, xp.asarray(each))
     return x
 
 
