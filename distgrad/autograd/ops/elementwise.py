@@ -97,6 +97,17 @@ def _(xp: Any, g: Array, x2: Array, y: Array) -> Array:
     return -g * (y / x2)  # x2² would leave the range of float16 early
 
 
+def _product_power(x1: Array, x2: Array) -> Array | None:
+    """Powers 3, 4 and -2 as products; NumPy's powers of negative numbers take thirty times as long."""
+    is_product = isinstance(x2, int | float) and x2 in (3, 4, -2)
+    if not is_product or not at_hand(x1) or x1.dtype not in (np.float32, np.float64):
+        return None
+    square = x1 * x1
+    if x2 == -2:
+        return 1.0 / square
+    return square * (x1 if x2 == 3 else square)
+
+
 @primitive(
     math="y = x1 ^ x2",
     shape=broadcast_shape,
@@ -106,11 +117,17 @@ def _(xp: Any, g: Array, x2: Array, y: Array) -> Array:
         *BINARY,
         Sample((np.array([-1.5, 0.0, 2.0]), 2), note="a number"),
         Sample((np.array([-1.5, 0.0, 2.0]), 0), note="the zeroth power"),
+        Sample((np.array([-1.5, 0.25, 2.0]), 3.0), note="the third power"),
+        Sample((np.array([-1.5, 0.25, 2.0]), 4), note="the fourth power"),
+        Sample((np.array([-1.5, 0.25, 2.0]), -2), note="a negative power"),
     ],
     rejects=[MISFIT],
 )
 def pow(xp: Any, x1: Array, x2: Array, /) -> Array:
     """``x1`` to the power of ``x2``."""
+    y = _product_power(x1, x2)
+    if y is not None:
+        return y
     y = xp.pow(x1, x2)
     half = x2 == 0.5  # where NumPy may take the root, whose values at −∞ and −0 are others
     if half is False or not at_hand(y) or y.dtype.kind != "f" or not (half is True or half.any()):
@@ -121,7 +138,10 @@ def pow(xp: Any, x1: Array, x2: Array, /) -> Array:
 @pow.vjp("x1")
 def _(xp: Any, g: Array, x1: Array, x2: Array) -> Array:
     if isinstance(x2, int | float):
-        return g * (x2 * x1 ** (x2 - 1)) if x2 != 0 else g * 0.0
+        if x2 == 0:
+            return g * 0.0
+        power = _product_power(x1, x2 - 1)
+        return g * (x2 * (x1 ** (x2 - 1) if power is None else power))
     zero = x2 == 0  # 0 · x^(−1) has no value at x = 0
     return g * xp.where(zero, 0.0, x2 * x1 ** xp.where(zero, 1.0, x2 - 1))
 
