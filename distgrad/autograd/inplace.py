@@ -8,10 +8,12 @@ too: its old values with the changed ones put in. Gradients then reach both as i
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
 
+from distgrad.autograd.casting import WEAK
 from distgrad.autograd.dispatch import operations
 from distgrad.autograd.failures import check_devices, explain
 from distgrad.autograd.graph import Leaf, Node
@@ -25,7 +27,15 @@ from distgrad.backend.device import CPU, Device, device_of, native, owner_of, to
 from distgrad.backend.meta import META
 from distgrad.errors import DeviceError, DTypeError, GraphError, InPlaceError, ShapeError
 
-__all__ = ["in_place_methods", "in_place_operator", "look_through", "move_in_graph", "overwrite", "plain_key"]
+__all__ = [
+    "in_place_methods",
+    "in_place_operator",
+    "in_two",
+    "look_through",
+    "move_in_graph",
+    "overwrite",
+    "plain_key",
+]
 
 
 #: Kinds of numbers, each of which the later ones hold.
@@ -229,6 +239,8 @@ def plain_key(key: Any, tensor: Tensor) -> Any:
         return to_device(np.asarray(parts, dtype=None if key else np.int64), tensor.device)
     if isinstance(key, Tensor):
         key = key._data
+        if key.__class__ is np.ndarray and not key.ndim and key.dtype.kind in "iu":
+            return int(key)  # which gives a view
     kind = key.__class__
     if kind is not tensor._data.__class__ and kind in ARRAY_MODULES:
         raise DeviceError(
@@ -238,9 +250,47 @@ def plain_key(key: Any, tensor: Tensor) -> Any:
     return key
 
 
+_BASIC = frozenset({int, slice, type(None), EllipsisType})
+
+
+def in_two(key: Any) -> tuple[Any, Any] | None:
+    """A key of numbers and arrays apart from each other as that of numbers and slices, and that of arrays.
+
+    To PyTorch the numbers are taken first. To NumPy they count among the arrays, whose common axis comes
+    first where they do not stand side by side. None where there is nothing to part, and where scalars are not
+    PyTorch's.
+
+    Args:
+        key: of :func:`plain_key`.
+    """
+    if not WEAK or key.__class__ is not tuple or len(key) < 3:
+        return None
+    if all(part.__class__ in _BASIC for part in key) or not any(map(_is_number, key)):
+        return None
+    first: list[Any] = []
+    rest: list[Any] = []
+    for part in key:
+        if part.__class__ in _BASIC or _is_number(part):
+            first.append(part)
+            if not _is_number(part):
+                rest.append(Ellipsis if part is Ellipsis else slice(None))
+        else:
+            mask = isinstance(part, bool) or part.dtype.kind == "b"
+            first += [slice(None)] * (getattr(part, "ndim", 0) if mask else 1)
+            rest.append(part)
+    return tuple(first), tuple(rest)
+
+
+def _is_number(part: Any) -> bool:
+    return isinstance(part, int | np.integer) and not isinstance(part, bool)
+
+
 def _setitem(self: Tensor, key: Any, value: Any, /) -> None:
     """Replace a part of the tensor in place."""
     key = plain_key(key, self)
+    if (apart := in_two(key)) is not None:
+        operations.getitem(self, apart[0])[apart[1]] = value
+        return
     if modes.grad and (_in_graph(self) or getattr(value, "_node", None) is not None):
         overwrite(self, operations.setitem(self, value, key), "setitem")
         return

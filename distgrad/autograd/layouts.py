@@ -13,7 +13,7 @@ from distgrad.autograd import creation
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.inplace import overwrite
 from distgrad.autograd.meanings import from_parts, kind
-from distgrad.autograd.tensor import Tensor, make_tensor, share
+from distgrad.autograd.tensor import Tensor
 from distgrad.backend.array_module import get_array_module
 from distgrad.backend.device import CPU, activated, to_device
 from distgrad.errors import AxisError, DTypeError, OptionError, OutOfBoundsError, ShapeError
@@ -257,9 +257,15 @@ def masked(x: Any, mask: Any, value: Any) -> Any:
     """
     if getattr(value, "ndim", 0):
         raise ShapeError(f"masked_fill: value must be one number, got {list(value.shape)}")
-    real = value.__class__ is float or value.__class__ is int or x.dtype.kind == "c"
-    if not real and np.result_type(getattr(value, "_data", value)).kind == "c":
-        raise DTypeError(f"masked_fill: the value {value} is complex, the tensor {x.dtype}")
+    whole = x.dtype.kind in "biu"
+    if value.__class__ is not float or whole:  # which fits the others as it is
+        given = np.result_type(getattr(value, "_data", value))
+        if given.kind == "c" != x.dtype.kind:
+            raise DTypeError(f"masked_fill: the value {value} is complex, the tensor {x.dtype}")
+        if isinstance(value, Tensor):
+            value = value if given == x.dtype else ops.astype(value, x.dtype)
+        elif whole and given.kind == "f":
+            value = int(value) if x.dtype.kind != "b" else bool(value)
     return ops.masked_fill(x, mask, value)
 
 
@@ -388,47 +394,11 @@ def from_pairs(x: Any) -> Any:
 # -- memory
 
 
-def viewed(x: Any, shape: tuple[Any, ...]) -> Any:
-    """Another shape, or the same bytes as another dtype.
-
-    Raises:
-        ShapeError: a view of a tensor in row order which has no such shape in its memory.
-    """
-    if (
-        len(shape) == 1
-        and not isinstance(shape[0], tuple | list | int)
-        and not hasattr(shape[0], "__index__")
-    ):
-        out = make_tensor(x._data.view(kind(shape[0])))
-        share(out, x, x._data)
-        return out
-    out = ops.reshape(x, numbers(shape))
-    if x._aliases is not None and x._aliases.first_owns and out._aliases is None and x.size > 1:
-        first = x._data
-        while first.base is not None:
-            first = first.base
-        if first is not x._data and first.flags.c_contiguous:
-            raise ShapeError(
-                f"view: {list(x.shape)} with strides {list(strides(x, None))} does not lie in memory as "
-                f"{list(out.shape)} does; use reshape(), or contiguous() first"
-            )
-    return out
-
-
 def in_row_order(x: Any) -> Any:
     """Itself if its elements lie in row order, else a copy where they do."""
     if x._data.flags.c_contiguous:
         return x
     return ops.reshape(ops.reshape(x, (-1,)), x.shape)  # the first copies in row order
-
-
-def strides(x: Any, dim: int | None) -> Any:
-    """How many elements lie between neighbours along each axis, of a new one those of what lies within."""
-    steps = [each // x._data.itemsize for each in x._data.strides]
-    for i in reversed(range(x.ndim)):
-        if not steps[i] and x.shape[i] == 1:
-            steps[i] = x.shape[i + 1] * steps[i + 1] if i + 1 < x.ndim else 1
-    return tuple(steps) if dim is None else steps[dim]
 
 
 def with_diagonal(x: Any, value: Any, wrap: bool) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 from distgrad.autograd import held as held  # registers itself
 from distgrad.autograd.dispatch import operations, operator_method
 from distgrad.autograd.html import tensor_html
-from distgrad.autograd.inplace import in_place_methods, in_place_operator, plain_key
+from distgrad.autograd.inplace import in_place_methods, in_place_operator, in_two, plain_key
 from distgrad.autograd.naming import Named, method_names
 from distgrad.autograd.ops import (  # noqa: F401 (importing them registers their operations)
     activation,
@@ -69,7 +69,7 @@ from distgrad.errors import DeviceError, DTypeError, GraphError, ShapeError
 from distgrad.names import absent
 from distgrad.names.hints import HINTS
 
-__all__ = ["METHODS", "show_as"]
+__all__ = ["METHODS", "class_at", "home_of", "show_as"]
 
 #: Python's name of an operator, and the function that it calls.
 _ARITHMETIC = {
@@ -107,7 +107,10 @@ _STANDARD = (
 
 
 def _getitem(self: Tensor, key: Any, /) -> Tensor:
-    return operations.getitem(self, plain_key(key, self))
+    key = plain_key(key, self)
+    if (apart := in_two(key)) is not None:
+        return operations.getitem(operations.getitem(self, apart[0]), apart[1])
+    return operations.getitem(self, key)
 
 
 # -- conversion
@@ -329,18 +332,28 @@ def show_as(kind: type[Tensor], module: str) -> None:
     kind.__module__ = module
 
 
+def home_of(kind: type[Tensor]) -> Any:
+    """What is pickled for a class: itself, or the name of the place where it lies."""
+    return _HOMES.get(kind, kind)
+
+
+def class_at(home: Any) -> Any:
+    """The class, of what :func:`home_of` gave."""
+    if not isinstance(home, str):
+        return home
+    module, _, name = home.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
 def _reduce(self: Tensor) -> Any:
     if not self.is_leaf:
         raise GraphError("pickle: only leaves can be pickled, not what has a graph; use detach()")
-    kind = _HOMES.get(type(self), type(self))
-    return _rebuild, (kind, self._data, self.requires_grad), self.__dict__ or None
+    return _rebuild, (home_of(type(self)), self._data, self.requires_grad), self.__dict__ or None
 
 
 def _rebuild(kind: Any, data: Any, requires_grad: bool) -> Tensor:
     """A leaf of a class, given or named, around an array; what copies and pickles are made with."""
-    if isinstance(kind, str):
-        module, _, name = kind.rpartition(".")
-        kind = getattr(importlib.import_module(module), name)
+    kind = class_at(kind)
     out = kind.__new__(kind)
     Tensor.__init__(out, data, requires_grad)
     return out

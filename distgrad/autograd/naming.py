@@ -31,6 +31,7 @@ from distgrad.autograd import (
 )
 from distgrad.autograd.casting import DEFAULTS
 from distgrad.autograd.dispatch import operations
+from distgrad.autograd.info import result_type
 from distgrad.autograd.inplace import look_through, overwrite
 from distgrad.autograd.later import FILES
 from distgrad.autograd.porting import explain_method, wrong_arguments
@@ -116,7 +117,8 @@ def call({parameters}):
 
 
 _FLOATING, _BYTES = frozenset(names.FLOATING.split()), frozenset(names.BYTES.split())
-_CONVERTED = {*_FLOATING, *_BYTES, *names.WHOLE.split()}
+_JOINING = frozenset({"cat", "concat", "concatenate", "stack", "where"})
+_CONVERTED = {*_FLOATING, *_BYTES, *_JOINING, *names.WHOLE.split()}
 
 
 class _Missing:
@@ -335,6 +337,8 @@ def _converted(function: Callable[..., Any], values: dict[str, Any], error: DTyp
         DTypeError: there are none.
     """
     name = function.__name__
+    if name in _JOINING:
+        return _alike(function, values, error)
     tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
     kinds = "biu" if name in _FLOATING else "b"
     found = [key for key, value in tensors.items() if value.dtype.kind in kinds]
@@ -343,6 +347,24 @@ def _converted(function: Callable[..., Any], values: dict[str, Any], error: DTyp
     target = DEFAULTS[float] if name in _FLOATING else np.dtype(np.uint8 if name in _BYTES else np.int64)
     result = function(**values | {key: meanings.typed(values[key], target) for key in found})
     return _as_booleans(result) if name in _BYTES and len(found) == len(tensors) else result
+
+
+def _alike(function: Callable[..., Any], values: dict[str, Any], error: DTypeError) -> Any:
+    """The call with tensors of one dtype, where NumPy knows none that bfloat16 has in common with another.
+
+    Raises:
+        DTypeError: they have one already, or have none in common.
+    """
+    keys = [key for key in values if key not in ("condition", "dim")]
+    groups = [values[key] if isinstance(values[key], list | tuple) else [values[key]] for key in keys]
+    given = [each for group in groups for each in group]
+    if len({each.dtype for each in given if isinstance(each, Tensor)}) < 2:
+        raise error
+    dtype = result_type(*given)
+    for key, group in zip(keys, groups, strict=True):
+        made = [meanings.typed(each, dtype) if isinstance(each, Tensor) else each for each in group]
+        values = values | {key: made if group is values[key] else made[0]}
+    return function(**values)
 
 
 def _as_booleans(result: Any) -> Any:

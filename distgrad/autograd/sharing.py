@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.flat import FlatBuffer
+from distgrad.autograd.methods import class_at, home_of
 from distgrad.autograd.tensor import FLOATING, Tensor
 from distgrad.backend.device import CPU
 from distgrad.errors import DeviceError
@@ -135,21 +136,21 @@ def _reduce(tensor: Tensor) -> Any:
         return tensor.__reduce_ex__(2)
     start = _memory(mapping, 0, 1).__array_interface__["data"][0]
     place = tensor._data.__array_interface__["data"][0] - start
-    what = (type(tensor), tensor.dtype.str, tensor.shape, tensor.requires_grad)
+    what = (home_of(type(tensor)), tensor.dtype.str, tensor.shape, tensor.requires_grad)
     return _attach, (_lines[mapping], place, *what)
 
 
 def _attach(
     mapping: mmap.mmap,
     place: int,
-    kind: type[Tensor],
+    home: Any,
     dtype: str,
     shape: tuple[int, ...],
     requires_grad: bool,
 ) -> Tensor:
     """The tensor in the process that gets it."""
     num_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    tensor = kind(_memory(mapping, place, num_bytes).view(dtype).reshape(shape))
+    tensor = class_at(home)(_memory(mapping, place, num_bytes).view(dtype).reshape(shape))
     tensor.requires_grad = requires_grad
     _move(tensor, mapping, place)
     return tensor

@@ -161,8 +161,8 @@ nanquantile(input, q, dim=None, keepdim=False, *, interpolation="linear") =
 *logsumexp(input, dim, keepdim=False) = logsumexp(input, axis=axes_of(input, dim), keepdims=keepdim)
 norm(input, p="fro", dim=None, keepdim=False, dtype=None) = length(input, p, dim, keepdim, dtype)
 dist(input, other, p=2) = length(subtract(input, other), p, None, False, None)
-*cumsum(input, dim, *, dtype=None) = cumulative_sum(typed(input, dtype), axis=dim)
-*cumprod(input, dim, *, dtype=None) = cumulative_prod(typed(input, dtype), axis=dim)
+*cumsum(input, dim, *, dtype=None) = cumulative_sum(typed(input, total_kind(input, dtype)), axis=dim)
+*cumprod(input, dim, *, dtype=None) = cumulative_prod(typed(input, total_kind(input, dtype)), axis=dim)
 *cummax(input, dim) = Extremum(*cummax(input, axis=dim))
 *cummin(input, dim) = Extremum(*cummin(input, axis=dim))
 *diff(input, n=1, dim=-1, prepend=None, append=None) =
@@ -456,8 +456,8 @@ FLOATING = (
 
 #: Functions to which booleans are bytes; of booleans alone they give booleans.
 BYTES = (
-    "amax amin aminmax argsort cummax cummin fmax fmin max maximum min minimum msort nan_to_num sign sort "
-    "topk"
+    "amax amin aminmax argsort cummax cummin fmax fmin ger kron max maximum min minimum msort nan_to_num "
+    "outer sign sort topk"
 )
 
 #: Functions to which booleans are whole numbers.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import numpy as np
 from distgrad.autograd.creation import asarray, zeros
 from distgrad.autograd.dispatch import operations as ops
 from distgrad.autograd.meanings import kind
+from distgrad.autograd.naming import find
 from distgrad.autograd.sparse import SparseTensor, sparse_product
 from distgrad.autograd.tensor import Tensor
 from distgrad.backend.device import CPU, parse_device
@@ -22,7 +25,22 @@ __all__ = [
 ]  # fmt: skip
 
 
-mm = matmul = spmm = hspmm = sparse_product
+def _product(name: str) -> Callable[..., Any]:
+    """PyTorch's function of that name, which goes over the places of a sparse matrix alone."""
+    dense: Any = find(name)
+
+    @functools.wraps(dense)
+    def product(*args: Any, **options: Any) -> Any:
+        for each in args:
+            if each.__class__ is SparseTensor:
+                return sparse_product(*args, **options)
+        return dense(*args, **options)
+
+    return product
+
+
+mm, matmul = _product("mm"), _product("matmul")
+spmm = hspmm = sparse_product
 
 
 def sparse_coo_tensor(
