@@ -394,13 +394,6 @@ def from_pairs(x: Any) -> Any:
 # -- memory
 
 
-def in_row_order(x: Any) -> Any:
-    """Itself if its elements lie in row order, else a copy where they do."""
-    if x._data.flags.c_contiguous:
-        return x
-    return ops.reshape(ops.reshape(x, (-1,)), x.shape)  # the first copies in row order
-
-
 def with_diagonal(x: Any, value: Any, wrap: bool) -> Any:
     """The tensor itself with one number on its diagonal, which begins anew in tall matrices if wrapped."""
     if x.ndim < 2 or (x.ndim > 2 and len(set(x.shape)) > 1):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import inspect
 import sys
 from collections.abc import Iterator
@@ -61,7 +60,7 @@ from distgrad.autograd.ops import (  # noqa: F401 (importing them registers thei
 from distgrad.autograd.ops.move import destination, is_pinned, lent, moved, pinned
 from distgrad.autograd.porting import Elsewhere
 from distgrad.autograd.showing import tensor_text
-from distgrad.autograd.tensor import Tensor
+from distgrad.autograd.tensor import Tensor, class_at, home_of
 from distgrad.autograd.timing import timed_operations  # noqa: F401 (registers itself)
 from distgrad.backend.array_module import HOST_ARRAYS
 from distgrad.backend.device import CPU, Device
@@ -69,7 +68,7 @@ from distgrad.errors import DeviceError, DTypeError, GraphError, ShapeError
 from distgrad.names import absent
 from distgrad.names.hints import HINTS
 
-__all__ = ["METHODS", "class_at", "home_of", "show_as"]
+__all__ = ["METHODS"]
 
 #: Python's name of an operator, and the function that it calls.
 _ARITHMETIC = {
@@ -313,36 +312,6 @@ def _copy(self: Tensor, *memo: Any) -> Tensor:
         out.grad = Tensor(self.grad._data.copy())
     out.__dict__.update(copy.deepcopy(self.__dict__, *memo) if memo else self.__dict__)
     return out
-
-
-#: Where classes lie that are shown as another module's.
-_HOMES: dict[type, str] = {}
-
-
-def show_as(kind: type[Tensor], module: str) -> None:
-    """Let a class of tensors name another module as its own, as libraries look for it in ``str(type(x))``.
-
-    What is pickled names the place where the class lies.
-
-    Args:
-        kind: the class.
-        module: the name.
-    """
-    _HOMES.setdefault(kind, f"{kind.__module__}.{kind.__qualname__}")
-    kind.__module__ = module
-
-
-def home_of(kind: type[Tensor]) -> Any:
-    """What is pickled for a class: itself, or the name of the place where it lies."""
-    return _HOMES.get(kind, kind)
-
-
-def class_at(home: Any) -> Any:
-    """The class, of what :func:`home_of` gave."""
-    if not isinstance(home, str):
-        return home
-    module, _, name = home.rpartition(".")
-    return getattr(importlib.import_module(module), name)
 
 
 def _reduce(self: Tensor) -> Any:

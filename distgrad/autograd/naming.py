@@ -28,6 +28,7 @@ from distgrad.autograd import (
     ordering,
     sparse,
     storages,
+    views,
 )
 from distgrad.autograd.casting import DEFAULTS
 from distgrad.autograd.dispatch import operations
@@ -165,7 +166,7 @@ def find(name: str) -> Callable[..., Any] | None:
 
 def _look_up(name: str) -> Any:
     """What a line calls by a name: a meaning, an operation, or Python's own function."""
-    for place in (meanings, ordering, layouts, storages, sparse, matrices, matrix_checks, drawing):
+    for place in (meanings, ordering, layouts, storages, views, sparse, matrices, matrix_checks, drawing):
         if name in vars(place):
             return vars(place)[name]
     if name in operations.__dict__:

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from distgrad.autograd.flat import FlatBuffer
-from distgrad.autograd.methods import class_at, home_of
-from distgrad.autograd.tensor import FLOATING, Tensor
+from distgrad.autograd.tensor import FLOATING, Tensor, class_at, home_of
 from distgrad.backend.device import CPU
 from distgrad.errors import DeviceError
 

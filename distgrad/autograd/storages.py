@@ -7,14 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from distgrad.autograd.dispatch import operations as ops
-from distgrad.autograd.layouts import numbers
-from distgrad.autograd.meanings import kind
-from distgrad.autograd.tensor import make_tensor, share
 from distgrad.backend.device import Device, device_of, owner_of
-from distgrad.errors import ShapeError
 
-__all__ = ["UntypedStorage", "address", "keep_apart", "steps_into_memory", "storage_of", "strides", "viewed"]
+__all__ = ["UntypedStorage", "address", "keep_apart", "memory_of", "steps_into_memory", "storage_of"]
 
 
 def address(x: Any) -> int:
@@ -28,12 +23,12 @@ _APART: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictiona
 
 def keep_apart(array: Any) -> None:
     """Let what lies in an array of the host count as memory of its own."""
-    root = _memory(array)
+    root = memory_of(array)
     if isinstance(root, np.ndarray):
         _APART[id(root)] = root
 
 
-def _memory(array: Any) -> Any:
+def memory_of(array: Any) -> Any:
     """The array that all views of an array's memory are taken from."""
     while hasattr(base := getattr(array, "base", None), "dtype") and _APART.get(id(base)) is not base:
         array = base
@@ -101,44 +96,10 @@ class UntypedStorage:
 
 def storage_of(x: Any) -> UntypedStorage:
     """The memory behind a tensor."""
-    return UntypedStorage(_memory(x._data))
+    return UntypedStorage(memory_of(x._data))
 
 
 def steps_into_memory(x: Any) -> int:
     """How many elements lie in the memory before the first one of a view."""
-    base = _memory(x._data)
+    base = memory_of(x._data)
     return int((owner_of(x._data).address(x._data) - owner_of(base).address(base)) // x._data.itemsize)
-
-
-def strides(x: Any, dim: int | None) -> Any:
-    """How many elements lie between neighbours along each axis, of a new one those of what lies within."""
-    steps = [each // x._data.itemsize for each in x._data.strides]
-    for i in reversed(range(x.ndim)):
-        if not steps[i] and x.shape[i] == 1:
-            steps[i] = x.shape[i + 1] * steps[i + 1] if i + 1 < x.ndim else 1
-    return tuple(steps) if dim is None else steps[dim]
-
-
-def viewed(x: Any, shape: tuple[Any, ...]) -> Any:
-    """Another shape, or the same bytes as another dtype.
-
-    Raises:
-        ShapeError: a view of a tensor in row order which has no such shape in its memory.
-    """
-    if (
-        len(shape) == 1
-        and not isinstance(shape[0], tuple | list | int)
-        and not hasattr(shape[0], "__index__")
-    ):
-        out = make_tensor(x._data.view(kind(shape[0])))
-        share(out, x, x._data)
-        return out
-    out = ops.reshape(x, numbers(shape))
-    if x._aliases is not None and x._aliases.first_owns and out._aliases is None and x.size > 1:
-        first = _memory(x._data)
-        if first is not x._data and first.flags.c_contiguous:
-            raise ShapeError(
-                f"view: {list(x.shape)} with strides {list(strides(x, None))} does not lie in memory as "
-                f"{list(out.shape)} does; use reshape(), or contiguous() first"
-            )
-    return out

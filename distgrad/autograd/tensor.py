@@ -5,6 +5,7 @@ Operators and methods are attached in ``methods.py``, once the operations that t
 
 from __future__ import annotations
 
+import importlib
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
@@ -27,10 +28,13 @@ __all__ = [
     "Aliases",
     "RemovableHandle",
     "Tensor",
+    "class_at",
     "constant",
     "decline",
+    "home_of",
     "make_tensor",
     "share",
+    "show_as",
 ]
 
 FLOATING = "efdE"
@@ -443,3 +447,33 @@ def constant(value: Any, where: str, name: str) -> Any:
     kind = f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}"
     way = "convert with dg.from_dlpack" if hasattr(value, "__dlpack__") else "convert with dg.asarray first"
     raise DTypeError(f"{where}: {name} must be a Tensor, an array or a number, got {kind}; {way}")
+
+
+#: Where classes lie that are shown as another module's.
+_HOMES: dict[type, str] = {}
+
+
+def show_as(kind: type[Tensor], module: str) -> None:
+    """Let a class of tensors name another module as its own, as libraries look for it in ``str(type(x))``.
+
+    What is pickled names the place where the class lies.
+
+    Args:
+        kind: the class.
+        module: the name.
+    """
+    _HOMES.setdefault(kind, f"{kind.__module__}.{kind.__qualname__}")
+    kind.__module__ = module
+
+
+def home_of(kind: type[Tensor]) -> Any:
+    """What is pickled for a class: itself, or the name of the place where it lies."""
+    return _HOMES.get(kind, kind)
+
+
+def class_at(home: Any) -> Any:
+    """The class, of what :func:`home_of` gave."""
+    if not isinstance(home, str):
+        return home
+    module, _, name = home.rpartition(".")
+    return getattr(importlib.import_module(module), name)

@@ -2,7 +2,7 @@
 
 Each line of :data:`TABLE` reads ``name(PyTorch's arguments) = expression``. The expression is written in the
 words of the engine: its operations by their names, and where the meaning is another one the functions of
-``meanings.py``, ``ordering.py``, ``layouts.py``, ``storages.py`` and ``matrices.py`` in ``autograd``. The
+``meanings.py``, ``ordering.py``, ``layouts.py``, ``views.py`` and ``matrices.py`` in ``autograd``. The
 first argument says where the name stands: with ``input`` it is a function of ``distgrad.torch`` and a method
 of Tensor, with ``self`` a method alone, with anything else a function alone. ``autograd/naming.py`` makes
 functions of the lines. A name that is no line but an operation is that operation, ``axis`` called ``dim``.

@@ -18,8 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from distgrad.autograd.methods import show_as
-from distgrad.autograd.tensor import Tensor
+from distgrad.autograd.tensor import Tensor, show_as
 from distgrad.data.loader import need_no_guard
 from distgrad.errors import OptionError
 from distgrad.names.absent import way_around
