@@ -321,7 +321,15 @@ def bench(name: str, arguments: tuple[str, ...]) -> None:
     import_module(f"distgrad.scale.bench.{name}").main(arguments)
 
 
-@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+class _ScriptCommand(click.Command):
+    """Options stand before the script, and all behind it is its own; or behind it, where it comes first."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.allow_interspersed_args = bool(args) and not args[0].startswith("-")
+        return super().parse_args(ctx, args)
+
+
+@main.command(cls=_ScriptCommand, context_settings={"ignore_unknown_options": True})
 @click.option("--workload", help="A built-in workload instead of a script: gpt, mlp, cnn, …")
 @click.option("--ranks", default="1,2", show_default=True, help="Numbers of ranks, with commas between.")
 @click.option("--strong", is_flag=True, help="The ranks share one batch.")
@@ -344,6 +352,8 @@ def bench(name: str, arguments: tuple[str, ...]) -> None:
 @click.argument("script", nargs=-1, type=click.UNPROCESSED)
 def scale(script: tuple[str, ...], workload: str | None, name: str | None, **options: Any) -> None:
     """Measure how a script, or a workload, scales: distgrad scale --ranks 1,2,4 train.py.
+
+    Behind the script stand its own arguments; or, where it comes first, these options too, up to a ``--``.
 
     Runs it on each number of ranks in turn and writes results.csv, results.json and a page into scale-NAME,
     beside the prediction of a model that knows the two smallest numbers alone. An interrupted study goes on

@@ -362,3 +362,17 @@ def test_a_program_s_own_steps_are_heard():
         unsubscribe(recorder)
     assert recorder.kind == "step"
     assert len(recorder.rows()) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "ranks", "script"),
+    [
+        ("--ranks 1,4 train.py --steps 20 --lr 0.1", "1,4", "train.py --steps 20 --lr 0.1"),
+        ("train.py --ranks 1,4 --lr 0.1", "1,4", "train.py --lr 0.1"),
+        ("train.py --lr 0.1 --ranks 1,4 -- --ranks 3", "1,4", "train.py --lr 0.1 --ranks 3"),
+        ("train.py", "1,2", "train.py"),
+    ],
+)
+def test_options_stand_before_the_script_or_behind_it(words, ranks, script):
+    found = main.commands["scale"].make_context("scale", words.split()).params
+    assert (found["ranks"], found["script"]) == (ranks, tuple(script.split()))
