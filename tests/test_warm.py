@@ -1,5 +1,6 @@
 """Kernels are compiled in advance, found by everybody, and a job that compiles is no hang."""
 
+import importlib
 import os
 import re
 import subprocess
@@ -12,7 +13,8 @@ import pytest
 from distgrad import warm
 from distgrad.backend.kernels import ahead, cache
 from distgrad.backend.kernels.cuda import binaries
-from distgrad.backend.kernels.entries import missing
+from distgrad.backend.kernels.entries import find_entries, missing
+from distgrad.backend.kernels.support import Entry
 from distgrad.backend.kernels.table import jobs
 from distgrad.errors import DeviceError, OptionError
 
@@ -122,6 +124,28 @@ def test_all_kernels_are_compiled_for_a_level_or_for_this_processor(tmp_path, mo
     finally:
         for function in (cache.cache_folder, cache._folders):
             function.cache_clear()
+
+
+def test_all_kernels_that_there_are_belong_to_what_is_warmed():
+    jobs_ = [*jobs(), (cache.SHARED, "f")]
+    warmed = {
+        (entry.function._cache.name, types) for job in jobs_ for entry, types in find_entries(*job, True)
+    }
+    files = [file.stem for file in Path(cache.__file__).parent.glob("*.py") if file.stem != "service"]
+    modules = [importlib.import_module(f"distgrad.backend.kernels.{stem}") for stem in files]
+    there = {v.entry for module in modules for v in vars(module).values() if isinstance(_entry(v), Entry)}
+    missing_ = {
+        (each.function._cache.name, char)
+        for each in there
+        for char in each.dtypes
+        if (each.function._cache.name, each.types(char)) not in warmed
+    }
+    assert len(there) > 60
+    assert missing_ == set()
+
+
+def _entry(value):
+    return getattr(value, "entry", None)
 
 
 @pytest.mark.slow

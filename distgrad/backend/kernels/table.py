@@ -117,6 +117,13 @@ def _first(x: Any) -> Any:
     return next(each for each in x if each is not None) if x.__class__ is tuple else x
 
 
+#: Kernels that belong to no operation: of products with vectors, of stacks, of threads, of recorded steps.
+_OTHERS = {
+    "machine.find_changed": "f", "machine.run": "f", "stack.multiply": "fd", "vectors._columns": "fd",
+    "vectors._outer": "fd", "vectors._rows": "fd", "workers._ask": "d", "workers._work": "d",
+}  # fmt: skip
+
+
 def jobs() -> list[tuple[str, str]]:
     """All kernels of the host, each as its file and function, and a dtype of the elements."""
     found = {
@@ -124,7 +131,7 @@ def jobs() -> list[tuple[str, str]]:
         for kernel in TABLE.values()
         for char in kernel.dtypes.replace("li", "fd")
     }
-    return sorted(found)
+    return sorted(found | {(name, char) for name, chars in _OTHERS.items() for char in chars})
 
 
 def expect(names: Iterable[str], char: str = "f") -> None:
