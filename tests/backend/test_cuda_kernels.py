@@ -684,6 +684,17 @@ def test_an_array_that_is_not_contiguous_gives_the_same(cp):
         compare(fast, plain, "f", cp)
 
 
+@pytest.mark.parametrize("length", [1, 8, 31, 2100])
+@pytest.mark.parametrize("first", [0, 1], ids=["aligned", "anywhere"])
+def test_functions_of_an_element_over_parts_that_begin_anywhere(first, length, cp, char):
+    rng = np.random.default_rng(length)
+    g, x = (rounded(rng.standard_normal(length + first), char) for _ in range(2))
+    up, values = (on_gpu(each, cp, char)[first:] for each in (g, x))
+    sigmoid = 1 / (1 + np.exp(-x))
+    compare(body("silu")(values), (x * sigmoid)[first:], char, cp)
+    compare(body("sigmoid/x")(up, values), (g * x * (1 - x))[first:], char, cp)
+
+
 def test_nan_and_infinity_stay_what_they_are(cp, char):
     x = np.zeros((40, 40))
     x[0, 0], x[1, 1], x[2, 2] = np.nan, np.inf, -np.inf

@@ -102,6 +102,27 @@ def test_a_planted_fault_is_caught(planted, message, nvrtc):
             nvrtc(text, 90)
 
 
+def widest_accesses(text):
+    """The kernels that load, and those that store, 16 bytes by one instruction."""
+    from cupy.cuda import compiler
+
+    program = compiler._NVRTCProgram(text, "kernel.cu", method="ptx")
+    ptx = program.compile(("-arch=compute_90", "-ftz=true"))[0]
+    ptx = ptx.decode() if isinstance(ptx, bytes) else ptx
+    entries = {part.split("(")[0].strip(): part for part in ptx.split(".visible .entry ")[1:]}
+    wide = r"\.global\S*\.(v4\.[fbu]32|v2\.[fbu]64)"
+    return tuple(
+        {name for name, body in entries.items() if re.search(kind + wide, body)} for kind in ("ld", "st")
+    )
+
+
+@pytest.mark.parametrize("char", TYPES)
+def test_functions_of_an_element_move_16_bytes_at_a_time(char, nvrtc):
+    kernels = {*kernel_names("activation")}
+    single = "KERNEL single(i64 n, const T* x, T* y) { FOR_EACH(i, n) store(y + i, -widen(x[i])); }\n"
+    assert widest_accesses(source("activation", char) + single) == (kernels, kernels)
+
+
 # -- that none is forgotten
 
 

@@ -285,6 +285,10 @@ def row_kernels(contender: Contender, dtype: str, elements: int) -> Iterator[Ker
     loss = partial(F.cross_entropy, x, target)
     yield "cross entropy", 1, elements, forward(loss)
     yield "cross entropy, both ways", 3, elements, both_ways(loss, (x,), None)
+    table = contender.random(2, columns, dtype=dtype, gradient=True)
+    for name, index in {"two rows": target % 2, "one row": target * 0}.items():
+        look_up = partial(F.embedding, index, table)
+        yield f"embedding of {name}, both ways", 2, elements, both_ways(look_up, (table,), g)
 
 
 def image_kernels(contender: Contender, dtype: str, elements: int) -> Iterator[Kernel]:
@@ -296,6 +300,9 @@ def image_kernels(contender: Contender, dtype: str, elements: int) -> Iterator[K
     forward = partial(without_graph, contender)
     norm = partial(F.batch_norm, x, None, None, w, b, training=True)
     yield "batch norm", 3, prod(x.shape), forward(norm)
+    for images in (len(x), 1):
+        grouped = partial(F.group_norm, x[:images], 8, w, b)
+        yield f"group norm of {images} images", 3, prod(x[:images].shape), forward(grouped)
     yield "max pool", 1.25, prod(x.shape), forward(partial(F.max_pool2d, x, 3, 2, 1))
     if dtype == "float32":
         p = contender.module.nn.Parameter(contender.random(elements // 4))

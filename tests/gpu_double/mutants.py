@@ -371,6 +371,11 @@ MUTANTS = (
         f"{_KERNELS}::test_rows_of_a_table_add_up_by_index[f-shape1-3-33]",
     ),
     Mutant(
+        "wrong pointer", "what is left behind the last pack is read from the beginning", f"{_CUDA}/packs.cuh",
+        "store(y + i, f(widen(x[i])));", "store(y + i, f(widen(x[rest])));",
+        f"{_KERNELS}::test_functions_of_an_element_over_parts_that_begin_anywhere[f-aligned-31]",
+    ),
+    Mutant(
         "wrong pointer", "images of a turned gradient change places with its channels", f"{_CUDA}/conv.cu",
         "size + i] = g[(n * outputs + o) * size + i];", "size + i] = g[(o * images + n) * size + i];",
         f"{_KERNELS}::test_sums_over_rows_and_images[convolution]",

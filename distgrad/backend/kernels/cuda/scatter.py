@@ -100,10 +100,10 @@ def _rows(x: Any, key: Any) -> tuple[Any, int, tuple[int, ...]] | None:
     numbers = [part for part in parts if isinstance(part, int | np.integer) and not isinstance(part, bool)]
     if not arrays or len(arrays) + len(numbers) < len(parts) or len(parts) > x.ndim:
         return None
-    places: Any = 0
+    places: Any = None
     for part, length in zip(parts, x.shape, strict=False):
         wide = part.astype(np.int64, copy=False) if part.__class__ is x.__class__ else int(part)
-        places = places * length + wide % length
+        places = wide % length if places is None else places * length + wide % length
     rest = x.shape[len(parts) :]
     return places, math.prod(rest), (*places.shape, *rest)
 
