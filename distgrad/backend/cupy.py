@@ -222,6 +222,7 @@ class _Linalg:
 def _functions() -> dict[str, Any]:
     functions: dict[str, Any] = {"sum": _sum, "max": _max, "min": _min, "sort": _sort, "argsort": _argsort}
     functions |= {"matmul": matmul, "copyto": _copyto, "as_strided": _as_strided, "linalg": _Linalg()}
+    functions["writable_diagonal"] = lambda x, offset: x.diagonal(offset, -2, -1)
     functions |= {"vecdot": _vecdot, "var": _var, "argpartition": _argpartition}
     return functions | {"maximum": _Ufunc(cp.maximum), "minimum": _Ufunc(cp.minimum)}
 

@@ -71,9 +71,9 @@ def _as_strided(x: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> np.
     return np.lib.stride_tricks.as_strided(x, shape, strides, writeable=False)
 
 
-def _diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
-    """NumPy's, which could be written since its elements are no others' copies."""
-    out = x.diagonal(offset, axis1, axis2)
+def _writable_diagonal(x: Any, offset: int) -> Any:
+    """NumPy's as a view that can be written, since its elements are no others' copies."""
+    out = x.diagonal(offset, -2, -1)
     out.flags.writeable = x.flags.writeable
     return out
 
@@ -120,8 +120,8 @@ def widen_products() -> None:
 _functions = {name: value for name, value in vars(np).items() if not name.startswith("_")}
 _functions |= {"fft": np.fft, "sum": _sum, "add_at": _add_at, "copyto": _copyto, "as_strided": _as_strided}
 _functions |= {"broadcast_to": _broadcast_to, "reshape": _reshape, "max": _max, "min": _min}
-_functions["matmul"] = matmul
-_functions |= {"matrix_transpose": _matrix_transpose, "permute_dims": _permute_dims, "diagonal": _diagonal}
+_functions |= {"matmul": matmul, "writable_diagonal": _writable_diagonal}
+_functions |= {"matrix_transpose": _matrix_transpose, "permute_dims": _permute_dims}
 
 numpy_module = ArrayModule("numpy", np.ndarray, _functions)
 register_array_module(numpy_module)

@@ -169,7 +169,7 @@ def _change_creation() -> None:
         if name in vars(numpy_module):
             _swap(numpy_module, name, maker)
         _swap(np, name, maker)
-    for name in ("as_strided", "broadcast_to", "diagonal"):
+    for name in ("as_strided", "broadcast_to", "writable_diagonal"):
         _swap(numpy_module, name, _viewing(vars(numpy_module)[name]))
 
 

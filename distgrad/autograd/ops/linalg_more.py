@@ -9,6 +9,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.failures import LinAlgError
+from distgrad.autograd.ops.linalg_products import diagonal_key
 from distgrad.autograd.ops.linalg_solve import REGULAR
 from distgrad.autograd.ops.shape_rules import Shape, complex_dtype, normalize_axes, square_shape
 from distgrad.autograd.primitive import Reject, Sample
@@ -65,7 +66,8 @@ def _(xp: Any, g: tuple[Array, Array], y: tuple[Array, Array]) -> Array:
     turned = _adjoint(xp, vectors)
     inner = xp.matmul(turned, g_vectors)
     one = xp.eye(vectors.shape[-1], dtype=inner.dtype)
-    along = xp.astype(xp.expand_dims(xp.real(xp.diagonal(inner)), axis=-2), inner.dtype)  # kept at length 1
+    own = xp.real(xp.getitem(inner, diagonal_key(xp, inner.shape, 0)))
+    along = xp.astype(xp.expand_dims(own, axis=-2), inner.dtype)  # kept at length 1
     inner = inner - xp.matmul(turned, vectors) * along
     gaps = xp.expand_dims(values, axis=-2) - xp.expand_dims(values, axis=-1)
     same = gaps == 0
