@@ -46,6 +46,7 @@ def recording() -> Iterator[Recorder]:
     """A recorder that listens to this thread inside, which has the :data:`turn`."""
     recorder = Recorder()
     _install()
+    recorder.replaced = {name: before for owner, name, before in _undo if owner is np}
     try:
         with hearing(recorder.hear):
             here.listener = recorder
@@ -323,6 +324,7 @@ def _record_rule(
     def heard(run: Callable[[Any, Any], Any]) -> Any:
         """The kernel that a function runs, called with the rule's numbers, if that is all that it does."""
         inner = here.listener = Recorder()
+        inner.replaced = recorder.replaced
         try:
             run(inner.wrap(plain(p)), inner.wrap(plain(g)))
         finally:
@@ -392,4 +394,5 @@ def _change_optimizers() -> None:
     _swap(Optimizer, "_update", updated)
 
 
-_CHANGES = (_change_arrays, _change_creation, _change_kernels, _change_optimizers)
+#: Kernels come before creation: Numba, if it is loaded then, keeps NumPy's functions as it finds them.
+_CHANGES = (_change_arrays, _change_kernels, _change_creation, _change_optimizers)

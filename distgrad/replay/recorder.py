@@ -48,6 +48,7 @@ class Recorder:
         condition: what the calls of now are done by; None: always.
         is_void: whether a branch was not taken, so that another call must be recorded in this one's place.
         problem: the first thing that cannot be captured; what comes after is computed, and the record void.
+        replaced: NumPy's functions by their names, in whose places others stand while the step is recorded.
     """
 
     def __init__(self) -> None:
@@ -66,6 +67,7 @@ class Recorder:
         self.condition: LiveTruth | None = None
         self.is_void = False
         self.problem: CaptureError | None = None
+        self.replaced: dict[str, Any] = {}
         self._is_collective = False  # what is done now
         self._wrapped: dict[int, weakref.ref[Any]] = {}  # by the ids of plain arrays, while they live
         self._scalars: dict[int, weakref.ref[np.ndarray]] = {}
@@ -411,13 +413,19 @@ class Recorder:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Nothing is recorded inside, where no code of the user's runs, nor is any looked at."""
+        """Nothing is recorded inside, where no code of the user's runs, nor is any looked at.
+
+        NumPy's own functions have their names: a kernel that is compiled now is compiled with those.
+        """
         before, here.listener = here.listener, None
         profile = sys.getprofile()
         sys.setprofile(None)
+        others = {name: getattr(np, name) for name in self.replaced}
+        vars(np).update(self.replaced)
         try:
             yield
         finally:
+            vars(np).update(others)
             sys.setprofile(profile)
             here.listener = before
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import os
 import pickle
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -179,3 +183,29 @@ def test_options() -> None:
     with pytest.raises(OptionError, match="mode must be one of default"):
         model.compile(mode="fastest")
     assert compiled(len, disable=True) is len
+
+
+@pytest.mark.slow
+def test_what_is_compiled_after_a_recording_means_numpys_own_functions(tmp_path: Path) -> None:
+    """Also where a recording is what first asks Numba for a kernel: it keeps those that it finds."""
+    pytest.importorskip("numba", reason="kernels are compiled by it")
+    program = """
+import numpy as np
+import distgrad as dg
+from distgrad import nn, optim
+from distgrad.nn import functional as F
+own, model = np.empty, nn.Linear(6, 3)
+optimizer = optim.AdamW(model.parameters())
+@dg.capture
+def step(x):
+    optimizer.zero_grad()
+    model(x).sum().backward()
+    optimizer.step()
+for _ in range(6):
+    step(dg.ones((8, 6)))
+assert np.empty is own
+q, k, v = dg.randn(3, 4, 1, 8, 32)
+F.scaled_dot_product_attention(q, k, v, is_causal=True)
+"""
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=100, env=environment)
