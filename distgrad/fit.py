@@ -41,6 +41,8 @@ __all__ = ["find_plans", "present"]
 #: Where scripts find ``init``.
 _PARALLEL = "distgrad.parallel"
 _ASKED = ("distgrad.comm", "distgrad.comm.registry", "distgrad.script")
+#: What the script's DistributedDataParallel was given and a plan takes.
+_PLANNED = ("shard_blocks", "bucket_cap_mb", "param_dtype", "reduce_dtype", "offload")
 
 
 class _Reached(BaseException):
@@ -162,10 +164,13 @@ def _plan(script: str, ranks: int, model: Module, args: Any, kwargs: Any) -> dic
             f"doctor --fit: {script} calls its model before it makes an optimizer; make it first"
         )
     given = tuple(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor | np.ndarray))
-    known = {name: options[name] for name in ("shard_blocks", "bucket_cap_mb") if name in options}
+    known = {name: options[name] for name in _PLANNED if name in options}
     plans: dict[str | None, MemoryPlan] = {}
     for shard in (None, *STAGES):
-        here = {k: v for k, v in known.items() if k == "bucket_cap_mb" or shard == "parameters"}
+        left = {None: {"shard_blocks", "param_dtype", "offload"}, "parameters": set()}.get(
+            shard, {"shard_blocks"}
+        )
+        here = {name: value for name, value in known.items() if name not in left}
         plans[shard] = memory_plan(module, optimizer, given, ranks=ranks, shard=shard, **here)
     return plans
 

@@ -12,6 +12,7 @@ import pytest
 import distgrad as dg
 from distgrad import nn
 from distgrad.errors import OptionError
+from distgrad.fit import find_plans
 from distgrad.optim import LBFGS, SGD, AdamW, Muon
 from distgrad.parallel import memory_plan
 
@@ -207,6 +208,21 @@ def test_a_script_is_planned_without_being_trained(tmp_path):
     assert plans["None"]["total"] == pytest.approx(4 * count, rel=0.05)
     assert plans["parameters"]["state"] == pytest.approx(2 * count / 8, rel=0.01)
     assert "it goes on" not in found.stdout + found.stderr
+
+
+def test_a_script_is_planned_in_the_dtypes_and_the_places_that_it_asks_for(tmp_path):
+    path, options = tmp_path / "train.py", "param_dtype='bfloat16', offload='host'"
+    text = SCRIPT.replace("{call}", "model(dg.randn(16, 4096, device='cpu'))")
+    path.write_text(text.replace("4096", "64").replace('"parameters"', f'"parameters", {options}'))
+    plans = find_plans(str(path), [], 8)
+    count = 2 * 64 * 65
+    plan = plans["parameters"]
+    assert (plan.state, plan.on_host) == (
+        0,
+        pytest.approx(12 * count / 8, rel=0.05),
+    )  # masters and two moments
+    assert plan.parameters == pytest.approx(2 * count / 8, rel=0.05)
+    assert plans[None].on_host == 0
 
 
 def test_a_script_that_never_calls_its_model_is_told(tmp_path):
