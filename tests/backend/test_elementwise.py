@@ -1,4 +1,4 @@
-"""Functions of one element: all forms of the optimizers' rules, what is refused, faults in translating."""
+"""Functions of one element: all forms of optimizers' rules and activations, refusals, planted faults."""
 
 import importlib
 import itertools
@@ -11,18 +11,20 @@ import subprocess
 import numpy as np
 import pytest
 
-from distgrad.backend.kernels import elementwise, translate
+from distgrad.backend.kernels import activation_rules, elementwise, translate
 from distgrad.backend.kernels.cuda import source
 from distgrad.backend.kernels.rules import RULES
 from distgrad.errors import DefinitionError
 
 SIZE = 40
+ALL = RULES | activation_rules.RULES
 CALLS = [
     (name, missing)
     for name, rule in RULES.items()
     for count in range(len(rule.optional) + 1)
     for missing in itertools.combinations(rule.optional, count)
 ]
+EVERY = [*CALLS, *((name, ()) for name in activation_rules.RULES)]
 
 
 def arguments_of(rule, missing=()):
@@ -50,7 +52,7 @@ def by_elements(rule, arrays, numbers):
     wanted = [x if x is None else x.copy() for x in arrays]
     for i in range(SIZE):
         with np.errstate(all="ignore"):
-            one = [None if x is None else x[i] for x in arrays]
+            one = [None if x is None else x[i] for x in arrays[: rule.function.__code__.co_argcount]]
             values = rule.function(*one, **dict(zip(rule.numbers, numbers, strict=True)))
         values = values if isinstance(values, tuple) else (values,)
         for name, value in zip(rule.writes, values, strict=True):
@@ -67,31 +69,46 @@ def by_array_form(rule, arrays, numbers):
 
 def by_loop_form(rule, arrays, numbers):
     given = [x if x is None else x.copy() for x in arrays]
-    loop = translate.loop_form(rule, rule.missing(arrays), {"math": math})
+    loop = translate.loop_form(rule, rule.missing(arrays), {"math": math, "exp": elementwise.exp})
     loop(*(x for x in given if x is not None), *map(np.float64, numbers))
     return given
 
 
-def differs(form, calls=CALLS):
+def differs(form, calls=EVERY):
     """The rules of which a form gives other bits somewhere than the function does."""
     found = set()
     for name, missing in calls:
-        for arrays, numbers in arguments_of(RULES[name], missing):
+        for arrays, numbers in arguments_of(ALL[name], missing):
             try:
                 with np.errstate(all="ignore"):
-                    got = form(RULES[name], arrays, numbers)
+                    got = form(ALL[name], arrays, numbers)
             except Exception:
                 found.add(name)
                 continue
-            for a, b in zip(got, by_elements(RULES[name], arrays, numbers), strict=True):
+            for a, b in zip(got, by_elements(ALL[name], arrays, numbers), strict=True):
                 if b is not None and not np.array_equal(a, b, equal_nan=True):
                     found.add(name)
     return found
 
 
-@pytest.mark.parametrize("form", [by_array_form, by_loop_form])
-def test_a_form_gives_the_bits_of_the_function(form):
-    assert differs(form) == set()
+@pytest.mark.parametrize(("form", "calls"), [(by_array_form, CALLS), (by_loop_form, EVERY)])
+def test_a_form_gives_the_bits_of_the_function(form, calls):
+    assert differs(form, calls) == set()
+
+
+@pytest.mark.parametrize("char", "fd")
+def test_compiled_activations_give_an_element_the_same_bits_at_every_offset_and_length(char):
+    pytest.importorskip("numba")
+    module = importlib.import_module("distgrad.backend.kernels.activation")
+    kernels = [each for each in vars(module).values() if hasattr(each, "entry")]
+    for kernel in [each for each in kernels if char in each.entry.dtypes]:
+        given = [x.astype(char) for x in np.random.default_rng(1).standard_normal((3, 360))]
+        given = given[: len(kernel.entry.signature.split())]
+        kernel(*given)
+        for start, stop in ((1, 18), (7, 360), (3, 4), (5, 5)):
+            part = [*(x[start:stop].copy() for x in given[:-1]), np.zeros(stop - start, char)]
+            kernel(*part)
+            np.testing.assert_array_equal(part[-1], given[-1][start:stop], kernel.entry.function.__name__)
 
 
 @pytest.mark.parametrize(("name", "missing"), CALLS, ids=str)
@@ -122,6 +139,8 @@ typedef double T; typedef double A; typedef long long i64;
 inline A widen(T x) { return x; }
 inline A get(const T* x, i64 i, A otherwise) { return x ? x[i] : otherwise; }
 inline void store(T* to, A x) { *to = x; }
+template <class F> void map(i64 n, const T* x, T* y, F f) { FOR_EACH(i, n) y[i] = f(x[i]); }
+template <class F> void map(i64 n, const T* g, const T* x, T* y, F f) { FOR_EACH(i, n) y[i] = f(g[i], x[i]); }
 """
 
 
@@ -157,13 +176,13 @@ def by_cuda_form(tmp_path_factory):
         return libraries[text]
 
     def form(rule, arrays, numbers):
-        text = "\n".join([PRELUDE, *helpers, *map(translate.cuda_source, RULES.values())])
+        text = "\n".join([PRELUDE, *helpers, *map(translate.cuda_source, ALL.values())])
         given = [x if x is None else x.copy() for x in arrays]
         values = [SIZE, *(x if x is None else x.ctypes.data_as(ctypes.c_void_p) for x in given)]
         for name, number in zip(rule.numbers, numbers, strict=True):
             values += [ctypes.c_double(number), *([None] if name in rule.measured else [])]
         values[0] = ctypes.c_longlong(SIZE)
-        values.append(None)  # the numbers do not lie in memory
+        values += [None] if rule.numbers else []  # they do not lie in memory
         getattr(library(text), rule.name)(*values)
         return given
 
@@ -179,17 +198,15 @@ def test_cuda_c_gives_the_bits_of_the_function(by_cuda_form):
 FAULTS = {
     "_INFIX": {"add": "-", "subtract": "+", "multiply": "/", "divide": "*", "less": ">", "greater": "<",
                "not_equal": "=="},
-    "_LOOP": {"where": "({2} if {0} else {1})", "negative": "({0})", "sqrt": "({0})", "abs": "({0})",
-              "sign": "({one})", "maximum": "({0} if {0} <= {1} else {1})", "minimum": "({0})"},
-    "_CUDA": {"where": "({0} ? {2} : {1})", "negative": "({0})", "sqrt": "({0})", "abs": "({0})",
-              "sign": "((A)1)", "maximum": "smaller({0}, {1})", "minimum": "({0})"},
+    "_LOOP": {"where": "({2} if {0} else {1})", "negative": "({0})", "sqrt": "({0})", "exp": "({0})",
+              "abs": "({0})", "sign": "({one})", "minimum": "({0})",
+              "maximum": "({0} if {0} <= {1} else {1})"},
+    "_CUDA": {"where": "({0} ? {2} : {1})", "negative": "({0})", "sqrt": "({0})", "exp": "({0})",
+              "abs": "({0})", "sign": "((A)1)", "maximum": "smaller({0}, {1})", "minimum": "({0})"},
 }  # fmt: skip
-UNUSED = {"negative"}  # of the vocabulary, what no rule says
 
 
-@pytest.mark.parametrize(
-    ("table", "op"), [(table, op) for table, faults in FAULTS.items() for op in faults if op not in UNUSED]
-)
+@pytest.mark.parametrize(("table", "op"), [(table, op) for table, faults in FAULTS.items() for op in faults])
 def test_a_fault_in_the_translation_is_found(table, op, monkeypatch, request):
     monkeypatch.setitem(getattr(translate, table), op, FAULTS[table][op])
     if table != "_CUDA":
@@ -201,8 +218,8 @@ def test_a_fault_in_the_translation_is_found(table, op, monkeypatch, request):
 
 
 def test_the_tables_of_faults_are_complete():
-    used = {node.op for rule in RULES.values() for each in rule.body for node in walk(each.value)}
-    assert used - {"name", "constant"} <= {op for faults in FAULTS.values() for op in faults} - UNUSED
+    used = {node.op for rule in ALL.values() for each in rule.body for node in walk(each.value)}
+    assert used - {"name", "constant"} == {op for faults in FAULTS.values() for op in faults}
     assert (
         translate._LOOP.keys() == translate._CUDA.keys() == FAULTS["_LOOP"].keys() == FAULTS["_CUDA"].keys()
     )
@@ -258,6 +275,8 @@ REFUSED = [
     ("    p = p * g\n    return p * 2", 3, "expected names of arrays that were assigned to"),
     ("    p = p - lr * g\n    return p", 1, r"\['found', 'mu'\] are never read"),
     ("    p = maximum(p)\n    return p", 2, "calls what cannot be translated"),
+    ("    return p, g", 2, "cannot be translated"),
+    ("    return math.log(p)", 2, "cannot be translated"),
 ]
 
 
@@ -267,6 +286,18 @@ def test_what_cannot_be_translated_is_refused_with_its_line_and_what_is_allowed(
         read(HEAD + body)
     assert f">:{line}: f: " in str(caught.value)
     assert "allowed are assignments to names" in str(caught.value)
+
+
+def test_an_expression_that_is_returned_is_a_further_array():
+    rule = read("HALF = 0.5\ndef f(g, y):\n    e = HALF * y\n    return g * e if y > 0 else g")
+    assert (rule.arrays, rule.writes) == (("g", "y", "out"), ("out",))
+    for arrays, numbers in arguments_of(rule):
+        wanted = by_elements(rule, arrays, numbers)
+        for form in (by_array_form, by_loop_form):
+            for ours, theirs in zip(form(rule, arrays, numbers), wanted, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(DefinitionError, match=r"\['out'\] cannot be parameters' names"):
+        read("def f(p, out):\n    return p * out")
 
 
 def test_what_is_read_is_what_was_written():

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from distgrad.backend.kernels.activation_rules import RULES
+from distgrad.backend.kernels.loops import loop_kernel
 from distgrad.backend.kernels.support import exp, is_plain, kernel, lower_normal
 from distgrad.backend.memory import host_memory
 from distgrad.backend.threads import run_parts
 
 _ELEMENT_NS = 0.5  # of one thread, for each element
 F = np.float32
-_TWICE_SCALE = F(2.0 * math.sqrt(2.0 / math.pi))
-_CUBIC = F(0.044715)
 _DENSITY = F(1.0 / math.sqrt(2.0 * math.pi))
 
 
@@ -37,61 +37,14 @@ def _gelu_gradient(g: Any, x: Any, y: Any) -> None:
         y[i] = g[i] * ((F(1.0) - low if v > F(0.0) else low) + v * (_DENSITY * e))
 
 
-@kernel("x1 x1", dtypes="f", writes="y", rare=True)
-def _gelu_tanh(x: Any, y: Any) -> None:
-    for i in range(x.size):
-        v = x[i]
-        y[i] = v / (F(1.0) + exp(-_TWICE_SCALE * v * (F(1.0) + _CUBIC * v * v)))
-
-
-@kernel("x1 x1 x1", dtypes="f", writes="y", rare=True)
-def _gelu_tanh_gradient(g: Any, x: Any, y: Any) -> None:
-    for i in range(x.size):
-        v = x[i]
-        s = F(1.0) / (F(1.0) + exp(-_TWICE_SCALE * v * (F(1.0) + _CUBIC * v * v)))
-        slope = _TWICE_SCALE * (F(1.0) + F(3.0) * _CUBIC * v * v)
-        y[i] = g[i] * (s + v * (s * (F(1.0) - s)) * slope)
-
-
-@kernel("x1 x1", dtypes="f", writes="y")
-def _silu(x: Any, y: Any) -> None:
-    for i in range(x.size):
-        y[i] = x[i] / (F(1.0) + exp(-x[i]))
-
-
-@kernel("x1 x1 x1", dtypes="f", writes="y")
-def _silu_gradient(g: Any, x: Any, y: Any) -> None:
-    for i in range(x.size):
-        s = F(1.0) / (F(1.0) + exp(-x[i]))
-        y[i] = g[i] * (s + x[i] * (s * (F(1.0) - s)))
-
-
-@kernel("x1 x1", dtypes="f", writes="y")
-def _sigmoid(x: Any, y: Any) -> None:
-    for i in range(x.size):
-        e = exp(-abs(x[i]))
-        y[i] = (F(1.0) if x[i] > F(0.0) else e) / (F(1.0) + e)  # exact in both tails
-
-
-@kernel("x1 x1 x1", writes="out")
-def _relu_gradient(g: Any, y: Any, out: Any) -> None:
-    zero = g.dtype.type(0)
-    for i in range(g.size):
-        out[i] = g[i] if y[i] > 0 else g[i] * zero
-
-
-@kernel("x1 x1 x1", writes="out")
-def _tanh_gradient(g: Any, y: Any, out: Any) -> None:
-    one = g.dtype.type(1)  # a Python number would make float64 of all
-    for i in range(g.size):
-        out[i] = g[i] * (one - y[i] * y[i])
-
-
-@kernel("x1 x1 x1", writes="out")
-def _sigmoid_gradient(g: Any, y: Any, out: Any) -> None:
-    one = g.dtype.type(1)
-    for i in range(g.size):
-        out[i] = g[i] * (y[i] * (one - y[i]))
+_gelu_tanh = loop_kernel(RULES["gelu_tanh"], __name__, dtypes="f", rare=True)
+_gelu_tanh_gradient = loop_kernel(RULES["gelu_tanh_gradient"], __name__, dtypes="f", rare=True)
+_silu = loop_kernel(RULES["silu"], __name__, dtypes="f")
+_silu_gradient = loop_kernel(RULES["silu_gradient"], __name__, dtypes="f")
+_sigmoid = loop_kernel(RULES["sigmoid_forward"], __name__, dtypes="f")
+_relu_gradient = loop_kernel(RULES["relu_gradient"], __name__)
+_tanh_gradient = loop_kernel(RULES["tanh_gradient"], __name__)
+_sigmoid_gradient = loop_kernel(RULES["sigmoid_gradient"], __name__)
 
 
 def _mapped(kernel: Any, *arrays: Any) -> Any:

@@ -9,12 +9,14 @@ A function is plain Python over numbers::
         return p, average
 
 Parameters before ``*`` are arrays, of which it sees one element; those behind it are numbers, the same for
-all elements. What it returns are the arrays that change. An array that may be missing is annotated ``float |
+all elements. What it returns are the arrays that change; a function that changes none may return an
+expression, whose place is a further array, ``out``. An array that may be missing is annotated ``float |
 None`` and used below ``if x is not None:``. A number annotated ``Measured`` may lie on a device; one
 annotated ``Factor`` is often 1, and costs the form for arrays nothing then. What several begin with is a
 function of its own, marked ``@inlined``. All is rounded in the arrays' dtype, one operation at a time as
-written, so that every form on the host gives an element the same bits; two numbers are therefore combined
-before, on the host, in double precision.
+written, so that every form on the host gives an element the same bits (of ``exp`` as far as the libraries
+agree on it); two numbers are therefore combined before, on the host, in double precision. A number that the
+module calls by a name is one of its constants.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ __all__ = [
     "Measured",
     "Node",
     "elementwise",
+    "exp",
     "inlined",
     "maximum",
     "minimum",
@@ -52,16 +55,24 @@ _COMPARISONS = {
     ast.NotEq: "not_equal",
 }  # fmt: skip
 #: What may be called: the array API's name, and how many arguments.
-_FUNCTIONS = {"sqrt": ("sqrt", 1), "abs": ("abs", 1), "sign_of": ("sign", 1)}
+_FUNCTIONS = {"sqrt": ("sqrt", 1), "exp": ("exp", 1), "abs": ("abs", 1), "sign_of": ("sign", 1)}
 _FUNCTIONS |= {"maximum": ("maximum", 2), "minimum": ("minimum", 2)}
 _ALLOWED = (
     "allowed are assignments to names, `if x is not None:` for an array that may be missing, + - * /, "
     f"comparisons, `a if c else b`, {', '.join(_FUNCTIONS)}, functions marked @inlined, and one return"
 )
 
-_RESERVED = {"i", "n", "A", "T", "xp", "kind", "math", *_FUNCTIONS}  # what translations call something
+_RESERVED = {"i", "n", "A", "T", "xp", "kind", "math", "out", *_FUNCTIONS}  # what translations call something
 
 sqrt = math.sqrt
+
+
+def exp(x: float) -> float:
+    """e to the power of x; infinite where that is too large."""
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
 
 
 def maximum(a: float, b: float) -> float:
@@ -126,7 +137,8 @@ class Elementwise:
 
     Attributes:
         function: as written; takes and returns plain numbers.
-        arrays: the parameters of which it sees an element, in order.
+        arrays: the parameters of which it sees an element, in order, and ``out`` where it returns an
+            expression.
         optional: those that may be missing.
         numbers: the other parameters, in order.
         measured: those of them that may lie on a device.
@@ -256,7 +268,7 @@ class _Reader:
         *statements, last = statements
         for statement in statements:
             self.statement(statement, None)
-        writes = self.returned(last)
+        writes = self.mapped(last) or self.returned(last)
         self.check_copies(writes)
         read = {name for each in self.body for name in each.value.names()}
         if not read >= set(self.numbers):
@@ -265,6 +277,15 @@ class _Reader:
             self.function, self.arrays, self.optional, self.numbers, self.measured, self.factors, writes,
             tuple(self.body),
         )  # fmt: skip
+
+    def mapped(self, node: ast.stmt) -> tuple[str, ...]:
+        """The result's array, where no other one changes."""
+        changed = {each.target for each in self.body} & set(self.arrays)
+        if changed or not isinstance(node, ast.Return) or node.value is None:
+            return ()
+        self.body.append(Assign("out", self.expression(node.value, None, {}), None, node.lineno))
+        self.arrays += ("out",)
+        return ("out",)
 
     def returned(self, node: ast.stmt) -> tuple[str, ...]:
         if not isinstance(node, ast.Return) or node.value is None:
@@ -358,6 +379,9 @@ class _Reader:
             return Node("name", (), True, node.id)
         if node.id in self.known:
             return Node("name", (), False, node.id)
+        constant = self.function.__globals__.get(node.id)
+        if isinstance(constant, int | float):
+            return Node("constant", (), True, float(constant))
         raise self.fail(node, f"{node.id} has no value here")
 
     def operation(self, node: ast.expr, op: str, *args: Node) -> Node:

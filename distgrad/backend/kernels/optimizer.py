@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Container
 from typing import Any
 
 from distgrad.backend.kernels.elementwise import Elementwise
+from distgrad.backend.kernels.loops import loop_kernel
 from distgrad.backend.kernels.rules import RULES
-from distgrad.backend.kernels.support import is_plain, kernel
-from distgrad.backend.kernels.translate import loop_form
+from distgrad.backend.kernels.support import is_plain
 from distgrad.backend.threads import run_parts
 
 _ELEMENT_NS = 0.2  # of one thread, for each element of each array
@@ -31,10 +30,7 @@ def _run(kernel: Any, arrays: list[Any], numbers: Any) -> Any:
 
 def _kernel(rule: Elementwise, missing: Container[str]) -> Any:
     arrays, _ = rule.variant(missing)
-    signature = " ".join(["x1"] * len(arrays) + ["x"] * len(rule.numbers))
-    writes = " ".join(f"{name}_" for name in rule.writes if name in arrays)
-    decorate = kernel(signature, writes=writes, rare=bool(_SELDOM & set(arrays)), elementwise=True)
-    return decorate(loop_form(rule, missing, {"math": math, "__name__": __name__}))
+    return loop_kernel(rule, __name__, missing, rare=bool(_SELDOM & set(arrays)))
 
 
 def _compiled(rule: Elementwise) -> Callable[..., Any]:

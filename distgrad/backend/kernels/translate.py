@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import linecache
 from collections.abc import Callable, Container, Iterable
 from typing import Any
 
@@ -20,6 +21,7 @@ _LOOP = {
     "where": "({1} if {0} else {2})",
     "negative": "(-{0})",
     "sqrt": "math.sqrt({0})",
+    "exp": "exp({0})",
     "abs": "abs({0})",
     "sign": "({one} if {0} > {zero} else -{one} if {0} < {zero} else {0})",
     "maximum": "({0} if ({0} >= {1}) | ({0} != {0}) else {1})",
@@ -29,6 +31,7 @@ _CUDA = {
     "where": "({0} ? {1} : {2})",
     "negative": "(-{0})",
     "sqrt": "(A)sqrt({0})",
+    "exp": "(A)exp({0})",
     "abs": "(A)fabs({0})",
     "sign": "sign_of({0})",
     "maximum": "larger({0}, {1})",
@@ -103,8 +106,10 @@ def loop_source(rule: Elementwise, missing: Container[str] = ()) -> str:
 def loop_form(rule: Elementwise, missing: Container[str], names: dict[str, Any]) -> Callable[..., None]:
     """The function of :func:`loop_source`, in the module that ``names`` are the globals of."""
     source = loop_source(rule, missing)
+    file = f"<loop {source[4 : source.index('(')]}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     space: dict[str, Any] = {}
-    exec(compile(source, f"<loop of {rule.name}>", "exec"), names, space)
+    exec(compile(source, file, "exec"), names, space)
     (function,) = space.values()
     return function
 
@@ -126,11 +131,28 @@ class _Cuda:
         return _CUDA[node.op].format(*args)
 
 
+def _mapped_source(rule: Elementwise) -> str:
+    *body, last = rule.body
+    writer, inputs = _Cuda(), rule.arrays[:-1]
+    parameters = [*(f"const T* {name}_" for name in inputs), "T* out_"]
+    arrays = ", ".join(f"{name}_" for name in rule.arrays)
+    lines = [
+        f"KERNEL {rule.name}(i64 n, {', '.join(parameters)}) {{",
+        f"  map(n, {arrays}, []({', '.join(f'A {name}' for name in inputs)}) {{",
+        *(f"    A {each.target} = {writer.write(each.value)};" for each in body),
+        f"    return {writer.write(last.value)};",
+    ]
+    return "\n".join([*lines, "  });", "}"]) + "\n"
+
+
 def cuda_source(rule: Elementwise) -> str:
     """A kernel over flat arrays, of which those that may be missing are null.
 
-    Behind the numbers comes where they lie in memory, for steps that are played again, or null.
+    Behind the numbers comes where they lie in memory, for steps that are played again, or null. A rule of an
+    expression's value has no numbers; its kernel moves many elements at a time.
     """
+    if rule.writes == ("out",):
+        return _mapped_source(rule)
     parameters = [f"{'' if name in rule.writes else 'const '}T* {name}_" for name in rule.arrays]
     for name in rule.numbers:
         parameters.append(f"double {name}_")

@@ -1,4 +1,4 @@
-"""The CUDA sources once a type of element: the ``.cu`` files here and the rules of optimizers."""
+"""The CUDA sources once a type of element: the ``.cu`` files here, and what is made of elements' rules."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import functools
 import re
 from pathlib import Path
 
-from distgrad.backend.kernels.rules import RULES
+from distgrad.backend.kernels import activation_rules, rules
 from distgrad.backend.kernels.translate import cuda_source
 
 __all__ = ["TYPES", "families", "kernel_names", "source"]
 
 _FOLDER = Path(__file__).parent
+
+_RULES = {"activation": activation_rules.RULES, "optimizer": rules.RULES}
 
 #: C types of the arrays' elements by NumPy's type character; E is ml_dtypes' bfloat16.
 TYPES = {"f": "float", "d": "double", "e": "Half", "E": "Brain"}
@@ -19,14 +21,15 @@ TYPES = {"f": "float", "d": "double", "e": "Half", "E": "Brain"}
 
 def families() -> list[str]:
     """Names of the sources, without their ending."""
-    return sorted(["optimizer", *(path.stem for path in _FOLDER.glob("*.cu"))])
+    return sorted({*_RULES, *(path.stem for path in _FOLDER.glob("*.cu"))})
 
 
 @functools.cache
 def _text(name: str) -> str:
-    if name == "optimizer.cu":
-        return "\n".join(['#include "numbers.cuh"\n', *map(cuda_source, RULES.values())])
-    return (_FOLDER / name).read_text(encoding="utf-8")
+    path = _FOLDER / name
+    written = path.read_text(encoding="utf-8") if path.exists() else '#include "numbers.cuh"\n'
+    made = _RULES.get(path.stem, {}) if path.suffix == ".cu" else {}
+    return "\n".join([written, *map(cuda_source, made.values())])
 
 
 def _with_headers(name: str, seen: set[str]) -> str:
