@@ -195,7 +195,7 @@ def test_a_wrong_shape_shows_the_users_lines_and_two_of_ours():
             "ShapeError: linear: x is [5, 7]",
         ),
         ("dg.ones((2, 3)) + dg.ones((4,))", "ShapeError: add: operands could not be broadcast"),
-        ("dg.ones((2, 3))[5]", "IndexError: getitem: index 5 is out of bounds"),
+        ("dg.ones((2, 3))[5]", "OutOfBoundsError: getitem: index 5 is out of bounds"),
         ("dg.optim.SGD([], lr=-1.0)", "ValueError: SGD: "),
         (
             "import os; os.environ['MPI4PY_LIBMPI'] = '/nonexistent'; dg.comm.init('mpi')",

@@ -13,7 +13,7 @@ from distgrad.autograd.ops.linalg_products import diagonal_key
 from distgrad.autograd.ops.shape_rules import Shape, first_shape, normalize_axes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.device import plain
-from distgrad.errors import AxisError, OptionError, ShapeError
+from distgrad.errors import AxisError, OptionError, OutOfBoundsError, ShapeError
 
 
 def along(axis: int, part: Any) -> tuple[Any, ...]:
@@ -213,7 +213,7 @@ def _walk(size: Sequence[int], stride: Sequence[int], start: int, length: int, w
     grids = np.meshgrid(*[np.arange(n) * s for n, s in zip(size, stride, strict=True)], indexing="ij")
     places = np.asarray(sum(grids, np.full(tuple(size), start)))
     if places.size and places.max() >= length:
-        raise IndexError(f"{where}: element {places.max()} is asked for, but there are {length}")
+        raise OutOfBoundsError(f"{where}: element {places.max()} is asked for, but there are {length}")
     return places
 
 
@@ -227,7 +227,7 @@ def _walk(size: Sequence[int], stride: Sequence[int], start: int, length: int, w
     rejects=[
         Reject(
             ((3,),),
-            IndexError,
+            OutOfBoundsError,
             "take_strided: element 3 is asked for, but there are 3",
             {"size": (2, 2), "stride": (1, 2)},
         ),
@@ -285,7 +285,7 @@ def put_strided(
     shape=first_shape,
     samples=[Sample(((2, 3, 4), (2, 4), 1, -1))],
     rejects=[
-        Reject(((2, 3), (2,), 1, 3), IndexError, "select_scatter: index 3 is outside axis 1 of [2, 3]"),
+        Reject(((2, 3), (2,), 1, 3), OutOfBoundsError, "select_scatter: index 3 is outside axis 1 of [2, 3]"),
         Reject(((2, 3), (3,), 1, 0), ShapeError, "select_scatter: source must be [2], got [3]"),
     ],
 )
@@ -293,7 +293,7 @@ def select_scatter(xp: Any, x: Array, source: Array, /, axis: int, index: int) -
     """The array with what one index selects along an axis replaced."""
     place = normalize_axes(axis, len(x.shape), "select_scatter")[0]
     if not -x.shape[place] <= index < x.shape[place]:
-        raise IndexError(f"select_scatter: index {index} is outside axis {place} of {list(x.shape)}")
+        raise OutOfBoundsError(f"select_scatter: index {index} is outside axis {place} of {list(x.shape)}")
     _must_be("select_scatter", source, (*x.shape[:place], *x.shape[place + 1 :]))
     return xp.setitem(x, source, along(place, index))
 

@@ -10,7 +10,7 @@ from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.scatter import add_at_positions, check_index
 from distgrad.autograd.ops.shape_rules import Into, Shape, first_dtype, last_dtype
 from distgrad.autograd.primitive import Reject, Sample
-from distgrad.errors import DTypeError, ShapeError
+from distgrad.errors import DTypeError, OutOfBoundsError, ShapeError
 
 _INDEX = np.array([[1, 0, 1], [4, 1, 2]])
 
@@ -26,7 +26,7 @@ _INDEX = np.array([[1, 0, 1], [4, 1, 2]])
         Sample((_INDEX[:0], (5, 3)), note="empty"),
     ],
     rejects=[
-        Reject((_INDEX, (4, 3)), IndexError, "embedding: index holds 4, but the axis has length 4"),
+        Reject((_INDEX, (4, 3)), OutOfBoundsError, "embedding: index holds 4, but the axis has length 4"),
         Reject((_INDEX * 1.0, (5, 3)), DTypeError, "must hold integers"),
         Reject((_INDEX, (5,)), ShapeError, "weight is [5], expected [num_embeddings, embedding_dim]"),
     ],
@@ -69,7 +69,7 @@ def _(
     ],
     rejects=[
         Reject(((3, 4), _INDEX), ShapeError, "cotangent is [3, 4]", {"num_embeddings": 5}),
-        Reject(((2, 3, 4), _INDEX), IndexError, "index holds 4", {"num_embeddings": 4}),
+        Reject(((2, 3, 4), _INDEX), OutOfBoundsError, "index holds 4", {"num_embeddings": 4}),
     ],
 )
 def embedding_weight(xp: Any, cotangent: Array, index: Array, /, *, num_embeddings: int) -> Array:
@@ -103,7 +103,7 @@ def _(xp: Any, g: Array, index: Array) -> Array:
         Sample((_INDEX[:, :0], (5, 3)), note="empty bags"),
     ],
     rejects=[
-        Reject((_INDEX, (4, 3)), IndexError, "embedding_sum: index holds 4, but the axis has length 4"),
+        Reject((_INDEX, (4, 3)), OutOfBoundsError, "embedding_sum: index holds 4, but the axis has length 4"),
         Reject((_INDEX, (5,)), ShapeError, "weight is [5], expected [num_embeddings, embedding_dim]"),
         Reject((np.array(2), (5, 3)), ShapeError, "index is [], expected [..., L]"),
     ],

@@ -15,7 +15,7 @@ from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.shape_rules import Shape, complex_dtype, normalize_axes, real_dtype, same_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.device import plain
-from distgrad.errors import AxisError, ShapeError
+from distgrad.errors import AxisError, OutOfBoundsError, ShapeError
 
 Lengths = Sequence[int] | None
 
@@ -31,7 +31,7 @@ _MANY = [
 ]
 _REJECTS = [
     Reject((_WAVE,), ShapeError, "fft: Invalid norm value none", {"norm": "none"}),
-    Reject((np.array(1.0 + 0j),), IndexError, "fft"),
+    Reject((np.array(1.0 + 0j),), OutOfBoundsError, "fft"),
 ]
 
 

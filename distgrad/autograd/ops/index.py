@@ -12,7 +12,7 @@ from distgrad.autograd.ops.shape_rules import Shape, first_dtype, normalize_axes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.device import plain
 from distgrad.backend.meta import indexed_shape
-from distgrad.errors import AxisError, DTypeError, ShapeError
+from distgrad.errors import AxisError, DTypeError, OutOfBoundsError, ShapeError
 
 Key = Any  # what stands in brackets: numbers, slices, None, ..., arrays of integers or booleans
 
@@ -40,7 +40,7 @@ def is_basic(key: Key) -> bool:
     view=True,
     shape=indexed_shape,
     samples=[Sample(((3, 4),), {"key": key}, note=note) for note, key in _KEYS],
-    rejects=[Reject(((3, 4),), IndexError, "getitem", {"key": 3})],
+    rejects=[Reject(((3, 4),), OutOfBoundsError, "getitem", {"key": 3})],
 )
 def getitem(xp: Any, x: Array, /, key: Key) -> Array:
     """A part of an array: a view for numbers and slices, a copy for arrays of indices."""
@@ -119,7 +119,7 @@ def _taken(x: Shape, indices: Shape, axis: int | None = None) -> Shape:
         Sample(((3, 4), np.array([], dtype=np.int64)), {"axis": 0}, note="empty"),
     ],
     rejects=[
-        Reject(((3, 4), np.array([4])), IndexError, "take", {"axis": 1}),
+        Reject(((3, 4), np.array([4])), OutOfBoundsError, "take", {"axis": 1}),
         Reject(((3, 4), np.array([0])), AxisError, "axis 2", {"axis": 2}),
         Reject(((3,), np.array([0.5])), DTypeError, "take"),
     ],
@@ -160,7 +160,7 @@ def _taken_along(x: Shape, indices: Shape, axis: int = -1) -> Shape:
         Sample(((4,), np.array([1, 1, 0]))),
     ],
     rejects=[
-        Reject(((3, 4), np.array([[4], [0], [0]])), IndexError, "take_along_axis"),
+        Reject(((3, 4), np.array([[4], [0], [0]])), OutOfBoundsError, "take_along_axis"),
         Reject(((3, 4), np.array([1])), ShapeError, "take_along_axis"),
     ],
 )

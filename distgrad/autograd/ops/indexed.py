@@ -15,7 +15,7 @@ from distgrad.autograd.ops.scatter import add_at_positions, check_index, key_of_
 from distgrad.autograd.ops.shape_rules import first_dtype, first_shape
 from distgrad.autograd.primitive import REGISTRY, Reject, Sample
 from distgrad.backend.device import at_hand, plain
-from distgrad.errors import AxisError, DTypeError, OptionError, ShapeError
+from distgrad.errors import AxisError, DTypeError, OptionError, OutOfBoundsError, ShapeError
 
 _INDEX = np.array([[2, 0, 2, 1], [0, 0, 1, 2]])
 _ROWS = np.array([2, 0])
@@ -42,7 +42,7 @@ def _with_axis(xp: Any, x: Array) -> Array:
     shape=first_shape,
     samples=[Sample(((3, 4), 0, _ROWS, 2.0)), Sample(((2, 3), -1, _REPEATED, ()), note="an array")],
     rejects=[
-        Reject(((2, 4), 0, _ROWS, 1.0), IndexError, "index_fill: index holds 2"),
+        Reject(((2, 4), 0, _ROWS, 1.0), OutOfBoundsError, "index_fill: index holds 2"),
         Reject(((3, 4), 0, _ROWS, (2,)), ShapeError, "index_fill: value must be one number, got [2]"),
         Reject(((3, 4), 0, _INDEX, 1.0), ShapeError, "index_fill: index must have one axis"),
         Reject(((3, 4), 2, _ROWS, 1.0), AxisError, "axis 2"),
@@ -72,7 +72,7 @@ def index_fill(xp: Any, x: Array, /, axis: int, index: Array, value: Any) -> Arr
     shape=first_shape,
     samples=[Sample(((3, 4), 0, _ROWS, (2, 4)))],
     rejects=[
-        Reject(((2, 4), 0, _ROWS, (2, 4)), IndexError, "index_copy: index holds 2"),
+        Reject(((2, 4), 0, _ROWS, (2, 4)), OutOfBoundsError, "index_copy: index holds 2"),
         Reject(((3, 4), 0, _ROWS, (3, 4)), ShapeError, "index_copy: source must be [2, 4], got [3, 4]"),
     ],
 )
@@ -137,7 +137,9 @@ def _totals(xp: Any, positions: Array, values: Array, size: int, kind: str) -> t
         ),
         Sample(((3, 4), (0, 4), _INDEX[:0]), {"axis": 0, "kind": "prod"}, note="empty"),
     ],
-    rejects=[Reject(((2, 4), (2, 4), _INDEX), IndexError, "index holds 2", {"axis": 0, "kind": "amax"})],
+    rejects=[
+        Reject(((2, 4), (2, 4), _INDEX), OutOfBoundsError, "index holds 2", {"axis": 0, "kind": "amax"})
+    ],
 )
 def scatter_combine(
     xp: Any, x: Array, source: Array, index: Array, /, *, axis: int, kind: str, include_self: bool = True
@@ -218,7 +220,7 @@ _REDUCTIONS = ("sum", "prod", "mean", "amax", "amin")
     ],
     rejects=[
         Reject(((3, 4), 0, _INDEX, (2, 4), "max"), OptionError, "reduce must be one of"),
-        Reject(((2, 4), 0, _INDEX, (2, 4), "sum"), IndexError, "index holds 2"),
+        Reject(((2, 4), 0, _INDEX, (2, 4), "sum"), OutOfBoundsError, "index holds 2"),
         Reject(((3, 4), 0, _INDEX, (1, 4), "sum"), ShapeError, "source is [1, 4], shorter than index"),
     ],
 )
@@ -348,7 +350,7 @@ def masked_scatter(xp: Any, x: Array, mask: Array, source: Array, /) -> Array:
         Sample(((), np.array([0]), (1,)), note="no axes"),
     ],
     rejects=[
-        Reject(((3, 4), np.array([12]), (1,)), IndexError, "put: index holds 12, but there are 12 elements"),
+        Reject(((3, 4), np.array([12]), (1,)), OutOfBoundsError, "put: index holds 12"),
         Reject(((3, 4), np.array([1]), (2,)), ShapeError, "put: index has 1 elements but source 2"),
         Reject(((3, 4), np.array([1.0]), (1,)), DTypeError, "put: index must hold integers"),
     ],
@@ -370,7 +372,7 @@ def put(xp: Any, x: Array, index: Array, source: Array, /, accumulate: bool = Fa
         raise ShapeError(f"put: index has {flat.shape[0]} elements but source {math.prod(source.shape)}")
     if at_hand(flat) and flat.size and (flat.min() < -size or flat.max() >= size):
         bad = flat[(flat < -size) | (flat >= size)][0]
-        raise IndexError(f"put: index holds {bad}, but there are {size} elements")
+        raise OutOfBoundsError(f"put: index holds {bad}, but there are {size} elements")
     values, elements = xp.reshape(source, (-1,)), xp.reshape(x, (-1,))
     if accumulate:
         y = elements + xp.put_zeros(values, (flat,), (size,))

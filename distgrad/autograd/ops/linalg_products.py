@@ -164,7 +164,7 @@ def diagonal_key(xp: Any, shape: Shape, offset: int) -> tuple[Any, ...]:
     return (..., steps + down, steps + right)
 
 
-def _diagonal_shape(x: Shape, offset: int) -> Shape:
+def _diagonal_shape(x: Shape, offset: int = 0) -> Shape:
     return (*x[:-2], max(min(x[-2] - max(-offset, 0), x[-1] - max(offset, 0)), 0))
 
 

@@ -11,7 +11,7 @@ from distgrad.autograd.dispatch import Array, primitive
 from distgrad.autograd.ops.shape_rules import Before, Shape, added, highest, in_float32, same_shape
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.device import at_hand, plain, widened
-from distgrad.errors import DTypeError, ShapeError
+from distgrad.errors import DTypeError, OutOfBoundsError, ShapeError
 
 _SAMPLES = [
     Sample(((3, 4),)),
@@ -64,7 +64,7 @@ def check_classes(where: str, logits: Shape, target: Any, counted: Any = None) -
     Raises:
         ShapeError: rows and targets differ in number.
         DTypeError: targets that are no integers.
-        IndexError: a class outside 0 … C−1.
+        OutOfBoundsError: a class outside 0 … C−1.
     """
     if len(logits) != 2 or tuple(target.shape) != logits[:1]:
         raise ShapeError(
@@ -77,7 +77,7 @@ def check_classes(where: str, logits: Shape, target: Any, counted: Any = None) -
     target = target if counted is None else np.where(counted, target, 0)
     if target.size and (target.min() < 0 or target.max() >= logits[1]):
         bad = target[(target < 0) | (target >= logits[1])][0]
-        raise IndexError(f"{where}: target holds class {bad}, but logits have {logits[1]} classes")
+        raise OutOfBoundsError(f"{where}: target holds class {bad}, but logits have {logits[1]} classes")
 
 
 _TARGET = np.array([1, 0, 3])
@@ -105,7 +105,7 @@ def _counted(xp: Any, logits: Array, target: Any, ignore_index: int | None) -> t
     rejects=[
         Reject(((3, 4),), ShapeError, "expected [N, C] and [N]", {"target": _TARGET[:2]}),
         Reject(((3, 4),), DTypeError, "class numbers", {"target": np.ones(3)}),
-        Reject(((3, 3),), IndexError, "holds class 3", {"target": _TARGET}),
+        Reject(((3, 3),), OutOfBoundsError, "holds class 3", {"target": _TARGET}),
     ],
 )
 def softmax_cross_entropy(

@@ -11,7 +11,7 @@ import numpy as np
 
 from distgrad.autograd.dispatch import Array, composite
 from distgrad.autograd.primitive import Reject, Sample
-from distgrad.errors import DTypeError, OptionError, ShapeError
+from distgrad.errors import DTypeError, OptionError, OutOfBoundsError, ShapeError
 
 _SIGNS = np.array([1.0, -1.0, 1.0])
 _CLASSES = np.array([1, 0, 3])
@@ -98,7 +98,7 @@ def _rows(where: str, x: Array, target: Array, expected: tuple[int, ...]) -> Non
     rejects=[
         Reject(((3, 4), _CLASSES[:2]), ShapeError, "expected [N, C], [3]"),
         Reject(((3, 4), _SIGNS), DTypeError, "class numbers"),
-        Reject(((3, 3), _CLASSES), IndexError, "index holds 3"),
+        Reject(((3, 3), _CLASSES), OutOfBoundsError, "index holds 3"),
     ],
 )
 def multi_margin_loss(

@@ -21,7 +21,7 @@ from distgrad.autograd.ops.shape_rules import Shape, first_dtype, pairs
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.autograd.tensor import FLOATING
 from distgrad.backend.device import at_hand, widened
-from distgrad.errors import OptionError, ShapeError
+from distgrad.errors import OptionError, OutOfBoundsError, ShapeError
 
 
 def check_fit(where: str, x: Shape, geometry: Geometry) -> Geometry:
@@ -309,7 +309,7 @@ _PLACES = np.array([[[5, 0, 3]]])
         Sample(((1, 1, 3), _PLACES), {"output_size": (7,)}),
         Sample(((1, 1, 3, 1), _PLACES[..., None]), {"output_size": (2, 3)}, note="images"),
     ],
-    rejects=[Reject(((1, 1, 3), _PLACES), IndexError, "index holds 5", {"output_size": (5,)})],
+    rejects=[Reject(((1, 1, 3), _PLACES), OutOfBoundsError, "index holds 5", {"output_size": (5,)})],
 )
 def max_unpool(xp: Any, x: Array, index: Array, /, output_size: Sizes) -> Array:
     """Elements put back to where :func:`max_pool_with_indices` took them from.

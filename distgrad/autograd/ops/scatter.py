@@ -15,7 +15,7 @@ from distgrad.autograd.dispatch import Array, composite, primitive
 from distgrad.autograd.ops.shape_rules import Shape, broadcast_shape, first_dtype, normalize_axes
 from distgrad.autograd.primitive import Reject, Sample
 from distgrad.backend.device import at_hand
-from distgrad.errors import AxisError, DTypeError, ShapeError
+from distgrad.errors import AxisError, DTypeError, OutOfBoundsError, ShapeError
 
 _INDEX = np.array([[2, 0, 2, 1], [0, 0, 1, 2]])
 _ROWS = np.array([2, 0, 2])
@@ -26,13 +26,13 @@ def check_index(where: str, index: Array, length: int) -> None:
 
     Raises:
         DTypeError: indices that are no integers.
-        IndexError: one outside.
+        OutOfBoundsError: one outside.
     """
     if index.dtype.kind not in "iu":
         raise DTypeError(f"{where}: index must hold integers, got {index.dtype}")
     if at_hand(index) and index.size and (index.min() < 0 or index.max() >= length):
         bad = index[(index < 0) | (index >= length)].reshape(-1)[0]
-        raise IndexError(f"{where}: index holds {bad}, but the axis has length {length}")
+        raise OutOfBoundsError(f"{where}: index holds {bad}, but the axis has length {length}")
 
 
 def key_of_elements(xp: Any, where: str, index: Array, shape: Shape, axis: int) -> tuple[Any, ...]:
@@ -69,7 +69,7 @@ def add_at_positions(xp: Any, size: int, positions: Array, values: Array) -> Arr
         Sample(((2, 4), _INDEX[:0]), {"axis": 0}, note="empty"),
     ],
     rejects=[
-        Reject(((2, 4), _INDEX), IndexError, "index holds 2", {"axis": 0}),
+        Reject(((2, 4), _INDEX), OutOfBoundsError, "index holds 2", {"axis": 0}),
         Reject(((3, 4), _ROWS), ShapeError, "as many axes", {"axis": 0}),
         Reject(((3, 4), _INDEX), AxisError, "axis 2", {"axis": 2}),
         Reject(((3, 4), _INDEX * 1.0), DTypeError, "must hold integers", {"axis": 0}),
@@ -97,7 +97,7 @@ def _(xp: Any, g: Array, x_shape: Shape, index: Array, axis: int) -> Array:
     ],
     rejects=[
         Reject(((3, 4), _INDEX), ShapeError, "source is [3, 4]", {"axis": 0, "shape": (3, 4)}),
-        Reject(((2, 4), _INDEX), IndexError, "index holds 2", {"axis": 0, "shape": (2, 4)}),
+        Reject(((2, 4), _INDEX), OutOfBoundsError, "index holds 2", {"axis": 0, "shape": (2, 4)}),
     ],
 )
 def scatter_elements(xp: Any, source: Array, index: Array, /, *, axis: int, shape: Shape) -> Array:
@@ -125,7 +125,7 @@ def _(xp: Any, g: Array, index: Array, axis: int) -> Array:
         Sample(((5,), 0, np.zeros((2, 0), np.int64)), note="no index"),
         Sample(((), 0, np.zeros(3, np.int64)), note="no axes"),
     ],
-    rejects=[Reject(((2, 4), 0, _INDEX), IndexError, "index holds 2")],
+    rejects=[Reject(((2, 4), 0, _INDEX), OutOfBoundsError, "index holds 2")],
 )
 def gather(xp: Any, x: Array, /, axis: int, index: Array) -> Array:
     """One element an index, along an axis.
@@ -153,7 +153,7 @@ def gather(xp: Any, x: Array, /, axis: int, index: Array) -> Array:
         Sample(((3, 4), 0, _INDEX, (2, 4))),
         Sample(((4, 5), 1, _INDEX, (3, 6)), note="more source than index"),
     ],
-    rejects=[Reject(((2, 4), 0, _INDEX, (2, 4)), IndexError, "index holds 2")],
+    rejects=[Reject(((2, 4), 0, _INDEX, (2, 4)), OutOfBoundsError, "index holds 2")],
 )
 def scatter_add(xp: Any, x: Array, /, axis: int, index: Array, source: Array) -> Array:
     """``x`` with each element of ``source`` added where its index points.
@@ -176,7 +176,7 @@ def scatter_add(xp: Any, x: Array, /, axis: int, index: Array, source: Array) ->
         Sample(((3, 4), 0, _ROWS[:0]), note="empty"),
     ],
     rejects=[
-        Reject(((2, 4), 0, _ROWS), IndexError, "index holds 2"),
+        Reject(((2, 4), 0, _ROWS), OutOfBoundsError, "index holds 2"),
         Reject(((3, 4), 0, _INDEX), ShapeError, "one axis"),
     ],
 )
@@ -207,7 +207,7 @@ def _along(xp: Any, where: str, index: Array, shape: Shape, axis: int) -> Array:
         Sample(((2, 3, 4), 1, _ROWS, (2, 3, 4)), {"alpha": 0.5}),
     ],
     rejects=[
-        Reject(((2, 4), 0, _ROWS, (3, 4)), IndexError, "index holds 2"),
+        Reject(((2, 4), 0, _ROWS, (3, 4)), OutOfBoundsError, "index holds 2"),
         Reject(((3, 4), 0, _ROWS, (2, 4)), ShapeError, "source is [2, 4]"),
     ],
 )
@@ -329,7 +329,7 @@ def topk(xp: Any, x: Array, /, k: int, axis: int = -1, largest: bool = True) -> 
         Sample((_INDEX,), {"num_classes": 3, "dtype": np.dtype(np.float32)}),
     ],
     rejects=[
-        Reject((_ROWS,), IndexError, "index holds 2", {"num_classes": 2}),
+        Reject((_ROWS,), OutOfBoundsError, "index holds 2", {"num_classes": 2}),
         Reject((_ROWS * 1.0,), DTypeError, "x must be integer", {"num_classes": 3}),
     ],
 )
