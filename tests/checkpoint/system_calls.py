@@ -134,7 +134,10 @@ def _trace(function, on_entry, on_exit):
         deliver = 0
         if stop == signal.SIGTRAP | 0x80:
             info = ctypes.create_string_buffer(88)
-            _ptrace(_GET_SYSCALL_INFO, thread, 88, ctypes.addressof(info))
+            try:
+                _ptrace(_GET_SYSCALL_INFO, thread, 88, ctypes.addressof(info))
+            except ProcessLookupError:  # killed since it stopped
+                continue
             kind, call, *arguments = info.raw[0], *struct.unpack_from("<7Q", info.raw, 24)
             if kind == _ENTRY:
                 on_entry(main, thread, call, arguments)

@@ -18,6 +18,8 @@ def kill_all(folder, *arguments):
     command = [sys.executable, str(HERE / "kills.py"), *map(str, arguments), str(folder)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert ended.stdout, ended.stderr
+    assert ended.returncode in (0, 1), (ended.returncode, ended.stdout, ended.stderr[-3000:])
+    assert ended.stdout.endswith("}\n"), (ended.stdout, ended.stderr[-3000:])
     return ended.returncode, json.loads(ended.stdout.splitlines()[-1])
 
 
@@ -26,7 +28,7 @@ def test_kills_at_some_calls(tmp_path):
     code, found = kill_all(tmp_path, "--each", 8)
     assert code == 0, found
     assert found["kills"] > 50
-    assert {"write", "write torn", "fsync", "rename", "mkdir"} <= found["calls"].keys()
+    assert len(found["calls"]) >= 3  # which of them an eighth meets changes from run to run
 
 
 @pytest.mark.slow
@@ -36,3 +38,4 @@ def test_kills_at_every_call(tmp_path):
     assert code == 0, found
     assert found["kills"] >= 500
     assert found["left"].keys() == {"old", "new"}
+    assert {"write", "write torn", "fsync", "rename", "mkdir"} <= found["calls"].keys()

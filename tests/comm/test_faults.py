@@ -199,7 +199,7 @@ def test_mpi_a_rank_that_fails_before_it_joins_holds_nobody_up(tmp_path):
         "import os, distgrad.comm\nif os.environ['PMI_RANK'] == '1': raise ValueError('planted')\n"
         "distgrad.comm.init()\n"
     )
-    job = run_ranks(2, [sys.executable, str(program)], timeout=40, env={"DISTGRAD_TIMEOUT": "2"})
+    job = run_ranks(2, [sys.executable, str(program)], timeout=40, env={"DISTGRAD_TIMEOUT": "20"})
     assert job.returncode not in (0, None)
     assert "ValueError: planted" in job.output
     assert "rank 1 ended before init()" in job.output
