@@ -9,10 +9,10 @@ A function is plain Python over numbers::
         return p, average
 
 Parameters before ``*`` are arrays, of which it sees one element; those behind it are numbers, the same for
-all elements. What it returns are the arrays that change; a function that changes none may return an
-expression, whose place is a further array, ``out``. An array that may be missing is annotated ``float |
-None`` and used below ``if x is not None:``. A number annotated ``Measured`` may lie on a device; one
-annotated ``Factor`` is often 1, and costs the form for arrays nothing then. What several begin with is a
+all elements. What it returns are the arrays that change; a function without numbers that changes none
+may return an expression, whose place is a further array, ``out``. An array that may be missing is annotated
+``float | None`` and used below ``if x is not None:``. A number annotated ``Measured`` may lie on a device;
+one annotated ``Factor`` is often 1, and costs the form for arrays nothing then. What several begin with is a
 function of its own, marked ``@inlined``. All is rounded in the arrays' dtype, one operation at a time as
 written, so that every form on the host gives an element the same bits (of ``exp`` as far as the libraries
 agree on it); two numbers are therefore combined before, on the host, in double precision. A number that the
@@ -279,9 +279,9 @@ class _Reader:
         )  # fmt: skip
 
     def mapped(self, node: ast.stmt) -> tuple[str, ...]:
-        """The result's array, where no other one changes."""
+        """The result's array, where no other one changes and there are no numbers."""
         changed = {each.target for each in self.body} & set(self.arrays)
-        if changed or not isinstance(node, ast.Return) or node.value is None:
+        if changed or self.numbers or not isinstance(node, ast.Return) or node.value is None:
             return ()
         self.body.append(Assign("out", self.expression(node.value, None, {}), None, node.lineno))
         self.arrays += ("out",)
